@@ -1,0 +1,273 @@
+"""The detector's settings: subclass `Config` and override what differs.
+
+The names and defaults up to `LOSS_WEIGHTS` are those of Matterport's Mask R-CNN, whose users know them. What follows
+under "Training from scratch" is this package's own; its defaults leave Matterport's behaviour as it was.
+"""
+
+import difflib
+from typing import Any
+
+import numpy as np
+
+from mrcnn.errors import InputError
+from mrcnn.network.normalization import NORMALIZATIONS
+
+OPTIMIZERS = ("sgd", "adam")
+AUGMENTATIONS = ("none", "thesis", "strong")
+
+
+class Config:
+    """Base settings. Class attributes hold the values; an instance adds the ones computed from them.
+
+    Instance attributes:
+        BATCH_SIZE: images in a training step over all devices.
+        IMAGE_SHAPE: array [height, width, channels] of the network's input.
+        IMAGE_META_SIZE: length of Matterport's image meta vector.
+    """
+
+    # Name of the configuration; trained models carry it in their folder's name.
+    NAME: str | None = None
+
+    # Devices, and images that each of them takes in a training step.
+    GPU_COUNT = 1
+    IMAGES_PER_GPU = 2
+
+    # Training steps in an epoch, and validation steps after it (0: none).
+    STEPS_PER_EPOCH = 1000
+    VALIDATION_STEPS = 50
+
+    # "resnet50" or "resnet101", and the strides of the pyramid on it.
+    BACKBONE = "resnet101"
+    BACKBONE_STRIDES = (4, 8, 16, 32, 64)
+    # Width of the two hidden layers of the box head, and channels of each pyramid level.
+    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
+    TOP_DOWN_PYRAMID_SIZE = 256
+
+    # Classes, the background included.
+    NUM_CLASSES = 1
+
+    # Side in pixels of the square anchor of each level; width / height of each; 2 skips every second position.
+    RPN_ANCHOR_SCALES = (32, 64, 128, 256, 512)
+    RPN_ANCHOR_RATIOS = (0.5, 1, 2)
+    RPN_ANCHOR_STRIDE = 1
+    # Overlap above which the weaker of two proposals goes.
+    RPN_NMS_THRESHOLD = 0.7
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
+    # Anchors that enter the suppression, and proposals that leave it.
+    PRE_NMS_LIMIT = 6000
+    POST_NMS_ROIS_TRAINING = 2000
+    POST_NMS_ROIS_INFERENCE = 1000
+
+    # Keep masks as small arrays over their box: saves memory with little loss.
+    USE_MINI_MASK = True
+    MINI_MASK_SHAPE = (56, 56)
+
+    # "square": scale the shorter side up to MIN_DIM, never the longer beyond MAX_DIM, pad to MAX_DIM x MAX_DIM.
+    IMAGE_RESIZE_MODE = "square"
+    IMAGE_MIN_DIM = 800
+    IMAGE_MAX_DIM = 1024
+    # Least factor that images are enlarged by; 0 sets no least.
+    IMAGE_MIN_SCALE = 0
+    IMAGE_CHANNEL_COUNT = 3
+    # Subtracted from the image, RGB.
+    MEAN_PIXEL = (123.7, 116.8, 103.9)
+
+    # RoIs that the heads see in each training image, and the largest share of positives among them.
+    TRAIN_ROIS_PER_IMAGE = 200
+    ROI_POSITIVE_RATIO = 0.33
+    # Bins of RoIAlign for the box head and for the mask head; size of a mask.
+    POOL_SIZE = 7
+    MASK_POOL_SIZE = 14
+    MASK_SHAPE = (28, 28)
+    # Ground-truth cells used in one image.
+    MAX_GT_INSTANCES = 100
+    # Spread of the box deltas, which the networks learn in these units.
+    RPN_BBOX_STD_DEV = (0.1, 0.1, 0.2, 0.2)
+    BBOX_STD_DEV = (0.1, 0.1, 0.2, 0.2)
+
+    # Final detections: how many, from which score on, and the overlap above which the weaker goes.
+    DETECTION_MAX_INSTANCES = 100
+    DETECTION_MIN_CONFIDENCE = 0.7
+    DETECTION_NMS_THRESHOLD = 0.3
+
+    LEARNING_RATE = 0.001
+    LEARNING_MOMENTUM = 0.9
+    WEIGHT_DECAY = 0.0001
+    # False freezes the BatchNorm statistics, True trains them. NORMALIZATION below overrides it.
+    TRAIN_BN = False
+    GRADIENT_CLIP_NORM = 5.0
+    # Take the heads' RoIs from the proposals.
+    USE_RPN_ROIS = True
+    LOSS_WEIGHTS = {
+        "rpn_class_loss": 1.0,
+        "rpn_bbox_loss": 1.0,
+        "mrcnn_class_loss": 1.0,
+        "mrcnn_bbox_loss": 1.0,
+        "mrcnn_mask_loss": 1.0,
+    }
+
+    # --- Training from scratch ---
+    # "frozen_batch", "batch" or "group"; None follows TRAIN_BN.
+    NORMALIZATION: str | None = None
+    # "sgd" with LEARNING_MOMENTUM clips each variable's gradient, as Matterport's does; "adam" clips their joint norm.
+    OPTIMIZER = "sgd"
+    # Steps over which the learning rate rises from 0.
+    LEARNING_RATE_WARMUP_STEPS = 0
+    # After this share of the steps the learning rate is multiplied by the factor; 1.0 never does.
+    LEARNING_RATE_DROP_AFTER = 1.0
+    LEARNING_RATE_DROP_FACTOR = 0.2
+    # Add the ground-truth boxes to the proposals in training: heads see positives before the proposals are good.
+    TRAIN_ON_GT_BOXES = False
+    # "none", "thesis" (the five augmentations of 2.4.2) or "strong"; share of the samples that are augmented.
+    AUGMENTATION = "none"
+    AUGMENTATION_SHARE = 0.5
+    # Fixes initial weights, order of images, augmentation and sampling.
+    SEED = 0
+
+    def __init__(self) -> None:
+        self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
+        self.IMAGE_SHAPE = np.array([self.IMAGE_MAX_DIM, self.IMAGE_MAX_DIM, self.IMAGE_CHANNEL_COUNT])
+        self.IMAGE_META_SIZE = 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
+        self.validate()
+
+    @property
+    def normalization(self) -> str:
+        """The normalisation in force: NORMALIZATION, or what TRAIN_BN says."""
+        return self.NORMALIZATION or ("batch" if self.TRAIN_BN else "frozen_batch")
+
+    def validate(self) -> None:
+        """Check the values against each other.
+
+        Raises:
+            InputError: naming the attribute, what it is and what it may be.
+        """
+        _choice("BACKBONE", self.BACKBONE, ("resnet50", "resnet101"))
+        _choice("OPTIMIZER", self.OPTIMIZER, OPTIMIZERS)
+        _choice("AUGMENTATION", self.AUGMENTATION, AUGMENTATIONS)
+        _choice("NORMALIZATION", self.normalization, NORMALIZATIONS)
+        _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, ("square",))
+        _choice("USE_RPN_ROIS", self.USE_RPN_ROIS, (True,))
+        _choice("IMAGE_CHANNEL_COUNT", self.IMAGE_CHANNEL_COUNT, (3,))
+        if self.IMAGE_MAX_DIM % 32 or self.IMAGE_MAX_DIM < 64:
+            raise InputError(
+                f"IMAGE_MAX_DIM must be a multiple of 32 from 64 on, so that the pyramid's levels fit on each other; "
+                f"got {self.IMAGE_MAX_DIM}"
+            )
+        if self.IMAGE_MIN_DIM > self.IMAGE_MAX_DIM:
+            raise InputError(f"IMAGE_MIN_DIM {self.IMAGE_MIN_DIM} is larger than IMAGE_MAX_DIM {self.IMAGE_MAX_DIM}")
+        if tuple(self.BACKBONE_STRIDES) != (4, 8, 16, 32, 64):
+            raise InputError(f"BACKBONE_STRIDES must be (4, 8, 16, 32, 64); got {tuple(self.BACKBONE_STRIDES)}")
+        if len(self.RPN_ANCHOR_SCALES) != len(self.BACKBONE_STRIDES):
+            raise InputError(
+                f"RPN_ANCHOR_SCALES needs one scale for each of the {len(self.BACKBONE_STRIDES)} levels; "
+                f"got {len(self.RPN_ANCHOR_SCALES)}"
+            )
+        if tuple(self.MASK_SHAPE) != (2 * self.MASK_POOL_SIZE,) * 2:
+            raise InputError(
+                f"MASK_SHAPE must be twice MASK_POOL_SIZE, ({2 * self.MASK_POOL_SIZE}, {2 * self.MASK_POOL_SIZE}); "
+                f"got {tuple(self.MASK_SHAPE)}"
+            )
+        for name in ("NUM_CLASSES", "GPU_COUNT", "IMAGES_PER_GPU", "STEPS_PER_EPOCH", "TRAIN_ROIS_PER_IMAGE"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("AUGMENTATION_SHARE", "DETECTION_MIN_CONFIDENCE", "ROI_POSITIVE_RATIO"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name, in the order of the class, as JSON can hold it."""
+        return {name: _plain(getattr(self, name)) for name in setting_names(type(self))}
+
+    def display(self) -> None:
+        """Print every value (Matterport's name for it)."""
+        print("\nConfigurations:")
+        for name, value in {**self.to_dict(), "BATCH_SIZE": self.BATCH_SIZE}.items():
+            print(f"{name:30} {value}")
+        print()
+
+
+class SmearConfig(Config):
+    """White blood cells in smears: the settings of the thesis (3.2), trained from scratch.
+
+    One class, ResNet-101, Adam at 1e-3, half of the samples augmented online. GroupNorm stands for the pretrained
+    weights that cells seldom have (He et al. 2018).
+    """
+
+    NAME = "smear"
+    NUM_CLASSES = 1 + 1
+    NORMALIZATION = "group"
+    OPTIMIZER = "adam"
+    LEARNING_RATE = 0.001
+    AUGMENTATION = "thesis"
+    AUGMENTATION_SHARE = 0.5
+    IMAGE_MIN_DIM = 900
+    IMAGE_MAX_DIM = 1024
+    TRAIN_ON_GT_BOXES = True
+
+
+def setting_names(config_class: type[Config]) -> list[str]:
+    """Names of the settings of a configuration class, base class first."""
+    names: dict[str, None] = {}
+    for cls in reversed(config_class.__mro__):
+        names.update((n, None) for n in vars(cls) if n.isupper())
+    return list(names)
+
+
+def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig) -> Config:
+    """Make a configuration from a dictionary, as read from YAML or JSON.
+
+    Args:
+        overrides: setting -> value; lists stand for tuples.
+        base: class that gives the rest.
+
+    Raises:
+        InputError: for an unknown setting or a value of the wrong kind.
+    """
+    known = setting_names(base)
+    values = {}
+    for name, value in overrides.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name).upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"detector setting {name!r} is unknown{hint}")
+        default = getattr(base, name)
+        values[name] = _like(name, value, default)
+    return type(base.__name__, (base,), values)()
+
+
+def _like(name: str, value: Any, default: Any) -> Any:
+    """Bring `value` to the type of `default`."""
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"detector setting {name} must be a list; got {value!r}")
+        return tuple(value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        if not (isinstance(default, bool) and isinstance(value, bool)):
+            kind = "true or false" if isinstance(default, bool) else "a number or a name"
+            raise InputError(f"detector setting {name} must be {kind}; got {value!r}")
+        return value
+    if isinstance(default, (int, float)):
+        if not isinstance(value, (int, float)):
+            raise InputError(f"detector setting {name} must be a number; got {value!r} (write 1.0e-3 for 1e-3)")
+        if isinstance(default, int) and value != int(value) and name != "IMAGE_MIN_SCALE":
+            raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
+        return value
+    if isinstance(default, dict):
+        unknown = set(value) - set(default) if isinstance(value, dict) else {repr(value)}
+        if unknown:
+            raise InputError(f"detector setting {name} does not know {', '.join(sorted(unknown))}")
+        return {**default, **value}
+    return value
+
+
+def _choice(name: str, value: Any, choices: tuple) -> None:
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value

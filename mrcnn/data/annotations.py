@@ -1,0 +1,303 @@
+"""From annotation files to a Dataset: label-mask images, and Pascal VOC boxes for evaluation."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, ParseError
+
+import cv2
+import defusedxml.ElementTree
+import numpy as np
+from defusedxml.common import DefusedXmlException
+from PIL import Image, UnidentifiedImageError
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.images import read_image
+from mrcnn.data.records import ImageRecord
+from mrcnn.errors import InputError
+
+MASK_SEMANTICS = ("cell", "instances")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+# A hand-drawn mask may hold stray pixels: one mask of the cellavision set has fragments of 1 and 2 px beside
+# a cell of 8,444. Cells in one field differ in area, but hardly by a factor of 50.
+MIN_FRAGMENT_SHARE = 0.02
+MIN_FRAGMENT_AREA = 16
+
+
+class AnnotationCheck(NamedTuple):
+    """What `check_annotations` found.
+
+    Attributes:
+        faults: one (key, reason) for each image that cannot be used, in the order of the records.
+        good: the records of the images that can.
+    """
+
+    faults: list[tuple[str, str]]
+    good: list[ImageRecord]
+
+
+class CellMaskDataset(Dataset):
+    """Images of one class, "cell", with a label-mask image each; ready to use, `prepare` has been called.
+
+    Args:
+        records: the images, as a rule `check_annotations(...).good`.
+        masks_folder: where the masks lie, see `find_mask`.
+        semantics: what the values of a mask mean, see `instance_masks`.
+        source: name of the centre, without dots.
+        class_name: name of the one class.
+
+    Raises:
+        InputError: if a record has no mask file or `semantics` is unknown.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[ImageRecord],
+        masks_folder: str | os.PathLike,
+        *,
+        semantics: str = "cell",
+        source: str = "cells",
+        class_name: str = "cell",
+    ):
+        super().__init__()
+        _check_semantics(semantics)
+        self.semantics = semantics
+        self.add_class(source, 1, class_name)
+        for record in records:
+            mask_path = find_mask(record, masks_folder)
+            if mask_path is None:
+                raise InputError(f"{record.path}: no mask in {masks_folder}; run the annotation check first")
+            self.add_image(source, record.key, record.path, mask_path=mask_path, record=record)
+        self.prepare()
+
+    def image_reference(self, image_id: int) -> str:
+        """Return the key of the image in its centre."""
+        return self.image_info[image_id]["id"]
+
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cells of an image: bool (height, width, num_cells) and int32 ones of shape (num_cells,).
+
+        Raises:
+            InputError: if the mask cannot be read.
+        """
+        masks = instance_masks(read_label_mask(self.image_info[image_id]["mask_path"]), self.semantics)
+        return masks, np.ones(masks.shape[-1], np.int32)
+
+
+class VocBoxDataset(Dataset):
+    """Images with Pascal VOC boxes of one class, for evaluation only: boxes give no masks to train on.
+
+    Args:
+        records: the images.
+        annotations_folder: holds `<image stem>.xml` for each image.
+        names: the object names that count as the class.
+        source: name of the centre, without dots.
+        class_name: name of the one class.
+
+    Raises:
+        InputError: if an image has no xml file.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[ImageRecord],
+        annotations_folder: str | os.PathLike,
+        *,
+        names: Iterable[str] = ("WBC",),
+        source: str = "cells",
+        class_name: str = "cell",
+    ):
+        super().__init__()
+        self.names = frozenset(names)
+        self.add_class(source, 1, class_name)
+        for record in records:
+            xml_path = Path(annotations_folder) / f"{Path(record.key).stem}.xml"
+            if not xml_path.is_file():
+                raise InputError(f"{record.path}: no annotation {xml_path}; add it or leave the image out")
+            self.add_image(source, record.key, record.path, xml_path=xml_path, record=record)
+        self.prepare()
+
+    def image_reference(self, image_id: int) -> str:
+        """Return the key of the image in its centre."""
+        return self.image_info[image_id]["id"]
+
+    def load_boxes(self, image_id: int) -> np.ndarray:
+        """Return the boxes of an image, float32 (num_boxes, 4), see `read_voc_boxes`."""
+        return read_voc_boxes(self.image_info[image_id]["xml_path"], self.names)
+
+
+def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
+    """Find the mask image of a record, or None.
+
+    The mask has the image's name with a lossless suffix (.png, .tif, .tiff, .bmp). It is looked for under the
+    image's key, then under the key without its first folder (`images/001.jpg` -> `001.png`), then by file
+    name.
+    """
+    key = Path(record.key)
+    for name in dict.fromkeys((key, Path(*key.parts[1:]), Path(key.name))):
+        for suffix in MASK_SUFFIXES:
+            path = Path(masks_folder) / name.with_suffix(suffix) if name.name else None
+            if path is not None and path.is_file() and path != Path(record.path):
+                return path
+    return None
+
+
+def read_label_mask(path: str | os.PathLike) -> np.ndarray:
+    """Read a label mask with its values as stored (palette indices for palette images).
+
+    Returns:
+        Integer array of shape (height, width).
+
+    Raises:
+        InputError: if the file is missing, unreadable, or has colour.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            labels = np.asarray(image)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such mask file") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: mask cannot be read ({reason}); save it again as PNG") from None
+    if labels.ndim == 3:
+        colour = labels[..., :3]
+        if labels.shape[-1] == 2 or np.any(colour != colour[..., :1]):
+            raise InputError(f"{path}: mask has colours or transparency; save one grey value per pixel")
+        labels = labels[..., 0]
+    return labels.astype(np.int32)
+
+
+def instance_masks(labels: np.ndarray, semantics: str = "cell") -> np.ndarray:
+    """Split a label mask into instances.
+
+    With "cell" every value above 0 is cell (nucleus and cytoplasm may differ in value) and each 8-connected
+    component is an instance; a component smaller than 2 % of the largest, or than 16 px, is a stray fragment
+    and belongs to none. With "instances" each value above 0 is one instance, as drawn.
+
+    Args:
+        labels: integer array of shape (height, width).
+        semantics: "cell" or "instances".
+
+    Returns:
+        bool array of shape (height, width, num_instances), largest first for "cell", by value for
+        "instances".
+
+    Raises:
+        InputError: if `semantics` is neither.
+    """
+    _check_semantics(semantics)
+    if semantics == "instances":
+        values = np.unique(labels[labels > 0])
+        return labels[..., np.newaxis] == values
+    _, components, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    smallest = max(MIN_FRAGMENT_AREA, MIN_FRAGMENT_SHARE * areas.max(initial=0))
+    order = np.argsort(-areas, kind="stable")
+    kept = order[areas[order] >= smallest] + 1
+    return components[..., np.newaxis] == kept
+
+
+def check_annotations(
+    records: Sequence[ImageRecord], masks_folder: str | os.PathLike, *, semantics: str = "cell"
+) -> AnnotationCheck:
+    """Look at every image and mask and list all faults in one go, so that training can go on with the rest.
+
+    Faults are: an unreadable image, a missing or unreadable mask, a mask of another size than its image, a
+    mask without a cell, and a mask file that several images would share.
+
+    Args:
+        records: the images of a centre.
+        masks_folder: where the masks lie, see `find_mask`.
+        semantics: see `instance_masks`.
+
+    Returns:
+        The faults and the good records; together they are all records.
+
+    Raises:
+        InputError: if the folder is missing or `semantics` is unknown, since then nothing could be right.
+    """
+    _check_semantics(semantics)
+    if not Path(masks_folder).is_dir():
+        raise InputError(f"{masks_folder}: no such folder of masks")
+    mask_paths = [find_mask(record, masks_folder) for record in records]
+    uses = Counter(mask_paths)
+    check = AnnotationCheck([], [])
+    for record, mask_path in zip(records, mask_paths, strict=True):
+        reason = _find_fault(record, mask_path, uses[mask_path], semantics)
+        if reason is None:
+            check.good.append(record)
+        else:
+            check.faults.append((record.key, reason))
+    return check
+
+
+def read_voc_boxes(path: str | os.PathLike, names: Iterable[str] = ("WBC",)) -> np.ndarray:
+    """Read the boxes of some object names from a Pascal VOC xml file.
+
+    VOC counts pixels from 1 and includes the last one, so one is taken off xmin and ymin.
+
+    Args:
+        path: the xml file.
+        names: object names to keep.
+
+    Returns:
+        float32 array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
+
+    Raises:
+        InputError: if the file is missing, no VOC annotation, or has a box without area.
+    """
+    wanted = {names} if isinstance(names, str) else set(names)
+    try:
+        root = defusedxml.ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such annotation file") from None
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise InputError(f"{path}: malformed xml ({error}); export the annotation again") from None
+    if root.tag != "annotation":
+        raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
+    boxes = [
+        _read_box(item, path)
+        for item in root.iter("object")
+        if (item.findtext("name") or "").strip() in wanted
+    ]
+    return np.array(boxes, np.float32).reshape(-1, 4)
+
+
+def _check_semantics(semantics: str) -> None:
+    if semantics not in MASK_SEMANTICS:
+        raise InputError(f"mask semantics must be one of {', '.join(MASK_SEMANTICS)}, got {semantics!r}")
+
+
+def _find_fault(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> str | None:
+    """Return why an image cannot be trained on, or None."""
+    try:
+        image = read_image(record.path)
+        if mask_path is None:
+            return "missing mask"
+        if num_uses > 1:
+            return f"mask {mask_path} is shared by {num_uses} images"
+        labels = read_label_mask(mask_path)
+    except InputError as error:
+        return str(error)
+    if labels.shape != image.shape[:2]:
+        (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
+        return f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px"
+    if instance_masks(labels, semantics).shape[-1] == 0:
+        return "empty mask: no cell in it"
+    return None
+
+
+def _read_box(item: Element, path: str | os.PathLike) -> tuple[float, float, float, float]:
+    try:
+        x1, y1, x2, y2 = (
+            float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
+        )
+    except ValueError:
+        raise InputError(f"{path}: an object lacks a number for xmin, ymin, xmax or ymax") from None
+    if not (x1 <= x2 and y1 <= y2 and np.isfinite([x1, y1, x2, y2]).all()):
+        raise InputError(f"{path}: box without area (xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g})")
+    # Some tools count from 0 all the same; -1 would then lie outside the image.
+    return max(y1 - 1, 0.0), max(x1 - 1, 0.0), y2, x2

@@ -1,0 +1,322 @@
+"""Random changes of training images, with the masks following where pixels move.
+
+Where an augmentation fills new background by reflection, it mirrors cells too. Their masks are mirrored alike
+and split into connected components, so that every copy is an instance of its own: an unlabelled copy would
+teach the detector that cells are background.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import cv2
+import imgaug.augmenters as iaa
+import numpy as np
+from imgaug.augmentables.segmaps import SegmentationMapsOnImage
+
+from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.resizing import resize
+
+MIN_VISIBLE_SHARE = 0.1  # of the area that the instance would have if all of it were in view
+MIN_SIDE = 8  # px; smaller boxes are below every anchor
+
+Seed = int | Sequence[int] | np.random.Generator
+
+
+class Augmented(NamedTuple):
+    """An augmented sample.
+
+    Attributes:
+        image: uint8 array of shape (height, width, 3).
+        masks: bool array of shape (height, width, num_instances).
+        sources: int32 array of shape (num_instances,), which mask of the input each instance comes from.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    sources: np.ndarray
+
+
+class Augmentation(Protocol):
+    """Anything that augments a sample; it keeps no state, so that threads can share it."""
+
+    def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
+        """Augment a sample with the randomness of `rng` alone."""
+        ...
+
+
+def augment(
+    image: np.ndarray, masks: np.ndarray, augmenter: "Augmentation | iaa.Augmenter", seed: Seed
+) -> tuple[np.ndarray, np.ndarray]:
+    """Augment an image and its masks; see `augment_instances`, which also follows the class ids."""
+    sample = augment_instances(image, masks, augmenter, seed)
+    return sample.image, sample.masks
+
+
+def augment_instances(
+    image: np.ndarray, masks: np.ndarray, augmenter: "Augmentation | iaa.Augmenter", seed: Seed
+) -> Augmented:
+    """Augment a sample, the same way whenever and in whichever order it is asked for with this seed.
+
+    Changes that move pixels are applied to the masks too, with nearest neighbours; changes of colour are not.
+    Instances of which too little stays in view are dropped: less than a tenth of the area, or a box side
+    under 8 px that was not so small before.
+
+    Args:
+        image: uint8 array of shape (height, width, 3), RGB.
+        masks: bool array of shape (height, width, num_instances).
+        augmenter: what `thesis_augmentation` or `strong_augmentation` returns, or any imgaug augmenter.
+        seed: for example (seed, epoch, index of the sample); a Generator is drawn from and so advances.
+
+    Returns:
+        The new sample; `sources` leads from its instances to those of the input, hence to their class ids.
+
+    Raises:
+        ValueError: if image and masks do not fit together or are of another type.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"image must be uint8 of shape (height, width, 3), got {image.dtype} {image.shape}")
+    if masks.ndim != 3 or masks.shape[:2] != image.shape[:2]:
+        raise ValueError(f"masks must have shape {image.shape[:2]} + (num_instances,), got {masks.shape}")
+    if isinstance(augmenter, iaa.Augmenter):
+        augmenter = ImgaugAugmentation(augmenter)
+    return augmenter.apply(image, masks.astype(bool, copy=False), np.random.default_rng(seed))
+
+
+def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
+    """Build the five augmentations of thesis 2.4.2; their ranges are ours, the thesis names none.
+
+    Flips and mirroring; rotation by any angle and scaling by 0.6 to 1.2 on a reflected background; colour
+    temperature 4,000 to 11,000 K; linear contrast `127 + a (v - 127)` with a in 0.6 to 1.4; bilateral blur
+    over up to 7 px.
+
+    Args:
+        share: share of the samples that is augmented, 0 to 1; the thesis augments half.
+
+    Raises:
+        ValueError: if `share` is outside [0, 1].
+    """
+    _check_share(share)
+    five = iaa.Sequential(
+        [
+            iaa.Fliplr(0.5),
+            iaa.Flipud(0.5),
+            ReflectingAffine(rotate=(-180, 180), scale=(0.6, 1.2)),
+            iaa.ChangeColorTemperature((4000, 11000)),
+            iaa.LinearContrast((0.6, 1.4)),
+            iaa.BilateralBlur(d=(1, 7), sigma_color=(10, 100), sigma_space=(10, 100)),
+        ]
+    )
+    return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
+
+
+def strong_augmentation(share: float = 0.8) -> "StrongAugmentation":
+    """Build the augmentation for training from scratch on few images; see `StrongAugmentation`."""
+    return StrongAugmentation(share)
+
+
+class ReflectingAffine(iaa.Affine):
+    """imgaug's Affine that fills by reflection, in segmentation maps too (imgaug fills them with zeros)."""
+
+    def __init__(self, **kwargs):
+        super().__init__(mode="reflect", **kwargs)
+        self._mode_segmentation_maps = "reflect"
+
+
+class ImgaugAugmentation:
+    """Any imgaug augmenter, made independent of call order and safe to share between threads.
+
+    Args:
+        augmenter: an imgaug augmenter; masks go through it as segmentation maps, so photometric augmenters
+            leave them alone whatever they are called.
+        mirrors_cells: whether it fills by reflection, so that masks must be split into components.
+    """
+
+    def __init__(self, augmenter: iaa.Augmenter, mirrors_cells: bool = False):
+        self.augmenter = augmenter
+        self.mirrors_cells = mirrors_cells
+
+    def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
+        """Augment with a freshly seeded copy, since imgaug augmenters carry their random state along."""
+        augmenter = self.augmenter.deepcopy()
+        augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
+        if masks.shape[-1] == 0:
+            new_image = augmenter(image=image)
+            return Augmented(new_image, np.zeros((*new_image.shape[:2], 0), bool), np.zeros(0, np.int32))
+        segmentation = SegmentationMapsOnImage(masks, shape=image.shape)
+        new_image, segmentation = augmenter(image=image, segmentation_maps=segmentation)
+        new_masks = segmentation.get_arr().astype(bool)
+        if new_image.shape == image.shape and np.array_equal(new_masks, masks):
+            return Augmented(new_image, masks, np.arange(masks.shape[-1], dtype=np.int32))
+        return _rebuild_instances(new_image, new_masks, masks, None, split=self.mirrors_cells)
+
+
+class StrongAugmentation:
+    """Wide changes of place, size and colour, with which a detector from scratch travels to unseen stains.
+
+    Flips; quarter turns (half turns where the image is not square); zoom, the picture laid anywhere on a
+    canvas of its reflections; hue and saturation; per-channel gain; gamma; linear contrast; brightness.
+
+    Args:
+        share: share of the samples that is augmented, 0 to 1.
+        zoom: (least, largest) factor; drawn log-uniformly, so that every ratio is as likely.
+        hue: largest shift of the hue in degrees.
+        saturation: (least, largest) factor.
+        gain: (least, largest) factor of each channel.
+        gamma: (least, largest) exponent.
+        contrast: (least, largest) a in `127 + a (v - 127)`.
+        brightness: largest shift in grey values.
+
+    Raises:
+        ValueError: if `share` is outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        share: float = 0.8,
+        *,
+        zoom: tuple[float, float] = (0.35, 1.1),
+        hue: float = 24.0,
+        saturation: tuple[float, float] = (0.5, 1.5),
+        gain: tuple[float, float] = (0.8, 1.2),
+        gamma: tuple[float, float] = (0.75, 1.35),
+        contrast: tuple[float, float] = (0.6, 1.4),
+        brightness: float = 32.0,
+    ):
+        _check_share(share)
+        self.share = share
+        self.zoom = zoom
+        self.hue = hue
+        self.saturation = saturation
+        self.gain = gain
+        self.gamma = gamma
+        self.contrast = contrast
+        self.brightness = brightness
+
+    def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
+        """Augment a sample; the size of the image stays."""
+        if rng.random() >= self.share:
+            return Augmented(image, masks, np.arange(masks.shape[-1], dtype=np.int32))
+        image, masks = turn_and_flip(image, masks, rng)
+        zoom = float(np.exp(rng.uniform(*np.log(self.zoom))))
+        new_image, new_masks, growth = zoom_reflected(image, masks, zoom, rng.random(2))
+        sample = _rebuild_instances(new_image, new_masks, masks, growth, split=True)
+        return sample._replace(image=self._change_colours(sample.image, rng))
+
+    def _change_colours(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Shift hue and saturation, then send each channel through one table of 256 values."""
+        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        levels = np.arange(256, dtype=np.float32)
+        # OpenCV keeps the hue of 8-bit images in steps of 2 degrees, 0 to 179.
+        hue_table = (np.arange(256) + round(rng.uniform(-self.hue, self.hue) / 2)) % 180
+        saturation_table = levels * rng.uniform(*self.saturation)
+        tables = np.stack([hue_table, saturation_table, levels], axis=-1)
+        image = cv2.cvtColor(cv2.LUT(hsv, _to_uint8(tables)[np.newaxis]), cv2.COLOR_HSV2RGB)
+
+        gains = rng.uniform(*self.gain, size=3)
+        values = levels[:, np.newaxis] * gains
+        values = 255 * (np.clip(values, 0, 255) / 255) ** np.exp(rng.uniform(*np.log(self.gamma)))
+        values = 127 + rng.uniform(*self.contrast) * (values - 127)
+        values += rng.uniform(-self.brightness, self.brightness)
+        return cv2.LUT(image, _to_uint8(values)[np.newaxis])
+
+
+def turn_and_flip(
+    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn by a multiple of 90 degrees (180 if the image is not square) and flip left to right, at random."""
+    turns = int(rng.integers(4))
+    if image.shape[0] != image.shape[1]:
+        turns = 2 * (turns // 2)
+    image, masks = np.rot90(image, turns), np.rot90(masks, turns)
+    if rng.random() < 0.5:
+        image, masks = image[:, ::-1], masks[:, ::-1]
+    return np.ascontiguousarray(image), np.ascontiguousarray(masks)
+
+
+def zoom_reflected(
+    image: np.ndarray, masks: np.ndarray, zoom: float, position: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Zoom a picture and lay it on a canvas of the old size that its own reflections fill.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        masks: bool array of shape (height, width, num_instances).
+        zoom: factor; below 1 reflections are seen around the picture, above 1 the picture is cut.
+        position: (y, x) in [0, 1], where in the free room the picture (or, above 1, the cut) lies.
+
+    Returns:
+        image: uint8 array of the same shape.
+        masks: bool array of the same shape, mirrored like the image and not yet split.
+        growth: by how much areas have grown.
+    """
+    height, width = image.shape[:2]
+    new_height, new_width = max(2, round(height * zoom)), max(2, round(width * zoom))
+    rows = _reflected_index(height, new_height, round((height - new_height) * position[0]))
+    columns = _reflected_index(width, new_width, round((width - new_width) * position[1]))
+    zoomed = resize(image, (new_height, new_width))[rows][:, columns]
+    # Masks skip the small picture: each pixel takes the one of the original that lies under its centre.
+    mask_rows = ((rows + 0.5) * (height / new_height)).astype(int)
+    mask_columns = ((columns + 0.5) * (width / new_width)).astype(int)
+    return zoomed, masks[mask_rows][:, mask_columns], new_height * new_width / (height * width)
+
+
+def _reflected_index(length: int, picture_length: int, start: int) -> np.ndarray:
+    """For each of `length` pixels the one of a picture that begins at `start`, reflected without its edge."""
+    period = 2 * (picture_length - 1)
+    index = (np.arange(length) - start) % period
+    return np.minimum(index, period - index)
+
+
+def _rebuild_instances(
+    image: np.ndarray, masks: np.ndarray, old_masks: np.ndarray, growth: float | None, *, split: bool
+) -> Augmented:
+    """Make instances of warped masks and drop those of which too little is left.
+
+    Args:
+        image: the augmented image.
+        masks: bool array of shape (height, width, num_instances), the warped masks.
+        old_masks: bool array of shape (old height, old width, num_instances), before.
+        growth: by how much areas have grown; None takes it from the instance that kept most of its area.
+        split: whether each 8-connected component is an instance of its own.
+
+    Returns:
+        The sample with its instances in the order of their sources, large components first.
+    """
+    old_areas = np.maximum(old_masks.sum(axis=(0, 1)), 1)
+    old_sides = _shorter_sides(extract_bboxes(old_masks))
+    parts, sources = [], []
+    for source in range(masks.shape[-1]):
+        components = _components(masks[..., source]) if split else [masks[..., source]]
+        parts.extend(components)
+        sources.extend([source] * len(components))
+    if not parts:
+        return Augmented(image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32))
+
+    new_masks, new_sources = np.stack(parts, axis=-1), np.array(sources, np.int32)
+    shares = new_masks.sum(axis=(0, 1)) / old_areas[new_sources]
+    if growth is None:
+        growth = shares.max()
+    sides = _shorter_sides(extract_bboxes(new_masks))
+    kept = (shares > 0) & (shares >= MIN_VISIBLE_SHARE * growth)
+    kept &= sides >= np.minimum(MIN_SIDE, old_sides[new_sources])
+    return Augmented(image, new_masks[..., kept], new_sources[kept])
+
+
+def _components(mask: np.ndarray) -> list[np.ndarray]:
+    """Split a bool mask of shape (height, width) into its 8-connected components, the largest first."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1
+    return [labels == label for label in order]
+
+
+def _shorter_sides(boxes: np.ndarray) -> np.ndarray:
+    return np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be between 0 and 1, got {share}")

@@ -1,0 +1,139 @@
+"""The Dataset class that training data derives from, with Matterport's public names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data.images import read_image
+from mrcnn.errors import InputError
+
+
+class Dataset:
+    """Classes, images and instance masks of a data set.
+
+    A subclass calls `add_class` and `add_image` for what it holds and overrides `load_mask`; then `prepare`
+    gives classes and images their consecutive internal ids. Class 0 is always the background "BG".
+
+    Args:
+        class_map: kept for compatibility with Matterport's constructor; a dict source class id -> internal
+            class id that `prepare` applies to `map_source_class_id`.
+    """
+
+    def __init__(self, class_map: Mapping[str, int] | None = None):
+        self.class_map = dict(class_map) if class_map else {}
+        self.class_info: list[dict[str, Any]] = [{"source": "", "id": 0, "name": "BG"}]
+        self.image_info: list[dict[str, Any]] = []
+        self.source_class_ids: dict[str, list[int]] = {}
+        self.num_classes = 0
+        self.num_images = 0
+        self.class_ids = np.zeros(0, np.int64)
+        self.class_names: list[str] = []
+        self.sources: list[str] = []
+        self.class_from_source_map: dict[str, int] = {}
+        self.image_from_source_map: dict[str, int] = {}
+        self._image_ids = np.zeros(0, np.int64)
+
+    def add_class(self, source: str, class_id: int | str, class_name: str) -> None:
+        """Register a class; adding the same `source` and `class_id` again changes nothing.
+
+        Raises:
+            ValueError: if `source` holds a ".", which separates source and id in the mapped names.
+        """
+        if "." in source:
+            raise ValueError(f"source must not contain a dot, got {source!r}")
+        if any(info["source"] == source and info["id"] == class_id for info in self.class_info):
+            return
+        self.class_info.append({"source": source, "id": class_id, "name": class_name})
+
+    def add_image(self, source: str, image_id: Any, path: Any, **kwargs: Any) -> None:
+        """Register an image; `kwargs` are kept in its `image_info` entry for `load_image` and `load_mask`."""
+        self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
+
+    def image_reference(self, image_id: int) -> str:
+        """Return a link or name that helps to find the image again; subclasses override it."""
+        return ""
+
+    def prepare(self, class_map: Mapping[str, int] | None = None) -> None:
+        """Number classes and images consecutively; call it after the last `add_class` and `add_image`.
+
+        Args:
+            class_map: dict "source.id" -> internal class id, to let classes of several sources share an id.
+
+        Raises:
+            ValueError: if `class_map` points to a class that is not there.
+        """
+        self.num_classes = len(self.class_info)
+        self.class_ids = np.arange(self.num_classes)
+        # COCO-like names such as "aeroplane, airplane" are cut at the first comma.
+        self.class_names = [info["name"].split(",")[0].strip() for info in self.class_info]
+        self.num_images = len(self.image_info)
+        self._image_ids = np.arange(self.num_images)
+
+        self.class_from_source_map = {
+            f"{info['source']}.{info['id']}": int(class_id)
+            for info, class_id in zip(self.class_info, self.class_ids, strict=True)
+        }
+        for name, class_id in {**self.class_map, **(class_map or {})}.items():
+            if not 0 <= class_id < self.num_classes:
+                raise ValueError(
+                    f"class_map sends {name!r} to {class_id}, but there are {self.num_classes} classes"
+                )
+            self.class_from_source_map[name] = int(class_id)
+        self.image_from_source_map = {
+            f"{info['source']}.{info['id']}": int(image_id)
+            for info, image_id in zip(self.image_info, self._image_ids, strict=True)
+        }
+        self.sources = list(dict.fromkeys(info["source"] for info in self.class_info))
+        # The background belongs to every source.
+        self.source_class_ids = {
+            source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
+            for source in self.sources
+        }
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Internal image ids 0..num_images-1, int64 of shape (num_images,)."""
+        return self._image_ids
+
+    def map_source_class_id(self, source_class_id: str) -> int:
+        """Return the internal id of a class named "source.id", such as "coco.12"."""
+        return self.class_from_source_map[source_class_id]
+
+    def get_source_class_id(self, class_id: int, source: str) -> int | str:
+        """Return the id that the class with internal id `class_id` has in `source`.
+
+        Raises:
+            ValueError: if the class is of another source.
+        """
+        info = self.class_info[class_id]
+        if info["source"] != source:
+            raise ValueError(f"class {class_id} is of source {info['source']!r}, not {source!r}")
+        return info["id"]
+
+    def source_image_link(self, image_id: int) -> Any:
+        """Return the path of an image."""
+        return self.image_info[image_id]["path"]
+
+    def load_image(self, image_id: int) -> np.ndarray:
+        """Return an image as RGB uint8 array of shape (height, width, 3).
+
+        Raises:
+            InputError: if the file cannot be read.
+        """
+        return read_image(self.image_info[image_id]["path"])
+
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the instance masks of an image; every trainable data set overrides this.
+
+        Returns:
+            masks: bool array of shape (height, width, num_instances).
+            class_ids: int32 array of shape (num_instances,).
+
+        Raises:
+            InputError: always here, since a data set without masks cannot train anything.
+        """
+        raise InputError(
+            f"{type(self).__name__} has no masks for {self.image_info[image_id]['path']}: "
+            "override load_mask(image_id) in your Dataset class"
+        )

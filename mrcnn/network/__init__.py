@@ -1,0 +1,1 @@
+"""What the detector's networks are made of."""

@@ -1,0 +1,65 @@
+"""ResNet-50 and ResNet-101, the layers named as in Matterport's weights."""
+
+import keras
+
+from mrcnn.network.normalization import normalization
+
+# Number of bottleneck blocks in stages 2 to 5 (He et al. 2016, table 1).
+STAGE_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+STAGE_FILTERS = (64, 128, 256, 512)
+STRIDES = (4, 8, 16, 32)
+
+
+def resnet(images: keras.KerasTensor, architecture: str, norm: str) -> list[keras.KerasTensor]:
+    """Build a ResNet on `images`.
+
+    Args:
+        images: float tensor `(batch, height, width, 3)`, mean subtracted.
+        architecture: "resnet50" or "resnet101".
+        norm: see `normalization`.
+
+    Returns:
+        [C2, C3, C4, C5]: the outputs of stages 2 to 5, at strides 4, 8, 16, 32 with 256, 512, 1024, 2048 channels.
+
+    Raises:
+        ValueError: for another architecture.
+
+    Reference:
+        He et al. 2016, with the stride in the first 1x1 convolution of a stage, as its authors' weights have it.
+    """
+    if architecture not in STAGE_BLOCKS:
+        raise ValueError(f"architecture must be one of {', '.join(STAGE_BLOCKS)}; got {architecture!r}")
+    x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(images)
+    x = keras.layers.Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="conv1")(x)
+    x = normalization(norm, "bn_conv1")(x)
+    x = keras.layers.ReLU(name="conv1_relu")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="pool1")(x)
+    stages = []
+    for stage, (num_blocks, filters) in enumerate(zip(STAGE_BLOCKS[architecture], STAGE_FILTERS, strict=True), 2):
+        for block in range(num_blocks):
+            stride = 2 if block == 0 and stage > 2 else 1
+            x = _bottleneck(x, filters, stride, block == 0, f"{stage}{chr(ord('a') + block)}", norm)
+        stages.append(x)
+    return stages
+
+
+def _bottleneck(x, filters: int, stride: int, project: bool, block: str, norm: str):
+    """One residual block of 1x1, 3x3 and 1x1 convolutions; `project` gives the shortcut its own 1x1."""
+
+    def conv_norm(y, num_filters, size, branch, strides=1):
+        y = keras.layers.Conv2D(
+            num_filters,
+            size,
+            strides=strides,
+            padding="same",
+            kernel_initializer="he_normal",
+            name=f"res{block}_branch{branch}",
+        )(y)
+        return normalization(norm, f"bn{block}_branch{branch}")(y)
+
+    y = keras.layers.ReLU(name=f"res{block}_relu_a")(conv_norm(x, filters, 1, "2a", stride))
+    y = keras.layers.ReLU(name=f"res{block}_relu_b")(conv_norm(y, filters, 3, "2b"))
+    y = conv_norm(y, 4 * filters, 1, "2c")
+    shortcut = conv_norm(x, 4 * filters, 1, "1", stride) if project else x
+    y = keras.layers.Add(name=f"res{block}_add")([y, shortcut])
+    return keras.layers.ReLU(name=f"res{block}_out")(y)

@@ -1,0 +1,63 @@
+"""The networks that look at one RoI: what it is, where exactly, and which pixels."""
+
+import keras
+
+from mrcnn.network.normalization import normalization
+
+
+def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm: str) -> keras.Model:
+    """Build the classifier and box regressor.
+
+    Args:
+        pool_size: height and width of the RoI features.
+        channels: of the RoI features.
+        num_classes: background included.
+        fc_size: width of the two hidden layers.
+        norm: see `normalization`.
+
+    Returns:
+        Model from RoI features `(num_rois, pool_size, pool_size, channels)` to class logits
+        `(num_rois, num_classes)` and deltas `(num_rois, num_classes, 4)`, the latter in units of
+        `BBOX_STD_DEV`.
+
+    Reference:
+        He et al. 2017, figure 4; the fully connected layers are convolutions, as in Matterport's weights.
+    """
+    roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
+    x = keras.layers.Conv2D(fc_size, pool_size, name="mrcnn_class_conv1")(roi_features)
+    x = keras.layers.ReLU(name="mrcnn_class_relu1")(normalization(norm, "mrcnn_class_bn1")(x))
+    x = keras.layers.Conv2D(fc_size, 1, name="mrcnn_class_conv2")(x)
+    x = keras.layers.ReLU(name="mrcnn_class_relu2")(normalization(norm, "mrcnn_class_bn2")(x))
+    shared = keras.layers.Reshape((fc_size,), name="pool_squeeze")(x)
+    logits = keras.layers.Dense(num_classes, name="mrcnn_class_logits", dtype="float32")(shared)
+    deltas = keras.layers.Dense(num_classes * 4, name="mrcnn_bbox_fc", dtype="float32")(shared)
+    deltas = keras.layers.Reshape((num_classes, 4), name="mrcnn_bbox")(deltas)
+    return keras.Model(roi_features, [logits, deltas], name="box_head")
+
+
+def mask_head(pool_size: int, channels: int, num_classes: int, norm: str) -> keras.Model:
+    """Build the mask branch.
+
+    Args:
+        pool_size: height and width of the RoI features.
+        channels: of the RoI features and of the four hidden convolutions.
+        num_classes: background included.
+        norm: see `normalization`.
+
+    Returns:
+        Model from RoI features `(num_rois, pool_size, pool_size, channels)` to mask probabilities
+        `(num_rois, 2 * pool_size, 2 * pool_size, num_classes)` in (0, 1).
+
+    Reference:
+        He et al. 2017, figure 4, right.
+    """
+    roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
+    x = roi_features
+    for i in range(1, 5):
+        x = keras.layers.Conv2D(
+            channels, 3, padding="same", kernel_initializer="he_normal", name=f"mrcnn_mask_conv{i}"
+        )(x)
+        x = keras.layers.ReLU(name=f"mrcnn_mask_relu{i}")(normalization(norm, f"mrcnn_mask_bn{i}")(x))
+    x = keras.layers.Conv2DTranspose(channels, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
+    masks = keras.layers.Conv2D(num_classes, 1, activation="sigmoid", name="mrcnn_mask", dtype="float32")(x)
+    return keras.Model(roi_features, masks, name="mask_head")

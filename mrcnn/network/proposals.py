@@ -1,0 +1,102 @@
+"""Region proposals: the head that scores anchors, and the layer that turns scores into RoIs."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mrcnn.network import boxes as box_ops
+
+
+def rpn_head(channels: int, num_ratios: int, anchor_stride: int, hidden: int = 512) -> keras.Model:
+    """Build the head that every pyramid level shares.
+
+    Args:
+        channels: of a level.
+        num_ratios: anchors at each position.
+        anchor_stride: 1 places anchors on every cell, 2 on every second.
+        hidden: width of its 3x3 convolution.
+
+    Returns:
+        Model from one level `(batch, height, width, channels)` to logits `(batch, anchors, 2)` (background,
+        object) and deltas `(batch, anchors, 4)` in units of `RPN_BBOX_STD_DEV`.
+
+    Reference:
+        Ren et al. 2015, section 3.1.
+    """
+    level = keras.Input((None, None, channels), name="input_rpn_feature_map")
+    x = keras.layers.Conv2D(
+        hidden, 3, strides=anchor_stride, padding="same", activation="relu", name="rpn_conv_shared"
+    )(level)
+    logits = keras.layers.Conv2D(2 * num_ratios, 1, name="rpn_class_raw", dtype="float32")(x)
+    deltas = keras.layers.Conv2D(4 * num_ratios, 1, name="rpn_bbox_pred", dtype="float32")(x)
+    logits = keras.layers.Reshape((-1, 2), name="rpn_class_logits")(logits)
+    deltas = keras.layers.Reshape((-1, 4), name="rpn_bbox")(deltas)
+    return keras.Model(level, [logits, deltas], name="rpn_model")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class ProposalLayer(keras.layers.Layer):
+    """Choose the best RoIs from scored anchors.
+
+    Args:
+        num_proposals: rows of the result.
+        nms_iou_threshold: of two proposals that overlap more than this, the better one stays.
+        pre_nms_limit: only that many best anchors enter the suppression.
+        bbox_std_dev: four factors that the deltas are multiplied by.
+    """
+
+    def __init__(
+        self,
+        num_proposals: int,
+        nms_iou_threshold: float,
+        pre_nms_limit: int,
+        bbox_std_dev: tuple[float, ...],
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.num_proposals = int(num_proposals)
+        self.nms_iou_threshold = float(nms_iou_threshold)
+        self.pre_nms_limit = int(pre_nms_limit)
+        self.bbox_std_dev = tuple(float(v) for v in bbox_std_dev)
+
+    def call(self, inputs: list) -> tf.Tensor:
+        """Decode, clip and suppress.
+
+        Args:
+            inputs: [probabilities `(batch, anchors, 2)`, deltas `(batch, anchors, 4)`, anchors `(anchors, 4)`
+                normalised].
+
+        Returns:
+            Normalised boxes `(batch, num_proposals, 4)`, best first, padded with zero rows. No gradient flows back.
+        """
+        probabilities, deltas, anchors = inputs
+        limit = min(self.pre_nms_limit, anchors.shape[0])
+        scores, order = tf.math.top_k(probabilities[..., 1], limit, sorted=True)
+        deltas = tf.gather(deltas, order, batch_dims=1) * tf.constant(self.bbox_std_dev)
+        proposals = box_ops.decode(tf.gather(anchors, order), deltas)
+        proposals = box_ops.clip(proposals, tf.constant([0.0, 0.0, 1.0, 1.0]))
+        chosen = tf.map_fn(
+            self._suppress, (proposals, scores), fn_output_signature=tf.TensorSpec((self.num_proposals, 4))
+        )
+        return tf.stop_gradient(chosen)
+
+    def _suppress(self, proposals_and_scores: tuple) -> tf.Tensor:
+        proposals, scores = proposals_and_scores
+        keep = tf.image.non_max_suppression(proposals, scores, self.num_proposals, self.nms_iou_threshold)
+        kept = tf.gather(proposals, keep)
+        return tf.pad(kept, [[0, self.num_proposals - tf.shape(kept)[0]], [0, 0]])
+
+    def compute_output_shape(self, input_shape: list) -> tuple:
+        """Shape of the proposals for the shapes of `call`'s inputs."""
+        return (input_shape[0][0], self.num_proposals, 4)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "num_proposals": self.num_proposals,
+            "nms_iou_threshold": self.nms_iou_threshold,
+            "pre_nms_limit": self.pre_nms_limit,
+            "bbox_std_dev": self.bbox_std_dev,
+        }

@@ -1,0 +1,226 @@
+"""What anchors and RoIs shall learn: matching to the ground truth, and sampling of what is matched.
+
+All sampling is stateless: the same seed gives the same sample, which makes a training run repeatable.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn.network import boxes as box_ops
+
+
+class AnchorTargets(NamedTuple):
+    """Targets of the region proposal network.
+
+    Attributes:
+        match: int32 `(batch, anchors)`: 1 object, -1 background, 0 not used.
+        deltas: float `(batch, anchors, 4)`, in units of the standard deviation; zero where match is not 1.
+    """
+
+    match: tf.Tensor
+    deltas: tf.Tensor
+
+
+class ROITargets(NamedTuple):
+    """Targets of the heads, positives first.
+
+    Attributes:
+        rois: float `(batch, num_rois, 4)`, normalised; rows of padding are zero.
+        class_ids: int32 `(batch, num_rois)`; 0 for negatives and padding.
+        valid: bool `(batch, num_rois)`; False for padding.
+        deltas: float `(batch, num_rois, 4)`, in units of the standard deviation; zero for negatives.
+        masks: float `(batch, max_positives, height, width)`, 0 or 1, for the leading rows only, since nothing but
+            positives has a mask.
+    """
+
+    rois: tf.Tensor
+    class_ids: tf.Tensor
+    valid: tf.Tensor
+    deltas: tf.Tensor
+    masks: tf.Tensor
+
+
+def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Keep at most `num_samples` True entries of each row, chosen at random.
+
+    Args:
+        candidates: bool tensor `(batch, n)`.
+        num_samples: int tensor, scalar or `(batch, 1)`.
+        seed: int tensor `(2,)`.
+
+    Returns:
+        bool tensor `(batch, n)`, a subset of `candidates`.
+    """
+    order = tf.random.stateless_uniform(tf.shape(candidates), seed)
+    order = tf.where(candidates, order, 2.0)
+    rank = tf.argsort(tf.argsort(order, axis=-1), axis=-1)
+    return candidates & (rank < num_samples)
+
+
+def assign_anchor_targets(
+    anchors: tf.Tensor,
+    gt_boxes: tf.Tensor,
+    gt_class_ids: tf.Tensor,
+    seed: tf.Tensor,
+    num_samples: int,
+    bbox_std_dev: tuple[float, ...],
+    positive_iou_threshold: float = 0.7,
+    negative_iou_threshold: float = 0.3,
+) -> AnchorTargets:
+    """Match anchors to ground truth and sample at most half positives.
+
+    1. An anchor whose best IoU is below `negative_iou_threshold` is background.
+    2. The best anchors of each ground-truth box are objects, whatever their IoU.
+    3. An anchor whose best IoU is at least `positive_iou_threshold` is an object.
+    4. At most `num_samples / 2` objects stay, and background up to `num_samples` in all.
+
+    Args:
+        anchors: float `(anchors, 4)`, normalised.
+        gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
+        gt_class_ids: int `(batch, max_gt)`, 0 for padding.
+        seed: int `(2,)`.
+        num_samples: anchors used in each image.
+        bbox_std_dev: the deltas are divided by it.
+        positive_iou_threshold: see 3.
+        negative_iou_threshold: see 1.
+
+    Returns:
+        The targets.
+
+    Reference:
+        Ren et al. 2015, section 3.1.2.
+    """
+    real = (gt_class_ids > 0)[:, tf.newaxis, :]
+    iou = tf.where(real, box_ops.pairwise_iou(anchors[tf.newaxis], gt_boxes), 0.0)
+    best_iou = tf.reduce_max(iou, axis=2)
+    best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
+    best_of_gt = tf.reduce_max(iou, axis=1, keepdims=True)
+    is_best = tf.reduce_any(real & (best_of_gt > 0.0) & (iou >= best_of_gt), axis=2)
+    positive = is_best | (best_iou >= positive_iou_threshold)
+    negative = (best_iou < negative_iou_threshold) & ~positive
+
+    positive = subsample(positive, num_samples // 2, seed)
+    num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
+    negative = subsample(negative, num_samples - num_positive, seed + 1)
+    match = tf.cast(positive, tf.int32) - tf.cast(negative, tf.int32)
+
+    matched = tf.gather(gt_boxes, best_gt, batch_dims=1)
+    deltas = box_ops.encode(anchors[tf.newaxis], matched) / tf.constant(bbox_std_dev)
+    return AnchorTargets(match, tf.where(positive[..., tf.newaxis], deltas, 0.0))
+
+
+def assign_roi_targets(
+    proposals: tf.Tensor,
+    gt_boxes: tf.Tensor,
+    gt_class_ids: tf.Tensor,
+    gt_masks: tf.Tensor,
+    mask_frames: tf.Tensor,
+    seed: tf.Tensor,
+    num_rois: int,
+    positive_ratio: float,
+    bbox_std_dev: tuple[float, ...],
+    mask_size: int,
+    image_shape: tuple[int, int],
+    positive_iou_threshold: float = 0.5,
+) -> ROITargets:
+    """Sample RoIs for the heads and give each its class, deltas and mask.
+
+    Args:
+        proposals: float `(batch, n, 4)`, normalised, padded with zero rows.
+        gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
+        gt_class_ids: int `(batch, max_gt)`, 0 for padding.
+        gt_masks: float or bool `(batch, max_gt, mask_height, mask_width)`.
+        mask_frames: float `(batch, max_gt, 4)`, normalised: the box that each mask's array spans, its own
+            box for a mini-mask, the whole image for a full one.
+        seed: int `(2,)`.
+        num_rois: rows of the result.
+        positive_ratio: largest share of positives; negatives keep this ratio where there are fewer positives.
+        bbox_std_dev: the deltas are divided by it.
+    
+        positive_iou_threshold: IoU from which an RoI is positive; below it, it is negative.
+
+    Returns:
+        The targets, positives first.
+
+    Reference:
+        He et al. 2017, section 3.1.
+    """
+    max_positives = max(int(round(num_rois * positive_ratio)), 1)
+    real_gt = (gt_class_ids > 0)[:, tf.newaxis, :]
+    real_roi = box_ops.areas(proposals) > 0.0
+    iou = tf.where(real_gt, box_ops.pairwise_iou(proposals, gt_boxes), 0.0)
+    best_iou = tf.reduce_max(iou, axis=2)
+    best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
+
+    positive = subsample(real_roi & (best_iou >= positive_iou_threshold), max_positives, seed)
+    num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
+    wanted = tf.cast(tf.math.ceil(tf.cast(num_positive, tf.float32) / positive_ratio), tf.int32) - num_positive
+    # An image without a positive still teaches what background is.
+    wanted = tf.where(num_positive > 0, wanted, num_rois)
+    wanted = tf.minimum(wanted, num_rois - num_positive)
+    negative = subsample(real_roi & (best_iou < positive_iou_threshold), wanted, seed + 1)
+
+    priority = 2 * tf.cast(positive, tf.int32) + tf.cast(negative, tf.int32)
+    rank, chosen = tf.math.top_k(priority, num_rois, sorted=True)
+    valid, is_positive = rank > 0, rank == 2
+    keep = valid[..., tf.newaxis]
+    rois = tf.where(keep, tf.gather(proposals, chosen, batch_dims=1), 0.0)
+    matched = tf.gather(best_gt, chosen, batch_dims=1)
+    class_ids = tf.where(is_positive, tf.gather(tf.cast(gt_class_ids, tf.int32), matched, batch_dims=1), 0)
+    matched_boxes = tf.gather(gt_boxes, matched, batch_dims=1)
+    deltas = box_ops.encode(rois, matched_boxes) / tf.constant(bbox_std_dev)
+    deltas = tf.where(is_positive[..., tf.newaxis], deltas, 0.0)
+
+    masks = crop_masks(
+        box_ops.pixel_boxes(rois[:, :max_positives], image_shape),
+        gt_masks,
+        box_ops.pixel_boxes(mask_frames, image_shape),
+        matched[:, :max_positives],
+        mask_size,
+    )
+    masks = tf.where(is_positive[:, :max_positives, tf.newaxis, tf.newaxis], masks, 0.0)
+    targets = ROITargets(rois, class_ids, valid, deltas, masks)
+    return ROITargets(*(tf.stop_gradient(t) for t in targets))
+
+
+def crop_masks(
+    rois: tf.Tensor, gt_masks: tf.Tensor, mask_frames: tf.Tensor, matched: tf.Tensor, size: int
+) -> tf.Tensor:
+    """Cut each RoI out of the mask of the cell that it is matched to.
+
+    Args:
+        rois: float `(batch, n, 4)`, in pixels.
+        gt_masks: `(batch, max_gt, mask_height, mask_width)`.
+        mask_frames: float `(batch, max_gt, 4)`, in pixels.
+        matched: int `(batch, n)`, row of the ground truth.
+        size: height and width of the result.
+
+    Returns:
+        Float `(batch, n, size, size)` of 0 and 1; what lies outside the frame is 0.
+    """
+    batch, num_rois = tf.shape(rois)[0], tf.shape(rois)[1]
+    height, width = gt_masks.shape[2], gt_masks.shape[3]
+    frames = tf.gather(mask_frames, matched, batch_dims=1)
+    masks = tf.gather(tf.cast(gt_masks, tf.float32), matched, batch_dims=1)
+    masks = tf.reshape(masks, (batch * num_rois, height, width, 1))
+    # A ring of zeros makes the outside of the frame empty, where plain resampling would repeat the border.
+    masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1], [0, 0]])
+    frame_size = tf.maximum(frames[..., 2:] - frames[..., :2], 1e-6)
+    to_cells = tf.constant([height, width], tf.float32) / frame_size
+    origin = frames[..., :2]
+    cells = tf.concat([(rois[..., :2] - origin) * to_cells, (rois[..., 2:] - origin) * to_cells], axis=-1) + 1.0
+    crops = _sample_grid(masks, tf.reshape(cells, (batch * num_rois, 4)), size)
+    return tf.reshape(tf.round(crops), (batch, num_rois, size, size))
+
+
+def _sample_grid(masks: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
+    """Bilinear samples `(n, size, size)` of `masks[i]` at the bin centres of `boxes[i]`, 0 beyond the array."""
+    shape = tf.shape(masks)
+    last = tf.cast(tf.stack([shape[1], shape[2]]), tf.float32) - 1.0
+    bin_size = (boxes[:, 2:] - boxes[:, :2]) / size
+    first = (boxes[:, :2] + 0.5 * bin_size - 0.5) / last
+    final = (boxes[:, 2:] - 0.5 * bin_size - 0.5) / last
+    corners = tf.concat([first, final], axis=-1)
+    crops = tf.image.crop_and_resize(masks, corners, tf.range(shape[0]), [size, size])
+    return crops[..., 0]
