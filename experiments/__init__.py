@@ -1,0 +1,1 @@
+"""Centres, the command line, the evaluation and the report."""

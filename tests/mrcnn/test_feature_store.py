@@ -1,0 +1,378 @@
+"""The feature store: what goes in comes out, whatever is done to the writer, and odd files are refused."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mrcnn.errors import InputError
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, merge_stores
+
+ROOT = Path(__file__).resolve().parents[2]
+DETECTOR = {"hash": "abc123", "config": {"BACKBONE": "resnet101", "STRIDES": (4, 8)}}
+
+
+def make_cell(seed, with_mask=False):
+    rng = np.random.default_rng(seed)
+    return Cell(
+        features=rng.normal(size=(14, 14, 256)).astype(np.float16),
+        crop=rng.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+        image=rng.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+        box=np.array([1.5, 2.0, 30.0, 40.0 + seed], np.float32),
+        score=0.5 + seed / 1000,
+        class_id=1,
+        image_shape=(400, 380),
+        mask=rng.integers(0, 256, (28, 28), dtype=np.uint8) if with_mask else None,
+    )
+
+
+def open_writer(path, **changes):
+    options = {"centre": "matek", "detector": DETECTOR, "attributes": {"score_threshold": 0.7}}
+    return FeatureStoreWriter(path, **{**options, "part_size": 3, **changes})
+
+
+def add_images(writer, numbers):
+    """Every fifth image has no cell, every seventh has two; done images are passed over."""
+    for number in numbers:
+        key = f"images/{number:03d}.png"
+        if key in writer.done_keys:
+            continue
+        if number % 5 == 4:
+            writer.missed(key, "no detection above score 0.7", "MON", "monocyte")
+        else:
+            cells = [make_cell(number), make_cell(100 + number)][: 1 + (number % 7 == 0)]
+            writer.add(key, cells, label="BAS", cell_type="basophil", num_detections=len(cells) + 1)
+
+
+def content(path):
+    with FeatureStore(path) as store:
+        rows = {field: store.read(field, 0, len(store)) for field in store.fields}
+        return rows, store.image_keys.tolist(), store.missed, store.counts
+
+
+def assert_same_content(one, other):
+    for (rows, *rest), (other_rows, *other_rest) in [(content(one), content(other))]:
+        assert rest == other_rest
+        assert rows.keys() == other_rows.keys()
+        for field in rows:
+            np.testing.assert_array_equal(rows[field], other_rows[field], err_msg=field)
+
+
+@pytest.fixture
+def store_path(tmp_path):
+    path = tmp_path / "store.h5"
+    with open_writer(path) as writer:
+        add_images(writer, range(8))
+    return path
+
+
+def test_store_round_trip(tmp_path):
+    path = tmp_path / "features" / "matek.h5"
+    with open_writer(path, with_masks=True) as writer:
+        cells = [make_cell(1, True), make_cell(2, True)]
+        writer.add("ä/1.png", cells, label="Ü", cell_type="basophil", num_detections=4)
+        writer.missed("2.png", "no detection above score 0.7", label="MON", cell_type="monocyte")
+        writer.missed("3.png", "unreadable: truncated")
+        writer.add("4.png", [make_cell(3, True)])
+    assert not (tmp_path / "features" / "matek.h5.parts").exists()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["matek.h5"]
+    with FeatureStore(path) as store:
+        assert len(store) == 3
+        assert store.centre == "matek"
+        assert store.attributes["detector"]["hash"] == store.detector_hash == "abc123"
+        assert store.attributes["detector"]["config"] == {"BACKBONE": "resnet101", "STRIDES": [4, 8]}
+        assert store.attributes["score_threshold"] == 0.7
+        assert store.attributes["schema"] == 1
+        assert store.keys.tolist() == ["ä/1.png", "ä/1.png", "4.png"]
+        assert store.labels.tolist() == ["Ü", "Ü", ""]
+        assert store.cell_types.tolist() == ["basophil", "basophil", ""]
+        counts = {"images": 4, "found": 2, "missed": 1, "unreadable": 1, "detections": 5, "cells": 3}
+        assert store.counts == counts
+        assert [m["key"] for m in store.missed] == ["2.png", "3.png"]
+        assert store.missed[0] == {
+            "key": "2.png",
+            "reason": "no detection above score 0.7",
+            "label": "MON",
+            "cell_type": "monocyte",
+        }
+        for row, seed in enumerate((1, 2, 3)):
+            cell = make_cell(seed, True)
+            for field in ("features", "crop", "image", "box", "mask"):
+                stored = store.read(field, row, row + 1)[0]
+                assert stored.dtype == getattr(cell, field).dtype
+                np.testing.assert_array_equal(stored, getattr(cell, field))
+        np.testing.assert_array_equal(store.read("image_shape", 0, 3), [[400, 380]] * 3)
+        np.testing.assert_allclose(store.read("score", 0, 3), [0.501, 0.502, 0.503], rtol=1e-6)
+        np.testing.assert_array_equal(store.read_rows("crop", [0, 2]), store.read("crop", 0, 3)[[0, 2]])
+        np.testing.assert_array_equal(store.read_rows("key", [1, 2]), ["ä/1.png", "4.png"])
+        assert store.read_rows("features", []).shape == (0, 14, 14, 256)
+
+
+def test_store_read_refuses_bad_rows_and_fields(store_path):
+    with FeatureStore(store_path) as store:
+        with pytest.raises(IndexError, match="rows 0:100"):
+            store.read("box", 0, 100)
+        with pytest.raises(IndexError):
+            store.read_rows("box", [0, 100])
+        with pytest.raises(ValueError, match="increasing"):
+            store.read_rows("box", [2, 1])
+        with pytest.raises(InputError, match="extract again with masks"):
+            store.read("mask", 0, 1)
+
+
+def test_store_without_any_cell(tmp_path):
+    path = tmp_path / "empty.h5"
+    with open_writer(path) as writer:
+        writer.missed("1.png", "unreadable: not an image")
+    with FeatureStore(path) as store:
+        assert len(store) == 0
+        assert store.keys.tolist() == []
+        assert store.read("features", 0, 0).shape == (0, 14, 14, 256)
+        assert store.counts["unreadable"] == store.counts["images"] == 1
+    with open_writer(tmp_path / "nothing.h5"):
+        pass
+    with FeatureStore(tmp_path / "nothing.h5") as store:
+        assert store.counts["images"] == 0
+
+
+def test_writer_resumes_after_an_error(tmp_path, store_path):
+    path = tmp_path / "resumed.h5"
+    with pytest.raises(RuntimeError, match="lost"), open_writer(path) as writer:
+        add_images(writer, range(5))
+        raise RuntimeError("lost the accelerator")
+    assert not path.exists()
+    with open_writer(path) as writer:
+        assert len(writer.done_keys) == 5
+        add_images(writer, range(8))
+    assert_same_content(path, store_path)
+
+
+def test_writer_resumes_after_kill(tmp_path, store_path):
+    path = tmp_path / "killed.h5"
+    script = f"""
+import importlib.util, os, signal, sys
+spec = importlib.util.spec_from_file_location("cells", {str(Path(__file__))!r})
+cells = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cells)
+writer = cells.open_writer({str(path)!r})
+cells.add_images(writer, range(7))
+(writer._parts_folder / ".1.tmp.part-00009.h5").write_bytes(b"half a part")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not path.exists()
+    with open_writer(path) as writer:
+        assert 0 < len(writer.done_keys) < 7, "one part is whole, the last images were only in memory"
+        add_images(writer, range(8))
+    assert_same_content(path, store_path)
+    assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
+
+
+def test_writer_survives_a_kill_between_merge_and_cleaning(tmp_path, store_path, monkeypatch):
+    path = tmp_path / "late.h5"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    writer = open_writer(path)
+    add_images(writer, range(8))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mrcnn.feature_store.os.rename", die)
+        writer.finish()
+    writer._unlock()
+    assert path.exists()
+    with open_writer(path) as again:
+        assert len(again.done_keys) == 8
+    assert_same_content(path, store_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"detector": {"hash": "other"}}, "made with detector 'abc123', not 'other'"),
+        ({"centre": "int20"}, "made with centre 'matek', not 'int20'"),
+        ({"attributes": {"score_threshold": 0.5}}, "made with score_threshold 0.7, not 0.5"),
+        ({"with_masks": True}, "made with masks False, not True"),
+    ],
+)
+def test_writer_refuses_parts_of_another_origin(tmp_path, change, message):
+    path = tmp_path / "store.h5"
+    with pytest.raises(RuntimeError), open_writer(path) as writer:
+        add_images(writer, range(3))
+        raise RuntimeError("stop")
+    with pytest.raises(InputError, match=message) as error:
+        open_writer(path, **change)
+    assert "\n" not in str(error.value) and "delete" in str(error.value)
+    open_writer(path).finish()  # and the refusal left the parts as they were
+    assert len(FeatureStore(path)) > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
+def test_writer_refuses_a_second_writer(tmp_path):
+    first = open_writer(tmp_path / "store.h5")
+    with pytest.raises(InputError, match="another process is writing"):
+        open_writer(tmp_path / "store.h5")
+    first.finish()
+
+
+def test_writer_refuses_bad_cells(tmp_path):
+    writer = open_writer(tmp_path / "store.h5")
+    cell = make_cell(1)
+    nan = cell.features.copy()
+    nan[0, 0, 0] = np.nan
+    for bad, message in [
+        (cell._replace(features=nan), "features holds NaN"),
+        (cell._replace(features=cell.features.astype(np.float32) * 0 + 1e9), "too large for float16"),
+        (cell._replace(crop=cell.crop[:64]), r"crop must have shape \(128, 128, 3\)"),
+        (cell._replace(crop=cell.crop.astype(np.float32)), "crop must be uint8"),
+        (make_cell(1, True), "has a mask"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            writer.add("1.png", [bad])
+    with pytest.raises(ValueError, match="no cells"):
+        writer.add("1.png", [])
+    writer.add("1.png", [cell])
+    with pytest.raises(ValueError, match="added twice"):
+        writer.missed("1.png", "again")
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        writer.missed("bad\udcff.png", "odd name")
+    writer.finish()
+    with FeatureStore(tmp_path / "store.h5") as store:
+        assert store.keys.tolist() == ["1.png"], "a refused cell leaves no trace"
+
+
+def refused(path):
+    with pytest.raises(InputError) as error:
+        FeatureStore(path)
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_store_refuses_what_is_no_store(tmp_path, store_path):
+    assert "no such" in refused(tmp_path / "absent.h5")
+    (tmp_path / "text.h5").write_text("not hdf5 at all")
+    assert "not an HDF5" in refused(tmp_path / "text.h5")
+    (tmp_path / "zero.h5").write_bytes(b"")
+    assert "not an HDF5" in refused(tmp_path / "zero.h5")
+    data = store_path.read_bytes()
+    (tmp_path / "half.h5").write_bytes(data[: len(data) // 2])
+    assert "cut short" in refused(tmp_path / "half.h5")
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["data"] = np.arange(3)
+    assert "not a feature store" in refused(tmp_path / "plain.h5")
+
+
+def test_store_refuses_another_schema(store_path):
+    with h5py.File(store_path, "r+") as file:
+        file.attrs["schema"] = np.int32(99)
+    assert "has schema 99, this software reads 1" in refused(store_path)
+
+
+def test_store_refuses_links_and_foreign_storage(tmp_path, store_path):
+    def with_crop(make):
+        with h5py.File(store_path, "r+") as file:
+            cells = file["cells"]
+            rows = len(cells["key"])
+            if "crop" in cells:
+                del cells["crop"]
+            make(cells, (rows, 128, 128, 3))
+        return refused(store_path)
+
+    def external_link(cells, _):
+        cells["crop"] = h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "/cells/crop")
+
+    def external_storage(cells, shape):
+        cells.create_dataset("crop", shape, "uint8", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)])
+
+    def virtual(cells, shape):
+        layout = h5py.VirtualLayout(shape, "uint8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "crop", shape)
+        cells.create_virtual_dataset("crop", layout)
+
+    def soft_link(cells, _):
+        cells["crop"] = h5py.SoftLink("/cells/image")
+
+    assert "link to somewhere else" in with_crop(external_link)
+    assert "in another file" in with_crop(external_storage)
+    assert "in another file" in with_crop(virtual)
+    assert "link to somewhere else" in with_crop(soft_link)
+    assert "no 'crop'" in with_crop(lambda *_: None)
+    assert "is not a dataset" in with_crop(lambda cells, _: cells.create_group("crop"))
+    floats = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "float32"))
+    assert "not uint8 of shape (n, 128, 128, 3)" in floats
+    zipped = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "uint8", compression="gzip"))
+    assert "is compressed" in zipped
+
+
+def test_store_refuses_absurd_sizes(tmp_path, store_path):
+    with h5py.File(store_path, "r+") as file:
+        for name in file["cells"]:
+            file["cells"][name].resize(10**10, axis=0)
+    assert "states 10000000000 rows but does not hold them" in refused(store_path)
+    path = tmp_path / "attribute.h5"
+    open_writer(path).finish()
+    with h5py.File(path, "r+") as file:
+        file.attrs["centre"] = "a string of variable length"
+    assert "attribute 'centre' has an odd type or size" in refused(path)
+
+
+def test_store_refuses_columns_of_different_length(store_path):
+    with h5py.File(store_path, "r+") as file:
+        file["cells/box"].resize(3, axis=0)
+    assert "differ in length" in refused(store_path)
+
+
+def test_store_reports_a_flipped_bit(store_path):
+    with FeatureStore(store_path) as store:
+        raw = store.read("crop", 1, 2).tobytes()
+    data = bytearray(store_path.read_bytes())
+    data[data.index(raw) + 100] ^= 1
+    store_path.write_bytes(data)
+    with FeatureStore(store_path) as store:
+        store.read("crop", 0, 1)
+        with pytest.raises(InputError, match="damaged"):
+            store.read("crop", 0, 3)
+
+
+def test_finish_holds_few_rows_at_a_time(tmp_path, monkeypatch):
+    """The merge goes over the parts one by one, in blocks of rows, however many cells there are."""
+    largest = []
+    plain = h5py.Dataset.__setitem__
+
+    def watched(self, rows, values):
+        largest.append(np.asarray(values).nbytes)
+        return plain(self, rows, values)
+
+    writer = open_writer(tmp_path / "store.h5", part_size=20)
+    add_images(writer, range(60))
+    writer._flush()
+    open_before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    monkeypatch.setattr("mrcnn.feature_store._MERGE_ROWS", 4)
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", watched)
+    writer.finish()
+    assert max(largest) <= 4 * 14 * 14 * 256 * 2
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_before
+
+
+def test_merge_stores_joins_shards(tmp_path, store_path):
+    shards = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for shard, numbers in zip(shards, (range(3), range(3, 8)), strict=True):
+        with open_writer(shard) as writer:
+            add_images(writer, numbers)
+    merge_stores(shards, tmp_path / "joined.h5")
+    assert_same_content(tmp_path / "joined.h5", store_path)
+    with pytest.raises(InputError, match="give every shard once"):
+        merge_stores([shards[0], shards[0]], tmp_path / "twice.h5")
+    with open_writer(tmp_path / "c.h5", detector={"hash": "other"}) as writer:
+        add_images(writer, range(8, 9))
+    with pytest.raises(InputError, match="cannot be joined"):
+        merge_stores([*shards, tmp_path / "c.h5"], tmp_path / "mixed.h5")
+    assert not (tmp_path / "mixed.h5").exists()

@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn import utils
+from mrcnn.errors import InputError
+
+
+class Shapes(utils.Dataset):
+    """A data set as people write it for Matterport's package."""
+
+    def load_shapes(self, folder, count):
+        self.add_class("shapes", 1, "square")
+        self.add_class("shapes", 2, "circle, round")
+        for i in range(count):
+            self.add_image("shapes", image_id=f"s{i}", path=folder / f"{i}.png", side=10 + i)
+
+    def load_mask(self, image_id):
+        side = self.image_info[image_id]["side"]
+        mask = np.zeros((32, 32, 1), bool)
+        mask[2 : 2 + side, 3 : 3 + side] = True
+        return mask, np.array([1], np.int32)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.full((32, 32), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    dataset = Shapes()
+    dataset.load_shapes(tmp_path, 3)
+    dataset.prepare()
+    return dataset
+
+
+def test_dataset_numbers_classes_and_images(shapes):
+    assert shapes.num_classes == 3 and shapes.num_images == 3
+    assert shapes.class_names == ["BG", "square", "circle"]
+    np.testing.assert_array_equal(shapes.class_ids, [0, 1, 2])
+    np.testing.assert_array_equal(shapes.image_ids, [0, 1, 2])
+    assert shapes.map_source_class_id("shapes.2") == 2
+    assert shapes.get_source_class_id(1, "shapes") == 1
+    assert shapes.source_class_ids == {"": [0], "shapes": [0, 1, 2]}
+    assert shapes.image_from_source_map["shapes.s1"] == 1
+    assert shapes.source_image_link(2).name == "2.png"
+    assert shapes.image_reference(0) == ""
+
+
+def test_dataset_loads_grey_as_rgb(shapes):
+    image = shapes.load_image(1)
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+    assert (image == 40).all()
+
+
+def test_dataset_ignores_a_class_added_twice_and_refuses_dots(shapes):
+    shapes.add_class("shapes", 1, "square again")
+    assert len(shapes.class_info) == 3
+    with pytest.raises(ValueError, match="dot"):
+        shapes.add_class("sha.pes", 3, "star")
+    with pytest.raises(ValueError, match="'shapes', not 'coco'"):
+        shapes.get_source_class_id(1, "coco")
+
+
+def test_dataset_class_map_shares_an_id(shapes):
+    shapes.prepare(class_map={"other.9": 2})
+    assert shapes.map_source_class_id("other.9") == 2
+    with pytest.raises(ValueError, match="sends 'other.9' to 7"):
+        shapes.prepare(class_map={"other.9": 7})
+
+
+def test_dataset_without_load_mask_says_so(tmp_path):
+    dataset = utils.Dataset()
+    dataset.add_image("s", 0, tmp_path / "a.png")
+    dataset.prepare()
+    with pytest.raises(InputError, match="override load_mask"):
+        dataset.load_mask(0)
+
+
+def test_extract_bboxes_is_tight_with_exclusive_ends():
+    masks = np.zeros((10, 12, 3), bool)
+    masks[2:5, 3:9, 0] = True
+    masks[9, 11, 1] = True
+    boxes = utils.extract_bboxes(masks)
+    assert boxes.dtype == np.int32
+    np.testing.assert_array_equal(boxes, [[2, 3, 5, 9], [9, 11, 10, 12], [0, 0, 0, 0]])
+    assert utils.extract_bboxes(masks[..., :0]).shape == (0, 4)
+
+
+def test_compute_iou_agrees_with_compute_overlaps():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 50, (20, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(1, 30, (20, 2))], axis=1)
+    overlaps = utils.compute_overlaps(boxes, boxes)
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for i in range(20):
+        np.testing.assert_allclose(utils.compute_iou(boxes[i], boxes), overlaps[i])
+        np.testing.assert_allclose(utils.compute_iou(boxes[i], boxes, areas[i], areas), overlaps[i])
+
+
+def test_non_max_suppression_known_answer():
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30], [0, 0, 10, 9]], float)
+    scores = np.array([0.6, 0.9, 0.3, 0.8])
+    kept = utils.non_max_suppression(boxes, scores, 0.5)
+    assert kept.dtype == np.int32
+    np.testing.assert_array_equal(kept, [1, 2])
+    # Box 3 overlaps box 1 by 81 / 109, box 0 overlaps box 3 by 90 / 100.
+    np.testing.assert_array_equal(utils.non_max_suppression(boxes, scores, 0.8), [1, 3, 2])
+
+
+def test_norm_boxes_sends_the_whole_image_to_the_unit_box_and_back():
+    boxes = np.array([[0, 0, 100, 200], [10, 20, 30, 40]])
+    normalised = utils.norm_boxes(boxes, (100, 200))
+    assert normalised.dtype == np.float32
+    np.testing.assert_allclose(normalised[0], [0, 0, 1, 1])
+    np.testing.assert_allclose(normalised[1], [10 / 99, 20 / 199, 29 / 99, 39 / 199], rtol=1e-6)
+    np.testing.assert_array_equal(utils.denorm_boxes(normalised, (100, 200)), boxes)
+
+
+def test_box_deltas_round_trip():
+    boxes = np.array([[0, 0, 10, 10], [5, 6, 25, 46]], float)
+    targets = np.array([[2, 1, 14, 8], [0, 10, 40, 30]], float)
+    deltas = utils.box_refinement(boxes, targets)
+    np.testing.assert_allclose(deltas[0], [0.3, -0.05, np.log(1.2), np.log(0.7)], rtol=1e-6)
+    np.testing.assert_allclose(utils.apply_box_deltas(boxes, deltas), targets, atol=1e-4)
+
+
+def test_trim_zeros_drops_padding():
+    np.testing.assert_array_equal(utils.trim_zeros(np.array([[0, 0], [0, 1], [0, 0]])), [[0, 1]])
+
+
+def test_resize_image_square_pads_and_reports_the_window():
+    image = np.full((48, 64, 3), 200, np.uint8)
+    new, window, scale, padding, crop = utils.resize_image(image, min_dim=32, max_dim=32, mode="square")
+    assert new.shape == (32, 32, 3) and new.dtype == np.uint8
+    assert scale == 0.5 and crop is None
+    assert window == (4, 0, 28, 32)
+    assert padding == [(4, 4), (0, 0), (0, 0)]
+    y1, x1, y2, x2 = window
+    assert (new[y1:y2, x1:x2] == 200).all()
+    assert new.sum() == 200 * 24 * 32 * 3
+
+
+def test_resize_image_never_shrinks_for_min_dim():
+    image = np.zeros((80, 90, 3), np.uint8)
+    new, _, scale, _, _ = utils.resize_image(image, min_dim=40, max_dim=100, mode="square")
+    assert scale == 1 and new.shape == (100, 100, 3)
+    _, _, scale, _, _ = utils.resize_image(image, min_dim=40, max_dim=300, min_scale=2.0, mode="square")
+    assert scale == 2
+
+
+def test_resize_image_pad64_and_crop():
+    image = np.random.default_rng(0).integers(0, 255, (100, 130, 3), np.uint8)
+    new, window, scale, _, _ = utils.resize_image(image, mode="pad64")
+    assert new.shape == (128, 192, 3) and scale == 1
+    y1, x1, y2, x2 = window
+    np.testing.assert_array_equal(new[y1:y2, x1:x2], image)
+
+    rng = np.random.default_rng(3)
+    new, window, _, _, crop = utils.resize_image(image, min_dim=64, mode="crop", rng=rng)
+    y, x, height, width = crop
+    assert (height, width) == (64, 64) and window == (0, 0, 64, 64)
+    np.testing.assert_array_equal(new, image[y : y + 64, x : x + 64])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "oval"}, "mode must be one of"),
+        ({"mode": "square"}, "needs max_dim"),
+        ({"mode": "crop"}, "needs min_dim"),
+        ({"mode": "pad64", "min_dim": 100}, "multiple of 64"),
+    ],
+)
+def test_resize_image_refuses_what_the_mode_cannot_do(options, message):
+    with pytest.raises(ValueError, match=message):
+        utils.resize_image(np.zeros((20, 20, 3), np.uint8), **options)
+
+
+@pytest.mark.parametrize("options", [{"max_dim": 48}, {"min_dim": 64, "mode": "crop"}, {"mode": "pad64"}])
+def test_resize_mask_follows_the_image(options):
+    image = np.zeros((50, 70, 3), np.uint8)
+    image[10:30, 20:60] = 255
+    mask = (image[..., :1] > 0).repeat(2, axis=-1)
+    new, _, scale, padding, crop = utils.resize_image(image, **options)
+    new_mask = utils.resize_mask(mask, scale, padding, crop)
+    assert new_mask.dtype == bool and new_mask.shape == (*new.shape[:2], 2)
+    inside = new[..., 0] > 127
+    assert (inside & new_mask[..., 0]).sum() / (inside | new_mask[..., 0]).sum() > 0.95
+
+
+def test_resize_keeps_type_range_and_a_single_channel():
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 1), np.uint8)
+    assert utils.resize(image, (7, 9)).shape == (7, 9, 1)
+    assert utils.resize(image, (40, 50)).dtype == np.uint8
+    assert utils.resize(image.astype(np.int64), (40, 50)).max() <= 255
+
+
+def test_mini_masks_round_trip_up_to_resampling():
+    yy, xx = np.mgrid[:100, :100]
+    masks = np.stack(
+        [(yy - 40) ** 2 + (xx - 50) ** 2 < 30**2, (yy - 60) ** 2 + (xx - 30) ** 2 < 20**2], axis=-1
+    )
+    boxes = utils.extract_bboxes(masks)
+    mini = utils.minimize_mask(boxes, masks, (28, 28))
+    assert mini.shape == (28, 28, 2) and mini.dtype == bool
+    full = utils.expand_mask(boxes, mini, (100, 100, 3))
+    assert np.diag(utils.compute_overlaps_masks(masks, full)).min() > 0.95
+    with pytest.raises(ValueError, match="no area"):
+        utils.minimize_mask(np.array([[5, 5, 5, 9]]), masks[..., :1], (28, 28))
+
+
+def test_unmold_mask_pastes_at_the_box_and_cuts_at_the_border():
+    full = utils.unmold_mask(np.ones((28, 28), np.float32), np.array([-5, 10, 5, 40]), (20, 30))
+    expected = np.zeros((20, 30), bool)
+    expected[:5, 10:] = True
+    np.testing.assert_array_equal(full, expected)
+    assert not utils.unmold_mask(np.full((28, 28), 0.4), np.array([0, 0, 9, 9]), (20, 30)).any()
+    assert not utils.unmold_mask(np.ones((28, 28)), np.array([3, 3, 3, 9]), (20, 30)).any()
