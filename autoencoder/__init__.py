@@ -1,0 +1,1 @@
+"""The autoencoder that turns RoI features into latents that agree across centres."""

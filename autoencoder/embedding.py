@@ -1,0 +1,159 @@
+"""What a trained autoencoder makes of stored cells: latents as an .h5ad file, and reconstructed images."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+
+import anndata
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from tqdm import tqdm
+
+from autoencoder.data import prepare_images
+from autoencoder.folder import TrainedAutoencoder, load_autoencoder
+from autoencoder.network import FEATURE_SHAPE
+from mrcnn.atomic import atomic_path
+from mrcnn.errors import InputError
+from mrcnn.feature_store import FeatureStore
+
+_OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
+
+
+def embed(
+    folder: str | os.PathLike,
+    stores: Mapping[str, str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    splits: Mapping[str, Mapping[str, str]] | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> anndata.AnnData:
+    """Encode every cell of some stores and write the latents as AnnData.
+
+    Centres that were not trained on can be embedded too, unless the features are scaled per centre.
+
+    Args:
+        folder: of a trained autoencoder.
+        stores: path of the feature store by centre.
+        output: the .h5ad file.
+        splits: by centre and image key, the name of the split; "" where it has no entry.
+        batch_size: cells read and encoded at a time.
+        progress: whether to show progress bars.
+
+    Returns:
+        AnnData with X float32 of shape (cells, latent_size); obs with key, centre, label, cell_type, split
+        and score, named "centre/key", with "#2" and so on for further cells of an image; and uns with the
+        JSON strings `config` and `run` of the autoencoder.
+
+    Raises:
+        InputError: if the autoencoder or a store cannot be used, or they belong to different detectors.
+    """
+    trained = load_autoencoder(folder)
+    encode = _compiled(trained.encoder)
+    latents, tables = [], []
+    for centre, path in stores.items():
+        with FeatureStore(path) as store:
+            if store.centre != centre:
+                raise InputError(f"{path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
+            _check_detector(trained, store)
+            latents.append(_encode_store(trained, encode, store, batch_size, progress))
+            tables.append(_describe_cells(store, (splits or {}).get(centre, {})))
+    if not tables:
+        raise InputError("no feature stores are given; name at least one")
+    cells = pd.concat(tables).astype({name: "category" for name in _OBS_STRINGS})
+    data = anndata.AnnData(np.concatenate(latents), obs=cells)
+    data.uns["config"] = json.dumps(trained.config.to_dict())
+    data.uns["run"] = json.dumps(trained.run)
+    with atomic_path(output) as temporary:
+        data.write_h5ad(temporary)
+    return data
+
+
+def reconstruct(
+    folder: str | os.PathLike, store: str | os.PathLike, rows: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pass some stored cells through the autoencoder.
+
+    Args:
+        folder: of a trained autoencoder.
+        store: path of a feature store.
+        rows: indices of the cells in the store, in any order, up to a few hundred.
+
+    Returns:
+        Originals and reconstructions, float32 arrays of shape (len(rows), image_size, image_size, 3) in [0,
+        1].
+
+    Raises:
+        InputError: as in `embed`, or if a row is not in the store.
+    """
+    trained = load_autoencoder(folder)
+    rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+    ordered, inverse = np.unique(rows, return_inverse=True)
+    with FeatureStore(store) as opened:
+        _check_detector(trained, opened)
+        if len(rows) and (ordered[0] < 0 or ordered[-1] >= len(opened)):
+            raise InputError(f"{store}: has cells 0 to {len(opened) - 1}, not all of {rows.tolist()}")
+        features = trained.scaling.apply(opened.read_rows("features", ordered), opened.centre)
+        images = opened.read_rows(trained.config.image_source, ordered)
+    side = trained.config.image_size
+    if not len(rows):
+        return np.zeros((0, side, side, 3), np.float32), np.zeros((0, side, side, 3), np.float32)
+    originals = prepare_images(tf.constant(images), side).numpy()
+    reconstructions = trained.model(features, training=False)["images"].numpy()
+    return originals[inverse], reconstructions[inverse]
+
+
+def _check_detector(trained: TrainedAutoencoder, store: FeatureStore) -> None:
+    if store.detector_hash != trained.detector_hash:
+        raise InputError(
+            f"{store.path}: made by detector {store.detector_hash[:12]}, but {trained.folder} was trained on "
+            f"features of {trained.detector_hash[:12]}; extract this centre with that detector"
+        )
+
+
+def _compiled(encoder: keras.Model):
+    """One graph for batches of any size."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *FEATURE_SHAPE), tf.float32)])
+    def encode(features):
+        return encoder(features, training=False)
+
+    return encode
+
+
+def _encode_store(trained: TrainedAutoencoder, encode, store: FeatureStore, batch_size: int, progress: bool):
+    latents = np.zeros((len(store), trained.config.latent_size), np.float32)
+    with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:
+        for start in range(0, len(store), batch_size):
+            stop = min(start + batch_size, len(store))
+            features = trained.scaling.apply(store.read("features", start, stop), store.centre)
+            latents[start:stop] = encode(tf.constant(features)).numpy()
+            bar.update(stop - start)
+    return latents
+
+
+def _describe_cells(store: FeatureStore, split: Mapping[str, str]) -> pd.DataFrame:
+    keys = store.keys.tolist()
+    return pd.DataFrame(
+        {
+            "key": keys,
+            "centre": store.centre,
+            "label": store.labels.tolist(),
+            "cell_type": store.cell_types.tolist(),
+            "split": [split.get(key, "") for key in keys],
+            "score": store.read("score", 0, len(store)),
+        },
+        index=_cell_names(store.centre, keys),
+    )
+
+
+def _cell_names(centre: str, keys: list[str]) -> list[str]:
+    """Unique names: an image with several cells has several rows."""
+    seen: dict[str, int] = {}
+    names = []
+    for key in keys:
+        seen[key] = seen.get(key, 0) + 1
+        names.append(f"{centre}/{key}" + (f"#{seen[key]}" if seen[key] > 1 else ""))
+    return names

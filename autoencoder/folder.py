@@ -1,0 +1,205 @@
+"""The folder of an autoencoder: what lies in it, and whether it fits a config and a set of feature stores."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from autoencoder.config import AutoencoderConfig
+from autoencoder.network import build_autoencoder
+from autoencoder.scaling import FeatureScaling
+from mrcnn.errors import InputError
+from mrcnn.feature_store import FeatureStore
+
+CONFIG = "config.json"
+RUN = "run.json"
+SCALING = "scaling.npz"
+WEIGHTS = "weights.weights.h5"
+LOG = "log.csv"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+
+_FINGERPRINT_FIELDS = ("key", "box", "score")
+_READ_ROWS = 4096  # rows of the small fields above
+
+
+@dataclass(frozen=True)
+class TrainedAutoencoder:
+    """A trained autoencoder, as `load_autoencoder` gives it.
+
+    Attributes:
+        folder: where it lies.
+        config: what it was trained with.
+        run: content of `run.json`: stores, versions, steps, losses and so on.
+        scaling: to apply to features before the encoder.
+        model: from scaled features to latents, features and images, as from `build_autoencoder`.
+    """
+
+    folder: Path
+    config: AutoencoderConfig
+    run: dict[str, Any]
+    scaling: FeatureScaling
+    model: keras.Model
+
+    @property
+    def encoder(self) -> keras.Model:
+        """From scaled features `(batch, 14, 14, 256)` to latents `(batch, latent_size)`."""
+        return self.model.get_layer("encoder")
+
+    @property
+    def detector_hash(self) -> str:
+        """Hash of the detector whose features it was trained on."""
+        return next(iter(self.run["stores"].values()))["detector_hash"]
+
+
+def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
+    """Load a trained autoencoder.
+
+    Args:
+        folder: what `train_autoencoder` wrote to.
+
+    Raises:
+        InputError: if a file is missing or damaged, or the training has not come to its end.
+    """
+    folder = Path(folder)
+    config = AutoencoderConfig.load(folder / CONFIG)
+    run = read_run(folder)
+    if run is None or not run["complete"]:
+        raise InputError(f"{folder}: the training of this autoencoder is not finished; run it again to go on")
+    scaling = FeatureScaling.load(folder / SCALING)
+    model = build_autoencoder(config)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise InputError(f"{weights}: no such file; train again")
+    try:
+        model.load_weights(weights)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{weights}: damaged, or of another network ({reason}); train again") from None
+    return TrainedAutoencoder(folder, config, run, scaling, model)
+
+
+def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
+    """Read `run.json`; None if there is none.
+
+    Raises:
+        InputError: if it is not what a training writes.
+    """
+    path = Path(folder) / RUN
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); train again") from None
+    stores = run.get("stores") if isinstance(run, dict) else None
+    whole = isinstance(stores, dict) and stores and isinstance(run.get("complete"), bool)
+    if not whole or not all(isinstance(s, dict) and "detector_hash" in s for s in stores.values()):
+        raise InputError(f"{path}: not the record of a training; train again")
+    return run
+
+
+def clear_run(folder: str | os.PathLike) -> None:
+    """Remove what an earlier training left in a folder, and nothing else."""
+    folder = Path(folder)
+    # The record goes first: a folder without it is no trained autoencoder, whatever else is still there.
+    for name in (RUN, CONFIG, WEIGHTS, SCALING, LOG):
+        (folder / name).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, TENSORBOARD):
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+
+
+def describe_stores(stores: Mapping[str, str | os.PathLike]) -> dict[str, dict[str, Any]]:
+    """Say what each store holds, so that two runs can be compared.
+
+    The fingerprint is a SHA-256 over keys, boxes and scores of all cells and the detector's hash: reading the
+    features as well would take as long as an epoch.
+
+    Args:
+        stores: path of the feature store by centre.
+
+    Returns:
+        Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`.
+
+    Raises:
+        InputError: if there is no store, one is empty, unreadable or of another centre, or two come from
+            different detectors.
+    """
+    if not stores:
+        raise InputError("no feature stores are given; name at least one")
+    described = {}
+    for centre, path in stores.items():
+        with FeatureStore(path) as store:
+            if store.centre != centre:
+                raise InputError(f"{path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
+            if len(store) == 0:
+                raise InputError(f"{path}: holds no cells; leave this centre out")
+            described[centre] = {
+                "path": str(path),
+                "cells": len(store),
+                "detector_hash": store.detector_hash,
+                "fingerprint": _fingerprint(store),
+            }
+    first, *others = described.values()
+    for other in others:
+        if other["detector_hash"] != first["detector_hash"]:
+            raise InputError(
+                f"{other['path']}: made by another detector ({other['detector_hash'][:12]}) than "
+                f"{first['path']} ({first['detector_hash'][:12]}); extract all centres with one detector"
+            )
+    return described
+
+
+def check_same_run(
+    folder: Path, run: dict[str, Any], config: AutoencoderConfig, stores: dict[str, dict[str, Any]]
+) -> None:
+    """Refuse to go on in a folder where another config or other stores were trained.
+
+    Args:
+        folder: where `run` and a config lie.
+        run: as from `read_run`.
+        config: what is to be trained now.
+        stores: as from `describe_stores`.
+
+    Raises:
+        InputError: if something differs; it says what.
+    """
+    there = AutoencoderConfig.load(folder / CONFIG)
+    differences = [f"{name} is {getattr(there, name)!r} there" for name in config.differences(there)]
+    if not differences and _without_paths(run["stores"]) != _without_paths(stores):
+        differences = ["its feature stores are others"]
+    if differences:
+        raise InputError(
+            f"{folder}: holds another autoencoder ({'; '.join(differences)}); "
+            "choose another output or --overwrite"
+        )
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fingerprint(store: FeatureStore) -> str:
+    digest = hashlib.sha256(json.dumps([store.centre, store.detector_hash, store.settings]).encode())
+    for start in range(0, len(store), _READ_ROWS):
+        for field in _FINGERPRINT_FIELDS:
+            values = store.read(field, start, min(start + _READ_ROWS, len(store)))
+            digest.update("\0".join(values.tolist()).encode() if field == "key" else values.tobytes())
+    return digest.hexdigest()
+
+
+def _without_paths(stores: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    # A list, since the order of the centres decides which is the source.
+    return [(centre, {k: v for k, v in store.items() if k != "path"}) for centre, store in stores.items()]

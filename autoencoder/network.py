@@ -1,0 +1,159 @@
+"""The autoencoder of section 2.10 of the thesis: one encoder, and two decoders in a row.
+
+Features (14, 14, 256) -> encoder -> latent -> feature decoder -> features again -> image decoder -> image.
+Every convolution is "valid"; the sizes below are the sides of the feature maps.
+"""
+
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+from keras import layers
+
+from autoencoder.config import AutoencoderConfig
+
+FEATURE_SHAPE = (14, 14, 256)
+
+# (channels, kernel, stride, groups of the normalisation); sides 14 -> 12 -> 5 -> 3 -> 2 -> 1.
+# The groups are the reference implementation's, except the first: its 32 do not divide 200 channels (it
+# normalises runs of flattened memory there), so it has 25, the divisor nearest to 32.
+ENCODER_LAYERS = ((200, 3, 1, 25), (150, 3, 2, 30), (100, 3, 1, 10), (70, 2, 1, 10), (60, 2, 1, 20))
+
+# (channels, kernel, stride); sides 1 -> 5 -> 12, and 14 after the last layer.
+FEATURE_DECODER_LAYERS = ((150, 5, 1), (200, 4, 2))
+FEATURE_DECODER_LAST_KERNEL = 3
+
+# (channels, kernel, stride) by image side; the k2 layer mends the odd side that the doublings give. Sides:
+#   128: 14 -> 31 -> 63 -> 127 -> 128;  64: 14 -> 31 -> 63 -> 64;  32: 14 -> 31 -> 32. A k1 layer comes last.
+IMAGE_DECODER_LAYERS = {
+    128: ((200, 5, 2), (180, 3, 2), (150, 3, 2), (128, 2, 1)),
+    64: ((200, 5, 2), (180, 3, 2), (128, 2, 1)),
+    32: ((200, 5, 2), (128, 2, 1)),
+}
+
+
+def build_encoder(latent_size: int = 50, *, seed: int = 0) -> keras.Model:
+    """Build the encoder: ReLU, then GroupNorm, after each convolution but the last, whose activation is tanh.
+
+    The normalisation is Keras' own (biased variance, epsilon 1e-3); the reference divides by n - 1 and adds
+    1e-5, which differs by a constant factor that the learnt scale takes up.
+
+    Args:
+        latent_size: length of the latent.
+        seed: of the initial weights.
+
+    Returns:
+        Model from scaled features `(batch, 14, 14, 256)` to latents `(batch, latent_size)` in (-1, 1).
+    """
+    initializers = _initializers(seed)
+    inputs = keras.Input(FEATURE_SHAPE, name="features")
+    x = inputs
+    for number, (channels, kernel, stride, groups) in enumerate(ENCODER_LAYERS, start=1):
+        x = layers.Conv2D(
+            channels,
+            kernel,
+            strides=stride,
+            activation="relu",
+            kernel_initializer=next(initializers),
+            name=f"encoder_conv{number}",
+        )(x)
+        x = layers.GroupNormalization(groups, name=f"encoder_norm{number}")(x)
+    x = layers.Conv2D(
+        latent_size,
+        1,
+        activation="tanh",
+        kernel_initializer=next(initializers),
+        name=f"encoder_conv{len(ENCODER_LAYERS) + 1}",
+    )(x)
+    latents = layers.Reshape((latent_size,), name="latents")(x)
+    return keras.Model(inputs, latents, name="encoder")
+
+
+def build_feature_decoder(latent_size: int = 50, *, activation: str = "tanh", seed: int = 0) -> keras.Model:
+    """Build the feature decoder: transposed convolutions with ReLU between them.
+
+    Args:
+        latent_size: length of the latent.
+        activation: of the last layer: "tanh" for features in [-1, 1], "linear" for standardised ones.
+        seed: of the initial weights.
+
+    Returns:
+        Model from latents `(batch, latent_size)` to scaled features `(batch, 14, 14, 256)`.
+    """
+    initializers = _initializers(seed)
+    inputs = keras.Input((latent_size,), name="latents")
+    x = layers.Reshape((1, 1, latent_size), name="feature_decoder_reshape")(inputs)
+    specs = [(*spec, "relu") for spec in FEATURE_DECODER_LAYERS]
+    specs.append((FEATURE_SHAPE[-1], FEATURE_DECODER_LAST_KERNEL, 1, activation))
+    x = _transposed_convolutions(x, specs, initializers, "feature_decoder")
+    return keras.Model(inputs, x, name="feature_decoder")
+
+
+def build_image_decoder(image_size: int = 128, *, seed: int = 0) -> keras.Model:
+    """Build the image decoder, which starts from the reconstructed features (eq. 2.17).
+
+    Args:
+        image_size: side of the image in pixels: 128, 64 or 32.
+        seed: of the initial weights.
+
+    Returns:
+        Model from scaled features `(batch, 14, 14, 256)` to images `(batch, image_size, image_size, 3)` in
+        (0, 1).
+
+    Raises:
+        ValueError: if there is no decoder for `image_size`.
+    """
+    if image_size not in IMAGE_DECODER_LAYERS:
+        raise ValueError(f"image_size must be one of {sorted(IMAGE_DECODER_LAYERS)}, got {image_size}")
+    initializers = _initializers(seed)
+    inputs = keras.Input(FEATURE_SHAPE, name="features")
+    specs = [(*spec, "relu") for spec in IMAGE_DECODER_LAYERS[image_size]] + [(3, 1, 1, "sigmoid")]
+    x = _transposed_convolutions(inputs, specs, initializers, "image_decoder")
+    return keras.Model(inputs, x, name="image_decoder")
+
+
+def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
+    """Join encoder, feature decoder and image decoder, the three being layers of these names.
+
+    Args:
+        config: gives the sizes, the last activation of the features and the seed.
+
+    Returns:
+        Model from scaled features `(batch, 14, 14, 256)` to a dict of `latents` `(batch, latent_size)`,
+        `features` `(batch, 14, 14, 256)` and `images` `(batch, image_size, image_size, 3)`.
+    """
+    seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(3)]
+    encoder = build_encoder(config.latent_size, seed=seeds[0])
+    feature_decoder = build_feature_decoder(
+        config.latent_size, activation=config.feature_activation, seed=seeds[1]
+    )
+    image_decoder = build_image_decoder(config.image_size, seed=seeds[2])
+    inputs = keras.Input(FEATURE_SHAPE, name="features")
+    latents = encoder(inputs)
+    features = feature_decoder(latents)
+    images = image_decoder(features)
+    return keras.Model(
+        inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder"
+    )
+
+
+def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
+    """Give each layer an initialiser with a seed of its own, so that no global seed is needed."""
+    sequence = np.random.SeedSequence(seed)
+    while True:
+        (child,) = sequence.spawn(1)
+        yield keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0]))
+
+
+def _transposed_convolutions(x, specs, initializers, prefix: str):
+    """Apply transposed convolutions given as (channels, kernel, stride, activation)."""
+    for number, (channels, kernel, stride, activation) in enumerate(specs, start=1):
+        x = layers.Conv2DTranspose(
+            channels,
+            kernel,
+            strides=stride,
+            activation=activation,
+            kernel_initializer=next(initializers),
+            name=f"{prefix}_conv{number}",
+        )(x)
+    return x

@@ -1,0 +1,190 @@
+"""Bringing the features of a store to the range that the autoencoder works in.
+
+`minmax` scales each sample to [-1, 1] by itself, as the reference implementation does. Most values of a
+sample then lie in a narrow band, since a few channels are far larger than the rest. `channel` standardises
+each channel over all centres, and `centre` within each centre, which also takes away a centre's own offset.
+"""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from autoencoder.config import CHOICES
+from mrcnn.atomic import atomic_path
+from mrcnn.errors import InputError
+from mrcnn.feature_store import FeatureStore
+
+# A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
+_LEAST_DEVIATION = 1e-6
+_READ_ROWS = 64  # about 26 MB as float64
+
+
+@dataclass(frozen=True)
+class FeatureScaling:
+    """A scaling and its statistics.
+
+    Attributes:
+        kind: "minmax", "channel" or "centre".
+        centres: names of the centres that it was fitted on; their order gives the centre ids.
+        mean: float32 array of shape (len(centres), channels); the rows are equal for "channel", and there are
+            no columns for "minmax".
+        deviation: standard deviation, of the same shape.
+    """
+
+    kind: str
+    centres: tuple[str, ...]
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, kind: str, stores: Mapping[str, str | os.PathLike], *, progress: bool = False
+    ) -> "FeatureScaling":
+        """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
+
+        Args:
+            kind: "minmax", "channel" or "centre".
+            stores: path of the feature store by centre.
+            progress: whether to show a progress bar.
+
+        Raises:
+            InputError: if a store is empty or cannot be read.
+            ValueError: if `kind` is unknown.
+        """
+        if kind not in CHOICES["feature_scaling"]:
+            raise ValueError(f"kind must be one of {', '.join(CHOICES['feature_scaling'])}, got {kind!r}")
+        centres = tuple(stores)
+        if kind == "minmax":
+            nothing = np.zeros((len(centres), 0), np.float32)
+            return cls(kind, centres, nothing, nothing)
+        moments = [_channel_moments(stores[centre], progress) for centre in centres]
+        if kind == "channel":
+            moments = [_pool(moments)] * len(centres)
+        mean = np.stack([m for _, m, _ in moments]).astype(np.float32)
+        deviation = np.stack([np.sqrt(squares / count) for count, _, squares in moments])
+        deviation = np.where(deviation < _LEAST_DEVIATION, 1.0, deviation).astype(np.float32)
+        return cls(kind, centres, mean, deviation)
+
+    def centre_id(self, centre: str) -> int:
+        """Row of the statistics that belongs to a centre; 0 for an unknown one where the rows do not differ.
+
+        Raises:
+            InputError: if the scaling has statistics per centre, and none for this one.
+        """
+        if centre in self.centres:
+            return self.centres.index(centre)
+        if self.kind == "centre":
+            known = ", ".join(self.centres)
+            raise InputError(
+                f"centre {centre!r} has no feature statistics (known: {known}); "
+                "train with it, or with another feature scaling"
+            )
+        return 0
+
+    def apply(self, features: np.ndarray, centre: str) -> np.ndarray:
+        """Scale features of one centre.
+
+        Args:
+            features: float array of shape (n, height, width, channels).
+            centre: name of the centre.
+
+        Returns:
+            float32 array of the same shape.
+
+        Raises:
+            InputError: as in `centre_id`.
+        """
+        row = self.centre_id(centre)
+        features = features.astype(np.float32)
+        if self.kind == "minmax":
+            low = features.min(axis=(1, 2, 3), keepdims=True)
+            span = features.max(axis=(1, 2, 3), keepdims=True) - low
+            scaled = 2.0 * (features - low) / np.where(span > 0, span, 1.0) - 1.0
+            return np.where(span > 0, scaled, 0.0).astype(np.float32)
+        return (features - self.mean[row]) / self.deviation[row]
+
+    def apply_tensor(self, features: tf.Tensor, centre_ids: tf.Tensor) -> tf.Tensor:
+        """Scale a batch inside a graph.
+
+        Args:
+            features: float tensor `(batch, height, width, channels)`.
+            centre_ids: int tensor `(batch,)`, indices into `centres`.
+
+        Returns:
+            float32 tensor of the shape of `features`.
+        """
+        features = tf.cast(features, tf.float32)
+        if self.kind == "minmax":
+            low = tf.reduce_min(features, axis=(1, 2, 3), keepdims=True)
+            span = tf.reduce_max(features, axis=(1, 2, 3), keepdims=True) - low
+            scaled = 2.0 * (features - low) / tf.where(span > 0, span, 1.0) - 1.0
+            return tf.where(span > 0, scaled, 0.0)
+        mean = tf.gather(tf.constant(self.mean), centre_ids)[:, tf.newaxis, tf.newaxis, :]
+        deviation = tf.gather(tf.constant(self.deviation), centre_ids)[:, tf.newaxis, tf.newaxis, :]
+        return (features - mean) / deviation
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write kind, centres and statistics to an .npz file, atomically."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez(
+                handle,
+                kind=self.kind,
+                centres=np.array(self.centres, np.str_),
+                mean=self.mean,
+                deviation=self.deviation,
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "FeatureScaling":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: if the file is missing, damaged or not a feature scaling.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                scaling = cls(
+                    str(file["kind"]), tuple(str(c) for c in file["centres"]), file["mean"], file["deviation"]
+                )
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such file; is this the folder of a trained autoencoder?") from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a feature scaling, or damaged ({error}); train again") from None
+        rows = {scaling.mean.shape[:1], scaling.deviation.shape[:1]}
+        if scaling.kind not in CHOICES["feature_scaling"] or rows != {(len(scaling.centres),)}:
+            raise InputError(f"{path}: not a feature scaling of this version; train again")
+        return scaling
+
+
+def _channel_moments(path: str | os.PathLike, progress: bool) -> tuple[int, np.ndarray, np.ndarray]:
+    """Count, mean and sum of squared deviations of each channel of a store, a few rows at a time."""
+    parts: tuple[int, np.ndarray, np.ndarray] | None = None
+    with FeatureStore(path) as store:
+        if len(store) == 0:
+            raise InputError(f"{path}: holds no cells; leave this centre out")
+        for start in tqdm(
+            range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress
+        ):
+            rows = store.read("features", start, min(start + _READ_ROWS, len(store))).astype(np.float64)
+            values = rows.reshape(-1, rows.shape[-1])
+            mean = values.mean(axis=0)
+            part = (len(values), mean, np.square(values - mean).sum(axis=0))
+            parts = part if parts is None else _pool([parts, part])
+    return parts
+
+
+def _pool(parts: list[tuple[int, np.ndarray, np.ndarray]]) -> tuple[int, np.ndarray, np.ndarray]:
+    """Join counts, means and squared deviations (Chan et al. 1979), which loses no digits to large means."""
+    count, mean, squares = parts[0]
+    for other_count, other_mean, other_squares in parts[1:]:
+        total = count + other_count
+        shift = other_mean - mean
+        mean = mean + shift * (other_count / total)
+        squares = squares + other_squares + np.square(shift) * (count * other_count / total)
+        count = total
+    return count, mean, squares

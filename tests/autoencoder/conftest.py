@@ -1,0 +1,60 @@
+"""Tiny feature stores, made once for all tests of the autoencoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn.feature_store import Cell, FeatureStoreWriter
+
+
+def make_store(
+    path: Path, centre: str, num_cells: int, *, seed: int = 0, detector: str = "detector-a"
+) -> Path:
+    """Write a store of random cells; each centre has its own level and contrast, as stains have."""
+    random = np.random.default_rng((seed, len(centre), *centre.encode()))
+    level, spread = random.uniform(0, 1), random.uniform(0.5, 2)
+    with FeatureStoreWriter(path, centre=centre, detector={"hash": detector}) as writer:
+        for number in range(num_cells):
+            cell = Cell(
+                features=level + spread * random.gamma(1.0, size=(14, 14, 256)),
+                crop=random.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+                image=random.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+                box=np.array([1, 2, 30, 40], np.float32),
+                score=0.5 + number / (2 * num_cells),
+                class_id=1,
+                image_shape=(64, 64),
+            )
+            writer.add(
+                f"images/{number:03d}.png", [cell], label=f"L{number % 2}", cell_type=f"type{number % 2}"
+            )
+    return path
+
+
+@pytest.fixture(scope="session")
+def store_maker():
+    return make_store
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory):
+    """Three centres of 12, 9 and 7 cells."""
+    folder = tmp_path_factory.mktemp("stores")
+    return {
+        name: make_store(folder / f"{name}.h5", name, n)
+        for name, n in (("anna", 12), ("bert", 9), ("cleo", 7))
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """Settings of a training that takes about a second."""
+    return {
+        "latent_size": 8,
+        "image_size": 32,
+        "global_batch_size": 6,
+        "steps": 4,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "seed": 3,
+    }

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+from autoencoder.config import AutoencoderConfig
+from mrcnn.errors import InputError
+
+
+def test_config_defaults_are_those_of_the_thesis():
+    config = AutoencoderConfig()
+    assert (config.latent_size, config.image_size, config.beta) == (50, 128, 5.0)
+    assert (config.global_batch_size, config.learning_rate, config.epochs) == (1500, 1e-3, 150)
+    # 65,693 cells, 150 epochs in batches of 1,500
+    assert config.num_steps(65_693) == 6570
+
+
+def test_config_survives_json(tmp_path):
+    config = AutoencoderConfig(latent_size=5, source_centre="Zürich", steps=7, feature_scaling="channel")
+    config.save(tmp_path / "config.json")
+    assert AutoencoderConfig.load(tmp_path / "config.json") == config
+
+
+def test_config_names_unknown_setting_and_its_neighbour():
+    with pytest.raises(InputError, match="unknown setting 'latent_sise'; did you mean 'latent_size'"):
+        AutoencoderConfig.from_dict({"latent_sise": 3})
+    with pytest.raises(InputError, match="unknown setting 'zzz'; known are latent_size"):
+        AutoencoderConfig.from_dict({"zzz": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("latent_size", 0),
+        ("latent_size", 5.0),
+        ("latent_size", True),
+        ("image_size", 48),
+        ("image_size", "128"),
+        ("image_source", "cell"),
+        ("image_loss", "mae"),
+        ("feature_scaling", "none"),
+        ("adaptation", "coral"),
+        ("beta", -1),
+        ("beta", float("nan")),
+        ("learning_rate", 0),
+        ("learning_rate", "fast"),
+        ("steps", 0),
+        ("epochs", 0),
+        ("seed", -1),
+        ("source_centre", 3),
+        ("balance", "class"),
+        ("checkpoint_every", 0),
+    ],
+)
+def test_config_refuses_value(name, value):
+    with pytest.raises(InputError, match=f"some.json: {name} must be"):
+        AutoencoderConfig.from_dict({name: value}, where="some.json")
+
+
+def test_config_load_names_the_file(tmp_path):
+    path = tmp_path / "config.json"
+    for text in (None, "{", "[1]", json.dumps({"seed": "x"})):
+        if text is not None:
+            path.write_text(text)
+        with pytest.raises(InputError, match="config.json"):
+            AutoencoderConfig.load(path)
+
+
+def test_config_activation_reaches_the_scaled_features():
+    activations = {
+        s: AutoencoderConfig(feature_scaling=s).feature_activation for s in ("minmax", "channel", "centre")
+    }
+    assert activations == {"minmax": "tanh", "channel": "linear", "centre": "linear"}
+
+
+def test_config_adaptation_weight_ramps_to_beta():
+    config = AutoencoderConfig(beta=4.0, adaptation_warmup_steps=4)
+    assert [config.adaptation_weight(step) for step in range(6)] == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
+    assert AutoencoderConfig(beta=4.0).adaptation_weight(0) == 4.0
+    assert AutoencoderConfig(beta=4.0, adaptation="none").adaptation_weight(9) == 0.0
+
+
+def test_config_steps_win_over_epochs():
+    assert AutoencoderConfig(steps=9, epochs=2).num_steps(1000) == 9
+    assert AutoencoderConfig(epochs=2, global_batch_size=30).num_steps(100) == 7
+
+
+def test_config_differences_ignore_housekeeping():
+    config = AutoencoderConfig()
+    assert config.differences(AutoencoderConfig(log_every=1, checkpoint_every=9)) == []
+    assert config.differences(AutoencoderConfig(beta=1.0, seed=4)) == ["beta", "seed"]

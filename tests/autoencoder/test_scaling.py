@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from autoencoder.scaling import FeatureScaling
+from mrcnn.errors import InputError
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
+
+
+def read_features(path):
+    with FeatureStore(path) as store:
+        return store.read("features", 0, len(store)).astype(np.float64)
+
+
+def test_minmax_brings_each_sample_to_its_range_and_constants_to_zero():
+    features = np.random.default_rng(0).normal(size=(3, 14, 14, 4)).astype(np.float16)
+    features[1] = 7.0
+    scaling = FeatureScaling.fit("minmax", {"anna": "not read"})
+    scaled = scaling.apply(features, "anyone")
+    np.testing.assert_allclose(scaled[[0, 2]].min(axis=(1, 2, 3)), -1.0)
+    np.testing.assert_allclose(scaled[[0, 2]].max(axis=(1, 2, 3)), 1.0)
+    np.testing.assert_array_equal(scaled[1], 0.0)
+
+
+def test_channel_scaling_standardises_over_all_centres(stores):
+    scaling = FeatureScaling.fit("channel", stores)
+    everything = np.concatenate([read_features(path) for path in stores.values()])
+    np.testing.assert_allclose(scaling.mean[0], everything.mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(scaling.deviation[2], everything.std(axis=(0, 1, 2)), rtol=1e-6)
+    scaled = np.concatenate([scaling.apply(read_features(path), centre) for centre, path in stores.items()])
+    np.testing.assert_allclose(scaled.mean(axis=(0, 1, 2)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std(axis=(0, 1, 2)), 1.0, atol=1e-5)
+
+
+def test_centre_scaling_standardises_within_each_centre(stores):
+    scaling = FeatureScaling.fit("centre", stores)
+    for centre, path in stores.items():
+        scaled = scaling.apply(read_features(path), centre)
+        np.testing.assert_allclose(scaled.mean(axis=(0, 1, 2)), 0.0, atol=1e-5)
+        np.testing.assert_allclose(scaled.std(axis=(0, 1, 2)), 1.0, atol=1e-5)
+
+
+def test_statistics_do_not_depend_on_how_the_rows_are_read(stores, monkeypatch):
+    whole = FeatureScaling.fit("channel", stores)
+    monkeypatch.setattr("autoencoder.scaling._READ_ROWS", 5)
+    pieces = FeatureScaling.fit("channel", stores)
+    np.testing.assert_allclose(pieces.mean, whole.mean, rtol=1e-6)
+    np.testing.assert_allclose(pieces.deviation, whole.deviation, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["minmax", "channel", "centre"])
+def test_scaling_survives_its_file_and_is_the_same_in_a_graph(stores, tmp_path, kind):
+    FeatureScaling.fit(kind, stores).save(tmp_path / "scaling.npz")
+    scaling = FeatureScaling.load(tmp_path / "scaling.npz")
+    assert scaling.kind == kind and scaling.centres == tuple(stores)
+    features = np.stack([read_features(path)[0] for path in stores.values()]).astype(np.float16)
+    features[0] = 3.0
+    ids = np.arange(len(stores), dtype=np.int32)
+    expected = np.concatenate([scaling.apply(features[i : i + 1], centre) for i, centre in enumerate(stores)])
+    np.testing.assert_allclose(scaling.apply_tensor(features, ids), expected, atol=1e-5)
+
+
+def test_constant_channel_is_only_centred(tmp_path):
+    blank = np.zeros((128, 128, 3), np.uint8)
+    with FeatureStoreWriter(tmp_path / "a.h5", centre="a", detector={"hash": "x"}) as writer:
+        writer.add("k", [Cell(np.full((14, 14, 256), 4.0), blank, blank, np.zeros(4), 1.0, 1, (9, 9))])
+    scaling = FeatureScaling.fit("channel", {"a": tmp_path / "a.h5"})
+    np.testing.assert_array_equal(scaling.deviation, 1.0)
+    np.testing.assert_array_equal(scaling.apply(np.full((1, 14, 14, 256), 4.0), "a"), 0.0)
+
+
+def test_unknown_centre_is_refused_only_where_it_matters(stores):
+    features = read_features(stores["anna"])
+    FeatureScaling.fit("channel", stores).apply(features, "dora")
+    with pytest.raises(InputError, match="'dora' has no feature statistics .known: anna, bert, cleo"):
+        FeatureScaling.fit("centre", stores).apply(features, "dora")
+
+
+def test_load_names_a_file_that_is_missing_or_damaged(tmp_path):
+    path = tmp_path / "scaling.npz"
+    with pytest.raises(InputError, match="scaling.npz: no such file"):
+        FeatureScaling.load(path)
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(InputError, match="scaling.npz: not a feature scaling"):
+        FeatureScaling.load(path)
+    np.savez(path, kind="minmax")
+    with pytest.raises(InputError, match="scaling.npz: not a feature scaling"):
+        FeatureScaling.load(path)
