@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.errors import InputError
-from mrcnn.network.normalization import NORMALIZATIONS
+from mrcnn.network.normalization import NORMALIZATIONS, NUM_GROUPS
 
 OPTIMIZERS = ("sgd", "adam")
 AUGMENTATIONS = ("none", "thesis", "strong")
@@ -170,9 +170,25 @@ class Config:
         for name in ("NUM_CLASSES", "GPU_COUNT", "IMAGES_PER_GPU", "STEPS_PER_EPOCH", "TRAIN_ROIS_PER_IMAGE"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("SEED", "VALIDATION_STEPS", "LEARNING_RATE_WARMUP_STEPS"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more; got {getattr(self, name)}")
         for name in ("AUGMENTATION_SHARE", "DETECTION_MIN_CONFIDENCE", "ROI_POSITIVE_RATIO"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
+        if self.ROI_POSITIVE_RATIO == 0.0:
+            raise InputError("ROI_POSITIVE_RATIO must be above 0: without positives the heads learn nothing")
+        if self.normalization == "group":
+            self._validate_groups()
+
+    def _validate_groups(self) -> None:
+        """GroupNorm divides channels evenly, and a group of one value, as 1x1 features give it, normalises to 0."""
+        for name, factor in (("TOP_DOWN_PYRAMID_SIZE", 1), ("FPN_CLASSIF_FC_LAYERS_SIZE", 2)):
+            if getattr(self, name) % NUM_GROUPS or getattr(self, name) < factor * NUM_GROUPS:
+                raise InputError(
+                    f"{name} must be a multiple of {NUM_GROUPS} from {factor * NUM_GROUPS} on with NORMALIZATION "
+                    f"'group'; got {getattr(self, name)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, in the order of the class, as JSON can hold it."""
@@ -240,6 +256,8 @@ def _like(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)):
             raise InputError(f"detector setting {name} must be a list; got {value!r}")
+        if _all_numbers(default) and not _all_numbers(value):
+            raise InputError(f"detector setting {name} must be a list of numbers; got {value!r}")
         return tuple(value)
     if isinstance(default, bool) or isinstance(value, bool):
         if not (isinstance(default, bool) and isinstance(value, bool)):
@@ -249,8 +267,10 @@ def _like(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, (int, float)):
         if not isinstance(value, (int, float)):
             raise InputError(f"detector setting {name} must be a number; got {value!r} (write 1.0e-3 for 1e-3)")
-        if isinstance(default, int) and value != int(value) and name != "IMAGE_MIN_SCALE":
-            raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
+        if isinstance(default, int) and name != "IMAGE_MIN_SCALE":
+            if not float(value).is_integer():
+                raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
+            return int(value)
         return value
     if isinstance(default, dict):
         unknown = set(value) - set(default) if isinstance(value, dict) else {repr(value)}
@@ -258,6 +278,10 @@ def _like(name: str, value: Any, default: Any) -> Any:
             raise InputError(f"detector setting {name} does not know {', '.join(sorted(unknown))}")
         return {**default, **value}
     return value
+
+
+def _all_numbers(values: Any) -> bool:
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
 
 
 def _choice(name: str, value: Any, choices: tuple) -> None:

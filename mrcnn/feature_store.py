@@ -100,8 +100,8 @@ class FeatureStoreWriter:
 
     Cells gather in memory and go to disk in parts, `<path>.parts/part-00000.h5` and so on, each renamed into
     place when it is whole; an image is never divided between parts. A new writer for the same path finds the
-    parts, and `done_keys` tells which images to pass over. `finish` streams the parts into `<path>` and removes
-    them; meanwhile the disk holds the data twice.
+    parts, and `done_keys` tells which images to pass over. `finish` streams the parts into `<path>`, then
+    removes them; meanwhile the disk holds the data twice.
 
     As a context manager it finishes when the block ends well. When the block ends with an error the cells
     gathered so far are saved as a part, and the parts stay.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from tqdm import tqdm
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
-from mrcnn.feature_store import UNREADABLE, Cell, FeatureStore, FeatureStoreWriter
+from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter
 from mrcnn.model import MaskRCNN, detector_hash
 
 log = logging.getLogger(__name__)
@@ -108,20 +109,29 @@ def extract_features(
         The store's counts: images, found, missed, unreadable, detections, cells.
 
     Raises:
-        InputError: if there are no records, or a store of another detector is there and `overwrite` is False.
+        InputError: if there are no records, the detector's features have not the store's shape, or a store of another
+            detector, other settings or other images is there and `overwrite` is False.
     """
     path = Path(path)
     if not records:
         raise InputError(f"centre {centre} has no image to extract features from")
-    identity = {"hash": detector_hash(detector.model_dir), "config": detector.config.to_dict()}
+    config = detector.config
+    shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
+    if shape != ARRAY_FIELDS["features"][1]:
+        raise InputError(
+            f"the detector gives features of shape {shape}, a feature store takes {ARRAY_FIELDS['features'][1]}: "
+            "train one with MASK_POOL_SIZE 14 and TOP_DOWN_PYRAMID_SIZE 256"
+        )
+    identity = {"hash": detector_hash(detector.model_dir), "config": config.to_dict()}
     settings = {
         "all_cells": all_cells,
         "crop_margin": [CROP_MARGIN_BEFORE, CROP_MARGIN_AFTER, CROP_MARGIN_FRAME],
-        "min_score": detector.config.DETECTION_MIN_CONFIDENCE,
+        "min_score": config.DETECTION_MIN_CONFIDENCE,
     }
     if path.exists() and not overwrite:
-        return _check_existing(path, identity["hash"], {record.key for record in records})
-    reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
+        wanted = {"centre": centre, "with_masks": with_masks, **settings}
+        return _check_existing(path, identity["hash"], wanted, {record.key for record in records})
+    reason = f"no detection above score {config.DETECTION_MIN_CONFIDENCE:g}"
     with FeatureStoreWriter(
         path, centre=centre, detector=identity, with_masks=with_masks, attributes=settings
     ) as writer:
@@ -160,11 +170,17 @@ def _extract_batch(detector, records, writer, reason, all_cells, with_masks) -> 
         writer.add(record.key, cells, label=record.label, cell_type=record.cell_type, num_detections=count)
 
 
-def _check_existing(path: Path, wanted_hash: str, keys: set[str]) -> dict[str, int]:
+def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: set[str]) -> dict[str, int]:
     """Counts of a finished store, if it is what would be made now."""
     with FeatureStore(path) as store:
         if store.detector_hash != wanted_hash:
             raise InputError(f"{path} was made by another detector: choose another output, or give --overwrite")
+        there = store.attributes
+        changed = [f"{name} {there.get(name)!r}, not {value!r}" for name, value in wanted.items() if there.get(name) != value]
+        if changed:
+            raise InputError(
+                f"{path} was made with other settings ({'; '.join(changed)}): choose another output, or give --overwrite"
+            )
         if set(store.image_keys.tolist()) != keys:
             raise InputError(f"{path} holds other images than the centre has now: give --overwrite to make it again")
         log.info("%s: reused, %d cells", path.name, len(store))

@@ -17,12 +17,13 @@ import tensorflow as tf
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.config import Config, make_config
 from mrcnn.data.augmentation import Augmentation
-from mrcnn.data.batches import make_augmentation, mold_inputs, normalize
+from mrcnn.data.batches import make_augmentation, mold_inputs
 from mrcnn.data.dataset import Dataset
 from mrcnn.errors import InputError
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
 from mrcnn.network.detections import paste_mask
 from mrcnn.training import fit_detector
+from mrcnn.utils import norm_boxes
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,10 @@ class MaskRCNN:
         """
         if verbose:
             log.info("detecting cells in %d images", len(images))
+        if not len(images):
+            return []
         molded, windows, scales = mold_inputs(images, self.config)
-        outputs = self._network(masks)(molded, normalize(windows, self.config.IMAGE_SHAPE))
+        outputs = self._network(masks)(molded, norm_boxes(windows, self.config.IMAGE_SHAPE))
         outputs = {name: value.numpy() for name, value in outputs.items()}
         results, first = [], 0
         for i, image in enumerate(images):
@@ -207,8 +210,12 @@ class MaskRCNN:
             ) from error
 
 
-def load_detector(folder: str | os.PathLike) -> MaskRCNN:
+def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = None) -> MaskRCNN:
     """Open a trained detector's folder for inference.
+
+    Args:
+        folder: what `MaskRCNN.save` wrote.
+        overrides: settings to change, such as a lower DETECTION_MIN_CONFIDENCE.
 
     Raises:
         InputError: if the folder holds no finished detector.
@@ -221,7 +228,7 @@ def load_detector(folder: str | os.PathLike) -> MaskRCNN:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from error
-    model = MaskRCNN("inference", make_config(settings, Config), folder)
+    model = MaskRCNN("inference", make_config({**settings, **(overrides or {})}, Config), folder)
     model.load_weights(folder / WEIGHTS_NAME)
     return model
 

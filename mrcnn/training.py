@@ -178,7 +178,7 @@ class EpochLog(keras.callbacks.Callback):
         self.folder, self.rows = folder, rows
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the checkpoint, then the log; both whole or not at all."""
+        """Write the log, then the checkpoint; both whole or not at all. A row without its checkpoint is cut on resuming."""
         row = {"epoch": epoch + 1, "step": int(self.model.optimizer.iterations)}
         self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
         write_rows(self.folder / "log.csv", self.rows)
@@ -211,7 +211,32 @@ def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as handle:
-        return [row for row in csv.DictReader(handle) if int(row["epoch"]) <= last_epoch]
+        rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+    return [row for row in rows if row["epoch"] <= last_epoch]
+
+
+def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
+    """Every variable that can learn, those of frozen layers included.
+
+    The optimiser is built on all of them, so that a run that began with `layers="heads"` can go on with "all".
+    """
+    frozen = [layer for layer in parts.named_layers() if not layer.trainable]
+    for layer in frozen:
+        layer.trainable = True
+    variables = list(parts.trainable_variables)
+    for layer in frozen:
+        layer.trainable = False
+    return variables
+
+
+def _load_checkpoint(trainer: DetectorTrainer, path: Path) -> None:
+    try:
+        trainer.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(
+            f"{path}: the training cannot go on from this checkpoint, made with other settings or damaged "
+            f"({str(error).splitlines()[0]}); give another model_dir, or remove it"
+        ) from error
 
 
 def fit_detector(
@@ -245,19 +270,19 @@ def fit_detector(
         The rows of `log.csv`, one for each epoch.
 
     Raises:
-        InputError: if there are no images, or a loss is not finite.
+        InputError: if there are no images, a loss is not finite, or the checkpoint in `folder` does not fit.
     """
     if not sum(dataset.num_images for dataset in train):
         raise InputError("the detector has no image to train on: give a centre with masks")
     total_steps = epochs * config.STEPS_PER_EPOCH
     trainer = DetectorTrainer(parts, config)
     trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
-    trainer.optimizer.build(trainer.trainable_variables)
+    trainer.optimizer.build(_learnable_variables(parts))
     done = checkpoints(folder)
     first_epoch = 0
     if done:
         first_epoch, path = done[-1]
-        trainer.load_weights(path)
+        _load_checkpoint(trainer, path)
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
     rows = _read_rows(folder / "log.csv", first_epoch)
     if first_epoch >= epochs:
@@ -266,7 +291,12 @@ def fit_detector(
     batches = training_batches(train, config, config.BATCH_SIZE, augmentation, first_step)
     validation_batches = None
     if config.VALIDATION_STEPS and sum(d.num_images for d in validation):
-        validation_batches = training_batches(validation, config, config.BATCH_SIZE, shuffle=False)
+        # A stated length makes Keras begin anew after each epoch, so that epochs are compared on the same images.
+        validation_batches = (
+            training_batches(validation, config, config.BATCH_SIZE, shuffle=False)
+            .take(config.VALIDATION_STEPS)
+            .apply(tf.data.experimental.assert_cardinality(config.VALIDATION_STEPS))
+        )
     bar = [ProgressBar(total_steps, first_step)] if progress else []
     trainer.fit(
         batches,
@@ -274,7 +304,6 @@ def fit_detector(
         initial_epoch=first_epoch,
         steps_per_epoch=config.STEPS_PER_EPOCH,
         validation_data=validation_batches,
-        validation_steps=config.VALIDATION_STEPS if validation_batches is not None else None,
         callbacks=[StopOnNonFinite(), EpochLog(folder, rows), *bar, *callbacks],
         verbose=0,
     )

@@ -260,7 +260,8 @@ def display_instances(
             caption = captions[i]
         else:
             caption = class_names[class_ids[i]] + (f" {scores[i]:.3f}" if scores is not None else "")
-        ax.text(x1, y1 + 8, caption, color="w", size=11, backgroundcolor="none")
+        patch = {"facecolor": colors[i], "alpha": 0.7, "pad": 2, "edgecolor": "none"}
+        ax.text(x1, y1, caption, color="black", size=11, verticalalignment="bottom", bbox=patch)
         if show_mask:
             picture = apply_mask(picture, masks[..., i], colors[i])
             # A frame of zeros closes the outlines of masks that touch the border.
@@ -286,7 +287,7 @@ def _draw_outline(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, i
 
 def _draw_label(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
     """Write black text on a patch of the box's colour, above the box or, without room there, inside it."""
-    font_scale = max(0.35, min(canvas.shape[:2]) / 800)
+    font_scale = max(0.35, min(canvas.shape[:2]) / 500)
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, font_scale, 1)
     patch_height, patch_width = text_height + 6, text_width + 4
     y1, x1 = int(round(box[0])), int(round(box[1]))

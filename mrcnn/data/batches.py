@@ -10,6 +10,7 @@ from mrcnn.data.augmentation import Augmentation, augment_instances, strong_augm
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.resizing import resize_image, resize_mask
+from mrcnn.utils import norm_boxes
 
 Example = dict[str, np.ndarray]
 
@@ -20,13 +21,6 @@ def make_augmentation(config: Config) -> Augmentation | None:
         return None
     make = {"thesis": thesis_augmentation, "strong": strong_augmentation}[config.AUGMENTATION]
     return make(config.AUGMENTATION_SHARE)
-
-
-def normalize(boxes: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Pixel boxes (n, 4) to normalised float32 ones, see `mrcnn.network.boxes`."""
-    height, width = int(image_shape[0]), int(image_shape[1])
-    scale = np.array([height - 1, width - 1, height - 1, width - 1], np.float32)
-    return (np.asarray(boxes, np.float32).reshape(-1, 4) - np.array([0, 0, 1, 1], np.float32)) / scale
 
 
 def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +85,7 @@ def load_example(
         "gt_masks": np.zeros((rows, *masks.shape[:2]), bool),
     }
     example["gt_class_ids"][:count] = class_ids
-    example["gt_boxes"][:count] = normalize(boxes, image.shape)
+    example["gt_boxes"][:count] = norm_boxes(boxes, image.shape)
     example["gt_masks"][:count] = masks.transpose(2, 0, 1)
     return example
 
@@ -161,5 +155,3 @@ def _signature(config: Config) -> dict[str, tf.TensorSpec]:
         "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
         "gt_masks": tf.TensorSpec((rows, *mask_shape), tf.bool),
     }
-
-

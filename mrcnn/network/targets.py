@@ -137,7 +137,8 @@ def assign_roi_targets(
         num_rois: rows of the result.
         positive_ratio: largest share of positives; negatives keep this ratio where there are fewer positives.
         bbox_std_dev: the deltas are divided by it.
-    
+        mask_size: height and width of the mask targets.
+        image_shape: (height, width) of the network's input in pixels.
         positive_iou_threshold: IoU from which an RoI is positive; below it, it is negative.
 
     Returns:
@@ -146,6 +147,8 @@ def assign_roi_targets(
     Reference:
         He et al. 2017, section 3.1.
     """
+    # Fewer proposals than rows of the result are filled up with padding.
+    proposals = tf.pad(proposals, [[0, 0], [0, max(num_rois - proposals.shape[1], 0)], [0, 0]])
     max_positives = max(int(round(num_rois * positive_ratio)), 1)
     real_gt = (gt_class_ids > 0)[:, tf.newaxis, :]
     real_roi = box_ops.areas(proposals) > 0.0

@@ -102,8 +102,8 @@ def test_average_precision_invariants():
     scores = [rng.uniform(size=7) for _ in truth]
     value = metrics.average_precision(truth, predicted, scores)
     assert 0 < value < 1
-    # Only the order of the scores counts, neither images nor detections have an order, and more cannot be asked
-    # of the overlap for free.
+    # Only the order of the scores counts; images and detections come in any order; asking for more overlap
+    # cannot help.
     squeezed = metrics.average_precision(truth, predicted, [s**3 for s in scores])
     assert squeezed == pytest.approx(value)
     assert metrics.average_precision(truth[::-1], predicted[::-1], scores[::-1]) == pytest.approx(value)
@@ -138,7 +138,7 @@ def test_detection_rate_with_and_without_annotation():
 def test_lists_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="one entry per image"):
         metrics.average_precision([CELLS], [CELLS, CELLS], [np.zeros(2)])
-    with pytest.raises(ValueError, match="image 0: 2 detections, 3 scores"):
+    with pytest.raises(ValueError, match="image 0 has 2 detections and 3 scores"):
         metrics.average_precision([CELLS], [CELLS], [np.zeros(3)])
 
 

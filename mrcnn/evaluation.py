@@ -1,0 +1,149 @@
+"""How good a detector is on images whose cells are known, or at least known to be there."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrcnn.data.annotations import VocBoxDataset
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.images import read_image
+from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.records import ImageRecord
+from mrcnn.errors import InputError
+from mrcnn.metrics import detection_rate, mean_average_precision, precision_recall_at_score
+from mrcnn.model import MaskRCNN
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_masks(
+    detector: MaskRCNN,
+    datasets: Sequence[Dataset],
+    score_threshold: float,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+    description: str = "evaluate",
+) -> dict[str, Any]:
+    """Compare detections with instance masks.
+
+    Args:
+        detector: opened with a low `DETECTION_MIN_CONFIDENCE`, so that the precision-recall curve has its tail.
+        datasets: images with masks.
+        score_threshold: the operating score, for precision, recall and the detection rate.
+        batch_size: images in a batch.
+        progress: show a bar.
+        description: of the bar.
+
+    Returns:
+        `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95), `precision`, `recall` (boxes at IoU 0.5),
+        `detection_rate` (share of images with a detection at the operating score), `num_images`, `num_cells`,
+        `score_threshold`.
+    """
+    truth: dict[str, list] = {"gt_boxes": [], "gt_masks": []}
+    found: dict[str, list] = {"pred_boxes": [], "scores": [], "pred_masks": []}
+    samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
+    for batch in _batches(samples, batch_size, description, progress):
+        results = detector.detect([dataset.load_image(image_id) for dataset, image_id in batch])
+        for (dataset, image_id), result in zip(batch, results, strict=True):
+            masks, _ = dataset.load_mask(image_id)
+            truth["gt_boxes"].append(extract_bboxes(masks))
+            truth["gt_masks"].append(masks)
+            found["pred_boxes"].append(result["rois"])
+            found["scores"].append(result["scores"])
+            found["pred_masks"].append(result["masks"])
+    boxes = (truth["gt_boxes"], found["pred_boxes"], found["scores"])
+    scores = _box_scores(*boxes, score_threshold)
+    mask_scores = mean_average_precision(*boxes, gt_masks=truth["gt_masks"], pred_masks=found["pred_masks"])
+    return {**scores, "mask_ap50": mask_scores["AP50"], "mask_map": mask_scores["mAP"]}
+
+
+def evaluate_boxes(
+    detector: MaskRCNN,
+    dataset: VocBoxDataset,
+    score_threshold: float,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+    description: str = "evaluate",
+) -> dict[str, Any]:
+    """Compare detections with boxes; arguments and result as of `evaluate_masks`, less the masks.
+
+    Images or annotations that cannot be read are counted as `num_unreadable`, with a warning for each.
+    """
+    truth, found, scores, unreadable = [], [], [], 0
+    for batch in _batches(list(dataset.image_ids), batch_size, description, progress):
+        images = []
+        for image_id in batch:
+            try:
+                image, boxes = dataset.load_image(image_id), dataset.load_boxes(image_id)
+            except InputError as error:
+                log.warning("%s", error)
+                unreadable += 1
+                continue
+            images.append(image)
+            truth.append(boxes)
+        for result in detector.detect(images, masks=False) if images else []:
+            found.append(result["rois"])
+            scores.append(result["scores"])
+    return {**_box_scores(truth, found, scores, score_threshold), "num_unreadable": unreadable}
+
+
+def evaluate_presence(
+    detector: MaskRCNN,
+    records: Sequence[ImageRecord],
+    score_threshold: float,
+    *,
+    batch_size: int = 8,
+    progress: bool = True,
+    description: str = "evaluate",
+) -> dict[str, Any]:
+    """Share of images with a detection, for images that are known to show a cell and nothing more.
+
+    Returns:
+        `detection_rate`, `num_images` (readable ones), `num_unreadable`, `score_threshold`.
+    """
+    hits, unreadable = [], 0
+    for batch in _batches(list(records), batch_size, description, progress):
+        images = []
+        for record in batch:
+            try:
+                images.append(read_image(record.path))
+            except InputError as error:
+                log.warning("%s", error)
+                unreadable += 1
+        if images:
+            hits += [bool((r["scores"] >= score_threshold).any()) for r in detector.detect(images, masks=False)]
+    return {
+        "detection_rate": float(np.mean(hits)) if hits else 0.0,
+        "num_images": len(hits),
+        "num_unreadable": unreadable,
+        "score_threshold": score_threshold,
+    }
+
+
+def _box_scores(truth: list, found: list, scores: list, score_threshold: float) -> dict[str, Any]:
+    precision = mean_average_precision(truth, found, scores)
+    operating = precision_recall_at_score(truth, found, scores, score_threshold=score_threshold)
+    rate = detection_rate(truth, found, scores, score_threshold=score_threshold)
+    return {
+        "box_ap50": precision["AP50"],
+        "box_map": precision["mAP"],
+        "precision": operating["precision"],
+        "recall": operating["recall"],
+        "detection_rate": rate["images"],
+        "num_images": len(truth),
+        "num_cells": int(operating["num_cells"]),
+        "score_threshold": score_threshold,
+    }
+
+
+def _batches(items: list, size: int, description: str, progress: bool):
+    with tqdm(total=len(items), desc=description, unit="image", disable=not progress) as bar:
+        for start in range(0, len(items), size):
+            batch = items[start : start + size]
+            yield batch
+            bar.update(len(batch))

@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+
+from mrcnn.config import Config, SmearConfig, make_config, setting_names
+from mrcnn.errors import InputError
+
+
+def test_config_computes_batch_and_image_shape():
+    class Shapes(Config):
+        GPU_COUNT, IMAGES_PER_GPU, IMAGE_MIN_DIM, IMAGE_MAX_DIM, NUM_CLASSES = 2, 3, 128, 192, 4
+
+    config = Shapes()
+    assert config.BATCH_SIZE == 6
+    np.testing.assert_array_equal(config.IMAGE_SHAPE, [192, 192, 3])
+    assert config.IMAGE_META_SIZE == 12 + 4
+
+
+def test_config_defaults_are_matterports():
+    config = Config()
+    assert (config.BACKBONE, config.LEARNING_RATE, config.WEIGHT_DECAY) == ("resnet101", 0.001, 0.0001)
+    assert (config.TRAIN_ROIS_PER_IMAGE, config.DETECTION_NMS_THRESHOLD) == (200, 0.3)
+    assert config.normalization == "frozen_batch"
+
+
+def test_smear_config_holds_the_settings_of_the_thesis():
+    config = SmearConfig()
+    assert (config.BACKBONE, config.OPTIMIZER, config.LEARNING_RATE) == ("resnet101", "adam", 1e-3)
+    assert (config.NUM_CLASSES, config.AUGMENTATION, config.AUGMENTATION_SHARE) == (2, "thesis", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind"),
+    [({"TRAIN_BN": True}, "batch"), ({"TRAIN_BN": True, "NORMALIZATION": "group"}, "group")],
+)
+def test_config_normalization_follows_train_bn_unless_it_is_named(overrides, kind):
+    assert make_config(overrides, Config).normalization == kind
+
+
+def test_make_config_survives_json():
+    first = make_config({"RPN_ANCHOR_SCALES": [8, 16, 32, 64, 96], "LEARNING_RATE": 2e-4, "SEED": 7})
+    again = make_config(json.loads(json.dumps(first.to_dict())), Config)
+    assert again.to_dict() == first.to_dict()
+    assert again.RPN_ANCHOR_SCALES == (8, 16, 32, 64, 96)
+    assert again.normalization == "group"
+
+
+def test_make_config_leaves_the_base_class_alone():
+    make_config({"LEARNING_RATE": 0.5, "LOSS_WEIGHTS": {"mrcnn_mask_loss": 2.0}})
+    assert SmearConfig.LEARNING_RATE == 0.001
+    assert SmearConfig.LOSS_WEIGHTS["mrcnn_mask_loss"] == 1.0
+
+
+def test_make_config_merges_loss_weights():
+    weights = make_config({"LOSS_WEIGHTS": {"mrcnn_mask_loss": 2.0}}).LOSS_WEIGHTS
+    assert weights["mrcnn_mask_loss"] == 2.0 and weights["rpn_class_loss"] == 1.0
+
+
+def test_make_config_takes_whole_floats_for_counts():
+    epochs = make_config({"STEPS_PER_EPOCH": 10.0}).STEPS_PER_EPOCH
+    assert epochs == 10 and isinstance(epochs, int)
+    assert make_config({"IMAGE_MIN_SCALE": 1.5}).IMAGE_MIN_SCALE == 1.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"LERNING_RATE": 1}, "did you mean LEARNING_RATE"),
+        ({"learning_rate": 1}, "did you mean LEARNING_RATE"),
+        ({"XYZZY": 1}, "'XYZZY' is unknown$"),
+        ({"LEARNING_RATE": "fast"}, "LEARNING_RATE must be a number"),
+        ({"LEARNING_RATE": None}, "LEARNING_RATE must be a number"),
+        ({"LEARNING_RATE": True}, "LEARNING_RATE must be a number or a name"),
+        ({"STEPS_PER_EPOCH": 2.5}, "STEPS_PER_EPOCH must be a whole number"),
+        ({"STEPS_PER_EPOCH": float("nan")}, "STEPS_PER_EPOCH must be a whole number"),
+        ({"USE_MINI_MASK": 1}, "USE_MINI_MASK must be true or false"),
+        ({"RPN_ANCHOR_SCALES": 32}, "RPN_ANCHOR_SCALES must be a list"),
+        ({"MEAN_PIXEL": ["red", 1, 2]}, "MEAN_PIXEL must be a list of numbers"),
+        ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS does not know mask"),
+        ({"LOSS_WEIGHTS": 1}, "LOSS_WEIGHTS does not know 1"),
+        ({"BACKBONE": "vgg"}, "BACKBONE must be one of resnet50, resnet101"),
+        ({"OPTIMIZER": "lion"}, "OPTIMIZER must be one of"),
+        ({"AUGMENTATION": "wild"}, "AUGMENTATION must be one of"),
+        ({"NORMALIZATION": "layer"}, "NORMALIZATION must be one of"),
+        ({"IMAGE_RESIZE_MODE": "crop"}, "IMAGE_RESIZE_MODE must be one of square"),
+        ({"IMAGE_MAX_DIM": 1000}, "multiple of 32"),
+        ({"IMAGE_MIN_DIM": 256, "IMAGE_MAX_DIM": 128}, "IMAGE_MIN_DIM 256 is larger"),
+        ({"BACKBONE_STRIDES": [2, 4, 8, 16, 32]}, "BACKBONE_STRIDES must be"),
+        ({"RPN_ANCHOR_SCALES": [32, 64]}, "one scale for each of the 5 levels"),
+        ({"MASK_SHAPE": [14, 14]}, "MASK_SHAPE must be twice MASK_POOL_SIZE"),
+        ({"NUM_CLASSES": 0}, "NUM_CLASSES must be at least 1"),
+        ({"AUGMENTATION_SHARE": 1.5}, "AUGMENTATION_SHARE must lie between 0 and 1"),
+        ({"ROI_POSITIVE_RATIO": 0}, "ROI_POSITIVE_RATIO must be above 0"),
+        ({"SEED": -1}, "SEED must be 0 or more"),
+        ({"TOP_DOWN_PYRAMID_SIZE": 40}, "TOP_DOWN_PYRAMID_SIZE must be a multiple of 32"),
+        ({"FPN_CLASSIF_FC_LAYERS_SIZE": 32}, "FPN_CLASSIF_FC_LAYERS_SIZE must be a multiple of 32 from 64"),
+    ],
+)
+def test_make_config_refuses(overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        make_config(overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_setting_names_follow_the_classes():
+    class Mine(Config):
+        OWN = 1
+
+    names = setting_names(Mine)
+    assert names[0] == "NAME" and names[-1] == "OWN" and len(names) == len(set(names))
+
+
+def test_config_display_prints_every_setting(capsys):
+    Config().display()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in (*setting_names(Config), "BATCH_SIZE"))
