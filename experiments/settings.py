@@ -29,6 +29,7 @@ class CentreSettings:
         mask_semantics: "cell" (any value above 0 is cell) or "instances" (each value is a cell of its own).
         box_names: object names of Pascal VOC files that are white cells.
         exclude_labels: labels whose images are left out altogether.
+        use: "all", or "detector" for images that only the detector learns from.
     """
 
     root: str = ""
@@ -37,6 +38,7 @@ class CentreSettings:
     mask_semantics: str = "cell"
     box_names: list[str] = field(default_factory=lambda: ["WBC"])
     exclude_labels: list[str] = field(default_factory=list)
+    use: str = "all"
 
 
 @dataclass
@@ -130,6 +132,13 @@ class RunSettings:
         """
         if not self.centres:
             raise InputError("centres: a run needs at least one centre")
+        for name, centre in self.centres.items():
+            if centre.use not in ("all", "detector"):
+                raise InputError(f"centres.{name}.use must be all or detector; got {centre.use!r}")
+            if centre.mask_semantics not in ("cell", "instances"):
+                raise InputError(
+                    f"centres.{name}.mask_semantics must be cell or instances; got {centre.mask_semantics!r}"
+                )
         for name in self.detector.train_on:
             if name not in self.centres:
                 raise InputError(f"detector.train_on: {name!r} is none of the centres {', '.join(self.centres)}")

@@ -1,0 +1,308 @@
+"""Reading a centre: a folder of images in any of the layouts that labs and public data sets use.
+
+Layouts:
+    csv: `labels.csv` with columns `image` and `label`; images in `images/`, or beside the CSV where there is
+        no such folder. Images without a row are kept, without a label.
+    matek19, int20, mll23: one folder per class, with the names of those data sets.
+    acevedo20: one folder per class; in `ig` and `neutrophil` the prefix of the file name (`MY_`, `SNE_` ...)
+        is the label.
+    folders: one folder per class, of any names.
+    unlabelled: images in `images/` or directly in the centre's folder.
+
+In every layout `masks/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present.
+"""
+
+import csv
+import logging
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from experiments.class_maps import LAYOUT_MAPS, LEFT_OUT, ClassMap, fold_label, make_class_map
+from mrcnn.data.images import IMAGE_SUFFIXES
+from mrcnn.data.records import ImageRecord
+from mrcnn.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+LAYOUTS = ("auto", "csv", "matek19", "int20", "mll23", "acevedo20", "folders", "unlabelled")
+
+_ACEVEDO20_FOLDERS = frozenset(
+    {"basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"}
+)
+_ACEVEDO20_MIXED = ("ig", "neutrophil")
+_ACEVEDO20_FILE = re.compile(
+    r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELET|PMY|SNE)_\d+", re.IGNORECASE
+)
+_NOT_CLASSES = frozenset({"masks", "annotations"})
+_MAX_FAULTS = 10
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The images of one lab.
+
+    Attributes:
+        name: name of the centre, used for files and tables.
+        root: its folder.
+        layout: one of `LAYOUTS`, never "auto".
+        class_map: names of the cell types and what maps to them.
+        records: the images, sorted by key.
+        masks: folder of label masks, named as the images, or None.
+        boxes: folder of box annotations, or None.
+        unmapped: how many images bear each label that maps to no cell type.
+        num_other_files: files among the images that are not images.
+    """
+
+    name: str
+    root: Path
+    layout: str
+    class_map: ClassMap
+    records: list[ImageRecord]
+    masks: Path | None = None
+    boxes: Path | None = None
+    unmapped: dict[str, int] = field(default_factory=dict)
+    num_other_files: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each cell type, in the order of the class map; types without an image are 0."""
+        counts = Counter(record.cell_type for record in self.records)
+        return {cell_type: counts[cell_type] for cell_type in self.class_map.classes}
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Images for which the centre gives no label."""
+        return sum(not record.label for record in self.records)
+
+
+def load_centre(
+    name: str,
+    root: str | os.PathLike,
+    layout: str = "auto",
+    class_map: str | os.PathLike | dict[str, str] = "thesis13",
+) -> Centre:
+    """List the images of a centre with their labels; no image is opened.
+
+    Args:
+        name: name of the centre.
+        root: its folder.
+        layout: one of `LAYOUTS`; "auto" tells it from the files and folders that are there.
+        class_map: "thesis13", "eleven", "five", a dict from labels to cell types, or a YAML file with one.
+
+    Returns:
+        The centre. Labels that map to no cell type stay, with `cell_type` "", and count in `unmapped`.
+
+    Raises:
+        InputError: if the folder is missing or holds no image, or the CSV file is faulty; the message counts
+            the faults and names the first ten.
+    """
+    root = Path(root)
+    if not name or "/" in name or "\\" in name or name.startswith("."):
+        raise InputError(f"centre name {name!r}: must be usable as a file name")
+    if layout not in LAYOUTS:
+        raise InputError(f"centre {name}: layout {layout!r} is not one of {', '.join(LAYOUTS)}")
+    if not root.is_dir():
+        raise InputError(f"centre {name}: {root}: no such folder")
+    if layout == "auto":
+        layout = detect_layout(root)
+    mapping = make_class_map(class_map, layout)
+    if layout == "csv":
+        labelled, num_other = _read_csv_layout(root)
+    elif layout == "unlabelled":
+        paths, num_other = _images_below(_images_folder(root), recursive=False)
+        labelled = [(path, "") for path in paths]
+    else:
+        labelled, num_other = _read_folders(root, layout)
+    if not labelled:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"centre {name}: {root}: no images ({suffixes}) in layout {layout!r}")
+    records = sorted(
+        (
+            ImageRecord(p.relative_to(root).as_posix(), p, label, mapping.cell_type(label))
+            for p, label in labelled
+        ),
+        key=lambda record: record.key,
+    )
+    masks, boxes = (folder if folder.is_dir() else None for folder in (root / "masks", root / "annotations"))
+    if masks or boxes:
+        _check_stems(records, root)
+    unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
+    centre = Centre(
+        name, root, layout, mapping, records, masks, boxes, dict(sorted(unmapped.items())), num_other
+    )
+    _log_summary(centre)
+    return centre
+
+
+def detect_layout(root: str | os.PathLike) -> str:
+    """Tell the layout of a centre's folder by what is in it.
+
+    Returns:
+        One of `LAYOUTS` but "auto".
+
+    Raises:
+        InputError: if the folder holds neither `labels.csv`, nor folders, nor images.
+    """
+    root = Path(root)
+    if (root / "labels.csv").is_file():
+        return "csv"
+    folders = _class_folders(root)
+    names = {fold_label(folder.name) for folder in folders}
+    if names and names != {"images"}:
+        if names <= _ACEVEDO20_FOLDERS and ("ig" in names or _has_acevedo20_file(folders)):
+            return "acevedo20"
+        for layout in ("matek19", "int20", "mll23"):
+            known = {fold_label(label) for label in (*LAYOUT_MAPS[layout], *LEFT_OUT[layout])}
+            # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
+            generic = {fold_label(label) for label in LAYOUT_MAPS["generic"]} if layout == "mll23" else set()
+            if names <= known and names - generic:
+                return layout
+        return "folders"
+    if names or any(_is_image(path) for path in root.iterdir()):
+        return "unlabelled"
+    raise InputError(
+        f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class"
+    )
+
+
+def _read_csv_layout(root: Path) -> tuple[list[tuple[Path, str]], int]:
+    csv_path = root / "labels.csv"
+    folder = _images_folder(root)
+    paths, num_other = _images_below(
+        folder, recursive=True, skip=_NOT_CLASSES if folder == root else frozenset()
+    )
+    labels: dict[Path, str] = {}
+    row_of: dict[Path, int] = {}
+    faults = []
+    for number, image, label in _read_csv(csv_path):
+        path = folder / image
+        if not image:
+            faults.append(f"row {number} names no image")
+        elif ".." in Path(image).parts or Path(image).is_absolute():
+            faults.append(f"row {number}: {image} lies outside {folder}")
+        elif path in row_of:
+            faults.append(f"row {number}: {image} was named in row {row_of[path]}")
+        elif not path.is_file():
+            faults.append(f"row {number}: {image} is missing")
+        elif not _is_image(path):
+            faults.append(f"row {number}: {image} is not an image file")
+        else:
+            labels[path], row_of[path] = label, number
+    if faults:
+        raise InputError(f"{csv_path}: {_shorten(faults)}; mend the rows or add the files to {folder}")
+    # labels.csv lies among the images where there is no folder of them, and is no stray file.
+    num_other -= folder == root
+    return [(path, labels.get(path, "")) for path in paths], num_other
+
+
+def _read_csv(csv_path: Path) -> list[tuple[int, str, str]]:
+    """Return (line number, image, label) of each row that is not blank."""
+    try:
+        with open(csv_path, encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            columns = [(column or "").strip() for column in reader.fieldnames or []]
+            lacking = [column for column in ("image", "label") if column not in columns]
+            if lacking:
+                raise InputError(
+                    f"{csv_path}: no column {' or '.join(lacking)} in its first line "
+                    f"({','.join(columns) or 'empty'}); it must be comma-separated with columns image,label"
+                )
+            reader.fieldnames = columns
+            return [
+                (reader.line_num, (row["image"] or "").strip(), (row["label"] or "").strip())
+                for row in reader
+            ]
+    except FileNotFoundError:
+        raise InputError(f"{csv_path}: no such file; layout csv needs it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_path}: not a UTF-8 CSV file ({error})") from None
+
+
+def _read_folders(root: Path, layout: str) -> tuple[list[tuple[Path, str]], int]:
+    labelled = []
+    num_other = sum(path.is_file() and not path.name.startswith(".") for path in root.iterdir())
+    for folder in _class_folders(root):
+        paths, others = _images_below(folder, recursive=True)
+        num_other += others
+        labelled += [
+            (p, _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name) for p in paths
+        ]
+    return labelled, num_other
+
+
+def _acevedo20_label(folder: str, path: Path) -> str:
+    """The folder's name, or in folders of several types the file's prefix: neutrophil/SNE_1.jpg -> "SNE"."""
+    match = _ACEVEDO20_FILE.match(path.name)
+    return match[1].upper() if match and folder.casefold() in _ACEVEDO20_MIXED else folder
+
+
+def _has_acevedo20_file(folders: list[Path]) -> bool:
+    first_images = (next((p for p in folder.iterdir() if _is_image(p)), None) for folder in folders)
+    return any(path and _ACEVEDO20_FILE.match(path.name) for path in first_images)
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and path.name not in _NOT_CLASSES and not path.name.startswith((".", "__"))
+    )
+
+
+def _images_folder(root: Path) -> Path:
+    folder = root / "images"
+    return folder if folder.is_dir() else root
+
+
+def _images_below(
+    folder: Path, recursive: bool, skip: frozenset[str] = frozenset()
+) -> tuple[list[Path], int]:
+    """Return the images below `folder`, sorted, and the number of files that are not images."""
+    images, num_other = [], 0
+    for parent, folders, files in os.walk(folder):
+        # Pruning in place is how os.walk is told where not to go.
+        hidden_from = [
+            n for n in folders if n.startswith((".", "__")) or (Path(parent) == folder and n in skip)
+        ]
+        folders[:] = sorted(n for n in folders if n not in hidden_from) if recursive else []
+        for name in files:
+            path = Path(parent, name)
+            if _is_image(path):
+                images.append(path)
+            elif not name.startswith("."):
+                num_other += 1
+    return sorted(images), num_other
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _check_stems(records: list[ImageRecord], root: Path) -> None:
+    """Refuse images that share a name but for its ending, since masks and boxes are found by that name."""
+    by_stem: dict[str, list[str]] = {}
+    for record in records:
+        by_stem.setdefault(record.path.stem, []).append(record.key)
+    faults = [" and ".join(keys) for keys in by_stem.values() if len(keys) > 1]
+    if faults:
+        raise InputError(
+            f"{root}: images share the name of one mask or box file: {_shorten(faults)}; rename them"
+        )
+
+
+def _shorten(faults: list[str]) -> str:
+    more = f" and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
+    count = f"{len(faults)} faults: " if len(faults) > 1 else ""
+    return count + "; ".join(faults[:_MAX_FAULTS]) + more
+
+
+def _log_summary(centre: Centre) -> None:
+    logger.info("%s: %d images in layout %s", centre.name, len(centre.records), centre.layout)
+    if centre.unmapped:
+        listed = ", ".join(f"{label} ({count})" for label, count in centre.unmapped.items())
+        logger.info("%s: labels outside %s: %s", centre.name, centre.class_map.name, listed)
+    if centre.num_other_files:
+        logger.info("%s: %d files are not images", centre.name, centre.num_other_files)

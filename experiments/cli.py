@@ -1,0 +1,238 @@
+"""The command line `aecfe`: one command for each stage, and one for all of them.
+
+TensorFlow is imported after the arguments have been understood, so that help and mistakes answer at once.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from mrcnn.errors import InputError
+
+OVERRIDE_HELP = "override a setting, for example --set detector.epochs=3 (may be repeated)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments; None takes those of the process.
+
+    Returns:
+        Exit status: 0 done, 2 a mistake that the user can mend, 130 interrupted.
+    """
+    arguments = build_parser().parse_args(argv)
+    _quiet_libraries()
+    _log_to_terminal()
+    signal.signal(signal.SIGTERM, _interrupt)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except InputError as error:
+        print(f"aecfe: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\naecfe: interrupted; run the same command again to go on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command."""
+    parser = argparse.ArgumentParser(
+        prog="aecfe",
+        description="Features of single white blood cells that agree across laboratories: find the cells, extract "
+        "their features, align the centres, compare.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_synth(commands)
+    _add_detector(commands)
+    _add_extract(commands)
+    _add_train(commands)
+    _add_embed(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
+    return parser
+
+
+def _command(commands, name: str, function: str, summary: str, *, overwrite: bool = True) -> argparse.ArgumentParser:
+    """Add a command that calls `experiments.commands.<function>`."""
+    parser = commands.add_parser(
+        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+    def call(arguments: argparse.Namespace) -> None:
+        from experiments import commands as implementation
+
+        getattr(implementation, function)(arguments)
+
+    parser.set_defaults(command=call)
+    if overwrite:
+        parser.add_argument("--overwrite", action="store_true", help="make it again although a result is there")
+    return parser
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=_whole, default=0, help="fixes everything random")
+
+
+def _add_centre(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", help="name of the centre; the folder's name if left out", default=None)
+    parser.add_argument(
+        "--layout",
+        default="auto",
+        help="how the folder is built: csv (labels.csv with columns image,label), folders (one per class), matek19, "
+        "int20, mll23, acevedo20, unlabelled, or auto",
+    )
+    parser.add_argument(
+        "--scheme", default="thesis13", help="cell types to map labels to: thesis13, eleven, five, or a YAML file"
+    )
+
+
+def _add_run(commands) -> None:
+    parser = _command(commands, "run", "run", "run every stage of a configuration, from smears to the report")
+    parser.add_argument("config", help="YAML file, for example experiments/configs/demo.yaml")
+    parser.add_argument("--data", help="folder that the centres' roots are relative to")
+    parser.add_argument("-o", "--output", help="folder of the run")
+    parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the file's")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+
+
+def _add_synth(commands) -> None:
+    parser = _command(commands, "synth", "synth", "draw synthetic smear centres with exact masks and labels")
+    parser.add_argument("output", help="folder; each centre becomes a folder in it")
+    parser.add_argument(
+        "--centres", nargs="+", default=["north", "river", "harbour"], metavar="NAME", help="which of the centres"
+    )
+    parser.add_argument("--images", type=_positive, default=150, metavar="N", help="images of each centre")
+    parser.add_argument("--size", type=_positive, default=None, help="side in pixels; default: the centre's own")
+    _add_seed(parser)
+
+
+def _add_detector(commands) -> None:
+    group = commands.add_parser("detector", help="train or evaluate the cell detector (Mask R-CNN)")
+    detector = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser = _command(detector, "train", "detector_train", "train a detector on images with masks (no labels needed)")
+    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/")
+    parser.add_argument("-o", "--output", required=True, help="folder of the detector")
+    parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
+    parser.add_argument(
+        "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
+    )
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    _add_seed(parser)
+
+    parser = _command(
+        detector, "evaluate", "detector_evaluate", "measure a detector on centres it did not see", overwrite=False
+    )
+    parser.add_argument("detector", help="folder of the detector")
+    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks/, annotations/ or neither")
+    parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")
+    parser.add_argument("--instances", action="store_true", help="each value of a mask is a cell of its own")
+    parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
+    parser.add_argument("-o", "--output", default=None, help="also write the measures to this JSON file")
+
+
+def _add_extract(commands) -> None:
+    parser = _command(commands, "extract", "extract", "find the cells of a centre and store their features")
+    parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
+    parser.add_argument("--detector", required=True, help="folder of a trained detector")
+    parser.add_argument("-o", "--output", required=True, help="feature store to write, for example features/north.h5")
+    _add_centre(parser)
+    parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
+    parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
+    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
+    parser.add_argument("--batch-size", type=_positive, default=8, help="images in a batch")
+
+
+def _add_train(commands) -> None:
+    parser = _command(commands, "train", "train", "train the autoencoder on feature stores of one or more centres")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre")
+    parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
+    parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")
+    parser.add_argument("--adaptation", choices=("none", "mmd"), default=None, help="how centres are aligned")
+    parser.add_argument("--beta", type=float, default=None, help="weight of the alignment")
+    parser.add_argument("--source", default=None, help="centre that the others are brought to; default: the first")
+    parser.add_argument("--latent-size", type=_positive, default=None, help="length of the latent")
+    parser.add_argument("--image-size", type=int, choices=(128, 64, 32), default=None, help="reconstructed image, px")
+    parser.add_argument(
+        "--feature-scaling", choices=("minmax", "channel", "centre"), default=None, help="how features are scaled"
+    )
+    parser.add_argument("--steps", type=_positive, default=None, help="training steps")
+    parser.add_argument("--batch-size", type=_positive, default=None, help="cells in a step, over all devices")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the config's")
+
+
+def _add_embed(commands) -> None:
+    parser = _command(commands, "embed", "embed", "write the latents of every cell to an .h5ad file", overwrite=False)
+    parser.add_argument("autoencoder", help="folder of a trained autoencoder")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre")
+    parser.add_argument("-o", "--output", required=True, help=".h5ad file to write")
+    parser.add_argument("--splits", default=None, help="folder of splits (a run's splits/) to note in the embedding")
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(
+        commands, "evaluate", "evaluate", "train a random forest on each centre and test it on all", overwrite=False
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help="embeddings (.h5ad) or feature stores (.h5)")
+    parser.add_argument("-o", "--output", required=True, help="folder for the table as CSV, JSON and Markdown")
+    parser.add_argument("--runs", type=_positive, default=5, help="forests for each row")
+    parser.add_argument("--test-on", choices=("test", "all"), default="test", help="cells of the other centres")
+    parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature store")
+    _add_seed(parser)
+
+
+def _add_report(commands) -> None:
+    parser = _command(commands, "report", "report", "write report.html of a run", overwrite=False)
+    parser.add_argument("run", help="folder of a run that `aecfe run` made")
+
+
+def _positive(text: str) -> int:
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must not be negative")
+    return value
+
+
+def _quiet_libraries() -> None:
+    """Keep TensorFlow's start-up notes from drowning ours; whoever sets the variable gets them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LevelFormatter())
+    for package in ("mrcnn", "autoencoder", "experiments"):
+        logger = logging.getLogger(package)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+class _LevelFormatter(logging.Formatter):
+    """The message alone, with its level where it is a warning or worse."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+
+def _interrupt(number, frame) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,229 @@
+"""The drawn figures of a run: training curves, the cross-centre dots, maps of embeddings.
+
+Figures are made without pyplot, so that no global state of matplotlib changes and no display is needed.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+# Okabe and Ito 2008, "Color universal design": told apart by people with any kind of colour vision.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+GREY = "#9aa3ac"
+INK = "#1b1f24"
+PIXELS_PER_INCH = (
+    200  # figures are laid out at 100 px for an inch of the page, so this is twice the page's size
+)
+
+Rows = Sequence[Mapping[str, str]]
+
+
+def to_png(figure: Figure) -> bytes:
+    """Render a figure; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=PIXELS_PER_INCH, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_loss_curves(
+    logs: Mapping[str, Rows],
+    panels: Mapping[str, Sequence[str]],
+    *,
+    step_column: str = "step",
+    log_scale: bool = False,
+) -> Figure:
+    """Draw training curves, one panel for each group of columns.
+
+    Args:
+        logs: rows of each `log.csv` as from `csv.DictReader`, by the name that the legend gives it.
+        panels: columns to draw, by the title of their panel. A "val_" column is drawn dashed.
+        step_column: holds the x axis.
+        log_scale: logarithmic y axis; values of 0 or below are left out.
+
+    Raises:
+        ValueError: if there is no panel.
+    """
+    if not panels:
+        raise ValueError("no panels to draw")
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    for axes, (title, columns) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        _style(axes)
+        index = 0
+        for log_name, rows in logs.items():
+            for column in columns:
+                color = PALETTE[index % len(PALETTE)]
+                for name, dashes in ((column, "-"), (f"val_{column}", "--")):
+                    steps, values = _series(rows, step_column, name, positive=log_scale)
+                    if len(steps):
+                        named = [log_name] if len(logs) > 1 else []
+                        named += [_nice(name)] if len(columns) > 1 or dashes == "--" else []
+                        few = "o" if len(steps) < 12 else None
+                        label = ", ".join(named) or _nice(name)
+                        axes.plot(steps, values, dashes, color=color, marker=few, ms=3.5, lw=1.6, label=label)
+                index += 1
+        axes.set_title(title, fontsize=11, loc="left", color=INK)
+        axes.set_xlabel(step_column)
+        if log_scale and axes.lines:
+            _log_axis(axes)
+        elif axes.lines:
+            axes.set_ylim(bottom=0)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "no values", ha="center", va="center", transform=axes.transAxes, color=GREY)
+        elif len(axes.lines) > 1:
+            axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_score_dots(
+    names: Sequence[str],
+    scores: Mapping[str, Sequence[tuple[float, float] | None]],
+    chance: Sequence[float] | None,
+    *,
+    xlabel: str,
+) -> Figure:
+    """Draw a score of several methods for each row of a table as dots with error bars.
+
+    Args:
+        names: of the rows.
+        scores: by method, (mean, standard deviation) for each row, or None where the method has no value.
+        chance: for each row the value that needs no learning, drawn as a tick, or None.
+        xlabel: what the score is.
+    """
+    figure = Figure(figsize=(8.6, 1.3 + 0.36 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    _style(axes)
+    y = np.arange(len(names))
+    if chance is not None:
+        axes.plot(chance, y, "|", ms=16, mew=2, color=GREY, label="one type for all")
+    spread = np.linspace(-0.2, 0.2, len(scores)) if len(scores) > 1 else [0.0]
+    for i, (method, values) in enumerate(scores.items()):
+        rows = [k for k, value in enumerate(values) if value is not None]
+        if rows:
+            means, stds = np.array([values[k] for k in rows], float).T
+            marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
+            axes.errorbar(
+                means, y[rows] + spread[i], xerr=stds, fmt=marker, ms=6.5, lw=1.4, color=color, label=method
+            )
+    axes.set_yticks(y, names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", color="#e3e7eb", lw=0.8)
+    figure.legend(loc="outside upper left", ncols=len(scores) + 1, fontsize=9, frameon=False)
+    return figure
+
+
+def draw_maps(points: np.ndarray, groups: Mapping[str, Sequence[str]]) -> Figure:
+    """Draw a two-dimensional map several times, coloured by one grouping after the other.
+
+    Args:
+        points: array of shape (n, 2).
+        groups: for each panel, by its title, the group of each point, colours being given out in the order of
+            first appearance; "" is drawn grey as "no type".
+    """
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    for axes, (title, names) in zip(
+        figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
+    ):
+        names = np.asarray(names, str)
+        size = float(np.clip(9000 / max(len(points), 1), 7, 36))
+        for i, name in enumerate([name for name in dict.fromkeys(names.tolist()) if name]):
+            marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
+            if i >= len(PALETTE):  # the second round pairs the colours with other markers
+                marker = MARKERS[(i + 3) % len(MARKERS)]
+            _scatter(axes, points[names == name], size, color, marker, name.replace("_", " "))
+        if np.any(names == ""):
+            _scatter(axes, points[names == ""], size, GREY, ".", "no type")
+        axes.set_title(title, fontsize=11, loc="left", color=INK)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_color("#d8dee4")
+        axes.legend(
+            fontsize=8,
+            frameon=False,
+            loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+            markerscale=1.2,
+            handletextpad=0.2,
+        )
+    return figure
+
+
+def choose_rows(num_rows: int, limit: int, seed: int) -> np.ndarray:
+    """Choose at most `limit` rows at random: int64 array, increasing; the same for the same arguments."""
+    if num_rows <= limit:
+        return np.arange(num_rows)
+    return np.sort(np.random.default_rng(seed).choice(num_rows, limit, replace=False))
+
+
+def project(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Lay vectors out in the plane by UMAP (McInnes et al. 2018), or by PCA where there are too few for it.
+
+    Args:
+        vectors: float array of shape (n, d).
+        seed: UMAP's random state, which also keeps it on one thread, so that the map is the same every time.
+
+    Returns:
+        Float array of shape (n, 2), and the name of the method.
+    """
+    vectors = np.asarray(vectors, np.float32)
+    if len(vectors) < 12:
+        centred = vectors - vectors.mean(axis=0, keepdims=True) if len(vectors) else vectors
+        left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+        points = np.zeros((len(vectors), 2), np.float32)
+        kept = min(2, left.shape[1])
+        points[:, :kept] = (left * singular)[:, :kept]
+        return points, "PCA"
+    import umap  # here, since its compiler takes seconds to load
+
+    neighbors = min(15, len(vectors) - 1)
+    layout = umap.UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1, init="pca")
+    return layout.fit_transform(vectors), "UMAP"
+
+
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic y axis with plain numbers, also where the values span less than a decade."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines])
+    axes.set_yscale("log")
+    narrow = values.max() < 4 * values.min()
+    axes.yaxis.set_major_locator(MaxNLocator(5) if narrow else LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _series(rows: Rows, step_column: str, column: str, *, positive: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a column, without rows that lack it."""
+    pairs = [(row[step_column], row[column]) for row in rows if row.get(column) and row.get(step_column)]
+    values = np.array(pairs, np.float64).reshape(-1, 2)
+    values = values[np.isfinite(values).all(axis=1)]
+    if positive:
+        values = values[values[:, 1] > 0]
+    return values[:, 0], values[:, 1]
+
+
+def _scatter(axes: Axes, points: np.ndarray, size: float, color: str, marker: str, label: str) -> None:
+    axes.scatter(
+        points[:, 0], points[:, 1], s=size, c=color, marker=marker, alpha=0.75, linewidths=0, label=label
+    )
+
+
+def _style(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9, colors=INK)
+    axes.grid(axis="y", color="#e3e7eb", lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def _nice(column: str) -> str:
+    """A loss column's name as people read it: val_mrcnn_bbox_loss -> held out: mrcnn bbox."""
+    held_out = "held out: " if column.startswith("val_") else ""
+    name = column.removeprefix("val_")
+    return held_out + (name if name == "loss" else name.removesuffix("_loss").replace("_", " "))

@@ -1,0 +1,230 @@
+"""The whole way of the data, stage by stage, in one run folder. Every stage that is done is reused."""
+
+import dataclasses
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.centres import Centre, load_centre
+from experiments.settings import CentreSettings, RunSettings
+from experiments.synthetic import generate_centre
+from mrcnn.atomic import write_json
+from mrcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.splits import Split
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+# Column of the table -> folder of its autoencoder.
+AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
+EMBEDDING = "embedding.h5ad"
+SPLITS = "splits"
+
+
+class Pipeline:
+    """A run: its settings, its folder and its centres.
+
+    Args:
+        settings: resolved settings.
+        overwrite: make everything again.
+        progress: show progress bars.
+    """
+
+    def __init__(self, settings: RunSettings, *, overwrite: bool = False, progress: bool = True):
+        self.settings, self.overwrite, self.progress = settings, overwrite, progress
+        self.output = Path(settings.output)
+        self.seconds: dict[str, float] = {}
+        self._centres: dict[str, Centre] | None = None
+
+    def run(self) -> Path:
+        """Run every stage and return the path of the report."""
+        self.check_autoencoder_settings()
+        write_json(self.output / CONFIG, self.settings.to_dict())
+        stages = (
+            ("centres", self.open_centres),
+            ("detector", self.train_detector),
+            ("detector evaluation", self.evaluate_detector),
+            ("features", self.extract),
+            ("autoencoders", self.train_autoencoders),
+            ("latents", self.embed),
+            ("table", self.evaluate),
+            ("report", self.report),
+        )
+        for number, (name, stage) in enumerate(stages, 1):
+            log.info("[%d/%d] %s", number, len(stages), name)
+            started = time.monotonic()
+            result = stage()
+            self.seconds[name] = round(time.monotonic() - started, 1)
+            log.info("[%d/%d] %s: %.0f s", number, len(stages), name, self.seconds[name])
+        write_json(self.output / "timings.json", self.seconds)
+        return result
+
+    def open_centres(self) -> dict[str, Centre]:
+        """List the images of every centre, drawing the synthetic ones first.
+
+        Raises:
+            InputError: if a folder is missing, empty or faulty.
+        """
+        if self._centres is None:
+            self._centres = {name: self._open(name, s) for name, s in self.settings.centres.items()}
+        return self._centres
+
+    def _open(self, name: str, settings: CentreSettings) -> Centre:
+        root, layout = Path(self.settings.data) / settings.root, settings.layout
+        if layout == "synthetic":
+            root, layout = self.output / "data" / name, "csv"
+            generate_centre(
+                name, root, num_images=settings.num_images, seed=self.settings.seed, overwrite=self.overwrite
+            )
+        centre = load_centre(name, root, layout, self.settings.scheme)
+        excluded = set(settings.exclude_labels)
+        unknown = excluded - {record.label for record in centre.records}
+        if unknown:
+            raise InputError(f"centres.{name}.exclude_labels: no image is labelled {', '.join(sorted(unknown))}")
+        kept = [record for record in centre.records if record.label not in excluded]
+        if excluded:
+            log.info("%s: %d images of %s left out", name, len(centre.records) - len(kept), ", ".join(sorted(excluded)))
+        return dataclasses.replace(centre, records=kept)
+
+    @property
+    def study(self) -> dict[str, Centre]:
+        """The centres whose cells are compared: all but those that only the detector learns from."""
+        centres = self.open_centres()
+        return {n: c for n, c in centres.items() if self.settings.centres[n].use == "all"}
+
+    @property
+    def stores(self) -> dict[str, Path]:
+        """Path of each centre's feature store."""
+        return {name: self.output / "features" / f"{name}.h5" for name in self.study}
+
+    def train_detector(self) -> None:
+        """Train the detector on `detector.train_on`."""
+        from experiments.detector_stage import masked_images, train_detector
+
+        settings, centres = self.settings.detector, self.open_centres()
+        semantics = {n: c.mask_semantics for n, c in self.settings.centres.items()}
+        train_detector(
+            [masked_images(centres[name], semantics[name]) for name in settings.train_on],
+            self.output / "detector",
+            settings=settings.settings,
+            epochs=settings.epochs,
+            train_share=settings.train_share,
+            seed=self.settings.seed,
+            overwrite=self.overwrite,
+            progress=self.progress,
+        )
+
+    def evaluate_detector(self) -> dict[str, dict[str, Any]]:
+        """Measure the detector on every centre; written to `detector/metrics.json`."""
+        from experiments.detector_stage import METRICS, evaluate_detector, read_metrics, write_metrics
+
+        folder = self.output / "detector"
+        known = None if self.overwrite else read_metrics(folder)
+        if known is not None and set(known) == set(self.open_centres()):
+            log.info("%s: reused", folder / METRICS)
+            return known
+        measured = evaluate_detector(
+            folder,
+            self.open_centres(),
+            {n: c.mask_semantics for n, c in self.settings.centres.items()},
+            {n: c.box_names for n, c in self.settings.centres.items()},
+            min_score_for_ap=self.settings.detector.min_score_for_ap,
+            progress=self.progress,
+        )
+        write_metrics(folder, measured)
+        return measured
+
+    def extract(self) -> dict[str, dict[str, int]]:
+        """Extract the features of every centre that is compared."""
+        from mrcnn.features import extract_features
+        from mrcnn.model import load_detector
+
+        settings = self.settings.extract
+        detector = load_detector(self.output / "detector")
+        counts = {}
+        for name, centre in self.study.items():
+            counts[name] = extract_features(
+                detector,
+                centre.records,
+                self.stores[name],
+                centre=name,
+                all_cells=settings.all_cells,
+                with_masks=settings.masks,
+                batch_size=settings.batch_size,
+                overwrite=self.overwrite,
+                progress=self.progress,
+            )
+            log.info(
+                "%s: a cell on %d of %d images (%d missed, %d unreadable)",
+                name,
+                counts[name]["found"],
+                counts[name]["images"],
+                counts[name]["missed"],
+                counts[name]["unreadable"],
+            )
+        return counts
+
+    def check_autoencoder_settings(self) -> dict[str, Any]:
+        """The autoencoders' configurations by column, checked before anything long begins."""
+        from autoencoder.config import AutoencoderConfig
+
+        values = {"seed": self.settings.seed, **self.settings.autoencoder}
+        adapted = AutoencoderConfig.from_dict(values)
+        plain = AutoencoderConfig.from_dict({**values, "adaptation": "none"})
+        configs = {"AE-CFE": adapted, "AE-RF": plain}
+        return {method: configs[method] for method in AUTOENCODERS if method in self.settings.evaluate.methods}
+
+    def train_autoencoders(self) -> None:
+        """Train one autoencoder with adaptation and one without, as far as the table asks for them."""
+        from autoencoder.training import train_autoencoder
+
+        for method, config in self.check_autoencoder_settings().items():
+            train_autoencoder(
+                config,
+                self.stores,
+                self.output / AUTOENCODERS[method],
+                resume=not self.overwrite,
+                progress=self.progress,
+                command=sys.argv,
+            )
+
+    def splits(self) -> "dict[str, Split]":
+        """Training and test part of each centre's labelled images, saved in `splits/` and reused."""
+        from experiments.splits import load_or_make_split
+
+        splits = {}
+        for name, centre in self.study.items():
+            keys, types = zip(*((r.key, r.cell_type) for r in centre.records), strict=True)
+            splits[name] = load_or_make_split(self.output / SPLITS / f"{name}.json", name, keys, types)
+        return splits
+
+    def embed(self) -> None:
+        """Write the latents of every cell to `embedding.h5ad` beside each autoencoder."""
+        from autoencoder.embedding import embed
+
+        parts = {name: split.part_of for name, split in self.splits().items()}
+        for method in self.check_autoencoder_settings():
+            folder = self.output / AUTOENCODERS[method]
+            embed(folder, self.stores, folder / EMBEDDING, splits=parts, progress=self.progress)
+
+    def evaluate(self) -> Mapping[str, Any]:
+        """Grow the forests and write the cross-centre table."""
+        from experiments.table_stage import make_table
+
+        embeddings = {m: self.output / AUTOENCODERS[m] / EMBEDDING for m in self.check_autoencoder_settings()}
+        return make_table(
+            self.settings.evaluate, self.stores, embeddings, self.splits(), self.output / "tables", self.settings.seed
+        )
+
+    def report(self) -> Path:
+        """Write `report.html`."""
+        from experiments.report import write_report
+
+        records = {name: centre.records for name, centre in self.study.items()}
+        return write_report(self.output, self.settings, records=records, seed=self.settings.seed)
+

@@ -1,0 +1,116 @@
+"""From feature stores and embeddings to the cross-centre table on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+
+from experiments.classify import Evaluation, evaluate_methods, roi_vectors
+from experiments.score_tables import save_tables
+from experiments.settings import EvaluateSettings
+from experiments.splits import Split, load_or_make_split
+from mrcnn.errors import InputError
+from mrcnn.feature_store import FeatureStore
+
+RAW = "R-CNN-RF"
+
+
+def make_table(
+    settings: EvaluateSettings,
+    stores: Mapping[str, Path],
+    embeddings: Mapping[str, Path],
+    splits: Mapping[str, Split],
+    output: Path,
+    seed: int,
+) -> Evaluation:
+    """Evaluate every method on the same cells and write `cross_centre.json`, `.csv`, `.md` and `.txt` to `output`.
+
+    Args:
+        settings: columns and protocol.
+        stores: path of the feature store by centre; read for the column R-CNN-RF.
+        embeddings: path of the .h5ad file by method.
+        splits: by centre.
+        output: folder.
+        seed: of the forests.
+
+    Returns:
+        The scores.
+
+    Raises:
+        InputError: if the methods do not describe the same cells, or a centre has no labelled ones.
+    """
+    tables = {method: read_embedding(path) for method, path in embeddings.items()}
+    if RAW in settings.methods:
+        tables[RAW] = {name: read_raw(path, settings.raw_features) for name, path in stores.items()}
+    methods = [method for method in settings.methods if method in tables]
+    if not methods:
+        raise InputError("there is nothing to compare: give feature stores or embeddings")
+    cells = {name: labels for name, (_, labels) in tables[methods[0]].items()}
+    for method in methods[1:]:
+        _check_same_cells(methods[0], cells, method, tables[method])
+    evaluation = evaluate_methods(
+        {method: {name: vectors for name, (vectors, _) in tables[method].items()} for method in methods},
+        {name: labels["cell_type"] for name, labels in cells.items()},
+        {name: splits[name].parts(labels["key"]) for name, labels in cells.items()},
+        runs=settings.runs,
+        seed=seed,
+        test_on=settings.test_on,
+    )
+    save_tables(evaluation, output)
+    return evaluation
+
+
+def read_embedding(path: Path) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Latents, keys and cell types of an .h5ad file, by centre.
+
+    Raises:
+        InputError: if the file is missing, damaged or lacks the columns.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such embedding; run aecfe embed")
+    try:
+        table = anndata.read_h5ad(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not an .h5ad file that can be read ({str(error).splitlines()[0]})") from None
+    missing = {"centre", "key", "cell_type"} - set(table.obs.columns)
+    if missing:
+        raise InputError(f"{path}: obs lacks {', '.join(sorted(missing))}")
+    columns = {name: table.obs[name].astype(str).to_numpy() for name in ("centre", "key", "cell_type")}
+    by_centre = {}
+    for name in dict.fromkeys(columns["centre"]):
+        rows = columns["centre"] == name
+        labels = {key: columns[key][rows] for key in ("key", "cell_type")}
+        by_centre[str(name)] = (np.asarray(table.X[rows], np.float32), labels)
+    return by_centre
+
+
+def read_raw(path: Path, mode: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Vectors of a store's RoI features, with keys and cell types."""
+    with FeatureStore(path) as store:
+        return roi_vectors(store, mode), {"key": store.keys, "cell_type": store.cell_types}
+
+
+def splits_of_inputs(stores: Mapping[str, Path], embeddings: Mapping[str, Path], folder: Path) -> dict[str, Split]:
+    """Make or reuse the split of each centre, from the cells that the inputs hold."""
+    labels: dict[str, Mapping[str, Any]] = {}
+    for path in embeddings.values():
+        labels.update({name: columns for name, (_, columns) in read_embedding(path).items()})
+    for name, path in stores.items():
+        with FeatureStore(path) as store:
+            labels[name] = {"key": store.keys, "cell_type": store.cell_types}
+    return {
+        name: load_or_make_split(folder / f"{name}.json", name, columns["key"], columns["cell_type"])
+        for name, columns in labels.items()
+    }
+
+
+def _check_same_cells(first: str, cells: Mapping[str, Any], method: str, table: Mapping[str, Any]) -> None:
+    if set(cells) != set(table):
+        raise InputError(
+            f"{first} has the centres {', '.join(cells)}, but {method} has {', '.join(table)}: give the same ones"
+        )
+    for name, labels in cells.items():
+        if not np.array_equal(labels["key"], table[name][1]["key"]):
+            raise InputError(f"{name}: {first} and {method} hold different cells; embed the same stores")

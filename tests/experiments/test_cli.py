@@ -1,0 +1,193 @@
+"""The command line: help, mistakes, and the way from drawn smears to a table."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.cli import main
+
+TINY_DETECTOR = [
+    "--set=settings.BACKBONE=resnet50",
+    "--set=settings.IMAGE_MIN_DIM=64",
+    "--set=settings.IMAGE_MAX_DIM=64",
+    "--set=settings.RPN_ANCHOR_SCALES=[8,16,24,32,48]",
+    "--set=settings.TRAIN_ROIS_PER_IMAGE=8",
+    "--set=settings.PRE_NMS_LIMIT=200",
+    "--set=settings.POST_NMS_ROIS_TRAINING=40",
+    "--set=settings.POST_NMS_ROIS_INFERENCE=20",
+    "--set=settings.MAX_GT_INSTANCES=4",
+    "--set=settings.DETECTION_MAX_INSTANCES=4",
+    "--set=settings.STEPS_PER_EPOCH=2",
+    "--set=settings.VALIDATION_STEPS=0",
+    "--set=epochs=1",
+]
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def centres(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("smears")
+    assert run("synth", folder, "--images", 12, "--centres", "north", "river", "--size", 64) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector(centres, tmp_path_factory):
+    """A detector after two steps: it has learned nothing, but everything after it can run."""
+    folder = tmp_path_factory.mktemp("detector") / "run"
+    assert run("detector", "train", centres / "north", "-o", folder, "--instances", *TINY_DETECTOR) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stores(centres, detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    for name in ("north", "river"):
+        # The least score lets the untrained detector's guesses through.
+        assert (
+            run(
+                "extract", centres / name, "--detector", detector, "-o", folder / f"{name}.h5",
+                "--scheme", "eleven", "--min-score", 0,
+            )
+            == 0
+        )  # fmt: skip
+    return [folder / "north.h5", folder / "river.h5"]
+
+
+def test_every_command_has_help(capsys):
+    for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["train"],
+                    ["embed"], ["evaluate"], ["report"]):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main([*command, "--help"])
+        assert stop.value.code == 0
+    assert "usage: aecfe" in capsys.readouterr().out
+
+
+def test_help_does_not_import_tensorflow():
+    code = "import sys; sys.argv=['aecfe','--help']\ntry:\n import experiments.__main__\nexcept SystemExit: pass\n"
+    code += "from experiments.cli import build_parser; build_parser(); sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_stages_lead_from_smears_to_a_table(stores, tmp_path, capsys):
+    steps = ["--steps", 2, "--batch-size", 4, "--image-size", 32]
+    assert run("train", *stores, "-o", tmp_path / "ae", *steps) == 0
+    assert run("embed", tmp_path / "ae", *stores, "-o", tmp_path / "latents.h5ad") == 0
+    assert run("evaluate", *stores, tmp_path / "latents.h5ad", "-o", tmp_path / "table", "--runs", 1) == 0
+
+    printed = capsys.readouterr().out
+    assert "R-CNN-RF" in printed
+    assert "latents" in printed
+    assert (tmp_path / "table" / "cross_centre.csv").stat().st_size > 0
+
+
+def test_a_second_call_reuses_what_is_there(centres, detector, stores, capsys):
+    before = {path: path.stat().st_mtime_ns for path in [*stores, detector / "weights.weights.h5"]}
+
+    assert run("detector", "train", centres / "north", "-o", detector, "--instances", *TINY_DETECTOR) == 0
+    assert run("extract", centres / "north", "--detector", detector, "-o", stores[0], "--scheme", "eleven",
+               "--min-score", 0) == 0  # fmt: skip
+
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "reused" in capsys.readouterr().err
+
+
+def test_another_setting_does_not_replace_a_trained_detector(centres, detector, capsys):
+    before = (detector / "weights.weights.h5").read_bytes()
+
+    assert run("detector", "train", centres / "north", "-o", detector, "--instances", *TINY_DETECTOR,
+               "--set=epochs=2") == 2  # fmt: skip
+
+    assert "epochs 1 -> 2" in capsys.readouterr().err
+    assert (detector / "weights.weights.h5").read_bytes() == before
+
+
+def one_line_error(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_missing_and_empty_folders_are_named(tmp_path, detector, capsys):
+    (tmp_path / "empty").mkdir()
+    for name in ("absent", "empty"):
+        assert run("extract", tmp_path / name, "--detector", detector, "-o", tmp_path / "out.h5") == 2
+        assert str(tmp_path / name) in one_line_error(capsys)
+        assert not (tmp_path / "out.h5").exists()
+
+
+def test_missing_detector_is_named(centres, tmp_path, capsys):
+    assert run("extract", centres / "north", "--detector", tmp_path, "-o", tmp_path / "out.h5") == 2
+    assert "no trained detector" in one_line_error(capsys)
+
+
+def test_csv_that_names_a_missing_file_is_refused(centres, detector, tmp_path, capsys):
+    (tmp_path / "c" / "images").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(tmp_path / "c" / "images" / "a.png")
+    (tmp_path / "c" / "labels.csv").write_text("image,label\na.png,monocyte\nb.png,monocyte\n")
+
+    assert run("extract", tmp_path / "c", "--detector", detector, "-o", tmp_path / "out.h5") == 2
+    assert "b.png" in one_line_error(capsys)
+
+
+def test_odd_images_are_read_and_bad_ones_listed(detector, tmp_path, capsys):
+    from mrcnn.feature_store import FeatureStore
+
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+    Image.fromarray(grey).save(folder / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(np.dstack([grey] * 4)).save(folder / "rgba.png")
+    Image.fromarray(np.dstack([grey] * 3)).save(folder / "cut.jpg")
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:700])
+    (folder / "text.png").write_text("this is no image")
+
+    assert run("extract", folder, "--detector", detector, "-o", tmp_path / "odd.h5", "--min-score", 0) == 0
+
+    with FeatureStore(tmp_path / "odd.h5") as store:
+        assert store.counts["unreadable"] == 2
+        assert {m["key"] for m in store.missed if m["reason"].startswith("unreadable")} == {"cut.jpg", "text.png"}
+        assert set(store.keys.tolist()) <= {"grey.png", "deep.png", "rgba.png"}
+        assert store.counts["images"] == 5
+
+
+def test_mask_of_another_size_leaves_its_image_out(centres, tmp_path, capsys):
+    import json
+    import shutil
+
+    shutil.copytree(centres / "river", tmp_path / "river")
+    Image.new("L", (10, 10), 1).save(tmp_path / "river" / "masks" / "0003.png")
+
+    assert run("detector", "train", tmp_path / "river", "-o", tmp_path / "run", "--instances", *TINY_DETECTOR) == 0
+
+    assert "0003.png" in capsys.readouterr().err
+    left_out = json.loads((tmp_path / "run" / "run.json").read_text())["left_out"]["river"]
+    assert [key for key, _ in left_out] == ["images/0003.png"]
+
+
+def test_store_cut_in_half_is_refused(stores, tmp_path, capsys):
+    whole = stores[0].read_bytes()
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+
+    assert run("train", tmp_path / "half.h5", "-o", tmp_path / "ae", "--steps", 1) == 2
+    assert "half.h5" in one_line_error(capsys)
+    assert not (tmp_path / "ae").exists()
+
+
+def test_unknown_autoencoder_setting_is_refused(stores, tmp_path, capsys):
+    assert run("train", *stores, "-o", tmp_path / "ae", "--set", "latent_sise=5") == 2
+    assert "latent_size" in one_line_error(capsys)
+
+
+def test_wrong_whole_number_is_a_usage_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("synth", tmp_path, "--images", "0")
+    assert stop.value.code == 2

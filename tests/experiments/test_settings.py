@@ -1,0 +1,106 @@
+"""The YAML of a run: what is accepted, what is refused, and how the refusal reads."""
+
+from pathlib import Path
+
+import pytest
+
+from experiments.settings import RunSettings, load_settings
+from mrcnn.errors import InputError
+
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
+
+MINIMAL = """
+centres:
+  one: {root: a, layout: csv}
+  two: {root: b}
+detector:
+  train_on: [one]
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_config(text):
+        path = tmp_path / "my.yaml"
+        path.write_text(text)
+        return path
+
+    return write_config
+
+
+def test_load_settings_fills_defaults_and_names_the_run_after_the_file(write):
+    settings = load_settings(write(MINIMAL))
+
+    assert (settings.name, settings.output, settings.seed) == ("my", "runs/my", 0)
+    assert settings.centres["one"].layout == "csv"
+    assert settings.centres["two"].layout == "auto"
+    assert settings.detector.epochs == 26
+
+
+def test_load_settings_overrides_nested_values(write):
+    settings = load_settings(
+        write(MINIMAL), ["detector.epochs=3", "autoencoder.beta=0.5", "centres.two.layout=folders", "seed=7"]
+    )
+
+    assert settings.detector.epochs == 3
+    assert settings.autoencoder == {"beta": 0.5}
+    assert settings.centres["two"].layout == "folders"
+    assert settings.seed == 7
+
+
+def test_settings_round_trip_through_plain_values(write, tmp_path):
+    import yaml
+
+    settings = load_settings(write(MINIMAL))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(settings.to_dict()))
+
+    assert load_settings(again) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (MINIMAL + "centers: {}\n", [], "did you mean centres"),
+        (MINIMAL, ["detector.epoch=3"], "did you mean epochs"),
+        (MINIMAL, ["detector.epochs=many"], "epochs must be a whole number"),
+        (MINIMAL, ["detector.train_on=[three]"], "'three' is none of the centres one, two"),
+        (MINIMAL, ["detector.train_share=1.5"], "between 0 and 1"),
+        (MINIMAL, ["evaluate.methods=[magic]"], "'magic' is none of"),
+        (MINIMAL, ["evaluate.test_on=none"], "test or all"),
+        (MINIMAL, ["autoencoder.source_centre=three"], "none of the centres"),
+        (MINIMAL, ["detector"], "section.key=value"),
+        (MINIMAL, ["seed.deeper=1"], "seed has no settings below it"),
+        ("centres: [one, two]", [], "expected settings with keys"),
+        ("- 1\n- 2\n", [], "expected a mapping"),
+        ("centres: {a: [", [], "not a YAML file"),
+        ("seed: 1", [], "at least one centre"),
+    ],
+)
+def test_load_settings_refuses_in_one_line(write, text, overrides, message):
+    path = write(text)
+    if overrides == ["seed.deeper=1"]:
+        path.write_text(text + "seed: 1\n")
+
+    with pytest.raises(InputError) as error:
+        load_settings(path, overrides)
+
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_load_settings_names_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.yaml: no such configuration file"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_configurations_are_valid_down_to_the_networks(path):
+    from autoencoder.config import AutoencoderConfig
+    from mrcnn.config import make_config
+
+    settings = load_settings(path)
+
+    assert isinstance(settings, RunSettings)
+    make_config(settings.detector.settings)
+    AutoencoderConfig.from_dict({"seed": settings.seed, **settings.autoencoder})
