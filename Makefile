@@ -1,0 +1,65 @@
+# `make` lists what there is to do. Everything runs in .venv, which is made on first use.
+
+DATA ?= data
+# Interpreter for .venv; empty takes the first Python of version 3.10 to 3.13 that runs.
+PYTHON ?=
+export PYTHON
+
+RUN := .venv/bin/python
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo real test lint format bench check-data clean distclean
+
+help:
+	@echo "make demo             three drawn centres, from smears to the report"
+	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
+	@echo "make test             run the tests"
+	@echo "make lint             check style and format"
+	@echo "make format           put style and format right, as far as that goes by itself"
+	@echo "make bench            measure speed and memory"
+	@echo "make venv             only set up .venv (PYTHON=... chooses the interpreter)"
+	@echo "make clean            remove runs/ and what tools left behind; keeps .venv"
+	@echo "make distclean        make clean, and remove .venv"
+
+venv: $(READY)
+
+$(READY): requirements.txt setup.cfg pyproject.toml tools/setup-venv.sh
+	@sh tools/setup-venv.sh
+	@touch $(READY)
+
+demo: $(READY)
+	@.venv/bin/aecfe run experiments/configs/demo.yaml
+
+real: check-data $(READY)
+	@.venv/bin/aecfe run experiments/configs/real-small.yaml --data "$(DATA)"
+
+# Before the installation, so that a wrong path is told at once.
+check-data:
+	@test -d "$(DATA)" || { echo "error: no folder $(DATA); name the folder of the centres: make real DATA=path" >&2; exit 2; }
+
+test: $(READY)
+	@$(RUN) -m pytest -q
+
+lint: $(READY)
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+
+format: $(READY)
+	@$(RUN) -m ruff check --fix .
+	@$(RUN) -m ruff format .
+
+bench: $(READY)
+	@for script in benchmarks/*.py; do \
+		test -e "$$script" || continue; \
+		echo "== $$script"; \
+		$(RUN) "$$script" || exit $$?; \
+	done
+
+clean:
+	@rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
+	@find . -path ./.venv -prune -o -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+distclean: clean
+	@rm -rf .venv
