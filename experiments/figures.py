@@ -21,6 +21,8 @@ PIXELS_PER_INCH = (
 )
 
 Rows = Sequence[Mapping[str, str]]
+# By title of the panel: the group of each point, and the groups in the order of the legend.
+Groups = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 
 
 def to_png(figure: Figure) -> bytes:
@@ -76,8 +78,13 @@ def draw_loss_curves(
             axes.set_ylim(bottom=0)
         if not axes.lines:
             axes.text(0.5, 0.5, "no values", ha="center", va="center", transform=axes.transAxes, color=GREY)
-        elif len(axes.lines) > 1:
+        elif len(axes.lines) > 1 and len(logs) == 1:
             axes.legend(fontsize=8, frameon=False)
+    if len(logs) > 1:
+        # One legend for all panels: their lines are the same runs.
+        lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+        if lines:
+            figure.legend(lines.values(), lines, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
@@ -120,21 +127,20 @@ def draw_score_dots(
     return figure
 
 
-def draw_maps(points: np.ndarray, groups: Mapping[str, Sequence[str]]) -> Figure:
+def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
     """Draw a two-dimensional map several times, coloured by one grouping after the other.
 
     Args:
         points: array of shape (n, 2).
-        groups: for each panel, by its title, the group of each point, colours being given out in the order of
-            first appearance; "" is drawn grey as "no type".
+        groups: for each panel, by its title, the group of each point and the order in which groups take colours;
+            "" is drawn grey as "no type".
     """
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-    for axes, (title, names) in zip(
-        figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
-    ):
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, (title, (names, order)) in zip(panels, groups.items(), strict=True):
         names = np.asarray(names, str)
         size = float(np.clip(9000 / max(len(points), 1), 7, 36))
-        for i, name in enumerate([name for name in dict.fromkeys(names.tolist()) if name]):
+        for i, name in enumerate([name for name in order if name]):
             marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
             if i >= len(PALETTE):  # the second round pairs the colours with other markers
                 marker = MARKERS[(i + 3) % len(MARKERS)]

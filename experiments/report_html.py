@@ -42,9 +42,8 @@ pre { background: var(--tint); padding: 14px 16px; overflow-x: auto; line-height
   overflow-wrap: anywhere; margin: 8px 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(156px, 1fr)); gap: 12px;
   margin: 28px 0 0; }
-.card { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; display: flex;
-  flex-direction: column; }
-.card .name { font-size: 13px; line-height: 1.35; color: var(--soft); flex: 1; }
+.card { border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; }
+.card .name { font-size: 13px; line-height: 1.35; color: var(--soft); min-height: 2.7em; }
 .card .value { font-size: 28px; font-weight: 600; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .card .detail { font-size: 13px; color: var(--soft); line-height: 1.4; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 12px 0 16px; }
@@ -56,12 +55,13 @@ th, td { padding: 6px 14px 6px 0; text-align: left; vertical-align: baseline;
 th { font-weight: 600; }
 tbody th { font-weight: 500; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; white-space: nowrap; }
-thead tr.groups th { border-bottom: 0; padding-bottom: 0; }
+thead tr.groups th { border-bottom: 0; padding-bottom: 0; text-align: right; }
 th.number, td.number { text-align: right; padding: 6px 0 6px 22px; white-space: nowrap; }
 td.best { font-weight: 700; }
 td .spread { color: var(--soft); font-weight: 400; font-size: 12.5px; }
 tr.same td, tr.same th { color: var(--soft); background: var(--tint); }
-tr.total td, tr.total th { border-top: 1.5px solid var(--ink); font-weight: 600; }
+tr.total td, tr.total th { border-top: 1.5px solid var(--ink); white-space: nowrap; }
+tr.total td.best { font-weight: 700; }
 td.name { overflow-wrap: anywhere; min-width: 12ch; }
 figure { margin: 16px 0 24px; }
 figure > img { display: block; width: 100%; height: auto; }

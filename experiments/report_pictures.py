@@ -1,13 +1,13 @@
 """Sections of a report that show pictures: detections, misses, augmentation, reconstructions, maps."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import anndata
 import numpy as np
 
 from experiments import report_html as h
-from experiments.figures import choose_rows, draw_maps, project, to_png
+from experiments.figures import Groups, choose_rows, draw_maps, project, to_png
 from experiments.photos import (
     OVERLAY_SIDE,
     Picture,
@@ -47,7 +47,7 @@ def augmentation_section(run: Run) -> h.Html:
     title = "How the training images are varied"
     drawn = augmented_samples(run)
     if drawn is None:
-        text = "Augmentation is not shown: no detector was trained, or it uses none, or its training images are gone."
+        text = "Augmentation is not shown: no detector was trained, it uses none, or its images are gone."
         return h.section("augmentation", title, h.paragraph(text, kind="missing"))
     pixels, config = drawn
     run.save_figure("augmentation", h.encode_image(pixels, photo=False))
@@ -124,7 +124,7 @@ def maps_section(run: Run) -> h.Html:
         data = anndata.read_h5ad(path)
         rows = choose_rows(data.n_obs, MAX_POINTS, run.seed)
         cells = data.obs.iloc[rows]
-        groups = {"by centre": cells["centre"].astype(str), "by cell type": cells["cell_type"].astype(str)}
+        groups = _groups(run, cells["centre"].astype(str), cells["cell_type"].astype(str))
         vectors = np.asarray(data.X[rows], np.float32)
         content += _map(run, slug, AUTOENCODER_NAMES[name], vectors, groups)
     return h.section("maps", title, *content)
@@ -231,7 +231,7 @@ def _file_list(run: Run, centre: str, entries: list[dict[str, str]]) -> h.Html:
     return h.tag("ul", *items, *more, class_="files")
 
 
-def _raw_vectors(run: Run) -> tuple[np.ndarray, dict[str, list[str]]]:
+def _raw_vectors(run: Run) -> tuple[np.ndarray, Groups]:
     """Features of some cells of all centres, averaged over the RoI; the choice is that of the latents."""
     counts = [run.summaries[centre].counts["cells"] for centre in run.stores]
     rows = choose_rows(sum(counts), MAX_POINTS, run.seed)
@@ -244,10 +244,15 @@ def _raw_vectors(run: Run) -> tuple[np.ndarray, dict[str, list[str]]]:
                 pieces.append(store.read_rows("features", block).mean(axis=(1, 2), dtype=np.float32))
         centres += [centre] * len(own)
         types += [run.summaries[centre].cell_types[row] for row in own]
-    return np.concatenate(pieces), {"by centre": centres, "by cell type": types}
+    return np.concatenate(pieces), _groups(run, centres, types)
 
 
-def _map(run: Run, slug: str, name: str, vectors: np.ndarray, groups) -> list[h.Html]:
+def _groups(run: Run, centres: Sequence[str], types: Sequence[str]) -> Groups:
+    """The groupings of a map with the order of their legends, the same in every map."""
+    return {"by centre": (centres, run.centres), "by cell type": (types, sorted(set(types)))}
+
+
+def _map(run: Run, slug: str, name: str, vectors: np.ndarray, groups: Groups) -> list[h.Html]:
     heading = h.tag("h3", name)
     if len(vectors) < 2:
         return [heading, h.paragraph("Too few cells for a map.", kind="missing")]

@@ -31,21 +31,20 @@ find_python() {
 # Shows how far pip is: one line that counts on a terminal, every tenth package elsewhere. Keeps pip's own words
 # for the case that it fails.
 install() {
-    log=.venv/install.log
     { PYTHONUNBUFFERED=1 .venv/bin/python -m pip install --disable-pip-version-check "$@" 2>&1 || echo "pip-failed"; } |
     {
         count=0
         failed=no
-        : >"$log"
         while IFS= read -r line; do
             printf '%s\n' "$line" >>"$log"
             case $line in
-            Collecting* | "Requirement already satisfied"*)
+            # "Processing" is what pip says of a file at hand instead of "Collecting".
+            Collecting* | Processing* | "Requirement already satisfied"*)
                 count=$((count + 1))
                 if [ -t 1 ]; then
-                    printf '\r  %d of %d packages found' "$count" "$total"
+                    printf '\r  %d of %d packages collected' "$count" "$total"
                 elif [ $((count % 10)) -eq 0 ]; then
-                    echo "  $count of $total packages found"
+                    echo "  $count of $total packages collected"
                 fi
                 ;;
             "Installing collected packages"*)
@@ -73,6 +72,8 @@ if .venv/bin/python -m pip show --quiet opencv-python >/dev/null 2>&1; then
     .venv/bin/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 fi
 
+log=.venv/install.log
+: >"$log"
 total=$(grep -c '^[A-Za-z]' requirements.txt)
 .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
     && other='< "3.11"' || other='>= "3.11"'

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from mrcnn.network import boxes as box_ops
+
+
+def random_boxes(num_boxes: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 60, (num_boxes, 2))
+    return np.concatenate([corners, corners + rng.uniform(1, 40, (num_boxes, 2))], axis=1).astype(np.float32)
+
+
+def slow_iou(a: np.ndarray, b: np.ndarray) -> float:
+    height = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
+    width = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - height * width
+    return height * width / union
+
+
+def test_pairwise_iou_equals_the_plain_formula():
+    boxes, others = random_boxes(7), random_boxes(5, seed=1)
+    expected = [[slow_iou(a, b) for b in others] for a in boxes]
+    np.testing.assert_allclose(box_ops.pairwise_iou(boxes, others), expected, atol=1e-6)
+
+
+def test_pairwise_iou_known_answers():
+    boxes = np.array([[0, 0, 2, 2], [0, 0, 0, 0]], np.float32)
+    others = np.array([[0, 0, 2, 2], [0, 1, 2, 3], [2, 0, 4, 2], [0, 0, 0, 0]], np.float32)
+    expected = [[1, 1 / 3, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(box_ops.pairwise_iou(boxes, others), expected, atol=1e-6)
+
+
+def test_pairwise_iou_keeps_batches_apart():
+    boxes, others = random_boxes(6).reshape(2, 3, 4), random_boxes(4, seed=2).reshape(2, 2, 4)
+    both = box_ops.pairwise_iou(boxes, others).numpy()
+    for i in range(2):
+        np.testing.assert_allclose(both[i], box_ops.pairwise_iou(boxes[i], others[i]))
+
+
+def test_encode_known_answer():
+    deltas = box_ops.encode(np.array([[0, 0, 10, 20]], np.float32), np.array([[5, 0, 15, 40]], np.float32))
+    np.testing.assert_allclose(deltas, [[0.5, 0.5, 0, np.log(2)]], atol=1e-6)
+
+
+def test_decode_undoes_encode():
+    boxes, targets = random_boxes(50), random_boxes(50, seed=3)
+    np.testing.assert_allclose(box_ops.decode(boxes, box_ops.encode(boxes, targets)), targets, atol=1e-3)
+
+
+def test_encode_of_padding_is_finite():
+    zero, real = np.zeros((1, 4), np.float32), random_boxes(1)
+    for pair in ((zero, real), (real, zero), (zero, zero)):
+        assert np.isfinite(box_ops.encode(*pair)).all()
+
+
+def test_decode_does_not_overflow():
+    decoded = box_ops.decode(random_boxes(1), np.array([[0, 0, 500, 500]], np.float32)).numpy()
+    assert np.isfinite(decoded).all()
+
+
+def test_normalized_boxes_call_the_whole_image_one():
+    image = np.array([[0, 0, 48, 64]], np.float32)
+    np.testing.assert_allclose(box_ops.normalized_boxes(image, (48, 64)), [[0, 0, 1, 1]])
+
+
+def test_pixel_boxes_undo_normalized_boxes():
+    boxes = random_boxes(20)
+    normalized = box_ops.normalized_boxes(boxes, (100, 80))
+    np.testing.assert_allclose(box_ops.pixel_boxes(normalized, (100, 80)), boxes, atol=1e-4)
+
+
+def test_areas_are_never_negative():
+    boxes = np.array([[0, 0, 2, 3], [5, 5, 1, 9], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_array_equal(box_ops.areas(boxes), [6, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [((-5, 2, 5, 200), (0, 2, 5, 100)), ((150, 0, 160, 10), (100, 0, 100, 10)), ((1, 2, 3, 4), (1, 2, 3, 4))],
+)
+def test_clip_to_a_window(box, expected):
+    window = np.array([0, 0, 100, 100], np.float32)
+    np.testing.assert_array_equal(box_ops.clip(np.array([box], np.float32), window), [expected])
+
+
+def test_clip_takes_a_window_for_each_image():
+    boxes = np.array([[[-9, -9, 99, 99]], [[-9, -9, 99, 99]]], np.float32)
+    windows = np.array([[0, 0, 10, 20], [1, 2, 3, 4]], np.float32)
+    np.testing.assert_array_equal(box_ops.clip(boxes, windows)[:, 0], windows)

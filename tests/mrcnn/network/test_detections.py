@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+
+from mrcnn.network.detections import DetectionLayer, paste_mask
+
+WHOLE = np.array([[0, 0, 1, 1]], np.float32)
+A, A_NEAR, B = [0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.48], [0.6, 0.6, 0.9, 0.9]
+
+
+def detect(rois, probabilities, deltas=None, windows=WHOLE, **settings) -> np.ndarray:
+    layer = DetectionLayer(
+        **{"max_detections": 4, "min_confidence": 0.5, "nms_iou_threshold": 0.3} | settings,
+        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+    )
+    probabilities = np.asarray(probabilities, np.float32)
+    deltas = np.zeros((*probabilities.shape, 4), np.float32) if deltas is None else deltas
+    return layer([np.asarray(rois, np.float32), probabilities, deltas, windows]).numpy()
+
+
+def test_detections_are_best_first_and_padded():
+    found = detect([[A, B]], [[[0.3, 0.7], [0.1, 0.9]]])
+    np.testing.assert_allclose(found[0], [[*B, 1, 0.9], [*A, 1, 0.7], [0] * 6, [0] * 6], atol=1e-6)
+
+
+def test_detections_of_one_class_suppress_each_other():
+    found = detect([[A, A_NEAR]], [[[0.3, 0.7], [0.2, 0.8]]])
+    np.testing.assert_allclose(found[0, :, 5], [0.8, 0, 0, 0], atol=1e-6)
+
+
+def test_detections_of_two_classes_do_not():
+    found = detect([[A, A_NEAR]], [[[0.1, 0.7, 0.2], [0.1, 0.1, 0.8]]])
+    np.testing.assert_array_equal(found[0, :, 4], [2, 1, 0, 0])
+    np.testing.assert_allclose(found[0, :2, :4], [A_NEAR, A], atol=1e-6)
+
+
+def test_detections_leave_out_background_weak_ones_and_padding():
+    rois = [[A, B, [0, 0, 0, 0]]]
+    assert not detect(rois, [[[0.9, 0.1], [0.52, 0.48], [0.0, 1.0]]]).any()
+    assert not detect(rois, [[[0.4, 0.6], [0.45, 0.55], [0.0, 1.0]]], min_confidence=0.7).any()
+
+
+def test_detections_keep_the_best_of_too_many():
+    rois = [[[0.1 * i, 0.1 * i, 0.1 * i + 0.1, 0.1 * i + 0.1] for i in range(6)]]
+    scores = np.array([0.6, 0.9, 0.7, 0.95, 0.65, 0.8])
+    found = detect(rois, np.stack([1 - scores, scores], axis=-1)[np.newaxis], max_detections=3)
+    np.testing.assert_allclose(found[0, :, 5], [0.95, 0.9, 0.8], atol=1e-6)
+
+
+def test_detections_move_by_the_deltas_of_their_class():
+    deltas = np.zeros((1, 1, 2, 4), np.float32)
+    deltas[0, 0, 0] = 5.0
+    deltas[0, 0, 1] = [1, 0, np.log(2) / 0.2, 0]  # down by a tenth of the height, then twice as high
+    found = detect([[[0.4, 0.4, 0.6, 0.6]]], [[[0.1, 0.9]]], deltas)
+    np.testing.assert_allclose(found[0, 0, :4], [0.32, 0.4, 0.72, 0.6], atol=1e-5)
+
+
+def test_detections_are_clipped_to_the_window_of_their_image():
+    windows = np.array([[0.25, 0, 0.75, 1], [0, 0, 0.05, 1]], np.float32)
+    found = detect([[A], [A]], [[[0.1, 0.9]], [[0.1, 0.9]]], windows=windows)
+    np.testing.assert_allclose(found[0, 0, :4], [0.25, 0.1, 0.5, 0.5], atol=1e-6)
+    assert not found[1].any()
+
+
+def test_detection_layer_round_trip():
+    layer = DetectionLayer(9, 0.7, 0.3, (0.1, 0.1, 0.2, 0.2), name="mrcnn_detection")
+    assert DetectionLayer.from_config(layer.get_config()).get_config() == layer.get_config()
+    assert layer.compute_output_shape([(2, 50, 4), (2, 50, 3)]) == (2, 9, 6)
+
+
+def test_paste_mask_fills_its_box():
+    whole = paste_mask(np.ones((28, 28)), np.array([3, 4, 10, 20]), (30, 40, 3))
+    expected = np.zeros((30, 40), bool)
+    expected[3:10, 4:20] = True
+    np.testing.assert_array_equal(whole, expected)
+
+
+def test_paste_mask_keeps_the_shape_inside():
+    mask = np.zeros((28, 28), np.float32)
+    mask[:, :14] = 0.9
+    whole = paste_mask(mask, np.array([0, 0, 28, 56]), (30, 60))
+    assert whole[:28, :27].all() and not whole[:, 29:].any()
+
+
+@pytest.mark.parametrize(("threshold", "inside"), [(0.4, True), (0.6, False)])
+def test_paste_mask_applies_its_threshold(threshold, inside):
+    assert paste_mask(np.full((4, 4), 0.5), np.array([0, 0, 2, 2]), (2, 2), threshold).all() == inside
+
+
+def test_paste_mask_of_an_empty_box_is_empty():
+    assert not paste_mask(np.ones((28, 28)), np.array([5, 5, 5, 9]), (10, 10)).any()

@@ -1,0 +1,46 @@
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.network.heads import box_head, mask_head
+
+
+@pytest.mark.parametrize("norm", ["group", "frozen_batch"])
+def test_heads_shapes_and_ranges(norm):
+    rng = np.random.default_rng(0)
+    logits, deltas = box_head(7, 32, 3, 64, norm)(rng.normal(size=(5, 7, 7, 32)))
+    assert logits.shape == (5, 3) and deltas.shape == (5, 3, 4)
+    masks = mask_head(14, 32, 3, norm)(rng.normal(size=(5, 14, 14, 32))).numpy()
+    assert masks.shape == (5, 28, 28, 3)
+    assert 0 < masks.min() and masks.max() < 1
+
+
+def test_heads_take_no_rois():
+    assert mask_head(14, 32, 2, "group")(np.zeros((0, 14, 14, 32))).shape == (0, 28, 28, 2)
+    assert box_head(7, 32, 2, 64, "group")(np.zeros((0, 7, 7, 32)))[0].shape == (0, 2)
+
+
+def test_box_head_looks_at_its_input_under_group_norm():
+    keras.utils.set_random_seed(0)
+    head, rng = box_head(7, 32, 2, 64, "group"), np.random.default_rng(0)
+    logits, _ = head(rng.normal(size=(2, 7, 7, 32)))
+    assert not np.allclose(logits[0], logits[1])
+
+
+def test_heads_carry_matterports_names():
+    names = {
+        layer.name
+        for head in (box_head(7, 32, 2, 64, "batch"), mask_head(14, 32, 2, "batch"))
+        for layer in head.layers
+    }
+    assert names >= {
+        *("mrcnn_class_conv1", "mrcnn_class_bn1", "mrcnn_class_conv2", "mrcnn_class_bn2"),
+        *(
+            "mrcnn_class_logits",
+            "mrcnn_bbox_fc",
+            "mrcnn_mask_conv4",
+            "mrcnn_mask_bn4",
+            "mrcnn_mask_deconv",
+            "mrcnn_mask",
+        ),
+    }

@@ -1,0 +1,73 @@
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.network.proposals import ProposalLayer, rpn_head
+
+ANCHORS = np.array(
+    [[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.48], [0.6, 0.6, 0.9, 0.9], [-0.5, 0.2, 0.3, 0.4]], np.float32
+)
+
+
+def propose(scores, deltas=None, anchors=ANCHORS, **settings) -> np.ndarray:
+    layer = ProposalLayer(
+        **{"num_proposals": 4, "nms_iou_threshold": 0.7, "pre_nms_limit": 100} | settings,
+        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
+    )
+    scores = np.asarray(scores, np.float32)
+    probabilities = np.stack([1 - scores, scores], axis=-1)
+    deltas = np.zeros((*scores.shape, 4), np.float32) if deltas is None else np.asarray(deltas, np.float32)
+    return layer([probabilities, deltas, anchors]).numpy()
+
+
+def test_proposals_are_suppressed_clipped_and_padded():
+    proposals = propose([[0.3, 0.8, 0.5, 0.4]])
+    expected = [ANCHORS[1], ANCHORS[2], [0, 0.2, 0.3, 0.4], [0, 0, 0, 0]]
+    np.testing.assert_allclose(proposals[0], expected, atol=1e-6)
+
+
+def test_proposals_with_a_threshold_of_one_keep_overlaps():
+    np.testing.assert_allclose(propose([[0.9, 0.8, 0.1, 0.1]], nms_iou_threshold=1.0)[0, :2], ANCHORS[:2])
+
+
+def test_proposals_take_the_best_before_suppression():
+    proposals = propose([[0.9, 0.8, 0.7, 0.6]], pre_nms_limit=2)
+    np.testing.assert_allclose(proposals[0], [ANCHORS[0], *np.zeros((3, 4))])
+
+
+def test_proposals_scale_the_deltas():
+    deltas = np.zeros((1, 4, 4))
+    deltas[0, 2] = [1, -1, 0, 0]  # a tenth of the side of 0.3, down and to the left
+    proposals = propose([[0.1, 0.1, 0.9, 0.1]], deltas)
+    np.testing.assert_allclose(proposals[0, 0], [0.63, 0.57, 0.93, 0.87], atol=1e-6)
+
+
+def test_proposals_keep_images_apart():
+    proposals = propose([[0.9, 0.1, 0.2, 0.1], [0.1, 0.1, 0.9, 0.1]], num_proposals=1)
+    np.testing.assert_allclose(proposals[:, 0], ANCHORS[[0, 2]])
+
+
+def test_proposal_layer_round_trip():
+    layer = ProposalLayer(5, 0.6, 50, (0.1, 0.1, 0.2, 0.2), name="ROI")
+    again = ProposalLayer.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert layer.compute_output_shape([(3, 9, 2), (3, 9, 4), (9, 4)]) == (3, 5, 4)
+
+
+@pytest.mark.parametrize("anchor_stride", [1, 2])
+def test_rpn_head_gives_a_row_for_each_anchor(anchor_stride):
+    head = rpn_head(8, 3, anchor_stride, hidden=16)
+    logits, deltas = head(np.zeros((2, 5, 4, 8), np.float32))
+    positions = 20 if anchor_stride == 1 else 3 * 2
+    assert logits.shape == (2, 3 * positions, 2) and deltas.shape == (2, 3 * positions, 4)
+
+
+def test_rpn_head_rows_follow_the_order_of_the_anchors():
+    keras.utils.set_random_seed(0)
+    head = rpn_head(8, 3, 1, hidden=16)
+    level = np.random.default_rng(0).normal(size=(1, 5, 4, 8)).astype(np.float32)
+    touched = level.copy()
+    touched[0, 4, 0] += 1.0
+    change = np.abs(head(touched)[0] - head(level)[0]).max(axis=(0, 2)).reshape(5, 4, 3)
+    seen = change.max(axis=-1) > 1e-6
+    assert seen[3:, :2].any() and not seen[:3].any() and not seen[:, 2:].any()
