@@ -101,12 +101,8 @@ class AutoencoderConfig:
                 raise InputError(
                     f"{name} must be a number {'of at least' if allows_zero else 'above'} 0, got {value!r}"
                 )
-        if self.source_centre is not None and (
-            not isinstance(self.source_centre, str) or not self.source_centre
-        ):
-            raise InputError(
-                f"source_centre must be the name of a centre or null, got {self.source_centre!r}"
-            )
+        if self.source_centre is not None and (not isinstance(self.source_centre, str) or not self.source_centre):
+            raise InputError(f"source_centre must be the name of a centre or null, got {self.source_centre!r}")
 
     @property
     def feature_activation(self) -> str:
@@ -137,9 +133,7 @@ class AutoencoderConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(
-        cls, values: Mapping[str, Any], *, where: str = "autoencoder config"
-    ) -> "AutoencoderConfig":
+    def from_dict(cls, values: Mapping[str, Any], *, where: str = "autoencoder config") -> "AutoencoderConfig":
         """Make a config of some settings; those not given keep their defaults.
 
         Args:

@@ -177,8 +177,7 @@ def check_same_run(
         differences = ["its feature stores are others"]
     if differences:
         raise InputError(
-            f"{folder}: holds another autoencoder ({'; '.join(differences)}); "
-            "choose another output or --overwrite"
+            f"{folder}: holds another autoencoder ({'; '.join(differences)}); choose another output or --overwrite"
         )
 
 

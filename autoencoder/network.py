@@ -124,17 +124,13 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     """
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(3)]
     encoder = build_encoder(config.latent_size, seed=seeds[0])
-    feature_decoder = build_feature_decoder(
-        config.latent_size, activation=config.feature_activation, seed=seeds[1]
-    )
+    feature_decoder = build_feature_decoder(config.latent_size, activation=config.feature_activation, seed=seeds[1])
     image_decoder = build_image_decoder(config.image_size, seed=seeds[2])
     inputs = keras.Input(FEATURE_SHAPE, name="features")
     latents = encoder(inputs)
     features = feature_decoder(latents)
     images = image_decoder(features)
-    return keras.Model(
-        inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder"
-    )
+    return keras.Model(inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder")
 
 
 def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:

@@ -42,9 +42,7 @@ class FeatureScaling:
     deviation: np.ndarray
 
     @classmethod
-    def fit(
-        cls, kind: str, stores: Mapping[str, str | os.PathLike], *, progress: bool = False
-    ) -> "FeatureScaling":
+    def fit(cls, kind: str, stores: Mapping[str, str | os.PathLike], *, progress: bool = False) -> "FeatureScaling":
         """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
 
         Args:
@@ -167,9 +165,7 @@ def _channel_moments(path: str | os.PathLike, progress: bool) -> tuple[int, np.n
     with FeatureStore(path) as store:
         if len(store) == 0:
             raise InputError(f"{path}: holds no cells; leave this centre out")
-        for start in tqdm(
-            range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress
-        ):
+        for start in tqdm(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
             rows = store.read("features", start, min(start + _READ_ROWS, len(store))).astype(np.float64)
             values = rows.reshape(-1, rows.shape[-1])
             mean = values.mean(axis=0)

@@ -65,9 +65,7 @@ def make_train_step(
     return train_step
 
 
-def _gather_batch(
-    latents: tf.Tensor, centre_ids: tf.Tensor, num_replicas: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _gather_batch(latents: tf.Tensor, centre_ids: tf.Tensor, num_replicas: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Latents and centre ids of the whole global batch, differentiable in the latents."""
     if num_replicas == 1:
         return latents, centre_ids

@@ -171,14 +171,10 @@ def _run_steps(
     def make_local_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         if context.num_input_pipelines != 1:
             raise InputError("training over several machines is not supported; use one with several devices")
-        return make_dataset(
-            config, stores, scaling, start_step=start_step, num_replicas=strategy.num_replicas_in_sync
-        )
+        return make_dataset(config, stores, scaling, start_step=start_step, num_replicas=strategy.num_replicas_in_sync)
 
     batches = iter(strategy.distribute_datasets_from_function(make_local_dataset))
-    with tqdm(
-        total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not progress
-    ) as bar:
+    with tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not progress) as bar:
         for step in range(start_step, num_steps):
             weight = tf.constant(config.adaptation_weight(step), tf.float32)
             losses = train_step(_next_batch(batches), weight).numpy()
@@ -216,9 +212,7 @@ def _source_id(config: AutoencoderConfig, centres: tuple[str, ...]) -> int:
     if config.source_centre is None:
         return 0
     if config.source_centre not in centres:
-        raise InputError(
-            f"source_centre {config.source_centre!r} is not among the centres ({', '.join(centres)})"
-        )
+        raise InputError(f"source_centre {config.source_centre!r} is not among the centres ({', '.join(centres)})")
     return centres.index(config.source_centre)
 
 

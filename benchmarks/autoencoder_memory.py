@@ -86,9 +86,7 @@ def main() -> None:
                 "--measure",
                 json.dumps(stores),
             ]
-            done = subprocess.run(
-                [*command, f"{temporary}/run"], stdout=subprocess.PIPE, text=True, check=True
-            )
+            done = subprocess.run([*command, f"{temporary}/run"], stdout=subprocess.PIPE, text=True, check=True)
             result = json.loads(done.stdout.splitlines()[-1])
         peaks.append(result["peak_mib"])
         print(

@@ -60,7 +60,10 @@ def main() -> None:
     images = [draw_cell_image(style, types[i % 2], rng).image for i in range(arguments.images)]
     base = seconds_per_image(model, images, 8, False, arguments.repeats)
     print(f"features, batches of 8:        {1000 * base:7.1f} ms an image   1.00")
-    for text, batch_size, masks in (("features, single images:", 1, False), ("features and masks, batches of 8:", 8, True)):
+    for text, batch_size, masks in (
+        ("features, single images:", 1, False),
+        ("features and masks, batches of 8:", 8, True),
+    ):
         seconds = seconds_per_image(model, images, batch_size, masks, arguments.repeats)
         print(f"{text:30} {1000 * seconds:7.1f} ms an image   {seconds / base:.2f}")
 

@@ -33,9 +33,7 @@ _ACEVEDO20_FOLDERS = frozenset(
     {"basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"}
 )
 _ACEVEDO20_MIXED = ("ig", "neutrophil")
-_ACEVEDO20_FILE = re.compile(
-    r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELET|PMY|SNE)_\d+", re.IGNORECASE
-)
+_ACEVEDO20_FILE = re.compile(r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELET|PMY|SNE)_\d+", re.IGNORECASE)
 _NOT_CLASSES = frozenset({"masks", "annotations"})
 _MAX_FAULTS = 10
 
@@ -120,19 +118,14 @@ def load_centre(
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"centre {name}: {root}: no images ({suffixes}) in layout {layout!r}")
     records = sorted(
-        (
-            ImageRecord(p.relative_to(root).as_posix(), p, label, mapping.cell_type(label))
-            for p, label in labelled
-        ),
+        (ImageRecord(p.relative_to(root).as_posix(), p, label, mapping.cell_type(label)) for p, label in labelled),
         key=lambda record: record.key,
     )
     masks, boxes = (folder if folder.is_dir() else None for folder in (root / "masks", root / "annotations"))
     if masks or boxes:
         _check_stems(records, root)
     unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
-    centre = Centre(
-        name, root, layout, mapping, records, masks, boxes, dict(sorted(unmapped.items())), num_other
-    )
+    centre = Centre(name, root, layout, mapping, records, masks, boxes, dict(sorted(unmapped.items())), num_other)
     _log_summary(centre)
     return centre
 
@@ -163,17 +156,13 @@ def detect_layout(root: str | os.PathLike) -> str:
         return "folders"
     if names or any(_is_image(path) for path in root.iterdir()):
         return "unlabelled"
-    raise InputError(
-        f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class"
-    )
+    raise InputError(f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class")
 
 
 def _read_csv_layout(root: Path) -> tuple[list[tuple[Path, str]], int]:
     csv_path = root / "labels.csv"
     folder = _images_folder(root)
-    paths, num_other = _images_below(
-        folder, recursive=True, skip=_NOT_CLASSES if folder == root else frozenset()
-    )
+    paths, num_other = _images_below(folder, recursive=True, skip=_NOT_CLASSES if folder == root else frozenset())
     labels: dict[Path, str] = {}
     row_of: dict[Path, int] = {}
     faults = []
@@ -211,10 +200,7 @@ def _read_csv(csv_path: Path) -> list[tuple[int, str, str]]:
                     f"({','.join(columns) or 'empty'}); it must be comma-separated with columns image,label"
                 )
             reader.fieldnames = columns
-            return [
-                (reader.line_num, (row["image"] or "").strip(), (row["label"] or "").strip())
-                for row in reader
-            ]
+            return [(reader.line_num, (row["image"] or "").strip(), (row["label"] or "").strip()) for row in reader]
     except FileNotFoundError:
         raise InputError(f"{csv_path}: no such file; layout csv needs it") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -227,9 +213,7 @@ def _read_folders(root: Path, layout: str) -> tuple[list[tuple[Path, str]], int]
     for folder in _class_folders(root):
         paths, others = _images_below(folder, recursive=True)
         num_other += others
-        labelled += [
-            (p, _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name) for p in paths
-        ]
+        labelled += [(p, _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name) for p in paths]
     return labelled, num_other
 
 
@@ -257,16 +241,12 @@ def _images_folder(root: Path) -> Path:
     return folder if folder.is_dir() else root
 
 
-def _images_below(
-    folder: Path, recursive: bool, skip: frozenset[str] = frozenset()
-) -> tuple[list[Path], int]:
+def _images_below(folder: Path, recursive: bool, skip: frozenset[str] = frozenset()) -> tuple[list[Path], int]:
     """Return the images below `folder`, sorted, and the number of files that are not images."""
     images, num_other = [], 0
     for parent, folders, files in os.walk(folder):
         # Pruning in place is how os.walk is told where not to go.
-        hidden_from = [
-            n for n in folders if n.startswith((".", "__")) or (Path(parent) == folder and n in skip)
-        ]
+        hidden_from = [n for n in folders if n.startswith((".", "__")) or (Path(parent) == folder and n in skip)]
         folders[:] = sorted(n for n in folders if n not in hidden_from) if recursive else []
         for name in files:
             path = Path(parent, name)
@@ -288,9 +268,7 @@ def _check_stems(records: list[ImageRecord], root: Path) -> None:
         by_stem.setdefault(record.path.stem, []).append(record.key)
     faults = [" and ".join(keys) for keys in by_stem.values() if len(keys) > 1]
     if faults:
-        raise InputError(
-            f"{root}: images share the name of one mask or box file: {_shorten(faults)}; rename them"
-        )
+        raise InputError(f"{root}: images share the name of one mask or box file: {_shorten(faults)}; rename them")
 
 
 def _shorten(faults: list[str]) -> str:

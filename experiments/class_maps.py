@@ -188,9 +188,7 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give a YAML file with a class map"
-        ) from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file with a class map") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a YAML file ({reason})") from None

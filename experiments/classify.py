@@ -102,9 +102,7 @@ class Evaluation:
 
 def make_forest(seed: int, n_jobs: int = 2) -> RandomForestClassifier:
     """Make the thesis' random forest: 100 trees of depth 16 at most."""
-    return RandomForestClassifier(
-        n_estimators=NUM_TREES, max_depth=MAX_DEPTH, random_state=seed, n_jobs=n_jobs
-    )
+    return RandomForestClassifier(n_estimators=NUM_TREES, max_depth=MAX_DEPTH, random_state=seed, n_jobs=n_jobs)
 
 
 def evaluate_methods(
@@ -176,9 +174,7 @@ def evaluate_methods(
                     bar.update()
                 for centre, is_test in tests[trained_on].items():
                     truth = types[centre][is_test]
-                    scores.append(
-                        _score(method, trained_on, centre, y, truth, predictions[centre], classes=order)
-                    )
+                    scores.append(_score(method, trained_on, centre, y, truth, predictions[centre], classes=order))
     return Evaluation(
         methods=tuple(methods),
         centres=centres,
@@ -248,9 +244,7 @@ def standardise_by_centre(features: Mapping[str, np.ndarray]) -> dict[str, np.nd
         values = np.asarray(values, dtype=np.float32)
         deviation = values.std(axis=0)
         shifted = values - values.mean(axis=0)
-        standardised[centre] = np.divide(
-            shifted, deviation, out=np.zeros_like(shifted), where=deviation > 1e-6
-        )
+        standardised[centre] = np.divide(shifted, deviation, out=np.zeros_like(shifted), where=deviation > 1e-6)
     return standardised
 
 
@@ -292,14 +286,10 @@ def _check_parts(centre: str, types: np.ndarray, parts: np.ndarray) -> None:
         raise ValueError(f"{centre}: parts must be 'train', 'test' or '', got {sorted(unknown)}")
     for part in ("train", "test"):
         if not np.any((types != "") & (parts == part)):
-            raise InputError(
-                f"centre {centre}: no labelled cell in its {part} part; check its split and labels"
-            )
+            raise InputError(f"centre {centre}: no labelled cell in its {part} part; check its split and labels")
 
 
-def _check_matrix(
-    method: str, centre: str, features: Mapping[str, np.ndarray], types: np.ndarray
-) -> np.ndarray:
+def _check_matrix(method: str, centre: str, features: Mapping[str, np.ndarray], types: np.ndarray) -> np.ndarray:
     if centre not in features:
         raise InputError(f"method {method}: no features of centre {centre}; compute them for every centre")
     matrix = np.asarray(features[centre])

@@ -28,8 +28,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def synth(arguments: argparse.Namespace) -> None:
     """`aecfe synth`: draw synthetic centres."""
-    from experiments.synthetic import generate_centre
     from tqdm import tqdm
+
+    from experiments.synthetic import generate_centre
 
     for name in arguments.centres:
         with tqdm(total=arguments.images, desc=f"draw {name}", unit="image") as bar:

@@ -16,9 +16,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 GREY = "#9aa3ac"
 INK = "#1b1f24"
-PIXELS_PER_INCH = (
-    200  # figures are laid out at 100 px for an inch of the page, so this is twice the page's size
-)
+PIXELS_PER_INCH = 200  # figures are laid out at 100 px for an inch of the page, so this is twice the page's size
 
 Rows = Sequence[Mapping[str, str]]
 # By title of the panel: the group of each point, and the groups in the order of the legend.
@@ -53,9 +51,7 @@ def draw_loss_curves(
     if not panels:
         raise ValueError("no panels to draw")
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    for axes, (title, columns) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-    ):
+    for axes, (title, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         _style(axes)
         index = 0
         for log_name, rows in logs.items():
@@ -115,9 +111,7 @@ def draw_score_dots(
         if rows:
             means, stds = np.array([values[k] for k in rows], float).T
             marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
-            axes.errorbar(
-                means, y[rows] + spread[i], xerr=stds, fmt=marker, ms=6.5, lw=1.4, color=color, label=method
-            )
+            axes.errorbar(means, y[rows] + spread[i], xerr=stds, fmt=marker, ms=6.5, lw=1.4, color=color, label=method)
     axes.set_yticks(y, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1)
@@ -132,8 +126,8 @@ def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
 
     Args:
         points: array of shape (n, 2).
-        groups: for each panel, by its title, the group of each point and the order in which groups take colours;
-            "" is drawn grey as "no type".
+        groups: for each panel, by its title, the group of each point and the order in which groups take
+            colours; "" is drawn grey as "no type".
     """
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -216,9 +210,7 @@ def _series(rows: Rows, step_column: str, column: str, *, positive: bool) -> tup
 
 
 def _scatter(axes: Axes, points: np.ndarray, size: float, color: str, marker: str, label: str) -> None:
-    axes.scatter(
-        points[:, 0], points[:, 1], s=size, c=color, marker=marker, alpha=0.75, linewidths=0, label=label
-    )
+    axes.scatter(points[:, 0], points[:, 1], s=size, c=color, marker=marker, alpha=0.75, linewidths=0, label=label)
 
 
 def _style(axes: Axes) -> None:

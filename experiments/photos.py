@@ -65,9 +65,7 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
             masks = None
             if "mask" in store.fields:
                 small = store.read_rows("mask", rows) / 255.0
-                masks = np.stack(
-                    [unmold_mask(m, b, image.shape) for m, b in zip(small, boxes, strict=True)], axis=-1
-                )
+                masks = np.stack([unmold_mask(m, b, image.shape) for m, b in zip(small, boxes, strict=True)], axis=-1)
             drawn = draw_detections(image, boxes, scores, masks, min_side=OVERLAY_SIDE)
             name = store.cell_types[rows[0]] or store.labels[rows[0]]
             pictures.append(Picture(drawn, str(key), str(name)))
@@ -82,9 +80,7 @@ def crops(run: Run, centre: str, number: int = 40) -> list[Picture]:
         scores = store.read_rows("score", rows)
         pictures = [
             Picture(pixels, str(store.keys[row]), name, f"{score:.2f}")
-            for row, name, score, pixels in zip(
-                rows, names, scores, store.read_rows("crop", rows), strict=True
-            )
+            for row, name, score, pixels in zip(rows, names, scores, store.read_rows("crop", rows), strict=True)
         ]
     return sorted(pictures, key=lambda picture: picture.name)
 
@@ -201,11 +197,7 @@ def _root(run: Run, centre: str) -> Path | None:
     settings = run.settings.centres.get(centre)
     if settings is None:
         return None
-    return (
-        run.folder / "data" / centre
-        if settings.layout == "synthetic"
-        else Path(run.settings.data) / settings.root
-    )
+    return run.folder / "data" / centre if settings.layout == "synthetic" else Path(run.settings.data) / settings.root
 
 
 def _open(run: Run, centre: str, key: str) -> np.ndarray | None:

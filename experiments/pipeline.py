@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.centres import Centre, load_centre
+from experiments.report_run import AUTOENCODERS
 from experiments.settings import CentreSettings, RunSettings
 from experiments.synthetic import generate_centre
 from mrcnn.atomic import write_json
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
-# Column of the table -> folder of its autoencoder.
-AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
 EMBEDDING = "embedding.h5ad"
 SPLITS = "splits"
 
@@ -227,4 +226,3 @@ class Pipeline:
 
         records = {name: centre.records for name, centre in self.study.items()}
         return write_report(self.output, self.settings, records=records, seed=self.settings.seed)
-

@@ -61,9 +61,7 @@ def write_report(
     for anchor, (_, make) in SECTIONS.items():
         log.info("report: %s", anchor)
         content.append(make(state))
-    footer = (
-        f"Examples are chosen at random with seed {seed}. Every figure also lies below figures/ in the run."
-    )
+    footer = f"Examples are chosen at random with seed {seed}. Every figure also lies below figures/ in the run."
     content.append(h.tag("footer", h.paragraph(footer, kind="note")))
     path = state.folder / NAME
     write_text(path, h.page(f"{settings.name}: white blood cells across centres", *content))

@@ -55,7 +55,7 @@ th, td { padding: 6px 14px 6px 0; text-align: left; vertical-align: baseline;
 th { font-weight: 600; }
 tbody th { font-weight: 500; }
 thead th { border-bottom: 1.5px solid var(--ink); vertical-align: bottom; white-space: nowrap; }
-thead tr.groups th { border-bottom: 0; padding-bottom: 0; text-align: right; }
+thead tr.groups th { border-bottom: 0; padding-bottom: 0; text-align: center; }
 th.number, td.number { text-align: right; padding: 6px 0 6px 22px; white-space: nowrap; }
 td.best { font-weight: 700; }
 td .spread { color: var(--soft); font-weight: 400; font-size: 12.5px; }
@@ -108,9 +108,7 @@ def join(pieces: Iterable[Any], separator: str = "\n") -> Html:
 
 def tag(name: str, *content: Any, **attributes: Any) -> Html:
     """Make an element; `class_` stands for class, and attributes that are None are left out."""
-    pairs = (
-        (key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None
-    )
+    pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items() if value is not None)
     written = "".join(f' {key}="{escape(value)}"' for key, value in pairs)
     return Html(f"<{name}{written}>{join(content, '')}</{name}>")
 
@@ -146,8 +144,7 @@ def figure(data: bytes, alt: str, caption: Any, *, kind: str | None = None) -> H
 def grid(tiles: Sequence[tuple[bytes, str, Any]], columns: int) -> Html:
     """Lay (picture, alternative text, caption) side by side."""
     figures = [
-        tag("figure", image(data, alt), tag("figcaption", caption), class_="tile")
-        for data, alt, caption in tiles
+        tag("figure", image(data, alt), tag("figcaption", caption), class_="tile") for data, alt, caption in tiles
     ]
     return tag("div", *figures, class_="grid", style=f"grid-template-columns: repeat({columns}, 1fr)")
 

@@ -97,9 +97,7 @@ def autoencoder_curves(run: Run) -> h.Html:
         "centres' latents; where it is small while the other two still fall, the centres have been brought "
         "together."
     )
-    return h.figure(
-        run.save_figure("autoencoder_training", data), "Training losses of the autoencoders", caption
-    )
+    return h.figure(run.save_figure("autoencoder_training", data), "Training losses of the autoencoders", caption)
 
 
 def settings_section(run: Run) -> h.Html:
@@ -156,22 +154,16 @@ def _key_numbers(run: Run) -> list[tuple[str, str, str]]:
         items.append(("Cells", f"{sum(cells.values()):,}", detail))
         images, found = (sum(s.counts[n] for s in run.summaries.values()) for n in ("images", "found"))
         if images:
-            items.append(
-                ("Images with a cell found", h.percent(found / images), f"{found:,} of {images:,} images")
-            )
+            items.append(("Images with a cell found", h.percent(found / images), f"{found:,} of {images:,} images"))
     metrics = (run.read_json("detector/metrics.json") or {}).get("centres", {})
     for known, name in ((True, "Detector AP50, held-out images"), (False, "Detector AP50, unseen centres")):
         values = {
-            c: m["box_ap50"]
-            for c, m in metrics.items()
-            if m.get("held_out") is known and _is_number(m.get("box_ap50"))
+            c: m["box_ap50"] for c, m in metrics.items() if m.get("held_out") is known and _is_number(m.get("box_ap50"))
         }
         if values:
             detail = ", ".join(f"{centre} {value:.2f}" for centre, value in values.items())
             items.append((name, f"{sum(values.values()) / len(values):.2f}", detail))
-    steps = {
-        n: (run.read_json(folder / "run.json") or {}).get("steps") for n, folder in run.autoencoders.items()
-    }
+    steps = {n: (run.read_json(folder / "run.json") or {}).get("steps") for n, folder in run.autoencoders.items()}
     steps = {n: count for n, count in steps.items() if count}
     if steps:
         detail = ", ".join(f"{name} {count:,}" for name, count in steps.items())
@@ -181,7 +173,7 @@ def _key_numbers(run: Run) -> list[tuple[str, str, str]]:
     if means:
         best = max(means, key=lambda method: means[method][1])
         detail = ", ".join(f"{method} {h.percent(mean[1])}" for method, mean in means.items())
-        items.append(("Balanced accuracy across centres", h.percent(means[best][1]), detail))
+        items.append(("Best balanced accuracy elsewhere", h.percent(means[best][1]), detail))
     return items
 
 

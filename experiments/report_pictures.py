@@ -77,8 +77,7 @@ def autoencoder_section(run: Run) -> h.Html:
             content.append(h.tag("h3", centre))
             strips, faults = reconstruction_strips(run, centre)
             content += [
-                h.paragraph(f"{AUTOENCODER_NAMES[name]}: {fault}", kind="missing")
-                for name, fault in faults.items()
+                h.paragraph(f"{AUTOENCODER_NAMES[name]}: {fault}", kind="missing") for name, fault in faults.items()
             ]
             if strips:
                 saved = h.encode_image(stack(list(strips.values())), photo=False)
@@ -95,9 +94,7 @@ def autoencoder_section(run: Run) -> h.Html:
             elif not faults:
                 content.append(h.paragraph("No cell was found in this centre.", kind="missing"))
     else:
-        content.append(
-            h.not_run("The training of an autoencoder to its end", "autoencoder/run.json with “complete”")
-        )
+        content.append(h.not_run("The training of an autoencoder to its end", "autoencoder/run.json with “complete”"))
     return h.section("autoencoder", "What the autoencoder keeps of a cell", *content)
 
 
@@ -165,9 +162,7 @@ def _missed(run: Run) -> list[h.Html]:
             count = summary.counts["missed"]
             content.append(h.tag("h4", f"{centre}: missed images ({len(shown)} of {count:,})"))
             _save_sheet(run, f"missed_{centre}", shown, 6, 160)
-            content.append(
-                _grid(shown, 6, f"{centre}: image without a detection", max_side=240, with_key=True)
-            )
+            content.append(_grid(shown, 6, f"{centre}: image without a detection", max_side=240, with_key=True))
         unshown = [m for m in summary.missed if not m["reason"].startswith(UNREADABLE)] if not shown else []
         unreadable = [m for m in summary.missed if m["reason"].startswith(UNREADABLE)]
         for name, entries in (("missed images, files not found", unshown), ("unreadable files", unreadable)):
@@ -183,15 +178,9 @@ def _reason_table(summaries: Mapping[str, CentreSummary]) -> h.Html:
     rows = [h.row("images", [h.cell(f"{s.counts['images']:,}") for s in summaries.values()])]
     rows.append(h.row("with a cell", [h.cell(f"{s.counts['found']:,}") for s in summaries.values()]))
     rows += [h.row(name, [h.cell(f"{counter[name]:,}") for counter in reasons.values()]) for name in names]
-    shares = [
-        s.counts["found"] / s.counts["images"] if s.counts["images"] else 0.0 for s in summaries.values()
-    ]
-    rows.append(
-        h.row("share with a cell", [h.cell(f"{100 * share:.1f} %") for share in shares], kind="total")
-    )
-    return h.table(
-        [h.head_row("Images", summaries)], rows, "Every image of every centre, by what became of it."
-    )
+    shares = [s.counts["found"] / s.counts["images"] if s.counts["images"] else 0.0 for s in summaries.values()]
+    rows.append(h.row("share with a cell", [h.cell(f"{100 * share:.1f} %") for share in shares], kind="total"))
+    return h.table([h.head_row("Images", summaries)], rows, "Every image of every centre, by what became of it.")
 
 
 def _missed_type_table(summaries: Mapping[str, CentreSummary]) -> h.Html:
@@ -201,21 +190,15 @@ def _missed_type_table(summaries: Mapping[str, CentreSummary]) -> h.Html:
         readable = [m for m in summary.missed if not m["reason"].startswith(UNREADABLE)]
         missed[centre] = Counter(m["cell_type"] or m["label"] for m in readable)
         images[centre] = missed[centre] + Counter(summary.found_types)
-    names = sorted(
-        {name for counter in images.values() for name in counter}, key=lambda name: (name == "", name)
-    )
+    names = sorted({name for counter in images.values() for name in counter}, key=lambda name: (name == "", name))
 
     def show(centre: str, name: str) -> h.Html:
         if not images[centre][name]:
             return h.cell("–")
         return h.cell(f"{missed[centre][name]:,} of {images[centre][name]:,}", best=missed[centre][name] > 0)
 
-    rows = [
-        h.row(name.replace("_", " ") or "unlabelled", [show(c, name) for c in summaries]) for name in names
-    ]
-    return h.table(
-        [h.head_row("Type", summaries)], rows, "Readable images on which no cell was found, by type."
-    )
+    rows = [h.row(name.replace("_", " ") or "unlabelled", [show(c, name) for c in summaries]) for name in names]
+    return h.table([h.head_row("Type", summaries)], rows, "Readable images on which no cell was found, by type.")
 
 
 def _file_list(run: Run, centre: str, entries: list[dict[str, str]]) -> h.Html:

@@ -48,9 +48,7 @@ class Run:
         seed: of every choice of examples.
     """
 
-    def __init__(
-        self, folder: Path, settings: RunSettings, records: Mapping[str, Sequence[ImageRecord]], seed: int
-    ):
+    def __init__(self, folder: Path, settings: RunSettings, records: Mapping[str, Sequence[ImageRecord]], seed: int):
         self.folder, self.settings, self.seed = Path(folder), settings, seed
         self.paths = {c: {record.key: record.path for record in rows} for c, rows in records.items()}
 
@@ -107,9 +105,7 @@ class Run:
 
 def _summarise(path: Path) -> CentreSummary:
     with FeatureStore(path) as store:
-        by_image = dict(
-            zip(store.keys.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True)
-        )
+        by_image = dict(zip(store.keys.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
         return CentreSummary(
             counts=store.counts,
             missed=store.missed,

@@ -21,9 +21,7 @@ def cross_centre_section(run: Run) -> h.Html:
     title = "Does a classifier travel from centre to centre?"
     results = run.read_json("tables/cross_centre.json")
     if results is None:
-        return h.section(
-            "cross-centre", title, h.not_run("The cross-centre evaluation", "tables/cross_centre.json")
-        )
+        return h.section("cross-centre", title, h.not_run("The cross-centre evaluation", "tables/cross_centre.json"))
     methods, settings = results["methods"], results["settings"]
     entries = {(s["trained_on"], s["tested_on"], s["method"]): s for s in results["scores"]}
     pairs = [(a, b) for a in results["centres"] for b in results["centres"]]
@@ -52,9 +50,7 @@ def cross_centre_section(run: Run) -> h.Html:
             "the grey mark is one type named for every cell."
         )
         figures = [h.figure(data, caption, caption, kind="narrow")]
-    known = [
-        h.Html(f"<b>{h.escape(m)}</b>: {h.escape(METHOD_NOTES[m])}") for m in methods if m in METHOD_NOTES
-    ]
+    known = [h.Html(f"<b>{h.escape(m)}</b>: {h.escape(METHOD_NOTES[m])}") for m in methods if m in METHOD_NOTES]
     return h.section(
         "cross-centre",
         title,
@@ -65,9 +61,7 @@ def cross_centre_section(run: Run) -> h.Html:
         *figures,
         h.details("More measures of each row", _measure_table(results)),
         h.tag("h3", "What the centres hold"),
-        h.paragraph(
-            "Centres that differ in how common the types are also differ in how hard they are.", kind="note"
-        ),
+        h.paragraph("Centres that differ in how common the types are also differ in how hard they are.", kind="note"),
         _class_table(results),
     )
 
@@ -84,9 +78,7 @@ def means_across(results: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     return means
 
 
-def _score_table(
-    pairs: Sequence[tuple[str, str]], methods: Sequence[str], entries: Mapping[tuple, Any]
-) -> h.Html:
+def _score_table(pairs: Sequence[tuple[str, str]], methods: Sequence[str], entries: Mapping[tuple, Any]) -> h.Html:
     """Accuracy and balanced accuracy of each method on each pair; the best of a row is bold."""
     measures = ("accuracy", "balanced_accuracy")
     groups = h.tag(
@@ -158,27 +150,19 @@ def _measure_table(results: Mapping[str, Any]) -> h.Html:
 def _class_table(results: Mapping[str, Any]) -> h.Html:
     """Cells of each class in each centre."""
     counts, centres = results["class_counts"], list(results["class_counts"])
-    rows = [
-        h.row(h.spaced(n), [h.cell(f"{counts[c].get(n, 0):,}") for c in centres]) for n in results["classes"]
-    ]
+    rows = [h.row(h.spaced(n), [h.cell(f"{counts[c].get(n, 0):,}") for c in centres]) for n in results["classes"]]
     total = [sum(counts[c].values()) + results["unlabelled"].get(c, 0) for c in centres]
-    rows.append(
-        h.row("without a cell type", [h.cell(f"{results['unlabelled'].get(c, 0):,}") for c in centres])
-    )
+    rows.append(h.row("without a cell type", [h.cell(f"{results['unlabelled'].get(c, 0):,}") for c in centres]))
     rows.append(h.row("all cells", [h.cell(f"{value:,}") for value in total], kind="total"))
     return h.table([h.head_row("Cell type", centres)], rows, "Cells found, by type and centre.")
 
 
-def _score_figure(
-    pairs: Sequence[tuple[str, str]], methods: Sequence[str], entries: Mapping[tuple, Any]
-) -> Figure:
+def _score_figure(pairs: Sequence[tuple[str, str]], methods: Sequence[str], entries: Mapping[tuple, Any]) -> Figure:
     scores = {}
     chance = [0.0] * len(pairs)
     for method in methods:
         found = [entries.get((*pair, method)) for pair in pairs]
-        scores[method] = [
-            e and (e["balanced_accuracy"]["mean"], e["balanced_accuracy"]["std"]) for e in found
-        ]
+        scores[method] = [e and (e["balanced_accuracy"]["mean"], e["balanced_accuracy"]["std"]) for e in found]
         # One class named for every cell has recall 1, the others 0.
         chance = [1 / len(e["recall"]) if e else c for e, c in zip(found, chance, strict=True)]
     names = [f"{trained_on} → {tested_on}" for trained_on, tested_on in pairs]

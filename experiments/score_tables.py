@@ -95,9 +95,7 @@ def _score_rows(evaluation: Evaluation, bold: bool) -> tuple[list[str], list[lis
         for tested_on in evaluation.centres:
             entries = [table[trained_on, tested_on, method] for method in evaluation.methods]
             best = max((entry.accuracy[0] for entry in entries), default=0.0)
-            cells = [
-                _show(entry, bold and len(entries) > 1 and entry.accuracy[0] == best) for entry in entries
-            ]
+            cells = [_show(entry, bold and len(entries) > 1 and entry.accuracy[0] == best) for entry in entries]
             if entries:
                 cells += [f"{100 * entries[0].majority_rate:.1f}", str(entries[0].num_test)]
             rows.append([trained_on, tested_on, *cells])
@@ -106,8 +104,7 @@ def _score_rows(evaluation: Evaluation, bold: bool) -> tuple[list[str], list[lis
 
 def _show(entry: Scores, bold: bool) -> str:
     accuracy, balanced = (
-        f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-        for mean, deviation in (entry.accuracy, entry.balanced_accuracy)
+        f"{100 * mean:.1f} ± {100 * deviation:.1f}" for mean, deviation in (entry.accuracy, entry.balanced_accuracy)
     )
     return f"{f'**{accuracy}**' if bold else accuracy} / {balanced}"
 
@@ -115,10 +112,7 @@ def _show(entry: Scores, bold: bool) -> str:
 def _count_rows(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     """Cells of each class: what a difference between centres may be owed to."""
     centres = list(evaluation.class_counts)
-    rows = [
-        [name, *(str(evaluation.class_counts[centre][name]) for centre in centres)]
-        for name in evaluation.classes
-    ]
+    rows = [[name, *(str(evaluation.class_counts[centre][name]) for centre in centres)] for name in evaluation.classes]
     rows.append(["without a cell type", *(str(evaluation.unlabelled[centre]) for centre in centres)])
     if any(evaluation.unsplit.values()):
         rows.append(["not in the split", *(str(evaluation.unsplit[centre]) for centre in centres)])
@@ -141,7 +135,5 @@ def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
 def _text_table(header: list[str], rows: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
-    padded = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-    )
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
     return "\n".join(line.rstrip() for line in padded)

@@ -93,9 +93,7 @@ def make_split(
         num_test = min(num_test, len(divided) - len(set(classes)))
         train, test = train_test_split(divided, test_size=num_test, random_state=seed, stratify=classes)
     data_hash = _hash_data(label_of)
-    return Split(
-        centre, tuple(sorted([*train, *single])), tuple(sorted(test)), test_fraction, seed, data_hash
-    )
+    return Split(centre, tuple(sorted([*train, *single])), tuple(sorted(test)), test_fraction, seed, data_hash)
 
 
 def save_split(split: Split, path: str | os.PathLike) -> None:
@@ -166,9 +164,7 @@ def load_or_make_split(
     }
     for name, (there, here) in pairs.items():
         if there != here:
-            raise InputError(
-                f"{path}: is a split for {name} {there}, not {here}; delete it to make a new one"
-            )
+            raise InputError(f"{path}: is a split for {name} {there}, not {here}; delete it to make a new one")
     return split
 
 

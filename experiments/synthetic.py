@@ -143,9 +143,7 @@ def _checked_style(name: str, num_images: int, seed: int, image_size: int | None
     return CENTRES[name]
 
 
-def _write_centre(
-    folder: Path, style: CentreStyle, marker: dict, progress: Callable[[int, int], None] | None
-) -> None:
+def _write_centre(folder: Path, style: CentreStyle, marker: dict, progress: Callable[[int, int], None] | None) -> None:
     """Draw all images into `folder`; the marker comes last."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -192,9 +190,7 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
     if not overwrite:
         differing = [key for key in marker if found.get(key) != marker[key]]
         reason = f"of other settings ({', '.join(differing)})" if differing else "with files missing"
-        raise InputError(
-            f"{folder}: holds a synthetic centre {reason}; choose another folder or overwrite it"
-        )
+        raise InputError(f"{folder}: holds a synthetic centre {reason}; choose another folder or overwrite it")
     return False
 
 

@@ -182,9 +182,7 @@ def draw_white_cell(cell_type: str, red_cell_radius: float, rng: np.random.Gener
     coverage = cv2.GaussianBlur(body.mask, (0, 0), 0.7).astype(np.float32) / 255
     dyes *= coverage[..., np.newaxis]
     half = (side // SUPERSAMPLING, side // SUPERSAMPLING)
-    dyes, coverage, amount = (
-        cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (dyes, coverage, amount)
-    )
+    dyes, coverage, amount = (cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (dyes, coverage, amount))
     return WhiteCell(dyes, coverage, amount > 0.5)
 
 

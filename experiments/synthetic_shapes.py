@@ -23,9 +23,7 @@ def smooth_noise(shape: tuple[int, int], grain: float, rng: np.random.Generator)
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
     fine = cv2.resize(coarse, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)
     y, x = (int(rng.integers(0, max(1, f - n))) for f, n in zip(fine.shape, shape, strict=True))
-    return (
-        fine[y : y + shape[0], x : x + shape[1]] * 1.3
-    )  # cubic interpolation loses about this much deviation
+    return fine[y : y + shape[0], x : x + shape[1]] * 1.3  # cubic interpolation loses about this much deviation
 
 
 def wavy_circle(rng: np.random.Generator, waviness: float, num_points: int = 56) -> np.ndarray:
@@ -39,9 +37,7 @@ def wavy_circle(rng: np.random.Generator, waviness: float, num_points: int = 56)
     angles = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
     radius = np.ones(num_points)
     for order in (2, 3, 4, 5, 7):
-        radius += (
-            waviness * rng.normal() * 1.2 / (order - 0.5) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
-        )
+        radius += waviness * rng.normal() * 1.2 / (order - 0.5) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
     return np.clip(radius, 0.7, 1.3) * np.exp(1j * angles)
 
 
@@ -86,9 +82,7 @@ def kidney_nucleus(depth: tuple[float, float]) -> NucleusDrawer:
         away = np.abs(np.angle(outline))
         dent = 1 - rng.uniform(*depth) * np.exp(-((away / rng.uniform(0.5, 0.75)) ** 2))
         outline = outline * dent
-        stencil.fill(
-            size * (outline.real * rng.uniform(0.8, 0.95) + 1.08j * outline.imag) - rng.uniform(0.05, 0.15)
-        )
+        stencil.fill(size * (outline.real * rng.uniform(0.8, 0.95) + 1.08j * outline.imag) - rng.uniform(0.05, 0.15))
 
     return draw
 

@@ -572,9 +572,7 @@ def _check_same_origin(store: FeatureStore, header: dict[str, Any], advice: str)
             raise InputError(f"{store.path}: made with {name} {there!r}, not {here!r}; {advice}")
 
 
-def _create(
-    file: h5py.File, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]
-) -> None:
+def _create(file: h5py.File, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]) -> None:
     """Lay out an empty store of known size.
 
     Args:
@@ -604,9 +602,7 @@ def _create(
         _create_column(images, name, num_images, "int32")
 
 
-def _create_column(
-    group: h5py.Group, name: str, num_rows: int, dtype: Any, shape: tuple[int, ...] = ()
-) -> None:
+def _create_column(group: h5py.Group, name: str, num_rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> None:
     # Images and features are read row by row, in any order; what is small is read whole.
     rows_per_chunk = 1 if len(shape) >= 2 else min(_SMALL_ROWS, max(num_rows, 1))
     group.create_dataset(

@@ -139,7 +139,13 @@ def extract_features(
         if done:
             log.info("%s: going on after %d of %d images", path.name, len(done), len(records))
         todo = [record for record in records if record.key not in done]
-        bar = tqdm(total=len(records), initial=len(done), desc=f"extract {centre}", unit="image", disable=not progress)
+        bar = tqdm(
+            total=len(records),
+            initial=len(done),
+            desc=f"extract {centre}",
+            unit="image",
+            disable=not progress,
+        )
         for batch in _chunks(todo, batch_size):
             _extract_batch(detector, batch, writer, reason, all_cells, with_masks)
             bar.update(len(batch))
@@ -176,7 +182,9 @@ def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: 
         if store.detector_hash != wanted_hash:
             raise InputError(f"{path} was made by another detector: choose another output, or give --overwrite")
         there = store.attributes
-        changed = [f"{name} {there.get(name)!r}, not {value!r}" for name, value in wanted.items() if there.get(name) != value]
+        changed = [
+            f"{name} {there.get(name)!r}, not {value!r}" for name, value in wanted.items() if there.get(name) != value
+        ]
         if changed:
             raise InputError(
                 f"{path} was made with other settings ({'; '.join(changed)}): choose another output, or give --overwrite"

@@ -245,9 +245,7 @@ def _image_ious(
     ious = [overlap(predicted, truth) for predicted, truth in zip(*pairs, strict=True)]
     for index, (overlaps, image_scores) in enumerate(zip(ious, scores, strict=True)):
         if overlaps.shape[0] != len(image_scores):
-            raise ValueError(
-                f"image {index} has {overlaps.shape[0]} detections and {len(image_scores)} scores"
-            )
+            raise ValueError(f"image {index} has {overlaps.shape[0]} detections and {len(image_scores)} scores")
     return ious
 
 

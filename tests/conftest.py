@@ -1,4 +1,4 @@
-"""Fixtures that several packages' tests share: a tiny configuration, drawn cells, and a backbone cut short."""
+"""Fixtures that several packages' tests share: a tiny configuration, drawn cells, a shortened backbone."""
 
 import os
 
@@ -15,7 +15,7 @@ IMAGE_SIZE = 64
 
 
 def draw_cell_image(seed: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """A purple ellipse on a pale noisy background: uint8 (size, size, 3) and its mask, bool (size, size, 1)."""
+    """Draw a purple ellipse on a pale ground: uint8 (size, size, 3), and its mask, bool (size, size, 1)."""
     rng = np.random.default_rng(seed)
     image = rng.integers(205, 235, (size, size, 3)).astype(np.uint8)
     centre = tuple(int(v) for v in rng.integers(size * 3 // 8, size * 5 // 8, 2))
@@ -74,6 +74,16 @@ def small_resnet():
             yield
 
     return patched
+
+
+@pytest.fixture(scope="session")
+def see_cells():
+    """Function that makes an untrained network take more regions for cells than for background."""
+
+    def lean(parts):
+        parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-5.0, 5.0])
+
+    return lean
 
 
 @pytest.fixture(scope="session")

@@ -258,11 +258,7 @@ def read_voc_boxes(path: str | os.PathLike, names: Iterable[str] = ("WBC",)) -> 
         raise InputError(f"{path}: malformed xml ({error}); export the annotation again") from None
     if root.tag != "annotation":
         raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
-    boxes = [
-        _read_box(item, path)
-        for item in root.iter("object")
-        if (item.findtext("name") or "").strip() in wanted
-    ]
+    boxes = [_read_box(item, path) for item in root.iter("object") if (item.findtext("name") or "").strip() in wanted]
     return np.array(boxes, np.float32).reshape(-1, 4)
 
 
@@ -292,9 +288,7 @@ def _find_fault(record: ImageRecord, mask_path: Path | None, num_uses: int, sema
 
 def _read_box(item: Element, path: str | os.PathLike) -> tuple[float, float, float, float]:
     try:
-        x1, y1, x2, y2 = (
-            float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
+        x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
         raise InputError(f"{path}: an object lacks a number for xmin, ymin, xmax or ymax") from None
     if not (x1 <= x2 and y1 <= y2 and np.isfinite([x1, y1, x2, y2]).all()):

@@ -220,9 +220,7 @@ class StrongAugmentation:
         return cv2.LUT(image, _to_uint8(values)[np.newaxis])
 
 
-def turn_and_flip(
-    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Turn by a multiple of 90 degrees (180 if the image is not square) and flip left to right, at random."""
     turns = int(rng.integers(4))
     if image.shape[0] != image.shape[1]:

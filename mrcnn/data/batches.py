@@ -37,7 +37,11 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
     molded, windows, scales = [], [], []
     for image in images:
         resized, window, scale, _, _ = resize_image(
-            image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
+            image,
+            config.IMAGE_MIN_DIM,
+            config.IMAGE_MAX_DIM,
+            config.IMAGE_MIN_SCALE,
+            config.IMAGE_RESIZE_MODE,
         )
         molded.append(resized)
         windows.append(window)

@@ -76,9 +76,7 @@ class Dataset:
         }
         for name, class_id in {**self.class_map, **(class_map or {})}.items():
             if not 0 <= class_id < self.num_classes:
-                raise ValueError(
-                    f"class_map sends {name!r} to {class_id}, but there are {self.num_classes} classes"
-                )
+                raise ValueError(f"class_map sends {name!r} to {class_id}, but there are {self.num_classes} classes")
             self.class_from_source_map[name] = int(class_id)
         self.image_from_source_map = {
             f"{info['source']}.{info['id']}": int(image_id)

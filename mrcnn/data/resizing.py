@@ -124,9 +124,7 @@ def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
     return resized.astype(image.dtype, copy=False)
 
 
-def _choose_scale(
-    height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None
-) -> float:
+def _choose_scale(height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None) -> float:
     scale = 1.0
     if min_dim:
         scale = max(1.0, min_dim / min(height, width))

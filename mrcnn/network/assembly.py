@@ -93,7 +93,11 @@ def normalized_anchors(config: Config) -> np.ndarray:
     """The anchors of `config` for its image shape, normalised, float32 `(num_anchors, 4)`."""
     shapes = feature_map_shapes(config.IMAGE_SHAPE, config.BACKBONE_STRIDES)
     anchors = pyramid_anchors(
-        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        shapes,
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
     )
     return box_ops.normalized_boxes(anchors, config.IMAGE_SHAPE[:2]).numpy()
 
@@ -286,7 +290,8 @@ class FeatureNetwork(keras.Model):
         features = self.align_masks(found[:, :4], tf.cast(real[:, 0], tf.int32), levels)
         outputs = {"detections": detections, "features": features}
         if self.mask_head is not None:
-            masks = self.mask_head(features, training=False)
+            # Convolutions fail on no rows at all on some devices: a row of zeros goes along, for images without a cell.
+            masks = self.mask_head(tf.pad(features, [[0, 1], [0, 0], [0, 0], [0, 0]]), training=False)[:-1]
             class_ids = tf.cast(found[:, 4], tf.int32)
             outputs["masks"] = tf.gather(masks, class_ids, axis=3, batch_dims=1)
         return outputs

@@ -88,9 +88,7 @@ class PyramidROIAlign(keras.layers.Layer):
         for level, feature_map in enumerate(feature_maps, FINEST_LEVEL):
             row = tf.where(levels == level)[:, 0]
             stride = 2.0**level
-            crops = crop_bins(
-                feature_map, tf.gather(pixels, row) / stride, tf.gather(batch_index, row), self.pool_size
-            )
+            crops = crop_bins(feature_map, tf.gather(pixels, row) / stride, tf.gather(batch_index, row), self.pool_size)
             pieces.append(crops)
             rows.append(row)
         order = tf.argsort(tf.concat(rows, axis=0), stable=True)

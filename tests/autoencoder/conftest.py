@@ -8,9 +8,7 @@ import pytest
 from mrcnn.feature_store import Cell, FeatureStoreWriter
 
 
-def make_store(
-    path: Path, centre: str, num_cells: int, *, seed: int = 0, detector: str = "detector-a"
-) -> Path:
+def make_store(path: Path, centre: str, num_cells: int, *, seed: int = 0, detector: str = "detector-a") -> Path:
     """Write a store of random cells; each centre has its own level and contrast, as stains have."""
     random = np.random.default_rng((seed, len(centre), *centre.encode()))
     level, spread = random.uniform(0, 1), random.uniform(0.5, 2)
@@ -25,9 +23,7 @@ def make_store(
                 class_id=1,
                 image_shape=(64, 64),
             )
-            writer.add(
-                f"images/{number:03d}.png", [cell], label=f"L{number % 2}", cell_type=f"type{number % 2}"
-            )
+            writer.add(f"images/{number:03d}.png", [cell], label=f"L{number % 2}", cell_type=f"type{number % 2}")
     return path
 
 
@@ -40,10 +36,7 @@ def store_maker():
 def stores(tmp_path_factory):
     """Three centres of 12, 9 and 7 cells."""
     folder = tmp_path_factory.mktemp("stores")
-    return {
-        name: make_store(folder / f"{name}.h5", name, n)
-        for name, n in (("anna", 12), ("bert", 9), ("cleo", 7))
-    }
+    return {name: make_store(folder / f"{name}.h5", name, n) for name, n in (("anna", 12), ("bert", 9), ("cleo", 7))}
 
 
 @pytest.fixture(scope="session")

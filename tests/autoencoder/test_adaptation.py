@@ -7,9 +7,7 @@ import tensorflow as tf
 
 from autoencoder.adaptation import adaptation_loss, moment_matching_loss
 
-VECTORS = Path(
-    os.environ.get("AECFE_PARITY", Path(__file__).parents[2] / "../shared/parity/reference_vectors.npz")
-)
+VECTORS = Path(os.environ.get("AECFE_PARITY", Path(__file__).parents[2] / "../shared/parity/reference_vectors.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +26,7 @@ def loss_and_gradients(function, *arrays):
 
 
 def test_moment_matching_loss_and_gradient_equal_the_reference(vectors):
-    loss, (source, target) = loss_and_gradients(
-        moment_matching_loss, vectors["z_source"], vectors["z_target"]
-    )
+    loss, (source, target) = loss_and_gradients(moment_matching_loss, vectors["z_source"], vectors["z_target"])
     assert loss == pytest.approx(float(vectors["mmd"]), abs=1e-5)
     assert loss == pytest.approx(float(vectors["mmd_mu_term"] + vectors["mmd_cov_term"]), abs=1e-5)
     np.testing.assert_allclose(source, vectors["mmd_grad_source"], atol=1e-5)

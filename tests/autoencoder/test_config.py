@@ -66,9 +66,7 @@ def test_config_load_names_the_file(tmp_path):
 
 
 def test_config_activation_reaches_the_scaled_features():
-    activations = {
-        s: AutoencoderConfig(feature_scaling=s).feature_activation for s in ("minmax", "channel", "centre")
-    }
+    activations = {s: AutoencoderConfig(feature_scaling=s).feature_activation for s in ("minmax", "channel", "centre")}
     assert activations == {"minmax": "tanh", "channel": "linear", "centre": "linear"}
 
 

@@ -80,9 +80,7 @@ def test_read_batches_keep_features_images_and_centre_together(stores):
         with FeatureStore(path) as store:
             originals.append((store.read("features", 0, len(store)), store.read("image", 0, len(store))))
     for batch in islice(read_batches(stores, (3, 2, 2), image_source="image"), 6):
-        for features, image, centre in zip(
-            batch["features"], batch["images"], batch["centre_id"], strict=True
-        ):
+        for features, image, centre in zip(batch["features"], batch["images"], batch["centre_id"], strict=True):
             row = np.flatnonzero((originals[centre][0] == features).all(axis=(1, 2, 3)))
             assert len(row) == 1
             np.testing.assert_array_equal(originals[centre][1][row[0]], image)
@@ -94,9 +92,7 @@ def test_read_batches_parts_make_up_the_batch(stores):
     assert [len(part["centre_id"]) for part in parts] == [3, 3]
     assert [part["centre_id"].tolist() for part in parts] == [[0, 0, 1], [0, 1, 2]]
     joined = np.concatenate([part["features"] for part in parts])
-    assert sorted(joined.sum(axis=(1, 2, 3), dtype=float)) == sorted(
-        whole["features"].sum(axis=(1, 2, 3), dtype=float)
-    )
+    assert sorted(joined.sum(axis=(1, 2, 3), dtype=float)) == sorted(whole["features"].sum(axis=(1, 2, 3), dtype=float))
 
 
 @pytest.mark.parametrize("image_size", [128, 64, 32])

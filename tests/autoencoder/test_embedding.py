@@ -14,9 +14,7 @@ from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
 @pytest.fixture(scope="module")
 def trained(stores, tiny_settings, tmp_path_factory):
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1, "feature_scaling": "centre"})
-    return train_autoencoder(
-        config, stores, tmp_path_factory.mktemp("trained") / "autoencoder", progress=False
-    )
+    return train_autoencoder(config, stores, tmp_path_factory.mktemp("trained") / "autoencoder", progress=False)
 
 
 def test_embed_writes_latents_with_their_cells(trained, stores, tmp_path):

@@ -89,9 +89,7 @@ def test_train_again_returns_the_finished_run_untouched(trained, stores):
 def test_train_refuses_a_folder_with_another_config_or_stores(trained, stores, tiny_settings):
     before = snapshot(trained.folder)
     with pytest.raises(InputError, match="beta is 5.0 there.; choose another output or --overwrite"):
-        train_autoencoder(
-            AutoencoderConfig(**tiny_settings, beta=1.0), stores, trained.folder, progress=False
-        )
+        train_autoencoder(AutoencoderConfig(**tiny_settings, beta=1.0), stores, trained.folder, progress=False)
     fewer = {c: stores[c] for c in ("anna", "bert")}
     with pytest.raises(InputError, match="its feature stores are others"):
         train_autoencoder(trained.config, fewer, trained.folder, progress=False)
@@ -139,21 +137,15 @@ def test_loss_that_is_not_finite_stops_the_training(stores, tiny_settings, tmp_p
 def test_train_refuses_stores_of_two_detectors(store_maker, stores, tiny_settings, tmp_path):
     other = store_maker(tmp_path / "dora.h5", "dora", 3, detector="detector-b")
     with pytest.raises(InputError, match="dora.h5: made by another detector"):
-        train_autoencoder(
-            AutoencoderConfig(**tiny_settings), {**stores, "dora": other}, tmp_path / "x", progress=False
-        )
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {**stores, "dora": other}, tmp_path / "x", progress=False)
     assert not (tmp_path / "x").exists()
 
 
 def test_train_refuses_unknown_source_and_wrong_names(stores, tiny_settings, tmp_path):
     with pytest.raises(InputError, match="source_centre 'zoe' is not among the centres .anna, bert, cleo"):
-        train_autoencoder(
-            AutoencoderConfig(**tiny_settings, source_centre="zoe"), stores, tmp_path, progress=False
-        )
+        train_autoencoder(AutoencoderConfig(**tiny_settings, source_centre="zoe"), stores, tmp_path, progress=False)
     with pytest.raises(InputError, match="holds centre 'anna', not 'otto'"):
-        train_autoencoder(
-            AutoencoderConfig(**tiny_settings), {"otto": stores["anna"]}, tmp_path, progress=False
-        )
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {"otto": stores["anna"]}, tmp_path, progress=False)
 
 
 def test_damaged_features_are_reported_with_the_file(stores, tiny_settings, tmp_path):
@@ -164,9 +156,7 @@ def test_damaged_features_are_reported_with_the_file(stores, tiny_settings, tmp_
         handle.seek(offset + 100)
         handle.write(b"\xff\x00\xff\x00")
     with pytest.raises(InputError, match="anna.h5: damaged"):
-        train_autoencoder(
-            AutoencoderConfig(**tiny_settings), {"anna": path}, tmp_path / "out", progress=False
-        )
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {"anna": path}, tmp_path / "out", progress=False)
 
 
 def test_load_refuses_damaged_weights(trained, tmp_path):

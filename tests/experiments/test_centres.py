@@ -102,9 +102,7 @@ def test_schemes_have_their_number_of_classes():
 
 
 def test_generic_folders_and_spelling(tmp_path):
-    root = plant(
-        tmp_path / "lab", "Smudge Cell/a/2.png", "smudge-cell/3.PNG", "Artefact/1.jpg", "masks/1.png"
-    )
+    root = plant(tmp_path / "lab", "Smudge Cell/a/2.png", "smudge-cell/3.PNG", "Artefact/1.jpg", "masks/1.png")
     centre = load_centre("lab", root)
     assert centre.layout == "folders"
     assert types_of(centre) == {
@@ -119,9 +117,7 @@ def test_generic_folders_and_spelling(tmp_path):
 
 def test_csv_keeps_images_without_a_row(tmp_path):
     root = plant(tmp_path / "bccd", "images/1.jpg", "images/2.jpg", "images/3.jpg", "annotations/1.xml")
-    (root / "labels.csv").write_text(
-        "\ufeffimage, label,note\n1.jpg,neutrophil,x\n2.jpg,giant platelet,y\n\n"
-    )
+    (root / "labels.csv").write_text("\ufeffimage, label,note\n1.jpg,neutrophil,x\n2.jpg,giant platelet,y\n\n")
     centre = load_centre("bccd", root)
     assert centre.layout == "csv"
     assert types_of(centre) == {

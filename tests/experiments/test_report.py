@@ -55,9 +55,7 @@ def without_images(text):
 
 
 def make_settings(run):
-    centres = {
-        n: CentreSettings(root=n, layout="csv", mask_semantics="instances") for n in ("lab & co", "south")
-    }
+    centres = {n: CentreSettings(root=n, layout="csv", mask_semantics="instances") for n in ("lab & co", "south")}
     return RunSettings(
         "tiny", str(run), str(run / "data"), centres=centres, detector=DetectorSettings(train_on=["lab & co"])
     )
@@ -144,9 +142,7 @@ def full_run(tmp_path_factory, draw_cell):
         "held_out": True,
     }
     write_json(detector / "metrics.json", {"detector": "d" * 64, "centres": {"lab & co": measured}})
-    write_csv(
-        detector / "log.csv", ["epoch", "step", "loss", "val_loss"], [[1, 5, 2.0, 2.1], [2, 10, 1.0, 1.2]]
-    )
+    write_csv(detector / "log.csv", ["epoch", "step", "loss", "val_loss"], [[1, 5, 2.0, 2.1], [2, 10, 1.0, 1.2]])
     versions = {"python": "3.99.1"}
     write_json(
         detector / "run.json",
@@ -161,9 +157,7 @@ def full_run(tmp_path_factory, draw_cell):
         index=[f"{c}/{r.key}" for c, rows in found.items() for r in rows],
     )
     folder = run / "autoencoder"
-    write_json(
-        folder / "run.json", {"complete": True, "steps": 4321, "stores": {"south": {"detector_hash": "d"}}}
-    )
+    write_json(folder / "run.json", {"complete": True, "steps": 4321, "stores": {"south": {"detector_hash": "d"}}})
     anndata.AnnData(np.concatenate(list(vectors.values())).astype(np.float32), obs=obs).write_h5ad(
         folder / "embedding.h5ad"
     )
@@ -181,9 +175,7 @@ def full_page(full_run):
         patch.setattr(
             report_pictures,
             "reconstruction_strips",
-            lambda run, centre: (
-                ({"original": strip, "AE-CFE": strip}, {}) if centre == "south" else ({}, fault)
-            ),
+            lambda run, centre: ({"original": strip, "AE-CFE": strip}, {}) if centre == "south" else ({}, fault),
         )
         path = write_report(run, settings, records=records, seed=1)
         first = path.read_bytes()

@@ -48,9 +48,7 @@ def test_single_samples_train():
     assert len(alone.train) == 2 and not alone.test
 
 
-@pytest.mark.parametrize(
-    "counts", [{"a": 2, "b": 2, "c": 2}, {"a": 2}, {"a": 2, "b": 9, "c": 3, "d": 2, "e": 2}]
-)
+@pytest.mark.parametrize("counts", [{"a": 2, "b": 2, "c": 2}, {"a": 2}, {"a": 2, "b": 9, "c": 3, "d": 2, "e": 2}])
 def test_small_centres_can_be_split(counts):
     keys, labels = cells(**counts)
     parts = make_split("x", keys, labels).parts(keys)

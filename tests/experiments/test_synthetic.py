@@ -33,9 +33,7 @@ CLASSES = {
 
 def read_folder(folder):
     """Every file of a folder by relative path, as bytes."""
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def read_labels(folder):
@@ -181,18 +179,13 @@ def test_types_are_dealt_in_the_stated_numbers(name):
 
 
 def test_class_proportions_differ_between_centres():
-    assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(
-        CENTRES
-    )
+    assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
 
 
 def test_colours_differ_between_centres_more_than_within():
     def colours(name):
         style = CENTRES[name]
-        drawn = [
-            draw_cell_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64)
-            for i in range(6)
-        ]
+        drawn = [draw_cell_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64) for i in range(6)]
         background = [np.median(d.image[d.instances == 0], axis=0) for d in drawn]
         nuclei = [np.median(d.image[d.nucleus], axis=0) for d in drawn]
         return np.concatenate([background, nuclei], axis=1)

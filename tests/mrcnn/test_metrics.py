@@ -56,9 +56,7 @@ def test_average_precision_worked_example():
 
 def test_average_precision_ranks_over_all_images():
     # The false positive of the second image outranks the true positive of the first.
-    value = metrics.average_precision(
-        [CELLS[:1], EMPTY], [CELLS[:1], CELLS[1:]], [np.array([0.6]), np.array([0.9])]
-    )
+    value = metrics.average_precision([CELLS[:1], EMPTY], [CELLS[:1], CELLS[1:]], [np.array([0.6]), np.array([0.9])])
     assert value == pytest.approx(0.5)
 
 
@@ -130,9 +128,7 @@ def test_detection_rate_with_and_without_annotation():
     with_truth = metrics.detection_rate([CELLS[:1], CELLS[:1], CELLS], predicted, scores)
     assert with_truth["images"] == pytest.approx(2 / 3)
     assert with_truth["cells"] == pytest.approx(1 / 4)
-    assert metrics.detection_rate(None, predicted, scores, score_threshold=0.85) == {
-        "images": pytest.approx(1 / 3)
-    }
+    assert metrics.detection_rate(None, predicted, scores, score_threshold=0.85) == {"images": pytest.approx(1 / 3)}
 
 
 def test_lists_of_other_lengths_are_refused():

@@ -196,9 +196,7 @@ def test_resize_keeps_type_range_and_a_single_channel():
 
 def test_mini_masks_round_trip_up_to_resampling():
     yy, xx = np.mgrid[:100, :100]
-    masks = np.stack(
-        [(yy - 40) ** 2 + (xx - 50) ** 2 < 30**2, (yy - 60) ** 2 + (xx - 30) ** 2 < 20**2], axis=-1
-    )
+    masks = np.stack([(yy - 40) ** 2 + (xx - 50) ** 2 < 30**2, (yy - 60) ** 2 + (xx - 30) ** 2 < 20**2], axis=-1)
     boxes = utils.extract_bboxes(masks)
     mini = utils.minimize_mask(boxes, masks, (28, 28))
     assert mini.shape == (28, 28, 2) and mini.dtype == bool

@@ -100,9 +100,7 @@ def test_input_is_left_alone_and_images_without_cells_pass(augmenter):
 def test_share_is_the_share_of_samples_that_change(make):
     image, masks = make_sample(32)
     augmenter = make(0.5)
-    changed = [
-        not np.array_equal(augmentation.augment(image, masks, augmenter, s)[0], image) for s in range(200)
-    ]
+    changed = [not np.array_equal(augmentation.augment(image, masks, augmenter, s)[0], image) for s in range(200)]
     assert 0.38 < np.mean(changed) < 0.62
     unchanged = augmentation.augment_instances(image, masks, make(0.0), 0)
     np.testing.assert_array_equal(unchanged.image, image)
@@ -174,9 +172,7 @@ def test_thesis_contrast_is_the_formula():
 
 
 def test_thesis_augmentation_holds_the_five():
-    names = {
-        type(a).__name__ for a in augmentation.thesis_augmentation().augmenter.get_all_children(flat=True)
-    }
+    names = {type(a).__name__ for a in augmentation.thesis_augmentation().augmenter.get_all_children(flat=True)}
     five = {"Fliplr", "Flipud", "ReflectingAffine", "ChangeColorTemperature", "BilateralBlur"}
     assert five <= names
 

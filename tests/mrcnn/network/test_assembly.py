@@ -22,10 +22,12 @@ def config(tiny_config_class):
 
 
 @pytest.fixture(scope="module")
-def parts(config, small_resnet):
+def parts(config, small_resnet, see_cells):
     tf.keras.utils.set_random_seed(0)
     with small_resnet():
-        return DetectorParts(config)
+        parts = DetectorParts(config)
+    see_cells(parts)
+    return parts
 
 
 @pytest.fixture(scope="module")

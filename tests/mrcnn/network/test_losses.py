@@ -70,6 +70,4 @@ def test_losses_have_finite_gradients_with_and_without_positives(positives):
             + losses.head_mask_loss(ids, tf.zeros((1, 2, 4, 4)), masks)
         )
     assert np.isfinite(total)
-    assert all(
-        np.isfinite(tf.convert_to_tensor(g)).all() for g in tape.gradient(total, [logits, deltas, masks])
-    )
+    assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in tape.gradient(total, [logits, deltas, masks]))

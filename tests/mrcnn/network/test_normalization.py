@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.network.normalization import NORMALIZATIONS, normalization
+from mrcnn.network.normalization import NORMALIZATIONS, FrozenBatchNormalization, normalization
 
 
 def model_of(kind: str) -> keras.Model:
@@ -16,7 +16,7 @@ def activations():
 
 
 def test_frozen_batch_uses_stored_statistics_in_training_too(activations):
-    model = model_of("frozen_batch")
+    model = model_of("frozen_batch")  # a functional model passes its own mode on to the layer
     before = [np.array(w) for w in model.get_weights()]
     np.testing.assert_allclose(model(activations, training=True), activations / np.sqrt(1 + 1e-3), rtol=1e-5)
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -35,6 +35,12 @@ def test_group_normalises_each_sample_by_itself(activations):
     out = np.array(model(activations, training=True))
     np.testing.assert_allclose(out.mean(axis=(1, 2)), 0, atol=1e-4)  # 32 channels in 32 groups
     np.testing.assert_allclose(model(activations[:1]), out[:1], atol=1e-5)
+
+
+def test_frozen_batch_round_trip():
+    layer = normalization("frozen_batch", "norm")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(again) is FrozenBatchNormalization and again.get_config() == layer.get_config()
 
 
 @pytest.mark.parametrize("kind", NORMALIZATIONS)

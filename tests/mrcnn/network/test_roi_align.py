@@ -54,9 +54,7 @@ def test_roi_align_equals_a_plain_sampler(feature_maps):
     boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
     images = np.array([0, 1, 1, 0, 1, 0], np.int32)
     layer = PyramidROIAlign(7, (SIZE, SIZE))
-    crops = layer(
-        normalized_boxes(boxes, (SIZE, SIZE)), batch_index=images, feature_maps=feature_maps
-    ).numpy()
+    crops = layer(normalized_boxes(boxes, (SIZE, SIZE)), batch_index=images, feature_maps=feature_maps).numpy()
     levels = [slow_level(box) for box in boxes]
     assert set(levels) == {2, 3, 4, 5}
     for crop, box, level, image in zip(crops, boxes, levels, images, strict=True):
@@ -66,12 +64,8 @@ def test_roi_align_equals_a_plain_sampler(feature_maps):
 
 def test_roi_align_of_the_whole_image_reaches_the_border(feature_maps):
     whole = np.array([[0, 0, 1, 1]], np.float32)
-    crop = PyramidROIAlign(14, (SIZE, SIZE))(
-        whole, batch_index=np.zeros(1, np.int32), feature_maps=feature_maps
-    )
-    np.testing.assert_allclose(
-        crop[0], slow_align(feature_maps[3][0], np.array([0, 0, 16, 16]), 14), atol=1e-4
-    )
+    crop = PyramidROIAlign(14, (SIZE, SIZE))(whole, batch_index=np.zeros(1, np.int32), feature_maps=feature_maps)
+    np.testing.assert_allclose(crop[0], slow_align(feature_maps[3][0], np.array([0, 0, 16, 16]), 14), atol=1e-4)
 
 
 def test_crop_bins_on_whole_cells_copies_them():

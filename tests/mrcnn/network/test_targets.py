@@ -14,9 +14,7 @@ WHOLE_IMAGE = np.array([0, 0, 64, 64], np.float32)
 
 
 def grid_anchors(side: float = 0.25, step: float = 0.05) -> np.ndarray:
-    corners = np.stack(np.meshgrid(*[np.arange(0, 1 - side + 1e-6, step)] * 2, indexing="ij"), -1).reshape(
-        -1, 2
-    )
+    corners = np.stack(np.meshgrid(*[np.arange(0, 1 - side + 1e-6, step)] * 2, indexing="ij"), -1).reshape(-1, 2)
     return np.concatenate([corners, corners + side], axis=1).astype(np.float32)
 
 
@@ -59,9 +57,7 @@ def test_subsample_follows_its_seed():
 
 
 def test_anchor_targets_match_by_overlap():
-    anchors = np.array(
-        [[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.4], [0, 0, 0.5, 0.2], [0.6, 0.6, 0.9, 0.9]], np.float32
-    )
+    anchors = np.array([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.4], [0, 0, 0.5, 0.2], [0.6, 0.6, 0.9, 0.9]], np.float32)
     gt_boxes, gt_ids = one_cell((0, 0, 0.5, 0.5))
     targets = assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 10, STD)
     # IoU 1, 0.8, 0.4 and 0: two objects, one in between that is not used, one background.
@@ -74,9 +70,7 @@ def test_anchor_targets_match_by_overlap():
 def test_anchor_targets_give_each_cell_its_best_anchor():
     anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
     gt_boxes, gt_ids = one_cell((0.1, 0.1, 0.2, 0.2))  # IoU 0.04 with the first
-    np.testing.assert_array_equal(
-        assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[1, -1]]
-    )
+    np.testing.assert_array_equal(assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[1, -1]])
 
 
 def test_anchor_targets_keep_the_quotas():

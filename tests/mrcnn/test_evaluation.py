@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+
+from mrcnn.data.annotations import VocBoxDataset
+from mrcnn.data.masks import extract_bboxes
+from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
+
+XML = """<annotation><object><name>WBC</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>
+<xmax>{x2}</xmax><ymax>{y2}</ymax>
+</bndbox></object></annotation>"""
+
+
+class Oracle:
+    """Answers with masks that it is told, in the order that images come in."""
+
+    def __init__(self, masks, score=0.95):
+        self.masks, self.score, self.seen = list(masks), score, 0
+
+    def detect(self, images, masks=True):
+        results = []
+        for image in images:
+            mask = self.masks[self.seen]
+            self.seen += 1
+            assert mask.shape[:2] == image.shape[:2]
+            count = mask.shape[-1]
+            result = {"rois": extract_bboxes(mask), "scores": np.full(count, self.score, np.float32)}
+            results.append(result | ({"masks": mask} if masks else {}))
+        return results
+
+
+@pytest.fixture
+def datasets(cell_dataset):
+    return [cell_dataset(3), cell_dataset(2, first_seed=20, size=48)]
+
+
+def true_masks(datasets):
+    return [dataset.load_mask(i)[0] for dataset in datasets for i in dataset.image_ids]
+
+
+def evaluate(datasets, detector, **settings):
+    return evaluate_masks(detector, datasets, 0.7, **{"batch_size": 2, "progress": False} | settings)
+
+
+def test_evaluate_masks_of_a_perfect_detector(datasets):
+    measured = evaluate(datasets, Oracle(true_masks(datasets)))
+    ones = ("box_ap50", "box_map", "mask_ap50", "mask_map", "precision", "recall", "detection_rate")
+    assert {name: measured.pop(name) for name in ones} == dict.fromkeys(ones, 1.0)
+    assert measured == {"num_images": 5, "num_cells": 5, "score_threshold": 0.7}
+
+
+def test_evaluate_masks_of_a_blind_detector(datasets):
+    blind = Oracle(mask[..., :0] for mask in true_masks(datasets))
+    measured = evaluate(datasets, blind)
+    assert measured["box_map"] == measured["mask_map"] == measured["recall"] == measured["detection_rate"] == 0.0
+
+
+def test_evaluate_masks_operating_point_ignores_weak_detections(datasets):
+    measured = evaluate(datasets, Oracle(true_masks(datasets), score=0.3))
+    assert measured["mask_map"] == 1.0 and measured["recall"] == 0.0 and measured["detection_rate"] == 0.0
+
+
+def test_evaluate_masks_looks_at_masks_not_at_boxes_alone(datasets):
+    hollow = []
+    for mask in true_masks(datasets):
+        frame = np.zeros_like(mask)
+        y1, x1, y2, x2 = extract_bboxes(mask)[0]
+        frame[y1:y2, x1], frame[y1:y2, x2 - 1], frame[y1, x1:x2], frame[y2 - 1, x1:x2] = (
+            True,
+            True,
+            True,
+            True,
+        )
+        hollow.append(frame)
+    measured = evaluate(datasets, Oracle(hollow))
+    assert measured["box_map"] == 1.0 and measured["mask_ap50"] == 0.0
+
+
+def test_evaluate_boxes_counts_what_it_cannot_read(cell_records, draw_cell, tmp_path):
+    masks = [draw_cell(i)[1] for i in range(6)]
+    for record, mask in zip(cell_records, masks, strict=True):
+        y1, x1, y2, x2 = extract_bboxes(mask)[0]
+        text = "broken" if record.key == "4.png" else XML.format(y1=y1, x1=x1, y2=y2, x2=x2)
+        (tmp_path / f"{record.path.stem}.xml").write_text(text)
+    dataset = VocBoxDataset(cell_records, tmp_path)
+    oracle = Oracle(masks[i] for i in (0, 1, 3, 5))
+    measured = evaluate_boxes(oracle, dataset, 0.7, batch_size=2, progress=False)
+    assert measured["box_ap50"] == 1.0 and measured["recall"] == 1.0
+    assert measured["num_images"] == 4 and measured["num_unreadable"] == 2 and "mask_map" not in measured
+
+
+def test_evaluate_presence_is_the_share_of_images_with_a_detection(cell_records, draw_cell):
+    masks = [draw_cell(i)[1] for i in (0, 1, 3, 4, 5)]
+    masks[1] = masks[1][..., :0]
+    measured = evaluate_presence(Oracle(masks), cell_records, 0.7, batch_size=4, progress=False)
+    assert measured == {"detection_rate": 0.8, "num_images": 5, "num_unreadable": 1, "score_threshold": 0.7}
+
+
+def test_evaluate_presence_without_images():
+    assert evaluate_presence(Oracle([]), [], 0.7, progress=False)["detection_rate"] == 0.0

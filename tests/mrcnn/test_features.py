@@ -1,0 +1,215 @@
+"""Feature extraction, mostly with a detector whose detections are made up."""
+
+import numpy as np
+import pytest
+
+from mrcnn.config import make_config
+from mrcnn.data.images import read_image
+from mrcnn.data.records import ImageRecord
+from mrcnn.errors import InputError
+from mrcnn.feature_store import FeatureStore
+from mrcnn.features import choose_cell, extract_features, grown_box, make_cells, resize_square
+from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, load_detector
+
+
+class MadeUpDetector:
+    """Finds two cells on bright-cornered images, none on images whose first pixel value is odd."""
+
+    def __init__(self, model_dir, config, weights=b"weights"):
+        self.model_dir, self.config = model_dir, config
+        self.batches = []
+        self.fail_at = None
+        model_dir.mkdir(exist_ok=True)
+        (model_dir / CONFIG_NAME).write_text("{}")
+        (model_dir / WEIGHTS_NAME).write_bytes(weights)
+
+    def detect(self, images, masks=True):
+        if self.fail_at == len(self.batches):
+            raise RuntimeError("killed")
+        self.batches.append(len(images))
+        return [self.result(image, masks) for image in images]
+
+    def result(self, image, masks):
+        count = 0 if image[0, 0, 0] % 2 else 2
+        result = {
+            "rois": np.array([[0, 0, 9, 9], [20, 20, 40, 44]], np.int32)[:count],
+            "scores": np.array([0.9, 0.8], np.float32)[:count],
+            "class_ids": np.ones(count, np.int32),
+            "feats": np.full((count, 14, 14, 256), image[0, 0, 0] / 255.0, np.float32),
+        }
+        return result | ({"small_masks": np.full((count, 28, 28), 0.5, np.float32)} if masks else {})
+
+
+@pytest.fixture
+def detector(tmp_path, tiny_config_class):
+    return MadeUpDetector(tmp_path / "detector", make_config({"TOP_DOWN_PYRAMID_SIZE": 256}, tiny_config_class))
+
+
+@pytest.fixture(scope="module")
+def num_with_cells(cell_records):
+    return sum(read_image(r.path)[0, 0, 0] % 2 == 0 for r in cell_records if r.key != "2.png")
+
+
+def extract(detector, records, path, **settings):
+    settings = {"centre": "north", "batch_size": 2, "progress": False} | settings
+    return extract_features(detector, records, path, **settings)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "chosen"),
+    [
+        ([[0, 0, 10, 10], [40, 40, 60, 60]], [0.9, 0.8], 1),  # covers the centre
+        ([[0, 0, 10, 10], [70, 70, 90, 90]], [0.8, 0.9], 1),  # none does: the best
+        ([[30, 30, 60, 60], [40, 40, 60, 60]], [0.71, 0.99], 1),  # both do: the best
+        ([[0, 0, 50, 50], [50, 50, 90, 90]], [0.9, 0.8], 1),  # ends are exclusive
+    ],
+)
+def test_choose_cell_known_answers(boxes, scores, chosen):
+    assert choose_cell(np.array(boxes), np.array(scores, np.float32), (100, 100, 3)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("box", "shape", "expected"),
+    [
+        ((100, 120, 200, 220), (400, 400, 3), (90, 110, 220, 240)),
+        ((4, 5, 390, 395), (400, 400), (0, 0, 400, 400)),
+        ((100, 120, 200, 220), (300, 800), (80, 100, 240, 260)),  # the margin goes with the longer side
+        ((10, 10, 50, 50), (60, 100), (8, 8, 55, 55)),
+    ],
+)
+def test_grown_box_known_answers(box, shape, expected):
+    assert grown_box(np.array(box), shape) == expected
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (300, 200, 3), (5, 300, 3), (1, 1, 3)])
+def test_resize_square_keeps_a_flat_colour(shape):
+    small = resize_square(np.full(shape, (10, 200, 30), np.uint8))
+    assert small.shape == (128, 128, 3) and small.dtype == np.uint8
+    np.testing.assert_array_equal(small[64, 64], [10, 200, 30])
+
+
+def test_make_cells_cut_the_grown_box(detector):
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[90:220, 110:240] = 200
+    result = detector.result(image, True)
+    result["rois"][0] = [100, 120, 200, 220]
+    (cell,) = make_cells(image, result, [0])
+    assert (cell.crop == 200).all() and not (cell.image == 200).all()
+    assert cell.box.tolist() == [100, 120, 200, 220] and cell.image_shape == (400, 400)
+    assert (cell.mask == 128).all() and cell.mask.dtype == np.uint8
+
+
+def test_extract_features_counts_every_image(detector, cell_records, tmp_path, num_with_cells):
+    path = tmp_path / "north.h5"
+    counts = extract(detector, cell_records, path)
+    expected = {"images": 6, "found": num_with_cells, "missed": 5 - num_with_cells, "unreadable": 1}
+    assert counts == expected | {"detections": 2 * num_with_cells, "cells": num_with_cells}
+    with FeatureStore(path) as store:
+        assert store.centre == "north" and store.read("mask", 0, 1).shape == (1, 28, 28)
+        # The centre of a 64 px image lies in the second box.
+        np.testing.assert_array_equal(store.read("box", 0, len(store)), [[20, 20, 40, 44]] * num_with_cells)
+        assert set(store.labels) <= {"L0", "L1"} and set(store.cell_types) == {"monocyte"}
+        reasons = {entry["key"]: entry["reason"] for entry in store.missed}
+        assert reasons.pop("2.png").startswith("unreadable: ")
+        assert set(reasons.values()) == {"no detection above score 0.7"}
+
+
+def test_extract_features_of_fields_keeps_all_cells(detector, cell_records, tmp_path, num_with_cells):
+    counts = extract(detector, cell_records, tmp_path / "a.h5", all_cells=True, with_masks=False)
+    assert counts["cells"] == counts["detections"] == 2 * num_with_cells
+
+
+def test_extract_features_of_unreadable_images_alone(detector, cell_records, tmp_path):
+    counts = extract(detector, cell_records[2:3], tmp_path / "a.h5")
+    assert counts["unreadable"] == counts["images"] == 1 and counts["cells"] == 0
+    assert detector.batches == []
+
+
+def test_extract_features_goes_on_after_an_interruption(detector, cell_records, tmp_path):
+    whole, path = tmp_path / "whole.h5", tmp_path / "north.h5"
+    expected = extract(detector, cell_records, whole)
+    detector.batches, detector.fail_at = [], 2
+    with pytest.raises(RuntimeError, match="killed"):
+        extract(detector, cell_records, path)
+    assert not path.exists()
+    detector.batches, detector.fail_at = [], None
+    assert extract(detector, cell_records, path) == expected
+    assert sum(detector.batches) == 2  # the last of three batches of two
+    with FeatureStore(whole) as one, FeatureStore(path) as other:
+        np.testing.assert_array_equal(one.image_keys, other.image_keys)
+        np.testing.assert_array_equal(one.read("features", 0, len(one)), other.read("features", 0, len(other)))
+
+
+def test_extract_features_reuses_a_finished_store(detector, cell_records, tmp_path):
+    path = tmp_path / "north.h5"
+    counts, before = extract(detector, cell_records, path), path.stat().st_mtime_ns
+    detector.fail_at = len(detector.batches)
+    assert extract(detector, cell_records, path) == counts
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"all_cells": True}, "all_cells False, not True"),
+        ({"with_masks": False}, "with_masks True, not False"),
+        ({"centre": "south"}, "centre 'north', not 'south'"),
+    ],
+)
+def test_extract_features_refuses_a_store_of_other_settings(detector, cell_records, tmp_path, settings, message):
+    path = tmp_path / "north.h5"
+    extract(detector, cell_records, path)
+    with pytest.raises(InputError, match=message):
+        extract(detector, cell_records, path, **settings)
+    extract(detector, cell_records, path, overwrite=True, **settings)
+
+
+def test_extract_features_refuses_a_store_of_another_score(detector, cell_records, tmp_path, tiny_config_class):
+    path = tmp_path / "north.h5"
+    extract(detector, cell_records, path)
+    overrides = {"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MIN_CONFIDENCE": 0.5}
+    detector.config = make_config(overrides, tiny_config_class)
+    with pytest.raises(InputError, match=r"min_score 0\.7, not 0\.5"):
+        extract(detector, cell_records, path)
+
+
+def test_extract_features_refuses_a_store_of_another_detector(detector, cell_records, tmp_path):
+    path = tmp_path / "north.h5"
+    extract(detector, cell_records, path)
+    other = MadeUpDetector(tmp_path / "other", detector.config, b"other weights")
+    with pytest.raises(InputError, match="made by another detector"):
+        extract(other, cell_records, path)
+
+
+def test_extract_features_refuses_a_store_of_other_images(detector, cell_records, tmp_path):
+    path = tmp_path / "north.h5"
+    extract(detector, cell_records, path)
+    with pytest.raises(InputError, match="holds other images"):
+        extract(detector, cell_records[:-1], path)
+
+
+def test_extract_features_needs_images(detector, tmp_path):
+    with pytest.raises(InputError, match="centre north has no image"):
+        extract(detector, [], tmp_path / "north.h5")
+
+
+def test_extract_features_needs_features_of_the_stores_shape(detector, cell_records, tmp_path, tiny_config_class):
+    detector.config = tiny_config_class()
+    with pytest.raises(InputError, match=r"features of shape \(14, 14, 32\)"):
+        extract(detector, cell_records, tmp_path / "north.h5")
+
+
+def test_extract_features_with_a_network(cell_records, tmp_path, tiny_config_class, small_resnet, see_cells):
+    overrides = {"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MIN_CONFIDENCE": 0.0}
+    with small_resnet():
+        model = MaskRCNN("inference", make_config(overrides, tiny_config_class), tmp_path / "detector")
+        see_cells(model.parts)
+        model.save()
+        detector = load_detector(tmp_path / "detector")
+    records: list[ImageRecord] = cell_records[:4]
+    counts = extract(detector, records, tmp_path / "north.h5", batch_size=4)
+    assert counts["images"] == 4 and counts["unreadable"] == 1
+    with FeatureStore(tmp_path / "north.h5") as store:
+        assert len(store) == counts["found"] > 0
+        features = store.read("features", 0, len(store))
+        assert features.any() and np.isfinite(features.astype(np.float32)).all()

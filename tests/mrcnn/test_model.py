@@ -1,0 +1,181 @@
+import json
+
+import numpy as np
+import pytest
+
+from mrcnn.config import make_config
+from mrcnn.errors import InputError
+from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config_class):
+    return make_config({"DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)
+
+
+@pytest.fixture(scope="module")
+def model(config, small_resnet, see_cells, tmp_path_factory):
+    with small_resnet():
+        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
+    see_cells(model.parts)
+    model.save()
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(draw_cell):
+    """A square, a larger, a wide and a tiny image."""
+    return [draw_cell(0)[0], draw_cell(1, 100)[0], draw_cell(2)[0][10:50], draw_cell(3)[0][:9, :7]]
+
+
+@pytest.fixture(scope="module")
+def results(model, images):
+    return model.detect(images)
+
+
+def test_detect_returns_matterports_keys_and_types(results, images):
+    assert sum(len(result["scores"]) for result in results) > 0
+    for image, result in zip(images, results, strict=True):
+        assert set(result) == {"rois", "class_ids", "scores", "masks", "small_masks", "feats"}
+        count = len(result["scores"])
+        expected = {
+            "rois": ((count, 4), np.int32),
+            "class_ids": ((count,), np.int32),
+            "scores": ((count,), np.float32),
+            "masks": ((*image.shape[:2], count), bool),
+            "small_masks": ((count, 28, 28), np.float32),
+            "feats": ((count, 14, 14, 32), np.float32),
+        }
+        assert {name: (value.shape, value.dtype) for name, value in result.items()} == expected
+
+
+def test_detect_boxes_lie_in_their_image_best_first(results, images):
+    for image, result in zip(images, results, strict=True):
+        y1, x1, y2, x2 = result["rois"].T
+        assert (0 <= y1).all() and (y1 < y2).all() and (y2 <= image.shape[0]).all()
+        assert (0 <= x1).all() and (x1 < x2).all() and (x2 <= image.shape[1]).all()
+        assert (np.diff(result["scores"]) <= 0).all() and (result["class_ids"] == 1).all()
+
+
+def test_detect_masks_stay_in_their_boxes(results):
+    for result in results:
+        for i, (y1, x1, y2, x2) in enumerate(result["rois"]):
+            outside = result["masks"][..., i].copy()
+            outside[y1:y2, x1:x2] = False
+            assert not outside.any()
+
+
+def test_detect_does_not_depend_on_the_batch(model, results, images):
+    for image, expected in zip(images, results, strict=True):
+        (alone,) = model.detect([image])
+        np.testing.assert_array_equal(alone["rois"], expected["rois"])
+        np.testing.assert_allclose(alone["feats"], expected["feats"], atol=1e-3)
+
+
+def test_detect_without_masks_finds_the_same(model, results, images):
+    for plain, expected in zip(model.detect(images, masks=False), results, strict=True):
+        assert "masks" not in plain and "small_masks" not in plain
+        np.testing.assert_array_equal(plain["rois"], expected["rois"])
+
+
+def test_detect_on_no_images(model):
+    assert model.detect([]) == []
+
+
+def test_save_and_load_give_the_same_detections(model, results, images, small_resnet):
+    with small_resnet():
+        again = load_detector(model.model_dir)
+    assert again.config.to_dict() == model.config.to_dict()
+    for found, expected in zip(again.detect(images), results, strict=True):
+        for name in expected:
+            np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+
+
+def test_load_detector_overrides_settings_and_finds_nothing_above_one(model, images, small_resnet):
+    with small_resnet():
+        strict = load_detector(model.model_dir, {"DETECTION_MIN_CONFIDENCE": 1.0})
+    for image, result in zip(images, strict.detect(images), strict=True):
+        assert result["rois"].shape == (0, 4) and result["masks"].shape == (*image.shape[:2], 0)
+        assert result["feats"].shape == (0, 14, 14, 32)
+
+
+def test_initial_weights_follow_the_seed_whatever_the_global_state(model, config, tiny_config_class, small_resnet):
+    def kernels(seed):
+        with small_resnet():
+            other = MaskRCNN("inference", make_config({"SEED": seed}, tiny_config_class), "unused")
+        return [layer.kernel.numpy() for layer in other.parts.named_layers() if hasattr(layer, "kernel")]
+
+    known = [layer.kernel.numpy() for layer in model.parts.named_layers() if hasattr(layer, "kernel")]
+    for a, b, c in zip(known, kernels(config.SEED), kernels(config.SEED + 1), strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.allclose(a, c)
+
+
+def test_detector_hash_names_weights_and_settings(model, tmp_path):
+    first = detector_hash(model.model_dir)
+    model.save(tmp_path)
+    (tmp_path / CONFIG_NAME).write_text((model.model_dir / CONFIG_NAME).read_text() + " ")
+    assert first == detector_hash(model.model_dir) != detector_hash(tmp_path)
+
+
+def test_load_weights_refuses_other_architectures(model, tiny_config_class, small_resnet):
+    for overrides in ({"NUM_CLASSES": 3}, {"NORMALIZATION": "batch"}, {"TOP_DOWN_PYRAMID_SIZE": 64}):
+        with small_resnet():
+            other = MaskRCNN("inference", make_config(overrides, tiny_config_class), "unused")
+        with pytest.raises(InputError, match="do not fit the configuration"):
+            other.load_weights(model.model_dir / WEIGHTS_NAME)
+
+
+@pytest.mark.parametrize("content", ["cut", "text"])
+def test_load_weights_refuses_a_damaged_file(model, tmp_path, content):
+    data = (model.model_dir / WEIGHTS_NAME).read_bytes()
+    path = tmp_path / WEIGHTS_NAME
+    path.write_bytes(data[: len(data) // 2] if content == "cut" else b"not weights")
+    with pytest.raises(InputError, match=WEIGHTS_NAME) as caught:
+        model.load_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_load_weights_names_a_missing_file(model, tmp_path):
+    with pytest.raises(InputError, match="no such weights file"):
+        model.load_weights(tmp_path / WEIGHTS_NAME)
+
+
+def test_load_detector_needs_a_finished_folder(tmp_path):
+    with pytest.raises(InputError, match="no trained detector there"):
+        load_detector(tmp_path)
+    (tmp_path / WEIGHTS_NAME).touch()
+    (tmp_path / CONFIG_NAME).write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load_detector(tmp_path)
+    (tmp_path / CONFIG_NAME).write_text(json.dumps({"BACKBONES": "resnet50"}))
+    with pytest.raises(InputError, match="did you mean BACKBONE"):
+        load_detector(tmp_path)
+
+
+def test_mask_rcnn_refuses_another_mode(config):
+    with pytest.raises(InputError, match="training or inference; got 'test'"):
+        MaskRCNN("test", config, "unused")
+
+
+def test_train_needs_training_mode(model, cell_dataset):
+    with pytest.raises(InputError, match="mode='training'"):
+        model.train(cell_dataset(1), [], 1e-3, 1, "all")
+
+
+@pytest.mark.parametrize(
+    ("layers", "learning", "frozen"),
+    [
+        (r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)", "mrcnn_mask_conv1", "res5a_branch2a"),
+        (r"(res5.*)|(bn5.*)", "bn5a_branch2a", "fpn_p2"),
+        (r"res", "nothing", "res2a_branch2a"),  # the whole name has to match
+    ],
+)
+def test_set_trainable_goes_by_layer_name(model, layers, learning, frozen):
+    model.set_trainable(layers)
+    names = {layer.name for layer in model.parts.named_layers() if layer.trainable}
+    variables = model.parts.trainable_variables
+    model.set_trainable(".*")
+    assert learning in names or (learning == "nothing" and not variables)
+    assert frozen not in names
+    assert len(variables) < len(model.parts.trainable_variables)
