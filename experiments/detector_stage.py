@@ -22,6 +22,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
+from mrcnn.training import checkpoints
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,8 @@ def train_detector(
     rows = model.train(train, test, config.LEARNING_RATE, epochs, "all", progress=progress)
     run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1]}
     write_json(output / RUN, run)
+    # Optimiser state is three times the weights, and nothing goes on from here.
+    _remove_checkpoints(output)
     return True
 
 
@@ -218,7 +221,11 @@ def versions() -> dict[str, str]:
 def _clear(output: Path) -> None:
     for path in (RUN, SPLIT, METRICS, "config.json", WEIGHTS_NAME, "log.csv"):
         (output / path).unlink(missing_ok=True)
-    for path in (output / "checkpoint").glob("epoch-*.weights.h5"):
+    _remove_checkpoints(output)
+
+
+def _remove_checkpoints(output: Path) -> None:
+    for _, path in checkpoints(output):
         path.unlink()
 
 

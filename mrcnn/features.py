@@ -187,7 +187,7 @@ def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: 
         ]
         if changed:
             raise InputError(
-                f"{path} was made with other settings ({'; '.join(changed)}): choose another output, or give --overwrite"
+                f"{path} was made with other settings ({'; '.join(changed)}): choose another output or give --overwrite"
             )
         if set(store.image_keys.tolist()) != keys:
             raise InputError(f"{path} holds other images than the centre has now: give --overwrite to make it again")

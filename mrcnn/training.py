@@ -178,7 +178,7 @@ class EpochLog(keras.callbacks.Callback):
         self.folder, self.rows = folder, rows
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the log, then the checkpoint; both whole or not at all. A row without its checkpoint is cut on resuming."""
+        """Write the log, then the checkpoint, each whole or not at all; resuming cuts a row without its checkpoint."""
         row = {"epoch": epoch + 1, "step": int(self.model.optimizer.iterations)}
         self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
         write_rows(self.folder / "log.csv", self.rows)
