@@ -146,7 +146,7 @@ def train_detector(
     test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
     model = MaskRCNN("training", config, output)
     rows = model.train(train, test, config.LEARNING_RATE, epochs, "all", progress=progress)
-    run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1]}
+    run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1] if rows else None}
     write_json(output / RUN, run)
     # Optimiser state is three times the weights, and nothing goes on from here.
     _remove_checkpoints(output)

@@ -1,6 +1,7 @@
 """How good a detector is on images whose cells are known, or at least known to be there."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,8 @@ def evaluate_masks(
         description: of the bar.
 
     Returns:
-        `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95), `precision`, `recall` (boxes at IoU 0.5),
+        `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95; None without cells), `precision`, `recall`
+        (boxes at IoU 0.5),
         `detection_rate` (share of images with a detection at the operating score), `num_images`, `num_cells`,
         `score_threshold`.
     """
@@ -58,7 +60,7 @@ def evaluate_masks(
     boxes = (truth["gt_boxes"], found["pred_boxes"], found["scores"])
     scores = _box_scores(*boxes, score_threshold)
     mask_scores = mean_average_precision(*boxes, gt_masks=truth["gt_masks"], pred_masks=found["pred_masks"])
-    return {**scores, "mask_ap50": mask_scores["AP50"], "mask_map": mask_scores["mAP"]}
+    return {**scores, "mask_ap50": _measured(mask_scores["AP50"]), "mask_map": _measured(mask_scores["mAP"])}
 
 
 def evaluate_boxes(
@@ -130,8 +132,8 @@ def _box_scores(truth: list, found: list, scores: list, score_threshold: float) 
     operating = precision_recall_at_score(truth, found, scores, score_threshold=score_threshold)
     rate = detection_rate(truth, found, scores, score_threshold=score_threshold)
     return {
-        "box_ap50": precision["AP50"],
-        "box_map": precision["mAP"],
+        "box_ap50": _measured(precision["AP50"]),
+        "box_map": _measured(precision["mAP"]),
         "precision": operating["precision"],
         "recall": operating["recall"],
         "detection_rate": rate["images"],
@@ -139,6 +141,11 @@ def _box_scores(truth: list, found: list, scores: list, score_threshold: float) 
         "num_cells": int(operating["num_cells"]),
         "score_threshold": score_threshold,
     }
+
+
+def _measured(value: float) -> float | None:
+    """None where there was no cell to measure on, since JSON has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _batches(items: list, size: int, description: str, progress: bool):

@@ -19,9 +19,9 @@ from mrcnn.config import Config, make_config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import make_augmentation, mold_inputs
 from mrcnn.data.dataset import Dataset
+from mrcnn.data.masks import unmold_mask
 from mrcnn.errors import InputError
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
-from mrcnn.network.detections import paste_mask
 from mrcnn.training import fit_detector
 from mrcnn.utils import norm_boxes
 
@@ -182,7 +182,7 @@ class MaskRCNN:
         }
         if small_masks is not None:
             result["small_masks"] = small_masks[keep]
-            whole = [paste_mask(m, b, image_shape) for m, b in zip(result["small_masks"], boxes, strict=True)]
+            whole = [unmold_mask(m, b, image_shape) for m, b in zip(result["small_masks"], boxes, strict=True)]
             result["masks"] = np.stack(whole, axis=-1) if whole else np.zeros((height, width, 0), bool)
         return result
 

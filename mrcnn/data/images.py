@@ -16,7 +16,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Grey images are repeated over the three channels, transparency is laid over white (as a slide's empty
     background), and 16-bit values are divided by 256 (65535 -> 255), or by 16 when a 12-bit camera filled only
-    the lower part.
+    the lower part. Floats that do not exceed 1 are fractions of white.
 
     Args:
         path: a PNG, JPEG, TIFF or BMP file.
@@ -66,9 +66,12 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def _grey_to_rgb(values: np.ndarray) -> np.ndarray:
     """Bring a grey image with more than 8 bits to uint8 and repeat it over three channels."""
+    is_fraction = np.issubdtype(values.dtype, np.floating) and values.max(initial=0.0) <= 1.0
     values = values.astype(np.float64)
     top = values.max(initial=0.0)
-    if top > 4095:
+    if is_fraction:
+        values = values * 255.0
+    elif top > 4095:
         values = values / 256.0
     elif top > 255:
         values = values / 16.0

@@ -1,10 +1,8 @@
-"""From scored RoIs to the final detections, and from small masks to whole ones."""
+"""From scored RoIs to the final detections."""
 
 from typing import Any
 
-import cv2
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mrcnn.network import boxes as box_ops
@@ -83,23 +81,3 @@ class DetectionLayer(keras.layers.Layer):
             "nms_iou_threshold": self.nms_iou_threshold,
             "bbox_std_dev": self.bbox_std_dev,
         }
-
-
-def paste_mask(mask: np.ndarray, box: np.ndarray, image_shape: tuple[int, ...], threshold: float = 0.5) -> np.ndarray:
-    """Lay a small mask of probabilities over its box in the whole image.
-
-    Args:
-        mask: float array of shape (mask_height, mask_width) in [0, 1].
-        box: (y1, x1, y2, x2), whole pixels inside the image.
-        image_shape: (height, width, ...).
-        threshold: probability from which a pixel belongs to the cell.
-
-    Returns:
-        bool array of shape (height, width).
-    """
-    whole = np.zeros(tuple(image_shape[:2]), bool)
-    y1, x1, y2, x2 = (int(v) for v in box)
-    if y2 > y1 and x2 > x1:
-        resized = cv2.resize(mask.astype(np.float32), (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
-        whole[y1:y2, x1:x2] = resized >= threshold
-    return whole

@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from mrcnn.network.detections import DetectionLayer, paste_mask
+from mrcnn.network.detections import DetectionLayer
 
 WHOLE = np.array([[0, 0, 1, 1]], np.float32)
 A, A_NEAR, B = [0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.48], [0.6, 0.6, 0.9, 0.9]
@@ -65,26 +64,3 @@ def test_detection_layer_round_trip():
     layer = DetectionLayer(9, 0.7, 0.3, (0.1, 0.1, 0.2, 0.2), name="mrcnn_detection")
     assert DetectionLayer.from_config(layer.get_config()).get_config() == layer.get_config()
     assert layer.compute_output_shape([(2, 50, 4), (2, 50, 3)]) == (2, 9, 6)
-
-
-def test_paste_mask_fills_its_box():
-    whole = paste_mask(np.ones((28, 28)), np.array([3, 4, 10, 20]), (30, 40, 3))
-    expected = np.zeros((30, 40), bool)
-    expected[3:10, 4:20] = True
-    np.testing.assert_array_equal(whole, expected)
-
-
-def test_paste_mask_keeps_the_shape_inside():
-    mask = np.zeros((28, 28), np.float32)
-    mask[:, :14] = 0.9
-    whole = paste_mask(mask, np.array([0, 0, 28, 56]), (30, 60))
-    assert whole[:28, :27].all() and not whole[:, 29:].any()
-
-
-@pytest.mark.parametrize(("threshold", "inside"), [(0.4, True), (0.6, False)])
-def test_paste_mask_applies_its_threshold(threshold, inside):
-    assert paste_mask(np.full((4, 4), 0.5), np.array([0, 0, 2, 2]), (2, 2), threshold).all() == inside
-
-
-def test_paste_mask_of_an_empty_box_is_empty():
-    assert not paste_mask(np.ones((28, 28)), np.array([5, 5, 5, 9]), (10, 10)).any()
