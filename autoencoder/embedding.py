@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from autoencoder.data import prepare_images
-from autoencoder.folder import TrainedAutoencoder, load_autoencoder
+from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
@@ -69,6 +69,17 @@ def embed(
     with atomic_path(output) as temporary:
         data.write_h5ad(temporary)
     return data
+
+
+def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Say whether `path` is an embedding that the autoencoder in `folder`, as it is now, has made."""
+    if not os.path.exists(path):
+        return False
+    try:
+        noted = json.loads(anndata.read_h5ad(path, backed="r").uns["run"])
+    except (OSError, KeyError, ValueError):
+        return False
+    return noted == read_run(folder)
 
 
 def reconstruct(

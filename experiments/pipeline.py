@@ -204,11 +204,14 @@ class Pipeline:
 
     def embed(self) -> None:
         """Write the latents of every cell to `embedding.h5ad` beside each autoencoder."""
-        from autoencoder.embedding import embed
+        from autoencoder.embedding import embed, is_embedding_of
 
         parts = {name: split.part_of for name, split in self.splits().items()}
         for method in self.check_autoencoder_settings():
             folder = self.output / AUTOENCODERS[method]
+            if not self.overwrite and is_embedding_of(folder / EMBEDDING, folder):
+                log.info("%s: reused", folder / EMBEDDING)
+                continue
             embed(folder, self.stores, folder / EMBEDDING, splits=parts, progress=self.progress)
 
     def evaluate(self) -> Mapping[str, Any]:

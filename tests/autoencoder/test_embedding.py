@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.embedding import embed, reconstruct
+from autoencoder.embedding import embed, is_embedding_of, reconstruct
 from autoencoder.training import train_autoencoder
 from mrcnn.errors import InputError
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
@@ -71,3 +71,19 @@ def test_reconstruct_follows_the_rows_asked_for(trained, stores):
     with pytest.raises(InputError, match="has cells 0 to 6"):
         reconstruct(trained.folder, stores["cleo"], [7])
     assert reconstruct(trained.folder, stores["cleo"], [])[0].shape == (0, 32, 32, 3)
+
+
+def test_is_embedding_of_tells_whether_the_autoencoder_has_changed_since(trained, stores, tmp_path):
+    output = tmp_path / "embedding.h5ad"
+    assert not is_embedding_of(output, trained.folder)
+
+    embed(trained.folder, stores, output, progress=False)
+    assert is_embedding_of(output, trained.folder)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps({**trained.run, "weights_sha256": "0"}))
+    assert not is_embedding_of(output, other)
+
+    output.write_bytes(output.read_bytes()[:100])
+    assert not is_embedding_of(output, trained.folder)

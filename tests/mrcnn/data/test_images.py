@@ -88,3 +88,9 @@ def test_list_images_sorts_and_leaves_out_hidden_and_other_files(tmp_path):
 def test_list_images_names_a_missing_folder(tmp_path):
     with pytest.raises(InputError, match="nowhere: no such folder"):
         list_images(tmp_path / "nowhere")
+
+
+def test_read_image_takes_floats_up_to_one_as_fractions(tmp_path):
+    Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "float.tif")
+
+    assert (read_image(tmp_path / "float.tif") == 127).all()
