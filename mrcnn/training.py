@@ -305,6 +305,7 @@ def fit_detector(
         steps_per_epoch=config.STEPS_PER_EPOCH,
         validation_data=validation_batches,
         callbacks=[StopOnNonFinite(), EpochLog(folder, rows), *bar, *callbacks],
+        shuffle=False,
         verbose=0,
     )
     return rows

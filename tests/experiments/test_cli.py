@@ -11,6 +11,7 @@ from experiments.cli import main
 
 TINY_DETECTOR = [
     "--set=settings.BACKBONE=resnet50",
+    "--set=settings.FPN_CLASSIF_FC_LAYERS_SIZE=64",
     "--set=settings.IMAGE_MIN_DIM=64",
     "--set=settings.IMAGE_MAX_DIM=64",
     "--set=settings.RPN_ANCHOR_SCALES=[8,16,24,32,48]",
@@ -28,6 +29,12 @@ TINY_DETECTOR = [
 
 def run(*arguments):
     return main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backbone(small_resnet):
+    with small_resnet():
+        yield
 
 
 @pytest.fixture(scope="module")
