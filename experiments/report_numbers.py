@@ -163,7 +163,7 @@ def _key_numbers(run: Run) -> list[tuple[str, str, str]]:
         if values:
             detail = ", ".join(f"{centre} {value:.2f}" for centre, value in values.items())
             items.append((name, f"{sum(values.values()) / len(values):.2f}", detail))
-    steps = {n: (run.read_json(folder / "run.json") or {}).get("steps") for n, folder in run.autoencoders.items()}
+    steps = {n: (run.read_json(f"{AUTOENCODERS[n]}/run.json") or {}).get("steps") for n in run.autoencoders}
     steps = {n: count for n, count in steps.items() if count}
     if steps:
         detail = ", ".join(f"{name} {count:,}" for name, count in steps.items())

@@ -71,8 +71,8 @@ class Run:
     @cached_property
     def autoencoders(self) -> dict[str, Path]:
         """Folder of each autoencoder that was trained to its end."""
-        folders = {name: self.folder / folder for name, folder in AUTOENCODERS.items()}
-        return {n: f for n, f in folders.items() if (self.read_json(f / "run.json") or {}).get("complete")}
+        runs = {name: self.read_json(f"{folder}/run.json") or {} for name, folder in AUTOENCODERS.items()}
+        return {name: self.folder / AUTOENCODERS[name] for name, run in runs.items() if run.get("complete")}
 
     def read_json(self, path: str | Path) -> Any:
         """Read a JSON file below the run's folder, or None if it is not there.

@@ -1,6 +1,7 @@
 import csv
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import anndata
 import cv2
@@ -11,6 +12,7 @@ import pytest
 from experiments import report_pictures
 from experiments.classify import evaluate_methods
 from experiments.report import SECTIONS, write_report
+from experiments.report_run import Run
 from experiments.score_tables import save_tables
 from experiments.settings import CentreSettings, DetectorSettings, RunSettings
 from mrcnn.atomic import write_json
@@ -289,3 +291,12 @@ def test_write_report_refuses_a_damaged_file(empty_run):
     (run / "tables" / "cross_centre.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="cross_centre.json: not JSON"):
         write_report(run, settings)
+
+
+def test_a_run_given_by_a_relative_path_finds_its_autoencoders(full_run):
+    run, settings, _ = full_run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.parent)
+        relative = Run(Path(run.name), settings, {}, seed=0)
+
+        assert relative.autoencoders == {"AE-CFE": Path(run.name) / "autoencoder"}
