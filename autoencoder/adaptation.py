@@ -6,7 +6,7 @@ from keras import ops
 _REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
 
 
-def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, *, reduction: str = "mean") -> tf.Tensor:
+def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
     """MMD (thesis eq. 2.14) of one target centre: how far its first two moments are from the source's.
 
     The squared difference of the means, averaged over the latent, plus the symmetrised Kullback-Leibler

@@ -75,7 +75,9 @@ def draw_loss_curves(
         if not axes.lines:
             axes.text(0.5, 0.5, "no values", ha="center", va="center", transform=axes.transAxes, color=GREY)
         elif len(axes.lines) > 1 and len(logs) == 1:
-            axes.legend(fontsize=8, frameon=False)
+            # Room above the curves, which begin high at the left and lie low at the right.
+            axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
+            axes.legend(fontsize=7, frameon=False, loc="upper right", ncols=1 + (len(axes.lines) > 4))
     if len(logs) > 1:
         # One legend for all panels: their lines are the same runs.
         lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
