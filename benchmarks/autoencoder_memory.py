@@ -63,6 +63,7 @@ def train(stores: dict[str, str], folder: Path, steps: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Train on each number of cells in a process of its own and print the peaks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs=2, default=(500, 5000), metavar="N")
     parser.add_argument("--steps", type=int, default=40)

@@ -70,6 +70,7 @@ NucleusDrawer = Callable[[Stencil, float, np.random.Generator], None]
 
 
 def round_nucleus(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
+    """Draw a round to slightly oval nucleus, as lymphocytes, blasts and erythroblasts have."""
     shift = rng.uniform(0.3, 0.95) * max(0.0, 0.93 - size) * np.exp(2j * np.pi * rng.random())
     stencil.fill(shift + size * wavy_circle(rng, 0.04))
 
