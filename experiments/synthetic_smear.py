@@ -21,6 +21,9 @@ from experiments.synthetic_cells import (
 from experiments.synthetic_centres import CentreStyle
 from experiments.synthetic_shapes import smooth_noise
 
+# Places tried for a second cell.
+NUM_TRIALS = 8
+
 
 class DrawnImage(NamedTuple):
     """A finished image with what is known of it.
@@ -78,21 +81,23 @@ def draw_cell_image(
 def _second_cell(
     style: CentreStyle, size: int, middle: np.ndarray, reach: float, rng: np.random.Generator
 ) -> tuple[WhiteCell, np.ndarray, float]:
-    """Place another white cell so that the border cuts it and it leaves the labelled cell free."""
+    """Place another white cell so that the border cuts it and it leaves the labelled cell free.
+
+    Its centre stays in the image: of a cell with less to show, people disagree whether to label it.
+    """
     types = list(style.type_counts)
     white = draw_white_cell(types[int(rng.integers(len(types)))], style.red_cell_radius * size, rng)
     other_reach = white.coverage.shape[0] / 2.8
-    depth = rng.uniform(-0.35, 0.5) * other_reach
-    along = rng.choice([0.0, 1.0]) * size + rng.choice([-1, 1]) * rng.uniform(0.0, 0.3) * size
-    place = np.array([depth if rng.random() < 0.5 else size - depth, np.clip(along, 0, size)])
-    if rng.random() < 0.5:
-        place = place[::-1]
-    away = place - middle
-    missing = 1.05 * (reach + other_reach) - np.linalg.norm(away)
-    if missing > 0:  # push it outwards, but not so far that nothing is left of it
-        place = place + away / np.linalg.norm(away) * min(missing, 0.5 * other_reach)
-        place = np.clip(place, -0.4 * other_reach, size + 0.4 * other_reach)
-    return white, place, other_reach
+    depth = rng.uniform(0.0, 0.5, NUM_TRIALS) * other_reach
+    depth = np.where(rng.random(NUM_TRIALS) < 0.5, depth, size - depth)
+    along = rng.choice([0.0, 1.0], NUM_TRIALS) * size
+    along = np.clip(along + rng.choice([-1, 1], NUM_TRIALS) * rng.uniform(0.0, 0.3, NUM_TRIALS) * size, 0, size)
+    places = np.stack([depth, along], axis=1)
+    places = np.where(rng.random((NUM_TRIALS, 1)) < 0.5, places, places[:, ::-1])
+    gaps = np.linalg.norm(places - middle, axis=1) - 1.05 * (reach + other_reach)
+    # The first place that leaves a gap, else the one with the least overlap.
+    free = np.flatnonzero(gaps >= 0)
+    return white, places[free[0] if free.size else np.argmax(gaps)], other_reach
 
 
 def _lay_white_cell(

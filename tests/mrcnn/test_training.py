@@ -6,9 +6,18 @@ import pytest
 
 from mrcnn.config import Config, make_config
 from mrcnn.data.annotations import CellMaskDataset
+from mrcnn.data.batches import training_batches
 from mrcnn.errors import InputError
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, load_detector
-from mrcnn.training import LOSS_NAMES, StopOnNonFinite, WarmupDrop, checkpoints, make_optimizer, write_rows
+from mrcnn.training import (
+    LOSS_NAMES,
+    DetectorTrainer,
+    StopOnNonFinite,
+    WarmupDrop,
+    checkpoints,
+    make_optimizer,
+    write_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +76,55 @@ def test_train_writes_a_row_for_each_epoch(uninterrupted):
     assert [epoch for epoch, _ in checkpoints(model.model_dir)] == [2]
 
 
-def test_train_goes_on_where_it_was_interrupted(build, strong_config, uninterrupted, cell_dataset, tmp_path):
-    whole, expected_rows = uninterrupted
+class StateRecorder(keras.callbacks.Callback):
+    """Keeps what a training step depends on, besides the batch: weights, optimiser state and step count."""
+
+    def on_train_begin(self, logs=None):
+        self.at_start = self._state()
+
+    def on_train_end(self, logs=None):
+        self.at_end = self._state()
+
+    def _state(self):
+        return [np.array(v) for v in (*self.model.parts.weights, *self.model.optimizer.variables)]
+
+
+def test_train_goes_on_where_it_was_interrupted(build, strong_config, cell_dataset, tmp_path, monkeypatch):
+    first_steps = []
+
+    def recording_batches(datasets, config, batch_size, augmentation=None, first_step=0, **kwargs):
+        if kwargs.get("shuffle", True):
+            first_steps.append(first_step)
+        return training_batches(datasets, config, batch_size, augmentation, first_step, **kwargs)
+
+    monkeypatch.setattr("mrcnn.training.training_batches", recording_batches)
     train, validation = cell_dataset(5), cell_dataset(3, 50)
-    first = build(strong_config, tmp_path).train(train, validation, 1e-3, 1, "all", progress=False)
-    # The same seed gives the same first epoch, in another model.
-    assert {n: float(v) for n, v in first[0].items()} == pytest.approx(
-        {n: float(v) for n, v in expected_rows[0].items()}, rel=1e-3
+    before, after = StateRecorder(), StateRecorder()
+    first = build(strong_config, tmp_path).train(
+        train, validation, 1e-3, 1, "all", progress=False, custom_callbacks=[before]
     )
     # As if it had been killed between the log and the checkpoint of the second epoch.
     write_rows(tmp_path / "log.csv", [*first, {**first[0], "epoch": 2, "loss": "99"}])
     model = build(strong_config, tmp_path)
-    rows = model.train(train, validation, 1e-3, 2, "all", progress=False)
+    rows = model.train(train, validation, 1e-3, 2, "all", progress=False, custom_callbacks=[after])
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 2), (2, 4)] and len(log_of(tmp_path)) == 2
-    for name in ("loss", "val_loss"):
-        assert float(rows[1][name]) == pytest.approx(float(expected_rows[1][name]), rel=2e-2)
-    for a, b in zip(weights_of(model), weights_of(whole), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-3)
+    assert float(rows[1]["loss"]) < 99
+    # Rounding differs from run to run and grows from step to step, so what is compared is where the steps begin.
+    assert first_steps == [0, 2]
+    for a, b in zip(before.at_end, after.at_start, strict=True):
+        np.testing.assert_array_equal(a, b)
+    changed = [not np.array_equal(a, b) for a, b in zip(after.at_start, after.at_end, strict=True)]
+    assert np.mean(changed) > 0.9
+
+
+def test_initial_weights_and_losses_follow_the_seed(build, strong_config, cell_dataset, tmp_path):
+    models = [build(strong_config, tmp_path / name) for name in ("a", "b")]
+    for a, b in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    batch = next(iter(training_batches([cell_dataset(3)], strong_config, 2)))
+    losses = [DetectorTrainer(model.parts, strong_config)(batch) for model in models]
+    for name in LOSS_NAMES:
+        assert float(losses[0][name]) == pytest.approx(float(losses[1][name]), rel=1e-4)
 
 
 def test_train_does_nothing_when_all_epochs_are_done(build, strong_config, uninterrupted, cell_dataset):
