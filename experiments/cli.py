@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from tqdm import tqdm
+
 from mrcnn.errors import InputError
 
 OVERRIDE_HELP = "override a setting, for example --set detector.epochs=3 (may be repeated)"
@@ -217,13 +219,23 @@ def _quiet_libraries() -> None:
 
 
 def _log_to_terminal() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _TerminalHandler()
     handler.setFormatter(_LevelFormatter())
     for package in ("mrcnn", "autoencoder", "experiments"):
         logger = logging.getLogger(package)
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes above the progress bar, if there is one, to what `sys.stderr` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
 
 
 class _LevelFormatter(logging.Formatter):
