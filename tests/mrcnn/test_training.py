@@ -86,7 +86,7 @@ class StateRecorder(keras.callbacks.Callback):
         self.at_end = self._state()
 
     def _state(self):
-        return [np.array(v) for v in (*self.model.parts.weights, *self.model.optimizer.variables)]
+        return [v.numpy() for v in (*self.model.parts.weights, *self.model.optimizer.variables)]
 
 
 def test_train_goes_on_where_it_was_interrupted(build, strong_config, cell_dataset, tmp_path, monkeypatch):
