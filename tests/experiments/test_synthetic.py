@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import synthetic
+from experiments import synthetic, synthetic_smear
 from experiments.synthetic import CENTRES, draw_cell_image, generate_centre, generate_centres
 from experiments.synthetic_cells import CELL_TYPES, NUM_DYES, draw_white_cell
 from experiments.synthetic_shapes import smooth_noise
@@ -93,6 +93,14 @@ def test_second_cell_touches_the_border_and_spares_the_first():
         assert second.sum() > inner, "the border cuts it"
         assert drawn.instances[48, 48] == 1
         assert (drawn.instances == 1).sum() > second.sum() / 2
+
+
+def test_second_cell_has_its_centre_in_the_image():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        _, place, reach = synthetic_smear._second_cell(CENTRES["north"], 160, np.array([70.0, 90.0]), 40.0, rng)
+        assert (place >= 0).all() and (place <= 160).all()
+        assert min(place.min(), 160 - place.max()) <= reach / 2, "the border cuts it"
 
 
 def test_white_cell_dyes_stay_inside_the_cell():
