@@ -121,6 +121,8 @@ class Config:
     # "none", "thesis" (the five augmentations of 2.4.2) or "strong"; share of the samples that are augmented.
     AUGMENTATION = "none"
     AUGMENTATION_SHARE = 0.5
+    # Least and largest zoom of "strong": cells of other centres may be smaller or larger in the image.
+    AUGMENTATION_ZOOM = (0.35, 1.1)
     # Fixes initial weights, order of images, augmentation and sampling.
     SEED = 0
 
@@ -178,6 +180,9 @@ class Config:
                 raise InputError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
         if self.ROI_POSITIVE_RATIO == 0.0:
             raise InputError("ROI_POSITIVE_RATIO must be above 0: without positives the heads learn nothing")
+        zoom = tuple(self.AUGMENTATION_ZOOM)
+        if len(zoom) != 2 or not 0.0 < zoom[0] <= zoom[1]:
+            raise InputError(f"AUGMENTATION_ZOOM must be two factors above 0, the least first; got {zoom}")
         if self.normalization == "group":
             self._validate_groups()
 

@@ -109,9 +109,9 @@ def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
     return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
 
 
-def strong_augmentation(share: float = 0.8) -> "StrongAugmentation":
+def strong_augmentation(share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1)) -> "StrongAugmentation":
     """Build the augmentation for training from scratch on few images; see `StrongAugmentation`."""
-    return StrongAugmentation(share)
+    return StrongAugmentation(share, zoom=zoom)
 
 
 class ReflectingAffine(iaa.Affine):

@@ -19,8 +19,9 @@ def make_augmentation(config: Config) -> Augmentation | None:
     """The augmentation that `config` names, or None."""
     if config.AUGMENTATION == "none":
         return None
-    make = {"thesis": thesis_augmentation, "strong": strong_augmentation}[config.AUGMENTATION]
-    return make(config.AUGMENTATION_SHARE)
+    if config.AUGMENTATION == "thesis":
+        return thesis_augmentation(config.AUGMENTATION_SHARE)
+    return strong_augmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM)
 
 
 def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -126,3 +126,5 @@ def test_make_augmentation_follows_the_configuration(tiny_config_class):
     assert make_augmentation(tiny_config_class()) is None
     for kind in ("thesis", "strong"):
         assert make_augmentation(make_config({"AUGMENTATION": kind}, tiny_config_class)) is not None
+    wide = make_config({"AUGMENTATION": "strong", "AUGMENTATION_ZOOM": [0.5, 1.6]}, tiny_config_class)
+    assert make_augmentation(wide).zoom == (0.5, 1.6)
