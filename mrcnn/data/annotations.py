@@ -27,10 +27,11 @@ MIN_FRAGMENT_AREA = 16
 
 
 class AnnotationCheck(NamedTuple):
-    """What `check_annotations` found.
+    """What `check_annotations`, or `check_outlines` of `mrcnn.data.outline_dataset`, found.
 
     Attributes:
-        faults: one (key, reason) for each image that cannot be used, in the order of the records.
+        faults: (key, reason) of each fault, in the order of the records. A label mask has one at most, outlines may
+            have several for an image.
         good: the records of the images that can.
     """
 

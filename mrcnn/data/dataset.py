@@ -124,14 +124,19 @@ class Dataset:
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the instance masks of an image; every trainable data set overrides this.
 
+        An override may ask this method, by `super`, for the masks of an image without any instance.
+
         Returns:
             masks: bool array of shape (height, width, num_instances).
             class_ids: int32 array of shape (num_instances,).
 
         Raises:
-            InputError: always here, since a data set without masks cannot train anything.
+            InputError: if it is not overridden, since a data set without masks cannot train anything.
         """
-        raise InputError(
-            f"{type(self).__name__} has no masks for {self.image_info[image_id]['path']}: "
-            "override load_mask(image_id) in your Dataset class"
-        )
+        if type(self).load_mask is Dataset.load_mask:
+            raise InputError(
+                f"{type(self).__name__} has no masks for {self.image_info[image_id]['path']}: "
+                "override load_mask(image_id) in your Dataset class"
+            )
+        height, width = self.load_image(image_id).shape[:2]
+        return np.zeros((height, width, 0), bool), np.zeros(0, np.int32)
