@@ -8,7 +8,6 @@ next pass.
 """
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from autoencoder.config import AutoencoderConfig
 from autoencoder.network import FEATURE_SHAPE
 from autoencoder.scaling import FeatureScaling
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StorePath, StoreReader, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ class RowOrder:
 
 
 def read_batches(
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     shares: Sequence[int],
     *,
     image_source: str = "crop",
@@ -125,7 +124,7 @@ def read_batches(
     """Yield the batches from a step on, without end.
 
     Args:
-        stores: path of the feature store by centre; no store may be empty.
+        stores: feature store by centre, or the shards of one; no store may be empty.
         shares: samples of each centre in a batch.
         image_source: "crop" or "image".
         seed: of the order.
@@ -143,7 +142,7 @@ def read_batches(
     batch_size = sum(shares)
     if batch_size % num_parts:
         raise ValueError(f"a batch of {batch_size} cannot be divided by {num_parts}")
-    opened = [FeatureStore(path) for path in stores.values()]
+    opened = [open_store(path) for path in stores.values()]
     try:
         streams = [
             _centre_rows(store, image_source, (seed, k), start_step * share, share)
@@ -166,7 +165,7 @@ def read_batches(
 
 
 def _centre_rows(
-    store: FeatureStore, image_source: str, seed: tuple[int, ...], position: int, share: int
+    store: StoreReader, image_source: str, seed: tuple[int, ...], position: int, share: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield `share` rows of one store at a time, as (features, images), from a position of its order on."""
     windows = RowOrder(len(store), seed).windows(position)
@@ -206,7 +205,7 @@ def prepare_images(images: tf.Tensor, image_size: int) -> tf.Tensor:
 
 def make_dataset(
     config: AutoencoderConfig,
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     scaling: FeatureScaling,
     *,
     start_step: int = 0,
@@ -216,7 +215,7 @@ def make_dataset(
 
     Args:
         config: gives batch size, balance, image source and size, and seed.
-        stores: path of the feature store by centre, in the order of `scaling.centres`.
+        stores: feature store by centre, or the shards of one, in the order of `scaling.centres`.
         scaling: applied to the features.
         start_step: the step, counted from 0, to begin with.
         num_replicas: each batch comes as this many elements, one per replica.
@@ -267,7 +266,7 @@ def make_dataset(
     return dataset.map(prepare).prefetch(num_replicas)
 
 
-def count_cells(stores: Mapping[str, str | os.PathLike]) -> dict[str, int]:
+def count_cells(stores: Mapping[str, StorePath]) -> dict[str, int]:
     """Number of cells by centre.
 
     Raises:
@@ -275,8 +274,8 @@ def count_cells(stores: Mapping[str, str | os.PathLike]) -> dict[str, int]:
     """
     counts = {}
     for centre, path in stores.items():
-        with FeatureStore(path) as store:
+        with open_store(path) as store:
             counts[centre] = len(store)
         if not counts[centre]:
-            raise InputError(f"{path}: holds no cells; leave this centre out")
+            raise InputError(f"{store.path}: holds no cells; leave this centre out")
     return counts

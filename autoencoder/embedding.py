@@ -16,14 +16,14 @@ from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StorePath, StoreReader, open_store
 
 _OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
 
 
 def embed(
     folder: str | os.PathLike,
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     output: str | os.PathLike,
     *,
     splits: Mapping[str, Mapping[str, str]] | None = None,
@@ -36,7 +36,7 @@ def embed(
 
     Args:
         folder: of a trained autoencoder.
-        stores: path of the feature store by centre.
+        stores: feature store by centre, or the shards of one.
         output: the .h5ad file.
         splits: by centre and image key, the name of the split; "" where it has no entry.
         batch_size: cells read and encoded at a time.
@@ -54,9 +54,9 @@ def embed(
     encode = _compiled(trained.encoder)
     latents, tables = [], []
     for centre, path in stores.items():
-        with FeatureStore(path) as store:
+        with open_store(path) as store:
             if store.centre != centre:
-                raise InputError(f"{path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
+                raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
             _check_detector(trained, store)
             latents.append(_encode_store(trained, encode, store, batch_size, progress))
             tables.append(_describe_cells(store, (splits or {}).get(centre, {})))
@@ -83,7 +83,7 @@ def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
 
 
 def reconstruct(
-    folder: str | os.PathLike, store: str | os.PathLike, rows: Sequence[int] | np.ndarray
+    folder: str | os.PathLike, store: StorePath, rows: Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pass some stored cells through the autoencoder.
 
@@ -102,10 +102,10 @@ def reconstruct(
     trained = load_autoencoder(folder)
     rows = np.asarray(rows, dtype=np.int64).reshape(-1)
     ordered, inverse = np.unique(rows, return_inverse=True)
-    with FeatureStore(store) as opened:
+    with open_store(store) as opened:
         _check_detector(trained, opened)
         if len(rows) and (ordered[0] < 0 or ordered[-1] >= len(opened)):
-            raise InputError(f"{store}: has cells 0 to {len(opened) - 1}, not all of {rows.tolist()}")
+            raise InputError(f"{opened.path}: has cells 0 to {len(opened) - 1}, not all of {rows.tolist()}")
         features = trained.scaling.apply(opened.read_rows("features", ordered), opened.centre)
         images = opened.read_rows(trained.config.image_source, ordered)
     side = trained.config.image_size
@@ -116,7 +116,7 @@ def reconstruct(
     return originals[inverse], reconstructions[inverse]
 
 
-def _check_detector(trained: TrainedAutoencoder, store: FeatureStore) -> None:
+def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
     if store.detector_hash != trained.detector_hash:
         raise InputError(
             f"{store.path}: made by detector {store.detector_hash[:12]}, but {trained.folder} was trained on "
@@ -134,7 +134,7 @@ def _compiled(encoder: keras.Model):
     return encode
 
 
-def _encode_store(trained: TrainedAutoencoder, encode, store: FeatureStore, batch_size: int, progress: bool):
+def _encode_store(trained: TrainedAutoencoder, encode, store: StoreReader, batch_size: int, progress: bool):
     latents = np.zeros((len(store), trained.config.latent_size), np.float32)
     with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:
         for start in range(0, len(store), batch_size):
@@ -145,7 +145,7 @@ def _encode_store(trained: TrainedAutoencoder, encode, store: FeatureStore, batc
     return latents
 
 
-def _describe_cells(store: FeatureStore, split: Mapping[str, str]) -> pd.DataFrame:
+def _describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
     keys = store.keys.tolist()
     return pd.DataFrame(
         {

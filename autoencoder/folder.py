@@ -15,7 +15,7 @@ from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StorePath, StoreReader, open_store
 
 CONFIG = "config.json"
 RUN = "run.json"
@@ -116,14 +116,14 @@ def clear_run(folder: str | os.PathLike) -> None:
             shutil.rmtree(folder / name)
 
 
-def describe_stores(stores: Mapping[str, str | os.PathLike]) -> dict[str, dict[str, Any]]:
+def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]]:
     """Say what each store holds, so that two runs can be compared.
 
     The fingerprint is a SHA-256 over keys, boxes and scores of all cells and the detector's hash: reading the
     features as well would take as long as an epoch.
 
     Args:
-        stores: path of the feature store by centre.
+        stores: feature store by centre, or the shards of one.
 
     Returns:
         Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`.
@@ -136,13 +136,13 @@ def describe_stores(stores: Mapping[str, str | os.PathLike]) -> dict[str, dict[s
         raise InputError("no feature stores are given; name at least one")
     described = {}
     for centre, path in stores.items():
-        with FeatureStore(path) as store:
+        with open_store(path) as store:
             if store.centre != centre:
-                raise InputError(f"{path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
+                raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
             if len(store) == 0:
-                raise InputError(f"{path}: holds no cells; leave this centre out")
+                raise InputError(f"{store.path}: holds no cells; leave this centre out")
             described[centre] = {
-                "path": str(path),
+                "path": ", ".join(str(path) for path in store.paths),
                 "cells": len(store),
                 "detector_hash": store.detector_hash,
                 "fingerprint": _fingerprint(store),
@@ -190,7 +190,7 @@ def file_hash(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def _fingerprint(store: FeatureStore) -> str:
+def _fingerprint(store: StoreReader) -> str:
     digest = hashlib.sha256(json.dumps([store.centre, store.detector_hash, store.settings]).encode())
     for start in range(0, len(store), _READ_ROWS):
         for field in _FINGERPRINT_FIELDS:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from autoencoder.config import CHOICES
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StorePath, open_store
 
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6
@@ -42,12 +42,12 @@ class FeatureScaling:
     deviation: np.ndarray
 
     @classmethod
-    def fit(cls, kind: str, stores: Mapping[str, str | os.PathLike], *, progress: bool = False) -> "FeatureScaling":
+    def fit(cls, kind: str, stores: Mapping[str, StorePath], *, progress: bool = False) -> "FeatureScaling":
         """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
 
         Args:
             kind: "minmax", "channel" or "centre".
-            stores: path of the feature store by centre.
+            stores: feature store by centre, or the shards of one.
             progress: whether to show a progress bar.
 
         Raises:
@@ -159,12 +159,12 @@ class FeatureScaling:
         return scaling
 
 
-def _channel_moments(path: str | os.PathLike, progress: bool) -> tuple[int, np.ndarray, np.ndarray]:
+def _channel_moments(path: StorePath, progress: bool) -> tuple[int, np.ndarray, np.ndarray]:
     """Count, mean and sum of squared deviations of each channel of a store, a few rows at a time."""
     parts: tuple[int, np.ndarray, np.ndarray] | None = None
-    with FeatureStore(path) as store:
+    with open_store(path) as store:
         if len(store) == 0:
-            raise InputError(f"{path}: holds no cells; leave this centre out")
+            raise InputError(f"{store.path}: holds no cells; leave this centre out")
         for start in tqdm(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
             rows = store.read("features", start, min(start + _READ_ROWS, len(store))).astype(np.float64)
             values = rows.reshape(-1, rows.shape[-1])

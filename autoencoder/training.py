@@ -36,6 +36,7 @@ from autoencoder.scaling import FeatureScaling
 from autoencoder.step import make_train_step
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
+from mrcnn.feature_store import StorePath
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ _KEPT_CHECKPOINTS = 2
 
 def train_autoencoder(
     config: AutoencoderConfig,
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     output: str | os.PathLike,
     *,
     strategy: tf.distribute.Strategy | None = None,
@@ -59,7 +60,7 @@ def train_autoencoder(
 
     Args:
         config: the settings.
-        stores: path of the feature store by centre; the order gives the centre ids.
+        stores: feature store by centre, or the shards of one; the order gives the centre ids.
         output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5`, `scaling.npz`, `log.csv`
             and `tensorboard/`, and `checkpoints/` while the training lasts.
         strategy: how to use several devices of one machine, such as `tf.distribute.MirroredStrategy()`; None
@@ -153,7 +154,7 @@ def train_autoencoder(
 
 def _run_steps(
     config: AutoencoderConfig,
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     scaling: FeatureScaling,
     strategy: tf.distribute.Strategy,
     train_step: Callable[[Any, tf.Tensor], tf.Tensor],
@@ -218,7 +219,7 @@ def _source_id(config: AutoencoderConfig, centres: tuple[str, ...]) -> int:
 
 def _fit_or_load_scaling(
     config: AutoencoderConfig,
-    stores: Mapping[str, str | os.PathLike],
+    stores: Mapping[str, StorePath],
     output: Path,
     *,
     known: bool,

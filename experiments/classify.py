@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StoreReader
 
 NUM_TREES = 100  # thesis section 3.4, as is the depth
 MAX_DEPTH = 16
@@ -248,7 +248,7 @@ def standardise_by_centre(features: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return standardised
 
 
-def roi_vectors(store: FeatureStore, mode: str = "mean") -> np.ndarray:
+def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:
     """Read the detector's features as one vector per cell: the R-CNN-RF baseline of thesis section 3.4.
 
     The thesis flattens the 14x14x256 features of a cell to 50,176 numbers ("flat"). As float16 that is 100 kB

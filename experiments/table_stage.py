@@ -12,14 +12,14 @@ from experiments.score_tables import save_tables
 from experiments.settings import EvaluateSettings
 from experiments.splits import Split, load_or_make_split
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store import StorePath, open_store
 
 RAW = "R-CNN-RF"
 
 
 def make_table(
     settings: EvaluateSettings,
-    stores: Mapping[str, Path],
+    stores: Mapping[str, StorePath],
     embeddings: Mapping[str, Path],
     splits: Mapping[str, Split],
     output: Path,
@@ -29,7 +29,7 @@ def make_table(
 
     Args:
         settings: columns and protocol.
-        stores: path of the feature store by centre; read for the column R-CNN-RF.
+        stores: feature store by centre, or the shards of one; read for the column R-CNN-RF.
         embeddings: path of the .h5ad file by method.
         splits: by centre.
         output: folder.
@@ -86,19 +86,19 @@ def read_embedding(path: Path) -> dict[str, tuple[np.ndarray, dict[str, np.ndarr
     return by_centre
 
 
-def read_raw(path: Path, mode: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def read_raw(path: StorePath, mode: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Vectors of a store's RoI features, with keys and cell types."""
-    with FeatureStore(path) as store:
+    with open_store(path) as store:
         return roi_vectors(store, mode), {"key": store.keys, "cell_type": store.cell_types}
 
 
-def splits_of_inputs(stores: Mapping[str, Path], embeddings: Mapping[str, Path], folder: Path) -> dict[str, Split]:
+def splits_of_inputs(stores: Mapping[str, StorePath], embeddings: Mapping[str, Path], folder: Path) -> dict[str, Split]:
     """Make or reuse the split of each centre, from the cells that the inputs hold."""
     labels: dict[str, Mapping[str, Any]] = {}
     for path in embeddings.values():
         labels.update({name: columns for name, (_, columns) in read_embedding(path).items()})
     for name, path in stores.items():
-        with FeatureStore(path) as store:
+        with open_store(path) as store:
             labels[name] = {"key": store.keys, "cell_type": store.cell_types}
     return {
         name: load_or_make_split(folder / f"{name}.json", name, columns["key"], columns["cell_type"])

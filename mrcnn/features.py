@@ -1,21 +1,27 @@
 """Run the detector over a centre and keep the RoI features of its cells."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter
 from mrcnn.model import MaskRCNN, detector_hash
+from mrcnn.overlap import WriteBehind, read_ahead
+from mrcnn.progress import Progress
+from mrcnn.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
 
 log = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 3  # read while the network works on one
 
 CROP_SIZE = 128
 # The reference implementation grows the box by 10 px before and 20 px after on images brought to 400 px.
@@ -89,28 +95,37 @@ def extract_features(
     all_cells: bool = False,
     with_masks: bool = True,
     batch_size: int = 8,
+    shard: Shard | None = None,
+    part_size: int = 128,
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, int]:
     """Detect the cells of a centre and write them to a feature store, going on where an interrupted run stopped.
 
+    Images are read in threads ahead of the network, and cells are written in a thread behind it. Rows have the order
+    of the records. Which images share a batch follows from their positions alone, so that a resumed run computes
+    what an undisturbed one does, to the last bit where the network repeats itself to the last bit.
+
     Args:
         detector: a trained model, opened with `load_detector`.
-        records: the images.
+        records: the images of the whole centre, also for a shard.
         path: the store's final name. A finished store of the same detector is left as it is.
         centre: name of the centre.
         all_cells: keep every detection, for images of whole fields; else one cell for each image (`choose_cell`).
         with_masks: store 28x28 masks; the mask head takes most of the time.
         batch_size: images in a batch.
+        shard: extract only this part of the centre; `open_store` and `merge_stores` make one of all.
+        part_size: images or cells after which they are safe on the disk; a kill costs at most so many.
         overwrite: extract again although a store is there.
-        progress: show a bar with the time left.
+        progress: show a bar with the time left, or log it now and then where there is no terminal.
 
     Returns:
         The store's counts: images, found, missed, unreadable, detections, cells.
 
     Raises:
-        InputError: if there are no records, the detector's features have not the store's shape, or a store of another
-            detector, other settings or other images is there and `overwrite` is False.
+        InputError: if there are no records, fewer than shards, the detector's features have not the store's shape, or
+            a store of another detector, other settings, another shard or other images is there and `overwrite` is
+            False.
     """
     path = Path(path)
     if not records:
@@ -128,56 +143,81 @@ def extract_features(
         "crop_margin": [CROP_MARGIN_BEFORE, CROP_MARGIN_AFTER, CROP_MARGIN_FRAME],
         "min_score": config.DETECTION_MIN_CONFIDENCE,
     }
+    if shard is not None:
+        if shard.count > len(records):
+            raise InputError(f"shard {shard}: centre {centre} has only {len(records)} images; divide it into fewer")
+        settings |= shard_settings(shard, [record.key for record in records])
+        records = records[shard.number - 1 :: shard.count]
     if path.exists() and not overwrite:
-        wanted = {"centre": centre, "with_masks": with_masks, **settings}
+        wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, **settings}
         return _check_existing(path, identity["hash"], wanted, {record.key for record in records})
-    reason = f"no detection above score {config.DETECTION_MIN_CONFIDENCE:g}"
     with FeatureStoreWriter(
-        path, centre=centre, detector=identity, with_masks=with_masks, attributes=settings
+        path, centre=centre, detector=identity, with_masks=with_masks, attributes=settings, part_size=part_size
     ) as writer:
-        done = writer.done_keys
-        if done:
-            log.info("%s: going on after %d of %d images", path.name, len(done), len(records))
-        todo = [record for record in records if record.key not in done]
-        bar = tqdm(
-            total=len(records),
-            initial=len(done),
-            desc=f"extract {centre}",
-            unit="image",
-            disable=not progress,
-        )
-        for batch in _chunks(todo, batch_size):
-            _extract_batch(detector, batch, writer, reason, all_cells, with_masks)
-            bar.update(len(batch))
-        bar.close()
+        _extract(detector, records, writer, all_cells, with_masks, batch_size, progress)
     with FeatureStore(path) as store:
         return store.counts
 
 
-def _extract_batch(detector, records, writer, reason, all_cells, with_masks) -> None:
-    """Detect on the readable images of a batch; record the others as unreadable."""
-    images, readable = [], []
-    for record in records:
-        try:
-            images.append(read_image(record.path))
-            readable.append(record)
-        except InputError as error:
-            log.warning("%s", error)
-            writer.missed(record.key, f"{UNREADABLE}: {error}", record.label, record.cell_type)
-    if not images:
-        return
-    for record, image, result in zip(readable, images, detector.detect(images, masks=with_masks), strict=True):
+def _extract(detector, records, writer, all_cells, with_masks, batch_size, progress) -> None:
+    """Deal with all images that are not in the store yet."""
+    done = frozenset(writer.done_keys)
+    if done:
+        log.info("%s: going on after %d of %d images", writer.path.name, len(done), len(records))
+    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
+    # A batch of which a part is done is computed again as a whole: other company would change the last bits.
+    batches = [batch for batch in batches if not done.issuperset(record.key for record in batch)]
+    reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
+    images = read_ahead(_read, (r for batch in batches for r in batch), num_ahead=BATCHES_AHEAD * batch_size)
+    name = f"extract {writer.path.stem}"
+    with closing(images), Progress(name, "images", len(records), done=len(done), show=progress) as shown:
+        with WriteBehind() as behind:
+            for batch in batches:
+                read = list(islice(images, len(batch)))
+                results = _detect(detector, read, with_masks)
+                rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
+                behind.submit(_store, writer, rows, reason, all_cells)
+                shown.advance(len(rows))
+
+
+def _read(record: ImageRecord) -> np.ndarray | InputError:
+    """The image, or what is wrong with its file."""
+    try:
+        return read_image(record.path)
+    except InputError as error:
+        return error
+
+
+def _detect(detector, images, with_masks) -> list[dict[str, np.ndarray] | None]:
+    """A result for each image, None for those that could not be read."""
+    readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
+    results: list[dict[str, np.ndarray] | None] = [None] * len(images)
+    if readable:
+        found = detector.detect([images[i] for i in readable], masks=with_masks, paste=False)
+        for i, result in zip(readable, found, strict=True):
+            results[i] = result
+    return results
+
+
+def _store(writer, rows, reason, all_cells) -> None:
+    """Write the cells of some images; record the images without one."""
+    for record, image, result in rows:
+        if isinstance(image, InputError):
+            log.warning("%s", image)
+            writer.missed(record.key, f"{UNREADABLE}: {image}", record.label, record.cell_type)
+            continue
         count = len(result["scores"])
         if not count:
             writer.missed(record.key, reason, record.label, record.cell_type)
             continue
-        rows = range(count) if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
-        cells = make_cells(image, result, rows)
+        kept = range(count) if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
+        cells = make_cells(image, result, kept)
         writer.add(record.key, cells, label=record.label, cell_type=record.cell_type, num_detections=count)
 
 
 def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: set[str]) -> dict[str, int]:
     """Counts of a finished store, if it is what would be made now."""
+    centre_images = wanted.pop(CENTRE_IMAGES, None)
     with FeatureStore(path) as store:
         if store.detector_hash != wanted_hash:
             raise InputError(f"{path} was made by another detector: choose another output, or give --overwrite")
@@ -189,12 +229,7 @@ def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: 
             raise InputError(
                 f"{path} was made with other settings ({'; '.join(changed)}): choose another output or give --overwrite"
             )
-        if set(store.image_keys.tolist()) != keys:
+        if there.get(CENTRE_IMAGES) != centre_images or set(store.image_keys.tolist()) != keys:
             raise InputError(f"{path} holds other images than the centre has now: give --overwrite to make it again")
         log.info("%s: reused, %d cells", path.name, len(store))
         return store.counts
-
-
-def _chunks(items: list, size: int) -> Iterator[list]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

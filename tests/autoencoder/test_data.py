@@ -5,9 +5,11 @@ import pytest
 
 from autoencoder.config import AutoencoderConfig
 from autoencoder.data import RowOrder, batch_shares, make_dataset, prepare_images, read_batches
+from autoencoder.folder import describe_stores
 from autoencoder.scaling import FeatureScaling
 from mrcnn.errors import InputError
-from mrcnn.feature_store import FeatureStore, FeatureStoreWriter
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, Shard
+from mrcnn.shards import shard_settings
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,33 @@ def test_read_batches_parts_make_up_the_batch(stores):
     assert [part["centre_id"].tolist() for part in parts] == [[0, 0, 1], [0, 1, 2]]
     joined = np.concatenate([part["features"] for part in parts])
     assert sorted(joined.sum(axis=(1, 2, 3), dtype=float)) == sorted(whole["features"].sum(axis=(1, 2, 3), dtype=float))
+
+
+@pytest.fixture
+def shards(stores, tmp_path):
+    """The store of centre bert as two shards."""
+    with FeatureStore(stores["bert"]) as store:
+        keys, fields = store.keys.tolist(), ("features", "crop", "image", "box", "score", "class_id", "image_shape")
+        cells = {key: Cell(*(store.read(f, row, row + 1)[0] for f in fields)) for row, key in enumerate(keys)}
+    paths = [tmp_path / "b1.h5", tmp_path / "b2.h5"]
+    for number, path in enumerate(paths, 1):
+        settings = shard_settings(Shard(number, 2), keys)
+        with FeatureStoreWriter(path, centre="bert", detector={"hash": "detector-a"}, attributes=settings) as writer:
+            for key in keys[number - 1 :: 2]:
+                writer.add(key, [cells[key]])
+    return paths
+
+
+def test_read_batches_of_shards_are_those_of_the_whole_store(stores, shards):
+    wholes, others = (islice(read_batches(s, (3, 2, 2), seed=1), 12) for s in (stores, stores | {"bert": shards}))
+    for whole, other in zip(wholes, others, strict=True):
+        assert all(np.array_equal(whole[name], other[name]) for name in whole)
+
+
+def test_a_training_on_shards_goes_on_with_the_whole_store(stores, shards):
+    whole, other = describe_stores(stores), describe_stores(stores | {"bert": shards})
+    assert other["bert"].pop("path") == ", ".join(map(str, shards)) and whole["bert"].pop("path")
+    assert other == whole
 
 
 @pytest.mark.parametrize("image_size", [128, 64, 32])

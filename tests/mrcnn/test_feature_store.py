@@ -184,7 +184,7 @@ def test_writer_survives_a_kill_between_merge_and_cleaning(tmp_path, store_path,
     writer = open_writer(path)
     add_images(writer, range(8))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mrcnn.feature_store.os.rename", die)
+        patch.setattr("mrcnn.store_writer.os.rename", die)
         writer.finish()
     writer._unlock()
     assert path.exists()
@@ -355,7 +355,7 @@ def test_finish_holds_few_rows_at_a_time(tmp_path, monkeypatch):
     add_images(writer, range(60))
     writer._flush()
     open_before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
-    monkeypatch.setattr("mrcnn.feature_store._MERGE_ROWS", 4)
+    monkeypatch.setattr("mrcnn.store_parts.MERGE_ROWS", 4)
     monkeypatch.setattr(h5py.Dataset, "__setitem__", watched)
     writer.finish()
     assert max(largest) <= 4 * 14 * 14 * 256 * 2

@@ -23,7 +23,7 @@ class MadeUpDetector:
         (model_dir / CONFIG_NAME).write_text("{}")
         (model_dir / WEIGHTS_NAME).write_bytes(weights)
 
-    def detect(self, images, masks=True):
+    def detect(self, images, masks=True, paste=True):
         if self.fail_at == len(self.batches):
             raise RuntimeError("killed")
         self.batches.append(len(images))

@@ -1,0 +1,103 @@
+"""Work that goes on beside the network: reading ahead of it and writing behind it, in order and in bounded memory."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MAX_READERS = 8
+MAX_AHEAD_BYTES = 256 * 2**20
+
+
+def read_ahead(
+    read: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_ahead: int,
+    num_threads: int | None = None,
+    max_bytes: int = MAX_AHEAD_BYTES,
+) -> Iterator[Result]:
+    """Yield `read(item)` for each item, in order, while threads read the next ones.
+
+    Close the iterator when it is left before its end, so that the threads stop.
+
+    Args:
+        read: called in the threads; what it raises is raised here when the item's turn comes.
+        items: what to read.
+        num_ahead: results, finished or not, that may wait at a time.
+        num_threads: default: one for each processor core, from 2 to 8.
+        max_bytes: fewer results wait where so many of the largest size seen so far (`nbytes`) would take more.
+
+    Yields:
+        The results.
+    """
+    items, waiting, largest = iter(items), deque[Future](), 0
+    num_threads = num_threads or min(max(os.cpu_count() or 1, 2), MAX_READERS)
+    pool = ThreadPoolExecutor(num_threads, thread_name_prefix="read-ahead")
+    try:
+        while True:
+            room = max(min(num_ahead, max_bytes // largest), 1) if largest else num_ahead
+            while len(waiting) < room:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                waiting.append(pool.submit(read, item))
+            if not waiting:
+                return
+            result = waiting.popleft().result()
+            largest = max(largest, getattr(result, "nbytes", 0))
+            yield result
+            # Otherwise the last result would live here until the caller has dealt with the next.
+            del result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+class WriteBehind:
+    """Call functions one after the other in a thread, in the order in which they were given.
+
+    As a context manager it ends when all calls are done. After a call that failed no further one is made, so that
+    what is written has no gaps; `submit` or the end of the block raises what it raised.
+
+    Args:
+        limit: calls that may wait at a time; `submit` blocks while there are more.
+    """
+
+    def __init__(self, limit: int = 2):
+        self.limit = limit
+        self._waiting: deque[Future] = deque()
+        self._failed = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+
+    def __enter__(self) -> "WriteBehind":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._pool.shutdown(wait=True)
+        # An error of the block itself is the one to report.
+        while kind is None and self._waiting:
+            self._waiting.popleft().result()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have `function(*arguments)` called.
+
+        Raises:
+            Exception: what an earlier call raised.
+        """
+        while len(self._waiting) >= self.limit:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(self._call, function, arguments))
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if self._failed:
+            return
+        try:
+            function(*arguments)
+        except BaseException:
+            self._failed = True
+            raise

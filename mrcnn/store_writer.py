@@ -1,0 +1,248 @@
+"""Writing a feature store, so that a crash costs little."""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.errors import InputError
+from mrcnn.store_layout import (
+    IMAGE_STRINGS,
+    STRING_FIELDS,
+    Cell,
+    check_cell,
+    encode_text,
+    make_header,
+)
+from mrcnn.store_parts import PartBuffer, merge_parts
+from mrcnn.store_reader import FeatureStore, check_same_origin
+
+try:
+    import fcntl
+except ImportError:  # Windows has no advisory locks of this kind; there the writer runs without one.
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureStoreWriter:
+    """Write a store so that a crash, even `kill -9`, costs at most the last part.
+
+    Cells gather in memory and go to disk in parts, `<path>.parts/part-00000.h5` and so on, each renamed into
+    place when it is whole; an image is never divided between parts. A new writer for the same path finds the
+    parts, and `done_keys` tells which images to pass over. `finish` streams the parts into `<path>`, then
+    removes them; meanwhile the disk holds the data twice.
+
+    As a context manager it finishes when the block ends well. When the block ends with an error the cells
+    gathered so far are saved as a part, and the parts stay.
+
+    Args:
+        path: final name of the store; an older store of that name is replaced by `finish`, not before.
+        centre: name of the centre.
+        detector: what made the features: at least `hash`, and usually `config`; JSON values.
+        with_masks: whether every cell comes with a mask.
+        attributes: settings that decide what is stored (crop margins, score threshold ...), JSON values. A
+            resumed run must give the same ones, so times and host names do not belong here.
+        part_size: number of images or cells, whichever comes first, after which a part is written.
+
+    Raises:
+        InputError: if parts of another centre, detector or setting lie there, a part is damaged, or another
+            process is writing this store.
+        ValueError: if `detector` has no hash, or `attributes` uses a reserved name or is too long.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        centre: str,
+        detector: dict[str, Any],
+        with_masks: bool = False,
+        attributes: dict[str, Any] | None = None,
+        part_size: int = 128,
+    ):
+        if part_size < 1:
+            raise ValueError(f"part_size must be 1 or more, got {part_size}")
+        self.path = Path(path)
+        self.part_size = part_size
+        self._header = make_header(centre, detector, with_masks, attributes or {})
+        self._parts_folder = self.path.with_name(self.path.name + ".parts")
+        self._buffer = PartBuffer(with_masks, part_size)
+        self._finished = False
+        self._parts_folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self._parts_folder / "lock", self.path)
+        try:
+            self._sweep()
+            self._parts = sorted(self._parts_folder.glob("part-*.h5"))
+            self._done = self._resume()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def __enter__(self) -> "FeatureStoreWriter":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if self._finished:
+            return
+        try:
+            if kind is None:
+                self.finish()
+            else:
+                self._flush()
+        except OSError as flush_error:
+            if kind is None:
+                raise
+            # The first error is the one to report; a full disk is often its cause.
+            logger.warning("%s: the last cells could not be saved (%s)", self._parts_folder, flush_error)
+        finally:
+            self._unlock()
+
+    @property
+    def done_keys(self) -> set[str]:
+        """Keys of all images dealt with so far, in this run and in those it resumes."""
+        return self._done
+
+    def add(
+        self,
+        key: str,
+        cells: Sequence[Cell],
+        *,
+        label: str = "",
+        cell_type: str = "",
+        num_detections: int | None = None,
+    ) -> None:
+        """Store the cells of one image.
+
+        Args:
+            key: the image's key in its centre.
+            cells: one cell or more.
+            label: the centre's own name of the cell type.
+            cell_type: the harmonised name, or "".
+            num_detections: how many cells the detector found, of which `cells` are those kept.
+
+        Raises:
+            ValueError: if the key was added before, `cells` is empty, or a cell has an odd shape, type or
+                value.
+        """
+        if not cells:
+            raise ValueError(f"{key}: no cells; report the image with missed()")
+        num_detections = len(cells) if num_detections is None else num_detections
+        if num_detections < len(cells):
+            raise ValueError(f"{key}: {len(cells)} cells of only {num_detections} detections")
+        rows = [check_cell(key, cell, self._header["with_masks"]) for cell in cells]
+        self._add_image(key, label, cell_type, "", num_detections, len(cells))
+        texts = {name: text.encode() for name, text in zip(STRING_FIELDS, (key, label, cell_type), strict=True)}
+        for row in rows:
+            self._buffer.add_cell(row, texts)
+        self._flush_if_full()
+
+    def missed(self, key: str, reason: str, label: str = "", cell_type: str = "") -> None:
+        """Record an image without a cell.
+
+        Args:
+            key: the image's key in its centre.
+            reason: why, such as "no detection above score 0.7"; one that starts with "unreadable" counts as
+                such.
+            label: the centre's own name of the cell type.
+            cell_type: the harmonised name, or "".
+
+        Raises:
+            ValueError: if the key was added before or the reason is empty.
+        """
+        if not reason:
+            raise ValueError(f"{key}: an image without a cell needs a reason")
+        self._add_image(key, label, cell_type, reason, 0, 0)
+        self._flush_if_full()
+
+    def finish(self) -> None:
+        """Merge the parts into the final file and remove them.
+
+        Raises:
+            InputError: if a part cannot be read back.
+        """
+        if self._finished:
+            return
+        self._flush()
+        merge_parts(self._parts, self.path, self._header)
+        # One rename takes all parts away at once: a kill during their deletion leaves no half set to resume.
+        trash = self._trash
+        os.rename(self._parts_folder, trash)
+        self._finished = True
+        self._unlock()
+        shutil.rmtree(trash, ignore_errors=True)
+
+    @property
+    def _trash(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.parts.merged")
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
+        for leftover in (*self._parts_folder.glob(".*.tmp.part-*.h5"), *self._own_temporaries()):
+            leftover.unlink(missing_ok=True)
+        if self._trash.exists():
+            shutil.rmtree(self._trash)
+
+    def _own_temporaries(self) -> list[Path]:
+        ending = f".tmp.{self.path.name}"
+        return [p for p in self.path.parent.iterdir() if p.name.startswith(".") and p.name.endswith(ending)]
+
+    def _resume(self) -> set[str]:
+        done: set[str] = set()
+        for part in self._parts:
+            advice = f"delete {self._parts_folder} or choose another output"
+            with FeatureStore(part) as store:
+                check_same_origin(store, self._header, advice)
+                done.update(store.image_keys.tolist())
+        if done:
+            logger.info("%s: resuming after %d images", self.path, len(done))
+        return done
+
+    def _add_image(
+        self, key: str, label: str, cell_type: str, reason: str, num_detections: int, num_cells: int
+    ) -> None:
+        if self._finished:
+            raise ValueError(f"{self.path}: the store is finished")
+        if key in self._done:
+            raise ValueError(f"{key}: image added twice to {self.path}")
+        texts = zip(IMAGE_STRINGS, (key, label, cell_type, reason), strict=True)
+        row = {name: encode_text(name, text) for name, text in texts}
+        self._buffer.add_image({**row, "num_detections": num_detections, "num_cells": num_cells})
+        self._done.add(key)
+
+    def _flush_if_full(self) -> None:
+        if max(self._buffer.num_images, self._buffer.num_cells) >= self.part_size:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._buffer.num_images:
+            return
+        number = int(self._parts[-1].stem.split("-")[1]) + 1 if self._parts else 0
+        part = self._parts_folder / f"part-{number:05d}.h5"
+        self._buffer.write(part, self._header)
+        self._parts.append(part)
+        self._buffer.clear()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _lock(lock_path: Path, path: Path) -> int | None:
+    """Take the writer's lock, which the system drops with the process however it ends."""
+    if fcntl is None:
+        return None
+    handle = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise InputError(f"{path}: another process is writing this store; wait for it or end it") from None
+    except OSError as error:
+        os.close(handle)
+        logger.warning("%s: this file system has no locks (%s); start one writer at a time", path, error)
+        return None
+    return handle

@@ -1,0 +1,114 @@
+"""Extracts features in processes of their own, so that a test can kill them; started by `test_features_resume.py`.
+
+Imports TensorFlow once, then reads a job, a line of JSON, from stdin and forks a child that does it. Prints "started
+PID" when the child begins, what the child has to say, and "ended STATUS" when it is gone. A child says "batch K" when
+the network has done batch K. It goes on, but stands still two batches after `hold_after`, so that a kill that comes
+late still comes in the middle.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn import store_parts
+from mrcnn.config import make_config
+from mrcnn.data.records import ImageRecord
+from mrcnn.features import extract_features
+from mrcnn.model import load_detector
+from mrcnn.network import backbone
+from mrcnn.shards import Shard
+
+FOREVER = 600.0
+
+
+class MeanDetector:
+    """One cell on each image, its features made of the image's mean; none on images whose first value is odd."""
+
+    def __init__(self, folder):
+        self.model_dir = Path(folder)
+        self.config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "NUM_CLASSES": 2})
+
+    def detect(self, images, masks=True, paste=True):
+        time.sleep(0.002)
+        return [self.result(image) for image in images]
+
+    def result(self, image):
+        count = 1 - image[0, 0, 0] % 2
+        return {
+            "rois": np.array([[10, 12, 40, 44]] * count, np.int32).reshape(-1, 4),
+            "scores": np.full(count, 0.9, np.float32),
+            "class_ids": np.ones(count, np.int32),
+            "feats": np.full((count, 14, 14, 256), image.mean() / 255.0, np.float32),
+            "small_masks": np.full((count, 28, 28), 0.5, np.float32),
+        }
+
+
+def say(*words):
+    print(*words, flush=True)
+
+
+def watched(detect, hold_after):
+    number = 0
+
+    def detect_and_say(images, **options):
+        nonlocal number
+        if hold_after is not None and number == hold_after + 2:
+            time.sleep(FOREVER)
+        results = detect(images, **options)
+        number += 1
+        say("batch", number)
+        return results
+
+    return detect_and_say
+
+
+def hold_in_merge():
+    copy_rows = store_parts._copy_rows
+
+    def copy_and_stand_still(*arguments):
+        copy_rows(*arguments)
+        say("merging")
+        time.sleep(FOREVER)
+
+    store_parts._copy_rows = copy_and_stand_still
+
+
+def extract(job):
+    if job.get("network"):
+        # As the fixture `small_resnet` does.
+        backbone.STAGE_BLOCKS, backbone.STAGE_FILTERS = {"resnet50": (1, 1, 1, 1)}, (32, 32, 64, 64)
+        detector = load_detector(job["detector"])
+    else:
+        detector = MeanDetector(job["detector"])
+    detector.detect = watched(detector.detect, job.get("hold_after"))
+    if job.get("hold_in_merge"):
+        hold_in_merge()
+    images = sorted(Path(job["images"]).iterdir())
+    extract_features(
+        detector,
+        [ImageRecord(path.name, path, f"L{i % 3}", "monocyte") for i, path in enumerate(images)],
+        job["output"],
+        centre="north",
+        batch_size=4,
+        part_size=7,
+        shard=Shard.parse(job["shard"]) if job.get("shard") else None,
+        progress=False,
+    )
+
+
+def main():
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            extract(json.loads(line))
+            os._exit(0)
+        say("started", child)
+        say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Extraction that is killed and resumed gives the store of an undisturbed one, whole or in shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mrcnn.config import make_config
+from mrcnn.feature_store import FeatureStore, merge_stores, open_store
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_IMAGES = 60
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, draw_cell):
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(NUM_IMAGES):
+        data = cv2.imencode(".png", draw_cell(number)[0])[1].tobytes()
+        # Two images cannot be read, the second of them at the end of a batch.
+        (folder / f"{number:02d}.png").write_bytes(data[: len(data) // 2] if number in (17, 43) else data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extractions():
+    """The process of `extraction_process.py`."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    script = Path(__file__).with_name("extraction_process.py")
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+    ) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    """Folder of a detector without a network."""
+    folder = tmp_path_factory.mktemp("detector")
+    (folder / "config.json").write_text("{}")
+    (folder / "weights.weights.h5").write_bytes(b"weights")
+    return folder
+
+
+def run(process, job, *, kill_at=None, delay=0.0):
+    """Do a job; kill it `delay` seconds after it said `kill_at`. Returns how often it said "batch"."""
+    hold = int(kill_at.split()[1]) if kill_at and kill_at.startswith("batch") else None
+    job = job | {"hold_after": hold, "hold_in_merge": kill_at == "merging"}
+    process.stdin.write(json.dumps({name: str(v) if isinstance(v, Path) else v for name, v in job.items()}) + "\n")
+    process.stdin.flush()
+    child, batches = None, 0
+    for line in process.stdout:
+        word, _, rest = line.strip().partition(" ")
+        if word == "started":
+            child = int(rest)
+        batches += word == "batch"
+        if kill_at and line.strip() == kill_at:
+            time.sleep(delay)
+            os.kill(child, signal.SIGKILL)
+        if word == "ended":
+            assert int(rest) == (-signal.SIGKILL if kill_at else 0)
+            return batches
+    raise AssertionError("the process of the extractions is gone")
+
+
+def content(store):
+    rows = {field: store.read(field, 0, len(store)) for field in store.fields}
+    return rows | {name: store.image_column(name) for name in ("key", "reason", "num_detections", "num_cells")}
+
+
+def assert_same_stores(path, other_path):
+    with open_store(path) as store, FeatureStore(other_path) as other:
+        assert store.image_keys.tolist() == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
+        assert store.counts == other.counts and store.settings == other.settings
+        there = content(other)
+        for name, values in content(store).items():
+            np.testing.assert_array_equal(values, there[name], err_msg=name)
+
+
+def test_extraction_killed_at_any_moment_loses_and_doubles_nothing(extractions, images, made_up, tmp_path):
+    job = {"detector": made_up, "images": images}
+    whole = tmp_path / "whole.h5"
+    assert run(extractions, job | {"output": whole}) == NUM_IMAGES / 4
+    with FeatureStore(whole) as store:
+        assert store.counts["unreadable"] == 2 and 20 < len(store) < NUM_IMAGES
+    random = np.random.default_rng(5)
+    for attempt in range(8):
+        output = tmp_path / str(attempt) / "north.h5"
+        batches = run(extractions, job | {"output": output}, kill_at=f"batch {random.integers(1, 14)}",
+                      delay=random.uniform(0, 0.03))  # fmt: skip
+        assert not output.exists()
+        if attempt % 2:
+            run(extractions, job | {"output": output}, kill_at="merging", delay=random.uniform(0, 0.01))
+            assert not output.exists()
+        again = run(extractions, job | {"output": output})
+        # A part that was on the disk is not computed again, except for the batch that it ends in.
+        assert again == 0 if attempt % 2 else NUM_IMAGES / 4 - batches <= again < NUM_IMAGES / 4 + 1
+        assert_same_stores(output, whole)
+        assert [p.name for p in output.parent.iterdir()] == ["north.h5"]
+
+
+def test_shards_killed_and_resumed_are_the_whole_store(extractions, images, made_up, tmp_path):
+    job = {"detector": made_up, "images": images}
+    whole = tmp_path / "whole.h5"
+    run(extractions, job | {"output": whole})
+    random = np.random.default_rng(6)
+    shards = []
+    for number in (1, 2, 3):
+        shards.append(tmp_path / f"north.shard-{number}-of-3.h5")
+        part = job | {"output": shards[-1], "shard": f"{number}/3"}
+        run(extractions, part, kill_at=f"batch {random.integers(1, 4)}", delay=random.uniform(0, 0.03))
+        run(extractions, part)
+    assert_same_stores(shards, whole)
+    merge_stores(shards, tmp_path / "joined.h5")
+    assert_same_stores(tmp_path / "joined.h5", whole)
+
+
+def test_network_gives_a_resumed_run_the_same_features(
+    extractions, images, tmp_path, tiny_config_class, small_resnet, see_cells
+):
+    """Batches hold the same images in a resumed run, so that on one machine the features agree to the last bit."""
+    from mrcnn.model import MaskRCNN
+
+    overrides = {"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MIN_CONFIDENCE": 0.0}
+    with small_resnet():
+        model = MaskRCNN("inference", make_config(overrides, tiny_config_class), tmp_path / "detector")
+        see_cells(model.parts)
+        model.save()
+    job = {"network": True, "detector": model.model_dir, "images": images}
+    whole, output = tmp_path / "whole.h5", tmp_path / "north.h5"
+    run(extractions, job | {"output": whole})
+    random = np.random.default_rng(7)
+    kill_at = f"batch {random.integers(4, 12)}"
+    run(extractions, job | {"output": output}, kill_at=kill_at, delay=random.uniform(0, 0.05))
+    assert run(extractions, job | {"output": output}) < NUM_IMAGES / 4
+    assert_same_stores(output, whole)
+    with FeatureStore(whole) as store:
+        assert len(store) > NUM_IMAGES / 2 and store.read("features", 0, len(store)).any()
