@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from mrcnn.atomic import atomic_path, write_json, write_text
+from mrcnn.atomic import atomic_folder, atomic_path, write_json, write_text
+from mrcnn.errors import InputError
 
 
 def test_atomic_path_appears_only_when_the_block_ends(tmp_path):
@@ -29,6 +30,59 @@ def test_atomic_path_complains_when_nothing_was_written(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def write_folder(folder, text, **options):
+    with atomic_folder(folder, "model.pb", **options) as temporary:
+        (temporary / "parts").mkdir()
+        (temporary / "parts" / "model.txt").write_text(text)
+        (temporary / "model.pb").write_text(text)
+        assert temporary.parent == folder.parent and temporary != folder
+
+
+def test_atomic_folder_appears_only_when_the_block_ends(tmp_path):
+    final = tmp_path / "models" / "1"
+    with atomic_folder(final, "model.pb") as temporary:
+        (temporary / "model.pb").touch()
+        assert not final.exists()
+    assert [p.name for p in final.iterdir()] == ["model.pb"]
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_atomic_folder_replaces_the_whole_older_one_when_asked(tmp_path):
+    write_folder(tmp_path / "1", "old")
+    (tmp_path / "1" / "extra").touch()
+    with pytest.raises(InputError, match="--overwrite"):
+        write_folder(tmp_path / "1", "new")
+    assert (tmp_path / "1" / "model.pb").read_text() == "old"
+    write_folder(tmp_path / "1", "new", overwrite=True)
+    assert sorted(p.name for p in (tmp_path / "1").rglob("*")) == ["model.pb", "model.txt", "parts"]
+    assert (tmp_path / "1" / "parts" / "model.txt").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "1"]
+
+
+def test_atomic_folder_takes_an_empty_folder_but_no_other(tmp_path):
+    (tmp_path / "1").mkdir()
+    write_folder(tmp_path / "1", "new")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").touch()
+    (tmp_path / "file").touch()
+    for name in ("letters", "file"):
+        with pytest.raises(InputError, match="holds something else"):
+            write_folder(tmp_path / name, "new", overwrite=True)
+    assert (tmp_path / "letters" / "a.txt").exists() and (tmp_path / "file").is_file()
+
+
+def test_atomic_folder_keeps_the_old_one_on_an_error(tmp_path):
+    write_folder(tmp_path / "1", "old")
+    with (
+        pytest.raises(RuntimeError, match="stop"),
+        atomic_folder(tmp_path / "1", "model.pb", overwrite=True) as temporary,
+    ):
+        (temporary / "model.pb").touch()
+        raise RuntimeError("stop")
+    assert (tmp_path / "1" / "model.pb").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "1"]
 
 
 def test_write_text_is_utf8(tmp_path):

@@ -1,0 +1,121 @@
+"""A trained detector as a SavedModel: raw images in, cells out, with TensorFlow alone."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
+from mrcnn.config import Config
+from mrcnn.model import CONFIG_NAME, MaskRCNN
+from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
+from mrcnn.network.boxes import normalized_boxes
+from mrcnn.network.graph_molding import MoldedBatch, mold
+from mrcnn.network.graph_unmolding import paste_masks, unmold
+
+SAVED_MODEL_NAME = "saved_model.pb"
+# Where a SavedModel keeps files that TensorFlow neither reads nor minds.
+EXTRA_FOLDER = "assets.extra"
+DESCRIPTION_NAME = "export.json"
+
+Signature = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def export_detector(
+    model: MaskRCNN, folder: str | os.PathLike, *, overwrite: bool = False, detector: str | None = None
+) -> Path:
+    """Write a detector as a SavedModel that needs none of our code.
+
+    Resizing, padding, mean colour, anchors, suppression and the way back to the image are part of it; the model's
+    configuration, with its least score and largest number of detections, is built in. The folder appears when it is
+    complete. See `signatures` for what it computes; `assets.extra` in it holds the configuration and a description.
+
+    Args:
+        model: the detector.
+        folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
+        overwrite: replace an older SavedModel there.
+        detector: what names the detector in the description, such as `mrcnn.model.detector_hash`.
+
+    Returns:
+        `folder` as a path.
+
+    Raises:
+        InputError: if `folder` holds something that may not be replaced.
+    """
+    check_folder_is_free(folder, SAVED_MODEL_NAME, overwrite)
+    functions = {name: _traced(function) for name, function in signatures(model.parts, model.config).items()}
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.parts.variables]
+    description = {
+        "detector": detector,
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__},
+    }
+    with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=functions)
+        write_json(temporary / EXTRA_FOLDER / CONFIG_NAME, model.config.to_dict())
+        write_json(temporary / EXTRA_FOLDER / DESCRIPTION_NAME, description)
+    return Path(folder)
+
+
+def signatures(parts: DetectorParts, config: Config) -> dict[str, Signature]:
+    """What the SavedModel computes, by name.
+
+    Each takes "images", uint8 `(batch, height, width, 1, 3 or 4)`, RGB and of any size, and returns tensors of one row
+    for each detection, best first, padded with zeros to DETECTION_MAX_INSTANCES. "boxes" gives
+
+    - "boxes" float32 `(batch, max_detections, 4)`: `(y1, x1, y2, x2)` in pixels of the images, not rounded, y2 and x2
+      exclusive,
+    - "scores" float32 and "class_ids" int32 `(batch, max_detections)`,
+    - "num_detections" int32 `(batch,)`: rows that are no padding.
+
+    "features" adds "features" float32 `(batch, max_detections, 14, 14, channels)`; "serving_default" these and "masks"
+    float32 `(batch, max_detections, 28, 28)`, probabilities over the box; "full_masks" has instead of both "masks"
+    uint8 `(batch, max_detections, height, width)`, 1 inside.
+
+    Args:
+        parts: the weights.
+        config: its settings.
+
+    Returns:
+        Name of the signature -> function of the images.
+    """
+    detection_network = DetectionNetwork(parts, config)
+    networks = {with_masks: FeatureNetwork(parts, config, with_masks) for with_masks in (False, True)}
+
+    def boxes(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        molded = mold(images, config)
+        found = detection_network(molded.images, windows=_normalized_windows(molded))
+        return unmold(found.rows, molded, {})
+
+    def with_features(images: tf.Tensor, with_masks: bool) -> dict[str, tf.Tensor]:
+        molded = mold(images, config)
+        found = dict(networks[with_masks](molded.images, windows=_normalized_windows(molded)))
+        return unmold(found.pop("detections"), molded, found)
+
+    def full_masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = with_features(images, True)
+        del found["features"]
+        return {**found, "masks": paste_masks(found["boxes"], found["masks"], tf.shape(images)[1:3])}
+
+    return {
+        "serving_default": lambda images: with_features(images, True),
+        "full_masks": full_masks,
+        "features": lambda images: with_features(images, False),
+        "boxes": boxes,
+    }
+
+
+def _normalized_windows(molded: MoldedBatch) -> tf.Tensor:
+    """The part of each molded image that is image, normalised, float32 `(batch, 4)`."""
+    window = normalized_boxes(molded.window, molded.network_shape)
+    return tf.tile(window[tf.newaxis], [tf.shape(molded.images)[0], 1])
+
+
+def _traced(function: Signature) -> Any:
+    """The function as a graph for images of any number, size and number of channels."""
+    images = tf.TensorSpec((None, None, None, None), tf.uint8, name="images")
+    return tf.function(function, input_signature=[images], autograph=False).get_concrete_function()

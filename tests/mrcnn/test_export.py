@@ -1,0 +1,224 @@
+"""The exported detector, in a process that has TensorFlow and none of our packages, against `MaskRCNN.detect`."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments.cli import main
+from mrcnn.config import make_config
+from mrcnn.errors import InputError
+from mrcnn.export import export_detector, signatures
+from mrcnn.model import MaskRCNN, detector_hash
+
+MAX_DETECTIONS = 6
+SIGNATURES = ("serving_default", "full_masks", "features", "boxes")
+
+# -I leaves out the working folder and PYTHONPATH; the finder stands before those of the environment, in which our
+# packages are installed. (TensorFlow itself imports Keras.)
+FOREIGN_PROCESS = """
+import importlib, sys
+
+FORBIDDEN = ("mrcnn", "autoencoder", "experiments", "cv2")
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in FORBIDDEN:
+            raise ImportError("this process has TensorFlow alone")
+
+sys.meta_path.insert(0, Refuse())
+for name in FORBIDDEN:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        continue
+    sys.exit(name + " can be imported")
+
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+results = {}
+with np.load(sys.argv[2]) as images:
+    for image in images:
+        for name, function in model.signatures.items():
+            for output, value in function(images=tf.constant(images[image])).items():
+                results[image + "/" + name + "/" + output] = value.numpy()
+np.savez(sys.argv[3], **results)
+unwanted = set(FORBIDDEN) & set(sys.modules)
+sys.exit(str(unwanted) if unwanted else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config_class, small_resnet, see_cells, tmp_path_factory):
+    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "DETECTION_MAX_INSTANCES": 6}, tiny_config_class)
+    with small_resnet():
+        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
+    see_cells(model.parts)
+    model.save()
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(draw_cell):
+    """Batches of one size each: as the network takes them, larger, smaller and wide, grey, with transparency."""
+    opaque = np.full((90, 70, 1), 255, np.uint8)
+    return {
+        "as it is": np.stack([draw_cell(0)[0], draw_cell(1)[0]]),
+        "larger": draw_cell(2, 150)[0][np.newaxis],
+        "half a size": draw_cell(3, 128)[0][np.newaxis],
+        "wide": draw_cell(4)[0][np.newaxis, 10:50],
+        "tiny": draw_cell(5)[0][np.newaxis, :9, :7],
+        "grey": draw_cell(6, 100)[0][np.newaxis, :, :, :1],
+        "transparent": np.concatenate([draw_cell(7, 90)[0][:, :70], opaque], axis=-1)[np.newaxis],
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    return export_detector(model, tmp_path_factory.mktemp("models") / "detector" / "1", detector="its name")
+
+
+@pytest.fixture(scope="module")
+def found(exported, images, tmp_path_factory):
+    """Name of the batch -> signature -> output -> array, from a process of its own."""
+    folder = tmp_path_factory.mktemp("foreign")
+    np.savez(folder / "images.npz", **images)
+    command = [sys.executable, "-I", "-c", FOREIGN_PROCESS, exported, "images.npz", "results.npz"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = {batch: {name: {} for name in SIGNATURES} for batch in images}
+    with np.load(folder / "results.npz") as arrays:
+        for key, value in arrays.items():
+            batch, name, output = key.split("/")
+            results[batch][name][output] = value
+    return results
+
+
+@pytest.fixture(scope="module")
+def expected(model, images):
+    """Name of the batch -> what `detect` finds on each of its images."""
+    return {name: model.detect(list(batch)) for name, batch in images.items()}
+
+
+def test_exported_model_finds_what_detect_finds(found, expected):
+    assert sum(len(result["scores"]) for results in expected.values() for result in results) > 10
+    for batch, results in expected.items():
+        outputs = found[batch]["serving_default"]
+        assert outputs["num_detections"].tolist() == [len(result["scores"]) for result in results]
+        for i, result in enumerate(results):
+            real = slice(len(result["scores"]))
+            assert np.abs(outputs["boxes"][i, real] - result["rois"]).max(initial=0.0) <= 0.5 + 1e-3
+            np.testing.assert_allclose(outputs["scores"][i, real], result["scores"], atol=1e-4)
+            np.testing.assert_array_equal(outputs["class_ids"][i, real], result["class_ids"])
+            np.testing.assert_allclose(outputs["features"][i, real], result["feats"], atol=1e-3)
+            np.testing.assert_allclose(outputs["masks"][i, real], result["small_masks"], atol=1e-3)
+
+
+def test_exported_model_pads_with_zeros(found, images):
+    for batch, outputs in found.items():
+        outputs, count = outputs["serving_default"], len(images[batch])
+        shapes = {name: (value.shape, value.dtype) for name, value in outputs.items()}
+        assert shapes == {
+            "boxes": ((count, MAX_DETECTIONS, 4), np.float32),
+            "scores": ((count, MAX_DETECTIONS), np.float32),
+            "class_ids": ((count, MAX_DETECTIONS), np.int32),
+            "num_detections": ((count,), np.int32),
+            "masks": ((count, MAX_DETECTIONS, 28, 28), np.float32),
+            "features": ((count, MAX_DETECTIONS, 14, 14, 32), np.float32),
+        }
+        for name in ("boxes", "scores", "class_ids", "masks", "features"):
+            for row, number in zip(outputs[name], outputs["num_detections"], strict=True):
+                assert not row[number:].any()
+
+
+def test_full_masks_are_those_of_detect(found, expected, images):
+    for batch, results in expected.items():
+        masks = found[batch]["full_masks"]["masks"]
+        assert masks.shape == (len(results), MAX_DETECTIONS, *images[batch].shape[1:3]) and masks.dtype == np.uint8
+        for full, result in zip(masks, results, strict=True):
+            count = result["masks"].shape[-1]
+            assert not full[count:].any()
+            # A probability within rounding of one half may fall on either side.
+            different = full[:count] != result["masks"].transpose(2, 0, 1)
+            assert different.sum(axis=(1, 2)).max(initial=0) <= 2
+
+
+def test_signatures_agree_where_they_overlap(found):
+    for outputs in found.values():
+        assert set(outputs["boxes"]) == {"boxes", "scores", "class_ids", "num_detections"}
+        assert set(outputs["features"]) == {*outputs["boxes"], "features"}
+        assert set(outputs["full_masks"]) == {*outputs["boxes"], "masks"}
+        for name in ("full_masks", "features", "boxes"):
+            for output in set(outputs[name]) - ({"masks"} if name == "full_masks" else set()):
+                np.testing.assert_allclose(
+                    outputs[name][output], outputs["serving_default"][output], atol=1e-3, err_msg=f"{name} {output}"
+                )
+
+
+def test_signatures_take_pad64_and_one_channel(tiny_config_class, small_resnet, see_cells, draw_cell):
+    settings = {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [120.0]}
+    config = make_config({**settings, "DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)
+    with small_resnet():
+        model = MaskRCNN("inference", config, "unused")
+    see_cells(model.parts)
+    image = draw_cell(8, 100)[0][:70]
+    (expected,) = model.detect([image])
+    outputs = signatures(model.parts, config)["serving_default"](tf.constant(image[np.newaxis]))
+    count = len(expected["scores"])
+    assert count > 0 and outputs["num_detections"].numpy().tolist() == [count]
+    assert np.abs(outputs["boxes"][0, :count] - expected["rois"]).max() <= 0.5 + 1e-3
+    np.testing.assert_allclose(outputs["features"][0, :count], expected["feats"], atol=1e-3)
+
+
+def test_exported_folder_says_what_it_is(exported, model):
+    assert json.loads((exported / "assets.extra" / "config.json").read_text()) == model.config.to_dict()
+    description = json.loads((exported / "assets.extra" / "export.json").read_text())
+    assert description["detector"] == "its name" and description["versions"]["tensorflow"] == tf.__version__
+    assert [path.name for path in exported.parent.iterdir()] == ["1"]
+
+
+def test_export_replaces_nothing_unasked(model, exported, tmp_path):
+    before = (exported / "fingerprint.pb").read_bytes()
+    with pytest.raises(InputError, match="is there already"):
+        export_detector(model, exported)
+    assert (exported / "fingerprint.pb").read_bytes() == before
+    (tmp_path / "thesis.doc").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        export_detector(model, tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_export_command(model, small_resnet, tmp_path, capsys):
+    run, output = tmp_path / "run", tmp_path / "models" / "1"
+    model.save(run / "detector")
+    with small_resnet():
+        command = ["export", "detector", str(run), str(output), "--min-score", "0.25", "--max-detections", "3"]
+        assert main(command) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    config = json.loads((output / "assets.extra" / "config.json").read_text())
+    assert (config["DETECTION_MIN_CONFIDENCE"], config["DETECTION_MAX_INSTANCES"]) == (0.25, 3)
+    description = json.loads((output / "assets.extra" / "export.json").read_text())
+    assert description["detector"] == detector_hash(run / "detector")
+    assert tf.saved_model.contains_saved_model(output)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing", "out"], "no trained detector there"),
+        (["nothing", "out", "--min-score", "1.5"], "--min-score must lie between 0 and 1"),
+        (["nothing", "."], "holds something else"),
+    ],
+)
+def test_export_command_names_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note.txt").touch()
+    assert main(["export", "detector", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
