@@ -1,24 +1,33 @@
 """Matterport's public names: the data set, and helpers for boxes, masks and scores, without TensorFlow.
 
-What has a well-named file of its own is handed on from there; here are only the NumPy twins of the network's
-arithmetic of boxes, for use on the results of `detect`.
+What has a well-named file of its own is handed on from there; here are the NumPy twins of the network's arithmetic
+of boxes, for use on the results of `detect`, and Matterport's names and arguments for what is called otherwise
+elsewhere. The two functions on tensors, `box_refinement_graph` and `batch_slice`, load TensorFlow on use.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
-from mrcnn.data.resizing import resize, resize_image, resize_mask
+from mrcnn.data.resizing import resize_image, resize_mask
+from mrcnn.downloads import COCO_MODEL_URL, download_trained_weights
 from mrcnn.image_metrics import compute_ap, compute_ap_range, compute_matches, compute_recall
-from mrcnn.metrics import box_iou_matrix as compute_overlaps
-from mrcnn.metrics import mask_iou_matrix as compute_overlaps_masks
+from mrcnn.metrics import box_iou_matrix, mask_iou_matrix
+from mrcnn.network.anchors import level_anchors, pyramid_anchors
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = [
+    "COCO_MODEL_URL",
     "Dataset",
     "apply_box_deltas",
+    "batch_slice",
     "box_refinement",
+    "box_refinement_graph",
     "compute_ap",
     "compute_ap_range",
     "compute_iou",
@@ -27,8 +36,11 @@ __all__ = [
     "compute_overlaps_masks",
     "compute_recall",
     "denorm_boxes",
+    "download_trained_weights",
     "expand_mask",
     "extract_bboxes",
+    "generate_anchors",
+    "generate_pyramid_anchors",
     "minimize_mask",
     "non_max_suppression",
     "norm_boxes",
@@ -38,6 +50,24 @@ __all__ = [
     "trim_zeros",
     "unmold_mask",
 ]
+
+
+def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
+    """Intersection over union of every box with every other: float64 (n, m) of boxes (n, 4) and (m, 4)."""
+    return box_iou_matrix(boxes1, boxes2)
+
+
+def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
+    """Intersection over union of every mask with every other.
+
+    Args:
+        masks1: array of shape (height, width, n); above 0.5 is inside.
+        masks2: array of shape (height, width, m).
+
+    Returns:
+        float64 array of shape (n, m).
+    """
+    return mask_iou_matrix(masks1, masks2)
 
 
 def compute_iou(
@@ -130,6 +160,119 @@ def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
     size, gt_size = box[:, 2:] - box[:, :2], gt_box[:, 2:] - gt_box[:, :2]
     shift = (gt_box[:, :2] + 0.5 * gt_size - box[:, :2] - 0.5 * size) / size
     return np.concatenate([shift, np.log(gt_size / size)], axis=1).astype(np.float32)
+
+
+def box_refinement_graph(box: "tf.Tensor", gt_box: "tf.Tensor") -> "tf.Tensor":
+    """`box_refinement` on tensors `(num_boxes, 4)`; gives a float32 tensor of that shape."""
+    import tensorflow as tf
+
+    from mrcnn.network.boxes import encode
+
+    return encode(tf.cast(box, tf.float32), tf.cast(gt_box, tf.float32))
+
+
+def generate_anchors(
+    scales: float | Sequence[float],
+    ratios: Sequence[float],
+    shape: Sequence[int],
+    feature_stride: int,
+    anchor_stride: int,
+) -> np.ndarray:
+    """Anchors of one feature map (Matterport's name and arguments).
+
+    Args:
+        scales: sides in pixels of the square anchors, one or several.
+        ratios: width / height of each anchor.
+        shape: (height, width) of the feature map.
+        feature_stride: pixels between neighbouring cells of the feature map.
+        anchor_stride: place anchors on every `anchor_stride`-th cell.
+
+    Returns:
+        float32 array of shape (num_cells * len(ratios) * num_scales, 4) in pixels, rows of cells first, scales
+        innermost.
+    """
+    height, width = int(shape[0]), int(shape[1])
+    anchors = [level_anchors(s, ratios, (height, width), feature_stride, anchor_stride) for s in np.atleast_1d(scales)]
+    return np.stack(anchors, axis=1).reshape(-1, 4)
+
+
+def generate_pyramid_anchors(
+    scales: Sequence[float],
+    ratios: Sequence[float],
+    feature_shapes: Sequence[Sequence[int]],
+    feature_strides: Sequence[int],
+    anchor_stride: int,
+) -> np.ndarray:
+    """Anchors of all pyramid levels, one scale for each, P2 first: float32 (num_anchors, 4) in pixels.
+
+    Raises:
+        ValueError: if the numbers of scales, shapes and strides differ.
+    """
+    return pyramid_anchors(scales, ratios, feature_shapes, feature_strides, anchor_stride)
+
+
+def batch_slice(
+    inputs: Sequence[Any] | Any,
+    graph_fn: Callable[..., Any],
+    batch_size: int,
+    names: Sequence[str] | None = None,
+) -> Any:
+    """Apply a function that knows single samples to each sample of a batch, and stack what it gives.
+
+    Args:
+        inputs: one tensor or several, each with a leading axis of at least `batch_size`.
+        graph_fn: takes as many tensors, without that axis; gives one tensor or several.
+        batch_size: number of samples.
+        names: name for each output, or None.
+
+    Returns:
+        A tensor with a leading axis of `batch_size`, or a list of them where `graph_fn` gives several.
+    """
+    import tensorflow as tf
+
+    inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+    samples = []
+    for i in range(batch_size):
+        outputs = graph_fn(*(tensor[i] for tensor in inputs))
+        samples.append(outputs if isinstance(outputs, (list, tuple)) else [outputs])
+    columns = list(zip(*samples, strict=True))
+    names = [None] * len(columns) if names is None else names
+    stacked = [tf.stack(column, axis=0, name=name) for column, name in zip(columns, names, strict=True)]
+    return stacked[0] if len(stacked) == 1 else stacked
+
+
+def resize(
+    image: np.ndarray,
+    output_shape: Sequence[int],
+    order: int = 1,
+    mode: str = "constant",
+    cval: float = 0,
+    clip: bool = True,
+    preserve_range: bool = False,
+    anti_aliasing: bool = False,
+    anti_aliasing_sigma: float | None = None,
+) -> np.ndarray:
+    """Resize with scikit-image, whose `transform.resize` has these arguments (Matterport's name and defaults).
+
+    Returns:
+        float array of `output_shape` and the channels of `image`. Integer images are brought to [0, 1] unless
+        `preserve_range` is set; masks of type bool become float.
+    """
+    from skimage.transform import resize as resize_with_skimage
+
+    if image.dtype == bool:  # interpolation is not defined for them, and scripts threshold the result
+        image = image.astype(np.float64)
+    return resize_with_skimage(
+        image,
+        output_shape,
+        order=order,
+        mode=mode,
+        cval=cval,
+        clip=clip,
+        preserve_range=preserve_range,
+        anti_aliasing=anti_aliasing,
+        anti_aliasing_sigma=anti_aliasing_sigma,
+    )
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,10 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.transform import resize as resize_with_skimage
 
 from mrcnn import utils
 from mrcnn.errors import InputError
@@ -75,6 +79,19 @@ def test_dataset_without_load_mask_says_so(tmp_path):
         dataset.load_mask(0)
 
 
+def test_dataset_override_gets_empty_masks_from_super(shapes):
+    class Sparse(Shapes):
+        def load_mask(self, image_id):
+            return super(Shapes, self).load_mask(image_id)
+
+    dataset = Sparse()
+    dataset.image_info = shapes.image_info
+    dataset.prepare()
+    mask, class_ids = dataset.load_mask(1)
+    assert mask.shape == (32, 32, 0) and mask.dtype == bool
+    assert class_ids.shape == (0,) and class_ids.dtype == np.int32
+
+
 def test_extract_bboxes_is_tight_with_exclusive_ends():
     masks = np.zeros((10, 12, 3), bool)
     masks[2:5, 3:9, 0] = True
@@ -94,6 +111,16 @@ def test_compute_iou_agrees_with_compute_overlaps():
     for i in range(20):
         np.testing.assert_allclose(utils.compute_iou(boxes[i], boxes), overlaps[i])
         np.testing.assert_allclose(utils.compute_iou(boxes[i], boxes, areas[i], areas), overlaps[i])
+
+
+def test_compute_overlaps_of_boxes_and_masks_takes_matterports_keywords():
+    boxes = np.array([[0, 0, 2, 2], [0, 1, 2, 3]])
+    masks = np.zeros((4, 4, 2), bool)
+    masks[:2, :2, 0] = masks[:2, 1:3, 1] = True
+    expected = [[1, 1 / 3], [1 / 3, 1]]
+    np.testing.assert_allclose(utils.compute_overlaps(boxes1=boxes, boxes2=boxes), expected)
+    np.testing.assert_allclose(utils.compute_overlaps_masks(masks1=masks, masks2=masks), expected)
+    assert utils.compute_overlaps_masks(masks, masks[..., :0]).shape == (2, 0)
 
 
 def test_non_max_suppression_known_answer():
@@ -187,11 +214,20 @@ def test_resize_mask_follows_the_image(options):
     assert (inside & new_mask[..., 0]).sum() / (inside | new_mask[..., 0]).sum() > 0.95
 
 
-def test_resize_keeps_type_range_and_a_single_channel():
-    image = np.random.default_rng(0).integers(0, 255, (20, 30, 1), np.uint8)
-    assert utils.resize(image, (7, 9)).shape == (7, 9, 1)
-    assert utils.resize(image, (40, 50)).dtype == np.uint8
-    assert utils.resize(image.astype(np.int64), (40, 50)).max() <= 255
+def test_resize_is_that_of_scikit_image():
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    half = utils.resize(image, (10, 15))
+    assert half.shape == (10, 15, 3) and 0 <= half.min() and half.max() <= 1
+    np.testing.assert_array_equal(half, resize_with_skimage(image, (10, 15), mode="constant", anti_aliasing=False))
+    np.testing.assert_allclose(utils.resize(image, (10, 15), preserve_range=True), 255 * half, rtol=1e-6)
+
+
+def test_resize_of_a_mask_can_be_thresholded():
+    mask = np.zeros((20, 20), bool)
+    mask[:10] = True
+    resized = utils.resize(mask, (40, 40))
+    assert resized.dtype == np.float64
+    np.testing.assert_array_equal((resized > 0.5).sum(axis=0)[5:-5], 20)
 
 
 def test_mini_masks_round_trip_up_to_resampling():
@@ -213,3 +249,52 @@ def test_unmold_mask_pastes_at_the_box_and_cuts_at_the_border():
     np.testing.assert_array_equal(full, expected)
     assert not utils.unmold_mask(np.full((28, 28), 0.4), np.array([0, 0, 9, 9]), (20, 30)).any()
     assert not utils.unmold_mask(np.ones((28, 28)), np.array([3, 3, 3, 9]), (20, 30)).any()
+
+
+def test_generate_anchors_with_several_scales_puts_them_innermost():
+    anchors = utils.generate_anchors((8, 16), (1, 4), (1, 2), 10, 1)
+    heights, widths = (anchors[:, 2:] - anchors[:, :2]).T
+    np.testing.assert_allclose(heights, [8, 16, 4, 8] * 2)
+    np.testing.assert_allclose(widths, [8, 16, 16, 32] * 2)
+    np.testing.assert_allclose((anchors[:, :2] + anchors[:, 2:]) / 2, [[0, 0]] * 4 + [[0, 10]] * 4)
+
+
+def test_generate_anchors_of_one_scale_by_keyword():
+    anchors = utils.generate_anchors(
+        scales=8, ratios=[0.5, 1, 2], shape=np.array([3, 3]), feature_stride=4, anchor_stride=2
+    )
+    assert anchors.shape == (2 * 2 * 3, 4)
+    np.testing.assert_allclose(anchors[1], [-4, -4, 4, 4])
+
+
+def test_generate_pyramid_anchors_joins_the_levels():
+    shapes = np.array([[4, 4], [2, 2]])
+    anchors = utils.generate_pyramid_anchors((8, 16), [0.5, 1, 2], shapes, [4, 8], 1)
+    np.testing.assert_array_equal(anchors[:48], utils.generate_anchors(8, [0.5, 1, 2], shapes[0], 4, 1))
+    np.testing.assert_array_equal(anchors[48:], utils.generate_anchors(16, [0.5, 1, 2], shapes[1], 8, 1))
+
+
+def test_box_refinement_graph_is_box_refinement():
+    boxes = np.array([[0, 0, 10, 10], [5, 6, 25, 46]])
+    targets = np.array([[2, 1, 14, 8], [0, 10, 40, 30]])
+    deltas = utils.box_refinement_graph(boxes, targets)
+    np.testing.assert_allclose(deltas, utils.box_refinement(boxes, targets), rtol=1e-5)
+
+
+def test_batch_slice_stacks_one_output():
+    values = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    index = np.array([[0, 2], [1, 1]])
+    taken = utils.batch_slice([values, index], lambda v, i: v[i[0]] + v[i[1]], 2)
+    np.testing.assert_array_equal(taken, [values[0, 0] + values[0, 2], 2 * values[1, 1]])
+
+
+def test_batch_slice_gives_a_list_for_several_outputs():
+    values = np.arange(6, dtype=np.float32).reshape(3, 2)
+    total, doubled = utils.batch_slice(values, lambda v: (v.sum(), 2 * v), 3, names=["total", "doubled"])
+    np.testing.assert_array_equal(total, [1, 5, 9])
+    np.testing.assert_array_equal(doubled, 2 * values)
+
+
+def test_utils_does_not_load_tensorflow():
+    code = "import sys; from mrcnn import utils; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

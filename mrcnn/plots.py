@@ -1,0 +1,120 @@
+"""Matterport's plots and tables of how well a model does and what its weights look like."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Weights beyond it are a sign of training that runs away.
+OVERFLOW = 1000.0
+
+
+def plot_precision_recall(AP: float, precisions: np.ndarray, recalls: np.ndarray) -> None:  # noqa: N803
+    """Draw a precision-recall curve on a new figure (Matterport's name and arguments).
+
+    Args:
+        AP: average precision at IoU 0.5, for the title.
+        precisions: array of shape (num_points,), as `mrcnn.utils.compute_ap` gives it.
+        recalls: array of shape (num_points,).
+    """
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(1)
+    ax.set(title=f"Precision-Recall Curve. AP@50 = {AP:.3f}", xlabel="recall", ylabel="precision")
+    ax.set(xlim=(0, 1.1), ylim=(0, 1.1))
+    ax.plot(recalls, precisions)
+
+
+def plot_overlaps(
+    gt_class_ids: np.ndarray,
+    pred_class_ids: np.ndarray,
+    pred_scores: np.ndarray,
+    overlaps: np.ndarray,
+    class_names: Sequence[str],
+    threshold: float = 0.5,
+) -> None:
+    """Draw the overlaps of detections and ground truth as a grid on a new figure (Matterport's name).
+
+    A cell above `threshold` also says whether the classes agree.
+
+    Args:
+        gt_class_ids: array of shape (num_instances,).
+        pred_class_ids: array of shape (num_detections,).
+        pred_scores: array of shape (num_detections,).
+        overlaps: array of shape (num_detections, num_instances), IoU.
+        class_names: names by class id.
+        threshold: overlap above which a cell is marked.
+    """
+    import matplotlib.pyplot as plt
+
+    gt_class_ids, pred_class_ids = (ids[ids != 0] for ids in map(np.asarray, (gt_class_ids, pred_class_ids)))  # padding
+    _, ax = plt.subplots(figsize=(12, 10))
+    if np.size(overlaps):  # matplotlib warns of images without pixels
+        ax.imshow(overlaps, interpolation="nearest", cmap="Blues")
+    rows = [f"{class_names[int(c)]} ({s:.2f})" for c, s in zip(pred_class_ids, pred_scores, strict=False)]
+    ax.set_yticks(np.arange(len(rows)), rows)
+    columns = [class_names[int(c)] for c in gt_class_ids]
+    ax.set_xticks(np.arange(len(columns)), columns, rotation=90)
+    darkest = np.max(overlaps, initial=0.0) / 2
+    for i, j in np.ndindex(len(rows), len(columns)):
+        overlap, note = overlaps[i, j], ""
+        if overlap > threshold:
+            note = "\nmatch" if gt_class_ids[j] == pred_class_ids[i] else "\nwrong"
+        # White on dark cells; cells without any overlap step back.
+        color = "white" if overlap > darkest else "black" if overlap > 0 else "grey"
+        ax.text(j, i, f"{overlap:.3f}{note}", color=color, ha="center", va="center", fontsize=9)
+    ax.set(xlabel="Ground Truth", ylabel="Predictions")
+    ax.figure.tight_layout()
+
+
+def display_table(table: Sequence[Sequence[Any]]) -> None:
+    """Show rows of cells: as an HTML table in a notebook, else printed in columns (Matterport's name).
+
+    Args:
+        table: rows, the header included; they may differ in length.
+    """
+    rows = [[str(cell) for cell in row] for row in table]
+    if _in_notebook():
+        from html import escape
+
+        from IPython.display import HTML, display
+
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        display(HTML("<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"))
+        return
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+
+
+def display_weight_stats(model: Any) -> None:
+    """Show minimum, maximum and spread of each weight of a model (Matterport's name).
+
+    "*** dead?" marks a kernel whose values are all the same, "*** Overflow?" values beyond 1000.
+
+    Args:
+        model: a `mrcnn.model.MaskRCNN`: its `get_trainable_layers()` are listed.
+    """
+    table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
+    for layer in model.get_trainable_layers():
+        for weight in layer.weights:
+            values = np.asarray(weight)
+            name = weight.name if "/" in weight.name else f"{layer.name}/{weight.name}"
+            alert = ""
+            # Vectors are biases and scales, which start out alike.
+            if values.ndim > 1 and values.size > 1 and values.min() == values.max():
+                alert = "*** dead?"
+            if np.abs(values).max(initial=0.0) > OVERFLOW:
+                alert += "*** Overflow?"
+            spread = [f"{v:+10.4f}" for v in (values.min(), values.max(), values.std())] if values.size else [""] * 3
+            table.append([name + alert, str(tuple(values.shape)), *spread])
+    display_table(table)
+
+
+def _in_notebook() -> bool:
+    """Whether an IPython session runs that can show HTML; IPython itself may be missing."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return get_ipython() is not None

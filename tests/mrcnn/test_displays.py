@@ -1,0 +1,217 @@
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+
+from mrcnn import displays
+
+BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
+NAMES = ["BG", "cell", "platelet"]
+
+
+def make_image(size=100):
+    return np.full((size, size, 3), 128, np.uint8)
+
+
+def make_masks(size=100):
+    masks = np.zeros((size, size, 2), bool)
+    masks[15:35, 20:45, 0] = True
+    masks[65:85, 65:90, 1] = True
+    return masks
+
+
+@pytest.fixture(autouse=True)
+def shown(monkeypatch):
+    """Numbers of the figures that `plt.show` was called with as the current one."""
+    numbers = []
+    monkeypatch.setattr(plt, "show", lambda *_, **__: numbers.append(plt.gcf().number))
+    yield numbers
+    plt.close("all")
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots()[1]
+
+
+def test_display_instances_draws_each_instance(ax, shown, capsys):
+    displays.display_instances(
+        make_image(),
+        BOXES.astype(int),
+        make_masks(),
+        np.array([1, 1]),
+        ["BG", "cell"],
+        np.array([0.9, 0.8]),
+        title="two cells",
+        ax=ax,
+    )
+    assert ax.get_title() == "two cells"
+    assert [t.get_text() for t in ax.texts] == ["cell 0.900", "cell 0.800"]
+    assert len(ax.patches) == 2 and len(ax.images) == 1 and len(ax.collections) == 2
+    assert ax.patches[0].get_bbox().extents.tolist() == [12, 10, 50, 40]
+    assert ax.get_xlim() == (-10, 110) and ax.get_ylim() == (110, -10)
+    assert not shown and capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="2 boxes, 2 masks and 1 class ids"):
+        displays.display_instances(make_image(), BOXES, make_masks(), np.array([1]), ["BG", "cell"], ax=ax)
+
+
+def test_display_instances_options_and_padding(ax):
+    boxes = np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
+    displays.display_instances(
+        make_image(),
+        boxes,
+        make_masks(),
+        np.array([1, 0]),
+        ["BG", "cell"],
+        ax=ax,
+        show_mask=False,
+        show_bbox=False,
+        captions=["mine", "unused"],
+    )
+    assert [t.get_text() for t in ax.texts] == ["mine"] and not ax.patches
+    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
+    assert len(ax.collections) == 1  # the outline stays
+
+
+def test_display_instances_without_axes_shows_a_figure_of_the_size(shown):
+    displays.display_instances(make_image(), BOXES, make_masks(), [1, 2], NAMES, figsize=(5, 4))
+    assert shown == plt.get_fignums() and plt.gcf().get_size_inches().tolist() == [5, 4]
+    assert [t.get_text() for t in plt.gca().texts] == ["cell", "platelet"]
+
+
+def test_display_instances_says_that_there_are_none(ax, capsys):
+    displays.display_instances(
+        make_image(), np.zeros((0, 4)), np.zeros((100, 100, 0), bool), np.zeros(0, int), NAMES, ax=ax
+    )
+    assert "No instances to display" in capsys.readouterr().out
+    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
+
+
+def test_display_differences_captions_follow_the_scores(ax, shown):
+    masks = make_masks()
+    half = masks.copy()
+    half[15:25, :, 0] = False  # half of the first instance
+    displays.display_differences(
+        make_image(),
+        BOXES,
+        np.array([1, 2]),
+        masks,
+        BOXES,
+        np.array([1, 1]),
+        np.array([0.6, 0.9]),  # the second detection, of the wrong class, comes first
+        half,
+        NAMES,
+        ax=ax,
+    )
+    assert [t.get_text() for t in ax.texts] == ["", "", "0.90 / 1.00", "0.60 / 0.50"]
+    assert [t.get_position() for t in ax.texts] == [(12, 10), (60, 60), (60, 60), (12, 10)]
+    edges = [p.get_edgecolor()[:3] for p in ax.patches]
+    assert edges == [(0, 1, 0)] * 2 + [(1, 0, 0)] * 2
+    assert "green" in ax.get_title() and not shown
+
+
+def test_display_differences_leaves_out_padding_and_takes_a_title(shown):
+    boxes = np.concatenate([BOXES[:1], np.zeros((1, 4))])
+    displays.display_differences(
+        make_image(),
+        boxes,
+        np.array([1, 0]),
+        make_masks(),
+        np.zeros((0, 4)),
+        np.zeros(0, int),
+        np.zeros(0),
+        make_masks()[..., :0],
+        NAMES,
+        title="mine",
+        show_mask=False,
+        show_box=False,
+    )
+    axes = plt.gca()
+    assert axes.get_title() == "mine" and len(axes.texts) == 1 and not axes.patches and len(shown) == 1
+
+
+def test_display_differences_without_ground_truth(ax):
+    displays.display_differences(
+        make_image(),
+        np.zeros((0, 4)),
+        np.zeros(0, int),
+        make_masks()[..., :0],
+        BOXES,
+        np.array([1, 1]),
+        np.array([0.5, 0.4]),
+        make_masks(),
+        NAMES,
+        ax=ax,
+    )
+    assert [t.get_text() for t in ax.texts] == ["0.50 / 0.00", "0.40 / 0.00"]
+
+
+def test_display_top_masks_orders_classes_by_area(shown):
+    masks = np.zeros((100, 100, 3), bool)
+    masks[:10, :10, 0] = masks[20:40, 20:50, 1] = masks[50:60, 50:60, 2] = True
+    displays.display_top_masks(make_image(), masks, np.array([2, 1, 2]), NAMES, limit=3)
+    axes = plt.gcf().axes
+    assert [a.get_title() for a in axes] == ["H x W=100x100", "cell", "platelet", "-"]
+    platelets = axes[2].images[0].get_array()
+    assert (platelets[:10, :10] == 1).all() and (platelets[50:60, 50:60] == 2).all() and platelets.sum() == 300
+    assert not axes[3].images[0].get_array().any() and shown == [plt.gcf().number]
+
+
+def test_display_images_lays_out_a_figure():
+    displays.display_images([make_image()] * 3, titles=["a", "b", "c"], cols=2)
+    titles = [axes.get_title() for axes in plt.gcf().axes]
+    assert titles == ["a", "b", "c"]
+
+
+def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
+    rois = np.array([[10, 10, 40, 40], [50, 50, 80, 90]])
+    refined = np.array([[12, 14, 42, 44], [50, 50, 80, 90]])
+    displays.draw_rois(make_image(), rois, refined, np.ones((2, 28, 28)), np.array([1, 0]), NAMES)
+    axes = plt.gca()
+    assert axes.get_title() == "2 ROIs" and [t.get_text() for t in axes.texts] == ["cell"]
+    assert [p.get_bbox().extents.tolist() for p in axes.patches] == [
+        [10, 10, 40, 40],
+        [14, 12, 44, 42],
+        [50, 50, 90, 80],
+    ]
+    assert axes.patches[2].get_edgecolor()[:3] == to_rgba("gray")[:3]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10, 10], [14, 12]])
+    picture = axes.images[0].get_array()
+    assert not (picture[10:40, 10:40] == 128).all() and (picture[50:80, 50:90] == 128).all()
+    assert capsys.readouterr().out.split() == "Positive ROIs: 1 Negative ROIs: 1 Positive Ratio: 0.50".split()
+
+
+def test_draw_rois_shows_a_choice_of_many():
+    rois = np.tile([10, 10, 40, 40], (7, 1))
+    displays.draw_rois(make_image(), rois, rois, np.zeros((7, 28, 28)), np.zeros(7, int), NAMES, limit=3)
+    assert plt.gca().get_title() == "Showing 3 random ROIs out of 7" and len(plt.gca().patches) == 3
+
+
+def test_draw_boxes_styles_by_visibility(ax, shown):
+    boxes = np.array([[10, 10, 20, 20], [30, 30, 50, 50], [60, 60, 80, 80], [0, 0, 0, 0]])
+    displays.draw_boxes(make_image(), boxes, visibilities=[0, 1, 2, 2], captions=list("abcd"), title="t", ax=ax)
+    assert [p.get_linestyle() for p in ax.patches] == ["dotted", "dotted", "solid"]
+    gray, second, third = (p.get_edgecolor() for p in ax.patches)
+    assert gray == to_rgba("gray", 0.5) and second != third and second[3] == 1
+    assert [t.get_text() for t in ax.texts] == ["a", "b", "c"]
+    assert ax.get_title() == "t" and ax.get_xlim() == (-10, 110) and not shown
+
+
+def test_draw_boxes_ties_refined_boxes_and_fills_masks():
+    displays.draw_boxes(make_image(), boxes=BOXES, refined_boxes=BOXES + 4, masks=make_masks(), captions=["one", "two"])
+    axes = plt.gca()
+    assert len(axes.patches) == 4 and len(axes.collections) == 2
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[60, 60], [64, 64]])
+    assert [t.get_position() for t in axes.texts] == [(16, 14), (64, 64)]
+    assert not (axes.images[0].get_array()[15:35, 20:45] == 128).all()
+
+
+def test_draw_boxes_of_refined_boxes_alone_and_of_none(ax):
+    displays.draw_boxes(make_image(), refined_boxes=BOXES, ax=ax)
+    assert len(ax.patches) == 2 and not ax.lines
+    with pytest.raises(ValueError, match="needs boxes, refined_boxes or both"):
+        displays.draw_boxes(make_image(), ax=ax)
