@@ -51,11 +51,8 @@ format: $(READY)
 	@$(RUN) -m ruff format .
 
 bench: $(READY)
-	@for script in benchmarks/*.py; do \
-		test -e "$$script" || continue; \
-		echo "== $$script"; \
-		$(RUN) "$$script" || exit $$?; \
-	done
+	@$(RUN) benchmarks/bench.py
+	@$(RUN) benchmarks/autoencoder_memory.py
 
 clean:
 	@rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
