@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"aecfe: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\naecfe: interrupted; run the same command again to go on from here", file=sys.stderr)
+        advice = getattr(arguments, "after_interrupt", "run the same command again to go on from here")
+        print(f"\naecfe: interrupted; {advice}", file=sys.stderr)
         return 130
     return 0
 
@@ -53,11 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(commands)
     _add_synth(commands)
     _add_detector(commands)
+    _add_detect(commands)
     _add_extract(commands)
+    _add_join(commands)
     _add_train(commands)
     _add_embed(commands)
     _add_evaluate(commands)
     _add_report(commands)
+    _add_export(commands)
     return parser
 
 
@@ -82,6 +86,14 @@ def _add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_whole, default=0, help="fixes everything random")
 
 
+def _add_deterministic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)",
+    )
+
+
 def _add_centre(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the centre; the folder's name if left out", default=None)
     parser.add_argument(
@@ -95,12 +107,32 @@ def _add_centre(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_annotations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations",
+        metavar="PATH",
+        default=None,
+        help="COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each centre's folder; "
+        "default: masks/, or else what lies beside the images",
+    )
+    parser.add_argument(
+        "--annotation-format",
+        choices=("auto", "masks", "coco", "via", "labelme"),
+        default="auto",
+        help="format of the annotations; auto tells it by their content",
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="NAME", default=[], help="labels of the outlines that are cells (default: all)"
+    )
+
+
 def _add_run(commands) -> None:
     parser = _command(commands, "run", "run", "run every stage of a configuration, from smears to the report")
     parser.add_argument("config", help="YAML file, for example experiments/configs/demo.yaml")
     parser.add_argument("--data", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="folder of the run")
     parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the file's")
+    _add_deterministic(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
 
 
@@ -119,11 +151,26 @@ def _add_detector(commands) -> None:
     group = commands.add_parser("detector", help="train or evaluate the cell detector (Mask R-CNN)")
     detector = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parser = _command(detector, "train", "detector_train", "train a detector on images with masks (no labels needed)")
-    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/")
+    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/ or outlines")
     parser.add_argument("-o", "--output", required=True, help="folder of the detector")
     parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
     parser.add_argument(
         "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
+    )
+    _add_annotations(parser)
+    parser.add_argument(
+        "--weights", metavar="FILE", help="begin with these weights: an .h5 file in Matterport's layout, or imagenet"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", metavar="LAYER", help="layers that do not take them, as heads of other classes"
+    )
+    parser.add_argument("--layers", help="layers that learn: heads, 3+, 4+, 5+, all or a regular expression")
+    _add_deterministic(parser)
+    parser.add_argument(
+        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop if masks or outlines have faults, after listing them"
     )
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
     _add_seed(parser)
@@ -132,11 +179,28 @@ def _add_detector(commands) -> None:
         detector, "evaluate", "detector_evaluate", "measure a detector on centres it did not see", overwrite=False
     )
     parser.add_argument("detector", help="folder of the detector")
-    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks/, annotations/ or neither")
+    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks, outlines, boxes or none")
     parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")
     parser.add_argument("--instances", action="store_true", help="each value of a mask is a cell of its own")
+    _add_annotations(parser)
     parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
     parser.add_argument("-o", "--output", default=None, help="also write the measures to this JSON file")
+
+
+def _add_detect(commands) -> None:
+    parser = _command(
+        commands, "detect", "detect", "only find the cells: write a table, label images, outlines or overlays of them"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    parser.add_argument("--detector", required=True, help="folder of a trained detector")
+    parser.add_argument("--overlay", metavar="DIR", help="folder for pictures with boxes, scores and outlines")
+    parser.add_argument("--csv", metavar="FILE", help="table with a row for each cell")
+    parser.add_argument("--labels", metavar="DIR", help="folder for label images (TIFF): 0 background, then the cells")
+    parser.add_argument("--geojson", metavar="DIR", help="folder for outlines that QuPath opens")
+    parser.add_argument("--pixel-size", type=float, metavar="UM", help="side of a pixel in micrometres, adds sizes")
+    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
+    parser.add_argument("--batch-size", type=_positive, default=4, help="images in a batch")
+    parser.set_defaults(after_interrupt="the same command with --overwrite starts again from the first image")
 
 
 def _add_extract(commands) -> None:
@@ -149,11 +213,23 @@ def _add_extract(commands) -> None:
     parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
     parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
     parser.add_argument("--batch-size", type=_positive, default=8, help="images in a batch")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="extract only part I of N, to a store of its own named after the output; join makes one of all N",
+    )
+
+
+def _add_join(commands) -> None:
+    parser = _command(commands, "join", "join", "join the shards of a centre into one feature store")
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="every shard that extract --shard I/N wrote")
+    parser.add_argument("-o", "--output", required=True, help="feature store to write, for example features/north.h5")
 
 
 def _add_train(commands) -> None:
     parser = _command(commands, "train", "train", "train the autoencoder on feature stores of one or more centres")
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
     parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")
     parser.add_argument("--adaptation", choices=("none", "mmd"), default=None, help="how centres are aligned")
@@ -173,7 +249,7 @@ def _add_train(commands) -> None:
 def _add_embed(commands) -> None:
     parser = _command(commands, "embed", "embed", "write the latents of every cell to an .h5ad file", overwrite=False)
     parser.add_argument("autoencoder", help="folder of a trained autoencoder")
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre")
+    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help=".h5ad file to write")
     parser.add_argument("--splits", default=None, help="folder of splits (a run's splits/) to note in the embedding")
 
@@ -193,6 +269,34 @@ def _add_evaluate(commands) -> None:
 def _add_report(commands) -> None:
     parser = _command(commands, "report", "report", "write report.html of a run", overwrite=False)
     parser.add_argument("run", help="folder of a run that `aecfe run` made")
+
+
+def _add_export(commands) -> None:
+    group = commands.add_parser("export", help="write a trained model for use without this software")
+    export = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser = _command(
+        export, "detector", "export_detector", "write a detector as a SavedModel: raw images in, cells out"
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
+    parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
+    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
+    parser.add_argument(
+        "--max-detections",
+        type=_positive,
+        default=None,
+        metavar="N",
+        help="most cells of an image, and rows of the result; default: the detector's",
+    )
+    parser.set_defaults(after_interrupt="nothing was written; run the same command again")
+
+
+def _shard(text: str):
+    from mrcnn.shards import Shard
+
+    try:
+        return Shard.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _positive(text: str) -> int:

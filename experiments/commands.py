@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.centres import Centre, load_centre
+from experiments.masked_images import AnnotationChoice, masked_images
 from experiments.settings import DetectorSettings, build, load_settings, read_yaml, set_value
-from mrcnn.atomic import write_json
+from mrcnn.atomic import check_folder_is_free, write_json
 from mrcnn.errors import InputError
 
 
@@ -21,6 +22,8 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None:
             overrides.append(f"{name}={json.dumps(getattr(arguments, name))}")
     settings = load_settings(arguments.config, overrides)
+    if arguments.deterministic:
+        _compute_on_one_thread()
     report = Pipeline(settings, overwrite=arguments.overwrite).run()
     print((Path(settings.output) / "tables" / "cross_centre.txt").read_text(encoding="utf-8"))
     print(f"report: {report}")
@@ -52,25 +55,36 @@ def synth(arguments: argparse.Namespace) -> None:
 
 def detector_train(arguments: argparse.Namespace) -> None:
     """`aecfe detector train`: train a detector."""
-    from experiments.detector_stage import masked_images, train_detector
-
     section = read_yaml(arguments.config).get("detector", {}) if arguments.config else {}
     values: dict[str, Any] = {"detector": section or {}}
     for override in arguments.overrides:
         set_value(values, override if override.startswith("detector.") else f"detector.{override}")
+    flags = {"weights": arguments.weights, "exclude": arguments.exclude, "layers": arguments.layers}
+    values["detector"].update({name: value for name, value in flags.items() if value is not None})
     settings = build(DetectorSettings, values["detector"], "detector")
-    semantics = "instances" if arguments.instances else "cell"
     centres = _named_centres(arguments.centres, "auto")
+    images = masked_images(centres, dict.fromkeys(centres, _annotation_choice(arguments)), strict=arguments.strict)
+
+    from experiments.detector_stage import train_detector  # imports TensorFlow, which takes longer than most checks
+    from mrcnn.parallel_model import multi_worker_strategy
+
+    if arguments.deterministic:
+        _compute_on_one_thread()
     train_detector(
-        [masked_images(centre, semantics) for centre in centres.values()],
+        images,
         Path(arguments.output),
-        settings=settings.settings,
-        epochs=settings.epochs,
-        train_share=settings.train_share,
+        settings=settings,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
+        strategy=multi_worker_strategy() if arguments.multi_worker else None,
     )
     print(arguments.output)
+
+
+def _compute_on_one_thread() -> None:
+    from mrcnn.determinism import compute_on_one_thread
+
+    compute_on_one_thread()
 
 
 def detector_evaluate(arguments: argparse.Namespace) -> None:
@@ -78,9 +92,9 @@ def detector_evaluate(arguments: argparse.Namespace) -> None:
     from experiments.detector_stage import evaluate_detector
 
     centres = _named_centres(arguments.centres, arguments.layout)
-    semantics = dict.fromkeys(centres, "instances" if arguments.instances else "cell")
+    choices = dict.fromkeys(centres, _annotation_choice(arguments))
     measured = evaluate_detector(
-        Path(arguments.detector), centres, semantics, dict.fromkeys(centres, arguments.box_names)
+        Path(arguments.detector), centres, choices, dict.fromkeys(centres, arguments.box_names)
     )
     if arguments.output:
         write_json(arguments.output, measured)
@@ -90,8 +104,34 @@ def detector_evaluate(arguments: argparse.Namespace) -> None:
             print(f"  {key:18} {value:.4f}" if isinstance(value, float) else f"  {key:18} {value}")
 
 
+def detect(arguments: argparse.Namespace) -> None:
+    """`aecfe detect`: find cells and write them down, without features."""
+    from experiments.cell_files import CellFiles
+    from experiments.detect_images import detect_images, find_images
+
+    score = arguments.min_score
+    _check_score(score)
+    kinds = {kind: getattr(arguments, kind) for kind in ("csv", "labels", "geojson", "overlay")}
+    files = CellFiles(**{kind: Path(place) for kind, place in kinds.items() if place})
+    images = find_images(arguments.images)
+    files.check(images, arguments.overwrite)
+
+    from mrcnn.model import load_detector
+
+    detector = load_detector(arguments.detector, {} if score is None else {"DETECTION_MIN_CONFIDENCE": score})
+    counts = detect_images(detector, images, files, pixel_size=arguments.pixel_size, batch_size=arguments.batch_size)
+    print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
+
+
 def extract(arguments: argparse.Namespace) -> None:
     """`aecfe extract`: find cells and store their features."""
+    from mrcnn.shards import check_shard_count, shard_path
+
+    output, shard = Path(arguments.output), arguments.shard
+    if shard is not None:
+        check_shard_count(output, shard)
+        output = shard_path(output, shard)
+
     from mrcnn.features import extract_features
     from mrcnn.model import load_detector
 
@@ -101,13 +141,22 @@ def extract(arguments: argparse.Namespace) -> None:
     counts = extract_features(
         load_detector(arguments.detector, overrides),
         centre.records,
-        arguments.output,
+        output,
         centre=name,
         all_cells=arguments.all_cells,
         with_masks=not arguments.no_masks,
         batch_size=arguments.batch_size,
+        shard=shard,
         overwrite=arguments.overwrite,
     )
+    print(f"{output}: " + ", ".join(f"{key} {value}" for key, value in counts.items()))
+
+
+def join(arguments: argparse.Namespace) -> None:
+    """`aecfe join`: one store from the shards of a centre."""
+    from mrcnn.feature_store import join_shards
+
+    counts = join_shards(arguments.shards, arguments.output, overwrite=arguments.overwrite)
     print(f"{arguments.output}: " + ", ".join(f"{key} {value}" for key, value in counts.items()))
 
 
@@ -182,6 +231,33 @@ def report(arguments: argparse.Namespace) -> None:
     print(f"report: {Pipeline(settings).report()}")
 
 
+def export_detector(arguments: argparse.Namespace) -> None:
+    """`aecfe export detector`: a detector as a SavedModel."""
+    _check_score(arguments.min_score)
+    check_folder_is_free(arguments.output, "saved_model.pb", arguments.overwrite)
+    run = Path(arguments.run)
+    folder = run / "detector" if (run / "detector" / "config.json").is_file() else run
+
+    from mrcnn.export import export_detector as export
+    from mrcnn.model import detector_hash, load_detector
+
+    wanted = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_MAX_INSTANCES": arguments.max_detections}
+    overrides = {name: value for name, value in wanted.items() if value is not None}
+    model = load_detector(folder, overrides)
+    print(export(model, arguments.output, overwrite=arguments.overwrite, detector=detector_hash(folder)))
+
+
+def _check_score(score: float | None) -> None:
+    if score is not None and not 0.0 <= score <= 1.0:
+        raise InputError(f"--min-score must lie between 0 and 1; got {score:g}")
+
+
+def _annotation_choice(arguments: argparse.Namespace) -> AnnotationChoice:
+    """What the arguments say of the masks of each centre."""
+    semantics = "instances" if arguments.instances else "cell"
+    return AnnotationChoice(arguments.annotations, arguments.annotation_format, tuple(arguments.names), semantics)
+
+
 def _named_centres(folders: list[str], layout: str) -> dict[str, Centre]:
     centres: dict[str, Centre] = {}
     for folder in folders:
@@ -192,14 +268,8 @@ def _named_centres(folders: list[str], layout: str) -> dict[str, Centre]:
     return centres
 
 
-def _named_stores(paths: list[str]) -> dict[str, Path]:
-    """Stores by the name of the centre that each of them holds."""
-    from mrcnn.feature_store import FeatureStore
+def _named_stores(paths: list[str]) -> dict[str, Path | tuple[Path, ...]]:
+    """Stores by the name of the centre that each of them holds; the shards of a centre as a tuple."""
+    from mrcnn.feature_store import stores_by_centre
 
-    stores: dict[str, Path] = {}
-    for path in paths:
-        with FeatureStore(path) as store:
-            if store.centre in stores:
-                raise InputError(f"{path}: {stores[store.centre]} already holds centre {store.centre}")
-            stores[store.centre] = Path(path)
-    return stores
+    return stores_by_centre(paths)

@@ -7,66 +7,29 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from experiments.centres import Centre
+from experiments.masked_images import AnnotationChoice, MaskedImages, check_masks, find_masks
+from experiments.settings import DetectorSettings
 from mrcnn.atomic import write_json
 from mrcnn.config import SmearConfig, make_config
-from mrcnn.data.annotations import CellMaskDataset, VocBoxDataset, check_annotations
-from mrcnn.data.records import ImageRecord
+from mrcnn.data.annotations import VocBoxDataset
+from mrcnn.detector_folder import read_settings
 from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
-from mrcnn.training import checkpoints
+from mrcnn.training import is_chief
+from mrcnn.training_log import checkpoints
 
 log = logging.getLogger(__name__)
 
 SPLIT, RUN, METRICS = "split.json", "run.json", "metrics.json"
-
-
-@dataclass
-class MaskedImages:
-    """The usable images of a centre with masks.
-
-    Attributes:
-        centre: its name.
-        folder: of the masks.
-        semantics: what the masks' values mean.
-        records: images with a good mask.
-        faults: (key, reason) of the others.
-    """
-
-    centre: str
-    folder: Path
-    semantics: str
-    records: list[ImageRecord]
-    faults: list[tuple[str, str]]
-
-    def dataset(self, keys: set[str] | None = None) -> CellMaskDataset:
-        """The images whose key is in `keys`, or all."""
-        chosen = [r for r in self.records if keys is None or r.key in keys]
-        return CellMaskDataset(chosen, self.folder, semantics=self.semantics, source=self.centre.replace(".", "_"))
-
-
-def masked_images(centre: Centre, semantics: str) -> MaskedImages:
-    """Check a centre's masks; faults are logged, one line each, and their images left out.
-
-    Raises:
-        InputError: if the centre has no masks, or no usable one.
-    """
-    if centre.masks is None:
-        raise InputError(f"{centre.root}: centre {centre.name} has no folder masks/, which the detector learns from")
-    check = check_annotations(centre.records, centre.masks, semantics=semantics)
-    for key, reason in check.faults:
-        log.warning("%s: %s: left out: %s", centre.name, key, reason)
-    if not check.good:
-        raise InputError(f"{centre.masks}: no usable mask ({len(check.faults)} faults)")
-    return MaskedImages(centre.name, centre.masks, semantics, check.good, check.faults)
 
 
 def split_keys(images: MaskedImages, train_share: float, seed: int) -> dict[str, list[str]]:
@@ -92,12 +55,11 @@ def train_detector(
     images: Sequence[MaskedImages],
     output: Path,
     *,
-    settings: Mapping[str, Any],
-    epochs: int,
-    train_share: float,
+    settings: DetectorSettings,
     seed: int,
     overwrite: bool = False,
     progress: bool = True,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> bool:
     """Train a detector on a share of the images of one or more centres and leave it in `output`.
 
@@ -106,12 +68,13 @@ def train_detector(
     Args:
         images: what to learn from.
         output: the run's folder: `config.json`, `run.json`, `split.json`, `weights.weights.h5`, `log.csv`.
-        settings: overrides of `SmearConfig`.
-        epochs: of STEPS_PER_EPOCH steps.
-        train_share: share of each centre's images to learn from.
-        seed: of everything random, unless `settings` has a SEED.
+        settings: how. With `weights` and no NORMALIZATION of its own the detector has the frozen BatchNorm that
+            pretrained weights want.
+        seed: of everything random, unless the settings have a SEED.
         overwrite: start anew whatever is there.
         progress: show a bar.
+        strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
+            the chief writes.
 
     Returns:
         True if it trained, False if a finished detector was reused.
@@ -119,10 +82,18 @@ def train_detector(
     Raises:
         InputError: for unknown settings, or if `output` holds a detector of other settings.
     """
-    config = make_config({"SEED": seed, **settings}, SmearConfig)
-    splits = {i.centre: split_keys(i, train_share, seed) for i in images}
-    identity = {"config": config.to_dict(), "epochs": epochs, "split": _hash(splits)}
-    if overwrite:
+    pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
+    config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
+    splits = {i.centre: split_keys(i, settings.train_share, seed) for i in images}
+    identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": _hash(splits)}
+    if settings.weights or settings.layers != "all":
+        identity["start"] = [settings.weights, settings.exclude, settings.layers]
+    outlines = {i.centre: i.source.identity() for i in images}
+    if any(outlines.values()):
+        # Absent with label masks alone, so that detectors trained before there were outlines are still known.
+        identity["outlines"] = outlines
+    writes = strategy is None or is_chief(strategy)
+    if overwrite and writes:
         _clear(output)
     earlier = _read(output / RUN)
     if earlier is not None:
@@ -139,13 +110,21 @@ def train_detector(
         "versions": versions(),
         "command": sys.argv,
     }
-    write_json(output / SPLIT, splits)
-    write_json(output / RUN, run)
+    if writes:
+        write_json(output / SPLIT, splits)
+        write_json(output / RUN, run)
     started = time.monotonic()
     train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
     test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
-    model = MaskRCNN("training", config, output)
-    rows = model.train(train, test, config.LEARNING_RATE, epochs, "all", progress=progress)
+    model = MaskRCNN("training", config, output, strategy=strategy)
+    if settings.weights and not checkpoints(output):
+        path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
+        model.load_weights(path, by_name=True, exclude=settings.exclude)
+    rows = model.train(
+        train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output, progress=progress
+    )
+    if not writes:
+        return True
     run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1] if rows else None}
     write_json(output / RUN, run)
     # Optimiser state is three times the weights, and nothing goes on from here.
@@ -156,10 +135,11 @@ def train_detector(
 def evaluate_detector(
     detector: Path,
     centres: Mapping[str, Centre],
-    semantics: Mapping[str, str],
+    choices: Mapping[str, AnnotationChoice],
     box_names: Mapping[str, Sequence[str]],
     *,
     min_score_for_ap: float = 0.05,
+    overrides: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Measure a detector on each centre by the best truth it has: masks, else boxes, else the presence of a cell.
@@ -169,26 +149,30 @@ def evaluate_detector(
     Args:
         detector: its folder.
         centres: by name.
-        semantics: of the masks, by centre.
+        choices: what is known of the masks, by centre.
         box_names: object names that count as white cells, by centre.
         min_score_for_ap: lowest score on the precision-recall curve.
+        overrides: settings of the detector to change, such as the number of proposals.
         progress: show bars.
 
     Returns:
         For each centre its measures, `truth` ("masks", "boxes" or "presence") and `held_out`: whether the detector
         learned from other images of the centre.
     """
-    model = load_detector(detector, {"DETECTION_MIN_CONFIDENCE": min_score_for_ap})
-    operating = make_config(json.loads((detector / "config.json").read_text(encoding="utf-8"))).DETECTION_MIN_CONFIDENCE
+    model = load_detector(detector, {**(overrides or {}), "DETECTION_MIN_CONFIDENCE": min_score_for_ap})
+    operating = read_settings(detector)["DETECTION_MIN_CONFIDENCE"]
     splits = _read(detector / SPLIT) or {}
     metrics: dict[str, dict[str, Any]] = {}
     for name, centre in centres.items():
         show = {"progress": progress, "description": f"evaluate {name}"}
         learned = set(splits.get(name, {}).get("train", ()))
-        if centre.masks is not None:
-            images = masked_images(centre, semantics[name])
+        masks = find_masks(centre.root, centre.records, choices[name])
+        if masks is not None:
+            images = check_masks(name, centre.records, masks)
+            if not images.records:
+                raise InputError(f"{centre.root}: no usable mask ({len(images.faults)} faults, listed above)")
             keys = {record.key for record in images.records} - learned
-            measured = evaluate_masks(model, [images.dataset(keys)], operating, **show)
+            measured = evaluate_masks(model, [images.dataset(keys, crowds=False)], operating, **show)
             truth = "masks"
         elif centre.boxes is not None:
             dataset = VocBoxDataset(centre.records, centre.boxes, names=box_names[name])
@@ -238,6 +222,10 @@ def _check_same(output: Path, earlier: Mapping[str, Any], wanted: Mapping[str, A
         changed.append(f"epochs {earlier.get('epochs')} -> {wanted['epochs']}")
     if earlier.get("split") != wanted["split"]:
         changed.append("other training images")
+    if earlier.get("start") != wanted.get("start"):
+        changed.append("other weights or layers to begin with")
+    if earlier.get("outlines") != wanted.get("outlines"):
+        changed.append("other annotations")
     raise InputError(
         f"{output} holds a detector of other settings ({', '.join(changed)}): choose another output or give --overwrite"
     )

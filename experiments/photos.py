@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from experiments.figures import choose_rows
+from experiments.masked_images import LabelImages, Outlines, choice_of_settings, find_masks
 from experiments.report_run import Run
-from mrcnn.data.annotations import CellMaskDataset, find_mask
 from mrcnn.data.images import IMAGE_SUFFIXES, read_image
 from mrcnn.data.masks import unmold_mask
 from mrcnn.data.records import ImageRecord
@@ -173,17 +173,24 @@ def _training_samples(run: Run, splits: dict[str, Any], number: int) -> list[tup
         keys = split["train"]
         chosen = choose_rows(len(keys), number, run.seed)
         candidates += [(turn, centre, keys[index]) for turn, index in enumerate(chosen)]
-    samples = []
+    samples: list[tuple[np.ndarray, np.ndarray]] = []
+    sources: dict[str, LabelImages | Outlines | None] = {}
     for _, centre, key in sorted(candidates):
         root = _root(run, centre)
         if len(samples) == number or root is None:
             continue
         record = ImageRecord(key, root / key)
-        if record.path.suffix.lower() not in IMAGE_SUFFIXES or find_mask(record, root / "masks") is None:
+        if record.path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
-        semantics = run.settings.centres[centre].mask_semantics
-        dataset = CellMaskDataset([record], root / "masks", semantics=semantics)
         try:
+            if centre not in sources:
+                sources[centre] = None  # so that a fault of the annotations is met, and told, once
+                choice = choice_of_settings(run.settings.centres[centre], root)
+                sources[centre] = find_masks(root, [ImageRecord(k, root / k) for k in splits[centre]["train"]], choice)
+            source = sources[centre]
+            if source is None:
+                continue
+            dataset = source.dataset([record], centre.replace(".", "_"), crowds=False)
             samples.append((dataset.load_image(0), dataset.load_mask(0)[0]))
         except InputError as error:
             log.warning("%s", error)

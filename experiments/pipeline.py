@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.centres import Centre, load_centre
+from experiments.masked_images import AnnotationChoice, choice_of_settings, masked_images
 from experiments.report_run import AUTOENCODERS
 from experiments.settings import CentreSettings, RunSettings
 from experiments.synthetic import generate_centre
@@ -91,6 +92,12 @@ class Pipeline:
         return dataclasses.replace(centre, records=kept)
 
     @property
+    def annotation_choices(self) -> dict[str, AnnotationChoice]:
+        """What the settings say of the masks of each centre."""
+        settings = self.settings.centres
+        return {name: choice_of_settings(settings[name], centre.root) for name, centre in self.open_centres().items()}
+
+    @property
     def study(self) -> dict[str, Centre]:
         """The centres whose cells are compared: all but those that only the detector learns from."""
         centres = self.open_centres()
@@ -103,16 +110,14 @@ class Pipeline:
 
     def train_detector(self) -> None:
         """Train the detector on `detector.train_on`."""
-        from experiments.detector_stage import masked_images, train_detector
+        from experiments.detector_stage import train_detector
 
-        settings, centres = self.settings.detector, self.open_centres()
-        semantics = {n: c.mask_semantics for n, c in self.settings.centres.items()}
+        settings = self.settings.detector
+        centres = {name: self.open_centres()[name] for name in settings.train_on}
         train_detector(
-            [masked_images(centres[name], semantics[name]) for name in settings.train_on],
+            masked_images(centres, self.annotation_choices),
             self.output / "detector",
-            settings=settings.settings,
-            epochs=settings.epochs,
-            train_share=settings.train_share,
+            settings=settings,
             seed=self.settings.seed,
             overwrite=self.overwrite,
             progress=self.progress,
@@ -130,7 +135,7 @@ class Pipeline:
         measured = evaluate_detector(
             folder,
             self.open_centres(),
-            {n: c.mask_semantics for n, c in self.settings.centres.items()},
+            self.annotation_choices,
             {n: c.box_names for n, c in self.settings.centres.items()},
             min_score_for_ap=self.settings.detector.min_score_for_ap,
             progress=self.progress,

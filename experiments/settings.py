@@ -15,6 +15,7 @@ import yaml
 
 from mrcnn.errors import InputError
 
+ANNOTATION_FORMATS = ("auto", "masks", "coco", "via", "labelme")
 METHODS = ("R-CNN-RF", "AE-RF", "AE-CFE")
 
 
@@ -27,6 +28,9 @@ class CentreSettings:
         layout: "synthetic", "auto", "acevedo20", "matek19", "int20", "mll23", "folders" or "csv".
         num_images: of a synthetic centre.
         mask_semantics: "cell" (any value above 0 is cell) or "instances" (each value is a cell of its own).
+        annotations: file or folder of masks or outlines, from `root`; "" looks for `masks/` and annotation files.
+        annotation_format: "auto", "masks", "coco", "via" or "labelme".
+        annotation_names: labels of the outlines that are cells; empty for all.
         box_names: object names of Pascal VOC files that are white cells.
         exclude_labels: labels whose images are left out altogether.
         use: "all", or "detector" for images that only the detector learns from.
@@ -36,6 +40,9 @@ class CentreSettings:
     layout: str = "auto"
     num_images: int = 120
     mask_semantics: str = "cell"
+    annotations: str = ""
+    annotation_format: str = "auto"
+    annotation_names: list[str] = field(default_factory=list)
     box_names: list[str] = field(default_factory=lambda: ["WBC"])
     exclude_labels: list[str] = field(default_factory=list)
     use: str = "all"
@@ -50,6 +57,10 @@ class DetectorSettings:
         train_share: of their images; the rest is held out for evaluation.
         epochs: of STEPS_PER_EPOCH steps.
         settings: overrides of `mrcnn.config.SmearConfig`.
+        weights: what the training begins from: "imagenet" (downloaded), an .h5 file in Matterport's layout, or None
+            for random numbers.
+        exclude: layers that do not take those weights, as a rule the heads of another number of classes.
+        layers: which layers learn: "heads", "3+", "4+", "5+", "all" or a regular expression over their names.
         min_score_for_ap: lowest score that enters the precision-recall curve.
     """
 
@@ -57,6 +68,9 @@ class DetectorSettings:
     train_share: float = 0.8
     epochs: int = 26
     settings: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    exclude: list[str] = field(default_factory=list)
+    layers: str = "all"
     min_score_for_ap: float = 0.05
 
 
@@ -138,6 +152,11 @@ class RunSettings:
             if centre.mask_semantics not in ("cell", "instances"):
                 raise InputError(
                     f"centres.{name}.mask_semantics must be cell or instances; got {centre.mask_semantics!r}"
+                )
+            if centre.annotation_format not in ANNOTATION_FORMATS:
+                raise InputError(
+                    f"centres.{name}.annotation_format must be one of {', '.join(ANNOTATION_FORMATS)}; "
+                    f"got {centre.annotation_format!r}"
                 )
         for name in self.detector.train_on:
             if name not in self.centres:

@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from mrcnn.errors import InputError
-from mrcnn.network.normalization import NORMALIZATIONS, NUM_GROUPS
 
 OPTIMIZERS = ("sgd", "adam")
 AUGMENTATIONS = ("none", "thesis", "strong")
+RESIZE_MODES = ("square", "pad64", "crop", "none")
+NORMALIZATIONS = ("frozen_batch", "batch", "group")
+STEM_PADDINGS = ("same", "symmetric")
+ROI_ALIGNS = ("matterport", "paper")
+# Wu & He 2018 use 32 groups throughout.
+NUM_GROUPS = 32
 
 
 class Config:
@@ -63,13 +68,17 @@ class Config:
     MINI_MASK_SHAPE = (56, 56)
 
     # "square": scale the shorter side up to MIN_DIM, never the longer beyond MAX_DIM, pad to MAX_DIM x MAX_DIM.
+    # "pad64": scale the shorter side up to MIN_DIM (a multiple of 64, or 0), pad both to the next multiple of 64.
+    # "crop": train on random crops of MIN_DIM x MIN_DIM of the scaled image; detection works as in "pad64".
+    # "none": take images as they are; their sides must be multiples of 64.
     IMAGE_RESIZE_MODE = "square"
     IMAGE_MIN_DIM = 800
     IMAGE_MAX_DIM = 1024
     # Least factor that images are enlarged by; 0 sets no least.
     IMAGE_MIN_SCALE = 0
+    # 3 for RGB, 1 for greyscale; colour images turn grey and grey ones are repeated where they have the other number.
     IMAGE_CHANNEL_COUNT = 3
-    # Subtracted from the image, RGB.
+    # Subtracted from the image, one value for each channel, RGB.
     MEAN_PIXEL = (123.7, 116.8, 103.9)
 
     # RoIs that the heads see in each training image, and the largest share of positives among them.
@@ -96,7 +105,8 @@ class Config:
     # False freezes the BatchNorm statistics, True trains them. NORMALIZATION below overrides it.
     TRAIN_BN = False
     GRADIENT_CLIP_NORM = 5.0
-    # Take the heads' RoIs from the proposals.
+    # Take the heads' RoIs from the proposals. False trains the heads on random boxes around the ground truth instead,
+    # while the proposals may not be good yet.
     USE_RPN_ROIS = True
     LOSS_WEIGHTS = {
         "rpn_class_loss": 1.0,
@@ -105,6 +115,16 @@ class Config:
         "mrcnn_bbox_loss": 1.0,
         "mrcnn_mask_loss": 1.0,
     }
+
+    # --- What Matterport's has not; these defaults leave its behaviour as it was ---
+    # Levels of the pyramid, of "P2" to "P6", that anchors lie on. Each left out saves time, P2 most.
+    RPN_LEVELS = ("P2", "P3", "P4", "P5", "P6")
+    # "matterport": RoIAlign samples a grid whose outer points lie on the box, from the level nearest to the box's size.
+    # "paper": it samples the centres of bins, from the level that the floor of eq. 1 of the FPN paper gives.
+    # Weights want the one that they were trained with.
+    ROI_ALIGN = "matterport"
+    # How the first pooling pads: "same", as Matterport's, or "symmetric", as the ResNets of `keras.applications`.
+    STEM_PADDING = "same"
 
     # --- Training from scratch ---
     # "frozen_batch", "batch" or "group"; None follows TRAIN_BN.
@@ -128,7 +148,8 @@ class Config:
 
     def __init__(self) -> None:
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
-        self.IMAGE_SHAPE = np.array([self.IMAGE_MAX_DIM, self.IMAGE_MAX_DIM, self.IMAGE_CHANNEL_COUNT])
+        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
+        self.IMAGE_SHAPE = np.array([side, side, self.IMAGE_CHANNEL_COUNT])
         self.IMAGE_META_SIZE = 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
         self.validate()
 
@@ -147,22 +168,20 @@ class Config:
         _choice("OPTIMIZER", self.OPTIMIZER, OPTIMIZERS)
         _choice("AUGMENTATION", self.AUGMENTATION, AUGMENTATIONS)
         _choice("NORMALIZATION", self.normalization, NORMALIZATIONS)
-        _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, ("square",))
-        _choice("USE_RPN_ROIS", self.USE_RPN_ROIS, (True,))
-        _choice("IMAGE_CHANNEL_COUNT", self.IMAGE_CHANNEL_COUNT, (3,))
-        if self.IMAGE_MAX_DIM % 32 or self.IMAGE_MAX_DIM < 64:
-            raise InputError(
-                f"IMAGE_MAX_DIM must be a multiple of 32 from 64 on, so that the pyramid's levels fit on each other; "
-                f"got {self.IMAGE_MAX_DIM}"
-            )
-        if self.IMAGE_MIN_DIM > self.IMAGE_MAX_DIM:
-            raise InputError(f"IMAGE_MIN_DIM {self.IMAGE_MIN_DIM} is larger than IMAGE_MAX_DIM {self.IMAGE_MAX_DIM}")
+        _choice("ROI_ALIGN", self.ROI_ALIGN, ROI_ALIGNS)
+        _choice("STEM_PADDING", self.STEM_PADDING, STEM_PADDINGS)
+        self._validate_image()
         if tuple(self.BACKBONE_STRIDES) != (4, 8, 16, 32, 64):
             raise InputError(f"BACKBONE_STRIDES must be (4, 8, 16, 32, 64); got {tuple(self.BACKBONE_STRIDES)}")
         if len(self.RPN_ANCHOR_SCALES) != len(self.BACKBONE_STRIDES):
             raise InputError(
                 f"RPN_ANCHOR_SCALES needs one scale for each of the {len(self.BACKBONE_STRIDES)} levels; "
                 f"got {len(self.RPN_ANCHOR_SCALES)}"
+            )
+        levels = list(self.RPN_LEVELS)
+        if not levels or levels != [level for level in Config.RPN_LEVELS if level in levels]:
+            raise InputError(
+                f"RPN_LEVELS must name some of {', '.join(Config.RPN_LEVELS)}, in this order; got {levels}"
             )
         if tuple(self.MASK_SHAPE) != (2 * self.MASK_POOL_SIZE,) * 2:
             raise InputError(
@@ -186,6 +205,27 @@ class Config:
         if self.normalization == "group":
             self._validate_groups()
 
+    def _validate_image(self) -> None:
+        _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, RESIZE_MODES)
+        _choice("IMAGE_CHANNEL_COUNT", self.IMAGE_CHANNEL_COUNT, (1, 3))
+        if len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT:
+            raise InputError(
+                f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels; "
+                f"got {len(self.MEAN_PIXEL)}"
+            )
+        mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM, self.IMAGE_MAX_DIM
+        if mode == "square" and (most % 32 or most < 64):
+            raise InputError(
+                f"IMAGE_MAX_DIM must be a multiple of 32 from 64 on, so that the pyramid's levels fit on each other; "
+                f"got {most}"
+            )
+        if mode == "square" and least > most:
+            raise InputError(f"IMAGE_MIN_DIM {least} is larger than IMAGE_MAX_DIM {most}")
+        if mode == "crop" and (least % 64 or least < 64):
+            raise InputError(f"IMAGE_MIN_DIM must be a multiple of 64 where images are cropped to it; got {least}")
+        if mode == "pad64" and (least or 0) % 64:
+            raise InputError(f"IMAGE_MIN_DIM must be 0 or a multiple of 64 with 'pad64'; got {least}")
+
     def _validate_groups(self) -> None:
         """GroupNorm divides channels evenly, and a group of one value, as 1x1 features give it, normalises to 0."""
         for name, factor in (("TOP_DOWN_PYRAMID_SIZE", 1), ("FPN_CLASSIF_FC_LAYERS_SIZE", 2)):
@@ -208,22 +248,36 @@ class Config:
 
 
 class SmearConfig(Config):
-    """White blood cells in smears: the settings of the thesis (3.2), trained from scratch.
+    """White blood cells in smears, trained from scratch as in the thesis (3.2).
 
-    One class, ResNet-101, Adam at 1e-3, half of the samples augmented online. GroupNorm stands for the pretrained
-    weights that cells seldom have (He et al. 2018).
+    One class, Adam at 1e-3, half of the samples augmented online. GroupNorm stands for the pretrained weights that
+    cells seldom have (He et al. 2018). What cells do not need is left out, as measured in `docs/speed.md`: an image of
+    256 px shows them well enough, none is so small that anchors on the finest level matter or so large that those on
+    the coarsest do, and fifty proposals hold them all. The thesis' own ResNet-101 at 1024 px is in
+    `experiments/configs/thesis.yaml`.
     """
 
     NAME = "smear"
     NUM_CLASSES = 1 + 1
+    BACKBONE = "resnet50"
     NORMALIZATION = "group"
     OPTIMIZER = "adam"
     LEARNING_RATE = 0.001
     AUGMENTATION = "thesis"
     AUGMENTATION_SHARE = 0.5
-    IMAGE_MIN_DIM = 900
-    IMAGE_MAX_DIM = 1024
+    IMAGE_MIN_DIM = 256
+    IMAGE_MAX_DIM = 256
+    RPN_LEVELS = ("P3", "P4", "P5")
+    # Of P2 to P6; cells are 30 to 220 px large in an image of 256.
+    RPN_ANCHOR_SCALES = (24, 48, 96, 176, 256)
+    PRE_NMS_LIMIT = 1000
+    POST_NMS_ROIS_TRAINING = 200
+    POST_NMS_ROIS_INFERENCE = 50
+    TRAIN_ROIS_PER_IMAGE = 32
+    MAX_GT_INSTANCES = 50
+    DETECTION_MAX_INSTANCES = 50
     TRAIN_ON_GT_BOXES = True
+    ROI_ALIGN = "paper"
 
 
 def setting_names(config_class: type[Config]) -> list[str]:
@@ -234,12 +288,13 @@ def setting_names(config_class: type[Config]) -> list[str]:
     return list(names)
 
 
-def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig) -> Config:
+def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig, *, keep_unknown: bool = False) -> Config:
     """Make a configuration from a dictionary, as read from YAML or JSON.
 
     Args:
         overrides: setting -> value; lists stand for tuples.
         base: class that gives the rest.
+        keep_unknown: take settings that `base` does not know as they are: what a subclass added, read back.
 
     Raises:
         InputError: for an unknown setting or a value of the wrong kind.
@@ -247,6 +302,9 @@ def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig) -> 
     known = setting_names(base)
     values = {}
     for name, value in overrides.items():
+        if name not in known and keep_unknown and str(name).isupper() and str(name).isidentifier():
+            values[name] = value
+            continue
         if name not in known:
             close = difflib.get_close_matches(str(name).upper(), known, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""

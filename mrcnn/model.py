@@ -1,12 +1,9 @@
 """`MaskRCNN`, Matterport's class: train, detect, load and save."""
 
-import hashlib
-import json
 import logging
 import os
 import re
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +11,70 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn.atomic import atomic_path, write_json
 from mrcnn.config import Config, make_config
 from mrcnn.data.augmentation import Augmentation
-from mrcnn.data.batches import make_augmentation, mold_inputs
+from mrcnn.data.batches import make_augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.masks import unmold_mask
+from mrcnn.data.generator import (
+    build_detection_targets,
+    build_rpn_targets,
+    compute_backbone_shapes,
+    data_generator,
+    image_anchors,
+    load_image_gt,
+)
+from mrcnn.data.molding import (
+    compose_image_meta,
+    mold_for_detection,
+    mold_image,
+    parse_image_meta,
+    unmold_image,
+)
+from mrcnn.data.random_rois import generate_random_rois
+from mrcnn.data.unmolding import DetectionFrame, unmold_detections
+from mrcnn.detection_run import DetectionRun
+from mrcnn.detector_folder import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    detector_hash,
+    load_parts,
+    read_settings,
+    save_detector,
+)
 from mrcnn.errors import InputError
-from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
-from mrcnn.training import fit_detector
+from mrcnn.imagenet import imagenet_weights_path
+from mrcnn.initial_weights import seeded_parts
+from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph, tensors_of_graph
+from mrcnn.network.boxes import normalized_boxes, pixel_boxes
+from mrcnn.parallel_model import mirrored_strategy
+from mrcnn.run_folders import checkpoint_name, find_last, run_folder
+from mrcnn.training import fit_detector, is_chief
 from mrcnn.utils import norm_boxes
+from mrcnn.weights import LoadReport, load_by_name, save_matterport
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "CONFIG_NAME",
+    "WEIGHTS_NAME",
+    "MaskRCNN",
+    "build_detection_targets",
+    "build_rpn_targets",
+    "compose_image_meta",
+    "compute_backbone_shapes",
+    "data_generator",
+    "denorm_boxes_graph",
+    "detector_hash",
+    "generate_random_rois",
+    "load_detector",
+    "load_image_gt",
+    "log",
+    "mold_image",
+    "norm_boxes_graph",
+    "parse_image_meta",
+    "unmold_image",
+]
 
-WEIGHTS_NAME = "weights.weights.h5"
-CONFIG_NAME = "config.json"
+logger = logging.getLogger(__name__)
+
 # Matterport's short names for "which layers learn".
 LAYER_PATTERNS = {
     "heads": r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
@@ -39,32 +85,72 @@ LAYER_PATTERNS = {
 }
 
 
+def norm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Pixel boxes `(..., 4)` of an image of `shape` (height, width) as normalised ones (Matterport's name)."""
+    return normalized_boxes(boxes, shape)
+
+
+def denorm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Normalised boxes `(..., 4)` as int32 pixel boxes (Matterport's name)."""
+    return tf.cast(tf.round(pixel_boxes(boxes, shape)), tf.int32)
+
+
+def log(text: str, array: np.ndarray | None = None) -> None:
+    """Print a text and, if given, the shape, range and type of an array (Matterport's name)."""
+    if array is not None:
+        limits = f"min: {array.min():10.5f}  max: {array.max():10.5f}" if array.size else "empty"
+        text = f"{text:25}  shape: {array.shape!s:20}  {limits}  {array.dtype}"
+    print(text)
+
+
 class MaskRCNN:
     """A detector of single cells, with Matterport's public methods.
 
     Args:
         mode: "training" or "inference".
-        config: its settings; their SEED also fixes the initial weights.
-        model_dir: folder of the run, which takes checkpoints, logs and the trained model.
+        config: its settings; their SEED also fixes the initial weights. With a GPU_COUNT above 1, training shares each
+            batch between so many GPUs.
+        model_dir: folder of runs: `train` makes a dated folder in it. For a detector that `save` wrote, its folder.
+        strategy: how several devices share the work of training; None follows GPU_COUNT.
 
     Attributes:
         parts: the layers with weights.
-        keras_model: the network of the mode.
+        log_dir: folder of the run.
+        epoch: epochs that the weights have had in this run.
 
     Raises:
-        InputError: for another mode.
+        InputError: for another mode, or fewer GPUs than GPU_COUNT.
     """
 
-    def __init__(self, mode: str, config: Config, model_dir: str | os.PathLike):
+    def __init__(
+        self,
+        mode: str,
+        config: Config,
+        model_dir: str | os.PathLike,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
         if mode not in ("training", "inference"):
             raise InputError(f"mode must be training or inference; got {mode!r}")
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
-        self.parts = _seeded_parts(config)
-        self._networks: dict[bool, Callable] = {}
-        if mode == "training":
-            self.keras_model: keras.Model = TrainingNetwork(self.parts, config)
-        else:
-            self.keras_model = FeatureNetwork(self.parts, config, with_masks=True)
+        if strategy is None:
+            strategy = mirrored_strategy(config.GPU_COUNT if mode == "training" else 1)
+        self.strategy = strategy
+        with strategy.scope():
+            self.parts = seeded_parts(config)
+        self._detection = DetectionRun(self.parts, config)
+        self._graph: MatterportGraph | None = None
+        self.set_log_dir()
+
+    @property
+    def keras_model(self) -> MatterportGraph:
+        """The network as one functional model with Matterport's layer names; it shares the weights.
+
+        `detect` does not use it: it runs every head on padding too.
+        """
+        if self._graph is None:
+            self._graph = build_matterport_graph(self.parts, self.config)
+        return self._graph
 
     def train(
         self,
@@ -75,19 +161,27 @@ class MaskRCNN:
         layers: str,
         augmentation: Augmentation | None = None,
         custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        no_augmentation_sources: Collection[str] | None = None,
         *,
+        folder: str | os.PathLike | None = None,
         progress: bool = True,
     ) -> list[dict[str, Any]]:
-        """Train, or go on with an interrupted training in the same `model_dir`, and save the model there.
+        """Train, or go on with a training, and save the model.
+
+        Weights after each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
+        the end, what `load_detector` opens. Called again on the same object, it goes on after the last epoch.
 
         Args:
             train_dataset: one dataset or several.
             val_dataset: the same, for validation losses; may be empty.
             learning_rate: peak of the schedule.
-            epochs: in all.
+            epochs: in all, earlier ones included.
             layers: "heads", "3+", "4+", "5+", "all" or a regular expression over layer names.
             augmentation: None takes what `config.AUGMENTATION` names; any imgaug augmenter works too.
             custom_callbacks: further Keras callbacks.
+            no_augmentation_sources: sources of the datasets whose images are not augmented.
+            folder: train in this very folder instead of `log_dir`, going on with what was interrupted there, and keep
+                no weights but the last.
             progress: show a bar with the time left.
 
         Returns:
@@ -98,7 +192,11 @@ class MaskRCNN:
         """
         if self.mode != "training":
             raise InputError("train needs a MaskRCNN made with mode='training'")
-        self.set_trainable(LAYER_PATTERNS.get(layers, layers))
+        self.set_trainable(layers, verbose=0)
+        target = Path(folder) if folder is not None else self.log_dir
+        callbacks = list(custom_callbacks or ())
+        if folder is None and is_chief(self.strategy):
+            callbacks.insert(0, _KeepEveryEpoch(self))
         rows = fit_detector(
             self.parts,
             self.config,
@@ -106,108 +204,260 @@ class MaskRCNN:
             _as_list(val_dataset),
             epochs=epochs,
             learning_rate=learning_rate,
-            folder=self.model_dir,
+            folder=target,
             augmentation=augmentation or make_augmentation(self.config),
-            callbacks=custom_callbacks or (),
+            first_epoch=None if folder is not None else self.epoch,
+            no_augmentation_sources=no_augmentation_sources or (),
+            callbacks=callbacks,
+            strategy=self.strategy,
             progress=progress,
         )
-        self.save()
+        self.epoch = max(self.epoch, epochs)
+        if is_chief(self.strategy):
+            self.save(target)
         return rows
 
-    def set_trainable(self, layer_regex: str) -> None:
-        """Let the layers learn whose whole name matches; freeze the others."""
-        for layer in self.parts.named_layers():
-            layer.trainable = re.fullmatch(layer_regex, layer.name) is not None
-
-    def detect(self, images: Sequence[np.ndarray], verbose: int = 0, masks: bool = True) -> list[dict[str, np.ndarray]]:
-        """Find the cells of some images, all in one batch.
+    def set_trainable(
+        self, layer_regex: str, keras_model: keras.Model | None = None, indent: int = 0, verbose: int = 1
+    ) -> None:
+        """Let the layers learn whose whole name matches; freeze the others.
 
         Args:
-            images: uint8 arrays of shape (height, width, 3), of any sizes.
+            layer_regex: a regular expression, or "heads", "3+", "4+", "5+", "all".
+            keras_model: choose among this model's layers alone.
+            indent: spaces before each name that is shown.
+            verbose: 1 logs the names.
+        """
+        pattern = LAYER_PATTERNS.get(layer_regex, layer_regex)
+        layers = self.parts.named_layers() if keras_model is None else keras_model.layers
+        for layer in layers:
+            if isinstance(layer, keras.Model):
+                self.set_trainable(layer_regex, layer, indent + 4, verbose)
+                continue
+            layer.trainable = re.fullmatch(pattern, layer.name) is not None
+            if verbose and layer.trainable and layer.weights:
+                logger.info("%s%s (%s)", " " * indent, layer.name, type(layer).__name__)
+
+    def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
+        """Choose the folder of the run: that of the checkpoint `model_path`, to go on with, or a new one."""
+        self.log_dir, self.epoch = run_folder(self.model_dir, str(self.config.NAME or "run"), model_path)
+
+    @property
+    def checkpoint_path(self) -> str:
+        """Where checkpoints of this run lie, "*epoch*" standing for the number."""
+        return str(self.log_dir / checkpoint_name(str(self.config.NAME or "run"), "*epoch*"))
+
+    def find_last(self) -> str:
+        """Path of the newest checkpoint of the newest run in `model_dir`.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        return str(find_last(self.model_dir, str(self.config.NAME or "run")))
+
+    def get_imagenet_weights(self) -> str:
+        """Download ImageNet weights of the backbone, or find them where they were downloaded; the file's path."""
+        return str(imagenet_weights_path(self.config.BACKBONE))
+
+    def detect(
+        self, images: Sequence[np.ndarray], verbose: int = 0, masks: bool = True, *, paste: bool = True
+    ) -> list[dict[str, np.ndarray]]:
+        """Find the cells of some images, those of one network size in one batch.
+
+        Args:
+            images: uint8 arrays of shape (height, width, channels) or (height, width), of any sizes.
             verbose: 1 logs what came in.
-            masks: False skips the mask head, most of the time, and leaves "masks" out.
+            masks: False skips the mask head, most of the time, and leaves "masks" and "small_masks" out.
+            paste: False leaves "masks" out, which are as large as the image.
 
         Returns:
             For each image a dictionary: "rois" int32 (n, 4), pixels of the image; "class_ids" int32 (n,);
             "scores" float32 (n,) in [0, 1], best first; "masks" bool (height, width, n); "small_masks" float32
             (n, 28, 28), probabilities over the box; "feats" float32 (n, 14, 14, channels).
+
+        Raises:
+            InputError: for an image of another type or shape.
         """
         if verbose:
-            log.info("detecting cells in %d images", len(images))
-        if not len(images):
-            return []
-        molded, windows, scales = mold_inputs(images, self.config)
-        outputs = self._network(masks)(molded, norm_boxes(windows, self.config.IMAGE_SHAPE))
-        outputs = {name: value.numpy() for name, value in outputs.items()}
-        results, first = [], 0
-        for i, image in enumerate(images):
-            rows = outputs["detections"][i]
-            rows = rows[rows[:, 5] > 0.0]
-            last = first + len(rows)
-            small_masks = outputs["masks"][first:last] if masks else None
-            results.append(
-                self._unmold(rows, outputs["features"][first:last], small_masks, image.shape, windows[i], scales[i])
-            )
-            first = last
-        return results
+            logger.info("detecting on %d images", len(images))
+        return self._detection.on_images(images, masks, paste)
 
-    def _network(self, with_masks: bool) -> Callable:
-        """The compiled network, traced once for all batch sizes."""
-        if with_masks not in self._networks:
-            network = FeatureNetwork(self.parts, self.config, with_masks)
-            shape = tuple(int(v) for v in self.config.IMAGE_SHAPE)
-            self._networks[with_masks] = tf.function(
-                lambda images, windows: network(images, windows=windows),
-                input_signature=[
-                    tf.TensorSpec((None, *shape), tf.uint8),
-                    tf.TensorSpec((None, 4), tf.float32),
-                ],
-            )
-        return self._networks[with_masks]
+    def detect_molded(
+        self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
+    ) -> list[dict[str, np.ndarray]]:
+        """Find the cells of images that are resized and have their mean subtracted, as `mold_inputs` makes them.
 
-    def _unmold(self, rows, features, small_masks, image_shape, window, scale) -> dict[str, np.ndarray]:
-        """Bring detections from the network's frame to the image's."""
-        height, width = image_shape[:2]
-        side = np.array([self.config.IMAGE_SHAPE[0], self.config.IMAGE_SHAPE[1]] * 2, np.float32)
-        boxes = rows[:, :4] * (side - 1.0) + np.array([0, 0, 1, 1], np.float32)
-        boxes = (boxes - np.tile(window[:2], 2)) / scale
-        boxes = np.clip(np.round(boxes), 0, [height, width, height, width]).astype(np.int32)
-        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        boxes = boxes[keep]
-        result = {
-            "rois": boxes,
-            "class_ids": rows[keep, 4].astype(np.int32),
-            "scores": rows[keep, 5].astype(np.float32),
-            "feats": features[keep],
-        }
-        if small_masks is not None:
-            result["small_masks"] = small_masks[keep]
-            whole = [unmold_mask(m, b, image_shape) for m, b in zip(result["small_masks"], boxes, strict=True)]
-            result["masks"] = np.stack(whole, axis=-1) if whole else np.zeros((height, width, 0), bool)
-        return result
+        Args:
+            molded_images: float array of shape (batch, height, width, channels).
+            image_metas: array of shape (batch, 12 + num_classes), see `compose_image_meta`.
+            verbose: 1 logs what came in.
+
+        Returns:
+            As of `detect`, in pixels of the molded images.
+        """
+        if verbose:
+            logger.info("detecting on %d molded images", len(molded_images))
+        batch = np.asarray(molded_images, np.float32) + np.asarray(self.config.MEAN_PIXEL, np.float32)
+        height, width = batch.shape[1:3]
+        windows = parse_image_meta(image_metas)["window"].astype(np.float32)
+        frame = DetectionFrame((height, width), (0, 0, height, width), (height, width))
+        return self._detection.on_batch(batch, windows, [frame] * len(batch), True, True)
+
+    def mold_inputs(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Resize images and subtract the mean (Matterport's name and results).
+
+        Returns:
+            molded_images: float32 array of shape (batch, height, width, channels).
+            image_metas: array of shape (batch, 12 + num_classes).
+            windows: int array of shape (batch, 4), pixels.
+
+        Raises:
+            InputError: if the images have different sizes after resizing.
+        """
+        molded = [mold_for_detection(image, self.config) for image in images]
+        if len({m.image.shape for m in molded}) > 1:
+            raise InputError("these images have different sizes after resizing and make no batch; give them one by one")
+        none_active = np.zeros(self.config.NUM_CLASSES, np.int32)
+        metas = [
+            compose_image_meta(
+                0, (*np.shape(image)[:2], m.image.shape[2]), m.image.shape, m.window, m.scale, none_active
+            )
+            for image, m in zip(images, molded, strict=True)
+        ]
+        return (
+            np.stack([mold_image(m.image, self.config) for m in molded]),
+            np.stack(metas),
+            np.array([m.window for m in molded]),
+        )
+
+    def unmold_detections(
+        self,
+        detections: np.ndarray,
+        mrcnn_mask: np.ndarray,
+        original_image_shape: Sequence[int],
+        image_shape: Sequence[int],
+        window: Sequence[int],
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Bring one image's output of `keras_model` to the image (Matterport's name, arguments and results).
+
+        Args:
+            detections: array of shape (max_detections, 6), normalised boxes, class id, score.
+            mrcnn_mask: array of shape (max_detections, height, width, num_classes).
+            original_image_shape: (height, width, channels) of the image.
+            image_shape: the same after resizing.
+            window: `(y1, x1, y2, x2)` pixels, where the image lies.
+
+        Returns:
+            boxes int32 (n, 4), class_ids int32 (n,), scores float32 (n,), masks bool (height, width, n).
+        """
+        real = np.asarray(detections)[:, 4] > 0
+        rows, class_ids = np.asarray(detections)[real], np.asarray(detections)[real, 4].astype(int)
+        small = np.asarray(mrcnn_mask)[real][np.arange(len(rows)), :, :, class_ids]
+        frame = DetectionFrame(tuple(image_shape[:2]), tuple(window), tuple(original_image_shape[:2]))
+        result = unmold_detections(rows, frame, None, small)
+        return result["rois"], result["class_ids"], result["scores"], result["masks"]
+
+    def run_graph(
+        self, images: Sequence[np.ndarray], outputs: Sequence[tuple[str, Any]], image_metas: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Compute tensors of `keras_model` for some images (Matterport's name).
+
+        Args:
+            images: as of `detect`, or molded ones if `image_metas` is given.
+            outputs: names of your choice, and tensors such as `keras_model.get_layer("ROI").output`.
+            image_metas: of molded images.
+
+        Returns:
+            The values by these names, in their order.
+
+        Raises:
+            ValueError: if a tensor is not part of the network.
+        """
+        if image_metas is None:
+            molded, image_metas, _ = self.mold_inputs(images)
+        else:
+            molded = np.asarray(images, np.float32)
+        graph = self.keras_model
+        network = keras.Model(graph.inputs, tensors_of_graph(graph, [tensor for _, tensor in outputs]))
+        anchors = np.tile(self.get_anchors(molded.shape[1:]), (len(molded), 1, 1))
+        values = network([molded, np.asarray(image_metas, np.float32), anchors], training=False)
+        values = values if isinstance(values, (list, tuple)) else [values]
+        return {name: np.asarray(value) for (name, _), value in zip(outputs, values, strict=True)}
+
+    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
+        """Normalised anchors of an image of (height, width, ...), float32 (num_anchors, 4); pixels in `anchors`."""
+        self.anchors = image_anchors(self.config, tuple(image_shape))
+        return norm_boxes(self.anchors, image_shape)
+
+    def get_trainable_layers(self) -> list[keras.layers.Layer]:
+        """Every layer with weights, frozen ones too (Matterport's name)."""
+        return self.parts.named_layers()
+
+    def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer:
+        """The layer that a wrapper wraps, or the layer itself (Matterport's name)."""
+        return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
+
+    def ancestor(self, tensor: Any, name: str) -> Any:
+        """The tensor that the layer called `name` put out on the way to `tensor`, or None (Matterport's name)."""
+        waiting, seen = [tensor], set()
+        while waiting:
+            current = waiting.pop(0)
+            operation, node_index, _ = current._keras_history
+            if operation.name == name or name.startswith(f"{operation.name}/"):
+                return current
+            if id(current) not in seen:
+                seen.add(id(current))
+                waiting += operation._inbound_nodes[node_index].input_tensors
+        return None
 
     def save(self, folder: str | os.PathLike | None = None) -> None:
         """Write `config.json` and the weights to `folder` (default: `model_dir`), the weights last."""
-        folder = Path(folder or self.model_dir)
-        write_json(folder / CONFIG_NAME, self.config.to_dict())
-        with atomic_path(folder / WEIGHTS_NAME) as temporary:
-            self.parts.save_weights(temporary)
+        save_detector(self.parts, self.config, Path(folder or self.model_dir))
 
-    def load_weights(self, filepath: str | os.PathLike) -> None:
-        """Load weights that `save` wrote, for the same configuration.
+    def load_weights(
+        self, filepath: str | os.PathLike, by_name: bool = False, exclude: Sequence[str] | None = None
+    ) -> LoadReport | None:
+        """Load weights: what `save` wrote, a checkpoint of Matterport's or ours, or ImageNet weights.
+
+        A checkpoint of a run also makes `train` go on with that run.
+
+        Args:
+            filepath: a `.weights.h5` file of the same configuration, or any `.h5` file in Matterport's layout.
+            by_name: for compatibility; files in Matterport's layout are always matched by the layers' names.
+            exclude: names of layers that keep their weights, such as the heads of another number of classes.
+
+        Returns:
+            What matched, which is printed too; None for a `.weights.h5` file, which matches whole or not at all.
 
         Raises:
-            InputError: if the file is missing, cut short or of another architecture.
+            InputError: if the file is missing or cut short, has weights of another shape for a layer that is not
+                excluded, or fits too few layers.
         """
         path = Path(filepath)
         if not path.is_file():
             raise InputError(f"{path}: no such weights file")
-        try:
-            self.parts.load_weights(path)
-        except (ValueError, OSError, KeyError) as error:
-            raise InputError(
-                f"{path}: these weights do not fit the configuration ({str(error).splitlines()[0]})"
-            ) from error
+        if path.name.endswith(".weights.h5"):
+            if exclude:
+                raise InputError(f"{path}: exclude works on files in Matterport's layout, not on .weights.h5 files")
+            load_parts(self.parts, path)
+            return None
+        report = load_by_name(self.parts.named_layers(), path, exclude or ())
+        print(report)  # as Matterport's own class does: scripts have no logging set up
+        self.set_log_dir(path)
+        return report
+
+
+class _KeepEveryEpoch(keras.callbacks.Callback):
+    """Leave the weights of every epoch in the run's folder, in Matterport's layout and under its names."""
+
+    def __init__(self, detector: MaskRCNN):
+        super().__init__()
+        self.detector = detector
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write them."""
+        path = self.detector.checkpoint_path.replace("*epoch*", f"{epoch + 1:04d}")
+        save_matterport(self.detector.parts.named_layers(), path)
 
 
 def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = None) -> MaskRCNN:
@@ -221,37 +471,10 @@ def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = 
         InputError: if the folder holds no finished detector.
     """
     folder = Path(folder)
-    path = folder / CONFIG_NAME
-    if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
-        raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-    model = MaskRCNN("inference", make_config({**settings, **(overrides or {})}, Config), folder)
+    trained = make_config(read_settings(folder), Config, keep_unknown=True)
+    model = MaskRCNN("inference", make_config(overrides or {}, type(trained)), folder)
     model.load_weights(folder / WEIGHTS_NAME)
     return model
-
-
-def detector_hash(folder: str | os.PathLike) -> str:
-    """SHA-256 of a trained detector's configuration and weights, which names the features that it gives."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        with open(Path(folder) / name, "rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _seeded_parts(config: Config) -> DetectorParts:
-    """Build the parts with initial kernels that SEED and each layer's name fix, whatever the global random state."""
-    parts = DetectorParts(config)
-    for layer in parts.named_layers():
-        if hasattr(layer, "kernel"):
-            settings = layer.kernel_initializer.get_config()
-            settings["seed"] = zlib.crc32(f"{config.SEED}/{layer.name}".encode())
-            layer.kernel.assign(type(layer.kernel_initializer).from_config(settings)(layer.kernel.shape))
-    return parts
 
 
 def _as_list(datasets: Dataset | Sequence[Dataset]) -> list[Dataset]:

@@ -1,218 +1,23 @@
-"""Training the detector: the step, the schedule, what is logged, and going on after an interruption."""
+"""Training the detector: the loop over epochs, on one device or several, and going on after an interruption."""
 
-import csv
 import logging
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
-from mrcnn.atomic import atomic_path, write_text
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.errors import InputError
-from mrcnn.network.assembly import DetectorParts, TrainingNetwork
+from mrcnn.network.assembly import DetectorParts
+from mrcnn.training_log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, checkpoints, read_rows
+from mrcnn.training_step import DetectorTrainer, make_optimizer
 
 log = logging.getLogger(__name__)
-
-LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
-CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
-
-
-@keras.saving.register_keras_serializable("mrcnn")
-class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly from 0, stays, and drops once.
-
-    Args:
-        peak: the rate after the warm-up.
-        warmup_steps: length of the rise.
-        drop_step: step at which the rate is multiplied by `drop_factor`.
-        drop_factor: see there.
-    """
-
-    def __init__(self, peak: float, warmup_steps: int, drop_step: int, drop_factor: float):
-        self.peak, self.warmup_steps = float(peak), int(warmup_steps)
-        self.drop_step, self.drop_factor = int(drop_step), float(drop_factor)
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """The rate at `step`, counted from 0."""
-        step = tf.cast(step, tf.float32)
-        rise = tf.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
-        return self.peak * rise * tf.where(step >= self.drop_step, self.drop_factor, 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return {
-            "peak": self.peak,
-            "warmup_steps": self.warmup_steps,
-            "drop_step": self.drop_step,
-            "drop_factor": self.drop_factor,
-        }
-
-
-def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
-    """The optimiser that `config` names.
-
-    SGD clips the gradient of each variable by its norm, as Matterport's does; Adam clips the joint norm of all.
-    """
-    drop_step = int(round(total_steps * config.LEARNING_RATE_DROP_AFTER))
-    rate = WarmupDrop(
-        learning_rate,
-        config.LEARNING_RATE_WARMUP_STEPS,
-        drop_step if config.LEARNING_RATE_DROP_AFTER < 1.0 else 2**31 - 1,
-        config.LEARNING_RATE_DROP_FACTOR,
-    )
-    if config.OPTIMIZER == "adam":
-        return keras.optimizers.Adam(rate, global_clipnorm=config.GRADIENT_CLIP_NORM)
-    return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM, clipnorm=config.GRADIENT_CLIP_NORM)
-
-
-class DetectorTrainer(keras.Model):
-    """One training step of the detector, for `fit`.
-
-    Args:
-        parts: the weights.
-        config: settings, of the loss too.
-    """
-
-    def __init__(self, parts: DetectorParts, config: Config):
-        super().__init__(name="detector_trainer")
-        self.parts, self.config = parts, config
-        self.training_network = TrainingNetwork(parts, config)
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", *LOSS_NAMES)}
-        self.built = True
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over the epoch of the weighted sum and of each term."""
-        return list(self.trackers.values())
-
-    def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """The unweighted losses of a batch, always with the same sampling."""
-        return self.training_network(batch, seed=tf.constant([self.config.SEED, 0]), training=training)
-
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Take one step; the sampling depends on the seed and the step's number alone."""
-        seed = tf.stack([tf.constant(self.config.SEED), tf.cast(self.optimizer.iterations, tf.int32) * 8 + 1])
-        with tf.GradientTape() as tape:
-            losses = self.training_network(batch, seed=seed, training=True)
-            total = self._total(losses)
-            # Gradients are summed over replicas, each of which has its own mean.
-            scaled = (total + self._weight_decay()) / self.distribute_strategy.num_replicas_in_sync
-        variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
-        return self._track(total, losses)
-
-    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Losses of a validation batch."""
-        losses = self(batch, training=False)
-        return self._track(self._total(losses), losses)
-
-    def _total(self, losses):
-        return tf.add_n([self.config.LOSS_WEIGHTS[name] * losses[name] for name in LOSS_NAMES])
-
-    def _weight_decay(self) -> tf.Tensor:
-        """L2 penalty, divided by each kernel's size as in Matterport's; normalisation and biases are left out."""
-        kernels = [v for v in self.trainable_variables if v.path.endswith("kernel")]
-        if not self.config.WEIGHT_DECAY or not kernels:
-            return tf.constant(0.0)
-        return self.config.WEIGHT_DECAY * tf.add_n([tf.reduce_mean(tf.square(v)) for v in kernels])
-
-    def _track(self, total, losses):
-        for name, value in {"loss": total, **losses}.items():
-            self.trackers[name].update_state(value)
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
-
-
-class ProgressBar(keras.callbacks.Callback):
-    """A bar over all steps of the run, with the time left and the mean losses of the epoch."""
-
-    def __init__(self, total_steps: int, first_step: int):
-        super().__init__()
-        self.total_steps, self.first_step = total_steps, first_step
-        self.bar: tqdm | None = None
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Open the bar."""
-        self.bar = tqdm(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Advance."""
-        self.bar.update()
-        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Close the bar."""
-        self.bar.close()
-
-
-class StopOnNonFinite(keras.callbacks.Callback):
-    """Stop at the first loss term that is not finite, and say which."""
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Check the terms before their sum.
-
-        Raises:
-            InputError: naming the term and the step.
-        """
-        bad = [name for name in (*LOSS_NAMES, "loss") if not tf.math.is_finite(logs[name])]
-        if bad:
-            step = int(self.model.optimizer.iterations)
-            raise InputError(
-                f"the detector's {bad[0]} is not finite at step {step}: lower LEARNING_RATE, or check the masks; "
-                "the last epoch's checkpoint is kept"
-            )
-
-
-class EpochLog(keras.callbacks.Callback):
-    """After each epoch, append its losses to `log.csv` and save weights and optimiser state."""
-
-    def __init__(self, folder: Path, rows: list[dict[str, Any]]):
-        super().__init__()
-        self.folder, self.rows = folder, rows
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the log, then the checkpoint, each whole or not at all; resuming cuts a row without its checkpoint."""
-        row = {"epoch": epoch + 1, "step": int(self.model.optimizer.iterations)}
-        self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
-        write_rows(self.folder / "log.csv", self.rows)
-        with atomic_path(self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5") as temporary:
-            self.model.save_weights(temporary)
-        for other, path in checkpoints(self.folder):
-            if other != epoch + 1:
-                path.unlink()
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write dictionaries as CSV, atomically; columns are those of the first row, then new ones."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [",".join(columns)]
-    lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Epochs and paths of the checkpoints in a run's folder, oldest first."""
-    found = []
-    for path in (folder / "checkpoint").glob("epoch-*.weights.h5"):
-        match = CHECKPOINT_NAME.match(path.name)
-        if match:
-            found.append((int(match.group(1)), path))
-    return sorted(found)
-
-
-def _read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as handle:
-        rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
-    return [row for row in rows if row["epoch"] <= last_epoch]
 
 
 def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
@@ -249,63 +54,165 @@ def fit_detector(
     learning_rate: float,
     folder: Path,
     augmentation: Augmentation | None,
+    first_epoch: int | None = None,
+    no_augmentation_sources: Collection[str] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    strategy: tf.distribute.Strategy | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Train, going on from the last finished epoch that `folder` holds.
 
     Args:
-        parts: the weights; changed in place.
-        config: settings.
+        parts: the weights, made in the scope of `strategy`; changed in place.
+        config: settings; BATCH_SIZE is that of the global batch.
         train: datasets to learn from.
         validation: datasets for the validation losses; none are computed if it is empty or VALIDATION_STEPS is 0.
         epochs: in all, those of an interrupted run included.
         learning_rate: peak of the schedule.
-        folder: takes `log.csv` and `checkpoint/`.
+        folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
         augmentation: of training samples, or None.
+        first_epoch: epochs that the weights have had; a checkpoint of just so many, or the last one before, is gone on
+            from, optimiser state and all. None takes the newest checkpoint.
+        no_augmentation_sources: sources whose images are not augmented.
         callbacks: further Keras callbacks.
+        strategy: how several devices share the batch; None takes the one in force.
         progress: show a bar.
 
     Returns:
         The rows of `log.csv`, one for each epoch.
 
     Raises:
-        InputError: if there are no images, a loss is not finite, or the checkpoint in `folder` does not fit.
+        InputError: if there are no images, the batch cannot be divided, a loss is not finite, or the checkpoint in
+            `folder` does not fit.
     """
     if not sum(dataset.num_images for dataset in train):
         raise InputError("the detector has no image to train on: give a centre with masks")
+    strategy = strategy or tf.distribute.get_strategy()
+    if config.BATCH_SIZE % strategy.num_replicas_in_sync:
+        raise InputError(
+            f"a batch of {config.BATCH_SIZE} images (IMAGES_PER_GPU x GPU_COUNT) cannot be shared evenly by "
+            f"{strategy.num_replicas_in_sync} devices"
+        )
     total_steps = epochs * config.STEPS_PER_EPOCH
-    trainer = DetectorTrainer(parts, config)
-    trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
-    trainer.optimizer.build(_learnable_variables(parts))
-    done = checkpoints(folder)
-    first_epoch = 0
-    if done:
-        first_epoch, path = done[-1]
-        _load_checkpoint(trainer, path)
+    with strategy.scope():
+        trainer = DetectorTrainer(parts, config)
+        trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
+        trainer.optimizer.build(_learnable_variables(parts))
+        first_epoch = _resume(trainer, folder, first_epoch)
+    if first_epoch:
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
-    rows = _read_rows(folder / "log.csv", first_epoch)
+    rows = read_rows(folder / "log.csv", first_epoch)
     if first_epoch >= epochs:
         return rows
     first_step = first_epoch * config.STEPS_PER_EPOCH
-    batches = training_batches(train, config, config.BATCH_SIZE, augmentation, first_step)
-    validation_batches = None
-    if config.VALIDATION_STEPS and sum(d.num_images for d in validation):
-        # A stated length makes Keras begin anew after each epoch, so that epochs are compared on the same images.
-        validation_batches = (
-            training_batches(validation, config, config.BATCH_SIZE, shuffle=False)
-            .take(config.VALIDATION_STEPS)
-            .apply(tf.data.experimental.assert_cardinality(config.VALIDATION_STEPS))
-        )
-    bar = [ProgressBar(total_steps, first_step)] if progress else []
-    trainer.fit(
-        batches,
-        epochs=epochs,
-        initial_epoch=first_epoch,
-        steps_per_epoch=config.STEPS_PER_EPOCH,
-        validation_data=validation_batches,
-        callbacks=[StopOnNonFinite(), EpochLog(folder, rows), *bar, *callbacks],
-        shuffle=False,
-        verbose=0,
+    failures: list[Exception] = []
+    batches = training_batches(
+        train,
+        config,
+        config.BATCH_SIZE,
+        augmentation,
+        first_step,
+        no_augmentation_sources=no_augmentation_sources,
+        failures=failures,
     )
+    watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
+    if is_chief(strategy):
+        watchers += [TensorBoardLog(folder / "tensorboard")]
+        watchers += [ProgressBar(total_steps, first_step)] if progress else []
+    # The checkpoint comes last: where there is one, all else of its epoch is done.
+    epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
+    loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)
+    loop.set_params({"epochs": epochs, "steps": config.STEPS_PER_EPOCH, "verbose": 0})
+    train_step = _compiled(trainer.train_on_replica, strategy)
+    validation_step = _compiled(trainer.validate_on_replica, strategy)
+    stream = iter(strategy.experimental_distribute_dataset(_not_sharded(batches)))
+    trainer.stop_training = False
+    loop.on_train_begin()
+    try:
+        for epoch in range(first_epoch, epochs):
+            loop.on_epoch_begin(epoch)
+            losses = []
+            for step in range(config.STEPS_PER_EPOCH):
+                loop.on_train_batch_begin(step)
+                losses.append(_to_floats(train_step(_next_batch(stream, failures))))
+                loop.on_train_batch_end(step, losses[-1])
+            logs = _means(losses)
+            logs |= _validate(validation, config, strategy, validation_step)
+            loop.on_epoch_end(epoch, logs)
+            if trainer.stop_training:
+                break
+    finally:
+        loop.on_train_end()
     return rows
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files: always, unless it is a further worker of several."""
+    resolver = strategy.cluster_resolver
+    return (
+        resolver is None
+        or resolver.task_type in (None, "chief")
+        or (
+            resolver.task_type == "worker"
+            and resolver.task_id == 0
+            and "chief" not in resolver.cluster_spec().as_dict()
+        )
+    )
+
+
+def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> int:
+    """Load the checkpoint to go on from, if there is one; the number of epochs done."""
+    done = dict(checkpoints(folder))
+    if first_epoch is None:
+        first_epoch = max(done, default=0)
+    elif first_epoch not in done:
+        # A kill between an epoch's weights and its checkpoint: that epoch is done again.
+        first_epoch = max((epoch for epoch in done if epoch < first_epoch), default=first_epoch)
+    if first_epoch in done:
+        _load_checkpoint(trainer, done[first_epoch])
+    return first_epoch
+
+
+def _compiled(replica_step, strategy: tf.distribute.Strategy):
+    """A step over the global batch; every replica returns the same numbers, so the first one's are taken."""
+
+    @tf.function
+    def step(batch):
+        outputs = strategy.run(replica_step, args=(batch,))
+        return {name: strategy.experimental_local_results(value)[0] for name, value in outputs.items()}
+
+    return step
+
+
+def _not_sharded(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Global batches that every worker reads whole and takes its part of: cutting up files is not for us."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(options)
+
+
+def _validate(datasets, config, strategy, step) -> dict[str, float]:
+    """Mean losses, by name with "val_", over the same images whenever it is called."""
+    if not config.VALIDATION_STEPS or not sum(dataset.num_images for dataset in datasets):
+        return {}
+    batches = training_batches(datasets, config, config.BATCH_SIZE, shuffle=False).take(config.VALIDATION_STEPS)
+    losses = [_to_floats(step(b)) for b in strategy.experimental_distribute_dataset(_not_sharded(batches))]
+    return {f"val_{name}": value for name, value in _means(losses).items()}
+
+
+def _next_batch(stream: Iterator, failures: list[Exception]) -> Any:
+    """The next batch, or the error itself that an image or its masks gave."""
+    try:
+        return next(stream)
+    except tf.errors.OpError:
+        if failures:
+            raise failures[0] from None
+        raise
+
+
+def _to_floats(losses: dict[str, tf.Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in losses.items()}
+
+
+def _means(losses: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in losses) / len(losses) for name in losses[0]}

@@ -1,18 +1,21 @@
 """From a Dataset to batches of fixed shape, in an order that a seed fixes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import Augmentation, augment_instances, strong_augmentation, thesis_augmentation
+from mrcnn.data.augmentation import Augmentation, strong_augmentation, thesis_augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.masks import extract_bboxes, minimize_mask
-from mrcnn.data.resizing import resize_image, resize_mask
-from mrcnn.utils import norm_boxes
+from mrcnn.data.ground_truth import load_ground_truth
+from mrcnn.data.masks import minimize_mask
+from mrcnn.data.molding import META_FIELDS
+from mrcnn.data.random_rois import generate_random_rois
 
 Example = dict[str, np.ndarray]
+
+SEEDS_OF_SAMPLE = 8
 
 
 def make_augmentation(config: Config) -> Augmentation | None:
@@ -22,32 +25,6 @@ def make_augmentation(config: Config) -> Augmentation | None:
     if config.AUGMENTATION == "thesis":
         return thesis_augmentation(config.AUGMENTATION_SHARE)
     return strong_augmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM)
-
-
-def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resize and pad images for detection.
-
-    Args:
-        images: uint8 arrays of shape (height, width, 3), of any sizes.
-        config: gives the input size.
-
-    Returns:
-        uint8 images (batch, H, W, 3); windows (batch, 4), pixels of the input that show the image; float scales
-        (batch,).
-    """
-    molded, windows, scales = [], [], []
-    for image in images:
-        resized, window, scale, _, _ = resize_image(
-            image,
-            config.IMAGE_MIN_DIM,
-            config.IMAGE_MAX_DIM,
-            config.IMAGE_MIN_SCALE,
-            config.IMAGE_RESIZE_MODE,
-        )
-        molded.append(resized)
-        windows.append(window)
-        scales.append(scale)
-    return np.stack(molded), np.asarray(windows, np.float32), np.asarray(scales, np.float32)
 
 
 def load_example(
@@ -60,38 +37,35 @@ def load_example(
         image_id: which image.
         config: sizes.
         augmentation: applied before resizing, or None.
-        seed: of the augmentation.
+        seed: two whole numbers, for augmentation, random crop and the sampling of anchors and RoIs.
 
     Returns:
-        "images" uint8 (H, W, 3); "gt_class_ids" int32 (max_gt,); "gt_boxes" float32 (max_gt, 4) normalised;
-        "gt_masks" bool (max_gt, h, w). Unused rows are zero. More cells than MAX_GT_INSTANCES lose their smallest.
+        "images" uint8 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
+        (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w); "active_class_ids" int32 (classes,); "seeds" int32 (2,);
+        with USE_RPN_ROIS False also "rois" float32 (POST_NMS_ROIS_TRAINING, 4) in pixels. Unused rows are zero. More
+        cells than MAX_GT_INSTANCES lose their smallest.
     """
-    image = dataset.load_image(image_id)
-    masks, class_ids = dataset.load_mask(image_id)
-    if augmentation is not None:
-        sample = augment_instances(image, masks, augmentation, seed)
-        image, masks, class_ids = sample.image, sample.masks, class_ids[sample.sources]
-    image, _, scale, padding, crop = resize_image(
-        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE
-    )
-    masks = resize_mask(masks, scale, padding, crop)
-    boxes = extract_bboxes(masks)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    keep = np.argsort(-area, kind="stable")[: config.MAX_GT_INSTANCES]
-    keep = keep[area[keep] > 0]
-    boxes, masks, class_ids = boxes[keep], masks[..., keep], class_ids[keep]
+    truth = load_ground_truth(dataset, image_id, config, augmentation, seed)
+    rows = config.MAX_GT_INSTANCES
+    boxes, masks, class_ids = truth.boxes[:rows], truth.masks[..., :rows], truth.class_ids[:rows]
     if config.USE_MINI_MASK:
         masks = minimize_mask(boxes, masks, config.MINI_MASK_SHAPE)
-    rows, count = config.MAX_GT_INSTANCES, len(boxes)
+    count = len(boxes)
     example = {
-        "images": image,
+        "images": truth.image,
         "gt_class_ids": np.zeros(rows, np.int32),
         "gt_boxes": np.zeros((rows, 4), np.float32),
         "gt_masks": np.zeros((rows, *masks.shape[:2]), bool),
+        "active_class_ids": truth.meta[META_FIELDS:].astype(np.int32),
+        "seeds": np.array(seed, np.int32),
     }
     example["gt_class_ids"][:count] = class_ids
-    example["gt_boxes"][:count] = norm_boxes(boxes, image.shape)
+    example["gt_boxes"][:count] = boxes
     example["gt_masks"][:count] = masks.transpose(2, 0, 1)
+    if not config.USE_RPN_ROIS:
+        rng = np.random.default_rng((*seed, 1))
+        rois = generate_random_rois(truth.image.shape, config.POST_NMS_ROIS_TRAINING, class_ids, boxes, rng)
+        example["rois"] = rois.astype(np.float32)
     return example
 
 
@@ -115,6 +89,8 @@ def training_batches(
     augmentation: Augmentation | None = None,
     start_step: int = 0,
     shuffle: bool = True,
+    no_augmentation_sources: Collection[str] = (),
+    failures: list[Exception] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of `load_example`.
 
@@ -125,9 +101,12 @@ def training_batches(
         augmentation: or None.
         start_step: number of the first batch; batches depend on the seed and their number alone.
         shuffle: False goes through the images in order.
+        no_augmentation_sources: sources whose images are not augmented.
+        failures: takes what went wrong with an image, of which TensorFlow hands on the text alone.
 
     Returns:
-        A tf.data.Dataset of dictionaries, each value with a leading axis of `global_batch_size`.
+        A tf.data.Dataset of dictionaries, each value with a leading axis of `global_batch_size`. Where
+        IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to the largest of the batch.
     """
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     start = start_step * global_batch_size
@@ -137,11 +116,18 @@ def training_batches(
         order = sample_order(count, config.SEED, start) if shuffle else ((i, i % count) for i in _count(start))
         for serial, index in order:
             dataset, image_id = samples[index]
-            yield load_example(dataset, image_id, config, augmentation, (config.SEED, serial))
+            plain = dataset.image_info[image_id]["source"] in no_augmentation_sources
+            # Sampling adds small numbers to the second seed: neighbours are kept apart.
+            seed = (config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
+            try:
+                yield load_example(dataset, image_id, config, None if plain else augmentation, seed)
+            except Exception as error:
+                if failures is not None:
+                    failures.append(error)
+                raise
 
-    signature = _signature(config)
-    batches = tf.data.Dataset.from_generator(examples, output_signature=signature)
-    return batches.batch(global_batch_size, drop_remainder=True).prefetch(2)
+    batches = tf.data.Dataset.from_generator(examples, output_signature=_signature(config))
+    return batches.padded_batch(global_batch_size, drop_remainder=True).prefetch(2)
 
 
 def _count(start: int) -> Iterator[int]:
@@ -153,10 +139,17 @@ def _count(start: int) -> Iterator[int]:
 def _signature(config: Config) -> dict[str, tf.TensorSpec]:
     rows = config.MAX_GT_INSTANCES
     image_shape = tuple(int(v) for v in config.IMAGE_SHAPE)
-    mask_shape = tuple(config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else image_shape[:2]
-    return {
+    if config.IMAGE_RESIZE_MODE in ("pad64", "none"):
+        image_shape = (None, None, image_shape[2])
+    mask_shape = tuple(int(v) for v in config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else image_shape[:2]
+    signature = {
         "images": tf.TensorSpec(image_shape, tf.uint8),
         "gt_class_ids": tf.TensorSpec((rows,), tf.int32),
         "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
         "gt_masks": tf.TensorSpec((rows, *mask_shape), tf.bool),
+        "active_class_ids": tf.TensorSpec((config.NUM_CLASSES,), tf.int32),
+        "seeds": tf.TensorSpec((2,), tf.int32),
     }
+    if not config.USE_RPN_ROIS:
+        signature["rois"] = tf.TensorSpec((config.POST_NMS_ROIS_TRAINING, 4), tf.float32)
+    return signature

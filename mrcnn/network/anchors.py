@@ -11,6 +11,12 @@ def feature_map_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> li
     return [(math.ceil(image_shape[0] / s), math.ceil(image_shape[1] / s)) for s in strides]
 
 
+def anchor_sizes(scale: float, ratios: Sequence[float]) -> np.ndarray:
+    """(height, width) of the anchors of one level, float64 of shape (len(ratios), 2): all have area `scale` squared."""
+    root = np.sqrt(np.asarray(ratios, np.float64))
+    return np.stack([scale / root, scale * root], axis=-1)
+
+
 def level_anchors(
     scale: float, ratios: Sequence[float], shape: tuple[int, int], feature_stride: int, anchor_stride: int = 1
 ) -> np.ndarray:
@@ -29,8 +35,7 @@ def level_anchors(
     Reference:
         Lin et al. 2017 (FPN), section 4.1: one scale for each level.
     """
-    root = np.sqrt(np.asarray(ratios, np.float64))
-    sizes = np.stack([scale / root, scale * root], axis=-1)
+    sizes = anchor_sizes(scale, ratios)
     ys = np.arange(0, shape[0], anchor_stride) * feature_stride
     xs = np.arange(0, shape[1], anchor_stride) * feature_stride
     centres = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 1, 2)

@@ -1,15 +1,14 @@
 """Wiring: the training, detection and feature networks, built from the same parts."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 from mrcnn.network import losses
-from mrcnn.network.anchors import feature_map_shapes, pyramid_anchors
+from mrcnn.network.anchor_grid import LEVEL_NAMES, AnchorGrid
 from mrcnn.network.backbone import resnet
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.heads import box_head, mask_head
@@ -53,7 +52,8 @@ class DetectorParts(keras.Model):
         config: sizes and kinds of everything.
 
     Attributes:
-        pyramid_network: images `(batch, H, W, 3)`, 0 to 255 -> [P2, ..., P6].
+        subtract_mean: images, 0 to 255 -> images with the mean colour subtracted.
+        pyramid_network: those `(batch, H, W, channels)` -> [P2, ..., P6].
         rpn: one level -> logits, deltas.
         box_head: RoI features -> class logits, deltas.
         mask_head: RoI features -> masks.
@@ -62,24 +62,25 @@ class DetectorParts(keras.Model):
     def __init__(self, config: Config):
         super().__init__(name="mask_rcnn")
         channels, norm = config.TOP_DOWN_PYRAMID_SIZE, config.normalization
-        images = keras.Input(tuple(int(v) for v in config.IMAGE_SHAPE), name="input_image", dtype="uint8")
-        molded = SubtractMean(config.MEAN_PIXEL, name="mold_image")(images)
-        levels = feature_pyramid(resnet(molded, config.BACKBONE, norm), channels, norm)
-        self.pyramid_network = keras.Model(images, levels, name="pyramid_network")
+        self.subtract_mean = SubtractMean(config.MEAN_PIXEL, name="mold_image")
+        molded = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
+        stages = resnet(molded, config.BACKBONE, norm, config.STEM_PADDING)
+        self.pyramid_network = keras.Model(molded, feature_pyramid(stages, channels, norm), name="pyramid_network")
         self.rpn = rpn_head(channels, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
         self.box_head = box_head(
             config.POOL_SIZE, channels, config.NUM_CLASSES, config.FPN_CLASSIF_FC_LAYERS_SIZE, norm
         )
         self.mask_head = mask_head(config.MASK_POOL_SIZE, channels, config.NUM_CLASSES, norm)
+        self.rpn_levels = [LEVEL_NAMES.index(name) for name in config.RPN_LEVELS]
         self.built = True
 
-    def call(self, images: tf.Tensor) -> list:
-        """The pyramid of `images`."""
-        return self.pyramid_network(images)
+    def call(self, images: tf.Tensor, training: bool = False) -> list:
+        """The pyramid [P2, ..., P6] of images `(batch, H, W, channels)`, 0 to 255."""
+        return self.pyramid_network(self.subtract_mean(images), training=training)
 
     def score_anchors(self, levels: list, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits `(batch, anchors, 2)` and deltas `(batch, anchors, 4)` of all levels, P2 first."""
-        outputs = [self.rpn(level, training=training) for level in levels]
+        """Logits `(batch, anchors, 2)` and deltas `(batch, anchors, 4)` of the levels with anchors, P2 first."""
+        outputs = [self.rpn(levels[i], training=training) for i in self.rpn_levels]
         logits, deltas = zip(*outputs, strict=True)
         return tf.concat(logits, axis=1), tf.concat(deltas, axis=1)
 
@@ -89,22 +90,26 @@ class DetectorParts(keras.Model):
         return [layer for part in parts for layer in part.layers if layer.weights]
 
 
-def normalized_anchors(config: Config) -> np.ndarray:
-    """The anchors of `config` for its image shape, normalised, float32 `(num_anchors, 4)`."""
-    shapes = feature_map_shapes(config.IMAGE_SHAPE, config.BACKBONE_STRIDES)
-    anchors = pyramid_anchors(
-        config.RPN_ANCHOR_SCALES,
-        config.RPN_ANCHOR_RATIOS,
-        shapes,
-        config.BACKBONE_STRIDES,
-        config.RPN_ANCHOR_STRIDE,
-    )
-    return box_ops.normalized_boxes(anchors, config.IMAGE_SHAPE[:2]).numpy()
-
-
 def _image_rows(batch: tf.Tensor, num_rows: int) -> tf.Tensor:
     """Index of the image of each RoI when `(batch, num_rows)` RoIs are laid in one row."""
     return tf.repeat(tf.range(batch), num_rows)
+
+
+def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
+    """Append a row of zeros, since convolutions of no rows at all fail on some devices."""
+    return tf.pad(rows, [[0, 1]] + [[0, 0]] * (rows.shape.rank - 1))
+
+
+class Detections(NamedTuple):
+    """What `DetectionNetwork` finds.
+
+    Attributes:
+        rows: float `(batch, max_detections, 6)`: normalised box, class id, score; zero rows are padding.
+        levels: [P2, ..., P5], for what comes after.
+    """
+
+    rows: tf.Tensor
+    levels: list
 
 
 class TrainingNetwork(keras.Model):
@@ -118,8 +123,7 @@ class TrainingNetwork(keras.Model):
     def __init__(self, parts: DetectorParts, config: Config):
         super().__init__(name="training")
         self.parts, self.config = parts, config
-        self.image_shape = tuple(int(v) for v in config.IMAGE_SHAPE[:2])
-        self.anchors = tf.constant(normalized_anchors(config))
+        self.anchor_grid = AnchorGrid.from_settings(config)
         self.proposal_layer = ProposalLayer(
             config.POST_NMS_ROIS_TRAINING,
             config.RPN_NMS_THRESHOLD,
@@ -127,80 +131,98 @@ class TrainingNetwork(keras.Model):
             config.RPN_BBOX_STD_DEV,
             name="ROI",
         )
-        self.align_boxes = PyramidROIAlign(config.POOL_SIZE, self.image_shape, name="roi_align_classifier")
-        self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, self.image_shape, name="roi_align_mask")
+        self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
+        self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
         self.built = True
 
-    def call(self, batch: dict[str, tf.Tensor], seed: tf.Tensor, training: bool = True) -> dict[str, tf.Tensor]:
+    def call(self, batch: dict[str, tf.Tensor], training: bool = True) -> dict[str, losses.LossSum]:
         """Compute the losses.
 
         Args:
-            batch: "images" `(batch, H, W, 3)` 0 to 255; "gt_class_ids" int `(batch, max_gt)`; "gt_boxes"
-                `(batch, max_gt, 4)` normalised; "gt_masks" `(batch, max_gt, h, w)`. Padding is zero.
-            seed: int tensor `(2,)` for the sampling of anchors and RoIs.
+            batch: "images" `(batch, H, W, channels)` 0 to 255; "gt_class_ids" int `(batch, max_gt)`; "gt_boxes"
+                `(batch, max_gt, 4)` in pixels; "gt_masks" `(batch, max_gt, h, w)`; "active_class_ids"
+                `(batch, classes)`; "seeds" int `(batch, 2)` for the sampling of anchors and RoIs; with USE_RPN_ROIS
+                False also "rois" `(batch, num_rois, 4)` in pixels. Padding is zero.
             training: whether normalisation layers learn.
 
         Returns:
-            Loss name -> scalar, not weighted.
+            Loss name -> sum and count, not weighted.
         """
         config = self.config
-        levels = self.parts.pyramid_network(batch["images"], training=training)
+        image_shape = tf.shape(batch["images"])[1:3]
+        gt_boxes = self._normalized(batch["gt_boxes"], image_shape)
+        anchors = self.anchor_grid(image_shape)
+        levels = self.parts(batch["images"], training=training)
         logits, deltas = self.parts.score_anchors(levels, training)
         anchor_targets = assign_anchor_targets(
-            self.anchors,
-            batch["gt_boxes"],
+            anchors,
+            gt_boxes,
             batch["gt_class_ids"],
-            seed,
+            batch["seeds"],
             config.RPN_TRAIN_ANCHORS_PER_IMAGE,
             config.RPN_BBOX_STD_DEV,
         )
-        proposals = self.proposal_layer([tf.nn.softmax(logits), deltas, self.anchors])
-        targets = self._assign_roi_targets(proposals, batch, seed + 2)
-        class_logits, box_deltas = self._classify(targets.rois, levels, training)
-        masks = self._predict_masks(targets.rois, targets.masks, levels, training)
+        if config.USE_RPN_ROIS:
+            proposals = self.proposal_layer([tf.nn.softmax(logits), deltas, anchors])
+        else:
+            proposals = self._normalized(batch["rois"], image_shape)
+        targets = self._assign_roi_targets(proposals, gt_boxes, batch, image_shape)
+        class_logits, box_deltas = self._classify(targets.rois, levels, training, image_shape)
+        mask_class_ids, target_masks, masks = self._predict_masks(targets, levels, training, image_shape)
         return {
             "rpn_class_loss": losses.rpn_class_loss(anchor_targets.match, logits),
             "rpn_bbox_loss": losses.rpn_bbox_loss(anchor_targets.match, anchor_targets.deltas, deltas),
-            "mrcnn_class_loss": losses.head_class_loss(targets.class_ids, targets.valid, class_logits),
-            "mrcnn_bbox_loss": losses.head_bbox_loss(targets.class_ids, targets.deltas, box_deltas),
-            "mrcnn_mask_loss": losses.head_mask_loss(
-                targets.class_ids[:, : targets.masks.shape[1]], targets.masks, masks
+            "mrcnn_class_loss": losses.head_class_loss(
+                targets.class_ids, targets.valid, class_logits, batch["active_class_ids"]
             ),
+            "mrcnn_bbox_loss": losses.head_bbox_loss(targets.class_ids, targets.deltas, box_deltas),
+            "mrcnn_mask_loss": losses.head_mask_loss(mask_class_ids, target_masks, masks),
         }
 
-    def _assign_roi_targets(self, proposals, batch, seed):
+    def _normalized(self, boxes, image_shape):
+        """Pixel boxes as normalised ones; padding stays zero."""
+        real = tf.reduce_any(boxes != 0.0, axis=-1, keepdims=True)
+        return tf.where(real, box_ops.normalized_boxes(boxes, image_shape), 0.0)
+
+    def _assign_roi_targets(self, proposals, gt_boxes, batch, image_shape):
         config = self.config
         if config.TRAIN_ON_GT_BOXES:
-            proposals = tf.concat([proposals, batch["gt_boxes"]], axis=1)
-        whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(batch["gt_boxes"]))
+            boxes = tf.where(batch["gt_class_ids"][..., tf.newaxis] > 0, gt_boxes, 0.0)
+            proposals = tf.concat([proposals, boxes], axis=1)
+        whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(gt_boxes))
         return assign_roi_targets(
             proposals,
-            batch["gt_boxes"],
+            gt_boxes,
             batch["gt_class_ids"],
             batch["gt_masks"],
-            batch["gt_boxes"] if config.USE_MINI_MASK else whole_image,
-            seed,
+            gt_boxes if config.USE_MINI_MASK else whole_image,
+            batch["seeds"] + 2,
             config.TRAIN_ROIS_PER_IMAGE,
             config.ROI_POSITIVE_RATIO,
             config.BBOX_STD_DEV,
             config.MASK_SHAPE[0],
-            self.image_shape,
+            image_shape,
         )
 
-    def _classify(self, rois, levels, training):
+    def _classify(self, rois, levels, training, image_shape):
         batch, num_rois = tf.shape(rois)[0], rois.shape[1]
-        roi_features = self.align_boxes(tf.reshape(rois, (-1, 4)), _image_rows(batch, num_rois), levels[:4])
+        roi_features = self.align_boxes(
+            tf.reshape(rois, (-1, 4)), _image_rows(batch, num_rois), levels[:4], image_shape=image_shape
+        )
         logits, deltas = self.parts.box_head(roi_features, training=training)
         classes = self.config.NUM_CLASSES
         return tf.reshape(logits, (batch, num_rois, classes)), tf.reshape(deltas, (batch, num_rois, classes, 4))
 
-    def _predict_masks(self, rois, target_masks, levels, training):
-        """Masks of the leading rows, the only ones that can be positive."""
-        batch, num_rois = tf.shape(rois)[0], target_masks.shape[1]
-        rois = tf.reshape(rois[:, :num_rois], (-1, 4))
-        roi_features = self.align_masks(rois, _image_rows(batch, num_rois), levels[:4])
-        masks = self.parts.mask_head(roi_features, training=training)
-        return tf.reshape(masks, (batch, num_rois, *masks.shape[1:]))
+    def _predict_masks(self, targets, levels, training, image_shape):
+        """Class ids, target masks and masks of the positive RoIs, which alone have a mask, and a row of padding."""
+        positive = tf.cast(tf.where(targets.class_ids[:, : targets.masks.shape[1]] > 0), tf.int32)
+        rois, class_ids, target_masks = (
+            _with_padding_row(tf.gather_nd(values, positive))
+            for values in (targets.rois, targets.class_ids, targets.masks)
+        )
+        images = _with_padding_row(positive[:, 0])
+        roi_features = self.align_masks(rois, images, levels[:4], image_shape=image_shape)
+        return class_ids, target_masks, self.parts.mask_head(roi_features, training=training)
 
 
 class DetectionNetwork(keras.Model):
@@ -214,8 +236,7 @@ class DetectionNetwork(keras.Model):
     def __init__(self, parts: DetectorParts, config: Config):
         super().__init__(name="detection")
         self.parts = parts
-        image_shape = tuple(int(v) for v in config.IMAGE_SHAPE[:2])
-        self.anchors = tf.constant(normalized_anchors(config))
+        self.anchor_grid = AnchorGrid.from_settings(config)
         self.num_classes = config.NUM_CLASSES
         self.proposal_layer = ProposalLayer(
             config.POST_NMS_ROIS_INFERENCE,
@@ -224,7 +245,7 @@ class DetectionNetwork(keras.Model):
             config.RPN_BBOX_STD_DEV,
             name="ROI",
         )
-        self.align_boxes = PyramidROIAlign(config.POOL_SIZE, image_shape, name="roi_align_classifier")
+        self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
         self.detection_layer = DetectionLayer(
             config.DETECTION_MAX_INSTANCES,
             config.DETECTION_MIN_CONFIDENCE,
@@ -234,26 +255,32 @@ class DetectionNetwork(keras.Model):
         )
         self.built = True
 
-    def call(self, images: tf.Tensor, windows: tf.Tensor) -> tuple[tf.Tensor, list]:
+    def call(self, images: tf.Tensor, windows: tf.Tensor) -> Detections:
         """Detect.
 
         Args:
-            images: `(batch, H, W, 3)`, 0 to 255, resized and padded.
+            images: `(batch, H, W, channels)`, 0 to 255, resized and padded.
             windows: float `(batch, 4)`, normalised: the part that is image.
 
         Returns:
-            Detections `(batch, max_detections, 6)` (normalised box, class id, score; zero rows are padding), and
-            [P2, ..., P5].
+            The detections and the pyramid.
         """
-        levels = self.parts.pyramid_network(images, training=False)
+        image_shape = tf.shape(images)[1:3]
+        levels = self.parts(images, training=False)
         logits, deltas = self.parts.score_anchors(levels)
-        rois = self.proposal_layer([tf.nn.softmax(logits), deltas, self.anchors])
-        batch, num_rois = tf.shape(rois)[0], rois.shape[1]
-        roi_features = self.align_boxes(tf.reshape(rois, (-1, 4)), _image_rows(batch, num_rois), levels[:4])
+        rois = self.proposal_layer([tf.nn.softmax(logits), deltas, self.anchor_grid(image_shape)])
+        probabilities, box_deltas = self._classify(rois, levels, image_shape)
+        return Detections(self.detection_layer([rois, probabilities, box_deltas, windows]), levels[:4])
+
+    def _classify(self, rois, levels, image_shape):
+        """Class probabilities and deltas; the box head sees the real proposals only, padding has class 0."""
+        real = tf.cast(tf.where(box_ops.areas(rois) > 0.0), tf.int32)
+        chosen, images = _with_padding_row(tf.gather_nd(rois, real)), _with_padding_row(real[:, 0])
+        roi_features = self.align_boxes(chosen, images, levels[:4], image_shape=image_shape)
         class_logits, box_deltas = self.parts.box_head(roi_features, training=False)
-        probabilities = tf.reshape(tf.nn.softmax(class_logits), (batch, num_rois, self.num_classes))
-        box_deltas = tf.reshape(box_deltas, (batch, num_rois, self.num_classes, 4))
-        return self.detection_layer([rois, probabilities, box_deltas, windows]), levels[:4]
+        shape = tf.concat([tf.shape(rois)[:2], [self.num_classes]], axis=0)
+        probabilities = tf.scatter_nd(real, tf.nn.softmax(class_logits[:-1]), shape)
+        return probabilities, tf.scatter_nd(real, box_deltas[:-1], tf.concat([shape, [4]], axis=0))
 
 
 class FeatureNetwork(keras.Model):
@@ -269,15 +296,14 @@ class FeatureNetwork(keras.Model):
         super().__init__(name="features")
         self.detection_network = DetectionNetwork(parts, config)
         self.mask_head = parts.mask_head if with_masks else None
-        image_shape = tuple(int(v) for v in config.IMAGE_SHAPE[:2])
-        self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, image_shape, name="roi_align_mask")
+        self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
         self.built = True
 
     def call(self, images: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detect and extract; padding never reaches the heads.
 
         Args:
-            images: `(batch, H, W, 3)`, 0 to 255, resized and padded.
+            images: `(batch, H, W, channels)`, 0 to 255, resized and padded.
             windows: float `(batch, 4)`, normalised.
 
         Returns:
@@ -287,11 +313,11 @@ class FeatureNetwork(keras.Model):
         detections, levels = self.detection_network(images, windows)
         real = tf.where(detections[..., 5] > 0.0)
         found = tf.gather_nd(detections, real)
-        features = self.align_masks(found[:, :4], tf.cast(real[:, 0], tf.int32), levels)
+        images_of = tf.cast(real[:, 0], tf.int32)
+        features = self.align_masks(found[:, :4], images_of, levels, image_shape=tf.shape(images)[1:3])
         outputs = {"detections": detections, "features": features}
         if self.mask_head is not None:
-            # Convolutions fail on no rows at all on some devices: a row of zeros goes along, for images without a cell.
-            masks = self.mask_head(tf.pad(features, [[0, 1], [0, 0], [0, 0], [0, 0]]), training=False)[:-1]
+            masks = self.mask_head(_with_padding_row(features), training=False)[:-1]
             class_ids = tf.cast(found[:, 4], tf.int32)
-            outputs["masks"] = tf.gather(masks, class_ids, axis=3, batch_dims=1)
+            outputs["masks"] = tf.gather(tf.transpose(masks, (0, 3, 1, 2)), class_ids, batch_dims=1)
         return outputs

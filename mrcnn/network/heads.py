@@ -1,8 +1,30 @@
 """The networks that look at one RoI: what it is, where exactly, and which pixels."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from mrcnn.network.normalization import normalization
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class WindowConv2D(keras.layers.Conv2D):
+    """A convolution whose kernel covers its whole input, computed as the matrix product that it is.
+
+    The box head's first layer is one. For a hundred RoIs the product takes half the time of the convolution on a CPU.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Map `(n, kernel height, kernel width, channels)` to `(n, 1, 1, filters)`."""
+        size = self.kernel.shape[0] * self.kernel.shape[1] * self.kernel.shape[2]
+        kernel = tf.reshape(tf.cast(self.kernel, inputs.dtype), (size, self.filters))
+        outputs = tf.matmul(tf.reshape(inputs, (-1, size)), kernel) + tf.cast(self.bias, inputs.dtype)
+        return tf.reshape(outputs, (-1, 1, 1, self.filters))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """One position is left."""
+        return keras.KerasTensor((inputs.shape[0], 1, 1, self.filters), self.compute_dtype)
 
 
 def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm: str) -> keras.Model:
@@ -24,9 +46,9 @@ def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm
         He et al. 2017, figure 4; the fully connected layers are convolutions, as in Matterport's weights.
     """
     roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
-    x = keras.layers.Conv2D(fc_size, pool_size, name="mrcnn_class_conv1")(roi_features)
+    x = WindowConv2D(fc_size, pool_size, name="mrcnn_class_conv1")(roi_features)
     x = keras.layers.ReLU(name="mrcnn_class_relu1")(normalization(norm, "mrcnn_class_bn1")(x))
-    x = keras.layers.Conv2D(fc_size, 1, name="mrcnn_class_conv2")(x)
+    x = WindowConv2D(fc_size, 1, name="mrcnn_class_conv2")(x)
     x = keras.layers.ReLU(name="mrcnn_class_relu2")(normalization(norm, "mrcnn_class_bn2")(x))
     shared = keras.layers.Reshape((fc_size,), name="pool_squeeze")(x)
     logits = keras.layers.Dense(num_classes, name="mrcnn_class_logits", dtype="float32")(shared)

@@ -1,11 +1,30 @@
 """The losses of the detector (thesis eq. 2.1-2.4).
 
-Each is a mean over what it applies to, and 0 where nothing applies, so that an image without cells gives no NaN.
-Sums and counts run over the whole batch of one replica.
+Each is a mean over what it applies to, and 0 where nothing applies, so that an image without cells gives no NaN. Sum
+and count are returned apart: over several devices both are added up before one is divided by the other, so that a step
+does not depend on how many devices share the batch.
 """
+
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
+
+
+class LossSum(NamedTuple):
+    """A loss before it is averaged.
+
+    Attributes:
+        total: scalar, the sum over what the loss applies to.
+        count: float scalar, how many these are; carries no gradient.
+    """
+
+    total: tf.Tensor
+    count: tf.Tensor
+
+    def mean(self) -> tf.Tensor:
+        """The loss: total / count, or 0 where nothing applies."""
+        return tf.math.divide_no_nan(self.total, self.count)
 
 
 def smooth_l1(errors: tf.Tensor) -> tf.Tensor:
@@ -14,13 +33,12 @@ def smooth_l1(errors: tf.Tensor) -> tf.Tensor:
     return tf.where(size < 1.0, 0.5 * size * size, size - 0.5)
 
 
-def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Mean of `values` where the bool tensor `mask` of the same shape holds; 0 where it never holds."""
-    total = tf.reduce_sum(tf.where(mask, values, 0.0))
-    return tf.math.divide_no_nan(total, tf.reduce_sum(tf.cast(mask, tf.float32)))
+def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossSum:
+    """Sum of `values` where the bool tensor `mask` of the same shape holds, and how often it does."""
+    return LossSum(tf.reduce_sum(tf.where(mask, values, 0.0)), tf.reduce_sum(tf.cast(mask, tf.float32)))
 
 
-def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
     """Log loss of object against background over the sampled anchors.
 
     Args:
@@ -28,17 +46,17 @@ def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         logits: float `(batch, anchors, 2)`.
 
     Returns:
-        Scalar.
+        Sum and count.
 
     Reference:
         Ren et al. 2015, eq. 1, first term.
     """
     labels = tf.cast(match == 1, tf.int32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-    return masked_mean(losses, match != 0)
+    return masked_sum(losses, match != 0)
 
 
-def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
+def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
     """Smooth L1 loss of the anchors' deltas over the sampled objects (thesis eq. 2.2).
 
     Args:
@@ -47,28 +65,34 @@ def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor)
         deltas: float `(batch, anchors, 4)`.
 
     Returns:
-        Scalar, the mean over coordinates too.
+        Sum over them, of the mean over coordinates, and count.
     """
     losses = tf.reduce_mean(smooth_l1(target_deltas - deltas), axis=-1)
-    return masked_mean(losses, match == 1)
+    return masked_sum(losses, match == 1)
 
 
-def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, active_class_ids: tf.Tensor) -> LossSum:
     """Log loss of the class over the sampled RoIs (thesis 2.4.1, -log p_u).
+
+    An RoI that the network takes for a class which its image's data set does not annotate is left out: it may well be
+    one.
 
     Args:
         class_ids: int `(batch, rois)`, 0 for background.
         valid: bool `(batch, rois)`, False for padding.
         logits: float `(batch, rois, classes)`.
+        active_class_ids: `(batch, classes)`, 1 for classes that the image's data set annotates, else 0.
 
     Returns:
-        Scalar.
+        Sum and count.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits)
-    return masked_mean(losses, valid)
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    active = tf.gather(active_class_ids, predicted, batch_dims=1) > 0
+    return masked_sum(losses, valid & active)
 
 
-def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
+def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
     """Smooth L1 loss of the true class' deltas over the positive RoIs (thesis eq. 2.2).
 
     Args:
@@ -77,25 +101,24 @@ def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Te
         deltas: float `(batch, rois, classes, 4)`.
 
     Returns:
-        Scalar, the mean over coordinates too.
+        Sum over them, of the mean over coordinates, and count.
     """
     chosen = tf.gather(deltas, class_ids, axis=2, batch_dims=2)
     losses = tf.reduce_mean(smooth_l1(target_deltas - chosen), axis=-1)
-    return masked_mean(losses, class_ids > 0)
+    return masked_sum(losses, class_ids > 0)
 
 
-def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, masks: tf.Tensor) -> LossSum:
     """Mean binary cross-entropy of the true class' mask over the positive RoIs (thesis eq. 2.4).
 
     Args:
-        class_ids: int `(batch, positives)`, 0 for padding.
-        target_masks: float `(batch, positives, height, width)` of 0 and 1.
-        masks: float `(batch, positives, height, width, classes)`, probabilities.
+        class_ids: int `(positives,)`, 0 for padding.
+        target_masks: float `(positives, height, width)` of 0 and 1.
+        masks: float `(positives, height, width, classes)`, probabilities.
 
     Returns:
-        Scalar.
+        Sum over them, of the mean over pixels, and count.
     """
-    one_hot = tf.one_hot(class_ids, masks.shape[-1])[:, :, tf.newaxis, tf.newaxis, :]
-    chosen = tf.reduce_sum(masks * one_hot, axis=-1)
-    losses = tf.reduce_mean(keras.ops.binary_crossentropy(target_masks, chosen), axis=(2, 3))
-    return masked_mean(losses, class_ids > 0)
+    chosen = tf.gather(tf.transpose(masks, (0, 3, 1, 2)), class_ids, batch_dims=1)
+    losses = tf.reduce_mean(keras.ops.binary_crossentropy(target_masks, chosen), axis=(1, 2))
+    return masked_sum(losses, class_ids > 0)

@@ -71,9 +71,9 @@ class ProposalLayer(keras.layers.Layer):
             Normalised boxes `(batch, num_proposals, 4)`, best first, padded with zero rows. No gradient flows back.
         """
         probabilities, deltas, anchors = inputs
-        limit = min(self.pre_nms_limit, anchors.shape[0])
+        limit = tf.minimum(self.pre_nms_limit, tf.shape(anchors)[0])
         scores, order = tf.math.top_k(probabilities[..., 1], limit, sorted=True)
-        deltas = tf.gather(deltas, order, batch_dims=1) * tf.constant(self.bbox_std_dev)
+        deltas = tf.gather(deltas, order, batch_dims=1) * tf.constant(self.bbox_std_dev, tf.float32)
         proposals = box_ops.decode(tf.gather(anchors, order), deltas)
         proposals = box_ops.clip(proposals, tf.constant([0.0, 0.0, 1.0, 1.0]))
         chosen = tf.map_fn(

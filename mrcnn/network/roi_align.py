@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mrcnn.config import ROI_ALIGNS
 from mrcnn.network import boxes as box_ops
 
 FINEST_LEVEL, COARSEST_LEVEL = 2, 5
@@ -12,25 +13,28 @@ FINEST_LEVEL, COARSEST_LEVEL = 2, 5
 CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4
 
 
-def assign_levels(rois: tf.Tensor) -> tf.Tensor:
+def assign_levels(rois: tf.Tensor, rule: str = "paper") -> tf.Tensor:
     """Pyramid level of each RoI.
 
     Args:
         rois: float tensor `(..., 4)` in pixels.
+        rule: "paper" rounds down, "matterport" to the nearest level.
 
     Returns:
         int32 tensor `(...)` from 2 to 5: level 4 for a square of 224 px, one less for half the side; empty boxes get 2.
 
     Reference:
-        Lin et al. 2017 (FPN), eq. 1, rounded to the nearest level as in Matterport's Mask R-CNN.
+        Lin et al. 2017 (FPN), eq. 1.
     """
     side = tf.sqrt(tf.maximum(box_ops.areas(rois), 1e-12))
-    level = CANONICAL_LEVEL + tf.round(tf.math.log(side / CANONICAL_SIZE) / tf.math.log(2.0))
-    return tf.cast(tf.clip_by_value(level, FINEST_LEVEL, COARSEST_LEVEL), tf.int32)
+    steps = tf.math.log(side / CANONICAL_SIZE) / tf.math.log(2.0)
+    # The small number keeps a side of exactly 224 px on its level, whatever the logarithm rounds to.
+    steps = tf.floor(steps + 1e-5) if rule == "paper" else tf.round(steps)
+    return tf.cast(tf.clip_by_value(CANONICAL_LEVEL + steps, FINEST_LEVEL, COARSEST_LEVEL), tf.int32)
 
 
 def crop_bins(feature_map: tf.Tensor, boxes: tf.Tensor, batch_index: tf.Tensor, size: int) -> tf.Tensor:
-    """Sample a feature map bilinearly at the centres of a grid of bins in each box.
+    """Sample a feature map bilinearly at the centres of a grid of bins in each box, as the paper does.
 
     Args:
         feature_map: float tensor `(batch, height, width, channels)`.
@@ -56,48 +60,61 @@ def crop_bins(feature_map: tf.Tensor, boxes: tf.Tensor, batch_index: tf.Tensor, 
 
 @keras.saving.register_keras_serializable("mrcnn")
 class PyramidROIAlign(keras.layers.Layer):
-    """Crop each RoI from its pyramid level and resample it bilinearly, one sample at the centre of each bin.
+    """Crop each RoI from its pyramid level and resample it bilinearly, one sample in each bin.
 
     Args:
         pool_size: bins along each side.
-        image_shape: (height, width) of the network's input in pixels.
+        rule: "paper" samples the centres of bins; "matterport" a grid whose outer points lie on the box, and takes
+            cells of the feature map for points that span the image from its first to its last pixel.
+
+    Raises:
+        ValueError: for another rule.
 
     Reference:
         He et al. 2017, section 3; they found the number of samples in a bin to matter little.
     """
 
-    def __init__(self, pool_size: int, image_shape: tuple[int, int], **kwargs: Any):
+    def __init__(self, pool_size: int, rule: str = "paper", **kwargs: Any):
         super().__init__(**kwargs)
+        if rule not in ROI_ALIGNS:
+            raise ValueError(f"rule must be one of {', '.join(ROI_ALIGNS)}; got {rule!r}")
         self.pool_size = int(pool_size)
-        self.image_shape = (int(image_shape[0]), int(image_shape[1]))
+        self.rule = rule
 
-    def call(self, rois: tf.Tensor, batch_index: tf.Tensor, feature_maps: list) -> tf.Tensor:
+    def call(self, rois: tf.Tensor, batch_index: tf.Tensor, feature_maps: list, image_shape: tf.Tensor) -> tf.Tensor:
         """Crop.
 
         Args:
             rois: float tensor `(num_rois, 4)`, normalised.
             batch_index: int32 tensor `(num_rois,)`, the image of each.
             feature_maps: [P2, P3, P4, P5], each `(batch, height / stride, width / stride, channels)`.
+            image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
 
         Returns:
             Float tensor `(num_rois, pool_size, pool_size, channels)`, in the order of `rois`.
         """
-        pixels = box_ops.pixel_boxes(tf.stop_gradient(rois), self.image_shape)
-        levels = assign_levels(pixels)
+        rois = tf.stop_gradient(rois)
+        pixels = box_ops.pixel_boxes(rois, image_shape)
+        # Matterport's measures boxes by their normalised size, which is a pixel or so smaller.
+        scale = tf.cast(tf.stack([image_shape[0], image_shape[1]] * 2), tf.float32)
+        levels = assign_levels(pixels if self.rule == "paper" else rois * scale, self.rule)
         pieces, rows = [], []
         for level, feature_map in enumerate(feature_maps, FINEST_LEVEL):
             row = tf.where(levels == level)[:, 0]
-            stride = 2.0**level
-            crops = crop_bins(feature_map, tf.gather(pixels, row) / stride, tf.gather(batch_index, row), self.pool_size)
+            images = tf.gather(batch_index, row)
+            if self.rule == "paper":
+                crops = crop_bins(feature_map, tf.gather(pixels, row) / 2.0**level, images, self.pool_size)
+            else:
+                crops = tf.image.crop_and_resize(feature_map, tf.gather(rois, row), images, [self.pool_size] * 2)
             pieces.append(crops)
             rows.append(row)
         order = tf.argsort(tf.concat(rows, axis=0), stable=True)
         return tf.gather(tf.concat(pieces, axis=0), order)
 
-    def compute_output_shape(self, rois_shape: tuple, batch_index_shape: tuple, feature_maps_shape: list) -> tuple:
-        """Shape of the crops for the shapes of `call`'s arguments."""
-        return (rois_shape[0], self.pool_size, self.pool_size, feature_maps_shape[0][-1])
+    def compute_output_spec(self, rois: Any, batch_index: Any, feature_maps: list, image_shape: Any):
+        """Shape of the crops for `call`'s arguments."""
+        return keras.KerasTensor((rois.shape[0], self.pool_size, self.pool_size, feature_maps[0].shape[-1]), "float32")
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {**super().get_config(), "pool_size": self.pool_size, "image_shape": self.image_shape}
+        return {**super().get_config(), "pool_size": self.pool_size, "rule": self.rule}

@@ -1,6 +1,10 @@
 """What anchors and RoIs shall learn: matching to the ground truth, and sampling of what is matched.
 
-All sampling is stateless: the same seed gives the same sample, which makes a training run repeatable.
+All sampling is stateless and seeded image by image: the same seed gives the same sample, whichever other images are in
+the batch and whichever device it lies on.
+
+A ground-truth row with a negative class id is a crowd, a box around many instances (COCO's `iscrowd`): nothing is
+matched to it, and what overlaps it is not taken for background.
 """
 
 from typing import NamedTuple
@@ -8,6 +12,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn.network import boxes as box_ops
+
+# From this IoU with a crowd on, an anchor or RoI is not taken for background.
+CROWD_IOU_THRESHOLD = 0.001
 
 
 class AnchorTargets(NamedTuple):
@@ -41,28 +48,42 @@ class ROITargets(NamedTuple):
     masks: tf.Tensor
 
 
-def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     """Keep at most `num_samples` True entries of each row, chosen at random.
 
     Args:
         candidates: bool tensor `(batch, n)`.
         num_samples: int tensor, scalar or `(batch, 1)`.
-        seed: int tensor `(2,)`.
+        seeds: int tensor `(batch, 2)`, one seed for each row.
 
     Returns:
         bool tensor `(batch, n)`, a subset of `candidates`.
     """
-    order = tf.random.stateless_uniform(tf.shape(candidates), seed)
+    length = tf.shape(candidates)[1:]
+    order = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform(length, seed),
+        seeds,
+        fn_output_signature=tf.TensorSpec((candidates.shape[1],), tf.float32),
+    )
     order = tf.where(candidates, order, 2.0)
     rank = tf.argsort(tf.argsort(order, axis=-1), axis=-1)
     return candidates & (rank < num_samples)
+
+
+def _match(boxes: tf.Tensor, gt_boxes: tf.Tensor, gt_class_ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """IoU `(batch, n, max_gt)` with real ground truth, which of its rows are real, and where no crowd is near."""
+    iou = box_ops.pairwise_iou(boxes, gt_boxes)
+    real = (gt_class_ids > 0)[:, tf.newaxis, :]
+    crowd = (gt_class_ids < 0)[:, tf.newaxis, :]
+    free = tf.reduce_max(tf.where(crowd, iou, 0.0), axis=2) < CROWD_IOU_THRESHOLD
+    return tf.where(real, iou, 0.0), real, free
 
 
 def assign_anchor_targets(
     anchors: tf.Tensor,
     gt_boxes: tf.Tensor,
     gt_class_ids: tf.Tensor,
-    seed: tf.Tensor,
+    seeds: tf.Tensor,
     num_samples: int,
     bbox_std_dev: tuple[float, ...],
     positive_iou_threshold: float = 0.7,
@@ -70,7 +91,7 @@ def assign_anchor_targets(
 ) -> AnchorTargets:
     """Match anchors to ground truth and sample at most half positives.
 
-    1. An anchor whose best IoU is below `negative_iou_threshold` is background.
+    1. An anchor whose best IoU is below `negative_iou_threshold` is background, unless a crowd is there.
     2. The best anchors of each ground-truth box are objects, whatever their IoU.
     3. An anchor whose best IoU is at least `positive_iou_threshold` is an object.
     4. At most `num_samples / 2` objects stay, and background up to `num_samples` in all.
@@ -78,8 +99,8 @@ def assign_anchor_targets(
     Args:
         anchors: float `(anchors, 4)`, normalised.
         gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
-        gt_class_ids: int `(batch, max_gt)`, 0 for padding.
-        seed: int `(2,)`.
+        gt_class_ids: int `(batch, max_gt)`, 0 for padding, below 0 for crowds.
+        seeds: int `(batch, 2)`.
         num_samples: anchors used in each image.
         bbox_std_dev: the deltas are divided by it.
         positive_iou_threshold: see 3.
@@ -91,22 +112,21 @@ def assign_anchor_targets(
     Reference:
         Ren et al. 2015, section 3.1.2.
     """
-    real = (gt_class_ids > 0)[:, tf.newaxis, :]
-    iou = tf.where(real, box_ops.pairwise_iou(anchors[tf.newaxis], gt_boxes), 0.0)
+    iou, real, free = _match(anchors[tf.newaxis], gt_boxes, gt_class_ids)
     best_iou = tf.reduce_max(iou, axis=2)
     best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
     best_of_gt = tf.reduce_max(iou, axis=1, keepdims=True)
     is_best = tf.reduce_any(real & (best_of_gt > 0.0) & (iou >= best_of_gt), axis=2)
     positive = is_best | (best_iou >= positive_iou_threshold)
-    negative = (best_iou < negative_iou_threshold) & ~positive
+    negative = (best_iou < negative_iou_threshold) & ~positive & free
 
-    positive = subsample(positive, num_samples // 2, seed)
+    positive = subsample(positive, num_samples // 2, seeds)
     num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
-    negative = subsample(negative, num_samples - num_positive, seed + 1)
+    negative = subsample(negative, num_samples - num_positive, seeds + 1)
     match = tf.cast(positive, tf.int32) - tf.cast(negative, tf.int32)
 
     matched = tf.gather(gt_boxes, best_gt, batch_dims=1)
-    deltas = box_ops.encode(anchors[tf.newaxis], matched) / tf.constant(bbox_std_dev)
+    deltas = box_ops.encode(anchors[tf.newaxis], matched) / tf.constant(bbox_std_dev, tf.float32)
     return AnchorTargets(match, tf.where(positive[..., tf.newaxis], deltas, 0.0))
 
 
@@ -116,12 +136,12 @@ def assign_roi_targets(
     gt_class_ids: tf.Tensor,
     gt_masks: tf.Tensor,
     mask_frames: tf.Tensor,
-    seed: tf.Tensor,
+    seeds: tf.Tensor,
     num_rois: int,
     positive_ratio: float,
     bbox_std_dev: tuple[float, ...],
     mask_size: int,
-    image_shape: tuple[int, int],
+    image_shape: tf.Tensor,
     positive_iou_threshold: float = 0.5,
 ) -> ROITargets:
     """Sample RoIs for the heads and give each its class, deltas and mask.
@@ -129,16 +149,16 @@ def assign_roi_targets(
     Args:
         proposals: float `(batch, n, 4)`, normalised, padded with zero rows.
         gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
-        gt_class_ids: int `(batch, max_gt)`, 0 for padding.
+        gt_class_ids: int `(batch, max_gt)`, 0 for padding, below 0 for crowds.
         gt_masks: float or bool `(batch, max_gt, mask_height, mask_width)`.
         mask_frames: float `(batch, max_gt, 4)`, normalised: the box that each mask's array spans, its own
             box for a mini-mask, the whole image for a full one.
-        seed: int `(2,)`.
+        seeds: int `(batch, 2)`.
         num_rois: rows of the result.
         positive_ratio: largest share of positives; negatives keep this ratio where there are fewer positives.
         bbox_std_dev: the deltas are divided by it.
         mask_size: height and width of the mask targets.
-        image_shape: (height, width) of the network's input in pixels.
+        image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
         positive_iou_threshold: IoU from which an RoI is positive; below it, it is negative.
 
     Returns:
@@ -150,19 +170,18 @@ def assign_roi_targets(
     # Fewer proposals than rows of the result are filled up with padding.
     proposals = tf.pad(proposals, [[0, 0], [0, max(num_rois - proposals.shape[1], 0)], [0, 0]])
     max_positives = max(int(round(num_rois * positive_ratio)), 1)
-    real_gt = (gt_class_ids > 0)[:, tf.newaxis, :]
     real_roi = box_ops.areas(proposals) > 0.0
-    iou = tf.where(real_gt, box_ops.pairwise_iou(proposals, gt_boxes), 0.0)
+    iou, _, free = _match(proposals, gt_boxes, gt_class_ids)
     best_iou = tf.reduce_max(iou, axis=2)
     best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
 
-    positive = subsample(real_roi & (best_iou >= positive_iou_threshold), max_positives, seed)
+    positive = subsample(real_roi & (best_iou >= positive_iou_threshold), max_positives, seeds)
     num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
     wanted = tf.cast(tf.math.ceil(tf.cast(num_positive, tf.float32) / positive_ratio), tf.int32) - num_positive
     # An image without a positive still teaches what background is.
     wanted = tf.where(num_positive > 0, wanted, num_rois)
     wanted = tf.minimum(wanted, num_rois - num_positive)
-    negative = subsample(real_roi & (best_iou < positive_iou_threshold), wanted, seed + 1)
+    negative = subsample(real_roi & free & (best_iou < positive_iou_threshold), wanted, seeds + 1)
 
     priority = 2 * tf.cast(positive, tf.int32) + tf.cast(negative, tf.int32)
     rank, chosen = tf.math.top_k(priority, num_rois, sorted=True)
@@ -172,7 +191,7 @@ def assign_roi_targets(
     matched = tf.gather(best_gt, chosen, batch_dims=1)
     class_ids = tf.where(is_positive, tf.gather(tf.cast(gt_class_ids, tf.int32), matched, batch_dims=1), 0)
     matched_boxes = tf.gather(gt_boxes, matched, batch_dims=1)
-    deltas = box_ops.encode(rois, matched_boxes) / tf.constant(bbox_std_dev)
+    deltas = box_ops.encode(rois, matched_boxes) / tf.constant(bbox_std_dev, tf.float32)
     deltas = tf.where(is_positive[..., tf.newaxis], deltas, 0.0)
 
     masks = crop_masks(

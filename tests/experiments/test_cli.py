@@ -1,5 +1,6 @@
 """The command line: help, mistakes, and the way from drawn smears to a table."""
 
+import re
 import subprocess
 import sys
 
@@ -68,8 +69,8 @@ def stores(centres, detector, tmp_path_factory):
 
 
 def test_every_command_has_help(capsys):
-    for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["train"],
-                    ["embed"], ["evaluate"], ["report"]):  # fmt: skip
+    for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["join"],
+                    ["train"], ["embed"], ["evaluate"], ["report"]):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0
@@ -103,6 +104,62 @@ def test_a_second_call_reuses_what_is_there(centres, detector, stores, capsys):
 
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "reused" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def shards(centres, detector, tmp_path_factory):
+    """The store of river in two shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in ("1/2", "2/2"):
+        assert run("extract", centres / "river", "--detector", detector, "-o", folder / "river.h5", "--scheme",
+                   "eleven", "--min-score", 0, "--batch-size", 2, "--shard", shard) == 0  # fmt: skip
+    return sorted(folder.iterdir())
+
+
+def test_shards_are_one_store(stores, shards, tmp_path, capsys):
+    from mrcnn.feature_store import FeatureStore, open_store
+
+    assert [path.name for path in shards] == ["river.shard-1-of-2.h5", "river.shard-2-of-2.h5"]
+    assert run("join", *shards, "-o", tmp_path / "river.h5") == 0
+    assert "river.h5: images 12" in capsys.readouterr().out
+    with FeatureStore(stores[1]) as whole, FeatureStore(tmp_path / "river.h5") as joined, open_store(shards) as read:
+        for store in (joined, read):
+            assert store.settings == whole.settings and store.counts == whole.counts
+            assert store.image_keys.tolist() == whole.image_keys.tolist() and store.missed == whole.missed
+            assert store.labels.tolist() == whole.labels.tolist()
+            # Other batches: the same but for rounding.
+            for field, tolerance in (("features", 5e-3), ("box", 1.0), ("score", 1e-3)):
+                rows = [s.read(field, 0, len(whole)).astype(np.float32) for s in (store, whole)]
+                np.testing.assert_allclose(*rows, rtol=1e-2, atol=tolerance, err_msg=field)
+
+
+def test_stages_take_the_shards_of_a_centre(stores, shards, tmp_path, capsys):
+    inputs = [shards[1], stores[0], shards[0]]
+    steps = ["--steps", 1, "--batch-size", 4, "--image-size", 32, "--source", "north"]
+    assert run("train", *inputs, "-o", tmp_path / "ae", *steps) == 0
+    assert run("embed", tmp_path / "ae", *inputs, "-o", tmp_path / "latents.h5ad") == 0
+    assert run("evaluate", *inputs, tmp_path / "latents.h5ad", "-o", tmp_path / "table", "--runs", 1) == 0
+    assert (tmp_path / "table" / "splits" / "river.json").is_file()
+    for command in (["train", *inputs[1:], "-o", tmp_path / "no"], ["join", shards[0], "-o", tmp_path / "no.h5"]):
+        capsys.readouterr()
+        assert run(*command) == 2
+        assert "shard 2/2 of centre river must be given too" in one_line_error(capsys)
+
+
+def test_shards_of_another_number_are_refused(centres, detector, shards, capsys):
+    before = sorted(shards[0].parent.iterdir())
+    assert run("extract", centres / "river", "--detector", detector, "-o", shards[0].with_name("river.h5"),
+               "--shard", "1/3") == 2  # fmt: skip
+    assert "is one of 2 shards, not of 3" in one_line_error(capsys)
+    assert sorted(shards[0].parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "3"])
+def test_a_wrong_shard_is_a_usage_error(tmp_path, shard, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("extract", tmp_path, "--detector", tmp_path, "-o", tmp_path / "a.h5", "--shard", shard)
+    assert stop.value.code == 2
+    assert "give I/N" in capsys.readouterr().err
 
 
 def test_another_setting_does_not_replace_a_trained_detector(centres, detector, capsys):
@@ -159,6 +216,7 @@ def test_odd_images_are_read_and_bad_ones_listed(detector, tmp_path, capsys):
 
     assert run("extract", folder, "--detector", detector, "-o", tmp_path / "odd.h5", "--min-score", 0) == 0
 
+    assert re.search(r"5 images in \d+ s \(\d+\.\d images/s\)", capsys.readouterr().err)
     with FeatureStore(tmp_path / "odd.h5") as store:
         assert store.counts["unreadable"] == 2
         assert {m["key"] for m in store.missed if m["reason"].startswith("unreadable")} == {"cut.jpg", "text.png"}

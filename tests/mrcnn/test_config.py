@@ -22,11 +22,51 @@ def test_config_defaults_are_matterports():
     assert (config.BACKBONE, config.LEARNING_RATE, config.WEIGHT_DECAY) == ("resnet101", 0.001, 0.0001)
     assert (config.TRAIN_ROIS_PER_IMAGE, config.DETECTION_NMS_THRESHOLD) == (200, 0.3)
     assert config.normalization == "frozen_batch"
+    assert (config.ROI_ALIGN, config.STEM_PADDING, config.OPTIMIZER) == ("matterport", "same", "sgd")
+    assert config.RPN_LEVELS == ("P2", "P3", "P4", "P5", "P6")
 
 
-def test_smear_config_holds_the_settings_of_the_thesis():
+@pytest.mark.parametrize(
+    ("overrides", "shape"),
+    [
+        ({}, (1024, 1024, 3)),
+        ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 512}, (512, 512, 3)),
+        ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 0}, (1024, 1024, 3)),
+        ({"IMAGE_RESIZE_MODE": "none", "IMAGE_MIN_DIM": 900}, (1024, 1024, 3)),
+        ({"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [120]}, (1024, 1024, 1)),
+    ],
+)
+def test_config_image_shape_follows_mode_and_channels(overrides, shape):
+    np.testing.assert_array_equal(make_config(overrides, Config).IMAGE_SHAPE, shape)
+
+
+def test_config_takes_arrays_and_lists_as_matterports_scripts_give_them():
+    class Mine(Config):
+        MEAN_PIXEL = np.array([43.53, 39.56, 48.22])
+        BACKBONE_STRIDES = [4, 8, 16, 32, 64]
+        RPN_BBOX_STD_DEV = np.array([0.1, 0.1, 0.2, 0.2])
+        MASK_SHAPE = [28, 28]
+        RPN_ANCHOR_SCALES = [8, 16, 32, 64, 128]
+
+    again = make_config(json.loads(json.dumps(Mine().to_dict())), Config)
+    assert again.MEAN_PIXEL == (43.53, 39.56, 48.22) and again.RPN_ANCHOR_SCALES == (8, 16, 32, 64, 128)
+
+
+def test_make_config_keeps_what_a_subclass_added_when_asked():
+    class Mine(Config):
+        WHERE_FROM = "Basel"
+
+    settings = Mine().to_dict()
+    assert make_config(settings, Config, keep_unknown=True).WHERE_FROM == "Basel"
+    with pytest.raises(InputError, match="'WHERE_FROM' is unknown"):
+        make_config(settings, Config)
+    with pytest.raises(InputError, match="did you mean LEARNING_RATE"):
+        make_config({"learning_rate": 1}, Config, keep_unknown=True)
+
+
+def test_smear_config_trains_as_the_thesis_does():
     config = SmearConfig()
-    assert (config.BACKBONE, config.OPTIMIZER, config.LEARNING_RATE) == ("resnet101", "adam", 1e-3)
+    assert (config.OPTIMIZER, config.LEARNING_RATE, config.normalization) == ("adam", 1e-3, "group")
     assert (config.NUM_CLASSES, config.AUGMENTATION, config.AUGMENTATION_SHARE) == (2, "thesis", 0.5)
 
 
@@ -86,7 +126,18 @@ def test_make_config_takes_whole_floats_for_counts():
         ({"OPTIMIZER": "lion"}, "OPTIMIZER must be one of"),
         ({"AUGMENTATION": "wild"}, "AUGMENTATION must be one of"),
         ({"NORMALIZATION": "layer"}, "NORMALIZATION must be one of"),
-        ({"IMAGE_RESIZE_MODE": "crop"}, "IMAGE_RESIZE_MODE must be one of square"),
+        ({"IMAGE_RESIZE_MODE": "oval"}, "IMAGE_RESIZE_MODE must be one of square, pad64, crop, none"),
+        ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 900}, "IMAGE_MIN_DIM must be a multiple of 64 where"),
+        ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}, "IMAGE_MIN_DIM must be a multiple of 64 where"),
+        ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 100}, "IMAGE_MIN_DIM must be 0 or a multiple of 64"),
+        ({"IMAGE_CHANNEL_COUNT": 4}, "IMAGE_CHANNEL_COUNT must be one of 1, 3"),
+        ({"IMAGE_CHANNEL_COUNT": 1}, "MEAN_PIXEL needs one value for each of the 1 channels; got 3"),
+        ({"RPN_LEVELS": []}, "RPN_LEVELS must name some of P2, P3, P4, P5, P6"),
+        ({"RPN_LEVELS": ["P3", "P2"]}, "RPN_LEVELS must name .* in this order"),
+        ({"RPN_LEVELS": ["P3", "P3"]}, "RPN_LEVELS must name"),
+        ({"RPN_LEVELS": ["P7"]}, "RPN_LEVELS must name"),
+        ({"ROI_ALIGN": "torch"}, "ROI_ALIGN must be one of matterport, paper"),
+        ({"STEM_PADDING": "valid"}, "STEM_PADDING must be one of same, symmetric"),
         ({"IMAGE_MAX_DIM": 1000}, "multiple of 32"),
         ({"IMAGE_MIN_DIM": 256, "IMAGE_MAX_DIM": 128}, "IMAGE_MIN_DIM 256 is larger"),
         ({"BACKBONE_STRIDES": [2, 4, 8, 16, 32]}, "BACKBONE_STRIDES must be"),

@@ -16,7 +16,7 @@ class Oracle:
     def __init__(self, masks, score=0.95):
         self.masks, self.score, self.seen = list(masks), score, 0
 
-    def detect(self, images, masks=True):
+    def detect(self, images, masks=True, paste=True):
         results = []
         for image in images:
             mask = self.masks[self.seen]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mrcnn.config import make_config
+from mrcnn.data.molding import parse_image_meta
 from mrcnn.errors import InputError
-from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
+from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector, log
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +79,48 @@ def test_detect_without_masks_finds_the_same(model, results, images):
         np.testing.assert_array_equal(plain["rois"], expected["rois"])
 
 
+def test_detect_without_pasting_keeps_the_small_masks(model, results, images):
+    for plain, expected in zip(model.detect(images, paste=False), results, strict=True):
+        assert "masks" not in plain
+        np.testing.assert_array_equal(plain["rois"], expected["rois"])
+        np.testing.assert_allclose(plain["small_masks"], expected["small_masks"], atol=1e-4)
+
+
 def test_detect_on_no_images(model):
     assert model.detect([]) == []
+
+
+def test_detect_takes_grey_images_as_colour_images_of_three_equal_channels(model, images):
+    grey = images[0][..., 0]
+    (expected,) = model.detect([np.stack([grey] * 3, axis=-1)])
+    for result in model.detect([grey, grey[..., np.newaxis]]):
+        np.testing.assert_array_equal(result["rois"], expected["rois"])
+
+
+def test_detect_refuses_images_of_another_type(model):
+    with pytest.raises(InputError, match="uint8 with values 0 to 255; got float64"):
+        model.detect([np.zeros((64, 64, 3))])
+
+
+def test_mold_inputs_gives_matterports_three_arrays(model, images):
+    molded, metas, windows = model.mold_inputs(images)
+    assert molded.shape == (4, 64, 64, 3) and molded.dtype == np.float32
+    parsed = parse_image_meta(metas)
+    np.testing.assert_array_equal(parsed["window"], windows)
+    np.testing.assert_array_equal(parsed["original_image_shape"], [image.shape for image in images])
+    np.testing.assert_array_equal(parsed["image_shape"], [[64, 64, 3]] * 4)
+    np.testing.assert_allclose(parsed["scale"], [1, 0.64, 1, 64 / 9], rtol=1e-6)
+    for image, window, of_network in zip(images[:3:2], windows[::2], molded[::2], strict=True):
+        y1, x1, y2, x2 = window
+        expected = image.astype(np.float32) - np.array(model.config.MEAN_PIXEL, np.float32)
+        np.testing.assert_allclose(of_network[y1:y2, x1:x2], expected)
+
+
+def test_mold_inputs_refuses_images_that_make_no_batch(tiny_config_class, small_resnet, images):
+    with small_resnet():
+        model = MaskRCNN("inference", make_config({"IMAGE_RESIZE_MODE": "pad64"}, tiny_config_class), "unused")
+    with pytest.raises(InputError, match="different sizes after resizing"):
+        model.mold_inputs(images)
 
 
 def test_save_and_load_give_the_same_detections(model, results, images, small_resnet):
@@ -148,9 +189,24 @@ def test_load_detector_needs_a_finished_folder(tmp_path):
     (tmp_path / CONFIG_NAME).write_text("{")
     with pytest.raises(InputError, match="not JSON"):
         load_detector(tmp_path)
-    (tmp_path / CONFIG_NAME).write_text(json.dumps({"BACKBONES": "resnet50"}))
+    (tmp_path / CONFIG_NAME).write_text(json.dumps({"backbones": "resnet50"}))
     with pytest.raises(InputError, match="did you mean BACKBONE"):
         load_detector(tmp_path)
+
+
+def test_load_detector_refuses_overrides_that_are_no_setting(model):
+    with pytest.raises(InputError, match="'DETECTION_MIN_CONFIDENC' is unknown; did you mean DETECTION_MIN_CONFIDENCE"):
+        load_detector(model.model_dir, {"DETECTION_MIN_CONFIDENC": 0.5})
+
+
+def test_load_detector_keeps_settings_that_a_subclass_added(tiny_config_class, small_resnet, tmp_path):
+    class Mine(tiny_config_class):
+        STAIN, MIN_AREA = "Giemsa", 30
+
+    with small_resnet():
+        MaskRCNN("inference", Mine(), tmp_path).save()
+        config = load_detector(tmp_path, {"MIN_AREA": 20, "DETECTION_MIN_CONFIDENCE": 0.5}).config
+    assert (config.STAIN, config.MIN_AREA, config.DETECTION_MIN_CONFIDENCE) == ("Giemsa", 20, 0.5)
 
 
 def test_mask_rcnn_refuses_another_mode(config):
@@ -166,6 +222,12 @@ def test_train_needs_training_mode(model, cell_dataset):
 @pytest.mark.parametrize(
     ("layers", "learning", "frozen"),
     [
+        ("heads", "mrcnn_class_logits", "res5a_branch2a"),
+        ("heads", "fpn_p2_gn", "conv1"),
+        ("5+", "res5a_branch2a", "res4a_branch2a"),
+        ("4+", "bn4a_branch2a", "bn3a_branch2a"),
+        ("3+", "res3a_branch1", "res2a_branch2a"),
+        ("3+", "rpn_conv_shared", "conv1"),
         (r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)", "mrcnn_mask_conv1", "res5a_branch2a"),
         (r"(res5.*)|(bn5.*)", "bn5a_branch2a", "fpn_p2"),
         (r"res", "nothing", "res2a_branch2a"),  # the whole name has to match
@@ -179,3 +241,36 @@ def test_set_trainable_goes_by_layer_name(model, layers, learning, frozen):
     assert learning in names or (learning == "nothing" and not variables)
     assert frozen not in names
     assert len(variables) < len(model.parts.trainable_variables)
+
+
+def test_set_trainable_all_lets_everything_learn(model):
+    model.set_trainable("all")
+    assert all(layer.trainable for layer in model.parts.named_layers())
+
+
+def test_set_trainable_of_one_model_leaves_the_others_alone(model):
+    model.set_trainable("all")
+    model.set_trainable("nothing", keras_model=model.parts.rpn)
+    frozen = {layer.name for layer in model.parts.named_layers() if not layer.trainable}
+    model.set_trainable("all")
+    assert frozen == {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}
+
+
+def test_find_last_without_a_run_says_so(model):
+    with pytest.raises(FileNotFoundError, match="no run of 'tiny' there"):
+        model.find_last()
+
+
+def test_mask_rcnn_begins_a_dated_run_in_its_folder(model):
+    assert model.log_dir.parent == model.model_dir and model.log_dir.name.startswith("tiny20") and model.epoch == 0
+    assert not model.log_dir.exists()
+
+
+def test_log_prints_a_text_and_what_an_array_holds(capsys):
+    log("image", np.array([[1, 5]], np.uint8))
+    log("nothing", np.zeros((0, 4)))
+    log("plain")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert all(part in first for part in ("image", "(1, 2)", "1.00000", "5.00000", "uint8"))
+    assert "(0, 4)" in second and "float64" in second
+    assert third == "plain"

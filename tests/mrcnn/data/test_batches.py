@@ -5,19 +5,18 @@ import pytest
 
 from mrcnn.config import make_config
 from mrcnn.data.augmentation import strong_augmentation
-from mrcnn.data.batches import load_example, make_augmentation, mold_inputs, sample_order, training_batches
+from mrcnn.data.batches import load_example, make_augmentation, sample_order, training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.utils import denorm_boxes
 
 
 @pytest.fixture
 def config(tiny_config_class):
-    return tiny_config_class()
+    return make_config({"NUM_CLASSES": 6}, tiny_config_class)
 
 
 class ManySquares(Dataset):
-    """One image with squares of sides 4, 5, ..., the smallest first, the k-th of class k."""
+    """One image with up to five squares of sides 4, 5, ..., the smallest first, the k-th of class k."""
 
     def __init__(self, num_cells: int):
         super().__init__()
@@ -43,16 +42,18 @@ def test_load_example_of_one_cell(config, cell_dataset):
     assert example["images"].shape == (64, 64, 3) and example["images"].dtype == np.uint8
     assert example["gt_masks"].shape == (4, 56, 56) and example["gt_masks"].dtype == bool
     np.testing.assert_array_equal(example["gt_class_ids"], [1, 0, 0, 0])
-    truth = extract_bboxes(dataset.load_mask(0)[0])
-    np.testing.assert_array_equal(denorm_boxes(example["gt_boxes"], (64, 64))[0], truth[0])
+    assert example["gt_boxes"].dtype == np.float32 and example["gt_boxes"].shape == (4, 4)
+    np.testing.assert_array_equal(example["gt_boxes"][0], extract_bboxes(dataset.load_mask(0)[0])[0])
     assert not example["gt_boxes"][1:].any() and not example["gt_masks"][1:].any()
+    np.testing.assert_array_equal(example["active_class_ids"], [1, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(example["seeds"], [0, 0])
+    assert "rois" not in example
 
 
 def test_load_example_scales_image_and_mask_alike(config, cell_dataset):
     dataset = cell_dataset(1, size=40)
     example = load_example(dataset, 0, config, None, (0, 0))
-    box = denorm_boxes(example["gt_boxes"], (64, 64))[0]
-    np.testing.assert_allclose(box, extract_bboxes(dataset.load_mask(0)[0])[0] * 64 / 40, atol=1.5)
+    np.testing.assert_allclose(example["gt_boxes"][0], extract_bboxes(dataset.load_mask(0)[0])[0] * 64 / 40, atol=1.5)
 
 
 def test_load_example_keeps_full_masks_without_mini_masks(tiny_config_class, cell_dataset):
@@ -81,13 +82,42 @@ def test_load_example_augmentation_depends_on_the_seed_alone(config, cell_datase
     assert not np.array_equal(first["images"], other["images"])
 
 
-def test_mold_inputs_pads_images_of_any_size(config):
-    images = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((20, 40, 9), (64, 64, 7), (1, 90, 0))]
-    molded, windows, scales = mold_inputs(images, config)
-    assert molded.shape == (3, 64, 64, 3) and molded.dtype == np.uint8
-    np.testing.assert_allclose(scales, [1.6, 1.0, 64 / 90], rtol=1e-6)
-    np.testing.assert_array_equal(windows[:2], [[16, 0, 48, 64], [0, 0, 64, 64]])
-    assert (molded[0, 16:48] == 9).all() and not molded[0, :16].any() and not molded[0, 48:].any()
+def test_load_example_without_rpn_rois_brings_random_boxes_that_follow_the_seed(tiny_config_class, cell_dataset):
+    config = make_config({"USE_RPN_ROIS": False}, tiny_config_class)
+    dataset = cell_dataset(1)
+    first, again, other = (load_example(dataset, 0, config, None, (0, s))["rois"] for s in (1, 1, 2))
+    assert first.shape == (config.POST_NMS_ROIS_TRAINING, 4) and first.dtype == np.float32
+    assert (first[:, 2:] > first[:, :2]).all() and first.min() >= 0 and first.max() <= 64
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes", "shape"),
+    [
+        ({}, (40, 100), (64, 64, 3)),
+        ({"IMAGE_RESIZE_MODE": "pad64"}, (40, 100), (128, 128, 3)),
+        ({"IMAGE_RESIZE_MODE": "crop"}, (40, 100), (64, 64, 3)),
+        ({"IMAGE_RESIZE_MODE": "none"}, (64, 128), (128, 128, 3)),
+        ({"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100]}, (40, 100), (64, 64, 1)),
+    ],
+)
+@pytest.mark.parametrize("use_mini_mask", [True, False])
+def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, overrides, sizes, shape, use_mini_mask):
+    config = make_config({"USE_MINI_MASK": use_mini_mask, **overrides}, tiny_config_class)
+    datasets = [cell_dataset(1, size=size) for size in sizes]
+    batch = next(training_batches(datasets, config, 2, shuffle=False).as_numpy_iterator())
+    assert batch["images"].shape == (2, *shape)
+    assert batch["gt_masks"].shape == (2, 4, *((56, 56) if use_mini_mask else shape[:2]))
+    for i, dataset in enumerate(datasets):
+        example = load_example(dataset, 0, config, None, batch["seeds"][i])
+        height, width = example["images"].shape[:2]
+        np.testing.assert_array_equal(batch["images"][i, :height, :width], example["images"])
+        assert not batch["images"][i, height:].any() and not batch["images"][i, :, width:].any()
+        np.testing.assert_array_equal(batch["gt_boxes"][i], example["gt_boxes"])
+        if not use_mini_mask and example["gt_class_ids"].any():
+            tight = extract_bboxes(batch["gt_masks"][i].transpose(1, 2, 0))
+            np.testing.assert_array_equal(tight, batch["gt_boxes"][i])
 
 
 def test_sample_order_is_a_new_permutation_on_each_pass():
@@ -104,14 +134,40 @@ def test_sample_order_goes_on_where_another_stopped(start):
     assert list(islice(sample_order(5, seed=2, start=start), 20 - start)) == whole[start:]
 
 
-def test_training_batches_repeat_and_resume(config, cell_dataset):
-    datasets = [cell_dataset(3), cell_dataset(2, first_seed=10)]
+def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
+    config = make_config({"IMAGE_RESIZE_MODE": "crop"}, tiny_config_class)
+    datasets = [cell_dataset(3, size=90), cell_dataset(2, first_seed=10)]
     augmentation = strong_augmentation(0.8)
-    whole = [batch["images"].numpy() for batch in training_batches(datasets, config, 2, augmentation).take(4)]
-    later = training_batches(datasets, config, 2, augmentation, start_step=2).take(2)
-    assert whole[0].shape == (2, 64, 64, 3)
-    for batch, expected in zip(later, whole[2:], strict=True):
-        np.testing.assert_array_equal(batch["images"], expected)
+    whole, again = (
+        list(training_batches(datasets, config, 2, augmentation).take(4).as_numpy_iterator()) for _ in range(2)
+    )
+    later = list(training_batches(datasets, config, 2, augmentation, start_step=2).take(2).as_numpy_iterator())
+    assert whole[0]["images"].shape == (2, 64, 64, 3)
+    for batch, expected in zip(again + later, whole + whole[2:], strict=True):
+        for name in expected:
+            np.testing.assert_array_equal(batch[name], expected[name])
+    seeds = np.concatenate([batch["seeds"] for batch in whole])
+    assert len({tuple(seed) for seed in seeds}) == 8
+
+
+def test_training_batches_follow_the_seed_of_the_configuration(tiny_config_class, cell_dataset):
+    batches = [
+        next(training_batches([cell_dataset(5)], make_config({"SEED": seed}, tiny_config_class), 4).as_numpy_iterator())
+        for seed in (1, 2)
+    ]
+    assert not np.array_equal(batches[0]["images"], batches[1]["images"])
+    assert not np.array_equal(batches[0]["seeds"], batches[1]["seeds"])
+
+
+def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_dataset):
+    dataset, augmentation = cell_dataset(2), strong_augmentation(1.0)
+    images = {}
+    for sources in ((), ("drawn",), ("other",)):
+        batches = training_batches([dataset], config, 2, augmentation, shuffle=False, no_augmentation_sources=sources)
+        images[sources] = next(batches.as_numpy_iterator())["images"]
+    np.testing.assert_array_equal(images["drawn",], [dataset.load_image(0), dataset.load_image(1)])
+    np.testing.assert_array_equal(images[()], images["other",])
+    assert not np.array_equal(images[()], images["drawn",])
 
 
 def test_training_batches_in_order_go_through_all_datasets(config, cell_dataset):

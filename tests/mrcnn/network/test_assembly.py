@@ -4,14 +4,8 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.assembly import (
-    DetectionNetwork,
-    DetectorParts,
-    FeatureNetwork,
-    SubtractMean,
-    TrainingNetwork,
-    normalized_anchors,
-)
+from mrcnn.network.anchor_grid import AnchorGrid
+from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork, SubtractMean, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}
 
@@ -31,56 +25,82 @@ def parts(config, small_resnet, see_cells):
 
 
 @pytest.fixture(scope="module")
-def losses_and_gradients(parts, config):
-    """Compiled once: a batch -> losses, gradients."""
+def sums_and_gradients(parts, config, cell_dataset):
+    """Compiled once for batches of any size: a batch -> loss sums, gradients of the sum of their means."""
     network = TrainingNetwork(parts, config)
+    shapes = {
+        name: (values[0], tf.as_dtype(values.dtype)) for name, values in batch_of(cell_dataset(1), config).items()
+    }
+    signature = {name: tf.TensorSpec((None, *first.shape), dtype) for name, (first, dtype) in shapes.items()}
 
-    @tf.function
-    def compute(batch, seed):
+    @tf.function(input_signature=[signature])
+    def compute(batch):
         with tf.GradientTape() as tape:
-            losses = network(batch, seed=seed)
-            total = tf.add_n(list(losses.values()))
+            sums = network(batch)
+            total = tf.add_n([loss.mean() for loss in sums.values()])
         gradients = tape.gradient(total, parts.trainable_variables)
-        return losses, [tf.zeros(()) if g is None else g for g in gradients]
+        return sums, [tf.zeros(()) if g is None else g for g in gradients]
 
     return compute
 
 
 def batch_of(dataset, config) -> dict[str, np.ndarray]:
-    examples = [load_example(dataset, i, config, None, (0, i)) for i in range(2)]
+    examples = [load_example(dataset, i, config, None, (0, 8 * i)) for i in dataset.image_ids]
     return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
 
-def test_training_network_losses_and_gradients_are_finite(losses_and_gradients, cell_dataset, config):
-    losses, gradients = losses_and_gradients(batch_of(cell_dataset(2), config), tf.constant([0, 1]))
-    assert set(losses) == LOSSES
-    assert all(np.isfinite(v) and v > 0 for v in losses.values())
+def test_training_network_losses_and_gradients_are_finite(sums_and_gradients, cell_dataset, config):
+    sums, gradients = sums_and_gradients(batch_of(cell_dataset(2), config))
+    assert set(sums) == LOSSES
+    assert all(np.isfinite(loss.mean()) and loss.mean() > 0 for loss in sums.values())
     assert all(np.isfinite(g).all() for g in gradients)
     assert sum(bool(np.any(g)) for g in gradients) > 0.8 * len(gradients)
 
 
-def test_training_network_follows_its_seed(losses_and_gradients, cell_dataset, config):
+def test_training_network_follows_its_seeds(sums_and_gradients, cell_dataset, config):
     batch = batch_of(cell_dataset(2), config)
-    first, again, other = (losses_and_gradients(batch, tf.constant([0, s]))[0] for s in (1, 1, 9))
+    other_seeds = batch | {"seeds": batch["seeds"] + 100}
+    first, again, other = (sums_and_gradients(b)[0] for b in (batch, batch, other_seeds))
     for name in LOSSES:
-        np.testing.assert_allclose(first[name], again[name], rtol=1e-5)
-    assert any(abs(float(first[name] - other[name])) > 1e-4 for name in LOSSES)
+        np.testing.assert_allclose(first[name].mean(), again[name].mean(), rtol=1e-5)
+    assert any(abs(float(first[name].mean() - other[name].mean())) > 1e-4 for name in LOSSES)
 
 
-def test_training_network_without_cells_has_finite_losses(losses_and_gradients, cell_dataset, config):
+def test_training_network_sums_over_images_that_do_not_see_each_other(sums_and_gradients, cell_dataset, config):
+    batch = batch_of(cell_dataset(3), config)
+    whole = sums_and_gradients(batch)[0]
+    alone = [sums_and_gradients({name: values[i : i + 1] for name, values in batch.items()})[0] for i in range(3)]
+    for name in LOSSES:
+        assert float(whole[name].count) == sum(float(sums[name].count) for sums in alone) > 0
+        np.testing.assert_allclose(whole[name].total, sum(sums[name].total for sums in alone), rtol=1e-3)
+
+
+def test_training_network_without_cells_has_finite_losses(sums_and_gradients, cell_dataset, config):
     batch = batch_of(cell_dataset(2), config)
     batch |= {name: np.zeros_like(batch[name]) for name in ("gt_class_ids", "gt_boxes", "gt_masks")}
-    losses, gradients = losses_and_gradients(batch, tf.constant([0, 1]))
-    assert losses["rpn_class_loss"] > 0 and losses["mrcnn_class_loss"] > 0
-    assert all(float(losses[name]) == 0 for name in ("rpn_bbox_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"))
+    sums, gradients = sums_and_gradients(batch)
+    assert sums["rpn_class_loss"].mean() > 0 and sums["mrcnn_class_loss"].mean() > 0
+    for name in ("rpn_bbox_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"):
+        assert float(sums[name].total) == 0 and float(sums[name].count) == 0 and float(sums[name].mean()) == 0
     assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_training_network_leaves_out_rois_taken_for_a_class_that_is_not_annotated(
+    sums_and_gradients, cell_dataset, config
+):
+    # `see_cells` has every RoI taken for class 1, which is not annotated here.
+    batch = batch_of(cell_dataset(2), config)
+    batch["active_class_ids"] = np.array([[1, 0], [1, 0]], np.int32)
+    sums, _ = sums_and_gradients(batch)
+    assert float(sums["mrcnn_class_loss"].count) == 0 and float(sums["mrcnn_class_loss"].mean()) == 0
+    assert sums["mrcnn_bbox_loss"].count > 0
 
 
 def test_detector_parts_share_the_order_of_anchors_with_the_anchors(parts, config):
     levels = parts(np.zeros((1, 64, 64, 3), np.uint8))
     assert [tuple(level.shape) for level in levels] == [(1, s, s, 32) for s in (16, 8, 4, 2, 1)]
     logits, deltas = parts.score_anchors(levels)
-    anchors = normalized_anchors(config)
+    anchors = AnchorGrid.from_settings(config)(image_shape=(64, 64))
     assert logits.shape == (1, len(anchors), 2) and deltas.shape == (1, len(anchors), 4)
 
 

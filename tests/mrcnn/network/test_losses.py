@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,49 +11,131 @@ def log_loss(logits, label: int) -> float:
     return float(np.log(np.exp(logits).sum()) - logits[label])
 
 
+def slow_smooth_l1(error: float) -> float:
+    return 0.5 * error * error if abs(error) < 1 else abs(error) - 0.5
+
+
+def check(loss: losses.LossSum, values: list[float]) -> None:
+    """The loss is the sum, and the mean, of these values; 0 if there are none."""
+    np.testing.assert_allclose(loss.total, sum(values), rtol=1e-4, atol=1e-6)
+    assert float(loss.count) == len(values)
+    np.testing.assert_allclose(loss.mean(), np.mean(values) if values else 0.0, rtol=1e-4, atol=1e-6)
+
+
 def test_smooth_l1_known_answers():
     values = losses.smooth_l1(tf.constant([0.0, 0.5, -0.5, 1.0, -3.0]))
     np.testing.assert_allclose(values, [0, 0.125, 0.125, 0.5, 2.5])
 
 
-def test_masked_mean_of_nothing_is_zero():
-    assert float(losses.masked_mean(tf.constant([1.0, np.nan]), tf.constant([False, False]))) == 0.0
-    assert float(losses.masked_mean(tf.constant([1.0, 5.0, 9.0]), tf.constant([True, False, True]))) == 5.0
+def test_masked_sum_of_nothing_is_zero():
+    nothing = losses.masked_sum(tf.constant([1.0, np.nan]), tf.constant([False, False]))
+    assert float(nothing.total) == 0.0 and float(nothing.count) == 0.0 and float(nothing.mean()) == 0.0
+    some = losses.masked_sum(tf.constant([1.0, 5.0, 9.0]), tf.constant([True, False, True]))
+    assert float(some.total) == 10.0 and float(some.count) == 2.0 and float(some.mean()) == 5.0
 
 
-def test_rpn_class_loss_counts_sampled_anchors_only():
+def test_loss_sums_of_two_devices_add_up_to_that_of_both():
+    rng = np.random.default_rng(0)
+    values, mask = rng.random((4, 9)).astype(np.float32), rng.random((4, 9)) > 0.7
+    whole, first, second = (losses.masked_sum(values[s], mask[s]) for s in (slice(4), slice(1), slice(1, 4)))
+    np.testing.assert_allclose(whole.mean(), (first.total + second.total) / (first.count + second.count), rtol=1e-6)
+
+
+# What the anchors are: some of each, no object, no background, nothing sampled (all padding, or nothing left over).
+MATCHES = {
+    "mixed": [[-1, 1, 0, -1], [1, 0, 0, 0]],
+    "no positives": [[-1, -1, 0, 0], [0, -1, 0, 0]],
+    "no negatives": [[1, 0, 0, 0], [0, 1, 1, 0]],
+    "none": [[0, 0, 0, 0], [0, 0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("case", MATCHES)
+def test_rpn_losses_equal_plain_sums(case):
+    rng, match = np.random.default_rng(1), np.array(MATCHES[case], np.int32)
+    logits = rng.normal(0, 2, (2, 4, 2)).astype(np.float32)
+    target, deltas = rng.normal(0, 1.5, (2, 2, 4, 4)).astype(np.float32)
+    expected = [log_loss(logits[i], int(match[i] == 1)) for i in zip(*np.nonzero(match), strict=True)]
+    check(losses.rpn_class_loss(match, logits), expected)
+    objects = zip(*np.nonzero(match == 1), strict=True)
+    expected = [np.mean([slow_smooth_l1(e) for e in target[i] - deltas[i]]) for i in objects]
+    check(losses.rpn_bbox_loss(match, target, deltas), expected)
+
+
+def test_rpn_class_loss_known_answer():
     logits = np.array([[[2.0, 0.0], [0.0, 1.0], [50.0, -50.0]]], np.float32)
-    expected = (log_loss([2, 0], 0) + log_loss([0, 1], 1)) / 2
-    np.testing.assert_allclose(losses.rpn_class_loss(tf.constant([[-1, 1, 0]]), logits), expected, rtol=1e-5)
+    expected = (np.log(1 + np.exp(-2)) + np.log(1 + np.exp(-1))) / 2
+    np.testing.assert_allclose(losses.rpn_class_loss(tf.constant([[-1, 1, 0]]), logits).mean(), expected, rtol=1e-5)
 
 
-def test_rpn_bbox_loss_counts_objects_only():
+def test_rpn_bbox_loss_known_answer():
     target, deltas = np.zeros((1, 3, 4), np.float32), np.full((1, 3, 4), 7.0, np.float32)
     deltas[0, 0] = [0.5, 0, 0, 3]
-    expected = (0.125 + 2.5) / 4
-    np.testing.assert_allclose(losses.rpn_bbox_loss(tf.constant([[1, -1, 0]]), target, deltas), expected)
+    loss = losses.rpn_bbox_loss(tf.constant([[1, -1, 0]]), target, deltas)
+    np.testing.assert_allclose(loss.mean(), (0.125 + 2.5) / 4)
 
 
-def test_head_class_loss_leaves_padding_out():
+# Class ids and which RoIs are no padding.
+ROIS = {
+    "mixed": ([[2, 1, 0, 0], [1, 0, 0, 0]], [[1, 1, 1, 0], [1, 1, 0, 0]]),
+    "no positives": ([[0, 0, 0, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [1, 0, 0, 0]]),
+    "no negatives": ([[1, 2, 0, 0], [1, 1, 2, 0]], [[1, 1, 0, 0], [1, 1, 1, 0]]),
+    "all padding": ([[0, 0, 0, 0], [0, 0, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("case", ROIS)
+def test_head_losses_equal_plain_sums(case):
+    rng = np.random.default_rng(2)
+    class_ids, valid = (np.array(v, np.int32) for v in ROIS[case])
+    logits = rng.normal(0, 2, (2, 4, 3)).astype(np.float32)
+    expected = [log_loss(logits[i], class_ids[i]) for i in zip(*np.nonzero(valid), strict=True)]
+    check(losses.head_class_loss(class_ids, valid > 0, logits, np.ones((2, 3), np.int32)), expected)
+
+    target, deltas = rng.normal(0, 1.5, (2, 4, 4)), rng.normal(0, 1.5, (2, 4, 3, 4))
+    positives = list(zip(*np.nonzero(class_ids), strict=True))
+    errors = [target[i] - deltas[i][class_ids[i]] for i in positives]
+    expected = [np.mean([slow_smooth_l1(e) for e in error]) for error in errors]
+    check(losses.head_bbox_loss(class_ids, target.astype(np.float32), deltas.astype(np.float32)), expected)
+
+    masks, target = rng.uniform(0.05, 0.95, (8, 5, 5, 3)), rng.random((8, 5, 5)) > 0.5
+    ids, expected = class_ids.reshape(-1), []
+    for i in np.flatnonzero(ids):
+        right = np.where(target[i], masks[i, ..., ids[i]], 1 - masks[i, ..., ids[i]])
+        expected.append(-np.log(right).mean())
+    check(losses.head_mask_loss(ids, target.astype(np.float32), masks.astype(np.float32)), expected)
+
+
+def test_head_class_loss_known_answer():
     logits = np.array([[[1.0, 3.0], [0.0, 0.0], [9.0, -9.0]]], np.float32)
-    value = losses.head_class_loss(tf.constant([[1, 0, 0]]), tf.constant([[True, True, False]]), logits)
-    np.testing.assert_allclose(value, (log_loss([1, 3], 1) + np.log(2)) / 2, rtol=1e-5)
+    ids, valid = tf.constant([[1, 0, 0]]), tf.constant([[True, True, False]])
+    value = losses.head_class_loss(ids, valid, logits, tf.ones((1, 2), tf.int32)).mean()
+    np.testing.assert_allclose(value, (np.log(1 + np.exp(-2)) + np.log(2)) / 2, rtol=1e-5)
+
+
+def test_head_class_loss_leaves_out_what_is_taken_for_a_class_that_is_not_annotated():
+    # The second image's data set knows classes 0 and 1 only.
+    active = np.array([[1, 1, 1], [1, 1, 0]], np.int32)
+    taken_for_two, taken_for_one = [0.0, 1.0, 4.0], [0.0, 3.0, 1.0]
+    logits = np.array([[taken_for_two, taken_for_one], [taken_for_two, taken_for_one]], np.float32)
+    class_ids, valid = np.array([[2, 0], [1, 1]], np.int32), np.ones((2, 2), bool)
+    expected = [log_loss(taken_for_two, 2), log_loss(taken_for_one, 0), log_loss(taken_for_one, 1)]
+    check(losses.head_class_loss(class_ids, valid, logits, active), expected)
+    check(losses.head_class_loss(class_ids[1:, :1], valid[1:, :1], logits[1:, :1], active[1:]), [])
 
 
 def test_head_bbox_loss_takes_the_true_class():
     deltas = np.full((1, 2, 3, 4), 99.0, np.float32)
     deltas[0, 0, 2] = 0.5
-    value = losses.head_bbox_loss(tf.constant([[2, 0]]), np.zeros((1, 2, 4), np.float32), deltas)
-    np.testing.assert_allclose(value, 0.125)
+    check(losses.head_bbox_loss(tf.constant([[2, 0]]), np.zeros((1, 2, 4), np.float32), deltas), [0.125])
 
 
 def test_head_mask_loss_takes_the_true_class():
-    masks = np.full((1, 2, 2, 2, 3), 0.01, np.float32)
-    masks[0, 0, :, :, 1] = 0.8
-    target = np.zeros((1, 2, 2, 2), np.float32)
-    target[0, 0, 0] = 1.0
-    value = losses.head_mask_loss(tf.constant([[1, 0]]), target, masks)
-    np.testing.assert_allclose(value, -(np.log(0.8) + np.log(0.2)) / 2, rtol=1e-4)
+    masks = np.full((2, 2, 2, 3), 0.01, np.float32)
+    masks[0, :, :, 1] = 0.8
+    target = np.zeros((2, 2, 2), np.float32)
+    target[0, 0] = 1.0
+    check(losses.head_mask_loss(tf.constant([1, 0]), target, masks), [-(np.log(0.8) + np.log(0.2)) / 2])
 
 
 @pytest.mark.parametrize("positives", [True, False])
@@ -60,14 +143,25 @@ def test_losses_have_finite_gradients_with_and_without_positives(positives):
     rng = np.random.default_rng(0)
     ids = tf.constant([[1, 0]] if positives else [[0, 0]])
     logits, deltas = (tf.Variable(rng.normal(size=s), dtype=tf.float32) for s in ((1, 2, 2), (1, 2, 2, 4)))
-    masks = tf.Variable(np.where(rng.random((1, 2, 4, 4, 2)) > 0.5, 1.0, 0.0), dtype=tf.float32)
+    # Masks of exactly 0 and 1 have an infinite logarithm.
+    masks = tf.Variable(np.where(rng.random((2, 4, 4, 2)) > 0.5, 1.0, 0.0), dtype=tf.float32)
     with tf.GradientTape() as tape:
-        total = (
-            losses.rpn_class_loss(ids, logits)
-            + losses.rpn_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas[:, :, 0])
-            + losses.head_class_loss(ids, ids > 0, logits)
-            + losses.head_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas)
-            + losses.head_mask_loss(ids, tf.zeros((1, 2, 4, 4)), masks)
-        )
-    assert np.isfinite(total)
-    assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in tape.gradient(total, [logits, deltas, masks]))
+        terms = [
+            losses.rpn_class_loss(ids, logits),
+            losses.rpn_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas[:, :, 0]),
+            losses.head_class_loss(ids, ids > 0, logits, tf.ones((1, 2), tf.int32)),
+            losses.head_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas),
+            losses.head_mask_loss(ids[0], tf.zeros((2, 4, 4)), masks),
+        ]
+        total = tf.add_n([term.mean() for term in terms])
+    assert np.isfinite(total) and (float(total) > 0) == positives
+    gradients = [tf.convert_to_tensor(g).numpy() for g in tape.gradient(total, [logits, deltas, masks])]
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert all(gradient.any() == positives for gradient in gradients[:2])
+
+
+def test_head_mask_loss_is_that_of_keras():
+    rng = np.random.default_rng(0)
+    masks, target = rng.random((6, 7, 7, 2)).astype(np.float32), np.round(rng.random((6, 7, 7))).astype(np.float32)
+    expected = keras.losses.BinaryCrossentropy()(target, masks[..., 1])
+    np.testing.assert_allclose(losses.head_mask_loss(np.ones(6, np.int32), target, masks).mean(), expected, rtol=1e-5)

@@ -1,8 +1,15 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from mrcnn.network.normalization import NORMALIZATIONS, FrozenBatchNormalization, normalization
+from mrcnn.network.normalization import (
+    GROUP_NORM_EPSILON,
+    NORMALIZATIONS,
+    FrozenBatchNormalization,
+    GroupNorm,
+    normalization,
+)
 
 
 def model_of(kind: str) -> keras.Model:
@@ -35,6 +42,66 @@ def test_group_normalises_each_sample_by_itself(activations):
     out = np.array(model(activations, training=True))
     np.testing.assert_allclose(out.mean(axis=(1, 2)), 0, atol=1e-4)  # 32 channels in 32 groups
     np.testing.assert_allclose(model(activations[:1]), out[:1], atol=1e-5)
+
+
+def both_group_norms(x, groups, upstream):
+    """Results and gradients of ours and Keras' layer with the same random scale and offset."""
+    rng = np.random.default_rng(1)
+    gamma, beta = rng.uniform(0.5, 1.5, x.shape[-1]), rng.normal(0, 1, x.shape[-1])
+    results = []
+    for kind in (GroupNorm, keras.layers.GroupNormalization):
+        layer = kind(groups, epsilon=GROUP_NORM_EPSILON)
+        layer.build(x.shape)
+        layer.set_weights([gamma, beta])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = layer(x)
+            loss = tf.reduce_sum(out * upstream)
+        results.append((out, *tape.gradient(loss, [x, *layer.trainable_variables])))
+    return results
+
+
+# The least group has one channel; sides are odd, uneven, or a single pixel.
+@pytest.mark.parametrize(
+    ("shape", "groups"),
+    [((2, 7, 5, 64), 32), ((3, 1, 9, 32), 32), ((1, 13, 11, 96), 32), ((2, 1, 1, 128), 32), ((2, 5, 3, 6), 1)],
+)
+def test_group_norm_equals_that_of_keras_with_its_gradients(shape, groups):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(3, 2, shape), tf.float32)
+    ours, keras_own = both_group_norms(x, groups, rng.normal(size=shape).astype(np.float32))
+    np.testing.assert_allclose(ours[0], keras_own[0], atol=1e-5)
+    for gradient, expected in zip(ours[1:], keras_own[1:], strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
+
+
+def test_group_norm_by_hand():
+    x = np.random.default_rng(0).normal(1, 3, (2, 5, 4, 6)).astype(np.float32)
+    groups = x.astype(np.float64).reshape(2, 5, 4, 2, 3)
+    mean, variance = (f(groups, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
+    expected = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+    np.testing.assert_allclose(GroupNorm(2, epsilon=1e-5)(x), expected, atol=1e-5)
+
+
+def test_group_norm_of_half_precision_computes_its_statistics_in_float32():
+    # Sums of 4,096 values of about 300 and their squares are beyond float16.
+    x = np.random.default_rng(0).normal(300, 2, (1, 32, 32, 4)).astype(np.float16)
+    out = GroupNorm(1, epsilon=1e-5, dtype="float16")(x)
+    assert out.dtype == tf.float16
+    expected = keras.layers.GroupNormalization(1, epsilon=1e-5)(x.astype(np.float32))
+    np.testing.assert_allclose(tf.cast(out, tf.float32), expected, atol=5e-3)
+
+
+def test_group_norm_keeps_a_far_mean_out_of_its_variance():
+    x = np.random.default_rng(0).normal(0, 1, (1, 9, 9, 4)) + 1e4
+    expected = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    np.testing.assert_allclose(GroupNorm(1, epsilon=1e-5)(x.astype(np.float32)), expected, atol=5e-3)
+
+
+def test_group_norm_round_trip():
+    layer = normalization("group", "norm")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(again) is GroupNorm and again.get_config() == layer.get_config()
 
 
 def test_frozen_batch_round_trip():

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn.network.proposals import ProposalLayer, rpn_head
 
@@ -18,6 +19,40 @@ def propose(scores, deltas=None, anchors=ANCHORS, **settings) -> np.ndarray:
     probabilities = np.stack([1 - scores, scores], axis=-1)
     deltas = np.zeros((*scores.shape, 4), np.float32) if deltas is None else np.asarray(deltas, np.float32)
     return layer([probabilities, deltas, anchors]).numpy()
+
+
+def slow_iou(a, b) -> float:
+    height, width = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0.0) for i in (0, 1))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - height * width
+    return height * width / union if union > 0 else 0.0
+
+
+def slow_proposals(scores, deltas, anchors, num_proposals, nms_iou_threshold, pre_nms_limit) -> np.ndarray:
+    """Of the best anchors, moved by their deltas and cut at the image, those that no better kept one overlaps."""
+    kept: list[np.ndarray] = []
+    for i in np.argsort(-scores, kind="stable")[:pre_nms_limit]:
+        (y1, x1, y2, x2), (dy, dx, dh, dw) = anchors[i].astype(float), deltas[i] * [0.1, 0.1, 0.2, 0.2]
+        y, x = (y1 + y2) / 2 + dy * (y2 - y1), (x1 + x2) / 2 + dx * (x2 - x1)
+        height, width = (y2 - y1) * np.exp(dh), (x2 - x1) * np.exp(dw)
+        box = np.clip([y - height / 2, x - width / 2, y + height / 2, x + width / 2], 0, 1)
+        if len(kept) < num_proposals and all(slow_iou(box, other) <= nms_iou_threshold for other in kept):
+            kept.append(box)
+    return np.concatenate([np.array(kept), np.zeros((num_proposals - len(kept), 4))])
+
+
+@pytest.mark.parametrize(
+    ("num_proposals", "threshold", "limit"), [(30, 0.7, 1000), (30, 0.3, 60), (200, 0.5, 1000), (5, 0.7, 1000)]
+)
+def test_proposals_equal_a_slow_reference_on_random_boxes(num_proposals, threshold, limit):
+    rng = np.random.default_rng(int(10 * threshold) + num_proposals)
+    corners, sides = rng.uniform(-0.1, 0.8, (150, 2)), rng.uniform(0.1, 0.4, (150, 2))
+    anchors = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    scores, deltas = rng.random((3, 150)).astype(np.float32), rng.normal(0, 1, (3, 150, 4)).astype(np.float32)
+    settings = {"num_proposals": num_proposals, "nms_iou_threshold": threshold, "pre_nms_limit": limit}
+    found = propose(scores, deltas, anchors, **settings)
+    for i in range(3):
+        expected = slow_proposals(scores[i], deltas[i], anchors, *settings.values())
+        np.testing.assert_allclose(found[i], expected, atol=1e-5)
 
 
 def test_proposals_are_suppressed_clipped_and_padded():
@@ -45,6 +80,24 @@ def test_proposals_scale_the_deltas():
 def test_proposals_keep_images_apart():
     proposals = propose([[0.9, 0.1, 0.2, 0.1], [0.1, 0.1, 0.9, 0.1]], num_proposals=1)
     np.testing.assert_allclose(proposals[:, 0], ANCHORS[[0, 2]])
+
+
+def test_proposals_of_equal_scores_come_in_the_order_of_the_anchors():
+    np.testing.assert_allclose(propose([[0.5] * 4])[0, :2], ANCHORS[[0, 2]])
+
+
+def test_proposals_of_fewer_anchors_than_rows_are_padded():
+    proposals = propose([[0.9, 0.8]], anchors=ANCHORS[[0, 2]], num_proposals=7)
+    np.testing.assert_allclose(proposals[0], [*ANCHORS[[0, 2]], *np.zeros((5, 4))])
+
+
+def test_proposals_pass_no_gradient_back():
+    layer = ProposalLayer(4, 0.7, 100, (0.1, 0.1, 0.2, 0.2))
+    inputs = [tf.random.stateless_uniform((1, 4, n), (1, n)) for n in (2, 4)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        total = tf.reduce_sum(layer([*inputs, ANCHORS]))
+    assert tape.gradient(total, inputs) == [None, None]
 
 
 def test_proposal_layer_round_trip():

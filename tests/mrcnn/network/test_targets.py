@@ -8,9 +8,14 @@ from mrcnn.network import boxes as box_ops
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets, crop_masks, subsample
 
 STD = (0.1, 0.1, 0.2, 0.2)
-SEED = tf.constant([1, 2])
+SEED = tf.constant([[1, 2]])
 SHAPE = (64, 64)
 WHOLE_IMAGE = np.array([0, 0, 64, 64], np.float32)
+
+
+def seeds_of(batch: int, start: int = 0) -> np.ndarray:
+    """A seed for each row of a batch."""
+    return np.stack([np.full(batch, 3), 8 * np.arange(start, start + batch)], axis=1).astype(np.int32)
 
 
 def grid_anchors(side: float = 0.25, step: float = 0.05) -> np.ndarray:
@@ -24,34 +29,34 @@ def one_cell(box=(0.2, 0.3, 0.45, 0.55), rows: int = 3) -> tuple[np.ndarray, np.
     return boxes, ids
 
 
-def roi_targets(proposals, gt_boxes, gt_ids, num_rois=8, positive_ratio=0.5, seed=SEED):
+def roi_targets(proposals, gt_boxes, gt_ids, num_rois=8, positive_ratio=0.5, seeds=SEED):
     proposals = np.asarray(proposals, np.float32)
     gt_masks = np.ones((*gt_ids.shape, 56, 56), bool)
     return assign_roi_targets(
-        proposals, gt_boxes, gt_ids, gt_masks, gt_boxes, seed, num_rois, positive_ratio, STD, 28, SHAPE
+        proposals, gt_boxes, gt_ids, gt_masks, gt_boxes, seeds, num_rois, positive_ratio, STD, 28, SHAPE
     )
 
 
 def test_subsample_keeps_a_subset_of_the_wanted_size():
     candidates = np.random.default_rng(0).random((3, 40)) > 0.4
-    kept = subsample(candidates, 10, SEED).numpy()
+    kept = subsample(candidates, 10, seeds_of(3)).numpy()
     assert not (kept & ~candidates).any()
     np.testing.assert_array_equal(kept.sum(axis=1), [10, 10, 10])
 
 
 def test_subsample_keeps_all_of_too_few():
     candidates = np.eye(4, 9, dtype=bool)
-    np.testing.assert_array_equal(subsample(candidates, 5, SEED), candidates)
+    np.testing.assert_array_equal(subsample(candidates, 5, seeds_of(4)), candidates)
 
 
 def test_subsample_takes_a_number_for_each_row():
-    kept = subsample(np.ones((2, 9), bool), tf.constant([[2], [0]]), SEED).numpy()
+    kept = subsample(np.ones((2, 9), bool), tf.constant([[2], [0]]), seeds_of(2)).numpy()
     np.testing.assert_array_equal(kept.sum(axis=1), [2, 0])
 
 
 def test_subsample_follows_its_seed():
     candidates = np.ones((1, 100), bool)
-    first, again, other = (subsample(candidates, 10, tf.constant([0, s])).numpy() for s in (1, 1, 2))
+    first, again, other = (subsample(candidates, 10, tf.constant([[0, s]])).numpy() for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -84,7 +89,7 @@ def test_anchor_targets_keep_the_quotas():
 
 def test_anchor_targets_without_cells_are_background():
     gt_boxes, gt_ids = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32)
-    targets = assign_anchor_targets(grid_anchors(), gt_boxes, gt_ids, SEED, 16, STD)
+    targets = assign_anchor_targets(grid_anchors(), gt_boxes, gt_ids, seeds_of(2), 16, STD)
     np.testing.assert_array_equal((targets.match.numpy() == -1).sum(axis=1), [16, 16])
     assert not (targets.match.numpy() == 1).any() and not targets.deltas.numpy().any()
 
@@ -132,7 +137,7 @@ def test_roi_targets_of_padding_are_padding(num_proposals):
 def test_roi_targets_follow_their_seed():
     gt_boxes, gt_ids = one_cell()
     first, again, other = (
-        roi_targets(grid_anchors()[np.newaxis], gt_boxes, gt_ids, seed=tf.constant([0, s])).rois.numpy()
+        roi_targets(grid_anchors()[np.newaxis], gt_boxes, gt_ids, seeds=tf.constant([[0, s]])).rois.numpy()
         for s in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)

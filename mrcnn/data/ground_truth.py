@@ -1,0 +1,98 @@
+"""One image of a Dataset with its instances, resized for the network."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mrcnn.config import Config
+from mrcnn.data.augmentation import Augmentation, augment_instances
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
+from mrcnn.data.resizing import resize_image, resize_mask
+from mrcnn.errors import InputError
+
+
+class GroundTruth(NamedTuple):
+    """An image with its instances, largest first.
+
+    Attributes:
+        image: uint8 array of shape (height, width, channels), resized and padded.
+        masks: bool array of shape (height, width, num_instances).
+        boxes: int32 array of shape (num_instances, 4), pixels, each with area.
+        class_ids: int32 array of shape (num_instances,); below 0 for crowds.
+        meta: float64 array of shape (12 + num_classes,), see `compose_image_meta`.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    boxes: np.ndarray
+    class_ids: np.ndarray
+    meta: np.ndarray
+
+
+def load_ground_truth(
+    dataset: Dataset,
+    image_id: int,
+    config: Config,
+    augmentation: Augmentation | None = None,
+    seed: int | Sequence[int] | None = None,
+) -> GroundTruth:
+    """Load an image and its masks, augment and resize both.
+
+    Args:
+        dataset: where from.
+        image_id: its number there.
+        config: sizes.
+        augmentation: applied before resizing, or None.
+        seed: of augmentation and random crop; None draws fresh entropy.
+
+    Raises:
+        InputError: if image and masks do not fit together, or the image has not the size that
+            IMAGE_RESIZE_MODE "none" wants.
+    """
+    image = np.asarray(dataset.load_image(image_id))
+    masks, class_ids = dataset.load_mask(image_id)
+    masks, class_ids = np.asarray(masks), np.asarray(class_ids).astype(np.int32)
+    original_shape = fit_channels(image, config.IMAGE_CHANNEL_COUNT).shape
+    if masks.shape != (*original_shape[:2], len(class_ids)):
+        raise InputError(
+            f"image {image_id} of {type(dataset).__name__}: load_mask gives masks of shape {masks.shape} and "
+            f"{len(class_ids)} class ids for an image of {original_shape[0]}x{original_shape[1]} px (height x width)"
+        )
+    rng = np.random.default_rng(seed)
+    if augmentation is not None:
+        sample = augment_instances(fit_channels(image, 3), masks, augmentation, rng)
+        image, masks, class_ids = sample.image, sample.masks, class_ids[sample.sources]
+    image = fit_channels(image, config.IMAGE_CHANNEL_COUNT)
+    check_sides(image.shape, config.IMAGE_RESIZE_MODE)
+    image, window, scale, padding, crop = resize_image(
+        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE, rng
+    )
+    masks = resize_mask(masks, scale, padding, crop).astype(bool, copy=False)
+    boxes = extract_bboxes(masks)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    order = np.argsort(-area, kind="stable")
+    order = order[area[order] > 0]
+    active = active_class_ids(dataset, image_id, config.NUM_CLASSES)
+    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
+    return GroundTruth(image, masks[..., order], boxes[order], class_ids[order], meta)
+
+
+def active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.ndarray:
+    """One flag for each class, int32 (num_classes,): whether the data set that the image comes from annotates it.
+
+    Raises:
+        InputError: if the data set has more classes than the network.
+    """
+    if dataset.num_classes > num_classes:
+        raise InputError(
+            f"NUM_CLASSES is {num_classes}, but {type(dataset).__name__} has {dataset.num_classes} classes with the "
+            "background; set NUM_CLASSES to that"
+        )
+    active = np.zeros(num_classes, np.int32)
+    source = dataset.image_info[image_id]["source"]
+    # An image of a source without classes of its own may show any of them.
+    active[dataset.source_class_ids.get(source, list(range(dataset.num_classes)))] = 1
+    return active

@@ -1,0 +1,193 @@
+"""The detection network as one functional model with Matterport's inputs, outputs and layer names."""
+
+import os
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mrcnn.config import Config
+from mrcnn.data.molding import META_FIELDS
+from mrcnn.network import boxes as box_ops
+from mrcnn.network.assembly import DetectorParts
+from mrcnn.network.detections import DetectionLayer
+from mrcnn.network.proposals import ProposalLayer
+from mrcnn.network.roi_align import PyramidROIAlign
+from mrcnn.weights import LoadReport, load_by_name, save_matterport
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class AlignBatch(PyramidROIAlign):
+    """RoIAlign of a fixed number of RoIs for each image, padding too, as Matterport's layer takes them."""
+
+    def call(self, rois: tf.Tensor, feature_maps: list, images: tf.Tensor) -> tf.Tensor:
+        """Crop `(batch, num_rois, 4)` normalised RoIs: `(batch * num_rois, pool, pool, channels)`."""
+        shape = tf.shape(rois)
+        batch_index = tf.repeat(tf.range(shape[0]), shape[1])
+        return super().call(tf.reshape(rois, (-1, 4)), batch_index, feature_maps, tf.shape(images)[1:3])
+
+    def compute_output_spec(self, rois: Any, feature_maps: list, images: Any) -> keras.KerasTensor:
+        """Shape of the crops."""
+        return keras.KerasTensor((None, self.pool_size, self.pool_size, feature_maps[0].shape[-1]), "float32")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class MetaWindow(keras.layers.Layer):
+    """Windows of image meta rows `(batch, 12 + classes)`, normalised: float `(batch, 4)`."""
+
+    def call(self, image_meta: tf.Tensor) -> tf.Tensor:
+        """Read and normalise them by the shape that the first row names."""
+        image_meta = tf.cast(image_meta, tf.float32)
+        return box_ops.normalized_boxes(image_meta[:, 7:11], image_meta[0, 4:6])
+
+    def compute_output_spec(self, image_meta: Any) -> keras.KerasTensor:
+        """Four numbers for each image."""
+        return keras.KerasTensor((image_meta.shape[0], 4), "float32")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class FirstOfBatch(keras.layers.Layer):
+    """The first image's anchors `(anchors, 4)` of a batch of them, which are all alike."""
+
+    def call(self, anchors: tf.Tensor) -> tf.Tensor:
+        """Take them."""
+        return anchors[0]
+
+    def compute_output_spec(self, anchors: Any) -> keras.KerasTensor:
+        """As the input, less the batch."""
+        return keras.KerasTensor(anchors.shape[1:], "float32")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class PerImage(keras.layers.Layer):
+    """Lay rows of RoIs back in images: `(batch * rois, ...)` -> `(batch, rois, ...)`.
+
+    Args:
+        num_rois: of each image.
+    """
+
+    def __init__(self, num_rois: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_rois = int(num_rois)
+
+    def call(self, rows: tf.Tensor) -> tf.Tensor:
+        """Reshape."""
+        return tf.reshape(rows, tf.concat([[-1, self.num_rois], tf.shape(rows)[1:]], axis=0))
+
+    def compute_output_spec(self, rows: Any) -> keras.KerasTensor:
+        """One axis more."""
+        return keras.KerasTensor((None, self.num_rois, *rows.shape[1:]), rows.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().get_config(), "num_rois": self.num_rois}
+
+
+class MatterportGraph(keras.Model):
+    """A functional model that saves and loads `.h5` files in Matterport's layout."""
+
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save in Matterport's layout, or as Keras does if the name ends in `.weights.h5`."""
+        if str(filepath).endswith(".weights.h5"):
+            super().save_weights(filepath, overwrite=overwrite, **kwargs)
+        else:
+            save_matterport(self.weighted_layers(), filepath)
+
+    def load_weights(self, filepath: str | os.PathLike, by_name: bool = False, **kwargs: Any) -> LoadReport | None:
+        """Load either kind of file; Matterport's always by name."""
+        if str(filepath).endswith(".weights.h5"):
+            return super().load_weights(filepath, **kwargs)
+        return load_by_name(self.weighted_layers(), filepath)
+
+    def weighted_layers(self) -> list[keras.layers.Layer]:
+        """Every layer with weights, those of the nested proposal network too."""
+        layers: list[keras.layers.Layer] = []
+        for layer in self.layers:
+            layers += layer.layers if isinstance(layer, keras.Model) else [layer]
+        return [layer for layer in layers if layer.weights]
+
+
+def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGraph:
+    """Wire the parts as Matterport's inference model.
+
+    It runs the mask head on padding too and so takes several times as long as `FeatureNetwork`; it is there for code
+    that asks for layers and tensors by Matterport's names.
+
+    Args:
+        parts: the weights, shared.
+        config: sizes and thresholds.
+
+    Returns:
+        Model from [input_image `(batch, H, W, channels)` with the mean subtracted, input_image_meta
+        `(batch, 12 + classes)`, input_anchors `(batch, anchors, 4)` normalised] to [mrcnn_detection
+        `(batch, max_detections, 6)`, mrcnn_class `(batch, rois, classes)`, mrcnn_bbox `(batch, rois, classes, 4)`,
+        mrcnn_mask `(batch, max_detections, h, w, classes)`, ROI `(batch, rois, 4)`, rpn_class `(batch, anchors, 2)`,
+        rpn_bbox `(batch, anchors, 4)`].
+    """
+    image = parts.pyramid_network.input
+    meta = keras.Input((META_FIELDS + config.NUM_CLASSES,), name="input_image_meta")
+    anchors = keras.Input((None, 4), name="input_anchors")
+    levels = parts.pyramid_network.outputs
+    scored = [parts.rpn(levels[i]) for i in parts.rpn_levels]
+    join = keras.layers.Concatenate
+    rpn_logits = _join(join(axis=1, name="rpn_class_logits"), [logits for logits, _ in scored])
+    rpn_class = keras.layers.Softmax(name="rpn_class")(rpn_logits)
+    rpn_bbox = _join(join(axis=1, name="rpn_bbox"), [deltas for _, deltas in scored])
+    rois = ProposalLayer(
+        config.POST_NMS_ROIS_INFERENCE,
+        config.RPN_NMS_THRESHOLD,
+        config.PRE_NMS_LIMIT,
+        config.RPN_BBOX_STD_DEV,
+        name="ROI",
+    )([rpn_class, rpn_bbox, FirstOfBatch(name="anchors")(anchors)])
+
+    maps = levels[:4]
+    roi_features = AlignBatch(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")(
+        rois, feature_maps=maps, images=image
+    )
+    # `call` lays the head's own layers into this graph, where a call of the head would be one layer.
+    logits, deltas = parts.box_head.call(roi_features)
+    per_image = config.POST_NMS_ROIS_INFERENCE
+    probabilities = keras.layers.Softmax(name="mrcnn_class_softmax")(logits)
+    mrcnn_class = PerImage(per_image, name="mrcnn_class")(probabilities)
+    mrcnn_bbox = PerImage(per_image, name="mrcnn_bbox_per_image")(deltas)
+    detections = DetectionLayer(
+        config.DETECTION_MAX_INSTANCES,
+        config.DETECTION_MIN_CONFIDENCE,
+        config.DETECTION_NMS_THRESHOLD,
+        config.BBOX_STD_DEV,
+        name="mrcnn_detection",
+    )([rois, mrcnn_class, mrcnn_bbox, MetaWindow(name="windows")(meta)])
+    mask_features = AlignBatch(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")(
+        detections[..., :4], feature_maps=maps, images=image
+    )
+    masks = parts.mask_head.call(mask_features)
+    mrcnn_mask = PerImage(config.DETECTION_MAX_INSTANCES, name="mrcnn_mask_per_image")(masks)
+    outputs = [detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox]
+    return MatterportGraph([image, meta, anchors], outputs, name="mask_rcnn")
+
+
+def tensors_of_graph(graph: keras.Model, outputs: list[Any]) -> list[Any]:
+    """Find the tensors of this graph for tensors that `layer.output` gave.
+
+    A layer that was first called in a head of its own has its `output` there; what is wanted is what it puts out here.
+
+    Raises:
+        ValueError: if a tensor's layer is not part of the graph.
+    """
+    of_graph = {id(tensor) for tensors in graph._nodes_by_depth.values() for node in tensors for tensor in node.outputs}
+    found = []
+    for tensor in outputs:
+        operation, _, index = tensor._keras_history
+        candidates = [node.outputs[index] for node in operation._inbound_nodes]
+        here = [candidate for candidate in [tensor, *candidates] if id(candidate) in of_graph]
+        if not here:
+            raise ValueError(f"layer {operation.name} is not part of the detection network")
+        found.append(here[0])
+    # Heads work on RoIs in a row; Matterport's outputs have them by image.
+    by_image = {id(layer.input): layer.output for layer in graph.layers if isinstance(layer, PerImage)}
+    return [by_image.get(id(tensor), tensor) for tensor in found]
+
+
+def _join(layer: keras.layers.Layer, tensors: list) -> Any:
+    return layer(tensors) if len(tensors) > 1 else tensors[0]

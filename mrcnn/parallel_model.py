@@ -1,0 +1,81 @@
+"""Several GPUs in one machine: a thin bridge from Matterport's names to `tf.distribute`."""
+
+import json
+import os
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from mrcnn.errors import InputError
+
+
+def mirrored_strategy(gpu_count: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+    """The strategy by which `gpu_count` devices share a batch.
+
+    Args:
+        gpu_count: how many; 1 gives the strategy in force.
+        devices: their names; None takes the first GPUs.
+
+    Raises:
+        InputError: if the machine has fewer GPUs.
+    """
+    if gpu_count == 1 and devices is None:
+        return tf.distribute.get_strategy()
+    if devices is None:
+        gpus = tf.config.list_logical_devices("GPU")
+        if len(gpus) < gpu_count:
+            raise InputError(
+                f"GPU_COUNT is {gpu_count}, but TensorFlow sees {len(gpus)} GPUs here; set GPU_COUNT to that"
+            )
+        devices = [gpu.name for gpu in gpus[:gpu_count]]
+    return tf.distribute.MirroredStrategy(list(devices))
+
+
+def multi_worker_strategy() -> tf.distribute.Strategy:
+    """The strategy by which the processes that the environment variable TF_CONFIG names share a batch.
+
+    Each process runs the same command with its own place in `task`. Only the chief, or else worker 0, writes files.
+    Call it before TensorFlow has computed anything.
+
+    Raises:
+        InputError: if TF_CONFIG is missing or not what it should be.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        settings = json.loads(text)
+        cluster, task = settings["cluster"], settings["task"]
+        complete = task["index"] < len(cluster[task["type"]])
+    except (ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise InputError(
+            "several workers need the environment variable TF_CONFIG, as in "
+            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; '
+            f"it is {text or 'not set'}"
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+class ParallelModel:
+    """Matterport's name for a model on several GPUs: the model itself, copied into a MirroredStrategy's scope.
+
+    `MaskRCNN` needs no such wrapper, GPU_COUNT does. Calling this gives the copy, whose weights are those of
+    `keras_model` at that time.
+
+    Args:
+        keras_model: a functional Keras model.
+        gpu_count: how many GPUs.
+        devices: their names; None takes the first GPUs.
+
+    Raises:
+        InputError: if the machine has fewer GPUs.
+    """
+
+    def __new__(cls, keras_model: keras.Model, gpu_count: int, devices: Sequence[str] | None = None) -> keras.Model:
+        """Copy the model; what is returned is an ordinary Keras model, so that `fit` and all else works."""
+        strategy = mirrored_strategy(gpu_count, devices)
+        with strategy.scope():
+            copy = keras.models.clone_model(keras_model)
+            copy.set_weights(keras_model.get_weights())
+        return copy

@@ -1,0 +1,125 @@
+"""What a training leaves behind while it runs: bar, log, checkpoints, and the stop at a loss that is not finite."""
+
+import csv
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tqdm import tqdm
+
+from mrcnn.atomic import atomic_path, write_text
+from mrcnn.errors import InputError
+from mrcnn.training_step import LOSS_NAMES
+
+CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar over all steps of the run, with the time left and the mean losses of the epoch."""
+
+    def __init__(self, total_steps: int, first_step: int):
+        super().__init__()
+        self.total_steps, self.first_step = total_steps, first_step
+        self.bar: tqdm | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Open the bar."""
+        self.bar = tqdm(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Advance."""
+        self.bar.update()
+        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stop at the first loss term that is not finite, and say which."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Check the terms before their sum.
+
+        Raises:
+            InputError: naming the term and the step.
+        """
+        bad = [name for name in (*LOSS_NAMES, "loss") if not math.isfinite(logs[name])]
+        if bad:
+            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            raise InputError(
+                f"the detector's {bad[0]} is not finite at step {step}: lower LEARNING_RATE, or check the masks; "
+                "the last epoch's checkpoint is kept"
+            )
+
+
+class EpochLog(keras.callbacks.Callback):
+    """After each epoch, append its losses to `log.csv` and save weights and optimiser state.
+
+    Args:
+        folder: takes both; None, for a worker that is not the chief, only gathers the rows.
+        rows: of the epochs before; new ones are appended.
+    """
+
+    def __init__(self, folder: Path | None, rows: list[dict[str, Any]]):
+        super().__init__()
+        self.folder, self.rows = folder, rows
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write the log, then the checkpoint, each whole or not at all; resuming cuts a row without its checkpoint."""
+        row = {"epoch": epoch + 1, "step": int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))}
+        self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
+        if self.folder is None:
+            return
+        write_rows(self.folder / "log.csv", self.rows)
+        with atomic_path(self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5") as temporary:
+            self.model.save_weights(temporary)
+        for other, path in checkpoints(self.folder):
+            if other != epoch + 1:
+                path.unlink()
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """After each epoch, write its losses where TensorBoard finds them."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.writer = tf.summary.create_file_writer(str(folder))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write one point of each curve."""
+        with self.writer.as_default():
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(name, value, step=epoch + 1)
+        self.writer.flush()
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write dictionaries as CSV, atomically; columns are those of the first row, then new ones."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(columns)]
+    lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Epochs and paths of the checkpoints in a run's folder, oldest first."""
+    found = []
+    for path in (folder / "checkpoint").glob("epoch-*.weights.h5"):
+        match = CHECKPOINT_NAME.match(path.name)
+        if match:
+            found.append((int(match.group(1)), path))
+    return sorted(found)
+
+
+def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
+    """Rows of a log that `write_rows` wrote, up to an epoch; numbers of epoch and step as such, losses as text."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as handle:
+        rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+    return [row for row in rows if row["epoch"] <= last_epoch]

@@ -1,0 +1,169 @@
+import imgaug.augmenters as iaa
+import numpy as np
+import pytest
+
+from mrcnn.config import Config, make_config
+from mrcnn.data.augmentation import strong_augmentation
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.ground_truth import active_class_ids, load_ground_truth
+from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.molding import parse_image_meta
+from mrcnn.errors import InputError
+
+HEIGHT, WIDTH = 60, 90
+# Of three classes; the third is a crowd, the last has no pixel.
+BOXES = [(5, 6, 15, 20), (20, 30, 50, 80), (0, 40, 12, 70), (40, 2, 58, 12), (0, 0, 0, 0)]
+CLASS_IDS = [1, 2, -2, 1, 3]
+
+
+class Rectangles(Dataset):
+    """Images with the rectangles above: two of one source, one of a source with a class of its own."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.channels = channels
+        for class_id in (1, 2, 3):
+            self.add_class("shapes", class_id, f"c{class_id}")
+        self.add_class("other", 1, "c4")
+        self.add_image("shapes", "a", "a.png")
+        self.add_image("other", "b", "b.png")
+        self.add_image("unknown", "c", "c.png")
+        self.prepare()
+
+    def load_image(self, image_id):
+        rng = np.random.default_rng(image_id)
+        return rng.integers(0, 256, (HEIGHT, WIDTH, self.channels)).astype(np.uint8)
+
+    def load_mask(self, image_id):
+        masks = np.zeros((HEIGHT, WIDTH, len(BOXES)), bool)
+        for i, (y1, x1, y2, x2) in enumerate(BOXES):
+            masks[y1:y2, x1:x2, i] = True
+        return masks, np.array(CLASS_IDS)
+
+
+def config_of(**overrides) -> Config:
+    return make_config({"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128, "NUM_CLASSES": 5, **overrides}, Config)
+
+
+def test_load_ground_truth_brings_instances_largest_first_and_leaves_empty_ones_out():
+    truth = load_ground_truth(Rectangles(), 0, config_of(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=0))
+    # 60 x 90 px are padded to 64 x 128.
+    order, shift = [1, 2, 3, 0], np.array([2, 19, 2, 19])
+    np.testing.assert_array_equal(truth.class_ids, np.array(CLASS_IDS)[order])
+    np.testing.assert_array_equal(truth.boxes, np.array(BOXES)[order] + shift)
+    np.testing.assert_array_equal(extract_bboxes(truth.masks), truth.boxes)
+    np.testing.assert_array_equal(truth.image[2:62, 19:109], Rectangles().load_image(0))
+    assert truth.masks.shape == (64, 128, 4) and truth.masks.dtype == bool
+    assert truth.boxes.dtype == np.int32 and truth.class_ids.dtype == np.int32
+
+
+def test_load_ground_truth_describes_the_image_in_its_meta():
+    truth = load_ground_truth(Rectangles(), 1, config_of())
+    meta = {name: values[0].tolist() for name, values in parse_image_meta(truth.meta[np.newaxis]).items()}
+    assert meta.pop("scale") == pytest.approx(64 / 60)
+    assert meta == {
+        "image_id": 1,
+        "original_image_shape": [60, 90, 3],
+        "image_shape": [128, 128, 3],
+        "window": [32, 16, 96, 112],
+        "active_class_ids": [1, 0, 0, 0, 1],
+    }
+
+
+@pytest.mark.parametrize(("image_id", "active"), [(0, [1, 1, 1, 1, 0, 0]), (1, [1, 0, 0, 0, 1, 0])])
+def test_active_class_ids_are_those_of_the_images_source(image_id, active):
+    np.testing.assert_array_equal(active_class_ids(Rectangles(), image_id, 6), active)
+
+
+def test_active_class_ids_of_a_source_without_classes_are_all():
+    np.testing.assert_array_equal(active_class_ids(Rectangles(), 2, 6), [1, 1, 1, 1, 1, 0])
+
+
+def test_active_class_ids_need_a_network_with_as_many_classes():
+    with pytest.raises(InputError, match="NUM_CLASSES is 4, but Rectangles has 5 classes"):
+        active_class_ids(Rectangles(), 0, 4)
+    with pytest.raises(InputError, match="NUM_CLASSES is 4"):
+        load_ground_truth(Rectangles(), 0, config_of(NUM_CLASSES=4))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scale", "shift"),
+    [
+        ({}, 64 / 60, (32, 16)),
+        ({"IMAGE_MIN_DIM": 32, "IMAGE_MAX_DIM": 64}, 64 / 90, (10, 0)),
+        ({"IMAGE_MIN_SCALE": 1.3}, 1.3, (25, 5)),
+        ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 128}, 128 / 60, (0, 0)),
+    ],
+)
+def test_load_ground_truth_moves_boxes_as_the_image(overrides, scale, shift):
+    truth = load_ground_truth(Rectangles(), 0, config_of(**overrides))
+    expected = np.array(BOXES)[[1, 2, 3, 0]] * scale + [*shift, *shift]
+    np.testing.assert_allclose(truth.boxes, expected, atol=1.01)
+
+
+def test_load_ground_truth_crops_image_and_instances_alike():
+    config, dataset = config_of(IMAGE_RESIZE_MODE="crop"), Rectangles()
+    whole = load_ground_truth(dataset, 0, config_of(IMAGE_RESIZE_MODE="pad64"))
+    y1, x1, y2, x2 = parse_image_meta(whole.meta[np.newaxis])["window"][0]
+    whole_image, whole_masks = whole.image[y1:y2, x1:x2], whole.masks[y1:y2, x1:x2]
+    origins = set()
+    for seed in range(8):
+        truth = load_ground_truth(dataset, 0, config, seed=seed)
+        assert truth.image.shape == (64, 64, 3) and truth.masks.shape[:2] == (64, 64)
+        places = [x for x in range(33) if np.array_equal(whole_image[:64, x : x + 64], truth.image)]
+        assert len(places) == 1
+        origins.add(places[0])
+        seen = whole_masks[:64, places[0] : places[0] + 64]
+        seen = seen[..., seen.any(axis=(0, 1))]
+        # Largest first, as far as they are seen.
+        expected = sorted(extract_bboxes(seen).tolist(), key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))
+        assert truth.boxes.tolist() == expected
+    assert len(origins) > 2
+
+
+def test_load_ground_truth_follows_its_seed():
+    config, dataset = config_of(IMAGE_RESIZE_MODE="crop"), Rectangles()
+    first, again, other = (load_ground_truth(dataset, 0, config, strong_augmentation(1.0), (4, s)) for s in (1, 1, 2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_load_ground_truth_takes_any_imgaug_augmenter():
+    plain = load_ground_truth(Rectangles(), 0, config_of())
+    flipped = load_ground_truth(Rectangles(), 0, config_of(), iaa.Fliplr(1.0))
+    np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
+    np.testing.assert_array_equal(flipped.masks, plain.masks[:, ::-1])
+    np.testing.assert_array_equal(flipped.class_ids, plain.class_ids)
+
+
+@pytest.mark.parametrize("augmentation", [None, iaa.Fliplr(1.0)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_load_ground_truth_of_grey_networks_takes_grey_and_colour_images(channels, augmentation):
+    config = config_of(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=[100])
+    truth = load_ground_truth(Rectangles(channels), 0, config, augmentation)
+    assert truth.image.shape == (128, 128, 1)
+    assert parse_image_meta(truth.meta[np.newaxis])["original_image_shape"].tolist() == [[60, 90, 1]]
+
+
+def test_load_ground_truth_names_masks_that_do_not_fit():
+    class Wrong(Rectangles):
+        def load_mask(self, image_id):
+            return np.zeros((WIDTH, HEIGHT, 2), bool), np.ones(2)
+
+    with pytest.raises(InputError, match=r"image 0 of Wrong: .*\(90, 60, 2\) and 2 class ids for an image of 60x90 px"):
+        load_ground_truth(Wrong(), 0, config_of())
+
+
+def test_load_ground_truth_names_class_ids_that_do_not_fit():
+    class Wrong(Rectangles):
+        def load_mask(self, image_id):
+            return super().load_mask(image_id)[0], np.ones(4)
+
+    with pytest.raises(InputError, match="4 class ids"):
+        load_ground_truth(Wrong(), 0, config_of())
+
+
+def test_load_ground_truth_refuses_sizes_that_mode_none_cannot_take():
+    with pytest.raises(InputError, match="multiples of 64; got 90x60 px"):
+        load_ground_truth(Rectangles(), 0, config_of(IMAGE_RESIZE_MODE="none"))

@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+
+from mrcnn.config import Config, make_config
+from mrcnn.data.molding import (
+    compose_image_meta,
+    fit_channels,
+    mold_for_detection,
+    mold_image,
+    parse_image_meta,
+    unmold_image,
+)
+from mrcnn.errors import InputError
+
+
+def config_of(**overrides) -> Config:
+    return make_config({"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128, **overrides}, Config)
+
+
+def random_image(*shape) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def test_fit_channels_leaves_what_fits_alone():
+    colour, grey = random_image(5, 7, 3), random_image(5, 7, 1)
+    assert fit_channels(colour, 3) is colour or np.shares_memory(fit_channels(colour, 3), colour)
+    np.testing.assert_array_equal(fit_channels(colour, 3), colour)
+    np.testing.assert_array_equal(fit_channels(grey, 1), grey)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1)])
+def test_fit_channels_repeats_grey(shape):
+    image = random_image(*shape)
+    np.testing.assert_array_equal(fit_channels(image, 3), np.stack([image.reshape(5, 7)] * 3, axis=-1))
+    assert fit_channels(image, 1).shape == (5, 7, 1)
+
+
+def test_fit_channels_weights_colours_to_grey():
+    image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [80, 80, 80]]], np.uint8)
+    grey = fit_channels(image, 1)
+    assert grey.dtype == np.uint8
+    np.testing.assert_array_equal(grey, [[[76], [150], [29], [80]]])  # ITU-R BT.601
+
+
+def test_fit_channels_drops_transparency():
+    image = random_image(5, 7, 4)
+    np.testing.assert_array_equal(fit_channels(image, 3), image[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((5, 7, 2), np.uint8), r"\(height, width, 1 or 3\); got \(5, 7, 2\)"),
+        (np.zeros(5, np.uint8), r"got \(5,\)"),
+        (np.zeros((0, 7, 3), np.uint8), r"got \(0, 7, 3\)"),
+        (np.zeros((1, 5, 7, 3), np.uint8), r"got \(1, 5, 7, 3\)"),
+        (np.zeros((5, 7, 3), np.float32), "uint8 with values 0 to 255; got float32"),
+    ],
+)
+def test_fit_channels_refuses(image, message):
+    with pytest.raises(InputError, match=message):
+        fit_channels(image, 3)
+
+
+def test_mold_for_detection_pads_images_of_any_size_to_a_square():
+    config = config_of(IMAGE_MAX_DIM=64)
+    images = [np.full((h, w, 3), value, np.uint8) for h, w, value in ((20, 40, 9), (64, 64, 7), (1, 90, 0))]
+    molded = [mold_for_detection(image, config) for image in images]
+    assert all(m.image.shape == (64, 64, 3) and m.image.dtype == np.uint8 for m in molded)
+    np.testing.assert_allclose([m.scale for m in molded], [1.6, 1.0, 64 / 90], rtol=1e-6)
+    assert [m.window for m in molded[:2]] == [(16, 0, 48, 64), (0, 0, 64, 64)]
+    first = molded[0].image
+    assert (first[16:48] == 9).all() and not first[:16].any() and not first[48:].any()
+
+
+@pytest.mark.parametrize("mode", ["pad64", "crop"])
+def test_mold_for_detection_pads_to_multiples_of_64_and_never_crops(mode):
+    image = random_image(100, 150, 3)
+    molded = mold_for_detection(image, config_of(IMAGE_RESIZE_MODE=mode))
+    assert molded.image.shape == (128, 192, 3) and molded.scale == 1.0
+    y1, x1, y2, x2 = molded.window
+    assert (y1, x1, y2, x2) == (14, 21, 114, 171)
+    np.testing.assert_array_equal(molded.image[y1:y2, x1:x2], image)
+    assert molded.image.sum() == image.sum()
+    enlarged = mold_for_detection(random_image(32, 50, 3), config_of(IMAGE_RESIZE_MODE=mode))
+    assert enlarged.scale == 2.0 and enlarged.image.shape == (64, 128, 3)
+
+
+def test_mold_for_detection_pad64_without_a_least_side_does_not_scale():
+    molded = mold_for_detection(random_image(10, 70, 3), config_of(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=0))
+    assert molded.scale == 1.0 and molded.image.shape == (64, 128, 3)
+
+
+def test_mold_for_detection_takes_images_as_they_are_or_refuses_them():
+    config = config_of(IMAGE_RESIZE_MODE="none")
+    image = random_image(64, 192, 3)
+    molded = mold_for_detection(image, config)
+    np.testing.assert_array_equal(molded.image, image)
+    assert molded.window == (0, 0, 64, 192) and molded.scale == 1.0
+    with pytest.raises(InputError, match="multiples of 64; got 100x64 px; use 'pad64'"):
+        mold_for_detection(random_image(64, 100, 3), config)
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1), (40, 50, 3), (40, 50, 4)])
+def test_mold_for_detection_brings_images_to_the_channels_of_the_network(shape):
+    grey = config_of(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=[120.0])
+    assert mold_for_detection(random_image(*shape), grey).image.shape == (128, 128, 1)
+    assert mold_for_detection(random_image(*shape), config_of()).image.shape == (128, 128, 3)
+
+
+def test_mold_for_detection_enlarges_by_the_least_scale():
+    molded = mold_for_detection(random_image(64, 64, 3), config_of(IMAGE_MIN_SCALE=1.5))
+    assert molded.scale == 1.5 and molded.window == (16, 16, 112, 112)
+
+
+def test_mold_image_subtracts_the_mean_of_each_channel():
+    molded = mold_image(np.full((2, 2, 3), 130, np.uint8), config_of(MEAN_PIXEL=[10, 20.5, 130]))
+    assert molded.dtype == np.float32
+    np.testing.assert_allclose(molded[0, 0], [120, 109.5, 0])
+
+
+@pytest.mark.parametrize("overrides", [{}, {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100.3]}])
+def test_unmold_image_undoes_mold_image(overrides):
+    config = config_of(**overrides)
+    image = random_image(9, 8, config.IMAGE_CHANNEL_COUNT)
+    restored = unmold_image(mold_image(image, config), config)
+    assert restored.dtype == np.uint8
+    np.testing.assert_array_equal(restored, image)
+    np.testing.assert_array_equal(unmold_image(np.full((1, 1, 3), 1e4), config), 255)
+    np.testing.assert_array_equal(unmold_image(np.full((1, 1, 3), -1e4), config), 0)
+
+
+def test_compose_image_meta_lays_the_fields_in_matterports_order():
+    meta = compose_image_meta(7, (40, 50, 3), (64, 64, 3), (6, 0, 58, 64), 1.28, [1, 0, 1])
+    np.testing.assert_allclose(meta, [7, 40, 50, 3, 64, 64, 3, 6, 0, 58, 64, 1.28, 1, 0, 1])
+
+
+def test_parse_image_meta_undoes_compose_image_meta():
+    rows = [
+        compose_image_meta(7, (40, 50, 3), (64, 64, 3), (6, 0, 58, 64), 1.28, [1, 0, 1]),
+        compose_image_meta(123456, (4000, 5000, 3), (1024, 1024, 3), (1, 2, 3, 4), 0.25, [1, 1, 1]),
+    ]
+    parsed = parse_image_meta(np.stack(rows))
+    np.testing.assert_array_equal(parsed["image_id"], [7, 123456])
+    np.testing.assert_array_equal(parsed["original_image_shape"], [[40, 50, 3], [4000, 5000, 3]])
+    np.testing.assert_array_equal(parsed["image_shape"], [[64, 64, 3], [1024, 1024, 3]])
+    np.testing.assert_array_equal(parsed["window"], [[6, 0, 58, 64], [1, 2, 3, 4]])
+    np.testing.assert_allclose(parsed["scale"], [1.28, 0.25])
+    np.testing.assert_array_equal(parsed["active_class_ids"], [[1, 0, 1], [1, 1, 1]])
+    kinds = {name: values.dtype for name, values in parsed.items()}
+    assert kinds.pop("scale") == np.float32 and set(kinds.values()) == {np.dtype(np.int32)}

@@ -1,0 +1,249 @@
+"""Targets on random boxes against slow references of the rules; `test_targets.py` has the examples."""
+
+import numpy as np
+import pytest
+
+from mrcnn.network.targets import CROWD_IOU_THRESHOLD, assign_anchor_targets, assign_roi_targets, crop_masks
+
+STD = (0.1, 0.1, 0.2, 0.2)
+SHAPE = (80, 120)
+NUM_ANCHORS, NUM_PROPOSALS, MAX_GT = 400, 120, 6
+
+
+def slow_iou(a, b) -> float:
+    height = max(min(a[2], b[2]) - max(a[0], b[0]), 0.0)
+    width = max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - height * width
+    return height * width / union if union > 0 else 0.0
+
+
+def slow_deltas(box, target) -> np.ndarray:
+    """Girshick et al. 2014, appendix C, in units of the standard deviation."""
+    height, width, target_height, target_width = box[2] - box[0], box[3] - box[1], *(target[2:] - target[:2])
+    dy = (target[0] + target_height / 2 - box[0] - height / 2) / height
+    dx = (target[1] + target_width / 2 - box[1] - width / 2) / width
+    return np.array([dy, dx, np.log(target_height / height), np.log(target_width / width)]) / STD
+
+
+def slow_overlaps(boxes, gt_boxes, class_ids) -> tuple[np.ndarray, np.ndarray]:
+    """IoU with real cells, 0 in the columns of padding and crowds; and whether a crowd is near."""
+    overlaps, near_crowd = np.zeros((len(boxes), len(gt_boxes))), np.zeros(len(boxes), bool)
+    for i, box in enumerate(boxes):
+        for j, (truth, class_id) in enumerate(zip(gt_boxes, class_ids, strict=True)):
+            if class_id > 0:
+                overlaps[i, j] = slow_iou(box, truth)
+            elif class_id < 0:
+                near_crowd[i] |= slow_iou(box, truth) >= CROWD_IOU_THRESHOLD
+    return overlaps, near_crowd
+
+
+def random_boxes(rng, count, least=0.1, most=0.5) -> np.ndarray:
+    sides = rng.uniform(least, most, (count, 2))
+    corners = rng.uniform(0, 1, (count, 2)) * (1 - sides)
+    return np.concatenate([corners, corners + sides], axis=1)
+
+
+def around(rng, boxes, count, spread=0.12) -> np.ndarray:
+    """Boxes near the given ones: some overlap a lot, some half, some little."""
+    chosen = boxes[rng.integers(0, len(boxes), count)]
+    sides = np.tile(chosen[:, 2:] - chosen[:, :2], 2)
+    near = chosen + rng.normal(0, spread, chosen.shape) * sides
+    return np.concatenate([near[:, :2], np.maximum(near[:, 2:], near[:, :2] + 0.02)], axis=1)
+
+
+def scene(seed: int) -> dict[str, np.ndarray]:
+    """An image of none to four cells of several classes, perhaps a crowd, padding; with anchors and proposals."""
+    rng = np.random.default_rng(seed)
+    num_cells, num_crowds = seed % 5, seed // 2 % 2
+    count = num_cells + num_crowds
+    gt_boxes, class_ids = np.zeros((MAX_GT, 4)), np.zeros(MAX_GT, np.int32)
+    gt_boxes[:count] = random_boxes(rng, count)
+    class_ids[:num_cells] = rng.integers(1, 4, num_cells)
+    class_ids[num_cells:count] = -rng.integers(1, 4, num_crowds)
+    middle = gt_boxes[:count] if count else random_boxes(rng, 2)
+    num_near = 9 if seed % 2 else 60
+    proposals = [random_boxes(rng, NUM_PROPOSALS - 10 - num_near), around(rng, middle, num_near), np.zeros((10, 4))]
+    return {
+        "gt_boxes": gt_boxes.astype(np.float32),
+        "class_ids": class_ids,
+        "proposals": rng.permutation(np.concatenate(proposals)).astype(np.float32),
+        "gt_masks": rng.random((MAX_GT, 28, 28)) > 0.5,
+        "seeds": np.array([5, 8 * seed], np.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[dict[str, np.ndarray]]:
+    made = [scene(seed) for seed in range(8)]
+    counts = [int((s["class_ids"] > 0).sum()) for s in made]
+    assert 0 in counts and max(counts) == 4 and any((s["class_ids"] < 0).any() for s in made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def anchors(scenes) -> np.ndarray:
+    """Anchors that the images share; a few lie on their cells."""
+    rng = np.random.default_rng(99)
+    cells = np.concatenate([s["gt_boxes"][s["class_ids"] > 0] for s in scenes])
+    made = np.concatenate([random_boxes(rng, NUM_ANCHORS // 2), around(rng, cells, NUM_ANCHORS // 2, 0.06)])
+    return made.astype(np.float32)
+
+
+def stacked(scenes) -> dict[str, np.ndarray]:
+    return {name: np.stack([s[name] for s in scenes]) for name in scenes[0]}
+
+
+def anchor_targets(scenes, anchors, num_samples):
+    batch = stacked(scenes)
+    targets = assign_anchor_targets(anchors, batch["gt_boxes"], batch["class_ids"], batch["seeds"], num_samples, STD)
+    return targets.match.numpy(), targets.deltas.numpy()
+
+
+def roi_targets(scenes, num_rois, positive_ratio):
+    batch = stacked(scenes)
+    targets = assign_roi_targets(
+        batch["proposals"],
+        batch["gt_boxes"],
+        batch["class_ids"],
+        batch["gt_masks"],
+        batch["gt_boxes"],
+        batch["seeds"],
+        num_rois,
+        positive_ratio,
+        STD,
+        28,
+        SHAPE,
+    )
+    return [value.numpy() for value in targets]
+
+
+@pytest.mark.parametrize("num_samples", [8, 41, 5000])
+def test_anchor_targets_follow_the_rules(scenes, anchors, num_samples):
+    match, deltas = anchor_targets(scenes, anchors, num_samples)
+    for image, found, found_deltas in zip(scenes, match, deltas, strict=True):
+        overlaps, near_crowd = slow_overlaps(anchors, image["gt_boxes"], image["class_ids"])
+        best = overlaps.max(axis=1)
+        objects = best >= 0.7
+        for j in np.flatnonzero(image["class_ids"] > 0):
+            objects[overlaps[:, j].argmax()] |= overlaps[:, j].max() > 0
+        background = (best < 0.3) & ~objects & ~near_crowd
+        num_objects = min(int(objects.sum()), num_samples // 2)
+        assert (found == 1).sum() == num_objects and not ((found == 1) & ~objects).any()
+        assert (found == -1).sum() == min(int(background.sum()), num_samples - num_objects)
+        assert not ((found == -1) & ~background).any()
+        for i in np.flatnonzero(found == 1):
+            target = image["gt_boxes"][overlaps[i].argmax()]
+            np.testing.assert_allclose(found_deltas[i], slow_deltas(anchors[i], target), rtol=1e-3, atol=1e-3)
+        assert not found_deltas[found != 1].any()
+
+
+@pytest.mark.parametrize(("num_rois", "positive_ratio"), [(12, 0.25), (30, 0.33), (120, 0.33), (400, 0.5)])
+def test_roi_targets_follow_the_rules(scenes, num_rois, positive_ratio):
+    results = roi_targets(scenes, num_rois, positive_ratio)
+    for image, rois, class_ids, valid, deltas, masks in zip(scenes, *results, strict=True):
+        proposals = image["proposals"]
+        overlaps, near_crowd = slow_overlaps(proposals, image["gt_boxes"], image["class_ids"])
+        real = proposals.any(axis=1)
+        positive, negative = real & (overlaps.max(axis=1) >= 0.5), real & (overlaps.max(axis=1) < 0.5) & ~near_crowd
+        num_positive = min(int(positive.sum()), round(num_rois * positive_ratio))
+        # Negatives keep the ratio; without a positive they fill the rows.
+        wanted = int(np.ceil(np.float32(num_positive) / np.float32(positive_ratio))) - num_positive
+        wanted = min(wanted, num_rois - num_positive) if num_positive else num_rois
+        num_negative = min(int(negative.sum()), wanted)
+        np.testing.assert_array_equal(valid, np.arange(num_rois) < num_positive + num_negative)
+        np.testing.assert_array_equal(class_ids > 0, np.arange(num_rois) < num_positive)
+        rows = [int(np.flatnonzero((proposals == roi).all(axis=1))[0]) for roi in rois[valid]]
+        assert len(set(rows)) == len(rows)
+        assert positive[rows[:num_positive]].all() and negative[rows[num_positive:]].all()
+        for k, row in enumerate(rows[:num_positive]):
+            cell = overlaps[row].argmax()
+            assert class_ids[k] == image["class_ids"][cell]
+            expected = slow_deltas(proposals[row], image["gt_boxes"][cell])
+            np.testing.assert_allclose(deltas[k], expected, rtol=1e-3, atol=1e-3)
+            check_mask(masks[k], image["gt_masks"][cell], image["gt_boxes"][cell], proposals[row])
+        for values in (deltas[num_positive:], masks[num_positive:], rois[~valid]):
+            assert not values.any()
+
+
+def in_pixels(box) -> np.ndarray:
+    return np.asarray(box, np.float64) * (np.array([*SHAPE, *SHAPE]) - 1) + [0, 0, 1, 1]
+
+
+def slow_crop(mask, frame, roi, size=28) -> np.ndarray:
+    """Bilinear values at the bin centres of an RoI in a mask that spans a frame, both in pixels; 0 outside."""
+    height, width = mask.shape
+    ringed = np.pad(mask.astype(float), 1)
+    values = np.zeros((size, size))
+    for i in range(size):
+        for j in range(size):
+            y = roi[0] + (i + 0.5) * (roi[2] - roi[0]) / size
+            x = roi[1] + (j + 0.5) * (roi[3] - roi[1]) / size
+            row = (y - frame[0]) * height / (frame[2] - frame[0]) + 0.5
+            column = (x - frame[1]) * width / (frame[3] - frame[1]) + 0.5
+            top, left = int(np.floor(row)), int(np.floor(column))
+            if 0 <= top <= height and 0 <= left <= width:
+                dy, dx = row - top, column - left
+                upper = (1 - dx) * ringed[top, left] + dx * ringed[top, left + 1]
+                lower = (1 - dx) * ringed[top + 1, left] + dx * ringed[top + 1, left + 1]
+                values[i, j] = (1 - dy) * upper + dy * lower
+    return values
+
+
+def check_mask(found, mask, gt_box, roi):
+    values = slow_crop(mask, in_pixels(gt_box), in_pixels(roi))
+    # Values that rounding may put on either side of a half say nothing.
+    clear = np.abs(values - 0.5) > 2e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found[clear], (values > 0.5)[clear])
+
+
+def test_crop_masks_of_the_whole_image_equal_a_plain_sampler():
+    rng = np.random.default_rng(0)
+    masks = rng.random((1, 2, *SHAPE)) > 0.5
+    rois = np.array([[10, 20, 50, 90], [-8.5, -4.2, 30.7, 33.3], [60, 100, 95, 130], [3, 3, 9, 9]], np.float32)
+    frames = np.tile(np.array([0, 0, *SHAPE], np.float32), (1, 2, 1))
+    matched = np.array([[0, 1, 1, 0]], np.int32)
+    crops = crop_masks(rois[np.newaxis], masks, frames, matched, 28).numpy()[0]
+    for crop, roi, cell in zip(crops, rois, matched[0], strict=True):
+        values = slow_crop(masks[0, cell], frames[0, cell], roi.astype(float))
+        clear = np.abs(values - 0.5) > 2e-3
+        np.testing.assert_array_equal(crop[clear], (values > 0.5)[clear])
+
+
+def test_targets_of_an_image_do_not_depend_on_its_neighbours(scenes, anchors):
+    whole = [*anchor_targets(scenes, anchors, 20), *roi_targets(scenes, 12, 0.33)]
+    turned = [*anchor_targets(scenes[::-1], anchors, 20), *roi_targets(scenes[::-1], 12, 0.33)]
+    alone = [*anchor_targets(scenes[3:4], anchors, 20), *roi_targets(scenes[3:4], 12, 0.33)]
+    for a, b, c in zip(whole, turned, alone, strict=True):
+        np.testing.assert_array_equal(a, b[::-1])
+        np.testing.assert_array_equal(a[3:4], c)
+
+
+def test_targets_of_an_image_follow_its_seed(scenes, anchors):
+    same, other = dict(scenes[3]), dict(scenes[3], seeds=np.array([5, 1], np.int32))
+    match, _ = anchor_targets([same, same, other], anchors, 20)
+    rois = roi_targets([same, same, other], 12, 0.33)[0]
+    for first, again, different in (match, rois):
+        np.testing.assert_array_equal(first, again)
+        assert (first != different).any()
+
+
+def test_anchor_targets_make_all_of_several_best_anchors_objects():
+    anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1]], np.float32)
+    gt_boxes = np.array([[[0.25, 0, 0.75, 0.25]]], np.float32)  # IoU 1/5 with the first and the second
+    seeds, class_ids = np.zeros((1, 2), np.int32), np.ones((1, 1), np.int32)
+    targets = assign_anchor_targets(anchors, gt_boxes, class_ids, seeds, 8, STD)
+    np.testing.assert_array_equal(targets.match, [[1, 1, -1]])
+
+
+def test_crowds_are_neither_matched_nor_background():
+    crowd = np.array([[[0.0, 0.0, 0.5, 0.5]]], np.float32)
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.4, 0.4, 0.8, 0.8], [0.5, 0.5, 1, 1]], np.float32)
+    class_ids, seeds = np.array([[-1]], np.int32), np.zeros((1, 2), np.int32)
+    match = assign_anchor_targets(boxes, crowd, class_ids, seeds, 8, STD).match
+    np.testing.assert_array_equal(match, [[0, 0, -1]])
+    masks = np.ones((1, 1, 28, 28), bool)
+    targets = assign_roi_targets(boxes[np.newaxis], crowd, class_ids, masks, crowd, seeds, 4, 0.5, STD, 28, SHAPE)
+    np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
+    np.testing.assert_array_equal(targets.rois[0, 0], boxes[2])
+    assert not targets.class_ids.numpy().any() and not targets.masks.numpy().any()

@@ -1,0 +1,187 @@
+"""`MaskRCNN.keras_model`, the network as scripts for Matterport's package take it apart, against `detect`."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.config import make_config
+from mrcnn.model import MaskRCNN
+from mrcnn.utils import denorm_boxes
+
+# Names that such scripts ask `get_layer` for.
+LAYERS = [
+    *("input_image", "input_image_meta", "input_anchors", "conv1", "res2a_branch2a", "fpn_p2", "fpn_p5", "fpn_p6"),
+    *("rpn_model", "rpn_class", "rpn_bbox", "ROI", "roi_align_classifier", "mrcnn_class_conv1", "mrcnn_class_bn1"),
+    *("mrcnn_class_logits", "mrcnn_class", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_detection", "roi_align_mask"),
+    *("mrcnn_mask_conv1", "mrcnn_mask_bn4", "mrcnn_mask_deconv", "mrcnn_mask"),
+]
+NUM_ANCHORS = 3 * (256 + 64 + 16 + 4 + 1)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_config_class, small_resnet, see_cells, tmp_path_factory):
+    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "NUM_CLASSES": 3}, tiny_config_class)
+    with small_resnet():
+        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
+    logits = next(layer for layer in model.parts.named_layers() if layer.name == "mrcnn_class_logits")
+    logits.bias.assign([-5.0, 5.0, 5.0])
+    return model
+
+
+@pytest.fixture(scope="module")
+def images(draw_cell):
+    return [draw_cell(1, 50)[0][:, :40], draw_cell(0)[0]]
+
+
+@pytest.fixture(scope="module")
+def outputs(model, images):
+    """The seven outputs for both images, and what went in."""
+    molded, metas, windows = model.mold_inputs(images)
+    anchors = np.stack([model.get_anchors(molded.shape[1:])] * len(images))
+    return [np.array(v) for v in model.keras_model([molded, metas.astype(np.float32), anchors])], windows
+
+
+def test_keras_model_has_matterports_layers(model):
+    names = {layer.name for layer in model.keras_model.layers}
+    assert names >= set(LAYERS)
+    assert [tensor.name for tensor in model.keras_model.inputs] == ["input_image", "input_image_meta", "input_anchors"]
+    assert model.keras_model is model.keras_model
+
+
+def test_keras_model_outputs_have_matterports_order_and_shapes(outputs):
+    (detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox), _ = outputs
+    assert detections.shape == (2, 6, 6) and rois.shape == (2, 30, 4)
+    assert mrcnn_class.shape == (2, 30, 3) and mrcnn_bbox.shape == (2, 30, 3, 4)
+    assert mrcnn_mask.shape == (2, 6, 28, 28, 3)
+    assert rpn_class.shape == (2, NUM_ANCHORS, 2) and rpn_bbox.shape == (2, NUM_ANCHORS, 4)
+    np.testing.assert_allclose(mrcnn_class.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(rpn_class.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_keras_model_finds_what_detect_finds(model, images, outputs):
+    (detections, _, _, masks, *_), windows = outputs
+    for i, (image, expected) in enumerate(zip(images, model.detect(images), strict=True)):
+        boxes, class_ids, scores, full_masks = model.unmold_detections(
+            detections[i], masks[i], image.shape, (64, 64, 3), windows[i]
+        )
+        assert len(scores) > 0
+        np.testing.assert_array_equal(boxes, expected["rois"])
+        np.testing.assert_array_equal(class_ids, expected["class_ids"])
+        np.testing.assert_allclose(scores, expected["scores"], atol=1e-4)
+        assert full_masks.shape == expected["masks"].shape and (full_masks != expected["masks"]).mean() < 1e-3
+
+
+def test_keras_model_shares_its_weights_with_detect(model):
+    of_parts = {v.path: v for layer in model.parts.named_layers() for v in layer.weights}
+    of_graph = {v.path: v for layer in model.keras_model.weighted_layers() for v in layer.weights}
+    assert set(of_graph) == set(of_parts)
+    assert all(of_graph[path] is of_parts[path] for path in of_parts)
+
+
+def test_run_graph_gives_tensors_by_name(model, images, outputs):
+    graph = model.keras_model
+    wanted = [
+        ("rois", graph.get_layer("ROI").output),
+        ("detections", graph.get_layer("mrcnn_detection").output),
+        ("p3", graph.get_layer("fpn_p3").output),
+        ("conv1", graph.get_layer("conv1").output),
+    ]
+    values = model.run_graph(images, wanted)
+    assert list(values) == ["rois", "detections", "p3", "conv1"]
+    np.testing.assert_allclose(values["rois"], outputs[0][4], atol=1e-5)
+    np.testing.assert_allclose(values["detections"], outputs[0][0], atol=1e-4)
+    assert values["p3"].shape == (2, 8, 8, 32) and values["conv1"].shape == (2, 32, 32, 64)
+
+
+def test_run_graph_finds_layers_inside_the_shared_heads(model, images, outputs):
+    graph = model.keras_model
+    names = ("mrcnn_class_logits", "mrcnn_class_bn1", "mrcnn_bbox", "mrcnn_mask")
+    values = model.run_graph(images, [(name, graph.get_layer(name).output) for name in names])
+    probabilities = np.exp(values["mrcnn_class_logits"])
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(probabilities.reshape(2, 30, 3), outputs[0][1], atol=1e-5)
+    np.testing.assert_allclose(values["mrcnn_bbox"].reshape(2, 30, 3, 4), outputs[0][2], atol=1e-4)
+    np.testing.assert_allclose(values["mrcnn_mask"].reshape(2, 6, 28, 28, 3), outputs[0][3], atol=1e-4)
+    assert values["mrcnn_class_bn1"].shape == (60, 1, 1, 64)
+
+
+def test_run_graph_takes_molded_images_with_their_metas(model, images, outputs):
+    molded, metas, _ = model.mold_inputs(images)
+    output = [("detections", model.keras_model.get_layer("mrcnn_detection").output)]
+    values = model.run_graph(molded, output, image_metas=metas)
+    np.testing.assert_allclose(values["detections"], outputs[0][0], atol=1e-4)
+
+
+def test_run_graph_refuses_a_tensor_of_another_network(model, images):
+    stranger = keras.layers.Dense(1, name="stranger")(keras.Input((2,)))
+    with pytest.raises(ValueError, match="layer stranger is not part of the detection network"):
+        model.run_graph(images, [("x", stranger)])
+
+
+def test_ancestor_finds_the_tensor_on_the_way(model):
+    graph = model.keras_model
+    assert model.ancestor(graph.get_layer("fpn_p2").output, "res2a_out") is graph.get_layer("res2a_out").output
+    detections = graph.outputs[0]
+    assert model.ancestor(detections, "ROI") is graph.get_layer("ROI").output
+    assert model.ancestor(detections, "ROI/whatever:0") is graph.get_layer("ROI").output
+    assert model.ancestor(detections, "mrcnn_mask") is None
+
+
+def test_get_anchors_normalises_those_in_pixels(model):
+    anchors = model.get_anchors((64, 96, 3))
+    assert anchors.dtype == np.float32 and len(anchors) == 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
+    np.testing.assert_allclose(denorm_boxes(anchors, (64, 96)), np.rint(model.anchors), atol=1)
+    np.testing.assert_allclose(model.anchors[1], [-4, -4, 4, 4])
+
+
+def test_trainable_layers_are_reached_by_matterports_names(model):
+    names = {layer.name for layer in model.get_trainable_layers()}
+    assert {"conv1", "fpn_c5p5", "rpn_class_raw", "mrcnn_mask"} <= names
+    conv = keras.layers.Conv2D(2, 1)
+    assert model.find_trainable_layer(keras.layers.TimeDistributed(conv)) is conv
+    assert model.find_trainable_layer(conv) is conv
+
+
+def shaken(model, seed) -> dict[str, np.ndarray]:
+    """Give every weight a random value; the values by path."""
+    rng = np.random.default_rng(seed)
+    for layer in model.parts.named_layers():
+        layer.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in layer.get_weights()])
+    return {v.path: v.numpy() for layer in model.parts.named_layers() for v in layer.weights}
+
+
+@pytest.fixture
+def kept(model):
+    """Puts the weights back after a test."""
+    values = [layer.get_weights() for layer in model.parts.named_layers()]
+    yield
+    for layer, weights in zip(model.parts.named_layers(), values, strict=True):
+        layer.set_weights(weights)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_shapes.h5", "whole.weights.h5"])
+def test_keras_model_weights_round_trip(model, tmp_path, kept, name):
+    values = shaken(model, 0)
+    model.keras_model.save_weights(str(tmp_path / name))
+    shaken(model, 1)
+    model.keras_model.load_weights(str(tmp_path / name), by_name=True)
+    for layer in model.parts.named_layers():
+        for variable in layer.weights:
+            np.testing.assert_array_equal(variable, values[variable.path])
+
+
+def test_keras_model_saves_matterports_layout_that_load_weights_reads(model, tmp_path, kept):
+    values = shaken(model, 0)
+    path = tmp_path / "mask_rcnn_shapes.h5"
+    model.keras_model.save_weights(path)
+    with h5py.File(path) as file:
+        groups = [name.decode() if isinstance(name, bytes) else name for name in file.attrs["layer_names"]]
+        assert {"conv1", "rpn_model", "mrcnn_mask"} <= set(groups) and "rpn_class_raw" not in groups
+    shaken(model, 1)
+    report = model.load_weights(path, by_name=True, exclude=["mrcnn_mask"])
+    assert report.excluded == ("mrcnn_mask",) and not report.missing
+    for layer in model.parts.named_layers():
+        for variable in layer.weights:
+            same = np.array_equal(variable, values[variable.path])
+            assert same == (layer.name != "mrcnn_mask"), variable.path

@@ -1,0 +1,223 @@
+"""Runs the scripts beside it as their users would: they were written for Matterport's package, not for this one."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parent
+ROOT = SCRIPTS.parents[1]
+HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def run(monkeypatch, project, small_resnet):
+    """Function `(script name, *arguments)` that runs a script in this process and returns its global names."""
+
+    def run_script(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))  # the scripts append to it
+        with small_resnet():
+            return runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+
+    return run_script
+
+
+@pytest.fixture(scope="module")
+def weights_folder(tmp_path_factory, small_resnet):
+    """Files in Matterport's layout: coco.h5 (81 classes), backbone.h5 and leaning.h5 (4 classes, seldom background)."""
+    folder = tmp_path_factory.mktemp("weights")
+    with small_resnet():
+        write_weights(folder / "coco.h5", num_classes=81)
+        write_weights(folder / "backbone.h5", num_classes=2, prefixes=("conv1", "bn", "res"))
+        write_weights(folder / "leaning.h5", num_classes=4, class_bias=[-5.0, 0.0, 5.0, 0.0])
+    return folder
+
+
+def write_weights(path, num_classes, prefixes=("",), class_bias=None):
+    """Write random weights whose activations stay small, as trained ones do."""
+    from mrcnn.config import Config
+    from mrcnn.network.assembly import DetectorParts
+    from mrcnn.weights import save_matterport
+
+    config_class = type("FileConfig", (Config,), {"NAME": "file", "BACKBONE": "resnet50", "NUM_CLASSES": num_classes})
+    layers = DetectorParts(config_class()).named_layers()
+    by_name = {layer.name: layer for layer in layers}
+    by_name["conv1"].kernel.assign(by_name["conv1"].kernel / 100.0)
+    for name, layer in by_name.items():
+        if name.startswith("bn") and name.endswith("branch2c"):
+            layer.gamma.assign(0.1 * np.ones(layer.gamma.shape, np.float32))
+    if class_bias is not None:
+        by_name["mrcnn_class_logits"].bias.assign(class_bias)
+    save_matterport([layer for layer in layers if layer.name.startswith(prefixes)], path)
+
+
+def stored(path, layer, kind="kernel"):
+    """One weight of a file in Matterport's layout."""
+    with h5py.File(path) as file:
+        return file[f"{layer}/{layer}/{kind}:0"][()]
+
+
+def check_result(result, image):
+    """What `detect` promises for one image."""
+    count = len(result["rois"])
+    assert result["rois"].shape == (count, 4)
+    assert result["class_ids"].shape == result["scores"].shape == (count,)
+    assert result["masks"].shape == (*image.shape[:2], count) and result["masks"].dtype == bool
+    assert result["feats"].shape == (count, 14, 14, 256)
+    y1, x1, y2, x2 = result["rois"].T
+    assert (y1 < y2).all() and (x1 < x2).all() and (result["rois"] >= 0).all()
+    assert (y2 <= image.shape[0]).all() and (x2 <= image.shape[1]).all()
+    return count
+
+
+def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_folder, monkeypatch):
+    from mrcnn import downloads
+
+    monkeypatch.setattr(downloads, "COCO_MODEL_URL", (weights_folder / "coco.h5").as_uri())
+    run("balloon_style.py", "train", "--dataset", coins, "--weights=coco", "--epochs=1")
+    fetched = project / "mask_rcnn_coco.h5"
+    assert fetched.read_bytes() == (weights_folder / "coco.h5").read_bytes()
+    (first,) = project.glob("logs/coin*/mask_rcnn_coin_0001.h5")
+    # Heads learn, the backbone stays as it was loaded; 81 classes became 2.
+    np.testing.assert_array_equal(stored(first, "conv1"), stored(fetched, "conv1"))
+    assert not np.array_equal(stored(first, "fpn_p2"), stored(fetched, "fpn_p2"))
+    assert stored(first, "mrcnn_class_logits").shape == (1024, 2)
+
+    run("balloon_style.py", "train", "--dataset", coins, "--weights=last", "--epochs=2")
+    assert [p.name for p in sorted(first.parent.glob("mask_rcnn_coin_*.h5"))] == [
+        "mask_rcnn_coin_0001.h5",
+        "mask_rcnn_coin_0002.h5",
+    ]
+
+    names = run("balloon_style.py", "splash", "--weights=last", "--image", coins / "val" / "4.png")
+    assert names["model"].find_last().endswith("mask_rcnn_coin_0002.h5")
+    image = cv2.imread(str(coins / "val" / "4.png"))[..., ::-1]
+    check_result(names["result"], image)
+    (splash,) = project.glob("samples/mine/splash_*.png")
+    picture, inside = cv2.imread(str(splash))[..., ::-1], names["result"]["masks"].any(axis=-1)
+    np.testing.assert_array_equal(picture[inside], image[inside])
+    assert (np.ptp(picture[~inside].astype(int), axis=-1) == 0).all()
+
+
+def test_shapes_style_trains_in_two_steps_and_looks_inside(run, project, weights_folder):
+    (project / "mask_rcnn_coco.h5").write_bytes((weights_folder / "coco.h5").read_bytes())
+    names = run("shapes_style.py", "--init_with=coco", "--images=8")
+
+    rpn_match, rois, class_ids = (names[n] for n in ("rpn_match", "rois", "mrcnn_class_ids"))
+    num_anchors = 3 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
+    assert rpn_match.shape == (2, num_anchors, 1) and names["batch_anchors"].shape == (num_anchors, 4)
+    assert names["rpn_rois"].shape[0] == 2 and rois.shape == (2, 8, 4)
+    assert class_ids.shape == (2, 8, 1) and set(np.unique(class_ids)) <= {0, 1, 2, 3}
+    assert names["mrcnn_bbox"].shape == (2, 8, 4, 4) and names["mrcnn_mask"].shape == (2, 8, 28, 28, 4)
+    assert names["gt_class_ids"].shape == (2, 6) and names["gt_masks"].shape == (2, 56, 56, 6)
+
+    first, second = sorted(project.glob("logs/shapes*/mask_rcnn_shapes_*.h5"))
+    assert (first.name, second.name) == ("mask_rcnn_shapes_0001.h5", "mask_rcnn_shapes_0002.h5")
+    assert names["model_path"] == str(second)
+    coco, saved = project / "mask_rcnn_coco.h5", names["saved_path"]
+    np.testing.assert_array_equal(stored(first, "conv1"), stored(coco, "conv1"))
+    assert not np.array_equal(stored(second, "conv1"), stored(coco, "conv1"))
+    for layer in ("conv1", "fpn_p2", *HEADS):
+        np.testing.assert_array_equal(stored(saved, layer), stored(second, layer))
+
+    image = names["original_image"]
+    assert image.shape == (64, 64, 3) and names["gt_mask"].shape[:2] == (64, 64)
+    count = check_result(names["r"], image)
+    (molded,) = names["molded_results"]
+    np.testing.assert_array_equal(molded["rois"], names["r"]["rois"])
+    assert molded["masks"].shape == (64, 64, count)
+    activations = names["activations"]
+    assert activations["rpn_class"].shape == (1, num_anchors, 2)
+    assert activations["proposals"].shape == (1, 30, 4) and activations["probs"].shape == (1, 30, 4)
+    np.testing.assert_allclose(activations["probs"].sum(axis=-1), 1, rtol=1e-4)
+    assert activations["deltas"].shape == (1, 30, 4, 4) and activations["detections"].shape == (1, 8, 6)
+    assert activations["masks"].shape == (1, 8, 28, 28, 4)
+    assert 0 <= np.mean(names["APs"]) <= 1
+
+
+def decode_lengths(text, shape):
+    mask = np.zeros(shape[0] * shape[1], bool)
+    numbers = [int(v) for v in text.split()]
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        mask[start - 1 : start - 1 + length] = True
+    return mask.reshape(shape[1], shape[0]).T
+
+
+def test_nucleus_style_trains_on_crops_and_writes_a_submission(run, project, grains, weights_folder, monkeypatch):
+    from mrcnn.model import MaskRCNN
+
+    monkeypatch.setattr(MaskRCNN, "get_imagenet_weights", lambda self: str(weights_folder / "backbone.h5"))
+    run("nucleus_style.py", "train", "--dataset", grains, "--subset=train", "--weights=imagenet", "--epochs=1")
+    found = sorted(project.glob("logs/grain*/mask_rcnn_grain_*.h5"))
+    assert [p.name for p in found] == ["mask_rcnn_grain_0001.h5", "mask_rcnn_grain_0002.h5"]
+    kernels = [stored(p, "conv1") for p in (weights_folder / "backbone.h5", *found)]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+    names = run("nucleus_style.py", "detect", "--dataset", grains, "--subset=test", "--weights=last")
+    assert tuple(names["config"].MEAN_PIXEL) == (120.5, 95.0, 60.0)
+    folder = Path(names["submit_dir"])
+    assert folder.parent == project / "results" / "grain"
+    assert sorted(p.name for p in folder.iterdir()) == ["grain005.png", "grain006.png", "submit.csv"]
+    header, *lines = (folder / "submit.csv").read_text().splitlines()
+    assert header == "ImageId,EncodedPixels"
+    rows = [line.split(",") for line in lines]
+    for name, (image, result) in zip(("grain005", "grain006"), names["results"], strict=True):
+        check_result(result, image)
+        pasted = [decode_lengths(text, image.shape[:2]) for source, text in rows if source == name]
+        np.testing.assert_array_equal(np.any(pasted, axis=0), result["masks"].any(axis=-1))
+
+
+def test_coco_style_trains_in_two_stages_with_crowds(run, project, coco_data, weights_folder, monkeypatch):
+    from mrcnn.model import MaskRCNN
+
+    monkeypatch.setattr(MaskRCNN, "get_imagenet_weights", lambda self: str(weights_folder / "backbone.h5"))
+    names = run("coco_style.py", "train", "--dataset", coco_data, "--model=imagenet")
+    dataset = names["dataset_train"]
+    crowded = dataset.load_mask(0)
+    np.testing.assert_array_equal(crowded[1], [2, 1, -3])
+    assert crowded[0][:10, 50:, 2].all() and crowded[0][..., 2].sum() == 140
+    assert dataset.load_mask(4)[0].shape == (56, 64, 0)
+
+    first, second = sorted(project.glob("logs/cells*/mask_rcnn_cells_*.h5"))
+    np.testing.assert_array_equal(
+        stored(first, "res4a_branch2a"), stored(weights_folder / "backbone.h5", "res4a_branch2a")
+    )
+    assert not np.array_equal(stored(second, "res4a_branch2a"), stored(first, "res4a_branch2a"))
+    np.testing.assert_array_equal(stored(second, "res3a_branch2a"), stored(first, "res3a_branch2a"))
+
+
+@pytest.mark.parametrize("eval_type", ["segm", "bbox"])
+def test_coco_style_evaluates_with_pycocotools(run, coco_data, weights_folder, eval_type):
+    leaning = weights_folder / "leaning.h5"
+    names = run("coco_style.py", "evaluate", "--dataset", coco_data, "--model", leaning, "--type", eval_type)
+    assert names["evaluation"].stats.shape == (12,)
+    assert names["evaluation"].params.iouType == eval_type
+    assert {entry["image_id"] for entry in names["results"]} <= {6, 7, 8}
+    # Internal class 2 is the one of COCO's id 7.
+    assert {entry["category_id"] for entry in names["results"]} == {7}
+    image = names["dataset_val"].load_image(0)
+    (result,) = names["model"].detect([image])
+    assert check_result(result, image) > 0 and set(result["class_ids"]) == {2}
+
+
+def test_balloon_style_as_a_process_with_the_whole_backbone(project, coins):
+    write_weights(project / "mask_rcnn_coco.h5", num_classes=81)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    command = [sys.executable, SCRIPTS / "balloon_style.py", "train", "--dataset", coins, "--epochs=1"]
+    done = subprocess.run(
+        [*map(str, command), "--weights=coco"], capture_output=True, text=True, cwd=Path.cwd(), env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "IMAGE_MAX_DIM" in done.stdout and "Training network heads" in done.stdout
+    (checkpoint,) = project.glob("logs/coin*/mask_rcnn_coin_0001.h5")
+    assert np.isfinite(stored(checkpoint, "mrcnn_class_logits")).all()
