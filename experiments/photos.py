@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from experiments.doubtful import doubtful_rows
 from experiments.figures import choose_rows
 from experiments.masked_images import LabelImages, Outlines, choice_of_settings, find_masks
 from experiments.report_run import Run
@@ -83,6 +84,21 @@ def crops(run: Run, centre: str, number: int = 40) -> list[Picture]:
             for row, name, score, pixels in zip(rows, names, scores, store.read_rows("crop", rows), strict=True)
         ]
     return sorted(pictures, key=lambda picture: picture.name)
+
+
+def doubtful_cells(run: Run, centre: str, number: int = 24) -> list[Picture]:
+    """Draw the boxes of the centre's most doubtful cells over their images, the worst first."""
+    with FeatureStore(run.stores[centre]) as store:
+        rows = doubtful_rows(store, number)
+        pictures = []
+        for row in rows:
+            image = store.read_rows("image", [row])[0]
+            shape = store.read_rows("image_shape", [row])[0]
+            box = store.read_rows("box", [row]) * (np.array([*image.shape[:2]] * 2) / np.tile(shape, 2))
+            drawn = draw_detections(image, box, store.read_rows("score", [row]), min_side=OVERLAY_SIDE // 2)
+            name = str(store.cell_types[row] or store.labels[row])
+            pictures.append(Picture(drawn, str(store.keys[row]), name))
+    return pictures
 
 
 def missed_images(run: Run, centre: str, number: int = 12) -> list[Picture]:

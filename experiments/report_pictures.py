@@ -13,6 +13,7 @@ from experiments.photos import (
     Picture,
     augmented_samples,
     crops,
+    doubtful_cells,
     missed_images,
     overlays,
     reconstruction_strips,
@@ -150,6 +151,15 @@ def _centre_pictures(run: Run, centre: str) -> list[h.Html]:
             )
         )
         content.append(_grid(shown, 8, f"{centre}: crop of a cell"))
+    odd = doubtful_cells(run, centre)
+    if odd:
+        _save_sheet(run, f"doubtful_{centre}", odd, 8, 160)
+        text = (
+            f"The {len(odd)} detections least like the others of {centre}, the oddest first, by score, size, place and "
+            "contrast: look here for red cells, platelets and boxes around several cells."
+        )
+        content.append(h.paragraph(text, kind="note"))
+        content.append(_grid(odd, 8, f"{centre}: doubtful detection", with_key=True))
     return content
 
 
