@@ -148,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     detection(results, "extract_smear", smear, 8, False, options.repeats)
     training(results, options.repeats)
     normalisation(results, options.repeats)
+    write_json(options.output, results)
     if options.images:
         print()
         growth = extract_memory.measure(images=options.images)["extract_memory_growth"]

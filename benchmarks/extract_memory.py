@@ -88,8 +88,8 @@ def extract(folder: Path, num_images: int, size: int) -> list[tuple[int, float]]
     detector.save()
     readings, detect = [], detector.detect
 
-    def detect_and_look(images, masks=True):
-        results = detect(images, masks=masks)
+    def detect_and_look(images, **options):
+        results = detect(images, **options)
         readings.append((len(images) + (readings[-1][0] if readings else 0), resident_mib()))
         return results
 
