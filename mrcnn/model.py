@@ -471,7 +471,10 @@ def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = 
         InputError: if the folder holds no finished detector.
     """
     folder = Path(folder)
-    trained = make_config(read_settings(folder), Config, keep_unknown=True)
+    settings = read_settings(folder)
+    trained = make_config(settings, Config, keep_unknown=True)
+    if "ROI_ALIGN" not in settings:
+        raise InputError(f"{folder}: made before there was a choice of RoIAlign, with one of its own; train it again")
     model = MaskRCNN("inference", make_config(overrides or {}, type(trained)), folder)
     model.load_weights(folder / WEIGHTS_NAME)
     return model

@@ -274,3 +274,12 @@ def test_log_prints_a_text_and_what_an_array_holds(capsys):
     assert all(part in first for part in ("image", "(1, 2)", "1.00000", "5.00000", "uint8"))
     assert "(0, 4)" in second and "float64" in second
     assert third == "plain"
+
+
+def test_load_detector_refuses_a_detector_of_another_roi_align(model, config, tmp_path):
+    settings = config.to_dict()
+    del settings["ROI_ALIGN"]
+    (tmp_path / CONFIG_NAME).write_text(json.dumps(settings))
+    (tmp_path / WEIGHTS_NAME).write_bytes((model.model_dir / WEIGHTS_NAME).read_bytes())
+    with pytest.raises(InputError, match="train it again"):
+        load_detector(tmp_path)
