@@ -101,6 +101,11 @@ def train_detector(
         if earlier["complete"] and (output / WEIGHTS_NAME).exists():
             log.info("%s: detector reused", output)
             return False
+    # Before anything is written: weights that do not fit leave no half-begun detector behind.
+    model = MaskRCNN("training", config, output, strategy=strategy)
+    if settings.weights and not checkpoints(output):
+        path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
+        model.load_weights(path, by_name=True, exclude=settings.exclude)
     run = {
         "complete": False,
         "identity": identity,
@@ -116,10 +121,6 @@ def train_detector(
     started = time.monotonic()
     train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
     test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
-    model = MaskRCNN("training", config, output, strategy=strategy)
-    if settings.weights and not checkpoints(output):
-        path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
-        model.load_weights(path, by_name=True, exclude=settings.exclude)
     rows = model.train(
         train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output, progress=progress
     )

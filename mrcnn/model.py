@@ -442,7 +442,8 @@ class MaskRCNN:
             load_parts(self.parts, path)
             return None
         report = load_by_name(self.parts.named_layers(), path, exclude or ())
-        print(report)  # as Matterport's own class does: scripts have no logging set up
+        if not logger.isEnabledFor(logging.INFO):
+            print(report)  # as Matterport's own class does: scripts have no logging set up, which shows it otherwise
         self.set_log_dir(path)
         return report
 

@@ -238,6 +238,23 @@ def test_mask_of_another_size_leaves_its_image_out(centres, tmp_path, capsys):
     assert [key for key, _ in left_out] == ["images/0003.png"]
 
 
+def test_weights_that_do_not_fit_leave_nothing_behind(centres, tmp_path, capsys):
+    import h5py
+
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [b"conv1"]
+        file.create_group("conv1").attrs["weight_names"] = [b"conv1/kernel:0"]
+        file["conv1"]["conv1/kernel:0"] = [[1.0]]
+    train = ("detector", "train", centres / "north", "-o", tmp_path / "run", "--instances", *TINY_DETECTOR)
+
+    assert run(*train, "--weights", path) == 2
+    assert "other.h5" in capsys.readouterr().err
+    assert run(*train, "--weights", tmp_path / "none.h5") == 2
+    assert "none.h5: no such weights file" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_store_cut_in_half_is_refused(stores, tmp_path, capsys):
     whole = stores[0].read_bytes()
     (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
