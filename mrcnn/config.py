@@ -5,6 +5,7 @@ under "Training from scratch" is this package's own; its defaults leave Matterpo
 """
 
 import difflib
+import math
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,7 @@ class Config:
     # Least factor that images are enlarged by; 0 sets no least.
     IMAGE_MIN_SCALE = 0
     # 3 for RGB, 1 for greyscale; colour images turn grey and grey ones are repeated where they have the other number.
+    # Another number is for images that have just so many.
     IMAGE_CHANNEL_COUNT = 3
     # Subtracted from the image, one value for each channel, RGB.
     MEAN_PIXEL = (123.7, 116.8, 103.9)
@@ -102,7 +104,7 @@ class Config:
     LEARNING_RATE = 0.001
     LEARNING_MOMENTUM = 0.9
     WEIGHT_DECAY = 0.0001
-    # False freezes the BatchNorm statistics, True trains them. NORMALIZATION below overrides it.
+    # False freezes the BatchNorm statistics; True and None train them. NORMALIZATION below overrides it.
     TRAIN_BN = False
     GRADIENT_CLIP_NORM = 5.0
     # Take the heads' RoIs from the proposals. False trains the heads on random boxes around the ground truth instead,
@@ -129,7 +131,7 @@ class Config:
     # --- Training from scratch ---
     # "frozen_batch", "batch" or "group"; None follows TRAIN_BN.
     NORMALIZATION: str | None = None
-    # "sgd" with LEARNING_MOMENTUM clips each variable's gradient, as Matterport's does; "adam" clips their joint norm.
+    # "sgd" with LEARNING_MOMENTUM, or "adam"; GRADIENT_CLIP_NORM bounds the norm of all gradients together.
     OPTIMIZER = "sgd"
     # Steps over which the learning rate rises from 0.
     LEARNING_RATE_WARMUP_STEPS = 0
@@ -138,6 +140,8 @@ class Config:
     LEARNING_RATE_DROP_FACTOR = 0.2
     # Add the ground-truth boxes to the proposals in training: heads see positives before the proposals are good.
     TRAIN_ON_GT_BOXES = False
+    # Learn from images without instances too, as background. False takes another image in their place.
+    TRAIN_ON_EMPTY_IMAGES = False
     # "none", "thesis" (the five augmentations of 2.4.2) or "strong"; share of the samples that are augmented.
     AUGMENTATION = "none"
     AUGMENTATION_SHARE = 0.5
@@ -151,12 +155,15 @@ class Config:
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         self.IMAGE_SHAPE = np.array([side, side, self.IMAGE_CHANNEL_COUNT])
         self.IMAGE_META_SIZE = 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
+        # Arrays, as scripts compute with them.
+        for name in ("MEAN_PIXEL", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
+            setattr(self, name, np.array(getattr(self, name), np.float64).reshape(-1))
         self.validate()
 
     @property
     def normalization(self) -> str:
         """The normalisation in force: NORMALIZATION, or what TRAIN_BN says."""
-        return self.NORMALIZATION or ("batch" if self.TRAIN_BN else "frozen_batch")
+        return self.NORMALIZATION or ("frozen_batch" if self.TRAIN_BN is False else "batch")
 
     def validate(self) -> None:
         """Check the values against each other.
@@ -188,14 +195,21 @@ class Config:
                 f"MASK_SHAPE must be twice MASK_POOL_SIZE, ({2 * self.MASK_POOL_SIZE}, {2 * self.MASK_POOL_SIZE}); "
                 f"got {tuple(self.MASK_SHAPE)}"
             )
-        for name in ("NUM_CLASSES", "GPU_COUNT", "IMAGES_PER_GPU", "STEPS_PER_EPOCH", "TRAIN_ROIS_PER_IMAGE"):
-            if getattr(self, name) < 1:
+        for name in (
+            "NUM_CLASSES",
+            "GPU_COUNT",
+            "IMAGES_PER_GPU",
+            "IMAGE_CHANNEL_COUNT",
+            "STEPS_PER_EPOCH",
+            "TRAIN_ROIS_PER_IMAGE",
+        ):
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
         for name in ("SEED", "VALIDATION_STEPS", "LEARNING_RATE_WARMUP_STEPS"):
-            if getattr(self, name) < 0:
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more; got {getattr(self, name)}")
         for name in ("AUGMENTATION_SHARE", "DETECTION_MIN_CONFIDENCE", "ROI_POSITIVE_RATIO"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
+            if not _is_number(getattr(self, name)) or not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
         if self.ROI_POSITIVE_RATIO == 0.0:
             raise InputError("ROI_POSITIVE_RATIO must be above 0: without positives the heads learn nothing")
@@ -207,23 +221,20 @@ class Config:
 
     def _validate_image(self) -> None:
         _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, RESIZE_MODES)
-        _choice("IMAGE_CHANNEL_COUNT", self.IMAGE_CHANNEL_COUNT, (1, 3))
         if len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT:
             raise InputError(
                 f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels; "
                 f"got {len(self.MEAN_PIXEL)}"
             )
-        mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM, self.IMAGE_MAX_DIM
+        mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM or 0, self.IMAGE_MAX_DIM or 0
         if mode == "square" and (most % 32 or most < 64):
             raise InputError(
                 f"IMAGE_MAX_DIM must be a multiple of 32 from 64 on, so that the pyramid's levels fit on each other; "
                 f"got {most}"
             )
-        if mode == "square" and least > most:
-            raise InputError(f"IMAGE_MIN_DIM {least} is larger than IMAGE_MAX_DIM {most}")
         if mode == "crop" and (least % 64 or least < 64):
             raise InputError(f"IMAGE_MIN_DIM must be a multiple of 64 where images are cropped to it; got {least}")
-        if mode == "pad64" and (least or 0) % 64:
+        if mode == "pad64" and least % 64:
             raise InputError(f"IMAGE_MIN_DIM must be 0 or a multiple of 64 with 'pad64'; got {least}")
 
     def _validate_groups(self) -> None:
@@ -236,13 +247,17 @@ class Config:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name, in the order of the class, as JSON can hold it."""
+        """Every setting by name, in the order of the class, as JSON can hold it.
+
+        What a subclass has added and JSON cannot hold, such as a path, is there as text.
+        """
         return {name: _plain(getattr(self, name)) for name in setting_names(type(self))}
 
     def display(self) -> None:
         """Print every value (Matterport's name for it)."""
         print("\nConfigurations:")
-        for name, value in {**self.to_dict(), "BATCH_SIZE": self.BATCH_SIZE}.items():
+        computed = {name: _plain(value) for name, value in vars(self).items()}
+        for name, value in sorted({**self.to_dict(), **computed}.items()):
             print(f"{name:30} {value}")
         print()
 
@@ -277,6 +292,7 @@ class SmearConfig(Config):
     MAX_GT_INSTANCES = 50
     DETECTION_MAX_INSTANCES = 50
     TRAIN_ON_GT_BOXES = True
+    TRAIN_ON_EMPTY_IMAGES = True
     ROI_ALIGN = "paper"
 
 
@@ -330,6 +346,8 @@ def _like(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, (int, float)):
         if not isinstance(value, (int, float)):
             raise InputError(f"detector setting {name} must be a number; got {value!r} (write 1.0e-3 for 1e-3)")
+        if name in ("STEPS_PER_EPOCH", "VALIDATION_STEPS") and math.isfinite(value):
+            return math.ceil(value)  # scripts divide for them
         if isinstance(default, int) and name != "IMAGE_MIN_SCALE":
             if not float(value).is_integer():
                 raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
@@ -344,7 +362,11 @@ def _like(name: str, value: Any, default: Any) -> Any:
 
 
 def _all_numbers(values: Any) -> bool:
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    return all(_is_number(v) for v in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _choice(name: str, value: Any, choices: tuple) -> None:
@@ -355,6 +377,8 @@ def _choice(name: str, value: Any, choices: tuple) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    return value
+        return _plain(value.tolist())
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

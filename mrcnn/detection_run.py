@@ -20,10 +20,14 @@ class DetectionRun:
     Args:
         parts: the weights.
         config: sizes and thresholds.
+
+    Attributes:
+        last_shape: (height, width) of the last batch, as the network took it; None before the first.
     """
 
     def __init__(self, parts: DetectorParts, config: Config):
         self.parts, self.config = parts, config
+        self.last_shape: tuple[int, int] | None = None
         self._compiled: dict[tuple[bool, str], tf.types.experimental.PolymorphicFunction] = {}
 
     def on_images(self, images: Sequence[np.ndarray], masks: bool, paste: bool) -> list[Result]:
@@ -36,6 +40,7 @@ class DetectionRun:
         results: list[Result] = [{} for _ in molded]
         for rows in _rows_by_shape([m.image for m in molded]):
             batch = np.stack([molded[i].image for i in rows])
+            self.last_shape = batch.shape[1:3]
             windows = np.array([molded[i].window for i in rows], np.float32)
             frames = [DetectionFrame(batch.shape[1:3], molded[i].window, np.shape(images[i])[:2]) for i in rows]
             for i, result in zip(rows, self.on_batch(batch, windows, frames, masks, paste), strict=True):

@@ -31,13 +31,16 @@ def display_images(
     """Show images side by side with matplotlib, `cols` in a row; the last three go to `imshow`."""
     import matplotlib.pyplot as plt
 
-    titles = [""] * len(images) if titles is None else titles
+    titles = [*(titles or ()), *[""] * len(images)]
     rows = -(-len(images) // cols)
     plt.figure(figsize=(14, 14 * rows / cols))
-    for i, (image, title) in enumerate(zip(images, titles, strict=True)):
+    for i, (image, title) in enumerate(zip(images, titles, strict=False)):
         plt.subplot(rows, cols, i + 1)
         plt.title(title, fontsize=9)
         plt.axis("off")
+        image = np.asarray(image)
+        if image.ndim == 3 and image.dtype.kind == "f" and image.max(initial=0.0) > 1.0:
+            image = image.astype(np.uint8)  # matplotlib takes such colours for 0 to 1
         plt.imshow(image, cmap=cmap, norm=norm, interpolation=interpolation)
     plt.show()
 
@@ -96,7 +99,7 @@ def display_instances(
         y1, x1, _, _ = boxes[i]
         if show_bbox:
             add_rectangle(ax, boxes[i], edgecolor=colors[i], alpha=0.7, linestyle="dashed")
-        if captions is not None:
+        if captions is not None and len(captions):
             caption = captions[i]
         else:
             caption = class_names[class_ids[i]] + (f" {scores[i]:.3f}" if scores is not None else "")

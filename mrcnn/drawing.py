@@ -24,14 +24,14 @@ def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float =
     """Blend a colour into the masked part of an image, in place, and return the image.
 
     Args:
-        image: array of shape (height, width, 3), values 0 to 255.
+        image: array of shape (height, width, 3), values 0 to 255; a fourth channel stays as it is.
         mask: array of shape (height, width), non-zero inside.
         color: RGB in [0, 1]; what follows, such as an alpha, is not used.
         alpha: weight of the colour, 0 to 1.
     """
-    inside = mask.astype(bool)
-    blended = image[inside] * (1 - alpha) + alpha * 255 * np.asarray(color[:3])
-    image[inside] = blended.astype(image.dtype)
+    inside, colors = mask.astype(bool), image[..., :3]
+    blended = colors[inside] * (1 - alpha) + alpha * 255 * np.asarray(color[:3])
+    colors[inside] = blended.astype(image.dtype)
     return image
 
 

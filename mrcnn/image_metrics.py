@@ -1,13 +1,10 @@
 """Matterport's metrics of a single image, matching by mask and class; `metrics.py` does whole data sets."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from mrcnn.metrics import COCO_IOU_THRESHOLDS, box_iou_matrix, mask_iou_matrix
-
-logger = logging.getLogger(__name__)
 
 
 def compute_matches(
@@ -112,14 +109,15 @@ def compute_ap_range(
     Args:
         gt_box ... pred_mask: as in `compute_matches`.
         iou_thresholds: the thresholds.
-        verbose: 1 logs each value at level INFO.
+        verbose: 1 prints each value and their mean.
     """
     thresholds = COCO_IOU_THRESHOLDS if iou_thresholds is None else iou_thresholds
     truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
     values = [compute_ap(*truth, *predicted, iou_threshold=t)[0] for t in thresholds]
     if verbose:
         for threshold, value in zip(thresholds, values, strict=True):
-            logger.info("AP @%.2f: %.3f", threshold, value)
+            print(f"AP @{threshold:.2f}:\t {value:.3f}")
+        print(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}:\t {np.mean(values):.3f}")
     return float(np.mean(values))
 
 

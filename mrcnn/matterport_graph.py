@@ -83,8 +83,40 @@ class PerImage(keras.layers.Layer):
         return {**super().get_config(), "num_rois": self.num_rois}
 
 
+@keras.saving.register_keras_serializable("mrcnn")
+class ProposalSteps(ProposalLayer):
+    """What lies between anchors and proposals, for people who look at them."""
+
+    def call(self, inputs: list) -> dict[str, tf.Tensor]:
+        """Take the inputs of `ProposalLayer`.
+
+        Returns:
+            By Matterport's names: the best anchors, the same moved by their deltas, and clipped to the image, each
+            normalised `(batch, limit, 4)`; and int32 `(kept,)`, those that the suppression leaves in the first image.
+        """
+        scores, anchors, refined, clipped = self.candidates(inputs)
+        return {
+            "pre_nms_anchors": anchors,
+            "refined_anchors": refined,
+            "refined_anchors_clipped": clipped,
+            "rpn_non_max_suppression": self.survivors(clipped[0], scores[0]),
+        }
+
+    def compute_output_spec(self, inputs: list) -> dict[str, keras.KerasTensor]:
+        """Shapes of the steps."""
+        boxes = ("pre_nms_anchors", "refined_anchors", "refined_anchors_clipped")
+        steps = {name: keras.KerasTensor((inputs[0].shape[0], None, 4), "float32") for name in boxes}
+        return {**steps, "rpn_non_max_suppression": keras.KerasTensor((None,), "int32")}
+
+
 class MatterportGraph(keras.Model):
-    """A functional model that saves and loads `.h5` files in Matterport's layout."""
+    """A functional model that saves and loads `.h5` files in Matterport's layout.
+
+    Attributes:
+        proposal_steps: tensors on the way to the proposals, see `ProposalSteps`; set by `build_matterport_graph`.
+    """
+
+    proposal_steps: dict[str, Any] = {}
 
     def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Save in Matterport's layout, or as Keras does if the name ends in `.weights.h5`."""
@@ -133,13 +165,14 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     rpn_logits = _join(join(axis=1, name="rpn_class_logits"), [logits for logits, _ in scored])
     rpn_class = keras.layers.Softmax(name="rpn_class")(rpn_logits)
     rpn_bbox = _join(join(axis=1, name="rpn_bbox"), [deltas for _, deltas in scored])
-    rois = ProposalLayer(
+    scored = [rpn_class, rpn_bbox, FirstOfBatch(name="anchors")(anchors)]
+    choice = (
         config.POST_NMS_ROIS_INFERENCE,
         config.RPN_NMS_THRESHOLD,
         config.PRE_NMS_LIMIT,
         config.RPN_BBOX_STD_DEV,
-        name="ROI",
-    )([rpn_class, rpn_bbox, FirstOfBatch(name="anchors")(anchors)])
+    )
+    rois = ProposalLayer(*choice, name="ROI")(scored)
 
     maps = levels[:4]
     roi_features = AlignBatch(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")(
@@ -164,29 +197,9 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     masks = parts.mask_head.call(mask_features)
     mrcnn_mask = PerImage(config.DETECTION_MAX_INSTANCES, name="mrcnn_mask_per_image")(masks)
     outputs = [detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox]
-    return MatterportGraph([image, meta, anchors], outputs, name="mask_rcnn")
-
-
-def tensors_of_graph(graph: keras.Model, outputs: list[Any]) -> list[Any]:
-    """Find the tensors of this graph for tensors that `layer.output` gave.
-
-    A layer that was first called in a head of its own has its `output` there; what is wanted is what it puts out here.
-
-    Raises:
-        ValueError: if a tensor's layer is not part of the graph.
-    """
-    of_graph = {id(tensor) for tensors in graph._nodes_by_depth.values() for node in tensors for tensor in node.outputs}
-    found = []
-    for tensor in outputs:
-        operation, _, index = tensor._keras_history
-        candidates = [node.outputs[index] for node in operation._inbound_nodes]
-        here = [candidate for candidate in [tensor, *candidates] if id(candidate) in of_graph]
-        if not here:
-            raise ValueError(f"layer {operation.name} is not part of the detection network")
-        found.append(here[0])
-    # Heads work on RoIs in a row; Matterport's outputs have them by image.
-    by_image = {id(layer.input): layer.output for layer in graph.layers if isinstance(layer, PerImage)}
-    return [by_image.get(id(tensor), tensor) for tensor in found]
+    graph = MatterportGraph([image, meta, anchors], outputs, name="mask_rcnn")
+    graph.proposal_steps = ProposalSteps(*choice, name="ROI_steps")(scored)
+    return graph
 
 
 def _join(layer: keras.layers.Layer, tensors: list) -> Any:

@@ -24,6 +24,7 @@ from mrcnn.data.generator import (
     load_image_gt,
 )
 from mrcnn.data.molding import (
+    META_FIELDS,
     compose_image_meta,
     mold_for_detection,
     mold_image,
@@ -42,9 +43,10 @@ from mrcnn.detector_folder import (
     save_detector,
 )
 from mrcnn.errors import InputError
+from mrcnn.graph_tensors import compute_tensors, find_ancestor
 from mrcnn.imagenet import imagenet_weights_path
 from mrcnn.initial_weights import seeded_parts
-from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph, tensors_of_graph
+from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph
 from mrcnn.network.boxes import normalized_boxes, pixel_boxes
 from mrcnn.parallel_model import mirrored_strategy
 from mrcnn.run_folders import checkpoint_name, find_last, run_folder
@@ -70,6 +72,8 @@ __all__ = [
     "mold_image",
     "norm_boxes_graph",
     "parse_image_meta",
+    "parse_image_meta_graph",
+    "trim_zeros_graph",
     "unmold_image",
 ]
 
@@ -93,6 +97,21 @@ def norm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
 def denorm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Normalised boxes `(..., 4)` as int32 pixel boxes (Matterport's name)."""
     return tf.cast(tf.round(pixel_boxes(boxes, shape)), tf.int32)
+
+
+def parse_image_meta_graph(meta: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`parse_image_meta` of a tensor `(batch, 12 + num_classes)`, the values in its type (Matterport's name)."""
+    ends = {"image_id": 1, "original_image_shape": 4, "image_shape": 7, "window": 11, "scale": 12}
+    starts = [0, *ends.values()]
+    parts = {name: meta[:, start:end] for start, (name, end) in zip(starts, ends.items(), strict=False)}
+    parts |= {name: parts[name][:, 0] for name in ("image_id", "scale")}
+    return {**parts, "active_class_ids": meta[:, META_FIELDS:]}
+
+
+def trim_zeros_graph(boxes: tf.Tensor, name: str = "trim_zeros") -> tuple[tf.Tensor, tf.Tensor]:
+    """Boxes `(n, 4)` without rows of zeros, and bool `(n,)`, which rows stay (Matterport's name)."""
+    kept = tf.reduce_any(tf.not_equal(boxes, 0), axis=1)
+    return tf.boolean_mask(boxes, kept, name=name), kept
 
 
 def log(text: str, array: np.ndarray | None = None) -> None:
@@ -132,7 +151,7 @@ class MaskRCNN:
     ):
         if mode not in ("training", "inference"):
             raise InputError(f"mode must be training or inference; got {mode!r}")
-        self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
+        self.mode, self.config, self.model_dir = mode, config, str(model_dir)
         if strategy is None:
             strategy = mirrored_strategy(config.GPU_COUNT if mode == "training" else 1)
         self.strategy = strategy
@@ -140,6 +159,7 @@ class MaskRCNN:
             self.parts = seeded_parts(config)
         self._detection = DetectionRun(self.parts, config)
         self._graph: MatterportGraph | None = None
+        self._anchor_shape = tuple(int(side) for side in config.IMAGE_SHAPE[:2])
         self.set_log_dir()
 
     @property
@@ -188,12 +208,18 @@ class MaskRCNN:
             One dictionary of losses for each epoch.
 
         Raises:
-            InputError: if the mode is not "training", there are no images, or a loss is not finite.
+            InputError: if the mode is not "training", no layer would learn, there are no images, or a loss is not
+                finite.
         """
         if self.mode != "training":
             raise InputError("train needs a MaskRCNN made with mode='training'")
         self.set_trainable(layers, verbose=0)
-        target = Path(folder) if folder is not None else self.log_dir
+        if not self.parts.trainable_variables:
+            raise InputError(
+                f"layers {layers!r}: no layer with weights has such a name; give heads, 3+, 4+, 5+, all or a regular "
+                "expression over whole names"
+            )
+        target = Path(self.log_dir if folder is None else folder)
         callbacks = list(custom_callbacks or ())
         if folder is None and is_chief(self.strategy):
             callbacks.insert(0, _KeepEveryEpoch(self))
@@ -226,9 +252,16 @@ class MaskRCNN:
             layer_regex: a regular expression, or "heads", "3+", "4+", "5+", "all".
             keras_model: choose among this model's layers alone.
             indent: spaces before each name that is shown.
-            verbose: 1 logs the names.
+            verbose: 1 prints the names.
+
+        Raises:
+            InputError: if it is no regular expression.
         """
         pattern = LAYER_PATTERNS.get(layer_regex, layer_regex)
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"layers {layer_regex!r}: not a regular expression ({error})") from None
         layers = self.parts.named_layers() if keras_model is None else keras_model.layers
         for layer in layers:
             if isinstance(layer, keras.Model):
@@ -236,16 +269,17 @@ class MaskRCNN:
                 continue
             layer.trainable = re.fullmatch(pattern, layer.name) is not None
             if verbose and layer.trainable and layer.weights:
-                logger.info("%s%s (%s)", " " * indent, layer.name, type(layer).__name__)
+                log(f"{' ' * indent}{layer.name:20}   ({type(layer).__name__})")
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Choose the folder of the run: that of the checkpoint `model_path`, to go on with, or a new one."""
-        self.log_dir, self.epoch = run_folder(self.model_dir, str(self.config.NAME or "run"), model_path)
+        folder, self.epoch = run_folder(self.model_dir, str(self.config.NAME or "run"), model_path)
+        self.log_dir = str(folder)
 
     @property
     def checkpoint_path(self) -> str:
-        """Where checkpoints of this run lie, "*epoch*" standing for the number."""
-        return str(self.log_dir / checkpoint_name(str(self.config.NAME or "run"), "*epoch*"))
+        """Where checkpoints of this run lie, "{epoch:04d}" standing for the number."""
+        return os.path.join(self.log_dir, checkpoint_name(str(self.config.NAME or "run"), "{epoch:04d}"))
 
     def find_last(self) -> str:
         """Path of the newest checkpoint of the newest run in `model_dir`.
@@ -265,8 +299,9 @@ class MaskRCNN:
         """Find the cells of some images, those of one network size in one batch.
 
         Args:
-            images: uint8 arrays of shape (height, width, channels) or (height, width), of any sizes.
-            verbose: 1 logs what came in.
+            images: arrays of shape (height, width, channels) or (height, width), of any sizes; uint8, or other numbers
+                on the scale of 0 to 255.
+            verbose: 1 prints what came in.
             masks: False skips the mask head, most of the time, and leaves "masks" and "small_masks" out.
             paste: False leaves "masks" out, which are as large as the image.
 
@@ -279,8 +314,12 @@ class MaskRCNN:
             InputError: for an image of another type or shape.
         """
         if verbose:
-            logger.info("detecting on %d images", len(images))
-        return self._detection.on_images(images, masks, paste)
+            log(f"Processing {len(images)} images")
+            for image in images:
+                log("image", np.asarray(image))
+        results = self._detection.on_images(images, masks, paste)
+        self._anchor_shape = self._detection.last_shape or self._anchor_shape
+        return results
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -290,15 +329,17 @@ class MaskRCNN:
         Args:
             molded_images: float array of shape (batch, height, width, channels).
             image_metas: array of shape (batch, 12 + num_classes), see `compose_image_meta`.
-            verbose: 1 logs what came in.
+            verbose: 1 prints what came in.
 
         Returns:
             As of `detect`, in pixels of the molded images.
         """
         if verbose:
-            logger.info("detecting on %d molded images", len(molded_images))
+            log(f"Processing {len(molded_images)} images")
+            for image in molded_images:
+                log("image", np.asarray(image))
         batch = np.asarray(molded_images, np.float32) + np.asarray(self.config.MEAN_PIXEL, np.float32)
-        height, width = batch.shape[1:3]
+        height, width = self._anchor_shape = batch.shape[1:3]
         windows = parse_image_meta(image_metas)["window"].astype(np.float32)
         frame = DetectionFrame((height, width), (0, 0, height, width), (height, width))
         return self._detection.on_batch(batch, windows, [frame] * len(batch), True, True)
@@ -377,17 +418,21 @@ class MaskRCNN:
             molded, image_metas, _ = self.mold_inputs(images)
         else:
             molded = np.asarray(images, np.float32)
-        graph = self.keras_model
-        network = keras.Model(graph.inputs, tensors_of_graph(graph, [tensor for _, tensor in outputs]))
         anchors = np.tile(self.get_anchors(molded.shape[1:]), (len(molded), 1, 1))
-        values = network([molded, np.asarray(image_metas, np.float32), anchors], training=False)
-        values = values if isinstance(values, (list, tuple)) else [values]
-        return {name: np.asarray(value) for (name, _), value in zip(outputs, values, strict=True)}
+        values = compute_tensors(self.keras_model, outputs, [molded, np.asarray(image_metas, np.float32), anchors])
+        for name, value in values.items():
+            log(name, value)
+        return values
 
     def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors of an image of (height, width, ...), float32 (num_anchors, 4); pixels in `anchors`."""
-        self.anchors = image_anchors(self.config, tuple(image_shape))
+        self._anchor_shape = tuple(int(side) for side in image_shape[:2])
         return norm_boxes(self.anchors, image_shape)
+
+    @property
+    def anchors(self) -> np.ndarray:
+        """Anchors of the last image that was detected on, or of IMAGE_SHAPE: float32 (num_anchors, 4), pixels."""
+        return image_anchors(self.config, self._anchor_shape)
 
     def get_trainable_layers(self) -> list[keras.layers.Layer]:
         """Every layer with weights, frozen ones too (Matterport's name)."""
@@ -398,17 +443,8 @@ class MaskRCNN:
         return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
 
     def ancestor(self, tensor: Any, name: str) -> Any:
-        """The tensor that the layer called `name` put out on the way to `tensor`, or None (Matterport's name)."""
-        waiting, seen = [tensor], set()
-        while waiting:
-            current = waiting.pop(0)
-            operation, node_index, _ = current._keras_history
-            if operation.name == name or name.startswith(f"{operation.name}/"):
-                return current
-            if id(current) not in seen:
-                seen.add(id(current))
-                waiting += operation._inbound_nodes[node_index].input_tensors
-        return None
+        """The tensor called `name` on the way to `tensor`, or None; see `find_ancestor` (Matterport's name)."""
+        return find_ancestor(self.keras_model, tensor, name)
 
     def save(self, folder: str | os.PathLike | None = None) -> None:
         """Write `config.json` and the weights to `folder` (default: `model_dir`), the weights last."""
@@ -457,8 +493,8 @@ class _KeepEveryEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write them."""
-        path = self.detector.checkpoint_path.replace("*epoch*", f"{epoch + 1:04d}")
-        save_matterport(self.detector.parts.named_layers(), path)
+        name = checkpoint_name(str(self.detector.config.NAME or "run"), epoch + 1)
+        save_matterport(self.detector.parts.named_layers(), Path(self.detector.log_dir) / name)
 
 
 def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = None) -> MaskRCNN:

@@ -47,7 +47,7 @@ def run_folder(
 
 
 def checkpoint_name(name: str, epoch: int | str) -> str:
-    """File name of the weights after `epoch` epochs; text such as "*epoch*" stands in for a number."""
+    """File name of the weights after `epoch` epochs; text such as "{epoch:04d}" stands in for a number."""
     number = f"{epoch:04d}" if isinstance(epoch, int) else epoch
     return f"mask_rcnn_{name.lower()}_{number}.h5"
 
@@ -59,7 +59,8 @@ def find_last(model_dir: str | os.PathLike, name: str) -> Path:
         MissingCheckpoint: if there is no run of that name, or it has no checkpoint.
     """
     key = name.lower()
-    dated = re.compile(re.escape(key) + r"\d{8}T\d{4,6}$")
+    # Somebody may have added a word to the date.
+    dated = re.compile(re.escape(key) + r"\d{8}T\d{4,6}(?!\d)")
     folders = sorted(p for p in Path(model_dir).glob(f"{key}*") if p.is_dir() and dated.match(p.name))
     if not folders:
         raise MissingCheckpoint(f"{model_dir}: no run of {key!r} there; train one, or name the weights")

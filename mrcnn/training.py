@@ -1,6 +1,7 @@
 """Training the detector: the loop over epochs, on one device or several, and going on after an interruption."""
 
 import logging
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,18 +94,21 @@ def fit_detector(
             f"a batch of {config.BATCH_SIZE} images (IMAGES_PER_GPU x GPU_COUNT) cannot be shared evenly by "
             f"{strategy.num_replicas_in_sync} devices"
         )
-    total_steps = epochs * config.STEPS_PER_EPOCH
+    steps_per_epoch = math.ceil(config.STEPS_PER_EPOCH)  # scripts divide for it
+    total_steps = epochs * steps_per_epoch
     with strategy.scope():
         trainer = DetectorTrainer(parts, config)
         trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
         trainer.optimizer.build(_learnable_variables(parts))
         first_epoch = _resume(trainer, folder, first_epoch)
+        if not isinstance(trainer.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            trainer.optimizer.learning_rate = learning_rate  # not the checkpoint's
     if first_epoch:
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
     rows = read_rows(folder / "log.csv", first_epoch)
     if first_epoch >= epochs:
         return rows
-    first_step = first_epoch * config.STEPS_PER_EPOCH
+    first_step = first_epoch * steps_per_epoch
     failures: list[Exception] = []
     batches = training_batches(
         train,
@@ -122,7 +126,7 @@ def fit_detector(
     # The checkpoint comes last: where there is one, all else of its epoch is done.
     epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
     loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)
-    loop.set_params({"epochs": epochs, "steps": config.STEPS_PER_EPOCH, "verbose": 0})
+    loop.set_params({"epochs": epochs, "steps": steps_per_epoch, "verbose": 0})
     train_step = _compiled(trainer.train_on_replica, strategy)
     validation_step = _compiled(trainer.validate_on_replica, strategy)
     stream = iter(strategy.experimental_distribute_dataset(_not_sharded(batches)))
@@ -132,7 +136,7 @@ def fit_detector(
         for epoch in range(first_epoch, epochs):
             loop.on_epoch_begin(epoch)
             losses = []
-            for step in range(config.STEPS_PER_EPOCH):
+            for step in range(steps_per_epoch):
                 loop.on_train_batch_begin(step)
                 losses.append(_to_floats(train_step(_next_batch(stream, failures))))
                 loop.on_train_batch_end(step, losses[-1])
@@ -195,7 +199,8 @@ def _validate(datasets, config, strategy, step) -> dict[str, float]:
     """Mean losses, by name with "val_", over the same images whenever it is called."""
     if not config.VALIDATION_STEPS or not sum(dataset.num_images for dataset in datasets):
         return {}
-    batches = training_batches(datasets, config, config.BATCH_SIZE, shuffle=False).take(config.VALIDATION_STEPS)
+    steps = math.ceil(config.VALIDATION_STEPS)
+    batches = training_batches(datasets, config, config.BATCH_SIZE, shuffle=False).take(steps)
     losses = [_to_floats(step(b)) for b in strategy.experimental_distribute_dataset(_not_sharded(batches))]
     return {f"val_{name}": value for name, value in _means(losses).items()}
 

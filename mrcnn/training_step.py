@@ -1,5 +1,6 @@
 """The detector's training step: losses, gradients, optimiser, schedule."""
 
+import os
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 from mrcnn.config import Config
 from mrcnn.network.assembly import DetectorParts, TrainingNetwork
 from mrcnn.network.losses import LossSum
+from mrcnn.weights import save_matterport
 
 LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
 
@@ -45,13 +47,15 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
 
 def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
     """The optimiser that `config` names; `DetectorTrainer` clips the gradients."""
-    drop_step = int(round(total_steps * config.LEARNING_RATE_DROP_AFTER))
-    rate = WarmupDrop(
-        learning_rate,
-        config.LEARNING_RATE_WARMUP_STEPS,
-        drop_step if config.LEARNING_RATE_DROP_AFTER < 1.0 else 2**31 - 1,
-        config.LEARNING_RATE_DROP_FACTOR,
-    )
+    drops = config.LEARNING_RATE_DROP_AFTER < 1.0
+    rate: float | WarmupDrop = float(learning_rate)  # which callbacks can change, where a schedule cannot be
+    if drops or config.LEARNING_RATE_WARMUP_STEPS:
+        rate = WarmupDrop(
+            learning_rate,
+            config.LEARNING_RATE_WARMUP_STEPS,
+            int(round(total_steps * config.LEARNING_RATE_DROP_AFTER)) if drops else 2**31 - 1,
+            config.LEARNING_RATE_DROP_FACTOR,
+        )
     if config.OPTIMIZER == "adam":
         return keras.optimizers.Adam(rate)
     return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM)
@@ -120,15 +124,20 @@ class DetectorTrainer(keras.Model):
         return self.config.WEIGHT_DECAY * tf.add_n([tf.reduce_mean(tf.square(v)) for v in kernels])
 
     def _clip(self, gradients: list) -> list:
-        """Bound the gradient of the global batch: of each variable by its norm with SGD, of all together with Adam.
+        """Bound the norm of the global batch's whole gradient, as `clipnorm` did in the Keras of Matterport's time.
 
         Keras' optimisers would clip each replica's part before these are summed.
         """
         if not self.config.GRADIENT_CLIP_NORM:
             return gradients
-        if self.config.OPTIMIZER == "adam":
-            return tf.clip_by_global_norm(gradients, self.config.GRADIENT_CLIP_NORM)[0]
-        return [tf.clip_by_norm(gradient, self.config.GRADIENT_CLIP_NORM) for gradient in gradients]
+        return tf.clip_by_global_norm(gradients, self.config.GRADIENT_CLIP_NORM)[0]
+
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save weights and optimiser as Keras does, or, to a file not called `.weights.h5`, in Matterport's layout."""
+        if str(filepath).endswith(".weights.h5"):
+            super().save_weights(filepath, overwrite=overwrite, **kwargs)
+        else:
+            save_matterport(self.parts.named_layers(), filepath)
 
 
 def _num_replicas() -> int:

@@ -136,18 +136,37 @@ class ImgaugAugmentation:
         self.mirrors_cells = mirrors_cells
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
-        """Augment with a freshly seeded copy, since imgaug augmenters carry their random state along."""
-        augmenter = self.augmenter.deepcopy()
-        augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
-        if masks.shape[-1] == 0:
-            new_image = augmenter(image=image)
-            return Augmented(new_image, np.zeros((*new_image.shape[:2], 0), bool), np.zeros(0, np.int32))
-        segmentation = SegmentationMapsOnImage(masks, shape=image.shape)
-        new_image, segmentation = augmenter(image=image, segmentation_maps=segmentation)
-        new_masks = segmentation.get_arr().astype(bool)
+        """Augment, and drop instances of which too little is left."""
+        new_image, new_masks = apply_augmenter(image, masks, self.augmenter, rng)
         if new_image.shape == image.shape and np.array_equal(new_masks, masks):
             return Augmented(new_image, masks, np.arange(masks.shape[-1], dtype=np.int32))
         return _rebuild_instances(new_image, new_masks, masks, None, split=self.mirrors_cells)
+
+
+def apply_augmenter(
+    image: np.ndarray, masks: np.ndarray, augmenter: iaa.Augmenter, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply an imgaug augmenter and nothing else: instances that leave the view keep their empty mask.
+
+    A freshly seeded copy does the work, since imgaug augmenters carry their random state along.
+
+    Args:
+        image: array of shape (height, width, channels), uint8 for most augmenters.
+        masks: bool array of shape (height, width, num_instances).
+        augmenter: masks go through it as segmentation maps, so that changes of colour leave them alone.
+        rng: gives the seed.
+
+    Returns:
+        The new image, and bool masks of shape (new height, new width, num_instances).
+    """
+    augmenter = augmenter.deepcopy()
+    augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
+    if masks.shape[-1] == 0:
+        new_image = augmenter(image=image)
+        return new_image, np.zeros((*new_image.shape[:2], 0), bool)
+    segmentation = SegmentationMapsOnImage(masks, shape=image.shape)
+    new_image, segmentation = augmenter(image=image, segmentation_maps=segmentation)
+    return new_image, segmentation.get_arr().astype(bool)
 
 
 class StrongAugmentation:

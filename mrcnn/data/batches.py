@@ -8,14 +8,17 @@ import tensorflow as tf
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation, strong_augmentation, thesis_augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.ground_truth import load_ground_truth
+from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import META_FIELDS
 from mrcnn.data.random_rois import generate_random_rois
+from mrcnn.errors import InputError
 
 Example = dict[str, np.ndarray]
 
 SEEDS_OF_SAMPLE = 8
+# Sets the seed of an image's substitutes apart from those of augmentation (none) and random RoIs (1).
+SUBSTITUTES = 2
 
 
 def make_augmentation(config: Config) -> Augmentation | None:
@@ -40,19 +43,20 @@ def load_example(
         seed: two whole numbers, for augmentation, random crop and the sampling of anchors and RoIs.
 
     Returns:
-        "images" uint8 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
+        "images" float32 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
         (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w); "active_class_ids" int32 (classes,); "seeds" int32 (2,);
         with USE_RPN_ROIS False also "rois" float32 (POST_NMS_ROIS_TRAINING, 4) in pixels. Unused rows are zero. More
         cells than MAX_GT_INSTANCES lose their smallest.
     """
     truth = load_ground_truth(dataset, image_id, config, augmentation, seed)
     rows = config.MAX_GT_INSTANCES
-    boxes, masks, class_ids = truth.boxes[:rows], truth.masks[..., :rows], truth.class_ids[:rows]
+    kept = largest_instances(truth.boxes, rows)
+    boxes, masks, class_ids = truth.boxes[kept], truth.masks[..., kept], truth.class_ids[kept]
     if config.USE_MINI_MASK:
         masks = minimize_mask(boxes, masks, config.MINI_MASK_SHAPE)
     count = len(boxes)
     example = {
-        "images": truth.image,
+        "images": truth.image.astype(np.float32),
         "gt_class_ids": np.zeros(rows, np.int32),
         "gt_boxes": np.zeros((rows, 4), np.float32),
         "gt_masks": np.zeros((rows, *masks.shape[:2]), bool),
@@ -111,16 +115,30 @@ def training_batches(
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     start = start_step * global_batch_size
 
+    def load(index: int, seed: tuple[int, int]) -> Example:
+        dataset, image_id = samples[index]
+        plain = dataset.image_info[image_id]["source"] in no_augmentation_sources
+        return load_example(dataset, image_id, config, None if plain else augmentation, seed)
+
+    def load_or_substitute(index: int, seed: tuple[int, int]) -> Example:
+        """The sample, or in place of one without instances another, which its number alone decides."""
+        example = load(index, seed)
+        if config.TRAIN_ON_EMPTY_IMAGES or np.any(example["gt_class_ids"] > 0):
+            return example
+        for other in np.random.default_rng((*seed, SUBSTITUTES)).permutation(len(samples)):
+            example = load(int(other), seed)
+            if np.any(example["gt_class_ids"] > 0):
+                return example
+        raise InputError("no image has an instance to learn from; check what load_mask returns")
+
     def examples() -> Iterator[Example]:
         count = len(samples)
         order = sample_order(count, config.SEED, start) if shuffle else ((i, i % count) for i in _count(start))
         for serial, index in order:
-            dataset, image_id = samples[index]
-            plain = dataset.image_info[image_id]["source"] in no_augmentation_sources
             # Sampling adds small numbers to the second seed: neighbours are kept apart.
             seed = (config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
             try:
-                yield load_example(dataset, image_id, config, None if plain else augmentation, seed)
+                yield load_or_substitute(index, seed)
             except Exception as error:
                 if failures is not None:
                     failures.append(error)
@@ -143,7 +161,7 @@ def _signature(config: Config) -> dict[str, tf.TensorSpec]:
         image_shape = (None, None, image_shape[2])
     mask_shape = tuple(int(v) for v in config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else image_shape[:2]
     signature = {
-        "images": tf.TensorSpec(image_shape, tf.uint8),
+        "images": tf.TensorSpec(image_shape, tf.float32),
         "gt_class_ids": tf.TensorSpec((rows,), tf.int32),
         "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
         "gt_masks": tf.TensorSpec((rows, *mask_shape), tf.bool),

@@ -12,10 +12,11 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.ground_truth import load_ground_truth
+from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import mold_image
 from mrcnn.data.random_rois import generate_random_rois
+from mrcnn.errors import InputError
 from mrcnn.network.anchors import feature_map_shapes, pyramid_anchors
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 from mrcnn.utils import norm_boxes
@@ -188,12 +189,16 @@ def data_generator(
         inputs: [images (mean subtracted), image_meta, rpn_match (batch, anchors, 1), rpn_bbox, gt_class_ids, gt_boxes,
             gt_masks (batch, h, w, max_gt)], with `random_rois` also [rpn_rois], with `detection_targets` also [rois].
         outputs: [] or, with `detection_targets`, [class ids (batch, rois, 1), deltas, masks].
+
+    Raises:
+        InputError: if no image has an instance.
     """
     plain_sources = set(no_augmentation_sources or ())
     order = np.array(dataset.image_ids)
     rng = np.random.default_rng()
     rows: list[dict[str, np.ndarray]] = []
     while True:
+        num_taken = 0
         for image_id in rng.permutation(order) if shuffle else order:
             plain = dataset.image_info[image_id]["source"] in plain_sources
             image, meta, class_ids, boxes, masks = load_image_gt(
@@ -206,12 +211,15 @@ def data_generator(
             )
             if not np.any(class_ids > 0):
                 continue  # as Matterport's: nothing to learn the heads from
+            num_taken += 1
             rows.append(_sample_arrays(config, image, meta, class_ids, boxes, masks, random_rois, detection_targets))
             if len(rows) == batch_size:
                 batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 targets = [batch.pop(name) for name in ("class_ids", "bboxes", "masks") if name in batch]
                 yield list(batch.values()), targets
                 rows = []
+        if not num_taken:
+            raise InputError("no image has an instance to learn from; check what load_mask returns")
 
 
 def _sample_arrays(
@@ -219,7 +227,7 @@ def _sample_arrays(
 ) -> dict[str, np.ndarray]:
     """One row of each array of `data_generator`, in its order."""
     match, deltas = build_rpn_targets(image.shape, image_anchors(config, image.shape), class_ids, boxes, config)
-    count, keep = config.MAX_GT_INSTANCES, slice(config.MAX_GT_INSTANCES)
+    count, keep = config.MAX_GT_INSTANCES, largest_instances(boxes, config.MAX_GT_INSTANCES)
     sample = {
         "images": mold_image(image, config),
         "image_meta": meta,

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import imgaug.augmenters as iaa
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import Augmentation, augment_instances
+from mrcnn.data.augmentation import Augmentation, apply_augmenter, augment_instances
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
@@ -15,10 +16,11 @@ from mrcnn.errors import InputError
 
 
 class GroundTruth(NamedTuple):
-    """An image with its instances, largest first.
+    """An image with its instances, in the order of its Dataset.
 
     Attributes:
-        image: uint8 array of shape (height, width, channels), resized and padded.
+        image: array of shape (height, width, channels), resized and padded; uint8, or float32 where the Dataset gives
+            another type.
         masks: bool array of shape (height, width, num_instances).
         boxes: int32 array of shape (num_instances, 4), pixels, each with area.
         class_ids: int32 array of shape (num_instances,); below 0 for crowds.
@@ -45,7 +47,8 @@ def load_ground_truth(
         dataset: where from.
         image_id: its number there.
         config: sizes.
-        augmentation: applied before resizing, or None.
+        augmentation: or None. An imgaug augmenter is applied after resizing and padding, as Matterport's does, and
+            instances of which nothing stays in view go; what `data.augmentation` makes is applied before.
         seed: of augmentation and random crop; None draws fresh entropy.
 
     Raises:
@@ -54,15 +57,18 @@ def load_ground_truth(
     """
     image = np.asarray(dataset.load_image(image_id))
     masks, class_ids = dataset.load_mask(image_id)
-    masks, class_ids = np.asarray(masks), np.asarray(class_ids).astype(np.int32)
+    masks, class_ids = np.asarray(masks), np.asarray(class_ids).astype(np.int32).reshape(-1)
     original_shape = fit_channels(image, config.IMAGE_CHANNEL_COUNT).shape
+    if masks.size == 0 and len(class_ids) == 0:
+        masks = np.zeros((*original_shape[:2], 0), bool)  # Matterport's base class gives an array of shape (0, 0, 0)
     if masks.shape != (*original_shape[:2], len(class_ids)):
         raise InputError(
             f"image {image_id} of {type(dataset).__name__}: load_mask gives masks of shape {masks.shape} and "
             f"{len(class_ids)} class ids for an image of {original_shape[0]}x{original_shape[1]} px (height x width)"
         )
     rng = np.random.default_rng(seed)
-    if augmentation is not None:
+    late = isinstance(augmentation, iaa.Augmenter)
+    if augmentation is not None and not late:
         sample = augment_instances(fit_channels(image, 3), masks, augmentation, rng)
         image, masks, class_ids = sample.image, sample.masks, class_ids[sample.sources]
     image = fit_channels(image, config.IMAGE_CHANNEL_COUNT)
@@ -71,13 +77,25 @@ def load_ground_truth(
         image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE, rng
     )
     masks = resize_mask(masks, scale, padding, crop).astype(bool, copy=False)
+    if late:
+        resized_shape = image.shape
+        image, masks = apply_augmenter(image, masks, augmentation, rng)
+        if image.shape != resized_shape:
+            raise InputError(
+                f"the augmentation changed the size of an image from {resized_shape} to {image.shape}; give its "
+                "augmenters keep_size=True"
+            )
     boxes = extract_bboxes(masks)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-area, kind="stable")
-    order = order[area[order] > 0]
+    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     active = active_class_ids(dataset, image_id, config.NUM_CLASSES)
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return GroundTruth(image, masks[..., order], boxes[order], class_ids[order], meta)
+    return GroundTruth(image, masks[..., seen], boxes[seen], class_ids[seen], meta)
+
+
+def largest_instances(boxes: np.ndarray, limit: int) -> np.ndarray:
+    """Indices of the `limit` instances with the largest boxes `(num_instances, 4)`, in the order they have."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return np.sort(np.argsort(-area, kind="stable")[:limit])
 
 
 def active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class MoldedImage(NamedTuple):
     """An image as the network takes it, save for the mean colour.
 
     Attributes:
-        image: uint8 array of shape (height, width, channels).
+        image: uint8 or float32 array of shape (height, width, channels).
         window: `(y1, x1, y2, x2)` pixels, where the real image lies in it.
         scale: factor that the image was resized by.
     """
@@ -29,30 +29,47 @@ class MoldedImage(NamedTuple):
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Bring an image to 1 or 3 channels: grey is repeated, colour is weighted to grey, transparency dropped.
+    """Bring an image to the channels of the network.
+
+    For 1 or 3, grey is repeated, colour is weighted to grey and transparency dropped; other numbers must be there.
 
     Args:
-        image: uint8 array of shape (height, width) or (height, width, 1, 3 or 4).
-        channels: 1 or 3.
+        image: array of numbers of shape (height, width) or (height, width, channels). Their scale is the caller's, as
+            in Matterport's: the network was trained on 0 to 255.
+        channels: how many the network takes.
 
     Returns:
-        uint8 array of shape (height, width, channels); the input itself where nothing is to do.
+        Array of shape (height, width, channels), uint8 if the image is, else float32; the input itself where nothing is
+        to do.
 
     Raises:
-        InputError: for another shape or type.
+        InputError: for another shape or type, or a value that is not finite.
     """
     if image.ndim == 2:
         image = image[..., np.newaxis]
-    if image.ndim != 3 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
-        raise InputError(f"an image must have shape (height, width, 1 or 3); got {image.shape}")
+    known = (1, 3, 4) if channels in (1, 3) else (channels,)
+    if image.ndim != 3 or image.shape[-1] not in known or 0 in image.shape:
+        wanted = "1 or 3" if channels in (1, 3) else channels
+        raise InputError(f"an image must have shape (height, width, {wanted}); got {image.shape}")
     if image.dtype != np.uint8:
-        raise InputError(f"an image must be of type uint8 with values 0 to 255; got {image.dtype}")
+        image = _as_float32(image)
+    if image.shape[-1] == channels:
+        return image
     image = image[..., :3]
     if image.shape[-1] == channels:
         return image
     if channels == 1:
         return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
     return np.repeat(image, 3, axis=-1)
+
+
+def _as_float32(image: np.ndarray) -> np.ndarray:
+    if image.dtype.kind not in "buif":
+        raise InputError(f"an image must be an array of numbers, best of type uint8; got {image.dtype}")
+    image = image.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise InputError("an image holds values that are not finite; take them out")
+    return image
 
 
 def mold_for_detection(image: np.ndarray, config: Config) -> MoldedImage:

@@ -70,21 +70,36 @@ class ProposalLayer(keras.layers.Layer):
         Returns:
             Normalised boxes `(batch, num_proposals, 4)`, best first, padded with zero rows. No gradient flows back.
         """
-        probabilities, deltas, anchors = inputs
-        limit = tf.minimum(self.pre_nms_limit, tf.shape(anchors)[0])
-        scores, order = tf.math.top_k(probabilities[..., 1], limit, sorted=True)
-        deltas = tf.gather(deltas, order, batch_dims=1) * tf.constant(self.bbox_std_dev, tf.float32)
-        proposals = box_ops.decode(tf.gather(anchors, order), deltas)
-        proposals = box_ops.clip(proposals, tf.constant([0.0, 0.0, 1.0, 1.0]))
+        scores, _, _, proposals = self.candidates(inputs)
         chosen = tf.map_fn(
             self._suppress, (proposals, scores), fn_output_signature=tf.TensorSpec((self.num_proposals, 4))
         )
         return tf.stop_gradient(chosen)
 
+    def candidates(self, inputs: list) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What enters the suppression.
+
+        Args:
+            inputs: as of `call`.
+
+        Returns:
+            Scores `(batch, limit)`, best first, and normalised boxes `(batch, limit, 4)`: the anchors, the same moved
+            by their deltas, and clipped to the image.
+        """
+        probabilities, deltas, anchors = inputs
+        limit = tf.minimum(self.pre_nms_limit, tf.shape(anchors)[0])
+        scores, order = tf.math.top_k(probabilities[..., 1], limit, sorted=True)
+        deltas = tf.gather(deltas, order, batch_dims=1) * tf.constant(self.bbox_std_dev, tf.float32)
+        best = tf.gather(anchors, order)
+        refined = box_ops.decode(best, deltas)
+        return scores, best, refined, box_ops.clip(refined, tf.constant([0.0, 0.0, 1.0, 1.0]))
+
+    def survivors(self, proposals: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+        """Which boxes `(n, 4)` of one image the suppression leaves: int32 indices, best first."""
+        return tf.image.non_max_suppression(proposals, scores, self.num_proposals, self.nms_iou_threshold)
+
     def _suppress(self, proposals_and_scores: tuple) -> tf.Tensor:
-        proposals, scores = proposals_and_scores
-        keep = tf.image.non_max_suppression(proposals, scores, self.num_proposals, self.nms_iou_threshold)
-        kept = tf.gather(proposals, keep)
+        kept = tf.gather(proposals_and_scores[0], self.survivors(*proposals_and_scores))
         return tf.pad(kept, [[0, self.num_proposals - tf.shape(kept)[0]], [0, 0]])
 
     def compute_output_shape(self, input_shape: list) -> tuple:

@@ -215,3 +215,22 @@ def test_draw_boxes_of_refined_boxes_alone_and_of_none(ax):
     assert len(ax.patches) == 2 and not ax.lines
     with pytest.raises(ValueError, match="needs boxes, refined_boxes or both"):
         displays.draw_boxes(make_image(), ax=ax)
+
+
+def test_display_images_takes_few_titles_and_colours_of_any_type(shown):
+    colours = np.full((4, 5, 3), 200.0)
+    displays.display_images([colours, np.zeros((4, 5)), colours.astype(np.uint8)], titles=["one"])
+    axes = plt.gcf().axes
+    assert [ax.get_title() for ax in axes] == ["one", "", ""]
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), axes[2].images[0].get_array())
+
+
+def test_display_instances_takes_no_captions_and_images_with_transparency(ax):
+    image = np.full((20, 20, 4), 255, np.uint8)
+    mask = np.zeros((20, 20, 1), bool)
+    mask[5:15, 5:15] = True
+    box, color = np.array([[5, 5, 15, 15]]), [(1.0, 0.0, 0.0)]
+    displays.display_instances(image, box, mask, np.array([1]), ["BG", "cell"], ax=ax, captions=[], colors=color)
+    assert [text.get_text() for text in ax.texts] == ["cell"]
+    picture = np.asarray(ax.images[0].get_array())
+    assert picture[10, 10].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4

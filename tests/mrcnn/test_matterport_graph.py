@@ -7,7 +7,7 @@ import pytest
 
 from mrcnn.config import make_config
 from mrcnn.model import MaskRCNN
-from mrcnn.utils import denorm_boxes
+from mrcnn.utils import denorm_boxes, norm_boxes
 
 # Names that such scripts ask `get_layer` for.
 LAYERS = [
@@ -100,10 +100,38 @@ def test_run_graph_finds_layers_inside_the_shared_heads(model, images, outputs):
     values = model.run_graph(images, [(name, graph.get_layer(name).output) for name in names])
     probabilities = np.exp(values["mrcnn_class_logits"])
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    np.testing.assert_allclose(probabilities.reshape(2, 30, 3), outputs[0][1], atol=1e-5)
-    np.testing.assert_allclose(values["mrcnn_bbox"].reshape(2, 30, 3, 4), outputs[0][2], atol=1e-4)
-    np.testing.assert_allclose(values["mrcnn_mask"].reshape(2, 6, 28, 28, 3), outputs[0][3], atol=1e-4)
-    assert values["mrcnn_class_bn1"].shape == (60, 1, 1, 64)
+    np.testing.assert_allclose(probabilities, outputs[0][1], atol=1e-5)
+    np.testing.assert_allclose(values["mrcnn_bbox"], outputs[0][2], atol=1e-4)
+    np.testing.assert_allclose(values["mrcnn_mask"], outputs[0][3], atol=1e-4)
+    assert values["mrcnn_class_bn1"].shape == (2, 30, 1, 1, 64)
+
+
+def test_run_graph_gives_roi_features_by_image(model, images, outputs):
+    graph = model.keras_model
+    names = ("roi_align_classifier", "pool_squeeze", "mrcnn_bbox_fc", "roi_align_mask", "mrcnn_mask_conv4")
+    values = model.run_graph(images, [(name, graph.get_layer(name).output) for name in names])
+    shapes = {name: value.shape[:2] for name, value in values.items()}
+    assert shapes == {**dict.fromkeys(names[:3], (2, 30)), **dict.fromkeys(names[3:], (2, 6))}
+    alone = model.run_graph(images[1:], [("roi_align_classifier", graph.get_layer("roi_align_classifier").output)])
+    np.testing.assert_allclose(values["roi_align_classifier"][1:], alone["roi_align_classifier"], atol=1e-4)
+
+
+def test_run_graph_gives_the_steps_of_the_proposals(model, images, outputs):
+    pillar = model.keras_model.get_layer("ROI").output
+    steps = ("pre_nms_anchors", "refined_anchors", "refined_anchors_clipped", "rpn_non_max_suppression")
+    values = model.run_graph(images, [(step, model.ancestor(pillar, f"ROI/{step}:0")) for step in steps])
+    anchors, refined, clipped, kept = (values[step] for step in steps)
+    everywhere = norm_boxes(model.anchors, model.config.IMAGE_SHAPE)
+    assert anchors.shape == refined.shape == clipped.shape and anchors.shape[:1] == (2,)
+    assert all(np.abs(everywhere - anchor).sum(axis=1).min() < 1e-5 for anchor in anchors[0, :20])
+    np.testing.assert_allclose(clipped, np.clip(refined, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(clipped[0, kept], outputs[0][4][0, : len(kept)], atol=1e-5)
+
+
+def test_run_graph_names_what_was_not_found(model, images):
+    nothing = model.ancestor(model.keras_model.outputs[0], "no_such_layer")
+    with pytest.raises(ValueError, match="thing: None instead of a tensor"):
+        model.run_graph(images, [("thing", nothing)])
 
 
 def test_run_graph_takes_molded_images_with_their_metas(model, images, outputs):
@@ -124,7 +152,10 @@ def test_ancestor_finds_the_tensor_on_the_way(model):
     assert model.ancestor(graph.get_layer("fpn_p2").output, "res2a_out") is graph.get_layer("res2a_out").output
     detections = graph.outputs[0]
     assert model.ancestor(detections, "ROI") is graph.get_layer("ROI").output
-    assert model.ancestor(detections, "ROI/whatever:0") is graph.get_layer("ROI").output
+    assert model.ancestor(detections, "ROI:0") is graph.get_layer("ROI").output
+    assert model.ancestor(detections, "ROI/whatever:0") is None
+    assert model.ancestor(detections, "res2a_out/Relu:0") is graph.get_layer("res2a_out").output
+    assert model.ancestor(detections, "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0").shape == (None,)
     assert model.ancestor(detections, "mrcnn_mask") is None
 
 

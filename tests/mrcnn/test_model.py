@@ -1,12 +1,24 @@
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.molding import parse_image_meta
 from mrcnn.errors import InputError
-from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector, log
+from mrcnn.model import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    MaskRCNN,
+    detector_hash,
+    load_detector,
+    log,
+    parse_image_meta_graph,
+    trim_zeros_graph,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +110,8 @@ def test_detect_takes_grey_images_as_colour_images_of_three_equal_channels(model
 
 
 def test_detect_refuses_images_of_another_type(model):
-    with pytest.raises(InputError, match="uint8 with values 0 to 255; got float64"):
-        model.detect([np.zeros((64, 64, 3))])
+    with pytest.raises(InputError, match="an array of numbers"):
+        model.detect([np.zeros((64, 64, 3), "U1")])
 
 
 def test_mold_inputs_gives_matterports_three_arrays(model, images):
@@ -155,7 +167,7 @@ def test_initial_weights_follow_the_seed_whatever_the_global_state(model, config
 def test_detector_hash_names_weights_and_settings(model, tmp_path):
     first = detector_hash(model.model_dir)
     model.save(tmp_path)
-    (tmp_path / CONFIG_NAME).write_text((model.model_dir / CONFIG_NAME).read_text() + " ")
+    (tmp_path / CONFIG_NAME).write_text((Path(model.model_dir) / CONFIG_NAME).read_text() + " ")
     assert first == detector_hash(model.model_dir) != detector_hash(tmp_path)
 
 
@@ -164,12 +176,12 @@ def test_load_weights_refuses_other_architectures(model, tiny_config_class, smal
         with small_resnet():
             other = MaskRCNN("inference", make_config(overrides, tiny_config_class), "unused")
         with pytest.raises(InputError, match="do not fit the configuration"):
-            other.load_weights(model.model_dir / WEIGHTS_NAME)
+            other.load_weights(Path(model.model_dir) / WEIGHTS_NAME)
 
 
 @pytest.mark.parametrize("content", ["cut", "text"])
 def test_load_weights_refuses_a_damaged_file(model, tmp_path, content):
-    data = (model.model_dir / WEIGHTS_NAME).read_bytes()
+    data = (Path(model.model_dir) / WEIGHTS_NAME).read_bytes()
     path = tmp_path / WEIGHTS_NAME
     path.write_bytes(data[: len(data) // 2] if content == "cut" else b"not weights")
     with pytest.raises(InputError, match=WEIGHTS_NAME) as caught:
@@ -262,8 +274,47 @@ def test_find_last_without_a_run_says_so(model):
 
 
 def test_mask_rcnn_begins_a_dated_run_in_its_folder(model):
-    assert model.log_dir.parent == model.model_dir and model.log_dir.name.startswith("tiny20") and model.epoch == 0
-    assert not model.log_dir.exists()
+    folder, name = os.path.split(model.log_dir)  # text, as scripts add to it
+    assert folder == str(model.model_dir) and name.startswith("tiny20") and model.epoch == 0
+    assert not os.path.exists(model.log_dir)
+
+
+def test_anchors_are_there_before_and_after_detection(config, small_resnet, tmp_path):
+    with small_resnet():
+        model = MaskRCNN("inference", make_config({"IMAGE_RESIZE_MODE": "pad64"}, type(config)), tmp_path)
+    before = model.anchors
+    model.detect([np.zeros((64, 64, 3), np.uint8)], masks=False)
+    np.testing.assert_array_equal(model.anchors, before)
+    molded, metas, _ = model.mold_inputs([np.zeros((64, 64, 3), np.uint8)])
+    model.detect_molded(np.concatenate([molded, molded], axis=2), metas)
+    assert len(model.anchors) == 2 * len(before)  # images twice as wide
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_detect_takes_images_of_other_types(model, dtype, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    expected = model.detect([image], masks=False)[0]
+    found = model.detect([image.astype(dtype)], verbose=1, masks=False)[0]
+    assert len(found["rois"]) == len(expected["rois"]) > 0
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
+    assert "Processing 1 images" in capsys.readouterr().out
+
+
+def test_layers_that_nobody_has_are_refused(config, small_resnet, cell_dataset, tmp_path):
+    with small_resnet():
+        model = MaskRCNN("training", config, tmp_path)
+    for layers, message in (("nothing", "layers 'nothing': no layer with weights"), ("(", "not a regular expression")):
+        with pytest.raises(InputError, match=message):
+            model.train(cell_dataset(1), [], 1e-3, 1, layers, progress=False)
+
+
+def test_image_meta_graph_and_trim_zeros_graph_agree_with_their_arrays():
+    metas = np.random.default_rng(0).integers(1, 50, (3, 12 + 4))
+    for name, value in parse_image_meta_graph(tf.constant(metas)).items():
+        np.testing.assert_array_equal(value, parse_image_meta(metas)[name])
+    boxes, kept = trim_zeros_graph(tf.constant([[0.0, 0, 1, 1], [0, 0, 0, 0], [0, 2, 3, 4]]))
+    np.testing.assert_array_equal(boxes, [[0, 0, 1, 1], [0, 2, 3, 4]])
+    np.testing.assert_array_equal(kept, [True, False, True])
 
 
 def test_log_prints_a_text_and_what_an_array_holds(capsys):
@@ -280,6 +331,6 @@ def test_load_detector_refuses_a_detector_of_another_roi_align(model, config, tm
     settings = config.to_dict()
     del settings["ROI_ALIGN"]
     (tmp_path / CONFIG_NAME).write_text(json.dumps(settings))
-    (tmp_path / WEIGHTS_NAME).write_bytes((model.model_dir / WEIGHTS_NAME).read_bytes())
+    (tmp_path / WEIGHTS_NAME).write_bytes((Path(model.model_dir) / WEIGHTS_NAME).read_bytes())
     with pytest.raises(InputError, match="train it again"):
         load_detector(tmp_path)

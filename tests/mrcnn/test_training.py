@@ -1,6 +1,7 @@
 import csv
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -229,8 +230,9 @@ def test_train_heads_then_all_keeps_counting_steps(two_stages):
 
 def test_train_keeps_every_epoch_in_a_dated_folder(two_stages):
     model = two_stages.model
-    assert model.log_dir.parent == model.model_dir and model.log_dir.name.startswith("tiny20")
-    names = sorted(path.name for path in model.log_dir.iterdir())
+    log_dir = Path(model.log_dir)
+    assert str(log_dir.parent) == model.model_dir and log_dir.name.startswith("tiny20")
+    names = sorted(path.name for path in log_dir.iterdir())
     assert names == [
         "checkpoint",
         "config.json",
@@ -240,17 +242,47 @@ def test_train_keeps_every_epoch_in_a_dated_folder(two_stages):
         "tensorboard",
         WEIGHTS_NAME,
     ]
-    assert model.find_last() == str(model.log_dir / "mask_rcnn_tiny_0002.h5")
-    assert model.checkpoint_path == str(model.log_dir / "mask_rcnn_tiny_*epoch*.h5")
+    assert model.find_last() == str(log_dir / "mask_rcnn_tiny_0002.h5")
+    assert model.checkpoint_path.format(epoch=2) == model.find_last()
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_weights_of_an_epoch_make_a_new_model_go_on_with_the_run(two_stages, build, epoch):
     model = build(two_stages.config, two_stages.model.model_dir)
-    path = two_stages.model.checkpoint_path.replace("*epoch*", f"{epoch:04d}")
+    path = two_stages.model.checkpoint_path.format(epoch=epoch)
     model.load_weights(path, by_name=True)
     assert model.log_dir == two_stages.model.log_dir and model.epoch == epoch
     np.testing.assert_array_equal(kernel_of(model, "fpn_p3"), two_stages.kernels[epoch][1])
+
+
+class WatchRate(keras.callbacks.Callback):
+    """Notes the learning rate at the end of each epoch and saves the model, as scripts' callbacks do."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.rates = path, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+        self.model.save_weights(self.path)
+
+
+def test_callbacks_of_scripts_change_the_rate_and_save_the_model(
+    build, tiny_config_class, cell_dataset, tmp_path, eagerly
+):
+    # Steps that a script has divided for.
+    model = build(make_config({}, type("Mine", (tiny_config_class,), {"STEPS_PER_EPOCH": 3 / 2})), tmp_path)
+    watch = WatchRate(tmp_path / "best.h5")
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model.train(cell_dataset(2), [], 1e-3, 2, "heads", progress=False, custom_callbacks=[halve, watch])
+    assert watch.rates == pytest.approx([5e-4, 2.5e-4])
+    last = kernel_of(model, "mrcnn_mask_conv1")
+    model.train(cell_dataset(2), [], 1e-4, 3, "heads", progress=False, custom_callbacks=[watch])
+    assert watch.rates[2] == pytest.approx(1e-4)  # what the second call asks for
+    again = build(model.config, tmp_path / "again")
+    again.load_weights(watch.path, by_name=True)
+    np.testing.assert_array_equal(kernel_of(again, "mrcnn_mask_conv1"), kernel_of(model, "mrcnn_mask_conv1"))
+    assert not np.array_equal(last, kernel_of(model, "mrcnn_mask_conv1"))
 
 
 class StopHere(Exception):
@@ -269,7 +301,7 @@ class StopHere(Exception):
 def test_train_goes_on_after_the_epoch_that_was_loaded(
     two_stages, build, cell_dataset, tmp_path, monkeypatch, last, first_step
 ):
-    run = tmp_path / two_stages.model.log_dir.name
+    run = tmp_path / Path(two_stages.model.log_dir).name
     shutil.copytree(two_stages.model.log_dir, run)
     shutil.copy(run / "mask_rcnn_tiny_0002.h5", run / "mask_rcnn_tiny_0003.h5")
     model = build(two_stages.config, tmp_path)
@@ -289,13 +321,13 @@ def test_train_writes_the_checkpoint_of_an_epoch_last(build, tiny_config_class, 
 
     class Watcher(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            run = model.log_dir
+            run = Path(model.log_dir)
             seen.append(([path.name for path in run.glob("*.h5")], checkpoints(run)))
 
     model = build(make_config({"STEPS_PER_EPOCH": 1}, tiny_config_class), tmp_path)
     model.train(cell_dataset(2), [], 1e-3, 1, "heads", progress=False, custom_callbacks=[Watcher()])
     assert seen == [(["mask_rcnn_tiny_0001.h5"], [])]
-    assert [epoch for epoch, _ in checkpoints(model.log_dir)] == [1]
+    assert [epoch for epoch, _ in checkpoints(Path(model.log_dir))] == [1]
 
 
 def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted, tiny_config_class, cell_dataset):

@@ -2,12 +2,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.augmentation import strong_augmentation
 from mrcnn.data.batches import load_example, make_augmentation, sample_order, training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
+from mrcnn.errors import InputError
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ class ManySquares(Dataset):
 def test_load_example_of_one_cell(config, cell_dataset):
     dataset = cell_dataset(1)
     example = load_example(dataset, 0, config, None, (0, 0))
-    assert example["images"].shape == (64, 64, 3) and example["images"].dtype == np.uint8
+    assert example["images"].shape == (64, 64, 3) and example["images"].dtype == np.float32
     assert example["gt_masks"].shape == (4, 56, 56) and example["gt_masks"].dtype == bool
     np.testing.assert_array_equal(example["gt_class_ids"], [1, 0, 0, 0])
     assert example["gt_boxes"].dtype == np.float32 and example["gt_boxes"].shape == (4, 4)
@@ -65,7 +67,7 @@ def test_load_example_keeps_full_masks_without_mini_masks(tiny_config_class, cel
 
 def test_load_example_drops_the_smallest_of_too_many_cells(config):
     example = load_example(ManySquares(5), 0, config, None, (0, 0))
-    np.testing.assert_array_equal(example["gt_class_ids"], [5, 4, 3, 2])
+    np.testing.assert_array_equal(example["gt_class_ids"], [2, 3, 4, 5])
 
 
 def test_load_example_without_a_cell_is_all_padding(config):
@@ -104,7 +106,8 @@ def test_load_example_without_rpn_rois_brings_random_boxes_that_follow_the_seed(
 )
 @pytest.mark.parametrize("use_mini_mask", [True, False])
 def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, overrides, sizes, shape, use_mini_mask):
-    config = make_config({"USE_MINI_MASK": use_mini_mask, **overrides}, tiny_config_class)
+    settings = {"USE_MINI_MASK": use_mini_mask, "TRAIN_ON_EMPTY_IMAGES": True, **overrides}
+    config = make_config(settings, tiny_config_class)
     datasets = [cell_dataset(1, size=size) for size in sizes]
     batch = next(training_batches(datasets, config, 2, shuffle=False).as_numpy_iterator())
     assert batch["images"].shape == (2, *shape)
@@ -148,6 +151,50 @@ def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
             np.testing.assert_array_equal(batch[name], expected[name])
     seeds = np.concatenate([batch["seeds"] for batch in whole])
     assert len({tuple(seed) for seed in seeds}) == 8
+
+
+class SomeEmpty(Dataset):
+    """Five grey images, each of its own value; only the second and the fourth show something."""
+
+    def __init__(self, full=(1, 3)):
+        super().__init__()
+        self.full = full
+        self.add_class("drawn", 1, "cell")
+        for number in range(5):
+            self.add_image("drawn", number, f"{number}.png")
+        self.prepare()
+
+    def load_image(self, image_id):
+        return np.full((64, 64, 3), 40 * image_id, np.uint8)
+
+    def load_mask(self, image_id):
+        masks = np.zeros((64, 64, int(image_id in self.full)), bool)
+        masks[10:30, 20:40] = True
+        return masks, np.ones(masks.shape[-1], np.int32)
+
+
+def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class):
+    config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
+    whole = list(training_batches([SomeEmpty()], config, 2).take(10).as_numpy_iterator())
+    numbers = np.concatenate([batch["images"][:, 0, 0, 0] / 40 for batch in whole])
+    assert set(numbers) == {1, 3} and all(batch["gt_class_ids"].any(axis=1).all() for batch in whole)
+    later = list(training_batches([SomeEmpty()], config, 2, start_step=7).take(3).as_numpy_iterator())
+    for batch, expected in zip(later, whole[7:], strict=True):
+        np.testing.assert_array_equal(batch["images"], expected["images"])
+
+
+def test_training_batches_keep_empty_images_where_they_are_to_be_learned_from(tiny_config_class):
+    config = make_config({"TRAIN_ON_EMPTY_IMAGES": True}, tiny_config_class)
+    batches = training_batches([SomeEmpty()], config, 5).take(1).as_numpy_iterator()
+    batch = next(batches)
+    assert set(batch["images"][:, 0, 0, 0] / 40) == {0, 1, 2, 3, 4} and batch["gt_class_ids"].any(axis=1).sum() == 2
+
+
+def test_training_batches_say_that_no_image_shows_anything(tiny_config_class):
+    config, failures = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class), []
+    with pytest.raises(tf.errors.OpError):
+        next(training_batches([SomeEmpty(full=())], config, 2, failures=failures).as_numpy_iterator())
+    assert isinstance(failures[0], InputError) and "no image has an instance" in str(failures[0])
 
 
 def test_training_batches_follow_the_seed_of_the_configuration(tiny_config_class, cell_dataset):

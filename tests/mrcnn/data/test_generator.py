@@ -16,6 +16,7 @@ from mrcnn.data.generator import (
 )
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.molding import parse_image_meta, unmold_image
+from mrcnn.errors import InputError
 from mrcnn.network.anchors import pyramid_anchors
 
 SHAPE = (64, 64, 3)
@@ -64,9 +65,9 @@ def test_load_image_gt_gives_matterports_five_arrays(config):
     np.testing.assert_array_equal(image, dataset.load_image(2))
     parsed = parse_image_meta(meta[np.newaxis])
     assert parsed["image_id"] == [2] and parsed["window"].tolist() == [[0, 0, 64, 64]]
-    np.testing.assert_array_equal(class_ids, [1, 2, 1])  # the largest, the third, first
+    np.testing.assert_array_equal(class_ids, dataset.load_mask(2)[1])
     np.testing.assert_array_equal(boxes, extract_bboxes(masks))
-    np.testing.assert_array_equal(masks, dataset.load_mask(2)[0][..., ::-1])
+    np.testing.assert_array_equal(masks, dataset.load_mask(2)[0])
     mini = load_image_gt(dataset, config, 2, use_mini_mask=True)[4]
     np.testing.assert_array_equal(mini, minimize_mask(boxes, masks, (56, 56)))
 
@@ -221,7 +222,7 @@ def test_data_generator_gives_matterports_inputs(config):
 def test_data_generator_keeps_the_largest_of_too_many_cells(tiny_config_class):
     config = make_config({"NUM_CLASSES": 5, "MAX_GT_INSTANCES": 2}, tiny_config_class)
     inputs, _ = next(data_generator(Discs((3,)), config))
-    np.testing.assert_array_equal(inputs[4], [[1, 2]])
+    np.testing.assert_array_equal(inputs[4], [[2, 1]])  # the first of class 1 is the smallest
     assert inputs[6].shape == (1, 56, 56, 2)
 
 
@@ -247,6 +248,21 @@ def test_data_generator_goes_through_all_images_again_and_again(config):
     ids = [int(inputs[1][0, 0]) for inputs, _ in islice(data_generator(dataset, config), 40)]
     passes = [tuple(ids[i : i + 5]) for i in range(0, 40, 5)]
     assert all(sorted(p) == [0, 1, 2, 3, 4] for p in passes) and len(set(passes)) > 1
+
+
+def test_data_generator_says_that_no_image_shows_anything(config):
+    class Nothing(Dataset):
+        def load_image(self, image_id):
+            return np.zeros((64, 64, 3), np.uint8)
+
+        def load_mask(self, image_id):
+            return np.zeros((64, 64, 0), bool), np.zeros(0, np.int32)
+
+    dataset = Nothing()
+    dataset.add_image("drawn", 0, "0.png")
+    dataset.prepare()
+    with pytest.raises(InputError, match="no image has an instance"):
+        next(data_generator(dataset, config))
 
 
 def test_data_generator_leaves_the_images_of_named_sources_alone(config):

@@ -5,7 +5,7 @@ import pytest
 from mrcnn.config import Config, make_config
 from mrcnn.data.augmentation import strong_augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.ground_truth import active_class_ids, load_ground_truth
+from mrcnn.data.ground_truth import active_class_ids, largest_instances, load_ground_truth
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.molding import parse_image_meta
 from mrcnn.errors import InputError
@@ -45,10 +45,10 @@ def config_of(**overrides) -> Config:
     return make_config({"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128, "NUM_CLASSES": 5, **overrides}, Config)
 
 
-def test_load_ground_truth_brings_instances_largest_first_and_leaves_empty_ones_out():
+def test_load_ground_truth_keeps_the_order_and_leaves_empty_instances_out():
     truth = load_ground_truth(Rectangles(), 0, config_of(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=0))
     # 60 x 90 px are padded to 64 x 128.
-    order, shift = [1, 2, 3, 0], np.array([2, 19, 2, 19])
+    order, shift = [0, 1, 2, 3], np.array([2, 19, 2, 19])
     np.testing.assert_array_equal(truth.class_ids, np.array(CLASS_IDS)[order])
     np.testing.assert_array_equal(truth.boxes, np.array(BOXES)[order] + shift)
     np.testing.assert_array_equal(extract_bboxes(truth.masks), truth.boxes)
@@ -97,7 +97,7 @@ def test_active_class_ids_need_a_network_with_as_many_classes():
 )
 def test_load_ground_truth_moves_boxes_as_the_image(overrides, scale, shift):
     truth = load_ground_truth(Rectangles(), 0, config_of(**overrides))
-    expected = np.array(BOXES)[[1, 2, 3, 0]] * scale + [*shift, *shift]
+    expected = np.array(BOXES)[:4] * scale + [*shift, *shift]
     np.testing.assert_allclose(truth.boxes, expected, atol=1.01)
 
 
@@ -115,9 +115,7 @@ def test_load_ground_truth_crops_image_and_instances_alike():
         origins.add(places[0])
         seen = whole_masks[:64, places[0] : places[0] + 64]
         seen = seen[..., seen.any(axis=(0, 1))]
-        # Largest first, as far as they are seen.
-        expected = sorted(extract_bboxes(seen).tolist(), key=lambda b: -(b[2] - b[0]) * (b[3] - b[1]))
-        assert truth.boxes.tolist() == expected
+        assert truth.boxes.tolist() == extract_bboxes(seen).tolist()
     assert len(origins) > 2
 
 
@@ -135,6 +133,37 @@ def test_load_ground_truth_takes_any_imgaug_augmenter():
     np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
     np.testing.assert_array_equal(flipped.masks, plain.masks[:, ::-1])
     np.testing.assert_array_equal(flipped.class_ids, plain.class_ids)
+
+
+def test_load_ground_truth_applies_imgaug_after_resizing_and_drops_only_what_is_out_of_view():
+    config = config_of(IMAGE_MIN_DIM=128)  # scaled by 128 / 90
+    plain = load_ground_truth(Rectangles(), 0, config)
+    moved = load_ground_truth(Rectangles(), 0, config, iaa.Affine(translate_px={"y": -27}))
+    # The first instance ends at row 42 of 128; the third, at rows 21 to 38, keeps 11 rows.
+    np.testing.assert_array_equal(moved.class_ids, plain.class_ids)
+    np.testing.assert_array_equal(moved.boxes[:, 2], plain.boxes[:, 2] - 27)
+    gone = load_ground_truth(Rectangles(), 0, config, iaa.Affine(translate_px={"y": -40}))
+    assert gone.class_ids.tolist() == [1, 2, 1] and gone.boxes[0, 2] - gone.boxes[0, 0] < 8
+
+
+def test_load_ground_truth_refuses_augmenters_that_change_the_size():
+    with pytest.raises(InputError, match="keep_size=True"):
+        load_ground_truth(Rectangles(), 0, config_of(), iaa.Resize(0.5))
+
+
+def test_load_ground_truth_takes_the_masks_of_matterports_base_class():
+    class Nothing(Rectangles):
+        def load_mask(self, image_id):
+            return np.empty([0, 0, 0]), np.empty([0], np.int32)
+
+    truth = load_ground_truth(Nothing(), 0, config_of())
+    assert truth.masks.shape == (128, 128, 0) and truth.boxes.shape == (0, 4) and len(truth.class_ids) == 0
+
+
+def test_largest_instances_keeps_the_order():
+    np.testing.assert_array_equal(largest_instances(np.array(BOXES), 2), [1, 2])
+    np.testing.assert_array_equal(largest_instances(np.array(BOXES)[::-1], 2), [2, 3])
+    assert len(largest_instances(np.zeros((0, 4)), 3)) == 0
 
 
 @pytest.mark.parametrize("augmentation", [None, iaa.Fliplr(1.0)])

@@ -47,6 +47,21 @@ def test_fit_channels_drops_transparency():
     np.testing.assert_array_equal(fit_channels(image, 3), image[..., :3])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "uint16"])
+def test_fit_channels_takes_other_numbers_as_they_are(dtype):
+    image = random_image(5, 7, 3)
+    taken = fit_channels(image.astype(dtype), 3)
+    assert taken.dtype == np.float32
+    np.testing.assert_array_equal(taken, image)
+
+
+def test_fit_channels_takes_other_numbers_of_channels_where_the_network_does():
+    image = random_image(5, 7, 5)
+    assert fit_channels(image, 5) is image
+    with pytest.raises(InputError, match=r"\(height, width, 5\); got \(5, 7, 3\)"):
+        fit_channels(random_image(5, 7, 3), 5)
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -54,7 +69,8 @@ def test_fit_channels_drops_transparency():
         (np.zeros(5, np.uint8), r"got \(5,\)"),
         (np.zeros((0, 7, 3), np.uint8), r"got \(0, 7, 3\)"),
         (np.zeros((1, 5, 7, 3), np.uint8), r"got \(1, 5, 7, 3\)"),
-        (np.zeros((5, 7, 3), np.float32), "uint8 with values 0 to 255; got float32"),
+        (np.full((5, 7, 3), np.nan, np.float32), "values that are not finite"),
+        (np.zeros((5, 7, 3), "U1"), "an array of numbers, best of type uint8; got <U1"),
     ],
 )
 def test_fit_channels_refuses(image, message):
