@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from mrcnn.data.generator import (
     load_image_gt,
 )
 from mrcnn.data.molding import (
-    META_FIELDS,
     compose_image_meta,
     mold_for_detection,
     mold_image,
@@ -44,10 +42,11 @@ from mrcnn.detector_folder import (
 )
 from mrcnn.errors import InputError
 from mrcnn.graph_tensors import compute_tensors, find_ancestor
+from mrcnn.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
 from mrcnn.imagenet import imagenet_weights_path
 from mrcnn.initial_weights import seeded_parts
+from mrcnn.layer_choice import choose_layers
 from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph
-from mrcnn.network.boxes import normalized_boxes, pixel_boxes
 from mrcnn.parallel_model import mirrored_strategy
 from mrcnn.run_folders import checkpoint_name, find_last, run_folder
 from mrcnn.training import fit_detector, is_chief
@@ -78,40 +77,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-# Matterport's short names for "which layers learn".
-LAYER_PATTERNS = {
-    "heads": r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "3+": r"(res3.*)|(bn3.*)|(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "4+": r"(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "5+": r"(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "all": ".*",
-}
-
-
-def norm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Pixel boxes `(..., 4)` of an image of `shape` (height, width) as normalised ones (Matterport's name)."""
-    return normalized_boxes(boxes, shape)
-
-
-def denorm_boxes_graph(boxes: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Normalised boxes `(..., 4)` as int32 pixel boxes (Matterport's name)."""
-    return tf.cast(tf.round(pixel_boxes(boxes, shape)), tf.int32)
-
-
-def parse_image_meta_graph(meta: tf.Tensor) -> dict[str, tf.Tensor]:
-    """`parse_image_meta` of a tensor `(batch, 12 + num_classes)`, the values in its type (Matterport's name)."""
-    ends = {"image_id": 1, "original_image_shape": 4, "image_shape": 7, "window": 11, "scale": 12}
-    starts = [0, *ends.values()]
-    parts = {name: meta[:, start:end] for start, (name, end) in zip(starts, ends.items(), strict=False)}
-    parts |= {name: parts[name][:, 0] for name in ("image_id", "scale")}
-    return {**parts, "active_class_ids": meta[:, META_FIELDS:]}
-
-
-def trim_zeros_graph(boxes: tf.Tensor, name: str = "trim_zeros") -> tuple[tf.Tensor, tf.Tensor]:
-    """Boxes `(n, 4)` without rows of zeros, and bool `(n,)`, which rows stay (Matterport's name)."""
-    kept = tf.reduce_any(tf.not_equal(boxes, 0), axis=1)
-    return tf.boolean_mask(boxes, kept, name=name), kept
 
 
 def log(text: str, array: np.ndarray | None = None) -> None:
@@ -257,18 +222,9 @@ class MaskRCNN:
         Raises:
             InputError: if it is no regular expression.
         """
-        pattern = LAYER_PATTERNS.get(layer_regex, layer_regex)
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"layers {layer_regex!r}: not a regular expression ({error})") from None
         layers = self.parts.named_layers() if keras_model is None else keras_model.layers
-        for layer in layers:
-            if isinstance(layer, keras.Model):
-                self.set_trainable(layer_regex, layer, indent + 4, verbose)
-                continue
-            layer.trainable = re.fullmatch(pattern, layer.name) is not None
-            if verbose and layer.trainable and layer.weights:
+        for layer in choose_layers(layers, layer_regex):
+            if verbose:
                 log(f"{' ' * indent}{layer.name:20}   ({type(layer).__name__})")
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
