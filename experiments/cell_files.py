@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments.output_paths import LONGEST_NAME
 from mrcnn.atomic import atomic_path, write_text
 from mrcnn.data.label_images import label_image, write_label_image
 from mrcnn.data.outlines import mask_polygons
@@ -25,6 +26,8 @@ SIZE_COLUMNS = ("area_um2", "equivalent_diameter_um")
 # Whole file names are kept, so that a.png and a.jpg get files of their own; the endings differ, so that one folder
 # can hold all three.
 ENDINGS = {"labels": ".labels.tif", "geojson": ".geojson", "overlay": ".overlay.png"}
+# Of these whoever reads the folder takes the files for images to search.
+PICTURES = ("labels", "overlay")
 OVERLAY_SIDE = 400  # px; smaller images are enlarged, or their scores could not be read
 
 AddRows = Callable[[Iterable[Sequence[Any]]], None]
@@ -60,7 +63,8 @@ class CellFiles:
 
         Raises:
             InputError: if no kind of file is wanted, a file stands where a folder should be or the reverse, a file
-                is there and `overwrite` is False, or an output is one of the images.
+                is there and `overwrite` is False, an output is one of the images, label images or overlays would lie
+                among them, the table is to be where another output is, or a name would be too long.
         """
         folders = {kind: getattr(self, kind) for kind in ENDINGS}
         if self.csv is None and not any(folders.values()):
@@ -70,16 +74,36 @@ class CellFiles:
         for kind, folder in folders.items():
             if folder is not None and folder.exists() and not folder.is_dir():
                 raise InputError(f"--{kind} {folder}: is a file; name a folder")
-        outputs = [path for image in images for path in self.of_image(image.key).values()]
+        by_image = [self.of_image(image.key) for image in images]
+        outputs = [path for paths in by_image for path in paths.values()]
+        self._check_csv(outputs)
         outputs += [self.csv] if self.csv is not None else []
         inputs = {os.path.abspath(image.path) for image in images}
         for path in outputs:
             if os.path.abspath(path) in inputs:
                 raise InputError(f"{path}: is one of the images, and would be replaced; write to another folder")
+            if len(os.fsencode(path.name)) > LONGEST_NAME:
+                raise InputError(f"{path}: a name of more than {LONGEST_NAME} bytes; rename the image")
+        input_folders = {os.path.dirname(path) for path in inputs}
+        for kind, path in ((kind, paths[kind]) for paths in by_image for kind in PICTURES if kind in paths):
+            if os.path.dirname(os.path.abspath(path)) in input_folders:
+                raise InputError(
+                    f"--{kind} {folders[kind]}: would lie among the images, and be taken for one of them the next "
+                    "time; name another folder"
+                )
         there = [] if overwrite else [path for path in outputs if path.exists()]
         if there:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             raise InputError(f"{there[0]}{more}: already there; write to another place, or give --overwrite")
+
+    def _check_csv(self, others: Sequence[Path]) -> None:
+        """Refuse a table that would be a folder of other outputs, or one of them."""
+        if self.csv is None:
+            return
+        csv_path = os.path.abspath(self.csv)
+        for path in map(os.path.abspath, others):
+            if path == csv_path or path.startswith(csv_path + os.sep):
+                raise InputError(f"--csv {self.csv}: is also where {path} would be written; name another file")
 
 
 @dataclass(frozen=True)

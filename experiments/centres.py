@@ -7,7 +7,8 @@ Layouts:
     acevedo20: one folder per class; in `ig` and `neutrophil` the prefix of the file name (`MY_`, `SNE_` ...)
         is the label.
     folders: one folder per class, of any names.
-    unlabelled: images in `images/` or directly in the centre's folder.
+    unlabelled: images in `images/` or directly in the centre's folder. Where `images/` holds images itself, folders
+        beside it are taken for masks, results and the like, and not for classes.
 
 In every layout `masks/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present.
 """
@@ -81,6 +82,7 @@ def load_centre(
     root: str | os.PathLike,
     layout: str = "auto",
     class_map: str | os.PathLike | dict[str, str] = "thesis13",
+    annotations: str | os.PathLike | None = None,
 ) -> Centre:
     """List the images of a centre with their labels; no image is opened.
 
@@ -89,6 +91,8 @@ def load_centre(
         root: its folder.
         layout: one of `LAYOUTS`; "auto" tells it from the files and folders that are there.
         class_map: "thesis13", "eleven", "five", a dict from labels to cell types, or a YAML file with one.
+        annotations: where the user says that masks lie, as it is or from the centre's folder. A folder of label images
+            is neither a class nor are its images the centre's.
 
     Returns:
         The centre. Labels that map to no cell type stay, with `cell_type` "", and count in `unmapped`.
@@ -104,16 +108,19 @@ def load_centre(
         raise InputError(f"centre {name}: layout {layout!r} is not one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise InputError(f"centre {name}: {root}: no such folder")
+    masks_folder = _folder_of_masks(root, annotations)
     if layout == "auto":
-        layout = detect_layout(root)
+        layout = _tell_layout(root, masks_folder)
+        if layout == "unlabelled":
+            _log_folders_not_read(name, root, masks_folder)
     mapping = make_class_map(class_map, layout)
     if layout == "csv":
-        labelled, num_other = _read_csv_layout(root)
+        labelled, num_other = _read_csv_layout(root, masks_folder)
     elif layout == "unlabelled":
         paths, num_other = _images_below(_images_folder(root), recursive=False)
         labelled = [(path, "") for path in paths]
     else:
-        labelled, num_other = _read_folders(root, layout)
+        labelled, num_other = _read_folders(root, layout, masks_folder)
     if not labelled:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"centre {name}: {root}: no images ({suffixes}) in layout {layout!r}")
@@ -122,8 +129,6 @@ def load_centre(
         key=lambda record: record.key,
     )
     masks, boxes = (folder if folder.is_dir() else None for folder in (root / "masks", root / "annotations"))
-    if masks or boxes:
-        _check_stems(records, root)
     unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
     centre = Centre(name, root, layout, mapping, records, masks, boxes, dict(sorted(unmapped.items())), num_other)
     _log_summary(centre)
@@ -139,12 +144,15 @@ def detect_layout(root: str | os.PathLike) -> str:
     Raises:
         InputError: if the folder holds neither `labels.csv`, nor folders, nor images.
     """
-    root = Path(root)
+    return _tell_layout(Path(root), None)
+
+
+def _tell_layout(root: Path, masks_folder: Path | None) -> str:
     if (root / "labels.csv").is_file():
         return "csv"
-    folders = _class_folders(root)
+    folders = _class_folders(root, masks_folder)
     names = {fold_label(folder.name) for folder in folders}
-    if names and names != {"images"}:
+    if names and names != {"images"} and not _has_image(root / "images"):
         if names <= _ACEVEDO20_FOLDERS and ("ig" in names or _has_acevedo20_file(folders)):
             return "acevedo20"
         for layout in ("matek19", "int20", "mll23"):
@@ -159,10 +167,11 @@ def detect_layout(root: str | os.PathLike) -> str:
     raise InputError(f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class")
 
 
-def _read_csv_layout(root: Path) -> tuple[list[tuple[Path, str]], int]:
+def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], int]:
     csv_path = root / "labels.csv"
     folder = _images_folder(root)
-    paths, num_other = _images_below(folder, recursive=True, skip=_NOT_CLASSES if folder == root else frozenset())
+    skip = _NOT_CLASSES if folder == root else frozenset()
+    paths, num_other = _images_below(folder, recursive=True, skip=skip, masks_folder=masks_folder)
     labels: dict[Path, str] = {}
     row_of: dict[Path, int] = {}
     faults = []
@@ -207,11 +216,11 @@ def _read_csv(csv_path: Path) -> list[tuple[int, str, str]]:
         raise InputError(f"{csv_path}: not a UTF-8 CSV file ({error})") from None
 
 
-def _read_folders(root: Path, layout: str) -> tuple[list[tuple[Path, str]], int]:
+def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], int]:
     labelled = []
     num_other = sum(path.is_file() and not path.name.startswith(".") for path in root.iterdir())
-    for folder in _class_folders(root):
-        paths, others = _images_below(folder, recursive=True)
+    for folder in _class_folders(root, masks_folder):
+        paths, others = _images_below(folder, recursive=True, masks_folder=masks_folder)
         num_other += others
         labelled += [(p, _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name) for p in paths]
     return labelled, num_other
@@ -228,12 +237,31 @@ def _has_acevedo20_file(folders: list[Path]) -> bool:
     return any(path and _ACEVEDO20_FILE.match(path.name) for path in first_images)
 
 
-def _class_folders(root: Path) -> list[Path]:
+def _class_folders(root: Path, masks_folder: Path | None) -> list[Path]:
     return sorted(
         path
         for path in root.iterdir()
         if path.is_dir() and path.name not in _NOT_CLASSES and not path.name.startswith((".", "__"))
+        if not _is_same(path, masks_folder)
     )
+
+
+def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path | None:
+    """The folder of label images that the user names, or None; files of outlines may lie among the images."""
+    if annotations is None:
+        return None
+    folder = next((path for path in (Path(annotations), root / annotations) if path.exists()), None)
+    if folder is None or not folder.is_dir() or any(folder.rglob("*.json")):
+        return None
+    return folder
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and path.resolve() == other.resolve()
+
+
+def _has_image(folder: Path) -> bool:
+    return folder.is_dir() and any(_is_image(path) for path in folder.iterdir())
 
 
 def _images_folder(root: Path) -> Path:
@@ -241,13 +269,16 @@ def _images_folder(root: Path) -> Path:
     return folder if folder.is_dir() else root
 
 
-def _images_below(folder: Path, recursive: bool, skip: frozenset[str] = frozenset()) -> tuple[list[Path], int]:
+def _images_below(
+    folder: Path, recursive: bool, skip: frozenset[str] = frozenset(), masks_folder: Path | None = None
+) -> tuple[list[Path], int]:
     """Return the images below `folder`, sorted, and the number of files that are not images."""
     images, num_other = [], 0
     for parent, folders, files in os.walk(folder):
         # Pruning in place is how os.walk is told where not to go.
         hidden_from = [n for n in folders if n.startswith((".", "__")) or (Path(parent) == folder and n in skip)]
-        folders[:] = sorted(n for n in folders if n not in hidden_from) if recursive else []
+        shown = [n for n in folders if n not in hidden_from and not _is_same(Path(parent, n), masks_folder)]
+        folders[:] = sorted(shown) if recursive else []
         for name in files:
             path = Path(parent, name)
             if _is_image(path):
@@ -259,16 +290,6 @@ def _images_below(folder: Path, recursive: bool, skip: frozenset[str] = frozense
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _check_stems(records: list[ImageRecord], root: Path) -> None:
-    """Refuse images that share a name but for its ending, since masks and boxes are found by that name."""
-    by_stem: dict[str, list[str]] = {}
-    for record in records:
-        by_stem.setdefault(record.path.stem, []).append(record.key)
-    faults = [" and ".join(keys) for keys in by_stem.values() if len(keys) > 1]
-    if faults:
-        raise InputError(f"{root}: images share the name of one mask or box file: {_shorten(faults)}; rename them")
 
 
 def _shorten(faults: list[str]) -> str:
@@ -284,3 +305,11 @@ def _log_summary(centre: Centre) -> None:
         logger.info("%s: labels outside %s: %s", centre.name, centre.class_map.name, listed)
     if centre.num_other_files:
         logger.info("%s: %d files are not images", centre.name, centre.num_other_files)
+
+
+def _log_folders_not_read(name: str, root: Path, masks_folder: Path | None) -> None:
+    """Say which folders of images lie beside `images/` and are left alone."""
+    beside = [folder.name for folder in _class_folders(root, masks_folder) if folder.name != "images"]
+    beside = [folder for folder in beside if _has_image(root / folder)]
+    if beside:
+        logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(beside))

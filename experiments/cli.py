@@ -4,6 +4,7 @@ TensorFlow is imported after the arguments have been understood, so that help an
 """
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -14,6 +15,9 @@ from tqdm import tqdm
 
 from mrcnn.errors import InputError
 
+GO_ON = "run the same command again to go on from here"
+GO_ON_WITHOUT_OVERWRITE = "run the same command without --overwrite to go on from here"
+START_AGAIN = "nothing was written; the same command starts again"
 OVERRIDE_HELP = "override a setting, for example --set detector.epochs=3 (may be repeated)"
 
 
@@ -36,8 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"aecfe: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        reason = _place_fault(error)
+        if reason is None:
+            raise
+        print(f"aecfe: error: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        advice = getattr(arguments, "after_interrupt", "run the same command again to go on from here")
+        advice = getattr(arguments, "after_interrupt", "run the same command again")
+        if getattr(arguments, "overwrite", False):
+            advice = getattr(arguments, "after_interrupted_overwrite", advice)
         print(f"\naecfe: interrupted; {advice}", file=sys.stderr)
         return 130
     return 0
@@ -134,6 +146,8 @@ def _add_run(commands) -> None:
     parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the file's")
     _add_deterministic(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
+    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite="the same command starts again")
 
 
 def _add_synth(commands) -> None:
@@ -174,6 +188,7 @@ def _add_detector(commands) -> None:
     )
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
     _add_seed(parser)
+    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 
     parser = _command(
         detector, "evaluate", "detector_evaluate", "measure a detector on centres it did not see", overwrite=False
@@ -185,6 +200,7 @@ def _add_detector(commands) -> None:
     _add_annotations(parser)
     parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
     parser.add_argument("-o", "--output", default=None, help="also write the measures to this JSON file")
+    parser.set_defaults(after_interrupt=START_AGAIN)
 
 
 def _add_detect(commands) -> None:
@@ -219,6 +235,7 @@ def _add_extract(commands) -> None:
         metavar="I/N",
         help="extract only part I of N, to a store of its own named after the output; join makes one of all N",
     )
+    parser.set_defaults(after_interrupt=GO_ON)
 
 
 def _add_join(commands) -> None:
@@ -244,6 +261,7 @@ def _add_train(commands) -> None:
     parser.add_argument("--batch-size", type=_positive, default=None, help="cells in a step, over all devices")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
     parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the config's")
+    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 
 
 def _add_embed(commands) -> None:
@@ -287,7 +305,7 @@ def _add_export(commands) -> None:
         metavar="N",
         help="most cells of an image, and rows of the result; default: the detector's",
     )
-    parser.set_defaults(after_interrupt="nothing was written; run the same command again")
+    parser.set_defaults(after_interrupt=START_AGAIN)
 
 
 def _shard(text: str):
@@ -314,6 +332,19 @@ def _whole(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} must not be negative")
     return value
+
+
+def _place_fault(error: OSError) -> str | None:
+    """What to tell of a file or folder that could not be read or written, or None if the error names none."""
+    # Of a file that could not be moved the second name is the final one.
+    place = error.filename2 or error.filename
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{_text(place) + ': ' if place else ''}{error.strerror}; make room, or choose another place"
+    return f"{_text(place)}: {error.strerror}; choose another place" if place else None
+
+
+def _text(place: object) -> str:
+    return os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
 
 
 def _quiet_libraries() -> None:

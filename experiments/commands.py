@@ -2,15 +2,22 @@
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from experiments.centres import Centre, load_centre
-from experiments.masked_images import AnnotationChoice, masked_images
-from experiments.settings import DetectorSettings, build, load_settings, read_yaml, set_value
+from experiments.masked_images import AnnotationChoice, Outlines, masked_images
+from experiments.output_paths import check_output_file, check_output_folder
+from experiments.settings import DetectorSettings, build, load_settings, read_section, set_value
 from mrcnn.atomic import check_folder_is_free, write_json
 from mrcnn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Micrometres. Pixels of microscopes have hundredths to tenths of one; what lies outside was given in another unit.
+SMALLEST_PIXEL, LARGEST_PIXEL = 1e-4, 1e4
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -22,6 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) is not None:
             overrides.append(f"{name}={json.dumps(getattr(arguments, name))}")
     settings = load_settings(arguments.config, overrides)
+    check_output_folder(settings.output)
     if arguments.deterministic:
         _compute_on_one_thread()
     report = Pipeline(settings, overwrite=arguments.overwrite).run()
@@ -35,6 +43,7 @@ def synth(arguments: argparse.Namespace) -> None:
 
     from experiments.synthetic import generate_centre
 
+    check_output_folder(arguments.output, "output")
     for name in arguments.centres:
         with tqdm(total=arguments.images, desc=f"draw {name}", unit="image") as bar:
 
@@ -55,15 +64,22 @@ def synth(arguments: argparse.Namespace) -> None:
 
 def detector_train(arguments: argparse.Namespace) -> None:
     """`aecfe detector train`: train a detector."""
-    section = read_yaml(arguments.config).get("detector", {}) if arguments.config else {}
-    values: dict[str, Any] = {"detector": section or {}}
+    values: dict[str, Any] = {"detector": read_section(arguments.config, "detector") if arguments.config else {}}
     for override in arguments.overrides:
         set_value(values, override if override.startswith("detector.") else f"detector.{override}")
     flags = {"weights": arguments.weights, "exclude": arguments.exclude, "layers": arguments.layers}
     values["detector"].update({name: value for name, value in flags.items() if value is not None})
     settings = build(DetectorSettings, values["detector"], "detector")
-    centres = _named_centres(arguments.centres, "auto")
+    settings.validate()
+    if not arguments.multi_worker:  # of several processes only one writes, and the folder may be on its machine alone
+        _check_run_folder(arguments)
+    centres = _named_centres(arguments.centres, "auto", arguments.annotations)
     images = masked_images(centres, dict.fromkeys(centres, _annotation_choice(arguments)), strict=arguments.strict)
+    if arguments.instances:
+        for outlined in (i.centre for i in images if isinstance(i.source, Outlines)):
+            log.info("%s: each outline is a cell of its own; --instances has no effect", outlined)
+    if "min_score_for_ap" in values["detector"]:
+        log.info("detector.min_score_for_ap has no effect on training; it is for the evaluation of `aecfe run`")
 
     from experiments.detector_stage import train_detector  # imports TensorFlow, which takes longer than most checks
     from mrcnn.parallel_model import multi_worker_strategy
@@ -89,19 +105,23 @@ def _compute_on_one_thread() -> None:
 
 def detector_evaluate(arguments: argparse.Namespace) -> None:
     """`aecfe detector evaluate`: measure a detector."""
+    if arguments.output:
+        check_output_file(arguments.output)
+
     from experiments.detector_stage import evaluate_detector
 
-    centres = _named_centres(arguments.centres, arguments.layout)
+    centres = _named_centres(arguments.centres, arguments.layout, arguments.annotations)
     choices = dict.fromkeys(centres, _annotation_choice(arguments))
     measured = evaluate_detector(
         Path(arguments.detector), centres, choices, dict.fromkeys(centres, arguments.box_names)
     )
-    if arguments.output:
-        write_json(arguments.output, measured)
     for name, values in measured.items():
         print(name)
         for key, value in values.items():
             print(f"  {key:18} {value:.4f}" if isinstance(value, float) else f"  {key:18} {value}")
+    # After the printing, so that what cannot be written is not lost.
+    if arguments.output:
+        write_json(arguments.output, measured)
 
 
 def detect(arguments: argparse.Namespace) -> None:
@@ -111,7 +131,11 @@ def detect(arguments: argparse.Namespace) -> None:
 
     score = arguments.min_score
     _check_score(score)
+    _check_pixel_size(arguments.pixel_size)
     kinds = {kind: getattr(arguments, kind) for kind in ("csv", "labels", "geojson", "overlay")}
+    for kind, place in kinds.items():
+        if place:
+            (check_output_file if kind == "csv" else check_output_folder)(place, f"--{kind}")
     files = CellFiles(**{kind: Path(place) for kind, place in kinds.items() if place})
     images = find_images(arguments.images)
     files.check(images, arguments.overwrite)
@@ -131,6 +155,8 @@ def extract(arguments: argparse.Namespace) -> None:
     if shard is not None:
         check_shard_count(output, shard)
         output = shard_path(output, shard)
+    if arguments.overwrite or not output.is_file():  # a finished store is used as it is, wherever it lies
+        check_output_file(output)
 
     from mrcnn.features import extract_features
     from mrcnn.model import load_detector
@@ -156,15 +182,15 @@ def join(arguments: argparse.Namespace) -> None:
     """`aecfe join`: one store from the shards of a centre."""
     from mrcnn.feature_store import join_shards
 
+    if arguments.overwrite or not Path(arguments.output).is_file():
+        check_output_file(arguments.output)
     counts = join_shards(arguments.shards, arguments.output, overwrite=arguments.overwrite)
     print(f"{arguments.output}: " + ", ".join(f"{key} {value}" for key, value in counts.items()))
 
 
 def train(arguments: argparse.Namespace) -> None:
     """`aecfe train`: train an autoencoder."""
-    values: dict[str, Any] = {"autoencoder": {}}
-    if arguments.config:
-        values["autoencoder"] = read_yaml(arguments.config).get("autoencoder", {}) or {}
+    values: dict[str, Any] = {"autoencoder": read_section(arguments.config, "autoencoder") if arguments.config else {}}
     for override in arguments.overrides:
         set_value(values, override if override.startswith("autoencoder.") else f"autoencoder.{override}")
     flags = {
@@ -179,6 +205,7 @@ def train(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
     }
     values["autoencoder"].update({key: value for key, value in flags.items() if value is not None})
+    _check_run_folder(arguments)
     stores = _named_stores(arguments.stores)
 
     from autoencoder.config import AutoencoderConfig
@@ -193,6 +220,7 @@ def embed(arguments: argparse.Namespace) -> None:
     """`aecfe embed`: write latents."""
     from experiments.splits import load_split
 
+    check_output_file(arguments.output)
     stores = _named_stores(arguments.stores)
     splits = None
     if arguments.splits:
@@ -209,6 +237,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from experiments.settings import EvaluateSettings
     from experiments.table_stage import make_table, splits_of_inputs
 
+    check_output_folder(arguments.output)
     stores = _named_stores([path for path in arguments.inputs if not path.endswith(".h5ad")])
     embeddings = {Path(p).stem if Path(p).stem != "embedding" else Path(p).parent.name: Path(p)
                   for p in arguments.inputs if p.endswith(".h5ad")}  # fmt: skip
@@ -228,12 +257,14 @@ def report(arguments: argparse.Namespace) -> None:
         raise InputError(f"{path}: no such file; give a folder that `aecfe run` made")
     settings = load_settings(path)
     settings.output = arguments.run
+    check_output_folder(arguments.run, "run")
     print(f"report: {Pipeline(settings).report()}")
 
 
 def export_detector(arguments: argparse.Namespace) -> None:
     """`aecfe export detector`: a detector as a SavedModel."""
     _check_score(arguments.min_score)
+    check_output_folder(arguments.output, "output")
     check_folder_is_free(arguments.output, "saved_model.pb", arguments.overwrite)
     run = Path(arguments.run)
     folder = run / "detector" if (run / "detector" / "config.json").is_file() else run
@@ -241,15 +272,31 @@ def export_detector(arguments: argparse.Namespace) -> None:
     from mrcnn.export import export_detector as export
     from mrcnn.model import detector_hash, load_detector
 
-    wanted = {"DETECTION_MIN_CONFIDENCE": arguments.min_score, "DETECTION_MAX_INSTANCES": arguments.max_detections}
-    overrides = {name: value for name, value in wanted.items() if value is not None}
-    model = load_detector(folder, overrides)
-    print(export(model, arguments.output, overwrite=arguments.overwrite, detector=detector_hash(folder)))
+    overrides = {} if arguments.min_score is None else {"DETECTION_MIN_CONFIDENCE": arguments.min_score}
+    written = export(
+        load_detector(folder, overrides),
+        arguments.output,
+        overwrite=arguments.overwrite,
+        detector=detector_hash(folder),
+        max_detections=arguments.max_detections,
+    )
+    print(written)
 
 
 def _check_score(score: float | None) -> None:
     if score is not None and not 0.0 <= score <= 1.0:
         raise InputError(f"--min-score must lie between 0 and 1; got {score:g}")
+
+
+def _check_pixel_size(size: float | None) -> None:
+    if size is not None and not SMALLEST_PIXEL <= size <= LARGEST_PIXEL:
+        raise InputError(f"--pixel-size is in micrometres, {SMALLEST_PIXEL:g} to {LARGEST_PIXEL:g}; got {size:g}")
+
+
+def _check_run_folder(arguments: argparse.Namespace) -> None:
+    """Check the folder of a training, unless it holds one: a finished one is used as it is, wherever it lies."""
+    if arguments.overwrite or not (Path(arguments.output) / "run.json").is_file():
+        check_output_folder(arguments.output)
 
 
 def _annotation_choice(arguments: argparse.Namespace) -> AnnotationChoice:
@@ -258,13 +305,13 @@ def _annotation_choice(arguments: argparse.Namespace) -> AnnotationChoice:
     return AnnotationChoice(arguments.annotations, arguments.annotation_format, tuple(arguments.names), semantics)
 
 
-def _named_centres(folders: list[str], layout: str) -> dict[str, Centre]:
+def _named_centres(folders: list[str], layout: str, annotations: str | None) -> dict[str, Centre]:
     centres: dict[str, Centre] = {}
     for folder in folders:
         name = Path(folder).resolve().name
         if name in centres:
             raise InputError(f"{folder}: two centres are called {name}; rename a folder")
-        centres[name] = load_centre(name, folder, layout)
+        centres[name] = load_centre(name, folder, layout, annotations=annotations)
     return centres
 
 

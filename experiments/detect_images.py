@@ -13,6 +13,7 @@ from tqdm import tqdm
 from experiments.cell_files import AddRows, CellFiles, cell_table, measure_cells, table_rows, write_image_files
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
+from mrcnn.detection_limit import detection_limit, warn_of_full
 from mrcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ def detect_images(
         progress: show a bar with the time left.
 
     Returns:
-        Counts: images, unreadable (a warning names each), without_cells, cells, and empty_masks: cells of which the
-        mask has no pixel, so that they are in the CSV alone.
+        Counts: images, unreadable (a warning names each, also those that the network cannot take), without_cells,
+        cells, and empty_masks: cells of which the mask has no pixel, so that they are in the CSV alone. A warning says
+        on which images there may be more cells than the detector gives.
 
     Raises:
         InputError: if the pixel size is not a positive number, or no image could be read.
@@ -87,19 +89,21 @@ def detect_images(
         raise InputError(f"--pixel-size must be a positive number of micrometres; got {pixel_size:g}")
     counts = dict.fromkeys(("images", "unreadable", "without_cells", "cells", "empty_masks"), 0)
     counts["images"] = len(images)
+    full: list[str] = []
     with (
         cell_table(files.csv, pixel_size) as add_rows,
         tqdm(total=len(images), desc="detect", unit="image", disable=not progress) as bar,
     ):
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            _detect_batch(detector, batch, files, add_rows, pixel_size, counts)
+            full += _detect_batch(detector, batch, files, add_rows, pixel_size, counts)
             bar.update(len(batch))
         # Within the block, so that no empty table is left.
         if counts["unreadable"] == len(images):
             raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
     if counts["empty_masks"]:
         log.warning("%d cells have an empty mask: they have neither label nor outline", counts["empty_masks"])
+    warn_of_full(full, detector.config)
     return counts
 
 
@@ -110,11 +114,15 @@ def _detect_batch(
     add_rows: AddRows,
     pixel_size: float | None,
     counts: dict[str, int],
-) -> None:
-    """Detect on the readable images of a batch, write their files and add to the counts."""
+) -> list[str]:
+    """Detect on the readable images of a batch, write their files and add to the counts.
+
+    Returns:
+        Keys of the images with as many cells as the detector gives.
+    """
     # Without a name of its own a class is called by its number.
     class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
-    records, images = [], []
+    records, images, full = [], [], []
     for record in batch:
         try:
             images.append(read_image(record.path))
@@ -122,9 +130,10 @@ def _detect_batch(
         except InputError as error:
             log.warning("%s", error)
             counts["unreadable"] += 1
-    if not images:
-        return
-    for record, image, result in zip(records, images, detector.detect(images), strict=True):
+    for record, image, result in zip(records, images, _results(detector, records, images), strict=True):
+        if result is None:
+            counts["unreadable"] += 1
+            continue
         result = result | {"masks": _instances_contiguous(result["masks"])}
         cells = measure_cells(result, class_names)
         write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
@@ -132,6 +141,25 @@ def _detect_batch(
         counts["cells"] += len(cells)
         counts["without_cells"] += not cells
         counts["empty_masks"] += sum(cell.area == 0 for cell in cells)
+        if len(cells) >= detection_limit(detector.config):
+            full.append(record.key)
+    return full
+
+
+def _results(
+    detector: "MaskRCNN", records: Sequence[ImageRecord], images: Sequence[np.ndarray]
+) -> list[dict[str, np.ndarray] | None]:
+    """What the detector finds on each image, None on one that it cannot take, which is named in a warning."""
+    if not images:
+        return []
+    try:
+        return detector.detect(images)
+    except InputError as error:
+        if len(images) == 1:
+            log.warning("%s: %s", records[0].path, error)
+            return [None]
+    # One of them; the message does not know its name.
+    return [_results(detector, [record], [image])[0] for record, image in zip(records, images, strict=True)]
 
 
 def _instances_contiguous(masks: np.ndarray) -> np.ndarray:

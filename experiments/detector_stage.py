@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.centres import Centre
-from experiments.masked_images import AnnotationChoice, MaskedImages, check_masks, find_masks
+from experiments.masked_images import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
 from experiments.settings import DetectorSettings
 from mrcnn.atomic import write_json
 from mrcnn.config import SmearConfig, make_config
@@ -23,6 +23,7 @@ from mrcnn.data.annotations import VocBoxDataset
 from mrcnn.detector_folder import read_settings
 from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
+from mrcnn.layer_choice import check_some_learn
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
 from mrcnn.training import is_chief
 from mrcnn.training_log import checkpoints
@@ -71,7 +72,7 @@ def train_detector(
         settings: how. With `weights` and no NORMALIZATION of its own the detector has the frozen BatchNorm that
             pretrained weights want.
         seed: of everything random, unless the settings have a SEED.
-        overwrite: start anew whatever is there.
+        overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
         progress: show a bar.
         strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
             the chief writes.
@@ -80,7 +81,8 @@ def train_detector(
         True if it trained, False if a finished detector was reused.
 
     Raises:
-        InputError: for unknown settings, or if `output` holds a detector of other settings.
+        InputError: for unknown settings, weights or layers that do not fit, or if `output` holds a detector of other
+            settings or other masks.
     """
     pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
     config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
@@ -88,24 +90,25 @@ def train_detector(
     identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": _hash(splits)}
     if settings.weights or settings.layers != "all":
         identity["start"] = [settings.weights, settings.exclude, settings.layers]
-    outlines = {i.centre: i.source.identity() for i in images}
-    if any(outlines.values()):
-        # Absent with label masks alone, so that detectors trained before there were outlines are still known.
-        identity["outlines"] = outlines
+    identity["annotations"] = {i.centre: i.source.identity() for i in images}
     writes = strategy is None or is_chief(strategy)
-    if overwrite and writes:
-        _clear(output)
-    earlier = _read(output / RUN)
+    earlier = None if overwrite else _read(output / RUN)
     if earlier is not None:
         _check_same(output, earlier["identity"], identity)
         if earlier["complete"] and (output / WEIGHTS_NAME).exists():
             log.info("%s: detector reused", output)
             return False
-    # Before anything is written: weights that do not fit leave no half-begun detector behind.
+    # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
+    # `overwrite` the one that is there as it is.
     model = MaskRCNN("training", config, output, strategy=strategy)
-    if settings.weights and not checkpoints(output):
+    if settings.weights and (overwrite or not checkpoints(output)):
         path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
         model.load_weights(path, by_name=True, exclude=settings.exclude)
+    model.set_trainable(settings.layers, verbose=0)
+    check_some_learn(model.parts.named_layers(), settings.layers)
+    warn_of_crowded(images, config.MAX_GT_INSTANCES)
+    train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
+    test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
     run = {
         "complete": False,
         "identity": identity,
@@ -116,11 +119,11 @@ def train_detector(
         "command": sys.argv,
     }
     if writes:
+        if overwrite:
+            _clear(output)
         write_json(output / SPLIT, splits)
         write_json(output / RUN, run)
     started = time.monotonic()
-    train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
-    test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
     rows = model.train(
         train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output, progress=progress
     )
@@ -159,6 +162,9 @@ def evaluate_detector(
     Returns:
         For each centre its measures, `truth` ("masks", "boxes" or "presence") and `held_out`: whether the detector
         learned from other images of the centre.
+
+    Raises:
+        InputError: if a centre has no usable truth, or none but of images that the detector learned from.
     """
     model = load_detector(detector, {**(overrides or {}), "DETECTION_MIN_CONFIDENCE": min_score_for_ap})
     operating = read_settings(detector)["DETECTION_MIN_CONFIDENCE"]
@@ -167,19 +173,26 @@ def evaluate_detector(
     for name, centre in centres.items():
         show = {"progress": progress, "description": f"evaluate {name}"}
         learned = set(splits.get(name, {}).get("train", ()))
+        records = [record for record in centre.records if record.key not in learned]
+        if not records:
+            raise InputError(f"{centre.root}: the detector learned from every image of centre {name}; give others")
         masks = find_masks(centre.root, centre.records, choices[name])
         if masks is not None:
+            # All of them, since outlines of learned images would belong to no image otherwise.
             images = check_masks(name, centre.records, masks)
-            if not images.records:
-                raise InputError(f"{centre.root}: no usable mask ({len(images.faults)} faults, listed above)")
             keys = {record.key for record in images.records} - learned
+            if not keys:
+                raise InputError(
+                    f"{centre.root}: no usable mask in centre {name} of an image that the detector did not learn from "
+                    f"({len(images.faults)} faults, listed above)"
+                )
             measured = evaluate_masks(model, [images.dataset(keys, crowds=False)], operating, **show)
             truth = "masks"
         elif centre.boxes is not None:
-            dataset = VocBoxDataset(centre.records, centre.boxes, names=box_names[name])
+            dataset = VocBoxDataset(records, centre.boxes, names=box_names[name])
             measured, truth = evaluate_boxes(model, dataset, operating, **show), "boxes"
         else:
-            measured, truth = evaluate_presence(model, centre.records, operating, **show), "presence"
+            measured, truth = evaluate_presence(model, records, operating, **show), "presence"
         metrics[name] = {"truth": truth, "held_out": bool(learned), **measured}
     return metrics
 
@@ -206,6 +219,9 @@ def versions() -> dict[str, str]:
 def _clear(output: Path) -> None:
     for path in (RUN, SPLIT, METRICS, "config.json", WEIGHTS_NAME, "log.csv"):
         (output / path).unlink(missing_ok=True)
+    # TensorBoard would draw the curves of both trainings as one.
+    for path in (output / "tensorboard").glob("events.out.tfevents.*"):
+        path.unlink()
     _remove_checkpoints(output)
 
 
@@ -215,21 +231,36 @@ def _remove_checkpoints(output: Path) -> None:
 
 
 def _check_same(output: Path, earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    if earlier == json.loads(json.dumps(wanted)):
-        return
+    wanted = json.loads(json.dumps(wanted))
+    # Under its first name this held nothing of label masks.
+    known = earlier.get("annotations", earlier.get("outlines")) or {}
+    unknown = [name for name, now in wanted["annotations"].items() if now["format"] == "masks" and not known.get(name)]
+    other_annotations = any(
+        known.get(name) != now for name, now in wanted["annotations"].items() if name not in unknown
+    )
     old, new = earlier.get("config", {}), wanted["config"]
-    changed = [f"{k} {old.get(k)} -> {v}" for k, v in json.loads(json.dumps(new)).items() if old.get(k) != v]
+    changed = [f"{k} {old.get(k)} -> {v}" for k, v in new.items() if old.get(k) != v]
+    changed += [f"{k} {v} -> none" for k, v in old.items() if k not in new]
     if earlier.get("epochs") != wanted["epochs"]:
         changed.append(f"epochs {earlier.get('epochs')} -> {wanted['epochs']}")
     if earlier.get("split") != wanted["split"]:
         changed.append("other training images")
     if earlier.get("start") != wanted.get("start"):
         changed.append("other weights or layers to begin with")
-    if earlier.get("outlines") != wanted.get("outlines"):
+    if other_annotations:
         changed.append("other annotations")
-    raise InputError(
-        f"{output} holds a detector of other settings ({', '.join(changed)}): choose another output or give --overwrite"
-    )
+    if changed:
+        raise InputError(
+            f"{output} holds a detector of other settings ({', '.join(changed)}): choose another output or give "
+            "--overwrite"
+        )
+    if unknown:
+        log.warning(
+            "%s: its %s does not say which masks of %s it learned from; they are taken to be those that are there now",
+            output,
+            RUN,
+            ", ".join(unknown),
+        )
 
 
 def _read(path: Path) -> Any:

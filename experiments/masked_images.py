@@ -5,8 +5,9 @@ Masks are a folder of label images, or outlines in a COCO, VIA or labelme file.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,15 @@ class LabelImages:
         """The images, ready for training."""
         return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
 
-    def identity(self) -> dict[str, Any] | None:
-        """Nothing that a training run is told by."""
-        return None
+    def identity(self) -> dict[str, Any]:
+        """What the values mean and content of the files, by which a training run knows that it had the same masks."""
+        content = hashlib.sha256()
+        masks = (path for path in self.folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
+        # Names below the folder and not the folder's own, so that a copy of the masks is the same masks.
+        for name, path in sorted((path.relative_to(self.folder).as_posix(), path) for path in masks):
+            content.update(os.fsencode(name) + b"\0")
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+        return {"format": "masks", "semantics": self.semantics, "sha256": content.hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Outlines:
         """The images, ready for training; without groups for evaluation, which cannot count them."""
         return OutlineDataset(records, self.annotations, names=self.names or None, source=source, crowds=crowds)
 
-    def identity(self) -> dict[str, Any] | None:
+    def identity(self) -> dict[str, Any]:
         """Format, labels and content of the files, by which a training run knows that it had the same outlines."""
         content = hashlib.sha256()
         for path in self.annotations.sources:
@@ -99,14 +106,16 @@ class MaskedImages:
     Attributes:
         centre: its name.
         source: where the masks come from.
-        records: images with good masks.
+        records: images with good masks, those without a cell among them.
         faults: (key, reason) of what is wrong with the others, and with the annotation files.
+        num_cells: cells of each of the records, by key.
     """
 
     centre: str
     source: LabelImages | Outlines
     records: list[ImageRecord]
     faults: list[tuple[str, str]]
+    num_cells: dict[str, int] = field(default_factory=dict)
 
     def dataset(self, keys: Iterable[str] | None = None, *, crowds: bool = True) -> Dataset:
         """The images whose key is in `keys`, or all; `crowds=False` leaves out outlines of groups."""
@@ -126,7 +135,8 @@ def masked_images(
         strict: refuse to go on if there is any fault.
 
     Raises:
-        InputError: if a centre has no masks, or no usable one, or for a fault with `strict`; all are listed before.
+        InputError: if a centre has no masks, no usable one, or no cell on any, or for a fault with `strict`; all are
+            listed before.
     """
     found = []
     for name, centre in centres.items():
@@ -139,9 +149,12 @@ def masked_images(
         found.append(check_masks(name, centre.records, source))
     num_faults = sum(len(images.faults) for images in found)
     for images in found:
-        if not images.records:
-            root = centres[images.centre].root
+        root, num_images = centres[images.centre].root, len(images.records)
+        if not num_images:
             raise InputError(f"{root}: no usable mask ({len(images.faults)} faults, listed above)")
+        if not any(images.num_cells.values()):
+            more = f" ({len(images.faults)} faults, listed above)" if images.faults else ""
+            raise InputError(f"{root}: no cell on any of the {num_images} usable images{more}; nothing to learn from")
     if strict and num_faults:
         raise InputError(f"{num_faults} faults in the annotations, listed above; mend them or leave out --strict")
     return found
@@ -152,7 +165,28 @@ def check_masks(name: str, records: list[ImageRecord], source: LabelImages | Out
     check = source.check(records)
     for key, reason in check.faults:
         log.warning("%s: %s: left out: %s", name, key, reason)
-    return MaskedImages(name, source, check.good, check.faults)
+    num_empty = sum(count == 0 for count in check.num_objects.values())
+    if num_empty:
+        log.info("%s: %d of %d images are annotated as having no cell", name, num_empty, len(check.good))
+    return MaskedImages(name, source, check.good, check.faults, check.num_objects)
+
+
+def warn_of_crowded(images: Sequence[MaskedImages], limit: int) -> None:
+    """Say of which images training would not use all cells.
+
+    Args:
+        images: what the detector learns from.
+        limit: its MAX_GT_INSTANCES.
+    """
+    for masked in images:
+        crowded = {key: count for key, count in masked.num_cells.items() if count > limit}
+        if crowded:
+            most = max(crowded, key=lambda key: crowded[key])
+            log.warning(
+                "%s: %d images have more cells than MAX_GT_INSTANCES %d, up to %d on %s; training takes the largest "
+                "alone: raise it with --set settings.MAX_GT_INSTANCES=%d",
+                *(masked.centre, len(crowded), limit, crowded[most], most, crowded[most]),
+            )
 
 
 def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:

@@ -81,7 +81,8 @@ class Pipeline:
             generate_centre(
                 name, root, num_images=settings.num_images, seed=self.settings.seed, overwrite=self.overwrite
             )
-        centre = load_centre(name, root, layout, self.settings.scheme)
+        annotations = root / settings.annotations if settings.annotations else None
+        centre = load_centre(name, root, layout, self.settings.scheme, annotations=annotations)
         excluded = set(settings.exclude_labels)
         unknown = excluded - {record.label for record in centre.records}
         if unknown:

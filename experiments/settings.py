@@ -5,6 +5,7 @@ Nothing here imports TensorFlow, so that a wrong file is refused at once.
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -72,6 +73,30 @@ class DetectorSettings:
     exclude: list[str] = field(default_factory=list)
     layers: str = "all"
     min_score_for_ap: float = 0.05
+
+    def validate(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        if not 0.0 < self.train_share < 1.0:
+            raise InputError(f"detector.train_share must lie between 0 and 1; got {self.train_share}")
+        if self.epochs < 1:
+            raise InputError(f"detector.epochs must be 1 or more; got {self.epochs}")
+        if not 0.0 <= self.min_score_for_ap <= 1.0:
+            raise InputError(f"detector.min_score_for_ap must lie between 0 and 1; got {self.min_score_for_ap}")
+        if self.exclude and not self.weights:
+            raise InputError(
+                "detector.exclude (--exclude) names layers that do not take the weights to begin with, and none are "
+                "given: add detector.weights (--weights), or leave it out"
+            )
+        try:
+            re.compile(self.layers)
+        except re.error as error:
+            raise InputError(
+                f"detector.layers must be heads, 3+, 4+, 5+, all or a regular expression; got {self.layers!r} ({error})"
+            ) from None
 
 
 @dataclass
@@ -163,8 +188,7 @@ class RunSettings:
                 raise InputError(f"detector.train_on: {name!r} is none of the centres {', '.join(self.centres)}")
         if not self.detector.train_on:
             raise InputError("detector.train_on: name the centres with masks that the detector shall learn from")
-        if not 0.0 < self.detector.train_share < 1.0:
-            raise InputError(f"detector.train_share must lie between 0 and 1; got {self.detector.train_share}")
+        self.detector.validate()
         for method in self.evaluate.methods:
             if method not in METHODS:
                 raise InputError(f"evaluate.methods: {method!r} is none of {', '.join(METHODS)}")
@@ -218,6 +242,20 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of settings, found {type(values).__name__}")
     return values
+
+
+def read_section(path: str | Path, name: str) -> dict[str, Any]:
+    """Read the settings of one section of a YAML file, none if the file has no such section.
+
+    Raises:
+        InputError: as `read_yaml`, or if the section holds something else than settings.
+    """
+    section = read_yaml(path).get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: {name}: expected settings with keys, found {section!r}")
+    return section
 
 
 def set_value(values: dict[str, Any], override: str) -> None:
@@ -280,7 +318,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where} must be a list; got {value!r}")
         return [_convert(typing.get_args(hint)[0], v, where) for v in value]
     if origin in (typing.Union, types.UnionType):
-        return value
+        if value is None:
+            return None
+        (hint,) = (choice for choice in typing.get_args(hint) if choice is not type(None))
+        return _convert(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):

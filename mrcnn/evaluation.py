@@ -33,7 +33,7 @@ def evaluate_masks(
 
     Args:
         detector: opened with a low `DETECTION_MIN_CONFIDENCE`, so that the precision-recall curve has its tail.
-        datasets: images with masks.
+        datasets: images with masks; what is found on images without a cell is wrong.
         score_threshold: the operating score, for precision, recall and the detection rate.
         batch_size: images in a batch.
         progress: show a bar.
@@ -42,8 +42,8 @@ def evaluate_masks(
     Returns:
         `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95; None without cells), `precision`, `recall`
         (boxes at IoU 0.5),
-        `detection_rate` (share of images with a detection at the operating score), `num_images`, `num_cells`,
-        `score_threshold`.
+        `detection_rate` (share of the images with a cell that have a detection at the operating score), `num_images`,
+        `num_cells`, `score_threshold`.
     """
     truth: dict[str, list] = {"gt_boxes": [], "gt_masks": []}
     found: dict[str, list] = {"pred_boxes": [], "scores": [], "pred_masks": []}

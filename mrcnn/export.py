@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
 from mrcnn.config import Config
+from mrcnn.detection_limit import with_detections
 from mrcnn.model import CONFIG_NAME, MaskRCNN
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
@@ -26,7 +27,12 @@ Signature = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def export_detector(
-    model: MaskRCNN, folder: str | os.PathLike, *, overwrite: bool = False, detector: str | None = None
+    model: MaskRCNN,
+    folder: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    detector: str | None = None,
+    max_detections: int | None = None,
 ) -> Path:
     """Write a detector as a SavedModel that needs none of our code.
 
@@ -39,15 +45,17 @@ def export_detector(
         folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
         overwrite: replace an older SavedModel there.
         detector: what names the detector in the description, such as `mrcnn.model.detector_hash`.
+        max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
 
     Returns:
         `folder` as a path.
 
     Raises:
-        InputError: if `folder` holds something that may not be replaced.
+        InputError: if `folder` holds something that may not be replaced, or `max_detections` is below 1.
     """
     check_folder_is_free(folder, SAVED_MODEL_NAME, overwrite)
-    functions = {name: _traced(function) for name, function in signatures(model.parts, model.config).items()}
+    config = model.config if max_detections is None else with_detections(model.config, max_detections)
+    functions = {name: _traced(function) for name, function in signatures(model.parts, config).items()}
     module = tf.Module()
     module.weights = [variable.value for variable in model.parts.variables]
     description = {
@@ -56,7 +64,7 @@ def export_detector(
     }
     with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=functions)
-        write_json(temporary / EXTRA_FOLDER / CONFIG_NAME, model.config.to_dict())
+        write_json(temporary / EXTRA_FOLDER / CONFIG_NAME, config.to_dict())
         write_json(temporary / EXTRA_FOLDER / DESCRIPTION_NAME, description)
     return Path(folder)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
+from mrcnn.detection_limit import detection_limit, warn_of_full
 from mrcnn.errors import InputError
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter
 from mrcnn.model import MaskRCNN, detector_hash
@@ -123,13 +124,14 @@ def extract_features(
         The store's counts: images, found, missed, unreadable, detections, cells.
 
     Raises:
-        InputError: if there are no records, fewer than shards, the detector's features have not the store's shape, or
-            a store of another detector, other settings, another shard or other images is there and `overwrite` is
-            False.
+        InputError: if there are no records, fewer than shards, a file name is not UTF-8, the detector's features have
+            not the store's shape, or a store of another detector, other settings, another shard or other images is
+            there and `overwrite` is False.
     """
     path = Path(path)
     if not records:
         raise InputError(f"centre {centre} has no image to extract features from")
+    _check_names(records)
     config = detector.config
     shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
     if shape != ARRAY_FIELDS["features"][1]:
@@ -156,7 +158,22 @@ def extract_features(
     ) as writer:
         _extract(detector, records, writer, all_cells, with_masks, batch_size, progress)
     with FeatureStore(path) as store:
+        is_full = store.image_column("num_detections") >= detection_limit(config)
+        warn_of_full(store.image_keys[is_full].tolist(), config)
         return store.counts
+
+
+def _check_names(records: Sequence[ImageRecord]) -> None:
+    """Refuse names that the store cannot hold now, and not when the first of them is to be stored."""
+    names = []
+    for record in records:
+        try:
+            record.key.encode()
+        except UnicodeEncodeError:
+            names.append(repr(record.key))
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise InputError(f"{names[0]}{more}: name is not valid UTF-8; rename the file")
 
 
 def _extract(detector, records, writer, all_cells, with_masks, batch_size, progress) -> None:
@@ -174,7 +191,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size, progr
         with WriteBehind() as behind:
             for batch in batches:
                 read = list(islice(images, len(batch)))
-                results = _detect(detector, read, with_masks)
+                read, results = _detect(detector, batch, read, with_masks)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
                 behind.submit(_store, writer, rows, reason, all_cells)
                 shown.advance(len(rows))
@@ -188,15 +205,29 @@ def _read(record: ImageRecord) -> np.ndarray | InputError:
         return error
 
 
-def _detect(detector, images, with_masks) -> list[dict[str, np.ndarray] | None]:
-    """A result for each image, None for those that could not be read."""
-    readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
+def _detect(detector, batch, images, with_masks) -> tuple[list, list[dict[str, np.ndarray] | None]]:
+    """Images, with the reason in place of those that the network cannot take, and a result for each of the others."""
+    images = list(images)
     results: list[dict[str, np.ndarray] | None] = [None] * len(images)
-    if readable:
-        found = detector.detect([images[i] for i in readable], masks=with_masks, paste=False)
-        for i, result in zip(readable, found, strict=True):
-            results[i] = result
-    return results
+    readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
+    try:
+        found = _detect_all(detector, [images[i] for i in readable], with_masks)
+    except InputError:
+        # One of them; the message does not know its name.
+        found = []
+        for i in readable:
+            try:
+                found += _detect_all(detector, [images[i]], with_masks)
+            except InputError as error:
+                images[i] = InputError(f"{batch[i].path}: {error}")
+                found.append(None)
+    for i, result in zip(readable, found, strict=True):
+        results[i] = result
+    return images, results
+
+
+def _detect_all(detector, images, with_masks) -> list[dict[str, np.ndarray]]:
+    return detector.detect(images, masks=with_masks, paste=False) if images else []
 
 
 def _store(writer, rows, reason, all_cells) -> None:

@@ -40,6 +40,19 @@ def choose_layers(layers: Sequence[keras.layers.Layer], layer_regex: str) -> Ite
     return (layer for layer in single if layer.trainable and layer.weights)
 
 
+def check_some_learn(layers: Sequence[keras.layers.Layer], layer_regex: str) -> None:
+    """Refuse a choice under which nothing learns.
+
+    Raises:
+        InputError: if none of the layers has weights that learn.
+    """
+    if not any(layer.trainable and layer.weights for layer in layers):
+        raise InputError(
+            f"layers {layer_regex!r}: no layer with weights has such a name; give heads, 3+, 4+, 5+, all or a regular "
+            "expression over whole names"
+        )
+
+
 def _without_models(layers: Sequence[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
     for layer in layers:
         if isinstance(layer, keras.Model):

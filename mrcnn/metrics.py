@@ -208,12 +208,20 @@ def detection_rate(
 
     Returns:
         A dict with "images", the share of images with a detection, and, where `gt_boxes` is given, "cells",
-        the share of cells that are found; 0 without images or cells.
+        the share of cells that are found; 0 without images or cells. With `gt_boxes` images without a cell do not
+        count for "images": a detection on them is no success, and precision tells of it.
 
     Raises:
         ValueError: if the lists do not fit together.
     """
-    found = [bool(np.any(np.asarray(image_scores) >= score_threshold)) for image_scores in scores]
+    has_cell = [True] * len(scores) if gt_boxes is None else [len(boxes) > 0 for boxes in gt_boxes]
+    if len(has_cell) != len(scores):
+        raise ValueError(f"the lists must have one entry per image, got lengths {sorted((len(has_cell), len(scores)))}")
+    found = [
+        bool(np.any(np.asarray(image_scores) >= score_threshold))
+        for image_scores, counts in zip(scores, has_cell, strict=True)
+        if counts
+    ]
     rates = {"images": float(np.mean(found)) if found else 0.0}
     if gt_boxes is not None:
         counts = precision_recall_at_score(

@@ -45,7 +45,7 @@ from mrcnn.graph_tensors import compute_tensors, find_ancestor
 from mrcnn.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
 from mrcnn.imagenet import imagenet_weights_path
 from mrcnn.initial_weights import seeded_parts
-from mrcnn.layer_choice import choose_layers
+from mrcnn.layer_choice import check_some_learn, choose_layers
 from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph
 from mrcnn.parallel_model import mirrored_strategy
 from mrcnn.run_folders import checkpoint_name, find_last, run_folder
@@ -179,11 +179,7 @@ class MaskRCNN:
         if self.mode != "training":
             raise InputError("train needs a MaskRCNN made with mode='training'")
         self.set_trainable(layers, verbose=0)
-        if not self.parts.trainable_variables:
-            raise InputError(
-                f"layers {layers!r}: no layer with weights has such a name; give heads, 3+, 4+, 5+, all or a regular "
-                "expression over whole names"
-            )
+        check_some_learn(self.parts.named_layers(), layers)
         target = Path(self.log_dir if folder is None else folder)
         callbacks = list(custom_callbacks or ())
         if folder is None and is_chief(self.strategy):

@@ -19,6 +19,8 @@ OVERLAY_COLORS: tuple[Color, ...] = (
     (0.0, 0.9, 0.9),
 )
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+# px; no picture is enlarged beyond it, or thin strips would fill the memory.
+MAX_ENLARGED_SIDE = 4000
 
 
 def draw_detections(
@@ -39,7 +41,7 @@ def draw_detections(
         masks: bool array of shape (height, width, num_boxes), or None.
         colors: RGB colours in [0, 1], used in turn.
         min_side: the picture is enlarged until its shorter side has so many pixels, which keeps the numbers
-            on small images readable.
+            on small images readable, or its longer side has `MAX_ENLARGED_SIDE`.
 
     Returns:
         uint8 array of shape (height, width, 3), larger than `image` if `min_side` asks for it.
@@ -52,7 +54,8 @@ def draw_detections(
         count = len(boxes) if number is None else np.shape(number)[-1]
         if count != len(boxes):
             raise ValueError(f"got {len(boxes)} boxes and {count} {name}")
-    scale = max(1.0, min_side / min(image.shape[:2]))
+    shorter, longer = sorted(image.shape[:2])
+    scale = max(1.0, min(min_side / shorter, MAX_ENLARGED_SIDE / longer))
     height, width = (round(side * scale) for side in image.shape[:2])
     canvas = np.ascontiguousarray(resize(image, (height, width))).copy()
     thickness = max(1, round(min(height, width) / 150))

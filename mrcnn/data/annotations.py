@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree.ElementTree import Element, ParseError
 
 import cv2
@@ -14,7 +14,7 @@ from defusedxml.common import DefusedXmlException
 from PIL import Image, UnidentifiedImageError
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import read_image
+from mrcnn.data.images import read_image, read_values
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 
@@ -26,17 +26,29 @@ MIN_FRAGMENT_SHARE = 0.02
 MIN_FRAGMENT_AREA = 16
 
 
-class AnnotationCheck(NamedTuple):
-    """What `check_annotations`, or `check_outlines` of `mrcnn.data.outline_dataset`, found.
+@dataclass
+class AnnotationCheck:
+    """What `check_annotations`, or `check_outlines` of `mrcnn.data.outline_dataset`, found; unpacks as the first two.
 
     Attributes:
         faults: (key, reason) of each fault, in the order of the records. A label mask has one at most, outlines may
             have several for an image.
-        good: the records of the images that can.
+        good: the records of the images that can be learned from, those without an object among them.
+        num_objects: how many objects each of these has, by key.
     """
 
-    faults: list[tuple[str, str]]
-    good: list[ImageRecord]
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    good: list[ImageRecord] = field(default_factory=list)
+    num_objects: dict[str, int] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[list]:
+        yield self.faults
+        yield self.good
+
+    def accept(self, record: ImageRecord, num_objects: int) -> None:
+        """Note a good image."""
+        self.good.append(record)
+        self.num_objects[record.key] = num_objects
 
 
 class CellMaskDataset(Dataset):
@@ -98,7 +110,7 @@ class VocBoxDataset(Dataset):
         class_name: name of the one class.
 
     Raises:
-        InputError: if an image has no xml file.
+        InputError: if an image has no xml file, or shares its file with another.
     """
 
     def __init__(
@@ -113,10 +125,14 @@ class VocBoxDataset(Dataset):
         super().__init__()
         self.names = frozenset(names)
         self.add_class(source, 1, class_name)
+        owners: dict[Path, ImageRecord] = {}
         for record in records:
             xml_path = Path(annotations_folder) / f"{Path(record.key).stem}.xml"
             if not xml_path.is_file():
                 raise InputError(f"{record.path}: no annotation {xml_path}; add it or leave the image out")
+            other = owners.setdefault(xml_path, record)
+            if other is not record:
+                raise InputError(f"{xml_path}: could be that of {other.key} or {record.key}; rename one with its file")
             self.add_image(source, record.key, record.path, xml_path=xml_path, record=record)
         self.prepare()
 
@@ -132,34 +148,37 @@ class VocBoxDataset(Dataset):
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
     """Find the mask image of a record, or None.
 
-    The mask has the image's name with a lossless suffix (.png, .tif, .tiff, .bmp). It is looked for under the
-    image's key, then under the key without its first folder (`images/001.jpg` -> `001.png`), then by file
-    name.
+    The mask has the image's name with a lossless suffix (.png, .tif, .tiff, .bmp), in lower or upper case. It is
+    looked for under the image's key, then under the key without its first folder (`images/001.jpg` -> `001.png`),
+    then by file name.
     """
     key = Path(record.key)
+    # Where upper and lower case are the same to the disk, the image itself would answer to another spelling.
+    own = os.fspath(record.path).casefold()
     for name in dict.fromkeys((key, Path(*key.parts[1:]), Path(key.name))):
-        for suffix in MASK_SUFFIXES:
-            path = Path(masks_folder) / name.with_suffix(suffix) if name.name else None
-            if path is not None and path.is_file() and path != Path(record.path):
-                return path
+        for suffix in MASK_SUFFIXES if name.name else ():
+            for spelling in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}"):
+                path = Path(masks_folder) / name.with_suffix(spelling)
+                if os.fspath(path).casefold() != own and path.is_file():
+                    return path
     return None
 
 
 def read_label_mask(path: str | os.PathLike) -> np.ndarray:
-    """Read a label mask with its values as stored (palette indices for palette images).
+    """Read a label mask with its values as stored (palette indices for palette images), upright as `read_image`.
 
     Returns:
         Integer array of shape (height, width).
 
     Raises:
-        InputError: if the file is missing, unreadable, or has colour.
+        InputError: if the file is missing, unreadable, of several pages, has colour, or values that are not whole.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            labels = np.asarray(image)
+        labels = read_values(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such mask file") from None
+    except InputError:
+        raise  # is a ValueError
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path}: mask cannot be read ({reason}); save it again as PNG") from None
@@ -168,6 +187,10 @@ def read_label_mask(path: str | os.PathLike) -> np.ndarray:
         if labels.shape[-1] == 2 or np.any(colour != colour[..., :1]):
             raise InputError(f"{path}: mask has colours or transparency; save one grey value per pixel")
         labels = labels[..., 0]
+    if np.issubdtype(labels.dtype, np.floating):
+        broken = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
+        if broken.size:
+            raise InputError(f"{path}: mask has values such as {broken[0]:g}; save whole numbers, 0 for background")
     return labels.astype(np.int32)
 
 
@@ -207,7 +230,8 @@ def check_annotations(
     """Look at every image and mask and list all faults in one go, so that training can go on with the rest.
 
     Faults are: an unreadable image, a missing or unreadable mask, a mask of another size than its image, a
-    mask without a cell, and a mask file that several images would share.
+    mask with nothing but specks in it, and a mask file that several images would share. A mask that is 0 everywhere is
+    none: it says that there is no cell.
 
     Args:
         records: the images of a centre.
@@ -225,13 +249,13 @@ def check_annotations(
         raise InputError(f"{masks_folder}: no such folder of masks")
     mask_paths = [find_mask(record, masks_folder) for record in records]
     uses = Counter(mask_paths)
-    check = AnnotationCheck([], [])
+    check = AnnotationCheck()
     for record, mask_path in zip(records, mask_paths, strict=True):
-        reason = _find_fault(record, mask_path, uses[mask_path], semantics)
-        if reason is None:
-            check.good.append(record)
+        found = _count_cells(record, mask_path, uses[mask_path], semantics)
+        if isinstance(found, int):
+            check.accept(record, found)
         else:
-            check.faults.append((record.key, reason))
+            check.faults.append((record.key, found))
     return check
 
 
@@ -268,8 +292,8 @@ def _check_semantics(semantics: str) -> None:
         raise InputError(f"mask semantics must be one of {', '.join(MASK_SEMANTICS)}, got {semantics!r}")
 
 
-def _find_fault(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> str | None:
-    """Return why an image cannot be trained on, or None."""
+def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> int | str:
+    """Return the number of cells of an image, or why it cannot be trained on."""
     try:
         image = read_image(record.path)
         if mask_path is None:
@@ -282,9 +306,10 @@ def _find_fault(record: ImageRecord, mask_path: Path | None, num_uses: int, sema
     if labels.shape != image.shape[:2]:
         (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
         return f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px"
-    if instance_masks(labels, semantics).shape[-1] == 0:
-        return "empty mask: no cell in it"
-    return None
+    num_cells = instance_masks(labels, semantics).shape[-1]
+    if num_cells == 0 and labels.any():
+        return f"no cell in its mask, only specks of less than {MIN_FRAGMENT_AREA} px or negative values"
+    return num_cells
 
 
 def _read_box(item: Element, path: str | os.PathLike) -> tuple[float, float, float, float]:

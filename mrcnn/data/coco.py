@@ -46,12 +46,14 @@ def parse_coco(value: Any, source: Path) -> Annotations:
     for number, entry in enumerate(value["annotations"], 1):
         if not isinstance(entry, dict):
             result.faults.append((source.name, f"annotation no. {number} is {shorten(entry)}, not a mapping"))
+            result.num_lost_objects += 1
             continue
         given, image_id = _as_id(entry.get("id")), _as_id(entry.get("image_id"))
         name = f"annotation no. {number}" if given is None else f"annotation {given}"
         if image_id not in images:
             wanted = shorten(entry.get("image_id"))
             result.faults.append((source.name, f"{name}: image_id {wanted} is none of the images"))
+            result.num_lost_objects += 1
             continue
         thing = _read_object(name, entry, categories)
         for image in images[image_id]:

@@ -2,14 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from mrcnn.data.annotations import AnnotationCheck
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import read_image
+from mrcnn.data.images import image_size, read_image
 from mrcnn.data.outlined_images import Annotations, OutlinedImage, OutlinedObject
 from mrcnn.data.records import ImageRecord
 from mrcnn.data.shapes import ShapeFault, shorten
@@ -80,7 +80,7 @@ class OutlineDataset(Dataset):
             InputError: if an object is faulty or the image cannot be opened.
         """
         info = self.image_info[image_id]
-        height, width = _image_size(info["path"])
+        height, width = image_size(info["path"])
         masks = np.zeros((height, width, len(info["objects"])), bool)
         class_ids = np.zeros(len(info["objects"]), np.int32)
         for i, (thing, class_id) in enumerate(info["objects"]):
@@ -103,8 +103,10 @@ def check_outlines(
 
     Faults are what the readers noted (unknown shapes and categories, ids that are used twice, coordinates that are no
     finite numbers ...), annotations of images that are not there or lie elsewhere, and of each image: it is unreadable,
-    not annotated, annotated twice, of another size than its annotation says, without an object, or one of its objects
-    lies outside, covers no pixel, or repeats another. Objects that `names` or `classes` leave out are not looked at.
+    not annotated, annotated twice, of another size than its annotation says, without anything but groups, or one of its
+    objects lies outside, covers no pixel, or repeats another. Objects that `names` or `classes` leave out are not
+    looked at. An image that is annotated without an object, or with none that counts, is good: it shows what is no
+    object. Only where the file has objects that belong to no image, one that has none at all is a fault.
 
     Args:
         records: the images of a centre.
@@ -122,12 +124,13 @@ def check_outlines(
     choice = _ClassChoice(names, classes)
     choice.require_any(annotations)
     images, unmatched = match_images(records, annotations)
-    check = AnnotationCheck([(_one_line(name), _one_line(why)) for name, why in (*annotations.faults, *unmatched)], [])
+    check = AnnotationCheck([(_one_line(name), _one_line(why)) for name, why in (*annotations.faults, *unmatched)])
     for record in records:
-        reasons = _find_faults(record, images[record.key], annotations, choice)
+        found = images[record.key]
+        reasons = _find_faults(record, found, annotations, choice)
         check.faults.extend((record.key, _one_line(reason)) for reason in reasons)
         if not reasons:
-            check.good.append(record)
+            check.accept(record, sum(choice.class_id(thing) > 0 for thing in found[0].objects))
     return check
 
 
@@ -138,40 +141,67 @@ def match_images(
 
     The name in the file may be a path from the annotation file's folder, the image's key, or the end of one key alone
     (`001.png` for `images/001.png`). Names that lead elsewhere (absolute, with `..`, or of the web) are refused unless
-    they lead to one of the records. No file is looked for or opened by a name from an annotation file.
+    they lead to one of the records. No file is looked for or opened by a name from an annotation file. A name that fits
+    no image as it is spelled is tried with its accents composed: macOS takes them apart in file names.
 
     Returns:
         For the key of every record its annotations, of which there should be one; and (name, reason) of each
         annotation that belongs to no record.
     """
-    by_path = {os.path.abspath(record.path): record for record in records}
-    by_end: dict[str, list[ImageRecord]] = {}
-    for record in records:
-        parts = record.key.split("/")
-        for start in range(len(parts)):
-            by_end.setdefault("/".join(parts[start:]), []).append(record)
+    as_spelled, composed = _Names(records, str), _Names(records, _compose)
     images: dict[str, list[OutlinedImage]] = {record.key: [] for record in records}
     unmatched = []
     for image in annotations.images:
-        name = image.file_name.replace("\\", "/")
-        # Joining with an absolute name gives that name.
-        record = by_path.get(os.path.abspath(image.source.parent / name))
-        leads_out = name.startswith("/") or _ROOTED.match(name) or ".." in name.split("/")
-        candidates = [] if leads_out else by_end.get(os.path.normpath(name).replace("\\", "/"), [])
-        exact = [candidate for candidate in candidates if candidate.key == name]
-        if record is None and len(exact or candidates) == 1:
-            record = (exact or candidates)[0]
-        if record is not None:
-            images[record.key].append(image)
+        candidates = as_spelled.find(image) or composed.find(image)
+        if len(candidates) == 1:
+            images[candidates[0].key].append(image)
             continue
-        if leads_out:
-            reason = "leads out of the folder of images; write the name relative to it"
-        elif candidates:
+        if candidates:
             reason = f"could be {' or '.join(candidate.key for candidate in candidates[:3])}; write the folder too"
+        elif _leads_out(image.file_name.replace("\\", "/")):
+            reason = "leads out of the folder of images; write the name relative to it"
         else:
             reason = "is none of the images of the centre"
         unmatched.append((image.file_name, f"{image.source.name}: {reason}"))
     return images, unmatched
+
+
+class _Names:
+    """The names by which annotation files may call images.
+
+    Args:
+        records: the images.
+        spell: applied to all names before they are compared.
+    """
+
+    def __init__(self, records: Sequence[ImageRecord], spell: Callable[[str], str]):
+        self._spell = spell
+        self._by_path: dict[str, list[ImageRecord]] = {}
+        self._by_end: dict[str, list[ImageRecord]] = {}
+        for record in records:
+            self._by_path.setdefault(spell(os.path.abspath(record.path)), []).append(record)
+            parts = spell(record.key).split("/")
+            for start in range(len(parts)):
+                self._by_end.setdefault("/".join(parts[start:]), []).append(record)
+
+    def find(self, image: OutlinedImage) -> list[ImageRecord]:
+        """The one record that is meant, those that could be, or none."""
+        name = image.file_name.replace("\\", "/")
+        # Joining with an absolute name gives that name.
+        found = self._by_path.get(self._spell(os.path.abspath(image.source.parent / name)), [])
+        if len(found) == 1 or _leads_out(name):
+            return found
+        candidates = self._by_end.get(os.path.normpath(self._spell(name)).replace("\\", "/"), [])
+        exact = [candidate for candidate in candidates if self._spell(candidate.key) == self._spell(name)]
+        return exact or candidates
+
+
+def _leads_out(name: str) -> bool:
+    return name.startswith("/") or bool(_ROOTED.match(name)) or ".." in name.split("/")
+
+
+def _compose(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 class _ClassChoice:
@@ -190,11 +220,6 @@ class _ClassChoice:
             classes = {label: label for label in classes}
         self._classes = classes
         self.class_names = [class_name] if classes is None else list(dict.fromkeys(classes.values()))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether every label counts."""
-        return self._names is None and self._classes is None
 
     def class_id(self, thing: OutlinedObject) -> int:
         """Class of an object, from 1, or 0 if it does not count. One of an unknown label counts, as a fault."""
@@ -238,9 +263,9 @@ def _find_faults(
         stated = f"{image.width or '?'}x{image.height or '?'}"
         faults.append(f"made for an image of {stated} px, this one has {width}x{height} px")
     chosen = [thing for thing in image.objects if choice.class_id(thing)]
-    if not chosen:
-        faults.append("no object on it" + ("" if choice.is_open else " of the names asked for"))
-    elif all(thing.is_crowd for thing in chosen):
+    if not image.objects and annotations.num_lost_objects:
+        faults.append(f"no object on it; one of the {annotations.num_lost_objects} that belong to no image may be its")
+    elif chosen and all(thing.is_crowd for thing in chosen):
         faults.append("nothing but groups (iscrowd) on it")
     drawn: dict[bytes, str] = {}
     for thing in chosen:
@@ -262,14 +287,3 @@ def _one_line(text: str) -> str:
     """Names and ids of a file may hold anything."""
     text = " ".join(text.split())
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-def _image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Height and width of an image, read from its header alone."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise InputError(f"{path}: not an image that can be read") from None

@@ -76,12 +76,14 @@ class Annotations:
         sources: the files.
         images: in the files' order.
         faults: (file or image, reason) of what belongs to no image of `images`.
+        num_lost_objects: how many of these faults are objects, of which nobody knows the image.
     """
 
     kind: str
     sources: list[Path]
     images: list[OutlinedImage] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
+    num_lost_objects: int = 0
 
     @property
     def labels(self) -> dict[str, int]:
@@ -98,13 +100,18 @@ def make_object(name: str, label: str | None, make_shapes: Callable[[], tuple[Sh
         return OutlinedObject(name, label, fault=str(error), **kwargs)
 
 
-def read_size(entry: dict[str, Any], width_key: str, height_key: str, faults: list[str]) -> tuple[Any, Any]:
+def read_size(
+    entry: dict[str, Any], width_key: str, height_key: str, faults: list[str]
+) -> tuple[int | None, int | None]:
     """Return width and height of an image as its entry has them, None where it does not say; faults are added."""
     size = []
     for key in (width_key, height_key):
         value = entry.get(key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value <= 0):
+        # Some exporters know no whole numbers and write 640.0.
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_whole = is_whole or (isinstance(value, float) and value.is_integer())
+        if value is not None and (not is_whole or value <= 0):
             faults.append(f"{key} is {shorten(value)}, not a number of pixels")
             value = None
-        size.append(value)
+        size.append(None if value is None else int(value))
     return size[0], size[1]

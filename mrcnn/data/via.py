@@ -69,7 +69,7 @@ def parse_via(value: Any, source: Path, label_attribute: str | None = None) -> A
             result.faults.append((source.name, f"image {shorten(key)} has no filename"))
             continue
         image = OutlinedImage(file_name, source)
-        regions = entry.get("regions", [])
+        regions = entry.get("regions")
         if isinstance(regions, dict):
             regions = list(regions.values())
         if isinstance(regions, list):

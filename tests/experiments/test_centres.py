@@ -1,5 +1,7 @@
 """Layouts of a centre, on miniature folders: files are empty, since listing a centre opens no image."""
 
+import logging
+
 import pytest
 
 from experiments.centres import detect_layout, load_centre
@@ -189,9 +191,40 @@ def test_folder_faults(tmp_path):
     assert "usable as a file name" in refusal("a/b", tmp_path)
 
 
-def test_images_that_share_a_mask_are_refused(tmp_path):
-    root = plant(tmp_path / "lab", "images/1.png", "images/1.jpg", "masks/1.png")
-    assert "images/1.jpg and images/1.png" in refusal("lab", root)
+def test_folders_may_hold_images_of_equal_names(tmp_path):
+    root = plant(
+        tmp_path / "lab", "basophil/001.png", "monocyte/001.png", "masks/basophil/001.png", "annotations/a.json"
+    )
+    centre = load_centre("lab", root)
+    assert [record.key for record in centre.records] == ["basophil/001.png", "monocyte/001.png"]
+    assert centre.masks and centre.boxes
+
+
+def test_folders_beside_images_are_no_classes(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    root = plant(tmp_path / "lab", "images/1.png", "labels/1.png", "found/1.png.overlay.png", "notes/a.txt")
+    centre = load_centre("lab", root)
+    assert (centre.layout, [record.key for record in centre.records]) == ("unlabelled", ["images/1.png"])
+    assert "not read: found, labels" in caplog.text
+    # Without images of its own, images/ is a folder as any other.
+    assert load_centre("b", plant(tmp_path / "b", "images/a/1.png", "blast/1.png")).layout == "folders"
+
+
+def test_folder_of_masks_that_the_user_names_is_no_class(tmp_path, monkeypatch):
+    root = plant(tmp_path / "lab", "basophil/1.png", "drawn/1.png", "basophil/drawn/1.png")
+    names = ["basophil/1.png", "basophil/drawn/1.png"]
+    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
+    assert [r.key for r in load_centre("lab", root, annotations=root / "drawn").records] == names
+    kept = [r.key for r in load_centre("lab", root, annotations="basophil/drawn").records]
+    assert kept == ["basophil/1.png", "drawn/1.png"]
+    assert len(load_centre("lab", root).records) == len(load_centre("lab", root, annotations="absent").records) == 3
+    # Outlines may lie among the images that they belong to.
+    plant(root, "drawn/1.json")
+    assert len(load_centre("lab", root, annotations="drawn").records) == 3
+    (root / "labels.csv").write_text("image,label\nbasophil/1.png,basophil\n")
+    (root / "drawn" / "1.json").unlink()
+    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
 
 
 def test_own_class_map(tmp_path):

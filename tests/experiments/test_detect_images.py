@@ -24,8 +24,9 @@ from mrcnn.errors import InputError
 class MadeUpDetector:
     """Finds as many cells as the first pixel's value says: overlapping squares of 6 px, each 4 px right of the last."""
 
-    def __init__(self, num_classes=2):
-        self.config = SimpleNamespace(NUM_CLASSES=num_classes)
+    def __init__(self, num_classes=2, limit=100):
+        limits = {"DETECTION_MAX_INSTANCES": limit, "POST_NMS_ROIS_INFERENCE": 1000}
+        self.config = SimpleNamespace(NUM_CLASSES=num_classes, **limits)
         self.batches = []
 
     def detect(self, images):
@@ -254,6 +255,29 @@ def test_detect_images_refuse_an_impossible_pixel_size(folder, tmp_path, pixel_s
         detect([folder], all_files(tmp_path), pixel_size=pixel_size)
 
 
+def test_detect_images_warn_where_the_detector_gives_no_more(folder, tmp_path, warnings):
+    detect([folder], CellFiles(csv=tmp_path / "a.csv"), MadeUpDetector(limit=3))
+    assert "left out" not in warnings.text
+    detect([folder], CellFiles(csv=tmp_path / "b.csv"), MadeUpDetector(limit=2))
+    assert "1 images have 2 cells, the most that this detector gives" in warnings.text and "2.png" in warnings.text
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_detect_images_go_on_after_an_image_that_the_network_refuses(folder, tmp_path, warnings, batch_size):
+    class Choosy(MadeUpDetector):
+        def detect(self, images):
+            if any(image[0, 0, 0] == 1 for image in images):
+                raise InputError("sides must be multiples of 64")
+            return super().detect(images)
+
+    (folder / "cut.png").unlink()
+    counts = detect([folder], all_files(tmp_path), Choosy(), batch_size=batch_size)
+    assert counts == {"images": 3, "unreadable": 1, "without_cells": 1, "cells": 2, "empty_masks": 0}
+    assert f"{folder / '1.png'}: sides must be multiples of 64" in warnings.text
+    assert {row["image"] for row in rows_of(tmp_path / "out" / "cells.csv")} == {"2.png"}
+    assert not (tmp_path / "out" / "labels" / "1.png.labels.tif").exists()
+
+
 def test_find_images_names_never_collide(tmp_path, monkeypatch):
     for name in ("a/1.png", "b/1.png", "b/1.jpg"):
         save_image(tmp_path / "in" / name, 1)
@@ -306,6 +330,35 @@ def test_cell_files_refuse_a_folder_for_a_file_and_the_reverse(folder, tmp_path)
         CellFiles(csv=tmp_path).check(images)
     with pytest.raises(InputError, match="--labels .* is a file"):
         CellFiles(labels=folder / "0.png").check(images)
+
+
+@pytest.mark.parametrize("kind", ["labels", "overlay"])
+def test_cell_files_refuse_pictures_among_the_images(folder, tmp_path, kind):
+    save_image(tmp_path / "in" / "b" / "0.png", 1)
+    with pytest.raises(InputError, match=f"--{kind} .*/in: would lie among the images"):
+        CellFiles(**{kind: folder}).check(find_images([folder]))
+    # Keys bring the folders of the images with them.
+    with pytest.raises(InputError, match="among the images"):
+        CellFiles(**{kind: folder}).check(find_images([folder, folder / "b"]))
+    CellFiles(**{kind: folder / "found"}).check(find_images([folder]))
+    CellFiles(geojson=folder, csv=folder / "cells.csv").check(find_images([folder]))
+
+
+@pytest.mark.parametrize(
+    ("csv_path", "folder_path"), [("both", "both"), ("both", "both/below"), ("out/1.png.geojson", "out")]
+)
+def test_cell_files_refuse_a_table_where_other_outputs_go(folder, tmp_path, csv_path, folder_path):
+    files = CellFiles(csv=tmp_path / csv_path, geojson=tmp_path / folder_path)
+    with pytest.raises(InputError, match="--csv .* is also where"):
+        files.check(find_images([folder]), overwrite=True)
+
+
+def test_cell_files_refuse_names_that_would_be_too_long(folder, tmp_path):
+    save_image(folder / f"{'a' * 229}.png", 1)
+    images = find_images([folder])
+    CellFiles(geojson=tmp_path / "out").check(images[:1])
+    with pytest.raises(InputError, match="more than 240 bytes; rename the image"):
+        CellFiles(geojson=tmp_path / "out").check(images)
 
 
 def run(*arguments):

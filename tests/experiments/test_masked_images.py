@@ -1,6 +1,7 @@
 """Which masks a centre's detector learns from, and the command line from outlines to a detector."""
 
 import json
+import logging
 
 import cv2
 import pytest
@@ -8,7 +9,14 @@ from PIL import Image
 
 from experiments.centres import load_centre
 from experiments.cli import main
-from experiments.masked_images import AnnotationChoice, LabelImages, Outlines, choice_of_settings, find_masks
+from experiments.masked_images import (
+    AnnotationChoice,
+    LabelImages,
+    Outlines,
+    choice_of_settings,
+    find_masks,
+    warn_of_crowded,
+)
 from experiments.masked_images import masked_images as check_centres
 from experiments.settings import CentreSettings, load_settings
 from mrcnn.data.outlines import mask_polygons
@@ -182,6 +190,22 @@ def test_names_choose_the_cells_and_evaluation_leaves_groups_out(folder, coco):
     assert only.source.identity() != images.source.identity()
 
 
+def test_label_images_are_known_by_content_and_meaning_of_their_masks(tmp_path):
+    for name in ("here", "copy"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        for value, path in enumerate(("a.png", "deep/b.TIF"), 1):
+            Image.new("L", (4, 4), value).save(tmp_path / name / path)
+    here, copy = (LabelImages(tmp_path / name, "cell") for name in ("here", "copy"))
+    first = here.identity()
+    assert first == copy.identity() != LabelImages(tmp_path / "here", "instances").identity()
+    (tmp_path / "here" / "notes.txt").write_text("no mask")
+    assert here.identity() == first
+    (tmp_path / "here" / "a.png").rename(tmp_path / "here" / "c.png")
+    assert here.identity() != first
+    Image.new("L", (4, 4), 3).save(tmp_path / "copy" / "deep" / "b.TIF")
+    assert copy.identity() != first
+
+
 def test_settings_of_a_run_say_where_the_annotations_are(folder, coco, tmp_path):
     text = "centres: {lab: {root: lab, annotations: truth/a.json, annotation_format: coco, annotation_names: [WBC]}}\n"
     (tmp_path / "run.yaml").write_text(text + "detector: {train_on: [lab]}\n")
@@ -225,11 +249,63 @@ def test_strict_stops_after_every_fault_of_every_centre_was_listed(folder, coco,
 def test_centre_without_a_usable_outline_is_refused(folder, coco, tmp_path, capsys):
     assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
     assert "has neither a folder masks/ nor COCO, VIA or labelme annotations" in capsys.readouterr().err
-    coco["annotations"] = []
+    for thing in coco["annotations"]:
+        thing["segmentation"] = []
     put(folder / "annotations.json", coco)
     assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("aecfe: error: ") and "no usable mask (4 faults, listed above)" in error
+    assert error.startswith("aecfe: error: ") and "no usable mask (5 faults, listed above)" in error
+    coco["annotations"] = []
+    put(folder / "annotations.json", coco)
+    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
+    assert "no cell on any of the 4 usable images; nothing" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_images_without_a_cell_are_kept_even_with_strict(folder, coco, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    coco["annotations"] = coco["annotations"][:2]
+    put(folder / "annotations.json", coco)
+    centres = {"lab": load_centre("lab", folder)}
+    (images,) = check_centres(centres, {"lab": AnnotationChoice()}, strict=True)
+    assert list(images.num_cells.values()) == [1, 1, 0, 0] and not images.faults
+    assert images.dataset().load_mask(3)[0].shape == (SIZE, SIZE, 0)
+    assert "lab: 2 of 4 images are annotated as having no cell" in caplog.text
+
+
+def test_images_with_more_cells_than_training_takes_are_named(folder, coco, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    put(folder / "annotations.json", coco)
+    images = check_centres({"lab": load_centre("lab", folder)}, {"lab": AnnotationChoice()})
+    warn_of_crowded(images, 2)
+    assert "MAX_GT_INSTANCES" not in caplog.text
+    warn_of_crowded(images, 1)
+    assert "lab: 1 images have more cells than MAX_GT_INSTANCES 1, up to 2 on images/0.png" in caplog.text
+
+
+def test_class_folders_with_equal_names_have_their_own_masks_and_outlines(tmp_path, draw_cell):
+    root = tmp_path / "lab"
+    for seed, name in enumerate(("basophil", "eosinophil")):
+        for kind, pixels in (("", draw_cell(seed)[0]), ("masks", draw_cell(seed)[1][..., 0] * 255)):
+            (root / kind / name).mkdir(parents=True)
+            cv2.imwrite(str(root / kind / name / "001.png"), pixels.astype("uint8"))
+    put(root / "annotations" / "a.json", coco_of({f"{n}/001.png": draw_cell(0)[1][..., 0] for n in ("basophil",)}))
+    centres = {"lab": load_centre("lab", root)}
+    (images,) = check_centres(centres, {"lab": AnnotationChoice()})
+    assert not images.faults and [images.dataset().load_mask(i)[0].sum() for i in range(2)] == [
+        draw_cell(seed)[1].sum() for seed in range(2)
+    ]
+    (images,) = check_centres(centres, {"lab": AnnotationChoice(format="coco")})
+    assert [record.key for record in images.records] == ["basophil/001.png"]
+
+
+def test_command_takes_masks_from_a_folder_of_any_name(folder, draw_cell, tmp_path, capsys):
+    (folder / "drawn").mkdir()
+    for seed in range(4):
+        cv2.imwrite(str(folder / "drawn" / f"{seed}.PNG"), draw_cell(seed)[1][..., 0] * 255)
+    (folder / "images").rename(folder / "blast")
+    assert run("detector", "train", folder, "-o", tmp_path / "run", "--annotations", "drawn", "--layers", "(") == 2
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_detector_learns_from_coco_outlines_without_the_faulty_ones(folder, coco, small_resnet, tmp_path, capsys):

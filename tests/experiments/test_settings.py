@@ -66,6 +66,11 @@ def test_settings_round_trip_through_plain_values(write, tmp_path):
         (MINIMAL, ["detector.epochs=many"], "epochs must be a whole number"),
         (MINIMAL, ["detector.train_on=[three]"], "'three' is none of the centres one, two"),
         (MINIMAL, ["detector.train_share=1.5"], "between 0 and 1"),
+        (MINIMAL, ["detector.train_share=.nan"], "between 0 and 1"),
+        (MINIMAL, ["detector.epochs=0"], "detector.epochs must be 1 or more"),
+        (MINIMAL, ["detector.layers='('"], "a regular expression; got '('"),
+        (MINIMAL, ["detector.weights=5"], "weights must be text; got 5"),
+        (MINIMAL, ["detector.exclude=[mrcnn_mask]"], "add detector.weights"),
         (MINIMAL, ["evaluate.methods=[magic]"], "'magic' is none of"),
         (MINIMAL, ["evaluate.test_on=none"], "test or all"),
         (MINIMAL, ["autoencoder.source_centre=three"], "none of the centres"),
@@ -87,6 +92,12 @@ def test_load_settings_refuses_in_one_line(write, text, overrides, message):
 
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_weights_may_be_none_or_text(write):
+    assert load_settings(write(MINIMAL), ["detector.weights=~"]).detector.weights is None
+    settings = load_settings(write(MINIMAL), ["detector.weights=coco.h5", "detector.exclude=[mrcnn_mask]"])
+    assert (settings.detector.weights, settings.detector.exclude) == ("coco.h5", ["mrcnn_mask"])
 
 
 def test_load_settings_names_a_missing_file(tmp_path):

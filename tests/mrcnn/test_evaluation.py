@@ -75,6 +75,21 @@ def test_evaluate_masks_looks_at_masks_not_at_boxes_alone(datasets):
     assert measured["box_map"] == 1.0 and measured["mask_ap50"] == 0.0
 
 
+def test_evaluate_masks_counts_what_is_found_on_images_without_a_cell(cell_dataset):
+    class HalfEmpty(type(cell_dataset(1))):
+        def load_mask(self, image_id):
+            masks, class_ids = super().load_mask(image_id)
+            return (masks, class_ids) if image_id < 2 else (masks[..., :0], class_ids[:0])
+
+    dataset = HalfEmpty(4)
+    drawn = true_masks([cell_dataset(4)])
+    seen = evaluate([dataset], Oracle([*drawn[:3], drawn[3][..., :0]]))
+    assert (seen["num_images"], seen["num_cells"]) == (4, 2)
+    assert seen["precision"] == pytest.approx(2 / 3) and seen["recall"] == 1.0 and seen["detection_rate"] == 1.0
+    right = evaluate([dataset], Oracle(true_masks([dataset])))
+    assert right["precision"] == right["mask_map"] == right["detection_rate"] == 1.0
+
+
 def test_evaluate_boxes_counts_what_it_cannot_read(cell_records, draw_cell, tmp_path):
     masks = [draw_cell(i)[1] for i in range(6)]
     for record, mask in zip(cell_records, masks, strict=True):

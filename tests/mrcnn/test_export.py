@@ -197,11 +197,13 @@ def test_export_command(model, small_resnet, tmp_path, capsys):
     run, output = tmp_path / "run", tmp_path / "models" / "1"
     model.save(run / "detector")
     with small_resnet():
-        command = ["export", "detector", str(run), str(output), "--min-score", "0.25", "--max-detections", "3"]
+        command = ["export", "detector", str(run), str(output), "--min-score", "0.25", "--max-detections", "40"]
         assert main(command) == 0
     assert capsys.readouterr().out.strip() == str(output)
     config = json.loads((output / "assets.extra" / "config.json").read_text())
-    assert (config["DETECTION_MIN_CONFIDENCE"], config["DETECTION_MAX_INSTANCES"]) == (0.25, 3)
+    assert (config["DETECTION_MIN_CONFIDENCE"], config["DETECTION_MAX_INSTANCES"]) == (0.25, 40)
+    # The detector's own 30 proposals could not give so many.
+    assert config["POST_NMS_ROIS_INFERENCE"] == 40 > model.config.POST_NMS_ROIS_INFERENCE
     description = json.loads((output / "assets.extra" / "export.json").read_text())
     assert description["detector"] == detector_hash(run / "detector")
     assert tf.saved_model.contains_saved_model(output)

@@ -1,5 +1,7 @@
 """Feature extraction, mostly with a detector whose detections are made up."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -186,6 +188,40 @@ def test_extract_features_refuses_a_store_of_other_images(detector, cell_records
     extract(detector, cell_records, path)
     with pytest.raises(InputError, match="holds other images"):
         extract(detector, cell_records[:-1], path)
+
+
+def test_extract_features_goes_on_after_an_image_that_the_network_refuses(detector, cell_records, tmp_path, caplog):
+    refused = read_image(cell_records[1].path)
+
+    def choosy(images, masks=True, paste=True):
+        if any(np.array_equal(image, refused) for image in images):
+            raise InputError("sides must be multiples of 64")
+        return [detector.result(image, masks) for image in images]
+
+    detector.detect = choosy
+    counts = extract(detector, cell_records, tmp_path / "a.h5")
+    assert counts["unreadable"] == 2 and counts["found"] + counts["missed"] == 4
+    with FeatureStore(tmp_path / "a.h5") as store:
+        reasons = {entry["key"]: entry["reason"] for entry in store.missed}
+    assert reasons["1.png"] == f"unreadable: {cell_records[1].path}: sides must be multiples of 64"
+
+
+def test_extract_features_refuses_names_that_are_not_utf8_at_once(detector, cell_records, tmp_path):
+    odd = ImageRecord("z\udcff.png", cell_records[0].path)
+    with pytest.raises(InputError, match=r"'z\\udcff\.png': name is not valid UTF-8; rename the file"):
+        extract(detector, [*cell_records, odd], tmp_path / "a.h5")
+    assert detector.batches == [] and not list(tmp_path.glob("a.h5*"))
+
+
+def test_extract_features_warns_where_the_detector_gives_no_more(
+    detector, cell_records, tmp_path, caplog, monkeypatch, tiny_config_class
+):
+    monkeypatch.setattr(logging.getLogger("mrcnn"), "propagate", True)
+    extract(detector, cell_records, tmp_path / "a.h5")
+    assert "left out" not in caplog.text
+    detector.config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MAX_INSTANCES": 2}, tiny_config_class)
+    counts = extract(detector, cell_records, tmp_path / "b.h5")
+    assert f"{counts['found']} images have 2 cells, the most that this detector gives" in caplog.text
 
 
 def test_extract_features_needs_images(detector, tmp_path):

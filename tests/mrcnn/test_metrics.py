@@ -131,6 +131,18 @@ def test_detection_rate_with_and_without_annotation():
     assert metrics.detection_rate(None, predicted, scores, score_threshold=0.85) == {"images": pytest.approx(1 / 3)}
 
 
+def test_images_without_a_cell_count_for_precision_and_not_for_the_detection_rate():
+    truth, scores = [CELLS[:1], EMPTY, EMPTY], [np.array([0.9]), np.array([0.95]), np.zeros(0)]
+    predicted = [CELLS[:1], CELLS[1:2], EMPTY]
+    counted = metrics.precision_recall_at_score(truth, predicted, scores)
+    assert (counted["precision"], counted["recall"], counted["num_detections"]) == (0.5, 1.0, 2)
+    # The better score is wrong: precision is 1/2 at every recall.
+    assert metrics.average_precision(truth, predicted, scores) == pytest.approx(0.5)
+    assert metrics.detection_rate(truth, predicted, scores)["images"] == 1.0
+    blind = metrics.detection_rate(truth, [EMPTY, CELLS[1:2], EMPTY], [np.zeros(0), np.array([0.95]), np.zeros(0)])
+    assert blind == {"images": 0.0, "cells": 0.0}
+
+
 def test_lists_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="one entry per image"):
         metrics.average_precision([CELLS], [CELLS, CELLS], [np.zeros(2)])

@@ -44,6 +44,15 @@ def test_draw_detections_enlarges_small_images():
     assert not (drawn[20:24, 40:90] == 128).all()
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((4, 3000), (5, 4000)), ((5, 5000), (5, 5000)), ((10, 1000), (40, 4000)), ((2, 2), (400, 400))],
+)
+def test_draw_detections_do_not_enlarge_strips_beyond_reason(shape, expected):
+    drawn = pictures.draw_detections(np.full((*shape, 3), 9, np.uint8), np.zeros((0, 4)), min_side=400)
+    assert drawn.shape == (*expected, 3)
+
+
 def test_draw_detections_without_any_and_past_the_border():
     image = make_image()
     np.testing.assert_array_equal(pictures.draw_detections(image, np.zeros((0, 4)), np.zeros(0)), image)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from mrcnn.data import annotations
@@ -104,7 +105,9 @@ def test_check_lists_every_fault_and_keeps_the_good(tmp_path):
     good = write_cell(tmp_path, "good", make_label_mask())
     missing = write_cell(tmp_path, "missing", None, (40, 50))
     other_size = write_cell(tmp_path, "size", make_label_mask(), (30, 30))
-    empty = write_cell(tmp_path, "empty", np.zeros((40, 50), np.uint8))
+    specks = np.zeros((40, 50), np.uint8)
+    specks[3, 3] = specks[20, 20:30] = 255
+    empty = write_cell(tmp_path, "empty", specks)
     unreadable = write_cell(tmp_path, "cut", make_label_mask())
     unreadable.path.write_bytes(unreadable.path.read_bytes()[:60])
     bad_mask = write_cell(tmp_path, "badmask", make_label_mask())
@@ -114,9 +117,63 @@ def test_check_lists_every_fault_and_keeps_the_good(tmp_path):
     assert kept == [good]
     assert [key for key, _ in faults] == [r.key for r in (missing, other_size, empty, unreadable, bad_mask)]
     reasons = [reason for _, reason in faults]
-    expected = ["missing mask", "50x40 px, image is 30x30", "empty mask", "cut.png", "badmask.png"]
+    expected = ["missing mask", "50x40 px, image is 30x30", "only specks", "cut.png", "badmask.png"]
     for reason, part in zip(reasons, expected, strict=True):
         assert part in reason
+
+
+def test_masks_of_zeros_say_that_there_is_no_cell(tmp_path):
+    cell, empty = write_cell(tmp_path, "a", make_label_mask()), write_cell(tmp_path, "b", np.zeros((40, 50), np.uint8))
+    check = annotations.check_annotations([cell, empty], tmp_path / "masks")
+    assert (check.faults, check.good) == ([], [cell, empty])
+    assert check.num_objects == {"images/a.png": 2, "images/b.png": 0}
+    masks, class_ids = annotations.CellMaskDataset(check.good, tmp_path / "masks").load_mask(1)
+    assert masks.shape == (40, 50, 0) and masks.dtype == bool and class_ids.shape == (0,)
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".TIF", ".Tiff", ".Bmp"])
+def test_find_mask_takes_endings_in_any_case(tmp_path, suffix):
+    record = ImageRecord("images/a.PNG", tmp_path / "images" / "a.PNG")
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "masks" / f"a{suffix}").touch()
+    assert annotations.find_mask(record, tmp_path / "masks").samefile(tmp_path / "masks" / f"a{suffix}")
+    (tmp_path / "masks" / "a.png").touch()
+    assert annotations.find_mask(record, tmp_path / "masks") == tmp_path / "masks" / "a.png"
+    # The image's own name in another spelling is still the image, to disks that do not tell them apart.
+    record.path.touch()
+    assert annotations.find_mask(record, tmp_path / "images") is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.6, "0.6"), (np.nan, "nan"), (np.inf, "inf")])
+def test_masks_of_values_that_are_not_whole_are_refused(tmp_path, value, shown):
+    labels = np.zeros((20, 30), np.float32)
+    labels[5:15, 5:15] = 2
+    Image.fromarray(labels).save(tmp_path / "a.tif")
+    assert annotations.read_label_mask(tmp_path / "a.tif").sum() == 200
+    labels[7, 7] = value
+    Image.fromarray(labels).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=f"a.tif: mask has values such as {shown}; save whole numbers"):
+        annotations.read_label_mask(tmp_path / "a.tif")
+
+
+def test_masks_are_read_as_deep_and_upright_as_images(tmp_path):
+    labels = np.zeros((20, 30), np.uint16)
+    labels[5:15, 5:15] = 300
+    tifffile.imwrite(tmp_path / "deep.tif", np.repeat(labels[..., np.newaxis], 3, axis=-1), photometric="rgb")
+    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "deep.tif"), labels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray((labels > 0).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "turned.png"), np.rot90(labels > 0, -1))
+
+
+def test_masks_of_several_pages_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        for _ in range(2):
+            file.write(np.ones((20, 30), np.uint16))
+    with pytest.raises(InputError, match="2 pages in one TIFF file"):
+        annotations.read_label_mask(tmp_path / "stack.tif")
 
 
 def test_check_finds_masks_shared_by_images_of_one_name(tmp_path):
@@ -182,6 +239,13 @@ def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
         dataset.load_mask(0)
     with pytest.raises(InputError, match="no annotation"):
         annotations.VocBoxDataset([ImageRecord("images/b.jpg", tmp_path / "b.jpg")], tmp_path)
+
+
+def test_voc_dataset_refuses_a_file_that_two_images_would_share(tmp_path):
+    (tmp_path / "a.xml").write_text(VOC)
+    records = [ImageRecord(key, tmp_path / key) for key in ("basophil/a.jpg", "eosinophil/a.jpg")]
+    with pytest.raises(InputError, match=r"a\.xml: could be that of basophil/a\.jpg or eosinophil/a\.jpg"):
+        annotations.VocBoxDataset(records, tmp_path)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not here")

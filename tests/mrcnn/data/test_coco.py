@@ -79,6 +79,16 @@ def test_single_polygon_without_its_brackets_and_ids_as_text(write):
     assert read_coco(write(value)).images[0].objects[0].draw(30, 40).sum() == 60
 
 
+def test_sizes_may_be_whole_numbers_with_a_point(write):
+    sizes = {"a.png": (60.0, 40), "b.png": (60.5, 40.0), "c.png": (True, -4.0)}
+    images = [{"id": i, "file_name": n, "width": w, "height": h} for i, (n, (w, h)) in enumerate(sizes.items())]
+    first, second, third = read_coco(write(coco([], images))).images
+    assert (first.width, first.height, first.faults) == (60, 40, []) and isinstance(first.width, int)
+    assert (second.width, second.height) == (None, 40)
+    assert second.faults == ["width is 60.5, not a number of pixels"]
+    assert len(third.faults) == 2
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -1,8 +1,13 @@
+import struct
+import zlib
+
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from mrcnn.data.images import list_images, read_image
+from mrcnn.data.images import image_size, list_images, read_image, read_values, turn
 from mrcnn.errors import InputError
 
 
@@ -94,3 +99,108 @@ def test_read_image_takes_floats_up_to_one_as_fractions(tmp_path):
     Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "float.tif")
 
     assert (read_image(tmp_path / "float.tif") == 127).all()
+
+
+# As EXIF defines its numbers: where in the upright picture the stored one's first row and first column are.
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def write_turned(path, pixels, orientation):
+    """Write uint8 pixels with an orientation; a name with "deep" gets them as 16-bit values."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    deep = pixels.astype(np.uint16) * 256
+    if path.name == "deep.tif":
+        tifffile.imwrite(path, deep, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    elif path.name == "deep.png":
+        encoded = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
+        data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+        chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+        path.write_bytes(encoded[:33] + chunk + encoded[33:])  # after the signature and the first chunk
+    else:
+        more = {"deflated.tif": {"compression": "tiff_adobe_deflate"}, "a.jpg": {"quality": 95, "subsampling": 0}}
+        Image.fromarray(pixels).save(path, exif=exif, **more.get(path.name, {}))
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "deflated.tif", "a.jpg", "deep.png", "deep.tif"])
+def test_read_image_is_upright(tmp_path, colours, name, orientation):
+    path, is_jpeg = tmp_path / name, name == "a.jpg"
+    pixels = cv2.GaussianBlur(colours, (0, 0), 5) if is_jpeg else colours
+    write_turned(path, pixels, orientation)
+    expected = UPRIGHT[orientation](pixels)
+    image = read_image(path)
+    assert image.shape == expected.shape and image_size(path) == expected.shape[:2]
+    np.testing.assert_allclose(image.astype(int), expected, atol=12 if is_jpeg else 0)
+    values = read_values(path)
+    np.testing.assert_array_equal(values >> 8 if "deep" in name else values, image)
+    np.testing.assert_array_equal(turn(pixels, orientation), expected)
+
+
+def test_read_image_reads_on_where_the_orientation_is_damaged(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "a.png", exif=b"Exif\0\0nonsense")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), colours)
+    assert image_size(tmp_path / "a.png") == (30, 40)
+
+
+def write_deep(path, values):
+    """Write 16-bit colours (height, width, 3 or 4); the name says how."""
+    kind = path.stem
+    if path.suffix == ".png" or kind == "lzw":
+        bgr = values[..., [2, 1, 0, *range(3, values.shape[-1])]]
+        cv2.imwrite(str(path), bgr, [cv2.IMWRITE_TIFF_COMPRESSION, 5] if kind == "lzw" else [])
+        return
+    more = {
+        "planar": {"planarconfig": "separate"},
+        "big": {"byteorder": ">"},
+        "deflated": {"compression": "zlib", "predictor": True},
+        "alpha": {"extrasamples": ["unassalpha"]},
+    }
+    values = np.moveaxis(values, -1, 0) if kind == "planar" else values
+    tifffile.imwrite(path, values, photometric="rgb", **more.get(kind, {}))
+
+
+@pytest.mark.parametrize("name", ["plain.tif", "planar.tif", "big.tif", "deflated.tif", "lzw.tif", "plain.png"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_read_image_scales_deep_colours_as_deep_grey(tmp_path, name, bits):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (30, 40, 3), dtype=np.uint16)
+    values[0, 0, 1] = 2**bits - 1
+    write_deep(tmp_path / name, values)
+    np.testing.assert_array_equal(read_image(tmp_path / name), values >> (bits - 8))
+    np.testing.assert_array_equal(read_values(tmp_path / name), values)
+
+
+@pytest.mark.parametrize("name", ["alpha.tif", "alpha.png"])
+def test_read_image_lays_deep_transparency_over_white(tmp_path, name):
+    values = np.array([[[65535, 0, 32768, 65535], [0, 0, 0, 0], [0, 0, 0, 32768]]], np.uint16)
+    write_deep(tmp_path / name, values)
+    np.testing.assert_array_equal(read_image(tmp_path / name), [[[255, 0, 128], [255, 255, 255], [127, 127, 127]]])
+
+
+def test_read_image_refuses_a_tiff_of_several_pages_but_not_one_with_a_thumbnail(tmp_path, colours):
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        for _ in range(3):
+            file.write(colours, photometric="rgb")
+    with pytest.raises(InputError, match=r"stack\.tif: 3 pages in one TIFF file"):
+        read_image(tmp_path / "stack.tif")
+    with tifffile.TiffWriter(tmp_path / "preview.tif") as file:
+        file.write(colours, photometric="rgb")
+        file.write(colours[::2, ::2], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "preview.tif"), colours)
+
+
+def test_image_size_names_what_is_no_image(tmp_path):
+    (tmp_path / "notes.png").write_text("no image")
+    with pytest.raises(InputError, match="notes.png: not an image"):
+        image_size(tmp_path / "notes.png")
+    with pytest.raises(InputError, match="gone.png: no such image"):
+        image_size(tmp_path / "gone.png")

@@ -1,6 +1,7 @@
 """Outlines as a Dataset: classes, groups, how images are matched, and the check that lists every fault."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -190,13 +191,68 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
         ("images/unlisted.png", "not annotated in annotations.json"),
         ("images/twice.png", "annotated 2 times in annotations.json"),
         ("images/empty.png", at + "its id 5 is that of 2 images"),
-        ("images/empty.png", at + "no object on it"),
         ("images/crowd.png", at + "nothing but groups (iscrowd) on it"),
         ("images/small.png", at + "made for an image of 40x30 px, this one has 20x10 px"),
         ("images/small.png", at + "annotation 9 ('cell'): bad"),
     ]
     unreadable, shape = (reason for key, reason in faults if key == "images/cut.png")
     assert "cut.png" in unreadable and shape == at + "annotation 6 ('cell'): unknown shape 'heart'"
+
+
+def test_images_annotated_without_an_object_are_good(centre, outlines):
+    records = centre("a.png", "b.png", "c.png")
+    white, red = (thing(label, 1, 1, 9, 9, label) for label in ("WBC", "RBC"))
+    annotations = outlines({"a.png": [white], "b.png": [], "c.png": [red]})
+    check = check_outlines(records, annotations, names=["WBC"])
+    assert (check.faults, check.good) == ([], records)
+    assert list(check.num_objects.values()) == [1, 0, 0]
+    for number in (1, 2):
+        masks, class_ids = OutlineDataset(check.good, annotations, names=["WBC"]).load_mask(number)
+        assert masks.shape == (HEIGHT, WIDTH, 0) and masks.dtype == bool and class_ids.shape == (0,)
+
+
+def test_images_without_an_object_are_doubtful_beside_objects_without_an_image(centre, tmp_path):
+    value = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png", "width": 40.0, "height": 30.0}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": 5, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+            {"id": 6, "image_id": "2.png", "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    records = centre("a.png", "b.png")
+    faults, good = check_outlines(records, read_annotations(tmp_path / "a.json"))
+    assert good == records[:1]
+    assert faults[1:] == [("images/b.png", "a.json: no object on it; one of the 1 that belong to no image may be its")]
+
+
+def test_names_are_found_whether_accents_are_composed_or_not(centre, outlines):
+    whole = unicodedata.normalize("NFC", "zelle_ä.png")
+    apart = unicodedata.normalize("NFD", whole)
+    assert whole != apart
+    for on_disk, in_file in ((whole, apart), (apart, whole), (f"{apart}.d/a.png", f"{whole}.d/a.png")):
+        records = centre(on_disk)
+        images, unmatched = match_images(records, outlines({in_file: []}))
+        assert not unmatched and len(images[records[0].key]) == 1
+    # Where both are there, each is itself.
+    both = centre(f"p/{whole}", f"p/{apart}")
+    images, unmatched = match_images(both, outlines({f"p/{whole}": [], apart: []}))
+    assert not unmatched
+    assert [images[record.key][0].file_name for record in both] == [f"p/{whole}", apart]
+
+
+def test_outlines_are_drawn_on_the_image_as_viewers_show_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
+    shape = {"label": "cell", "points": [[1, 30], [9, 30], [9, 39], [1, 39]], "shape_type": "polygon"}
+    value = {"imagePath": "a.jpg", "imageWidth": HEIGHT, "imageHeight": WIDTH, "shapes": [shape]}
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    records, annotations = [ImageRecord("a.jpg", tmp_path / "a.jpg")], read_annotations(tmp_path / "a.json")
+    assert check_outlines(records, annotations).good == records
+    dataset = OutlineDataset(records, annotations)
+    assert dataset.load_mask(0)[0].shape[:2] == dataset.load_image(0).shape[:2] == (WIDTH, HEIGHT)
 
 
 def test_dataset_refuses_what_the_check_would_list(centre, outlines):

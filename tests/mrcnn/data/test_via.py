@@ -122,10 +122,13 @@ def test_faulty_entries_are_noted(write):
         "b": {"filename": "b.png", "regions": 3},
         "c": {"regions": []},
         "d": {"filename": "d.png", "regions": [5]},
+        "e": {"filename": "e.png"},
     }
     annotations = read_via(write(value))
     assert annotations.faults == [("via.json", "image 'c' has no filename")]
-    assert [image.faults for image in annotations.images] == [[], ["regions are 3, neither a list nor a mapping"], []]
+    neither = "neither a list nor a mapping"
+    faults = [image.faults for image in annotations.images]
+    assert faults == [[], [f"regions are 3, {neither}"], [], [f"regions are missing, {neither}"]]
     assert annotations.images[2].objects[0].fault == "is 5, not a mapping"
 
 
