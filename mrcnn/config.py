@@ -147,6 +147,9 @@ class Config:
     AUGMENTATION_SHARE = 0.5
     # Least and largest zoom of "strong": cells of other centres may be smaller or larger in the image.
     AUGMENTATION_ZOOM = (0.35, 1.1)
+    # Least ratio of an image's sides after "strong" has cut half of the samples, in mode "square": a detector that
+    # never saw the black padding of images that are not square finds cells along it. 1 cuts nothing.
+    AUGMENTATION_LEAST_RATIO = 0.6
     # Fixes initial weights, order of images, augmentation and sampling.
     SEED = 0
 
@@ -199,7 +202,6 @@ class Config:
             "NUM_CLASSES",
             "GPU_COUNT",
             "IMAGES_PER_GPU",
-            "IMAGE_CHANNEL_COUNT",
             "STEPS_PER_EPOCH",
             "TRAIN_ROIS_PER_IMAGE",
         ):
@@ -216,11 +218,17 @@ class Config:
         zoom = tuple(self.AUGMENTATION_ZOOM)
         if len(zoom) != 2 or not 0.0 < zoom[0] <= zoom[1]:
             raise InputError(f"AUGMENTATION_ZOOM must be two factors above 0, the least first; got {zoom}")
+        if not _is_number(self.AUGMENTATION_LEAST_RATIO) or not 0.1 <= self.AUGMENTATION_LEAST_RATIO <= 1.0:
+            raise InputError(
+                f"AUGMENTATION_LEAST_RATIO must lie between 0.1 and 1; got {self.AUGMENTATION_LEAST_RATIO}"
+            )
         if self.normalization == "group":
             self._validate_groups()
 
     def _validate_image(self) -> None:
         _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, RESIZE_MODES)
+        if self.IMAGE_CHANNEL_COUNT < 1:
+            raise InputError(f"IMAGE_CHANNEL_COUNT must be at least 1; got {self.IMAGE_CHANNEL_COUNT}")
         if len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT:
             raise InputError(
                 f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels; "

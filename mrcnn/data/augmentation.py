@@ -109,9 +109,11 @@ def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
     return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
 
 
-def strong_augmentation(share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1)) -> "StrongAugmentation":
+def strong_augmentation(
+    share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1), least_ratio: float = 1.0
+) -> "StrongAugmentation":
     """Build the augmentation for training from scratch on few images; see `StrongAugmentation`."""
-    return StrongAugmentation(share, zoom=zoom)
+    return StrongAugmentation(share, zoom=zoom, least_ratio=least_ratio)
 
 
 class ReflectingAffine(iaa.Affine):
@@ -173,11 +175,13 @@ class StrongAugmentation:
     """Wide changes of place, size and colour, with which a detector from scratch travels to unseen stains.
 
     Flips; quarter turns (half turns where the image is not square); zoom, the picture laid anywhere on a
-    canvas of its reflections; hue and saturation; per-channel gain; gamma; linear contrast; brightness.
+    canvas of its reflections; of every second sample, a cut to another ratio of its sides; hue and saturation;
+    per-channel gain; gamma; linear contrast; brightness.
 
     Args:
         share: share of the samples that is augmented, 0 to 1.
         zoom: (least, largest) factor; drawn log-uniformly, so that every ratio is as likely.
+        least_ratio: least share of one side that a cut leaves, 0 to 1; 1 cuts nothing.
         hue: largest shift of the hue in degrees.
         saturation: (least, largest) factor.
         gain: (least, largest) factor of each channel.
@@ -194,6 +198,7 @@ class StrongAugmentation:
         share: float = 0.8,
         *,
         zoom: tuple[float, float] = (0.35, 1.1),
+        least_ratio: float = 1.0,
         hue: float = 24.0,
         saturation: tuple[float, float] = (0.5, 1.5),
         gain: tuple[float, float] = (0.8, 1.2),
@@ -204,6 +209,7 @@ class StrongAugmentation:
         _check_share(share)
         self.share = share
         self.zoom = zoom
+        self.least_ratio = least_ratio
         self.hue = hue
         self.saturation = saturation
         self.gain = gain
@@ -212,12 +218,14 @@ class StrongAugmentation:
         self.brightness = brightness
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
-        """Augment a sample; the size of the image stays."""
+        """Augment a sample; the size of the image stays unless `least_ratio` is below 1."""
         if rng.random() >= self.share:
             return Augmented(image, masks, np.arange(masks.shape[-1], dtype=np.int32))
         image, masks = turn_and_flip(image, masks, rng)
         zoom = float(np.exp(rng.uniform(*np.log(self.zoom))))
         new_image, new_masks, growth = zoom_reflected(image, masks, zoom, rng.random(2))
+        if self.least_ratio < 1.0 and rng.random() < 0.5:
+            new_image, new_masks = cut_side(new_image, new_masks, rng.uniform(self.least_ratio, 1.0), rng)
         sample = _rebuild_instances(new_image, new_masks, masks, growth, split=True)
         return sample._replace(image=self._change_colours(sample.image, rng))
 
@@ -248,6 +256,18 @@ def turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
     if rng.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(masks)
+
+
+def cut_side(
+    image: np.ndarray, masks: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keep a share of the rows or of the columns of image and masks, from a random place on."""
+    axis = int(rng.integers(2))
+    kept = max(2, round(image.shape[axis] * share))
+    start = int(rng.integers(image.shape[axis] - kept + 1))
+    rows = [slice(None), slice(None)]
+    rows[axis] = slice(start, start + kept)
+    return image[tuple(rows)], masks[tuple(rows)]
 
 
 def zoom_reflected(

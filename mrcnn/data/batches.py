@@ -27,7 +27,9 @@ def make_augmentation(config: Config) -> Augmentation | None:
         return None
     if config.AUGMENTATION == "thesis":
         return thesis_augmentation(config.AUGMENTATION_SHARE)
-    return strong_augmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM)
+    # The other modes have no padding, or want images of a certain size.
+    least_ratio = config.AUGMENTATION_LEAST_RATIO if config.IMAGE_RESIZE_MODE == "square" else 1.0
+    return strong_augmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM, least_ratio)
 
 
 def load_example(

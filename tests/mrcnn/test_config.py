@@ -148,6 +148,7 @@ def test_make_config_takes_whole_floats_for_counts():
         ({"XYZZY": 1}, "'XYZZY' is unknown$"),
         ({"AUGMENTATION_ZOOM": [1.6, 0.5]}, "AUGMENTATION_ZOOM must be two factors above 0, the least first"),
         ({"AUGMENTATION_ZOOM": [0.0, 1.0]}, "AUGMENTATION_ZOOM must be two factors above 0"),
+        ({"AUGMENTATION_LEAST_RATIO": 0.0}, "AUGMENTATION_LEAST_RATIO must lie between 0.1 and 1"),
         ({"AUGMENTATION_ZOOM": [1.0]}, "AUGMENTATION_ZOOM must be two factors above 0"),
         ({"LEARNING_RATE": "fast"}, "LEARNING_RATE must be a number"),
         ({"LEARNING_RATE": None}, "LEARNING_RATE must be a number"),

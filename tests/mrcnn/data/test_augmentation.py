@@ -127,6 +127,25 @@ def test_zoom_reflected_above_one_cuts():
     assert new_masks[..., 0].sum() == pytest.approx(masks[..., 0].sum() * growth, rel=0.05)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_cut_side_cuts_image_and_masks_alike(seed):
+    image = np.arange(20 * 30, dtype=np.int32).reshape(20, 30, 1)
+    cut, masks = augmentation.cut_side(image, image % 2 == 0, 0.6, np.random.default_rng(seed))
+    assert cut.shape in ((12, 30, 1), (20, 18, 1))
+    np.testing.assert_array_equal(masks, cut % 2 == 0)
+    assert (np.diff(cut[..., 0], axis=0) == 30).all() and (np.diff(cut[..., 0], axis=1) == 1).all()
+
+
+def test_strong_augmentation_cuts_half_of_the_samples_where_it_may():
+    image, masks = np.full((60, 60, 3), 200, np.uint8), np.zeros((60, 60, 1), bool)
+    masks[20:40, 20:40] = True
+    for least_ratio, shares in ((1.0, (0, 0)), (0.6, (15, 45))):
+        augmenter = augmentation.strong_augmentation(1.0, least_ratio=least_ratio)
+        sizes = [augmentation.augment(image, masks, augmenter, seed)[0].shape[:2] for seed in range(60)]
+        assert all(max(size) == 60 and min(size) >= 36 for size in sizes)
+        assert shares[0] <= sum(min(size) < 60 for size in sizes) <= shares[1]
+
+
 def test_each_mirrored_copy_is_an_instance_of_its_source():
     _, masks = make_sample(80)
     image = np.zeros((80, 80, 3), np.uint8)

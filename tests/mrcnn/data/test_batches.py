@@ -230,4 +230,6 @@ def test_make_augmentation_follows_the_configuration(tiny_config_class):
     for kind in ("thesis", "strong"):
         assert make_augmentation(make_config({"AUGMENTATION": kind}, tiny_config_class)) is not None
     wide = make_config({"AUGMENTATION": "strong", "AUGMENTATION_ZOOM": [0.5, 1.6]}, tiny_config_class)
-    assert make_augmentation(wide).zoom == (0.5, 1.6)
+    assert make_augmentation(wide).zoom == (0.5, 1.6) and make_augmentation(wide).least_ratio == 0.6
+    sizes = make_config({"AUGMENTATION": "strong", "IMAGE_RESIZE_MODE": "none"}, tiny_config_class)
+    assert make_augmentation(sizes).least_ratio == 1.0
