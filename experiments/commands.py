@@ -78,8 +78,6 @@ def detector_train(arguments: argparse.Namespace) -> None:
     if arguments.instances:
         for outlined in (i.centre for i in images if isinstance(i.source, Outlines)):
             log.info("%s: each outline is a cell of its own; --instances has no effect", outlined)
-    if "min_score_for_ap" in values["detector"]:
-        log.info("detector.min_score_for_ap has no effect on training; it is for the evaluation of `aecfe run`")
 
     from experiments.detector_stage import train_detector  # imports TensorFlow, which takes longer than most checks
     from mrcnn.parallel_model import multi_worker_strategy

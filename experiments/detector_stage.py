@@ -20,11 +20,13 @@ from experiments.settings import DetectorSettings
 from mrcnn.atomic import write_json
 from mrcnn.config import SmearConfig, make_config
 from mrcnn.data.annotations import VocBoxDataset
-from mrcnn.detector_folder import read_settings
+from mrcnn.data.dataset import Dataset
+from mrcnn.detector_folder import CONFIG_NAME, read_settings
 from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.layer_choice import check_some_learn
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
+from mrcnn.operating_score import measure_operating_score
 from mrcnn.training import is_chief
 from mrcnn.training_log import checkpoints
 
@@ -69,7 +71,8 @@ def train_detector(
     Args:
         images: what to learn from.
         output: the run's folder: `config.json`, `run.json`, `split.json`, `weights.weights.h5`, `log.csv`.
-        settings: how. With `weights` and no NORMALIZATION of its own the detector has the frozen BatchNorm that
+        settings: how. Without a DETECTION_MIN_CONFIDENCE of its own the detector gets the score that is best on the
+            held-out images. With `weights` and no NORMALIZATION of its own the detector has the frozen BatchNorm that
             pretrained weights want.
         seed: of everything random, unless the settings have a SEED.
         overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
@@ -129,11 +132,27 @@ def train_detector(
     )
     if not writes:
         return True
+    if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
+        run["min_confidence"] = _choose_min_confidence(output, test, settings.min_score_for_ap)
     run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1] if rows else None}
     write_json(output / RUN, run)
     # Optimiser state is three times the weights, and nothing goes on from here.
     _remove_checkpoints(output)
     return True
+
+
+def _choose_min_confidence(output: Path, held_out: Sequence[Dataset], lowest: float) -> float:
+    """Put the score from which detections count, as the held-out images have it, into the detector's settings."""
+    detector = load_detector(output, {"DETECTION_MIN_CONFIDENCE": lowest})
+    chosen = measure_operating_score(detector, held_out)
+    known = read_settings(output)
+    if chosen is None:
+        log.warning("%s: no cell was found on the held-out images; DETECTION_MIN_CONFIDENCE stays as it is", output)
+        return known["DETECTION_MIN_CONFIDENCE"]
+    chosen = round(chosen, 4)
+    log.info("detections count from a score of %g on, chosen on the held-out images", chosen)
+    write_json(output / CONFIG_NAME, {**known, "DETECTION_MIN_CONFIDENCE": chosen})
+    return chosen
 
 
 def evaluate_detector(
@@ -217,7 +236,7 @@ def versions() -> dict[str, str]:
 
 
 def _clear(output: Path) -> None:
-    for path in (RUN, SPLIT, METRICS, "config.json", WEIGHTS_NAME, "log.csv"):
+    for path in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, "log.csv"):
         (output / path).unlink(missing_ok=True)
     # TensorBoard would draw the curves of both trainings as one.
     for path in (output / "tensorboard").glob("events.out.tfevents.*"):

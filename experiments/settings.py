@@ -57,12 +57,14 @@ class DetectorSettings:
         train_on: centres with masks that it learns from.
         train_share: of their images; the rest is held out for evaluation.
         epochs: of STEPS_PER_EPOCH steps.
-        settings: overrides of `mrcnn.config.SmearConfig`.
+        settings: overrides of `mrcnn.config.SmearConfig`. Where DETECTION_MIN_CONFIDENCE is not among them, it is
+            chosen on the held-out images.
         weights: what the training begins from: "imagenet" (downloaded), an .h5 file in Matterport's layout, or None
             for random numbers.
         exclude: layers that do not take those weights, as a rule the heads of another number of classes.
         layers: which layers learn: "heads", "3+", "4+", "5+", "all" or a regular expression over their names.
-        min_score_for_ap: lowest score that enters the precision-recall curve.
+        min_score_for_ap: lowest score that enters the precision-recall curve, and the choice of
+            DETECTION_MIN_CONFIDENCE.
     """
 
     train_on: list[str] = field(default_factory=list)

@@ -81,6 +81,37 @@ def detector(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "detector")
 
 
+def min_confidence(folder):
+    return json.loads((folder / "config.json").read_text())["DETECTION_MIN_CONFIDENCE"]
+
+
+def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(detector, datasets):
+        measured.append((detector.config.DETECTION_MIN_CONFIDENCE, sum(d.num_images for d in datasets)))
+        return 0.812345
+
+    monkeypatch.setattr("experiments.detector_stage.measure_operating_score", measure)
+    assert train(lab, tmp_path / "a", "--instances", "--set=min_score_for_ap=0.1") == 0
+    assert measured == [(0.1, 4)]  # half of the eight images
+    assert min_confidence(tmp_path / "a") == 0.8123
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["min_confidence"] == 0.8123
+    before = content_of(tmp_path / "a")
+    assert train(lab, tmp_path / "a", "--instances", "--set=min_score_for_ap=0.1") == 0
+    assert content_of(tmp_path / "a") == before and len(measured) == 1  # the finished detector is kept
+
+    assert train(lab, tmp_path / "b", "--instances", "--set=settings.DETECTION_MIN_CONFIDENCE=0.33") == 0
+    assert min_confidence(tmp_path / "b") == 0.33 and len(measured) == 1
+
+
+def test_detector_that_finds_nothing_keeps_its_score(lab, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.detector_stage.measure_operating_score", lambda *a: None)
+    assert train(lab, tmp_path / "a", "--instances") == 0
+    assert min_confidence(tmp_path / "a") == 0.7
+    assert "no cell was found on the held-out images" in capsys.readouterr().err
+
+
 def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(lab, detector, tmp_path, capsys):
     before = content_of(detector)
     with h5py.File(tmp_path / "other.h5", "w") as file:
