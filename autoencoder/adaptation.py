@@ -1,91 +1,273 @@
-"""Domain adaptation: bring the latents of every centre to those of one source centre."""
+"""Domain adaptation: bring the latents of all centres together.
+
+Each method is a function of plain tensors, and `adaptation_loss` computes any of them for a batch of mixed centres. It
+works under masks, so that shapes stay fixed whichever centre a row comes from. The adversarial method has a network of
+its own, see `adversary`.
+"""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 from keras import ops
 
-_REDUCTIONS = {"mean": ops.mean, "sum": ops.sum}
+REDUCTIONS = ("mean", "sum")
+# Squared bandwidths as shares of the median squared distance. Gretton et al. 2012 take the median itself; a mixture
+# around it still sees differences that are finer or coarser.
+KERNEL_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+_LEAST_ROWS = 2  # one row has no covariance
+
+Moments = tuple[tf.Tensor, tf.Tensor]
 
 
 def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
     """MMD (thesis eq. 2.14) of one target centre: how far its first two moments are from the source's.
 
-    The squared difference of the means, averaged over the latent, plus the symmetrised Kullback-Leibler
-    divergence between the covariance matrices, each made a distribution per column by a softmax over axis 0.
-    Despite its name in the thesis this is no kernel statistic.
+    The squared difference of the means, averaged over the latent, plus half the symmetrised Kullback-Leibler divergence
+    between the unbiased covariance matrices, each made a distribution per column by a softmax over axis 0. Despite its
+    name in the thesis this is no kernel statistic; that is `kernel_mmd_loss`.
 
     Args:
         source: float tensor `(num_source, latent_size)` with at least two rows.
         target: float tensor `(num_target, latent_size)` with at least two rows.
         reduction: over the latent_size x latent_size entries of each divergence: "mean" as in the reference
-            implementation, "sum" as the divergence is defined (summed over the columns).
+            implementation, "sum" as the equation says.
 
     Returns:
-        Scalar, 0 or more.
+        float32 scalar, 0 or more.
 
     Raises:
         ValueError: if `reduction` is neither.
     """
-    return _distance(_moments(source), _moments(target), reduction)
+    _check_reduction(reduction)
+    return _moment_distance(_moments(source), _moments(target), reduction)
+
+
+def normal_alignment_loss(latents: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
+    """Normal distribution alignment (thesis eq. 2.8) of one centre: how far its moments are from those of N(0, I).
+
+    The Euclidean length of the mean plus the divergence of `moment_matching_loss` between covariance and unit matrix.
+
+    Args:
+        latents: float tensor `(num_rows, latent_size)` with at least two rows.
+        reduction: as in `moment_matching_loss`.
+
+    Returns:
+        float32 scalar, 0 or more.
+
+    Raises:
+        ValueError: if `reduction` is neither.
+    """
+    _check_reduction(reduction)
+    return _normal_distance(_moments(latents), reduction)
+
+
+def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Unbiased estimate of the squared maximum mean discrepancy under a mixture of Gaussian kernels.
+
+    The kernel is the mean of exp(-d^2 / (2 b m)) over the shares b in `KERNEL_BANDWIDTHS`, m being the lower median of
+    the squared distances d^2 between different rows of both sets together; m is not differentiated.
+
+    Args:
+        source: float tensor `(num_source, latent_size)` with at least two rows.
+        target: float tensor `(num_target, latent_size)` with at least two rows.
+
+    Returns:
+        float32 scalar; its expectation is 0 where both come from one distribution, so it can be negative.
+
+    Reference:
+        Borgwardt et al. 2006; Gretton et al. 2012, "A kernel two-sample test", lemma 6.
+    """
+    source, target = _rows(source), _rows(target)
+    rows = ops.concatenate([source, target], axis=0)
+    first = ops.concatenate([ops.ones_like(source[:, 0]), ops.zeros_like(target[:, 0])], axis=0)
+    return _kernel_distance(rows, _squared_distances(rows), first, 1.0 - first)
+
+
+def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """CORAL: squared Frobenius distance of the unbiased covariance matrices, divided by 4 latent_size^2.
+
+    Args:
+        source: float tensor `(num_source, latent_size)` with at least two rows.
+        target: float tensor `(num_target, latent_size)` with at least two rows.
+
+    Returns:
+        float32 scalar, 0 or more.
+
+    Reference:
+        Sun and Saenko 2016, "Deep CORAL: correlation alignment for deep domain adaptation", eq. 1.
+    """
+    return _coral_distance(_moments(source), _moments(target))
 
 
 def adaptation_loss(
-    latents: tf.Tensor, centre_ids: tf.Tensor, source: int, num_centres: int, *, reduction: str = "mean"
+    latents: tf.Tensor,
+    centre_ids: tf.Tensor,
+    source: int,
+    num_centres: int,
+    *,
+    method: str = "mmd",
+    reduction: str = "mean",
 ) -> tf.Tensor:
-    """Sum of the moment-matching losses (eq. 2.14) of all target centres in a batch.
-
-    The moments are taken under masks, so that the graph has fixed shapes whichever centre a row comes from. A
-    centre with fewer than two rows has no covariance: it contributes nothing, and so do all if that is the
-    source.
+    """Adaptation loss of a batch of mixed centres: the sum of a method's losses over the targets.
 
     Args:
         latents: float tensor `(batch, latent_size)`.
         centre_ids: int tensor `(batch,)`, the centre of each row, 0 to `num_centres` - 1.
-        source: id of the source centre.
+        source: id of the source centre. Under "normal" the source is N(0, I) and every centre is a target.
         num_centres: number of centres, in this batch or not.
-        reduction: as in `moment_matching_loss`.
+        method: one of `METHODS`.
+        reduction: as in `moment_matching_loss`, for "mmd" and "normal".
 
     Returns:
-        Scalar, 0 or more.
+        float32 scalar. A target with fewer than two rows adds nothing, and no target does if that is the source.
 
     Raises:
-        ValueError: if `source` is not the id of a centre, or `reduction` is unknown.
+        ValueError: if `source` is not the id of a centre, or the method or the reduction is unknown.
     """
     if not 0 <= source < num_centres:
         raise ValueError(f"source must be between 0 and {num_centres - 1}, got {source}")
-    masks = ops.one_hot(centre_ids, num_centres, dtype=latents.dtype)
-    counts = ops.sum(masks, axis=0)
-    moments = [_masked_moments(latents, masks[:, k], counts[k]) for k in range(num_centres)]
-    total = ops.zeros((), dtype=latents.dtype)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    _check_reduction(reduction)
+    latents = _rows(latents)
+    masks = ops.one_hot(centre_ids, num_centres, dtype="float32")
+    enough = ops.sum(masks, axis=0) >= _LEAST_ROWS
+    distance = METHODS[method](latents, masks, source, reduction)
+    total = ops.zeros((), dtype="float32")
     for k in range(num_centres):
-        if k == source:
+        if method == "normal":
+            counts = enough[k]
+        elif k == source:
             continue
+        else:
+            counts = ops.logical_and(enough[k], enough[source])
         # Both branches are finite whatever the counts, hence so is the gradient of the one not taken.
-        enough = ops.logical_and(counts[k] >= 2, counts[source] >= 2)
-        distance = _distance(moments[source], moments[k], reduction)
-        total = total + ops.where(enough, distance, ops.zeros_like(distance))
+        loss = distance(k)
+        total = total + ops.where(counts, loss, ops.zeros_like(loss))
     return total
 
 
-def _moments(latents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _to_source_moments(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
+    moments = _moments_of_centres(latents, masks)
+    return lambda k: _moment_distance(moments[source], moments[k], reduction)
+
+
+def _to_normal(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
+    moments = _moments_of_centres(latents, masks)
+    return lambda k: _normal_distance(moments[k], reduction)
+
+
+def _to_source_kernel(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
+    squares = _squared_distances(latents)
+    return lambda k: _kernel_distance(latents, squares, masks[:, source], masks[:, k])
+
+
+def _to_source_covariance(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
+    moments = _moments_of_centres(latents, masks)
+    return lambda k: _coral_distance(moments[source], moments[k])
+
+
+# From latents, masks `(batch, num_centres)`, source and reduction to the loss of the centre k.
+METHODS = {
+    "mmd": _to_source_moments,
+    "normal": _to_normal,
+    "kernel-mmd": _to_source_kernel,
+    "coral": _to_source_covariance,
+}
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
+
+
+def _rows(latents: tf.Tensor) -> tf.Tensor:
+    return ops.cast(latents, "float32")
+
+
+def _product(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Matrix product to float32's full precision: GPUs multiply float32 with ten bits of it (TensorFloat-32)."""
+    return ops.cast(ops.matmul(ops.cast(first, "float64"), ops.cast(second, "float64")), "float32")
+
+
+def _moments(latents: tf.Tensor) -> Moments:
     """Mean `(latent_size,)` and unbiased covariance `(latent_size, latent_size)` of the rows."""
-    ones = ops.ones_like(latents[:, 0])
-    return _masked_moments(latents, ones, ops.sum(ones))
+    latents = _rows(latents)
+    return _masked_moments(latents, ops.ones_like(latents[:, 0]))
 
 
-def _masked_moments(latents: tf.Tensor, mask: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Moments of the rows whose mask is 1; finite for any count."""
+def _moments_of_centres(latents: tf.Tensor, masks: tf.Tensor) -> list[Moments]:
+    return [_masked_moments(latents, masks[:, k]) for k in range(masks.shape[1])]
+
+
+def _masked_moments(latents: tf.Tensor, mask: tf.Tensor) -> Moments:
+    """Moments of the rows whose mask is 1; finite for any number of them."""
+    count = ops.sum(mask)
     mean = ops.sum(latents * mask[:, None], axis=0) / ops.maximum(count, 1.0)
     centred = (latents - mean) * mask[:, None]
-    covariance = ops.matmul(ops.transpose(centred), centred) / ops.maximum(count - 1.0, 1.0)
+    covariance = _product(ops.transpose(centred), centred) / ops.maximum(count - 1.0, 1.0)
     return mean, covariance
 
 
-def _distance(source, target, reduction: str) -> tf.Tensor:
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-    mean_term = ops.mean(ops.square(source[0] - target[0]))
-    log_source = ops.log_softmax(source[1], axis=0)
-    log_target = ops.log_softmax(target[1], axis=0)
+def _divergence(first: tf.Tensor, second: tf.Tensor, reduction: str) -> tf.Tensor:
+    """Half the symmetrised divergence of two covariances after a softmax over axis 0."""
+    log_first = ops.log_softmax(first, axis=0)
+    log_second = ops.log_softmax(second, axis=0)
     # KL(S_0 || S_k) + KL(S_k || S_0) = sum of (S_0 - S_k) (log S_0 - log S_k)
-    divergence = (ops.exp(log_source) - ops.exp(log_target)) * (log_source - log_target)
-    return mean_term + 0.5 * _REDUCTIONS[reduction](divergence)
+    terms = (ops.exp(log_first) - ops.exp(log_second)) * (log_first - log_second)
+    return 0.5 * (ops.mean(terms) if reduction == "mean" else ops.sum(terms))
+
+
+def _moment_distance(source: Moments, target: Moments, reduction: str) -> tf.Tensor:
+    return ops.mean(ops.square(source[0] - target[0])) + _divergence(source[1], target[1], reduction)
+
+
+def _normal_distance(moments: Moments, reduction: str) -> tf.Tensor:
+    mean, covariance = moments
+    squares = ops.sum(ops.square(mean))
+    # The root has no gradient at 0, and a mean of exactly 0 needs none.
+    safe = ops.where(squares > 0, squares, ops.ones_like(squares))
+    length = ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))
+    return length + _divergence(ops.eye(mean.shape[0], dtype="float32"), covariance, reduction)
+
+
+def _coral_distance(source: Moments, target: Moments) -> tf.Tensor:
+    # The mean over all entries is the sum over latent_size^2.
+    return 0.25 * ops.mean(ops.square(source[1] - target[1]))
+
+
+def _squared_distances(rows: tf.Tensor) -> tf.Tensor:
+    """Squared distances between all rows `(num_rows, num_rows)`."""
+    rows = ops.cast(rows, "float64")
+    squares = ops.sum(ops.square(rows), axis=1)
+    distances = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(rows, ops.transpose(rows))
+    return ops.cast(ops.maximum(distances, 0.0), "float32")
+
+
+def _kernel_distance(rows: tf.Tensor, distances: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Unbiased squared MMD of the rows under two masks `(num_rows,)` that do not overlap."""
+    different = 1.0 - ops.eye(ops.shape(rows)[0], dtype="float32")
+    both = first + second
+    median = tf.stop_gradient(_masked_median(distances, _outer(both, both) * different))
+    scale = ops.where(median > 0, median, ops.ones_like(median))
+    kernel = sum(ops.exp(distances / (-2.0 * share * scale)) for share in KERNEL_BANDWIDTHS) / len(KERNEL_BANDWIDTHS)
+    total = ops.zeros((), dtype="float32")
+    for mask in (first, second):
+        total = total + _mean_under(kernel, _outer(mask, mask) * different)
+    return total - 2.0 * _mean_under(kernel, _outer(first, second))
+
+
+def _outer(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    return first[:, None] * second[None, :]
+
+
+def _mean_under(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
+
+
+def _masked_median(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Lower median of the values whose mask is 1; 0 if there are none."""
+    count = tf.cast(ops.sum(mask), tf.int32)
+    ordered = tf.sort(tf.reshape(tf.where(mask > 0, values, values.dtype.max), [-1]))
+    return tf.where(count > 0, tf.gather(ordered, tf.maximum((count - 1) // 2, 0)), 0.0)

@@ -16,12 +16,18 @@ CHOICES: dict[str, tuple] = {
     "image_size": (128, 64, 32),
     "image_source": ("crop", "image"),
     "image_loss": ("ssim", "mse"),
+    "ssim": ("tf", "reference"),
+    "group_norm": ("keras", "reference"),
     "feature_scaling": ("minmax", "channel", "centre"),
-    "adaptation": ("none", "mmd"),
-    "balance": ("none", "centre"),
+    "adaptation": ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral"),
+    "adaptation_reduction": ("mean", "sum"),
+    "balance": ("none", "centre", "type"),
+    "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
 }
 # How often a run looks after itself; two runs that differ only here train the same model.
 HOUSEKEEPING = ("checkpoint_every", "log_every")
+# How long a run is; one that has ended can be made longer.
+LENGTH = ("steps", "epochs")
 
 _WHOLE_NUMBERS = {
     "latent_size": 1,
@@ -32,6 +38,8 @@ _WHOLE_NUMBERS = {
     "checkpoint_every": 1,
     "log_every": 1,
 }
+# Whether 0 is allowed.
+_NUMBERS = (("beta", True), ("learning_rate", False), ("discriminator_learning_rate", False), ("epochs", False))
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,27 @@ class AutoencoderConfig:
             out one or two of the image decoder's doublings and most of the work.
         image_source: "crop" reconstructs the grown detection box, "image" the whole image (section 3.3.1).
         image_loss: "ssim" for 1 - SSIM, or "mse".
+        ssim: "tf" computes SSIM as `tf.image.ssim` does, "reference" as the reference implementation.
+        group_norm: "keras" for Keras' GroupNorm in the encoder, "reference" for the reference implementation's.
         feature_scaling: "minmax" brings each sample to [-1, 1]; "channel" standardises each channel over all
             centres; "centre" standardises each channel within its centre.
-        adaptation: "mmd" for moment matching (eq. 2.14), "none" for a plain autoencoder.
+        adaptation: "mmd" for moment matching (eq. 2.14), "normal" for alignment to N(0, I) (eq. 2.8),
+            "adversarial" for a discriminator of the centres (eq. 2.9 to 2.13), "kernel-mmd" for the maximum mean
+            discrepancy under Gaussian kernels, "coral" for CORAL, "none" for a plain autoencoder.
+        adaptation_reduction: of the divergence in "mmd" and "normal": "mean" over the entries of the covariance
+            as in the reference implementation, or "sum" as the equation says.
         beta: weight of the adaptation loss (eq. 2.20).
         adaptation_warmup_steps: steps over which the weight grows linearly to `beta`; 0 starts at `beta`. The
             adaptation loss is small long before the latent says anything, and a warm-up lets it say something
             first.
         source_centre: the centre that the others are brought to; None takes the first store.
-        balance: "none" gives each centre its share of a batch by size, "centre" equal shares.
+        balance: "none" gives each centre its share of a batch by size, "centre" equal shares, "type" equal shares
+            and, within that of the source, every cell type equally often; labels of targets are not looked at.
         global_batch_size: samples in a step over all replicas.
         learning_rate: Adam's.
+        discriminator_learning_rate: that of the second Adam, for "adversarial".
+        precision: Keras dtype policy of the network; statistics of the adaptation, SSIM and all weights are
+            float32 with each of them.
         steps: number of steps to train; None counts `epochs` instead.
         epochs: passes over all cells, used only where `steps` is None.
         seed: of the initial weights and of the order of samples.
@@ -69,18 +87,23 @@ class AutoencoderConfig:
     image_size: int = 128
     image_source: str = "crop"
     image_loss: str = "ssim"
+    ssim: str = "tf"
+    group_norm: str = "keras"
     feature_scaling: str = "minmax"
     adaptation: str = "mmd"
+    adaptation_reduction: str = "mean"
     beta: float = 5.0
     adaptation_warmup_steps: int = 0
     source_centre: str | None = None
     balance: str = "none"
     global_batch_size: int = 1500
     learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 1e-3
+    precision: str = "float32"
     steps: int | None = None
     epochs: float = 150
     seed: int = 0
-    checkpoint_every: int = 500
+    checkpoint_every: int = 100
     log_every: int = 20
 
     def __post_init__(self):
@@ -94,7 +117,7 @@ class AutoencoderConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or value not in choices:
                 raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
-        for name, allows_zero in (("beta", True), ("learning_rate", False), ("epochs", False)):
+        for name, allows_zero in _NUMBERS:
             value = getattr(self, name)
             number = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and not allows_zero):
@@ -124,9 +147,9 @@ class AutoencoderConfig:
         return self.beta * (step + 1) / self.adaptation_warmup_steps
 
     def differences(self, other: "AutoencoderConfig") -> list[str]:
-        """Names of the settings in which `other` would train another model."""
+        """Names of the settings in which `other` would train another model, or would have by the same step."""
         mine, theirs = asdict(self), asdict(other)
-        return [name for name in mine if name not in HOUSEKEEPING and mine[name] != theirs[name]]
+        return [name for name in mine if name not in (*HOUSEKEEPING, *LENGTH) and mine[name] != theirs[name]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON values."""

@@ -14,6 +14,8 @@ import keras
 from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
+from autoencoder.state import checkpoint_step, list_checkpoints
+from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, StoreReader, open_store
 
@@ -157,10 +159,62 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
     return described
 
 
+def prepare_folder(
+    folder: str | os.PathLike, config: AutoencoderConfig, record: Mapping[str, Any], *, resume: bool
+) -> bool:
+    """Make a folder ready for a training, or for going on with the one that it holds.
+
+    Args:
+        folder: the folder.
+        config: what is to be trained.
+        record: of this training, for `run.json`; not complete.
+        resume: False removes an earlier training.
+
+    Returns:
+        Whether this training has come to its end before; the folder is then left as it is.
+
+    Raises:
+        InputError: if the folder holds another training, or a longer one.
+    """
+    folder = Path(folder)
+    if not resume:
+        clear_run(folder)
+    earlier = read_run(folder)
+    if earlier is None:
+        # Without a record nothing says what such checkpoints and statistics belong to.
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        (folder / SCALING).unlink(missing_ok=True)
+    else:
+        check_same_run(folder, earlier, config, record["stores"])
+        if earlier["complete"] and earlier["steps"] == record["steps"]:
+            return True
+        _check_can_go_on(folder, earlier, record["steps"])
+    # The config before the record: where there is a record, there is a config to compare with.
+    config.save(folder / CONFIG)
+    write_json(folder / RUN, record)
+    return False
+
+
+def _check_can_go_on(folder: Path, earlier: Mapping[str, Any], num_steps: int) -> None:
+    newest = list_checkpoints(folder / CHECKPOINTS)[:1]
+    if newest and checkpoint_step(newest[0]) > num_steps:
+        raise InputError(
+            f"{folder}: has been trained for {checkpoint_step(newest[0])} steps, more than {num_steps}; choose another "
+            "output or --overwrite"
+        )
+    if earlier["complete"] and not newest:
+        raise InputError(
+            f"{folder}: was trained for {earlier['steps']} steps and cannot go on, since its {CHECKPOINTS}/ is gone; "
+            "choose another output or --overwrite"
+        )
+
+
 def check_same_run(
     folder: Path, run: dict[str, Any], config: AutoencoderConfig, stores: dict[str, dict[str, Any]]
 ) -> None:
     """Refuse to go on in a folder where another config or other stores were trained.
+
+    Only how long is trained may differ.
 
     Args:
         folder: where `run` and a config lie.

@@ -1,7 +1,12 @@
-"""The reconstruction losses of eq. 2.18: features by their squared error, images by SSIM or squared error."""
+"""The reconstruction losses of eq. 2.18: features by their squared error, images by SSIM or squared error.
+
+All are computed in float32, whatever the type of their arguments.
+"""
 
 import tensorflow as tf
 from keras import ops
+
+from autoencoder.ssim import structural_similarity
 
 
 def feature_loss(reconstruction: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
@@ -12,9 +17,9 @@ def feature_loss(reconstruction: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
         features: float tensor of the same shape, scaled as the decoder's last activation expects.
 
     Returns:
-        Scalar, 0 or more.
+        float32 scalar, 0 or more.
     """
-    return ops.mean(ops.square(reconstruction - features))
+    return _mean_square(reconstruction, features)
 
 
 def image_mse_loss(reconstruction: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
@@ -25,25 +30,48 @@ def image_mse_loss(reconstruction: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
         images: float tensor of the same shape, in [0, 1].
 
     Returns:
-        Scalar between 0 and 1.
+        float32 scalar between 0 and 1.
     """
-    return ops.mean(ops.square(reconstruction - images))
+    return _mean_square(reconstruction, images)
 
 
-def ssim_loss(reconstruction: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-    """One minus the structural similarity (eq. 2.19), with an 11 x 11 Gaussian window of sigma 1.5.
+def ssim_loss(reconstruction: tf.Tensor, images: tf.Tensor, variant: str = "tf") -> tf.Tensor:
+    """One minus the structural similarity (eq. 2.19) under a Gaussian window of sigma 1.5.
 
     Args:
-        reconstruction: float tensor `(batch, side, side, 3)` in [0, 1], with a side of at least 11 pixels.
+        reconstruction: float tensor `(batch, height, width, 3)` in [0, 1].
         images: float tensor of the same shape, in [0, 1].
+        variant: "tf" gives what `tf.image.ssim` does, "reference" what the reference implementation does; see
+            `autoencoder.ssim.structural_similarity`.
 
     Returns:
-        Scalar between 0 (equal) and 2, the mean over the batch.
+        float32 scalar between 0 (equal) and 2, the mean over the batch.
+
+    Raises:
+        ValueError: for another variant, or images smaller than the window.
 
     Reference:
         Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
     """
-    return 1.0 - ops.mean(tf.image.ssim(reconstruction, images, max_val=1.0))
+    return 1.0 - ops.mean(structural_similarity(reconstruction, images, variant))
 
 
-IMAGE_LOSSES = {"ssim": ssim_loss, "mse": image_mse_loss}
+def image_loss(reconstruction: tf.Tensor, images: tf.Tensor, kind: str, variant: str = "tf") -> tf.Tensor:
+    """The image loss that a configuration names.
+
+    Args:
+        reconstruction: float tensor `(batch, side, side, 3)` in [0, 1].
+        images: float tensor of the same shape, in [0, 1].
+        kind: "ssim" or "mse".
+        variant: of "ssim".
+
+    Returns:
+        float32 scalar.
+    """
+    if kind == "mse":
+        return image_mse_loss(reconstruction, images)
+    return ssim_loss(reconstruction, images, variant)
+
+
+def _mean_square(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    return ops.mean(ops.square(ops.cast(first, "float32") - ops.cast(second, "float32")))

@@ -11,13 +11,14 @@ import numpy as np
 from keras import layers
 
 from autoencoder.config import AutoencoderConfig
+from autoencoder.normalization import FlattenedGroupNormalization
 
 FEATURE_SHAPE = (14, 14, 256)
 
-# (channels, kernel, stride, groups of the normalisation); sides 14 -> 12 -> 5 -> 3 -> 2 -> 1.
-# The groups are the reference implementation's, except the first: its 32 do not divide 200 channels (it
-# normalises runs of flattened memory there), so it has 25, the divisor nearest to 32.
-ENCODER_LAYERS = ((200, 3, 1, 25), (150, 3, 2, 30), (100, 3, 1, 10), (70, 2, 1, 10), (60, 2, 1, 20))
+# (channels, kernel, stride, groups of the reference's normalisation); sides 14 -> 12 -> 5 -> 3 -> 2 -> 1.
+ENCODER_LAYERS = ((200, 3, 1, 32), (150, 3, 2, 30), (100, 3, 1, 10), (70, 2, 1, 10), (60, 2, 1, 20))
+# 32 groups cannot share 200 channels, only their flattened memory. Keras' layer has the nearest divisor instead.
+KERAS_GROUPS = {200: 25}
 
 # (channels, kernel, stride); sides 1 -> 5 -> 12, and 14 after the last layer.
 FEATURE_DECODER_LAYERS = ((150, 5, 1), (200, 4, 2))
@@ -32,18 +33,20 @@ IMAGE_DECODER_LAYERS = {
 }
 
 
-def build_encoder(latent_size: int = 50, *, seed: int = 0) -> keras.Model:
+def build_encoder(
+    latent_size: int = 50, *, group_norm: str = "keras", precision: str = "float32", seed: int = 0
+) -> keras.Model:
     """Build the encoder: ReLU, then GroupNorm, after each convolution but the last, whose activation is tanh.
-
-    The normalisation is Keras' own (biased variance, epsilon 1e-3); the reference divides by n - 1 and adds
-    1e-5, which differs by a constant factor that the learnt scale takes up.
 
     Args:
         latent_size: length of the latent.
+        group_norm: "keras" for Keras' layer (biased variance, epsilon 1e-3), "reference" for the reference
+            implementation's (`FlattenedGroupNormalization`).
+        precision: Keras dtype policy of the layers.
         seed: of the initial weights.
 
     Returns:
-        Model from scaled features `(batch, 14, 14, 256)` to latents `(batch, latent_size)` in (-1, 1).
+        Model from scaled features `(batch, 14, 14, 256)` to float32 latents `(batch, latent_size)` in (-1, 1).
     """
     initializers = _initializers(seed)
     inputs = keras.Input(FEATURE_SHAPE, name="features")
@@ -55,50 +58,55 @@ def build_encoder(latent_size: int = 50, *, seed: int = 0) -> keras.Model:
             strides=stride,
             activation="relu",
             kernel_initializer=next(initializers),
+            dtype=precision,
             name=f"encoder_conv{number}",
         )(x)
-        x = layers.GroupNormalization(groups, name=f"encoder_norm{number}")(x)
+        x = _group_normalization(group_norm, channels, groups, dtype=precision, name=f"encoder_norm{number}")(x)
     x = layers.Conv2D(
         latent_size,
         1,
-        activation="tanh",
         kernel_initializer=next(initializers),
+        dtype=precision,
         name=f"encoder_conv{len(ENCODER_LAYERS) + 1}",
     )(x)
-    latents = layers.Reshape((latent_size,), name="latents")(x)
+    x = layers.Activation("tanh", dtype="float32", name="encoder_tanh")(x)
+    latents = layers.Reshape((latent_size,), dtype="float32", name="latents")(x)
     return keras.Model(inputs, latents, name="encoder")
 
 
-def build_feature_decoder(latent_size: int = 50, *, activation: str = "tanh", seed: int = 0) -> keras.Model:
+def build_feature_decoder(
+    latent_size: int = 50, *, activation: str = "tanh", precision: str = "float32", seed: int = 0
+) -> keras.Model:
     """Build the feature decoder: transposed convolutions with ReLU between them.
 
     Args:
         latent_size: length of the latent.
         activation: of the last layer: "tanh" for features in [-1, 1], "linear" for standardised ones.
+        precision: Keras dtype policy of the layers.
         seed: of the initial weights.
 
     Returns:
-        Model from latents `(batch, latent_size)` to scaled features `(batch, 14, 14, 256)`.
+        Model from latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`.
     """
     initializers = _initializers(seed)
     inputs = keras.Input((latent_size,), name="latents")
-    x = layers.Reshape((1, 1, latent_size), name="feature_decoder_reshape")(inputs)
-    specs = [(*spec, "relu") for spec in FEATURE_DECODER_LAYERS]
-    specs.append((FEATURE_SHAPE[-1], FEATURE_DECODER_LAST_KERNEL, 1, activation))
-    x = _transposed_convolutions(x, specs, initializers, "feature_decoder")
+    x = layers.Reshape((1, 1, latent_size), dtype=precision, name="feature_decoder_reshape")(inputs)
+    specs = [*FEATURE_DECODER_LAYERS, (FEATURE_SHAPE[-1], FEATURE_DECODER_LAST_KERNEL, 1)]
+    x = _transposed_convolutions(x, specs, activation, precision, initializers, "feature_decoder")
     return keras.Model(inputs, x, name="feature_decoder")
 
 
-def build_image_decoder(image_size: int = 128, *, seed: int = 0) -> keras.Model:
+def build_image_decoder(image_size: int = 128, *, precision: str = "float32", seed: int = 0) -> keras.Model:
     """Build the image decoder, which starts from the reconstructed features (eq. 2.17).
 
     Args:
         image_size: side of the image in pixels: 128, 64 or 32.
+        precision: Keras dtype policy of the layers.
         seed: of the initial weights.
 
     Returns:
-        Model from scaled features `(batch, 14, 14, 256)` to images `(batch, image_size, image_size, 3)` in
-        (0, 1).
+        Model from scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)`
+        in (0, 1).
 
     Raises:
         ValueError: if there is no decoder for `image_size`.
@@ -107,8 +115,8 @@ def build_image_decoder(image_size: int = 128, *, seed: int = 0) -> keras.Model:
         raise ValueError(f"image_size must be one of {sorted(IMAGE_DECODER_LAYERS)}, got {image_size}")
     initializers = _initializers(seed)
     inputs = keras.Input(FEATURE_SHAPE, name="features")
-    specs = [(*spec, "relu") for spec in IMAGE_DECODER_LAYERS[image_size]] + [(3, 1, 1, "sigmoid")]
-    x = _transposed_convolutions(inputs, specs, initializers, "image_decoder")
+    specs = [*IMAGE_DECODER_LAYERS[image_size], (3, 1, 1)]
+    x = _transposed_convolutions(inputs, specs, "sigmoid", precision, initializers, "image_decoder")
     return keras.Model(inputs, x, name="image_decoder")
 
 
@@ -116,16 +124,18 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     """Join encoder, feature decoder and image decoder, the three being layers of these names.
 
     Args:
-        config: gives the sizes, the last activation of the features and the seed.
+        config: gives the sizes, the normalisation, the last activation of the features, the precision and the seed.
 
     Returns:
-        Model from scaled features `(batch, 14, 14, 256)` to a dict of `latents` `(batch, latent_size)`,
-        `features` `(batch, 14, 14, 256)` and `images` `(batch, image_size, image_size, 3)`.
+        Model from scaled features `(batch, 14, 14, 256)` to a dict of float32 tensors: `latents` `(batch,
+        latent_size)`, `features` `(batch, 14, 14, 256)` and `images` `(batch, image_size, image_size, 3)`.
     """
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(3)]
-    encoder = build_encoder(config.latent_size, seed=seeds[0])
-    feature_decoder = build_feature_decoder(config.latent_size, activation=config.feature_activation, seed=seeds[1])
-    image_decoder = build_image_decoder(config.image_size, seed=seeds[2])
+    encoder = build_encoder(config.latent_size, group_norm=config.group_norm, precision=config.precision, seed=seeds[0])
+    feature_decoder = build_feature_decoder(
+        config.latent_size, activation=config.feature_activation, precision=config.precision, seed=seeds[1]
+    )
+    image_decoder = build_image_decoder(config.image_size, precision=config.precision, seed=seeds[2])
     inputs = keras.Input(FEATURE_SHAPE, name="features")
     latents = encoder(inputs)
     features = feature_decoder(latents)
@@ -141,15 +151,22 @@ def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
         yield keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0]))
 
 
-def _transposed_convolutions(x, specs, initializers, prefix: str):
-    """Apply transposed convolutions given as (channels, kernel, stride, activation)."""
-    for number, (channels, kernel, stride, activation) in enumerate(specs, start=1):
+def _group_normalization(kind: str, channels: int, groups: int, **kwargs) -> keras.Layer:
+    if kind == "reference":
+        return FlattenedGroupNormalization(groups, **kwargs)
+    return layers.GroupNormalization(KERAS_GROUPS.get(channels, groups), **kwargs)
+
+
+def _transposed_convolutions(x, specs, last_activation: str, precision: str, initializers, prefix: str):
+    """Apply transposed convolutions given as (channels, kernel, stride), with ReLU after each but the last."""
+    for number, (channels, kernel, stride) in enumerate(specs, start=1):
         x = layers.Conv2DTranspose(
             channels,
             kernel,
             strides=stride,
-            activation=activation,
+            activation="relu" if number < len(specs) else None,
             kernel_initializer=next(initializers),
+            dtype=precision,
             name=f"{prefix}_conv{number}",
         )(x)
-    return x
+    return layers.Activation(last_activation, dtype="float32", name=f"{prefix}_{last_activation}")(x)

@@ -21,6 +21,7 @@ from mrcnn.feature_store import StorePath, open_store
 
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6
+FEATURE_CHANNELS = 256
 _READ_ROWS = 64  # about 26 MB as float64
 
 
@@ -58,7 +59,7 @@ class FeatureScaling:
             raise ValueError(f"kind must be one of {', '.join(CHOICES['feature_scaling'])}, got {kind!r}")
         centres = tuple(stores)
         if kind == "minmax":
-            nothing = np.zeros((len(centres), 0), np.float32)
+            nothing = np.zeros(cls.shape(kind, len(centres)), np.float32)
             return cls(kind, centres, nothing, nothing)
         moments = [_channel_moments(stores[centre], progress) for centre in centres]
         if kind == "channel":
@@ -67,6 +68,11 @@ class FeatureScaling:
         deviation = np.stack([np.sqrt(squares / count) for count, _, squares in moments])
         deviation = np.where(deviation < _LEAST_DEVIATION, 1.0, deviation).astype(np.float32)
         return cls(kind, centres, mean, deviation)
+
+    @staticmethod
+    def shape(kind: str, num_centres: int) -> tuple[int, int]:
+        """Shape of the statistics of a scaling of this kind."""
+        return num_centres, 0 if kind == "minmax" else FEATURE_CHANNELS
 
     def centre_id(self, centre: str) -> int:
         """Row of the statistics that belongs to a centre; 0 for an unknown one where the rows do not differ.

@@ -7,60 +7,95 @@ import keras
 import tensorflow as tf
 
 from autoencoder.adaptation import adaptation_loss
+from autoencoder.adversary import adversarial_loss, discriminator_scores
 from autoencoder.config import AutoencoderConfig
-from autoencoder.losses import IMAGE_LOSSES, feature_loss
+from autoencoder.losses import feature_loss, image_loss
+from autoencoder.state import TrainingState
+
+LOSSES = ("loss", "feature_loss", "image_loss", "adaptation_loss")
+# The deviation of the latents over the batch, mean over their entries. An adaptation loss that is too strong shrinks
+# it, since latents that are all alike are aligned too.
+LATENT_DEVIATION = "latent_deviation"
+DISCRIMINATOR = ("discriminator_loss", "discriminator_accuracy")
+
+
+def metric_names(config: AutoencoderConfig) -> tuple[str, ...]:
+    """What a step of this configuration measures, in order."""
+    return (*LOSSES, LATENT_DEVIATION, *(DISCRIMINATOR if config.adaptation == "adversarial" else ()))
 
 
 def make_train_step(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    config: AutoencoderConfig,
-    strategy: tf.distribute.Strategy,
-    source: int,
-    num_centres: int,
+    state: TrainingState, config: AutoencoderConfig, strategy: tf.distribute.Strategy, source: int, num_centres: int
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
     """Compile the step of eq. 2.20 over one global batch, however many replicas share it.
 
-    The reconstruction losses are means over equal parts of the batch, so their mean over replicas is that of
-    the batch. The adaptation loss is not a mean over samples: every replica gathers all latents and computes
-    all of it. Its gradient comes back through the gathering summed over replicas, and the optimizer sums over
-    replicas once more for the weights. Dividing each replica's whole loss by their number makes the step that
-    of one replica.
+    The reconstruction losses are means over equal parts of the batch, so their mean over replicas is that of the batch.
+    The adaptation loss is not a mean over samples: every replica gathers all latents and computes all of it. Its
+    gradient comes back through the gathering summed over replicas, and the optimizer sums over replicas once more for
+    the weights. Dividing each replica's whole loss by their number makes the step that of one replica.
+
+    Under "adversarial" the discriminator takes its step first, on the latents as they are; the autoencoder's loss is
+    then computed with the new discriminator (thesis 3.4.2).
 
     Args:
-        model: as from `build_autoencoder`, made in the strategy's scope.
-        optimizer: built for the model's variables, in the same scope.
+        state: networks and optimizers, made in the strategy's scope.
         config: gives the losses.
         strategy: the strategy.
         source: id of the source centre.
         num_centres: number of centres.
 
     Returns:
-        Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes
-        the weights and returns float tensor `(4,)`: the global losses in the order of
-        `autoencoder.logs.LOSSES`.
+        Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes the
+        weights and returns a float32 tensor: the numbers of `metric_names`, of the whole batch before the step.
     """
     num_replicas = strategy.num_replicas_in_sync
-    image_loss = IMAGE_LOSSES[config.image_loss]
+    model, optimizer = state.model, state.optimizer
     variables = model.trainable_variables
 
+    def step_discriminator(latents: tf.Tensor, centre_ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        weights = state.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            scores = discriminator_scores(state.discriminator(tf.stop_gradient(latents)), centre_ids)
+            # Every replica has all latents, and the optimizer sums what they find.
+            share = scores.loss / num_replicas
+        state.discriminator_optimizer.apply(tape.gradient(share, weights), weights)
+        return scores
+
     def replica_step(batch: dict[str, tf.Tensor], weight: tf.Tensor) -> tf.Tensor:
+        scores: tuple[tf.Tensor, ...] = ()
         with tf.GradientTape() as tape:
             outputs = model(batch["features"], training=True)
             features = feature_loss(outputs["features"], batch["features"])
-            images = image_loss(outputs["images"], batch["images"])
-            adaptation = tf.zeros(())
-            if config.adaptation == "mmd":
-                latents, centre_ids = _gather_batch(outputs["latents"], batch["centre_id"], num_replicas)
-                adaptation = adaptation_loss(latents, centre_ids, source, num_centres)
+            images = image_loss(outputs["images"], batch["images"], config.image_loss, config.ssim)
+            latents, centre_ids = _gather_batch(outputs["latents"], batch["centre_id"], num_replicas)
+            if config.adaptation == "none":
+                adaptation = tf.zeros(())
+            elif config.adaptation == "adversarial":
+                with tape.stop_recording():
+                    scores = step_discriminator(latents, centre_ids)
+                adaptation = adversarial_loss(state.discriminator(latents), centre_ids, source)
+            else:
+                adaptation = adaptation_loss(
+                    latents,
+                    centre_ids,
+                    source,
+                    num_centres,
+                    method=config.adaptation,
+                    reduction=config.adaptation_reduction,
+                )
             total = features + images + weight * adaptation
-            share = total / num_replicas
-        optimizer.apply(tape.gradient(share, variables), variables)
-        return tf.stack([total, features, images, adaptation]) / num_replicas
+            share = optimizer.scale_loss(total / num_replicas)
+        gradients = tape.gradient(share, variables)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = _alike_finite(gradients, num_replicas)
+        optimizer.apply(gradients, variables)
+        deviation = tf.reduce_mean(tf.math.reduce_std(latents, axis=0))
+        metrics = tf.stack([total, features, images, adaptation, deviation, *scores]) / num_replicas
+        return metrics if num_replicas == 1 else _sum_over_replicas(metrics)
 
     @tf.function
     def train_step(batch: Any, weight: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce("SUM", strategy.run(replica_step, args=(batch, weight)), axis=None)
+        return strategy.experimental_local_results(strategy.run(replica_step, args=(batch, weight)))[0]
 
     return train_step
 
@@ -71,5 +106,22 @@ def _gather_batch(latents: tf.Tensor, centre_ids: tf.Tensor, num_replicas: int) 
         return latents, centre_ids
     # One collective for both, and none on integers, which not every backend gathers.
     rows = tf.concat([latents, tf.cast(centre_ids, latents.dtype)[:, tf.newaxis]], axis=1)
-    rows = tf.distribute.get_replica_context().all_gather(rows, axis=0)
+    gathered = tf.distribute.get_replica_context().all_gather(rows, axis=0)
+    rows = tf.ensure_shape(gathered, (None, rows.shape[1]))
     return rows[:, :-1], tf.cast(rows[:, -1], centre_ids.dtype)
+
+
+def _sum_over_replicas(values: tf.Tensor) -> tf.Tensor:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _alike_finite(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tensor]:
+    """Make the gradients of all replicas NaN if those of one are not finite.
+
+    Loss scaling skips such a step, but looks at the first replica alone.
+    """
+    if num_replicas == 1:
+        return gradients
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    all_finite = _sum_over_replicas(tf.cast(finite, tf.float32)) > num_replicas - 0.5
+    return [tf.where(all_finite, gradient, tf.cast(float("nan"), gradient.dtype)) for gradient in gradients]

@@ -3,8 +3,8 @@
 import logging
 import os
 import platform
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +14,45 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from autoencoder.cell_counts import count_types, format_counts, shift_warnings
 from autoencoder.config import AutoencoderConfig
 from autoencoder.data import make_dataset
 from autoencoder.folder import (
     CHECKPOINTS,
-    CONFIG,
     RUN,
     SCALING,
     WEIGHTS,
     TrainedAutoencoder,
-    check_same_run,
-    clear_run,
     describe_stores,
     file_hash,
     load_autoencoder,
-    read_run,
+    prepare_folder,
 )
-from autoencoder.logs import LOSSES, TrainingLog
-from autoencoder.network import build_autoencoder
+from autoencoder.logs import TrainingLog
 from autoencoder.scaling import FeatureScaling
-from autoencoder.step import make_train_step
+from autoencoder.state import TrainingState, load_newest_checkpoint, save_checkpoint
+from autoencoder.step import LOSSES, make_train_step, metric_names
+from autoencoder.watch import CollapseWatch
+from autoencoder.workers import Workers
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath
 
 logger = logging.getLogger(__name__)
 
-_KEPT_CHECKPOINTS = 2
+
+@dataclass(frozen=True)
+class _Task:
+    """What is trained on what; `output` is None in a process that writes nothing."""
+
+    config: AutoencoderConfig
+    stores: Mapping[str, StorePath]
+    scaling: FeatureScaling
+    source: int
+    strategy: tf.distribute.Strategy
+    workers: Workers
+    output: Path | None
+    num_steps: int
 
 
 def train_autoencoder(
@@ -55,16 +67,17 @@ def train_autoencoder(
 ) -> TrainedAutoencoder:
     """Train an autoencoder and leave it in a folder.
 
-    A training that was broken off goes on at its last checkpoint, with the batches that would have come next.
-    One that came to its end, with the same config and stores, is loaded and returned.
+    A training that was broken off goes on at its last checkpoint, with the batches that would have come next. One that
+    came to its end, with the same config and stores, is loaded and returned; with more `steps` it is trained on.
 
     Args:
         config: the settings.
         stores: feature store by centre, or the shards of one; the order gives the centre ids.
-        output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5`, `scaling.npz`, `log.csv`
-            and `tensorboard/`, and `checkpoints/` while the training lasts.
-        strategy: how to use several devices of one machine, such as `tf.distribute.MirroredStrategy()`; None
-            is one device.
+        output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5`, `scaling.npz`, `log.csv`,
+            `tensorboard/` and `checkpoints/` with the optimizer's state.
+        strategy: how to use several devices, such as `tf.distribute.MirroredStrategy()`, or several processes,
+            `mrcnn.parallel_model.multi_worker_strategy()`; None is one device. Of several processes only the first
+            writes, and only it needs to see `output`; all of them need the stores.
         resume: False removes what an earlier training left in `output` and begins anew.
         progress: whether to show progress bars.
         command: the command line, to be kept in `run.json`.
@@ -73,32 +86,21 @@ def train_autoencoder(
         The trained autoencoder, loaded from `output`.
 
     Raises:
-        InputError: if a store cannot be used, the stores come from different detectors, `output` holds
-            another autoencoder, a checkpoint is damaged, or a loss is no longer finite.
+        InputError: if a store cannot be used, the stores come from different detectors, `output` holds another
+            autoencoder, every checkpoint is damaged, a loss is no longer finite, or another process is lost.
     """
     output = Path(output)
     strategy = strategy or tf.distribute.get_strategy()
+    workers = Workers(strategy)
+    centres = tuple(stores)
     described = describe_stores(stores)
-    source = _source_id(config, tuple(stores))
-    if not resume:
-        clear_run(output)
-    earlier = read_run(output)
-    if earlier is not None:
-        check_same_run(output, earlier, config, described)
-        if earlier["complete"]:
-            logger.info("%s: trained already", output)
-            return load_autoencoder(output)
-    else:
-        # Without a record nothing says what such checkpoints belong to.
-        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    source = _source_id(config, centres)
     num_cells = sum(store["cells"] for store in described.values())
     num_steps = config.num_steps(num_cells)
-    if config.adaptation != "none" and len(stores) == 1:
-        logger.warning("one centre only: there is nothing to adapt to, so the adaptation loss stays 0")
     record = {
         "complete": False,
         "seed": config.seed,
-        "source_centre": tuple(stores)[source],
+        "source_centre": centres[source],
         "stores": described,
         "cells": num_cells,
         "steps": num_steps,
@@ -106,89 +108,81 @@ def train_autoencoder(
         "versions": _versions(),
         "command": list(command),
     }
-    # The config before the record: where there is a record, there is a config to compare with.
-    config.save(output / CONFIG)
-    write_json(output / RUN, record)
-    scaling = _fit_or_load_scaling(config, stores, output, known=earlier is not None, progress=progress)
-
-    with strategy.scope():
-        model = build_autoencoder(config)
-        optimizer = keras.optimizers.Adam(config.learning_rate)
-        optimizer.build(model.trainable_variables)
-    step_variable = tf.Variable(0, dtype=tf.int64, trainable=False)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=step_variable)
-    manager = tf.train.CheckpointManager(checkpoint, str(output / CHECKPOINTS), max_to_keep=_KEPT_CHECKPOINTS)
-    start_step = _restore(checkpoint, manager, step_variable)
-    train_step = make_train_step(model, optimizer, config, strategy, source, len(stores))
-
-    def save_checkpoint(step: int) -> None:
-        step_variable.assign(step)
-        manager.save(checkpoint_number=step)
-
-    with TrainingLog(output, every=config.log_every, start_step=start_step) as log:
-        losses = _run_steps(
-            config,
-            stores,
-            scaling,
-            strategy,
-            train_step,
-            log,
-            save_checkpoint,
-            start_step,
-            num_steps,
-            progress,
-        )
-        record["seconds"] = round(log.seconds, 1)
-    with atomic_path(output / WEIGHTS) as temporary:
-        model.save_weights(temporary)
-    record.update(
-        complete=True,
-        losses=losses,
-        parameters=model.count_params(),
-        weights_sha256=file_hash(output / WEIGHTS),
+    (finished,) = workers.from_chief(
+        lambda: [np.array(prepare_folder(output, config, record, resume=resume))], like=[np.array(False)]
     )
+    if finished:
+        logger.info("%s: trained already", output)
+        return load_autoencoder(output)
+    if workers.is_chief:
+        _tell_of_centres(config, stores, source)
+    scaling = _agree_on_scaling(config, stores, output, workers, progress)
+    with strategy.scope():
+        state = TrainingState.build(config, len(stores))
+    start_step = _restore(state, output, workers)
+    written_to = output if workers.is_chief else None
+    task = _Task(config, stores, scaling, source, strategy, workers, written_to, num_steps)
+    metrics, seconds = _run_steps(task, state, start_step, progress)
+    record.update(complete=True, seconds=round(seconds, 1), losses=metrics, parameters=state.model.count_params())
+    if not workers.is_chief:
+        return TrainedAutoencoder(output, config, record, scaling, state.model)
+    with atomic_path(output / WEIGHTS) as temporary:
+        state.model.save_weights(temporary)
+    record["weights_sha256"] = file_hash(output / WEIGHTS)
     write_json(output / RUN, record)
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     return load_autoencoder(output)
 
 
-def _run_steps(
-    config: AutoencoderConfig,
-    stores: Mapping[str, StorePath],
-    scaling: FeatureScaling,
-    strategy: tf.distribute.Strategy,
-    train_step: Callable[[Any, tf.Tensor], tf.Tensor],
-    log: TrainingLog,
-    save_checkpoint: Callable[[int], None],
-    start_step: int,
-    num_steps: int,
-    progress: bool,
-) -> dict[str, float]:
-    """Train from `start_step` to `num_steps`; returns the losses of the last step."""
-    losses = np.zeros(len(LOSSES))
-    if start_step >= num_steps:
-        return {}
+def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: bool) -> tuple[dict[str, float], float]:
+    """Train from a step on to the end.
 
-    def make_local_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        if context.num_input_pipelines != 1:
-            raise InputError("training over several machines is not supported; use one with several devices")
-        return make_dataset(config, stores, scaling, start_step=start_step, num_replicas=strategy.num_replicas_in_sync)
-
-    batches = iter(strategy.distribute_datasets_from_function(make_local_dataset))
-    with tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not progress) as bar:
+    Returns:
+        What the last step measured, nothing if there was none to do; and the seconds of the whole training.
+    """
+    config, output, num_steps = task.config, task.output, task.num_steps
+    names = metric_names(config)
+    metrics = np.zeros(0)
+    train_step = make_train_step(state, config, task.strategy, task.source, len(task.stores))
+    batches = _distributed_batches(task, start_step)
+    watch = CollapseWatch(len(task.stores))
+    log = TrainingLog(output, names, every=config.log_every, start_step=start_step)
+    shown = progress and output is not None
+    with log, tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not shown) as bar:
         for step in range(start_step, num_steps):
             weight = tf.constant(config.adaptation_weight(step), tf.float32)
-            losses = train_step(_next_batch(batches), weight).numpy()
-            _check_finite(losses, step + 1)
-            log.add(step + 1, losses, last=step + 1 == num_steps)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == num_steps:
-                save_checkpoint(step + 1)
-            bar.set_postfix(dict(zip(LOSSES, (f"{x:.4f}" for x in losses), strict=True)), refresh=False)
+            with task.workers.together():
+                metrics = train_step(_next_batch(batches), weight).numpy()
+            _check_finite(names, metrics, step + 1)
+            last = step + 1 == num_steps
+            means = log.add(step + 1, metrics, last=last)
+            if means is not None and output is not None:
+                watch.add(step + 1, means)
+            if output is not None and ((step + 1) % config.checkpoint_every == 0 or last):
+                save_checkpoint(output / CHECKPOINTS, step + 1, state.get_values())
+            bar.set_postfix({name: f"{x:.4f}" for name, x in zip(LOSSES, metrics, strict=False)}, refresh=False)
             bar.update()
-    return {name: float(value) for name, value in zip(LOSSES, losses, strict=True)}
+        return {name: float(value) for name, value in zip(names, metrics, strict=False)}, log.seconds
 
 
-def _next_batch(batches) -> Any:
+def _distributed_batches(task: _Task, start_step: int) -> Iterator[Any]:
+    """The global batches, each cut up among all replicas of all processes."""
+
+    def make_local_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return make_dataset(
+            task.config,
+            task.stores,
+            task.scaling,
+            source=task.source,
+            start_step=start_step,
+            num_replicas=task.strategy.num_replicas_in_sync,
+            num_pipelines=context.num_input_pipelines,
+            pipeline=context.input_pipeline_id,
+        )
+
+    return iter(task.strategy.distribute_datasets_from_function(make_local_dataset))
+
+
+def _next_batch(batches: Iterator[Any]) -> Any:
     """Take a batch; a store that turned out to be damaged comes as the error that the reader raised."""
     try:
         return next(batches)
@@ -200,12 +194,12 @@ def _next_batch(batches) -> Any:
         raise
 
 
-def _check_finite(losses: np.ndarray, step: int) -> None:
-    if np.all(np.isfinite(losses)):
+def _check_finite(names: Sequence[str], metrics: np.ndarray, step: int) -> None:
+    if np.all(np.isfinite(metrics)):
         return
-    by_name = dict(zip(LOSSES, losses, strict=True))
+    by_name = dict(zip(names, metrics, strict=True))
     # The terms before their sum, which is never finite when a term is not.
-    name = next(name for name in (*LOSSES[1:], LOSSES[0]) if not np.isfinite(by_name[name]))
+    name = next(name for name in (*names[1:], names[0]) if not np.isfinite(by_name[name]))
     raise InputError(f"{name} is {by_name[name]} at step {step}; lower learning_rate or beta and train again")
 
 
@@ -217,34 +211,50 @@ def _source_id(config: AutoencoderConfig, centres: tuple[str, ...]) -> int:
     return centres.index(config.source_centre)
 
 
-def _fit_or_load_scaling(
-    config: AutoencoderConfig,
-    stores: Mapping[str, StorePath],
-    output: Path,
-    *,
-    known: bool,
-    progress: bool,
+def _tell_of_centres(config: AutoencoderConfig, stores: Mapping[str, StorePath], source: int) -> None:
+    """Log what there is to learn from, and what may harm the adaptation."""
+    counts = count_types(stores)
+    logger.info("cells by type and centre:\n%s", format_counts(counts))
+    if config.adaptation in ("none", "normal"):
+        return
+    if len(stores) == 1:
+        logger.warning("one centre only: there is nothing to adapt to, so the adaptation loss stays 0")
+    for warning in shift_warnings(counts, tuple(stores)[source]):
+        logger.warning(warning)
+
+
+def _agree_on_scaling(
+    config: AutoencoderConfig, stores: Mapping[str, StorePath], output: Path, workers: Workers, progress: bool
 ) -> FeatureScaling:
-    """Fit the scaling, unless the training that is resumed has done so."""
-    if known and (output / SCALING).exists():
-        return FeatureScaling.load(output / SCALING)
-    scaling = FeatureScaling.fit(config.feature_scaling, stores, progress=progress)
-    scaling.save(output / SCALING)
-    return scaling
+    """Fit the scaling, unless the training that is resumed has done so; the same in every process."""
+
+    def fit_or_load() -> tuple[np.ndarray, np.ndarray]:
+        if (output / SCALING).exists():
+            scaling = FeatureScaling.load(output / SCALING)
+        else:
+            scaling = FeatureScaling.fit(config.feature_scaling, stores, progress=progress)
+            scaling.save(output / SCALING)
+        return scaling.mean, scaling.deviation
+
+    shape = FeatureScaling.shape(config.feature_scaling, len(stores))
+    statistics = workers.from_chief(fit_or_load, like=[np.zeros(shape, np.float32)] * 2)
+    return FeatureScaling(config.feature_scaling, tuple(stores), *statistics)
 
 
-def _restore(checkpoint: tf.train.Checkpoint, manager: tf.train.CheckpointManager, step: tf.Variable) -> int:
-    """Restore the last checkpoint, if there is one; returns the number of steps done."""
-    if manager.latest_checkpoint is None:
-        return 0
-    try:
-        checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{manager.latest_checkpoint}: damaged checkpoint ({reason}); train again with --overwrite"
-        ) from None
-    logger.info("resuming after step %d", int(step))
+def _restore(state: TrainingState, output: Path, workers: Workers) -> int:
+    """Set the state to that of the last checkpoint, if there is one; returns the number of steps done."""
+    initial = state.get_values()
+
+    def load() -> list[np.ndarray]:
+        step, values = load_newest_checkpoint(output / CHECKPOINTS) or (0, initial)
+        if [value.shape for value in values] != [value.shape for value in initial]:
+            raise InputError(f"{output / CHECKPOINTS}: checkpoints of another network; train again with --overwrite")
+        return [np.int64(step), *values]
+
+    step, *values = workers.from_chief(load, like=[np.int64(0), *initial])
+    if step:
+        state.set_values(values)
+        logger.info("resuming after step %d", step)
     return int(step)
 
 

@@ -249,19 +249,72 @@ def _add_train(commands) -> None:
     parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
     parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")
-    parser.add_argument("--adaptation", choices=("none", "mmd"), default=None, help="how centres are aligned")
-    parser.add_argument("--beta", type=float, default=None, help="weight of the alignment")
-    parser.add_argument("--source", default=None, help="centre that the others are brought to; default: the first")
-    parser.add_argument("--latent-size", type=_positive, default=None, help="length of the latent")
-    parser.add_argument("--image-size", type=int, choices=(128, 64, 32), default=None, help="reconstructed image, px")
-    parser.add_argument(
-        "--feature-scaling", choices=("minmax", "channel", "centre"), default=None, help="how features are scaled"
-    )
+    _add_adaptation(parser.add_argument_group("alignment of the centres"))
+    _add_network(parser.add_argument_group("network and losses"))
     parser.add_argument("--steps", type=_positive, default=None, help="training steps")
     parser.add_argument("--batch-size", type=_positive, default=None, help="cells in a step, over all devices")
+    parser.add_argument(
+        "--gpus", type=_positive, default=None, metavar="N", help="GPUs of this machine that share a batch"
+    )
+    parser.add_argument(
+        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
+    )
+    _add_deterministic(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
     parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the config's")
     parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
+
+
+def _add_adaptation(group) -> None:
+    group.add_argument(
+        "--adaptation",
+        choices=("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral"),
+        default=None,
+        help="mmd: match the first two moments (thesis 2.14); normal: those of N(0, I); adversarial: hide the centre "
+        "from a discriminator; kernel-mmd: Gaussian kernels; coral: covariances",
+    )
+    group.add_argument(
+        "--reduction",
+        choices=("mean", "sum"),
+        default=None,
+        help="of the divergence in mmd and normal: mean as the reference implementation, sum as the equation",
+    )
+    group.add_argument("--beta", type=float, default=None, help="weight of the alignment")
+    group.add_argument("--source", default=None, help="centre that the others are brought to; default: the first")
+    group.add_argument(
+        "--balance",
+        choices=("none", "centre", "type"),
+        default=None,
+        help="cells of a batch: by the sizes of the centres, as many of each centre, or also as many of each cell type "
+        "of the source (labels of the others are not looked at)",
+    )
+
+
+def _add_network(group) -> None:
+    group.add_argument("--latent-size", type=_positive, default=None, help="length of the latent")
+    group.add_argument("--image-size", type=int, choices=(128, 64, 32), default=None, help="reconstructed image, px")
+    group.add_argument(
+        "--image-source", choices=("crop", "image"), default=None, help="reconstruct the cell's box or the whole image"
+    )
+    group.add_argument("--image-loss", choices=("ssim", "mse"), default=None, help="loss of the image")
+    group.add_argument(
+        "--ssim",
+        choices=("tf", "reference"),
+        default=None,
+        help="SSIM of TensorFlow or of the reference implementation",
+    )
+    group.add_argument(
+        "--group-norm", choices=("keras", "reference"), default=None, help="GroupNorm of Keras or of the reference"
+    )
+    group.add_argument(
+        "--feature-scaling", choices=("minmax", "channel", "centre"), default=None, help="how features are scaled"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("float32", "mixed_float16", "mixed_bfloat16"),
+        default=None,
+        help="of the network; losses of the alignment and SSIM stay float32",
+    )
 
 
 def _add_embed(commands) -> None:
@@ -297,6 +350,36 @@ def _add_export(commands) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
+    _add_detection_limits(parser)
+    parser.set_defaults(after_interrupt=START_AGAIN)
+
+    parser = _command(
+        export, "autoencoder", "export_autoencoder", "write an autoencoder as a SavedModel: features in, latents out"
+    )
+    parser.add_argument("run", metavar="RUN", help="folder of a trained autoencoder, or of a run that has one")
+    parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/autoencoder/1")
+    parser.set_defaults(after_interrupt=START_AGAIN)
+
+    parser = _command(
+        export,
+        "pipeline",
+        "export_pipeline",
+        "write a detector and an autoencoder as one SavedModel: raw images in, cells with their latents out",
+    )
+    parser.add_argument("detector", metavar="DETECTOR_RUN", help="folder of a trained detector, or of a run with one")
+    parser.add_argument("autoencoder", metavar="AE_RUN", help="folder of an autoencoder of its features, or of a run")
+    parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/pipeline/1")
+    _add_detection_limits(parser)
+    parser.add_argument(
+        "--centre",
+        metavar="NAME",
+        default=None,
+        help="centre that all images come from, where features are scaled per centre; default: an input of the model",
+    )
+    parser.set_defaults(after_interrupt=START_AGAIN)
+
+
+def _add_detection_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
     parser.add_argument(
         "--max-detections",
@@ -305,7 +388,6 @@ def _add_export(commands) -> None:
         metavar="N",
         help="most cells of an image, and rows of the result; default: the detector's",
     )
-    parser.set_defaults(after_interrupt=START_AGAIN)
 
 
 def _shard(text: str):

@@ -11,10 +11,28 @@ from experiments.centres import Centre, load_centre
 from experiments.masked_images import AnnotationChoice, Outlines, masked_images
 from experiments.output_paths import check_output_file, check_output_folder
 from experiments.settings import DetectorSettings, build, load_settings, read_section, set_value
+from experiments.trained_folders import autoencoder_folder, detector_folder
 from mrcnn.atomic import check_folder_is_free, write_json
 from mrcnn.errors import InputError
 
 log = logging.getLogger(__name__)
+
+# Options of `aecfe train` that are called as the settings.
+AUTOENCODER_FLAGS = (
+    "adaptation",
+    "balance",
+    "beta",
+    "feature_scaling",
+    "group_norm",
+    "image_loss",
+    "image_size",
+    "image_source",
+    "latent_size",
+    "precision",
+    "seed",
+    "ssim",
+    "steps",
+)
 
 # Micrometres. Pixels of microscopes have hundredths to tenths of one; what lies outside was given in another unit.
 SMALLEST_PIXEL, LARGEST_PIXEL = 1e-4, 1e4
@@ -191,27 +209,42 @@ def train(arguments: argparse.Namespace) -> None:
     values: dict[str, Any] = {"autoencoder": read_section(arguments.config, "autoencoder") if arguments.config else {}}
     for override in arguments.overrides:
         set_value(values, override if override.startswith("autoencoder.") else f"autoencoder.{override}")
-    flags = {
-        "adaptation": arguments.adaptation,
-        "beta": arguments.beta,
+    renamed = {
+        "adaptation_reduction": arguments.reduction,
         "source_centre": arguments.source,
-        "latent_size": arguments.latent_size,
-        "image_size": arguments.image_size,
-        "feature_scaling": arguments.feature_scaling,
-        "steps": arguments.steps,
         "global_batch_size": arguments.batch_size,
-        "seed": arguments.seed,
     }
-    values["autoencoder"].update({key: value for key, value in flags.items() if value is not None})
-    _check_run_folder(arguments)
+    alike = {name: getattr(arguments, name) for name in AUTOENCODER_FLAGS}
+    values["autoencoder"].update({key: value for key, value in (renamed | alike).items() if value is not None})
+    if not arguments.multi_worker:  # of several processes only one writes, and the folder may be on its machine alone
+        _check_run_folder(arguments)
     stores = _named_stores(arguments.stores)
 
     from autoencoder.config import AutoencoderConfig
-    from autoencoder.training import train_autoencoder
 
     config = AutoencoderConfig.from_dict(values["autoencoder"])
-    train_autoencoder(config, stores, Path(arguments.output), resume=not arguments.overwrite, command=sys.argv)
+    if arguments.deterministic:
+        _compute_on_one_thread()
+    strategy = _strategy(arguments)  # before TensorFlow has computed anything
+
+    from autoencoder.training import train_autoencoder
+
+    output, resume = Path(arguments.output), not arguments.overwrite
+    train_autoencoder(config, stores, output, strategy=strategy, resume=resume, command=sys.argv)
     print(arguments.output)
+
+
+def _strategy(arguments: argparse.Namespace):
+    """How several devices share a batch, if they do."""
+    from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy
+
+    if arguments.multi_worker and arguments.gpus:
+        raise InputError(
+            "--gpus and --multi-worker exclude each other; CUDA_VISIBLE_DEVICES chooses the GPUs of a worker"
+        )
+    if arguments.multi_worker:
+        return multi_worker_strategy()
+    return mirrored_strategy(arguments.gpus, option="--gpus") if arguments.gpus else None
 
 
 def embed(arguments: argparse.Namespace) -> None:
@@ -262,10 +295,8 @@ def report(arguments: argparse.Namespace) -> None:
 def export_detector(arguments: argparse.Namespace) -> None:
     """`aecfe export detector`: a detector as a SavedModel."""
     _check_score(arguments.min_score)
-    check_output_folder(arguments.output, "output")
-    check_folder_is_free(arguments.output, "saved_model.pb", arguments.overwrite)
-    run = Path(arguments.run)
-    folder = run / "detector" if (run / "detector" / "config.json").is_file() else run
+    _check_export_folder(arguments)
+    folder = detector_folder(arguments.run)
 
     from mrcnn.export import export_detector as export
     from mrcnn.model import detector_hash, load_detector
@@ -279,6 +310,41 @@ def export_detector(arguments: argparse.Namespace) -> None:
         max_detections=arguments.max_detections,
     )
     print(written)
+
+
+def export_autoencoder(arguments: argparse.Namespace) -> None:
+    """`aecfe export autoencoder`: an autoencoder as a SavedModel."""
+    _check_export_folder(arguments)
+    folder = autoencoder_folder(arguments.run)
+
+    from autoencoder.export import export_autoencoder as export
+    from autoencoder.folder import load_autoencoder
+
+    print(export(load_autoencoder(folder), arguments.output, overwrite=arguments.overwrite))
+
+
+def export_pipeline(arguments: argparse.Namespace) -> None:
+    """`aecfe export pipeline`: a detector and an autoencoder as one SavedModel."""
+    _check_score(arguments.min_score)
+    _check_export_folder(arguments)
+    folders = detector_folder(arguments.detector), autoencoder_folder(arguments.autoencoder)
+
+    from experiments.export_pipeline import export_pipeline as export
+
+    written = export(
+        *folders,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        min_score=arguments.min_score,
+        max_detections=arguments.max_detections,
+        centre=arguments.centre,
+    )
+    print(written)
+
+
+def _check_export_folder(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.output, "output")
+    check_folder_is_free(arguments.output, "saved_model.pb", arguments.overwrite)
 
 
 def _check_score(score: float | None) -> None:

@@ -27,7 +27,7 @@ from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.layer_choice import check_some_learn
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
 from mrcnn.operating_score import measure_operating_score
-from mrcnn.training import is_chief
+from mrcnn.parallel_model import is_chief
 from mrcnn.training_log import checkpoints
 
 log = logging.getLogger(__name__)

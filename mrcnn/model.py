@@ -47,9 +47,9 @@ from mrcnn.imagenet import imagenet_weights_path
 from mrcnn.initial_weights import seeded_parts
 from mrcnn.layer_choice import check_some_learn, choose_layers
 from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph
-from mrcnn.parallel_model import mirrored_strategy
+from mrcnn.parallel_model import is_chief, mirrored_strategy
 from mrcnn.run_folders import checkpoint_name, find_last, run_folder
-from mrcnn.training import fit_detector, is_chief
+from mrcnn.training import fit_detector
 from mrcnn.utils import norm_boxes
 from mrcnn.weights import LoadReport, load_by_name, save_matterport
 

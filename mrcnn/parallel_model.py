@@ -1,4 +1,4 @@
-"""Several GPUs in one machine: a thin bridge from Matterport's names to `tf.distribute`."""
+"""Several GPUs, in one machine or several: a thin bridge from Matterport's names to `tf.distribute`."""
 
 import json
 import os
@@ -10,12 +10,15 @@ import tensorflow as tf
 from mrcnn.errors import InputError
 
 
-def mirrored_strategy(gpu_count: int, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+def mirrored_strategy(
+    gpu_count: int, devices: Sequence[str] | None = None, *, option: str = "GPU_COUNT"
+) -> tf.distribute.Strategy:
     """The strategy by which `gpu_count` devices share a batch.
 
     Args:
         gpu_count: how many; 1 gives the strategy in force.
         devices: their names; None takes the first GPUs.
+        option: what the user calls the number, for the error.
 
     Raises:
         InputError: if the machine has fewer GPUs.
@@ -26,7 +29,7 @@ def mirrored_strategy(gpu_count: int, devices: Sequence[str] | None = None) -> t
         gpus = tf.config.list_logical_devices("GPU")
         if len(gpus) < gpu_count:
             raise InputError(
-                f"GPU_COUNT is {gpu_count}, but TensorFlow sees {len(gpus)} GPUs here; set GPU_COUNT to that"
+                f"{option} is {gpu_count}, but TensorFlow sees {len(gpus)} GPUs here; set {option} to that"
             )
         devices = [gpu.name for gpu in gpus[:gpu_count]]
     return tf.distribute.MirroredStrategy(list(devices))
@@ -55,6 +58,20 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
             f"it is {text or 'not set'}"
         )
     return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files: always, unless it is a further worker of several."""
+    resolver = strategy.cluster_resolver
+    return (
+        resolver is None
+        or resolver.task_type in (None, "chief")
+        or (
+            resolver.task_type == "worker"
+            and resolver.task_id == 0
+            and "chief" not in resolver.cluster_spec().as_dict()
+        )
+    )
 
 
 class ParallelModel:

@@ -15,6 +15,7 @@ from mrcnn.data.batches import training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.errors import InputError
 from mrcnn.network.assembly import DetectorParts
+from mrcnn.parallel_model import is_chief
 from mrcnn.training_log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, checkpoints, read_rows
 from mrcnn.training_step import DetectorTrainer, make_optimizer
 
@@ -148,20 +149,6 @@ def fit_detector(
     finally:
         loop.on_train_end()
     return rows
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes files: always, unless it is a further worker of several."""
-    resolver = strategy.cluster_resolver
-    return (
-        resolver is None
-        or resolver.task_type in (None, "chief")
-        or (
-            resolver.task_type == "worker"
-            and resolver.task_id == 0
-            and "chief" not in resolver.cluster_spec().as_dict()
-        )
-    )
 
 
 def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> int:

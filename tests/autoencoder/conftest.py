@@ -1,5 +1,6 @@
 """Tiny feature stores, made once for all tests of the autoencoder."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,27 @@ import pytest
 
 from mrcnn.feature_store import Cell, FeatureStoreWriter
 
+VECTORS = Path(os.environ.get("AECFE_PARITY", Path(__file__).parents[2] / "../shared/parity/reference_vectors.npz"))
 
-def make_store(path: Path, centre: str, num_cells: int, *, seed: int = 0, detector: str = "detector-a") -> Path:
+
+@pytest.fixture(scope="session")
+def vectors():
+    """Inputs and outputs of the reference implementation, by name."""
+    if not VECTORS.exists():
+        pytest.skip(f"no reference vectors at {VECTORS}")
+    with np.load(VECTORS) as file:
+        return {name: file[name] for name in file.files}
+
+
+def make_store(
+    path: Path,
+    centre: str,
+    num_cells: int,
+    *,
+    seed: int = 0,
+    detector: str = "detector-a",
+    cell_types: list[str] | None = None,
+) -> Path:
     """Write a store of random cells; each centre has its own level and contrast, as stains have."""
     random = np.random.default_rng((seed, len(centre), *centre.encode()))
     level, spread = random.uniform(0, 1), random.uniform(0.5, 2)
@@ -23,13 +43,21 @@ def make_store(path: Path, centre: str, num_cells: int, *, seed: int = 0, detect
                 class_id=1,
                 image_shape=(64, 64),
             )
-            writer.add(f"images/{number:03d}.png", [cell], label=f"L{number % 2}", cell_type=f"type{number % 2}")
+            cell_type = f"type{number % 2}" if cell_types is None else cell_types[number]
+            label = f"L{number % 2}" if cell_types is None else cell_type.upper()
+            writer.add(f"images/{number:03d}.png", [cell], label=label, cell_type=cell_type)
     return path
 
 
 @pytest.fixture(scope="session")
 def store_maker():
     return make_store
+
+
+@pytest.fixture
+def typed_store(tmp_path):
+    """Make a store of a centre of cells of the given types; "" is an unlabelled cell."""
+    return lambda centre, types: make_store(tmp_path / f"{centre}.h5", centre, len(types), cell_types=types)
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,18 @@
-import os
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss, moment_matching_loss
-
-VECTORS = Path(os.environ.get("AECFE_PARITY", Path(__file__).parents[2] / "../shared/parity/reference_vectors.npz"))
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    if not VECTORS.exists():
-        pytest.skip(f"no reference vectors at {VECTORS}")
-    with np.load(VECTORS) as file:
-        return {name: file[name] for name in file.files if not name.startswith(("gn", "img", "ssim"))}
+from autoencoder.adaptation import (
+    KERNEL_BANDWIDTHS,
+    METHODS,
+    adaptation_loss,
+    coral_loss,
+    kernel_mmd_loss,
+    moment_matching_loss,
+    normal_alignment_loss,
+)
 
 
 def loss_and_gradients(function, *arrays):
@@ -51,19 +48,100 @@ def test_adaptation_loss_sums_the_reference_losses_of_both_targets(vectors):
     assert float(adaptation_loss(latents[two], centre_ids[two], 0, 3)) == pytest.approx(first, abs=1e-5)
 
 
-def test_adaptation_loss_and_gradient_equal_the_pairwise_losses():
+def test_moment_matching_loss_with_the_sum_is_the_mean_term_and_the_sum_of_the_entries(vectors):
+    source, target = vectors["z_source"], vectors["z_target"]
+    entries = source.shape[1] ** 2
+    expected = float(vectors["mmd_mu_term"]) + entries * float(vectors["mmd_cov_term"])
+    assert float(moment_matching_loss(source, target, reduction="sum")) == pytest.approx(expected, rel=1e-4)
+
+
+PAIRWISE = {
+    "mmd": moment_matching_loss,
+    "kernel-mmd": kernel_mmd_loss,
+    "coral": coral_loss,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_and_gradient_equal_the_pairwise_losses(method):
     random = np.random.default_rng(0)
     latents = random.normal(size=(11, 4)).astype(np.float32)
     centre_ids = np.array([1, 0, 2, 1, 1, 0, 2, 0, 2, 1, 0])
 
     def pairwise(z):
         parts = [tf.boolean_mask(z, centre_ids == k) for k in range(3)]
-        return moment_matching_loss(parts[1], parts[0]) + moment_matching_loss(parts[1], parts[2])
+        if method == "normal":
+            return sum(normal_alignment_loss(part) for part in parts)
+        return PAIRWISE[method](parts[1], parts[0]) + PAIRWISE[method](parts[1], parts[2])
 
-    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, centre_ids, 1, 3), latents)
+    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, centre_ids, 1, 3, method=method), latents)
     expected, (expected_gradient,) = loss_and_gradients(pairwise, latents)
     assert loss == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+
+
+def softmax(values):
+    exponentials = np.exp(values)
+    return exponentials / exponentials.sum(axis=0)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_normal_alignment_loss_equals_numpy(reduction):
+    latents = np.random.default_rng(1).normal(0.3, 0.7, size=(9, 5))
+    unit, ours = softmax(np.eye(5)), softmax(np.cov(latents, rowvar=False))
+    divergences = unit * np.log(unit / ours) + ours * np.log(ours / unit)
+    expected = np.linalg.norm(latents.mean(axis=0)) + 0.5 * getattr(np, reduction)(divergences)
+    loss = normal_alignment_loss(latents.astype(np.float32), reduction=reduction)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_normal_alignment_loss_vanishes_for_standard_normal_moments():
+    # Mean 0 and unit covariance exactly: opposite points on each axis, as far out as the unbiased variance asks.
+    corners = np.concatenate([np.eye(3), -np.eye(3)]) * np.sqrt(2.5)
+    loss, (gradient,) = loss_and_gradients(normal_alignment_loss, corners.astype(np.float32))
+    assert loss == pytest.approx(0.0, abs=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_kernel_mmd_loss_equals_numpy():
+    random = np.random.default_rng(2)
+    a, b = random.normal(size=(7, 3)), random.normal(0.5, 1.5, size=(5, 3))
+    rows = np.concatenate([a, b])
+    distances = sorted(np.sum((x - y) ** 2) for x, y in combinations(rows, 2))
+    median = distances[(len(distances) - 1) // 2]
+
+    def kernel(x, y):
+        return np.mean([np.exp(-np.sum((x - y) ** 2) / (2 * share * median)) for share in KERNEL_BANDWIDTHS])
+
+    within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    expected = sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+    assert float(kernel_mmd_loss(a.astype(np.float32), b.astype(np.float32))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_kernel_mmd_loss_is_zero_on_average_for_one_distribution_and_grows_with_the_shift():
+    random = np.random.default_rng(3)
+
+    def draws(shift):
+        pairs = random.normal(size=(60, 2, 16, 2)).astype(np.float32)
+        return np.array([float(kernel_mmd_loss(a, b + np.float32(shift))) for a, b in pairs])
+
+    same, near, far = draws(0.0), draws(1.0), draws(3.0)
+    assert abs(same.mean()) < 3 * same.std() / np.sqrt(len(same)) and same.min() < 0
+    assert same.mean() + 0.05 < near.mean() < far.mean()
+
+
+def test_kernel_mmd_loss_of_equal_rows_is_finite():
+    loss, gradients = loss_and_gradients(kernel_mmd_loss, np.ones((3, 2), np.float32), np.ones((4, 2), np.float32))
+    assert loss == pytest.approx(0.0, abs=1e-6)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_coral_loss_equals_numpy():
+    random = np.random.default_rng(4)
+    a, b = random.normal(size=(8, 5)), random.normal(0.5, 2.0, size=(6, 5))
+    difference = np.cov(a, rowvar=False) - np.cov(b, rowvar=False)
+    expected = np.sum(difference**2) / (4 * 5**2)
+    assert float(coral_loss(a.astype(np.float32), b.astype(np.float32))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_moment_matching_loss_known_answer():
@@ -86,23 +164,47 @@ def test_moment_matching_loss_is_symmetric_and_zero_for_equal_moments():
     assert float(moment_matching_loss(a, a[::-1])) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "normal"])
 @pytest.mark.parametrize("centre_ids", [[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
-def test_adaptation_loss_of_a_centre_with_few_samples_is_zero_not_nan(centre_ids):
+def test_adaptation_loss_of_a_centre_with_few_samples_is_zero_not_nan(method, centre_ids):
     latents = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
-    function = tf.function(lambda z: adaptation_loss(z, tf.constant(centre_ids), 0, 2))
+    function = tf.function(lambda z: adaptation_loss(z, tf.constant(centre_ids), 0, 2, method=method))
     loss, (gradient,) = loss_and_gradients(function, latents)
     assert loss == 0.0
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-def test_adaptation_loss_stays_finite_for_large_latents():
+def test_normal_adaptation_loss_counts_every_centre_that_has_two_samples():
+    latents = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    loss, (gradient,) = loss_and_gradients(
+        lambda z: adaptation_loss(z, tf.constant([1, 0, 1, 1]), 0, 2, method="normal"), latents
+    )
+    assert loss == pytest.approx(float(normal_alignment_loss(latents[[0, 2, 3]])), rel=1e-5)
+    np.testing.assert_array_equal(gradient[1], 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_stays_finite_for_large_latents(method):
     latents = np.random.default_rng(3).normal(scale=1e3, size=(8, 3)).astype(np.float32)
-    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, np.arange(8) % 2, 0, 2), latents)
+    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, np.arange(8) % 2, 0, 2, method=method), latents)
     assert np.isfinite(loss) and np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_is_float32_for_half_precision(method):
+    latents = np.random.default_rng(5).normal(size=(8, 3)).astype(np.float16)
+    loss = adaptation_loss(tf.constant(latents), np.arange(8) % 2, 0, 2, method=method)
+    assert loss.dtype == tf.float32
+    expected = adaptation_loss(latents.astype(np.float32), np.arange(8) % 2, 0, 2, method=method)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_adaptation_refuses_unknown_source_and_reduction():
     with pytest.raises(ValueError, match="source must be between 0 and 1"):
         adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], 2, 2)
+    with pytest.raises(ValueError, match="method must be one of mmd, normal, kernel-mmd, coral; got 'adversarial'"):
+        adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], 0, 2, method="adversarial")
     with pytest.raises(ValueError, match="reduction"):
         moment_matching_loss(tf.zeros((4, 2)), tf.zeros((4, 2)), reduction="max")
+    with pytest.raises(ValueError, match="reduction"):
+        normal_alignment_loss(tf.zeros((4, 2)), reduction="max")

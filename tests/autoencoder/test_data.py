@@ -1,127 +1,35 @@
+import subprocess
+import sys
 from itertools import islice
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import RowOrder, batch_shares, make_dataset, prepare_images, read_batches
-from autoencoder.folder import describe_stores
+from autoencoder.data import make_dataset, prepare_images
+from autoencoder.reading import read_batches
 from autoencoder.scaling import FeatureScaling
+from autoencoder.training import train_autoencoder
 from mrcnn.errors import InputError
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, Shard
-from mrcnn.shards import shard_settings
+from mrcnn.feature_store import FeatureStoreWriter
+
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    ("counts", "size", "balance", "expected"),
-    [
-        ([100, 100, 100], 1500, "none", (500, 500, 500)),
-        ([300, 100], 8, "none", (6, 2)),
-        ([1000, 10, 10], 12, "none", (8, 2, 2)),
-        ([1000, 10, 10], 12, "centre", (4, 4, 4)),
-        ([5, 5, 5], 7, "none", (3, 2, 2)),
-        ([5, 5, 5], 4, "none", (2, 1, 1)),
-        ([7], 4, "none", (4,)),
-    ],
-)
-def test_batch_shares(counts, size, balance, expected):
-    assert batch_shares(counts, size, balance) == expected
+def take(dataset, number):
+    return [{name: value.numpy() for name, value in batch.items()} for batch in dataset.take(number)]
 
 
-def test_batch_shares_keep_two_of_every_centre_and_the_sum():
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        counts = random.integers(1, 10_000, random.integers(1, 7)).tolist()
-        size = int(random.integers(2 * len(counts), 200))
-        shares = batch_shares(counts, size)
-        assert sum(shares) == size and min(shares) >= 2
-
-
-def test_batch_shares_refuse_a_batch_smaller_than_the_centres():
-    with pytest.raises(InputError, match="global_batch_size is 2 for 3 centres"):
-        batch_shares([5, 5, 5], 2)
-
-
-def take_rows(order, position, number):
-    rows = []
-    for blocks, within in order.windows(position):
-        rows += np.concatenate([np.arange(a, b) for a, b in blocks])[within].tolist()
-        if len(rows) >= number:
-            return rows[:number]
-
-
-@pytest.mark.parametrize("num_rows", [1, 7, 64, 101])
-def test_row_order_gives_every_row_once_in_each_pass(num_rows):
-    rows = take_rows(RowOrder(num_rows, (3,), block_rows=4, window_rows=16), 0, 3 * num_rows)
-    passes = np.reshape(rows, (3, num_rows))
-    np.testing.assert_array_equal(np.sort(passes, axis=1), np.tile(np.arange(num_rows), (3, 1)))
-    if num_rows > 7:
-        assert not np.array_equal(passes[0], passes[1]) and not np.array_equal(passes[0], np.arange(num_rows))
-
-
-@pytest.mark.parametrize("position", [1, 15, 16, 17, 101, 150, 1000])
-def test_row_order_can_start_anywhere(position):
-    order = RowOrder(101, (3, 1), block_rows=4, window_rows=16)
-    assert take_rows(order, position, 60) == take_rows(order, 0, position + 60)[position:]
-
-
-def test_read_batches_resume_in_the_middle_and_follow_the_seed(stores):
-    def read(seed, start, number):
-        return list(islice(read_batches(stores, (3, 2, 2), seed=seed, start_step=start), number))
-
-    whole, resumed, other = read(1, 0, 9), read(1, 5, 4), read(2, 0, 9)
-    for a, b in zip(whole[5:], resumed, strict=True):
-        assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert not np.array_equal(whole[0]["features"], other[0]["features"])
-    assert whole[0]["centre_id"].tolist() == [0, 0, 0, 1, 1, 2, 2]
-
-
-def test_read_batches_keep_features_images_and_centre_together(stores):
-    originals = []
-    for path in stores.values():
-        with FeatureStore(path) as store:
-            originals.append((store.read("features", 0, len(store)), store.read("image", 0, len(store))))
-    for batch in islice(read_batches(stores, (3, 2, 2), image_source="image"), 6):
-        for features, image, centre in zip(batch["features"], batch["images"], batch["centre_id"], strict=True):
-            row = np.flatnonzero((originals[centre][0] == features).all(axis=(1, 2, 3)))
-            assert len(row) == 1
-            np.testing.assert_array_equal(originals[centre][1][row[0]], image)
-
-
-def test_read_batches_parts_make_up_the_batch(stores):
-    (whole,) = islice(read_batches(stores, (3, 2, 1)), 1)
-    parts = list(islice(read_batches(stores, (3, 2, 1), num_parts=2), 2))
-    assert [len(part["centre_id"]) for part in parts] == [3, 3]
-    assert [part["centre_id"].tolist() for part in parts] == [[0, 0, 1], [0, 1, 2]]
-    joined = np.concatenate([part["features"] for part in parts])
-    assert sorted(joined.sum(axis=(1, 2, 3), dtype=float)) == sorted(whole["features"].sum(axis=(1, 2, 3), dtype=float))
+def same(one, other):
+    return all(np.array_equal(one[name], other[name]) for name in ("features", "images", "centre_id"))
 
 
 @pytest.fixture
-def shards(stores, tmp_path):
-    """The store of centre bert as two shards."""
-    with FeatureStore(stores["bert"]) as store:
-        keys, fields = store.keys.tolist(), ("features", "crop", "image", "box", "score", "class_id", "image_shape")
-        cells = {key: Cell(*(store.read(f, row, row + 1)[0] for f in fields)) for row, key in enumerate(keys)}
-    paths = [tmp_path / "b1.h5", tmp_path / "b2.h5"]
-    for number, path in enumerate(paths, 1):
-        settings = shard_settings(Shard(number, 2), keys)
-        with FeatureStoreWriter(path, centre="bert", detector={"hash": "detector-a"}, attributes=settings) as writer:
-            for key in keys[number - 1 :: 2]:
-                writer.add(key, [cells[key]])
-    return paths
-
-
-def test_read_batches_of_shards_are_those_of_the_whole_store(stores, shards):
-    wholes, others = (islice(read_batches(s, (3, 2, 2), seed=1), 12) for s in (stores, stores | {"bert": shards}))
-    for whole, other in zip(wholes, others, strict=True):
-        assert all(np.array_equal(whole[name], other[name]) for name in whole)
-
-
-def test_a_training_on_shards_goes_on_with_the_whole_store(stores, shards):
-    whole, other = describe_stores(stores), describe_stores(stores | {"bert": shards})
-    assert other["bert"].pop("path") == ", ".join(map(str, shards)) and whole["bert"].pop("path")
-    assert other == whole
+def scaling(stores):
+    return FeatureScaling.fit("minmax", stores)
 
 
 @pytest.mark.parametrize("image_size", [128, 64, 32])
@@ -132,24 +40,125 @@ def test_prepare_images_averages_areas(image_size):
     np.testing.assert_allclose(prepare_images(images, image_size), expected, atol=1e-6)
 
 
-def test_make_dataset_gives_scaled_float_batches(stores):
+def test_make_dataset_gives_scaled_float_batches(stores, scaling):
     config = AutoencoderConfig(global_batch_size=7, image_size=32, seed=4)
-    dataset = make_dataset(config, stores, FeatureScaling.fit("minmax", stores))
-    batch = next(iter(dataset))
-    assert {k: (tuple(v.shape), v.dtype.name) for k, v in batch.items()} == {
+    dataset = make_dataset(config, stores, scaling)
+    specs = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in dataset.element_spec.items()}
+    assert specs == {
         "features": ((7, 14, 14, 256), "float32"),
         "images": ((7, 32, 32, 3), "float32"),
         "centre_id": ((7,), "int32"),
     }
-    np.testing.assert_allclose(np.max(batch["features"], axis=(1, 2, 3)), 1.0)
-    np.testing.assert_allclose(np.min(batch["features"], axis=(1, 2, 3)), -1.0)
+    (batch,) = take(dataset, 1)
+    assert {name: (value.shape, value.dtype.name) for name, value in batch.items()} == specs
+    np.testing.assert_allclose(np.max(batch["features"], axis=(1, 2, 3)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(np.min(batch["features"], axis=(1, 2, 3)), -1.0, atol=1e-6)
     assert np.bincount(batch["centre_id"]).tolist() == [3, 2, 2]
 
 
-def test_make_dataset_refuses_uneven_replicas_and_empty_stores(stores, tmp_path):
-    scaling = FeatureScaling.fit("minmax", stores)
+def test_make_dataset_gives_what_is_read_scaled(stores):
+    config = AutoencoderConfig(global_batch_size=7, image_source="image", seed=4)
+    scaling = FeatureScaling.fit("centre", stores)
+    read = islice(read_batches(stores, (3, 2, 2), image_source="image", seed=4, start_step=2), 3)
+    for raw, batch in zip(read, take(make_dataset(config, stores, scaling, start_step=2), 3), strict=True):
+        np.testing.assert_array_equal(batch["centre_id"], raw["centre_id"])
+        np.testing.assert_allclose(batch["images"], raw["images"] / 255, atol=1e-6)
+        for centre, name in enumerate(stores):
+            rows = raw["centre_id"] == centre
+            np.testing.assert_allclose(batch["features"][rows], scaling.apply(raw["features"][rows], name), atol=1e-5)
+
+
+def test_make_dataset_gives_the_same_to_every_iterator_at_once(stores, scaling):
+    dataset = make_dataset(AutoencoderConfig(global_batch_size=7, image_size=32), stores, scaling)
+    whole = take(dataset, 5)
+    first, second = iter(dataset), iter(dataset)
+    for expected in whole:
+        assert same({name: value.numpy() for name, value in next(first).items()}, expected)
+        assert same({name: value.numpy() for name, value in next(second).items()}, expected)
+
+
+@pytest.mark.parametrize("balance", ["none", "type"])
+def test_make_dataset_of_all_pipelines_is_that_of_one(stores, scaling, balance):
+    config = AutoencoderConfig(global_batch_size=12, image_size=32, balance=balance)
+    whole = take(make_dataset(config, stores, scaling, num_replicas=4), 12)
+    for pipeline in (0, 1):
+        dataset = make_dataset(
+            config, stores, scaling, start_step=1, num_replicas=4, num_pipelines=2, pipeline=pipeline
+        )
+        own = take(dataset, 4)
+        for step in (1, 2):
+            for part in (0, 1):
+                assert same(own[2 * (step - 1) + part], whole[4 * step + 2 * pipeline + part])
+
+
+def test_make_dataset_by_type_needs_labels_of_the_source(stores, scaling, typed_store, caplog):
+    mixed = {"anna": stores["anna"], "dora": typed_store("dora", [""] * 5)}
+    config = AutoencoderConfig(global_batch_size=6, image_size=32, balance="type")
+    with pytest.raises(InputError, match="dora.h5: no cell has a type or label"):
+        make_dataset(config, mixed, scaling, source=1)
+    with caplog.at_level("INFO", logger="autoencoder.data"):
+        (batch,) = take(make_dataset(config, mixed, scaling, source=0), 1)
+    assert batch["centre_id"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert "'type0', 'type1'" in caplog.text
+
+
+def test_make_dataset_refuses_uneven_replicas_and_empty_stores(stores, scaling, tmp_path):
     with pytest.raises(InputError, match="choose a multiple of 2"):
         make_dataset(AutoencoderConfig(global_batch_size=7), stores, scaling, num_replicas=2)
+    with pytest.raises(ValueError, match="3 replicas cannot be divided among 2 pipelines"):
+        make_dataset(AutoencoderConfig(global_batch_size=6), stores, scaling, num_replicas=3, num_pipelines=2)
     FeatureStoreWriter(tmp_path / "empty.h5", centre="empty", detector={"hash": "x"}).finish()
     with pytest.raises(InputError, match="empty.h5: holds no cells"):
         make_dataset(AutoencoderConfig(), {"empty": tmp_path / "empty.h5"}, scaling)
+
+
+@pytest.fixture
+def store_with_nan(store_maker, tmp_path):
+    path = store_maker(tmp_path / "nan.h5", "bert", 9)
+    with h5py.File(path, "r+") as file:
+        file["cells/features"][6, 2, 3, 4] = np.nan
+    return path
+
+
+def test_make_dataset_tells_what_the_reader_found(stores, scaling, store_with_nan):
+    config = AutoencoderConfig(global_batch_size=7, image_size=32)
+    dataset = make_dataset(config, stores | {"bert": store_with_nan}, scaling)
+    for _ in range(2):  # a second iterator finds the same
+        with pytest.raises(tf.errors.OpError, match=r"InputError: .*nan.h5: features of cell 6 \(images/006.png\)"):
+            next(iter(dataset))
+
+
+def test_training_on_features_that_are_not_finite_is_an_input_error(stores, store_with_nan, tmp_path, tiny_settings):
+    config = AutoencoderConfig.from_dict(tiny_settings)
+    with pytest.raises(InputError) as raised:
+        train_autoencoder(config, stores | {"bert": store_with_nan}, tmp_path / "run", progress=False)
+    message = str(raised.value)
+    assert message.startswith(f"{store_with_nan}: features of cell 6 (images/006.png)") and "\n" not in message
+
+
+ENDING = """
+import sys
+import autoencoder.data
+from autoencoder.config import AutoencoderConfig
+from autoencoder.data import make_dataset
+from autoencoder.scaling import FeatureScaling
+
+autoencoder.data.READ_AHEAD_BYTES *= 8  # still reading when the end comes
+stores = {"anna": sys.argv[1]}
+config = AutoencoderConfig(global_batch_size=2, image_size=32)
+batches = iter(make_dataset(config, stores, FeatureScaling.fit("minmax", stores)))
+next(batches)
+print("batch", flush=True)
+raise RuntimeError("nobody catches this")
+"""
+
+
+def test_make_dataset_does_not_keep_a_program_from_ending(stores):
+    """An iterator that is alive at the end of the interpreter still has threads that want to read."""
+    command = [sys.executable, "-c", ENDING, str(stores["anna"])]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout.readline() == "batch\n"
+            assert process.wait(timeout=60) == 1
+        finally:
+            process.kill()

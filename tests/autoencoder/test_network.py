@@ -3,6 +3,11 @@ import pytest
 
 from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder, build_encoder, build_feature_decoder, build_image_decoder
+from autoencoder.normalization import FlattenedGroupNormalization
+
+
+def sides_of_convolutions(decoder):
+    return [layer.output.shape[1] for layer in decoder.layers if layer.weights]
 
 
 def test_encoder_has_the_size_and_shape_of_the_thesis():
@@ -15,11 +20,18 @@ def test_encoder_has_the_size_and_shape_of_the_thesis():
     assert groups == [25, 30, 10, 10, 20]
 
 
+def test_encoder_has_the_groups_of_the_reference():
+    encoder = build_encoder(50, group_norm="reference")
+    norms = [layer for layer in encoder.layers if isinstance(layer, FlattenedGroupNormalization)]
+    assert [layer.groups for layer in norms] == [32, 30, 10, 10, 20]
+    assert encoder.count_params() == 915_390
+
+
 def test_feature_decoder_has_the_size_and_shape_of_the_thesis():
     decoder = build_feature_decoder(50)
     assert decoder.count_params() == 1_128_906
     assert decoder.output_shape == (None, 14, 14, 256)
-    assert [layer.output.shape[1] for layer in decoder.layers[2:]] == [5, 12, 14]
+    assert sides_of_convolutions(decoder) == [5, 12, 14]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +40,7 @@ def test_feature_decoder_has_the_size_and_shape_of_the_thesis():
 )
 def test_image_decoder_reaches_every_size(image_size, sides, parameters):
     decoder = build_image_decoder(image_size)
-    assert [layer.output.shape[1] for layer in decoder.layers[1:]] == sides
+    assert sides_of_convolutions(decoder) == sides
     assert decoder.output_shape == (None, image_size, image_size, 3)
     if parameters:
         assert decoder.count_params() == parameters
@@ -39,7 +51,7 @@ def test_image_decoder_refuses_other_sizes():
         build_image_decoder(48)
 
 
-@pytest.mark.parametrize("latent_size", [5, 300])
+@pytest.mark.parametrize("latent_size", [5, 1000])
 def test_autoencoder_outputs_lie_in_their_ranges(latent_size):
     model = build_autoencoder(AutoencoderConfig(latent_size=latent_size, image_size=32))
     features = np.random.default_rng(0).uniform(-1, 1, (2, 14, 14, 256)).astype(np.float32)
@@ -49,6 +61,23 @@ def test_autoencoder_outputs_lie_in_their_ranges(latent_size):
     assert outputs["images"].shape == (2, 32, 32, 3)
     assert np.abs(outputs["latents"]).max() <= 1 and np.abs(outputs["features"]).max() <= 1
     assert outputs["images"].min() >= 0 and outputs["images"].max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("group_norm", ["keras", "reference"])
+def test_autoencoder_in_mixed_precision_is_close_to_float32(precision, group_norm):
+    def outputs(precision):
+        config = AutoencoderConfig(latent_size=8, image_size=32, precision=precision, group_norm=group_norm)
+        model = build_autoencoder(config)
+        assert all(weight.dtype == "float32" for weight in model.weights)
+        return model(features)
+
+    features = np.random.default_rng(0).uniform(-1, 1, (2, 14, 14, 256)).astype(np.float32)
+    mixed, full = outputs(precision), outputs("float32")
+    for name, values in mixed.items():
+        assert values.dtype == "float32"
+        np.testing.assert_allclose(values, full[name], atol=0.05)
+        assert np.abs(values - full[name]).max() > 0  # it is not computed in float32 all the same
 
 
 def test_autoencoder_decodes_standardised_features_without_a_bound():

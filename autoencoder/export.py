@@ -1,0 +1,178 @@
+"""A trained autoencoder as a SavedModel: stored features in, latents and images out, with TensorFlow alone."""
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from autoencoder.folder import CONFIG, TrainedAutoencoder
+from autoencoder.network import FEATURE_SHAPE, build_autoencoder
+from autoencoder.scaling import FeatureScaling
+from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
+
+SAVED_MODEL_NAME = "saved_model.pb"
+# Where a SavedModel keeps files that TensorFlow neither reads nor minds.
+EXTRA_FOLDER = "assets.extra"
+DESCRIPTION_NAME = "export.json"
+DEFAULT_SIGNATURE = "serving_default"
+
+Outputs = dict[str, tf.Tensor]
+Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
+
+
+def export_autoencoder(trained: TrainedAutoencoder, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Write an autoencoder as a SavedModel that needs none of our code.
+
+    The scaling of the features, with its statistics, is part of it. The folder appears when it is complete. See
+    `signatures` for what it computes; `assets.extra` in it holds the configuration and a description.
+
+    Args:
+        trained: as from `load_autoencoder`.
+        folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
+        overwrite: replace an older SavedModel there.
+
+    Returns:
+        `folder` as a path.
+
+    Raises:
+        InputError: if `folder` holds something that may not be replaced.
+    """
+    check_folder_is_free(folder, SAVED_MODEL_NAME, overwrite)
+    model = float32_model(trained)
+    files = {CONFIG: trained.config.to_dict(), DESCRIPTION_NAME: describe(trained)}
+    return write_saved_model(
+        folder, signatures(model, trained.scaling), model.variables, files, default="encode", overwrite=overwrite
+    )
+
+
+def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
+    """What the SavedModel computes, by name.
+
+    Both take "features" float32 `(batch, 14, 14, 256)`, RoI features as they are in a feature store, not scaled.
+    With statistics per centre they also take "centre", strings `(batch,)` or `(1,)`: see `centre_rows`.
+
+    - "encode" gives "latents" float32 `(batch, latent_size)` in (-1, 1);
+    - "reconstruct" gives these, "features" float32 `(batch, 14, 14, 256)`, scaled as the network sees them, and
+      "images" float32 `(batch, image_size, image_size, 3)` in [0, 1].
+
+    Args:
+        model: from scaled features to latents, features and images, in float32.
+        scaling: to apply before it.
+
+    Returns:
+        Name -> function.
+    """
+    encoder = model.get_layer("encoder")
+
+    def encode(scaled: tf.Tensor) -> Outputs:
+        return {"latents": encoder(scaled, training=False)}
+
+    def reconstruct(scaled: tf.Tensor) -> Outputs:
+        return dict(model(scaled, training=False))
+
+    return {"encode": _of_stored(encode, scaling), "reconstruct": _of_stored(reconstruct, scaling)}
+
+
+def _of_stored(compute: Callable[[tf.Tensor], Outputs], scaling: FeatureScaling) -> Any:
+    """A function of scaled features as a graph for features as they are stored."""
+    specs = [tf.TensorSpec((None, *FEATURE_SHAPE), tf.float32, name="features")]
+
+    def of_features(features: tf.Tensor) -> Outputs:
+        # A row for each: of one row for all TensorFlow would make a constant, and multiply by its inverse, which is not
+        # what embedding computes to the last bit.
+        return compute(scaling.apply_tensor(features, tf.zeros((tf.shape(features)[0],), tf.int32)))
+
+    def of_features_and_centre(features: tf.Tensor, centre: tf.Tensor) -> Outputs:
+        rows = centre_rows(scaling, centre, tf.shape(features)[0])
+        return compute(scaling.apply_tensor(features, rows))
+
+    if scaling.kind != "centre":
+        return tf.function(of_features, input_signature=specs, autograph=False)
+    specs.append(tf.TensorSpec((None,), tf.string, name="centre"))
+    return tf.function(of_features_and_centre, input_signature=specs, autograph=False)
+
+
+def centre_rows(scaling: FeatureScaling, names: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Look centres up by their names, inside a graph.
+
+    The graph stops with a message if a centre has no statistics, or there are neither one nor `count` names.
+
+    Args:
+        scaling: knows the centres.
+        names: strings `(count,)`, or `(1,)` for all alike.
+        count: scalar int32.
+
+    Returns:
+        int32 `(count,)`, indices into `scaling.centres`.
+    """
+    with tf.device("/CPU:0"):  # there is nothing for strings on a GPU
+        given = tf.shape(names)[0]
+        message = ["centre must name one centre for all, or one for each of", count, "; number of names:", given]
+        tf.debugging.Assert(tf.logical_or(given == 1, given == count), message)
+        same = names[:, tf.newaxis] == tf.constant(scaling.centres)[tf.newaxis]
+        message = [f"centre has no feature statistics (known: {', '.join(scaling.centres)}); got", names]
+        tf.debugging.Assert(tf.reduce_all(tf.reduce_any(same, axis=1)), message)
+        rows = tf.argmax(tf.cast(same, tf.int32), axis=1, output_type=tf.int32)
+        return tf.broadcast_to(rows, [count])
+
+
+def float32_model(trained: TrainedAutoencoder) -> keras.Model:
+    """The autoencoder with every layer computing in float32, whatever precision it was trained in."""
+    if trained.config.precision == "float32":
+        return trained.model
+    model = build_autoencoder(dataclasses.replace(trained.config, precision="float32"))
+    model.set_weights(trained.model.get_weights())
+    return model
+
+
+def describe(trained: TrainedAutoencoder) -> dict[str, Any]:
+    """What the description of an export says of an autoencoder, and of what exported it: JSON values."""
+    return {
+        "autoencoder": trained.run["weights_sha256"],
+        "detector": trained.detector_hash,
+        "feature_scaling": trained.scaling.kind,
+        "centres": list(trained.scaling.centres),
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__},
+    }
+
+
+def write_saved_model(
+    folder: str | os.PathLike,
+    functions: Signatures,
+    variables: Sequence[keras.Variable],
+    files: Mapping[str, Any],
+    *,
+    default: str,
+    overwrite: bool = False,
+) -> Path:
+    """Write functions of tensors as a SavedModel, whole or not at all.
+
+    Args:
+        folder: the SavedModel.
+        functions: by name, with their input signatures; they become signatures and methods of what is loaded.
+        variables: what they use.
+        files: JSON values by name of the file, for `assets.extra`.
+        default: name of the function that is "serving_default" too.
+        overwrite: replace an older SavedModel.
+
+    Returns:
+        `folder` as a path.
+
+    Raises:
+        InputError: if `folder` holds something that may not be replaced.
+    """
+    module = tf.Module()
+    module.weights = [variable.value for variable in variables]
+    for name, function in functions.items():
+        setattr(module, name, function)
+    served = {DEFAULT_SIGNATURE: functions[default], **functions}
+    with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
+        tf.saved_model.save(module, str(temporary), signatures=served)
+        for name, value in files.items():
+            write_json(temporary / EXTRA_FOLDER / name, value)
+    return Path(folder)

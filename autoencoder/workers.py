@@ -1,0 +1,99 @@
+"""The processes that share a training: what the chief knows and the others have to be told."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn.errors import InputError
+from mrcnn.parallel_model import is_chief
+
+# What a process says when another one is gone.
+LOST = (
+    "another process of this training has stopped, see its own message; start all of them again with the same command "
+    "to go on from the last checkpoint"
+)
+
+
+class Workers:
+    """One process, or several under a MultiWorkerMirroredStrategy.
+
+    Args:
+        strategy: the strategy of the training.
+
+    Attributes:
+        is_chief: whether this process writes the files.
+        number: how many there are.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        self.is_chief = is_chief(strategy)
+        resolver = strategy.cluster_resolver
+        cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
+        self.number = max(sum(len(cluster.get(kind, ())) for kind in ("chief", "worker")), 1)
+
+    def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Let the chief make some arrays and give them to every process.
+
+        Args:
+            make: called by the chief alone.
+            like: arrays of the same shapes and types.
+
+        Returns:
+            What the chief has made, in every process.
+
+        Raises:
+            InputError: on the chief, what `make` raised; on the others that the chief has stopped.
+        """
+        if self.number == 1:
+            return list(make())
+        failure: Exception | None = None
+        arrays = list(like)
+        if self.is_chief:
+            try:
+                arrays = list(make())
+            except Exception as error:
+                failure = error
+        (failed,) = self._send([np.float64(failure is not None)])
+        if failure is not None:
+            raise failure
+        if failed:
+            raise InputError("the first process of this training has stopped before it began; see its own message")
+        sent = self._send([np.asarray(array) for array in arrays])
+        return [value.astype(model.dtype) for value, model in zip(sent, like, strict=True)]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run something that all processes do at once; if one is lost meanwhile, say so.
+
+        Raises:
+            InputError: if another process is gone.
+        """
+        try:
+            yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if self.number == 1:
+                raise
+            raise InputError(LOST) from error
+
+    def _send(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The chief's arrays, as float64."""
+        tensors = [tf.constant(array, tf.float64) for array in arrays]
+
+        @tf.function
+        def send(values):
+            def pick(values):
+                context = tf.distribute.get_replica_context()
+                # The first replica of all is the chief's; where the others hold NaN, a product would keep it.
+                first = tf.equal(context.replica_id_in_sync_group, 0)
+                mine = [tf.where(first, value, tf.zeros_like(value)) for value in values]
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+            return tf.nest.map_structure(
+                lambda value: self._strategy.experimental_local_results(value)[0],
+                self._strategy.run(pick, args=(values,)),
+            )
+
+        return [value.numpy() for value in send(tensors)]

@@ -1,0 +1,162 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from autoencoder.config import CHOICES, AutoencoderConfig
+from autoencoder.state import TrainingState
+from autoencoder.step import make_train_step, metric_names
+
+SETTINGS = {"latent_size": 6, "image_size": 32, "seed": 1}
+
+
+def make_batch(size=12, centre_ids=(0, 1, 2)):
+    random = np.random.default_rng(0)
+    ids = np.resize(centre_ids, size).astype(np.int32)
+    features = random.uniform(-1, 1, (size, 14, 14, 256)) + ids[:, None, None, None] / 2
+    return {
+        "features": tf.constant(features, tf.float32),
+        "images": tf.constant(random.uniform(size=(size, 32, 32, 3)), tf.float32),
+        "centre_id": tf.constant(ids),
+    }
+
+
+def train(config, steps, batch=None):
+    state = TrainingState.build(config, 3)
+    step = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
+    batch = batch or make_batch()
+    rows = [step(batch, tf.constant(config.beta)).numpy() for _ in range(steps)]
+    return state, [dict(zip(metric_names(config), row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("method", CHOICES["adaptation"])
+def test_step_adds_up_its_losses_and_lowers_them(method):
+    config = AutoencoderConfig(**SETTINGS, adaptation=method, beta=0.5)
+    _, rows = train(config, 5)
+    for row in rows:
+        parts = row["feature_loss"] + row["image_loss"] + 0.5 * row["adaptation_loss"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-5)
+        assert row["latent_deviation"] > 0
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert (rows[0]["adaptation_loss"] == 0) == (method == "none")
+
+
+def test_step_with_adversary_trains_both_sides():
+    # Without a say in the autoencoder the discriminator learns to tell the centres, which lie far apart.
+    settings = {**SETTINGS, "adaptation": "adversarial", "discriminator_learning_rate": 1e-2}
+    free, rows = train(AutoencoderConfig(**settings, beta=0.0), 30)
+    assert rows[-1]["discriminator_accuracy"] == 1.0
+    assert rows[-1]["discriminator_loss"] < 0.5 * rows[0]["discriminator_loss"]
+    # With one, targets come to look like the source.
+    _, pressed = train(AutoencoderConfig(**settings, beta=5.0), 30)
+    assert pressed[-1]["discriminator_loss"] > rows[-1]["discriminator_loss"]
+    assert free.discriminator_optimizer.iterations == 30
+
+
+def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
+    config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", discriminator_learning_rate=0.1)
+    state, batch = TrainingState.build(config, 3), make_batch()
+    latents = state.model(batch["features"])["latents"]
+    make = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
+    measured = dict(zip(metric_names(config), make(batch, tf.constant(1.0)).numpy(), strict=True))
+    # Seen by the discriminator that has learnt, the old latents cost what the step has charged.
+    from autoencoder.adversary import adversarial_loss
+
+    charged = adversarial_loss(state.discriminator(latents), batch["centre_id"], 0)
+    assert measured["adaptation_loss"] == pytest.approx(float(charged), rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_step_in_mixed_precision_follows_float32(precision):
+    curves = {}
+    for name in ("float32", precision):
+        config = AutoencoderConfig(**SETTINGS, adaptation="mmd", beta=0.2, precision=name)
+        state, rows = train(config, 6)
+        curves[name] = np.array([[row[key] for key in ("loss", "feature_loss", "image_loss")] for row in rows])
+        assert isinstance(state.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
+    np.testing.assert_allclose(curves[precision], curves["float32"], rtol=0.03)
+
+
+def test_step_with_loss_scaling_passes_over_gradients_that_overflow():
+    config = AutoencoderConfig(**SETTINGS, adaptation="mmd", precision="mixed_float16")
+    state = TrainingState.build(config, 3)
+    state.optimizer.dynamic_scale.assign(2.0**40)
+    before = state.model.get_weights()
+    make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)(make_batch(), tf.constant(1.0))
+    assert all(np.array_equal(a, b) for a, b in zip(before, state.model.get_weights(), strict=True))
+    assert float(state.optimizer.dynamic_scale) == 2.0**39
+
+
+# Replicas need devices, whose number is fixed once TensorFlow has started: a process of its own. Plain gradient
+# descent, since Adam turns the sign of a gradient near 0 into a whole step and hides a wrong scale of all others.
+REPLICAS = """
+import sys
+import numpy as np
+import keras
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+sys.path.insert(0, sys.argv[1])
+from autoencoder.config import AutoencoderConfig
+from autoencoder.state import TrainingState
+from autoencoder.step import make_train_step, metric_names
+from test_step import SETTINGS, make_batch
+
+# Dealt out in turns: each of two or three replicas lacks a centre, and of the fourth there is one sample in all.
+CENTRES = {"mixed": [0, 1, 2, 0, 1, 2, 2, 1, 0, 0, 1, 2], "uneven": [0, 1, 0, 2, 0, 2, 0, 1, 0, 2, 0, 3]}
+
+def three_steps(strategy, method, centre_ids):
+    config = AutoencoderConfig(**SETTINGS, adaptation=method)
+    with strategy.scope():
+        built = TrainingState.build(config, 4)
+        optimizers = [keras.optimizers.SGD(0.02), None]
+        optimizers[0].build(built.model.trainable_variables)
+        if built.discriminator is not None:
+            optimizers[1] = keras.optimizers.SGD(0.02)
+            optimizers[1].build(built.discriminator.trainable_variables)
+        state = TrainingState(built.model, optimizers[0], built.discriminator, optimizers[1])
+    before = state.model.get_weights()
+    batch, n = make_batch(12, centre_ids), strategy.num_replicas_in_sync
+    parts = [{name: values[i::n] for name, values in batch.items()} for i in range(n)]
+    share = parts[0] if n == 1 else {
+        name: strategy.experimental_distribute_values_from_function(
+            lambda context: parts[context.replica_id_in_sync_group][name]) for name in batch
+    }
+    step = make_train_step(state, config, strategy, 0, 4)
+    rows = [step(share, tf.constant(0.05)).numpy() for _ in range(3)]
+    weights = [w for model in (state.model, state.discriminator) if model for w in model.get_weights()]
+    moved = max(np.abs(a - b).max() for a, b in zip(before, weights))
+    return np.array(rows), weights, moved
+
+num_replicas = int(sys.argv[2])
+mirrored = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replicas)])
+for method in sys.argv[3].split(","):
+    for kind, centre_ids in CENTRES.items():
+        rows, weights, moved = three_steps(tf.distribute.get_strategy(), method, centre_ids)
+        other_rows, others, _ = three_steps(mirrored, method, centre_ids)
+        np.testing.assert_allclose(other_rows, rows, rtol=1e-4, atol=1e-6, err_msg=f"{method} {kind}")
+        worst = max(np.abs(a - b).max() for a, b in zip(weights, others, strict=True))
+        print(f"{method:12s} {kind:7s} {num_replicas} replicas: weights moved {moved:.1e}, differ {worst:.1e}")
+        # A gradient that is scaled by the number of replicas would differ by as much as it moves.
+        assert worst < min(1e-5, moved / 50), (method, kind, worst, moved)
+"""
+
+
+@pytest.mark.parametrize("num_replicas", [2, 3])
+def test_replicas_take_the_steps_of_one_for_every_method(num_replicas):
+    methods = CHOICES["adaptation"]
+    done = subprocess.run(
+        [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), str(num_replicas), ",".join(methods)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("differ") == 2 * len(methods)

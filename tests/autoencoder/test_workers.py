@@ -1,0 +1,101 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoencoder.state import list_checkpoints
+
+SCRIPT = str(Path(__file__).parent / "worker_process.py")
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("127.0.0.1", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+class Cluster:
+    """Processes on this machine that share a training; each has an output folder of its own."""
+
+    def __init__(self, folder, settings, stores, number):
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
+        self.outputs = [folder / f"output{i}" for i in range(number)]
+        self.weights = [folder / f"weights{i}.npz" for i in range(number)]
+        self.logs = [folder / f"log{i}.txt" for i in range(number)]
+        self.processes = []
+        for i in range(number):
+            task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+            environment = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
+            paths = {centre: str(path) for centre, path in stores.items()}
+            command = [sys.executable, SCRIPT, "workers", json.dumps(settings), json.dumps(paths)]
+            command += [str(self.outputs[i]), str(self.weights[i])]
+            with open(self.logs[i], "w") as log:
+                self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait(self, timeout=240):
+        deadline = time.monotonic() + timeout
+        return [process.wait(max(deadline - time.monotonic(), 1)) for process in self.processes]
+
+    def text(self, i):
+        return self.logs[i].read_text(errors="replace")
+
+
+@pytest.mark.parametrize("method", ["mmd", "adversarial"])
+def test_two_processes_give_what_one_gives(stores, tiny_settings, tmp_path, method):
+    settings = {**tiny_settings, "adaptation": method, "beta": 0.2, "learning_rate": 1e-5}
+    single = tmp_path / "single.npz"
+    paths = json.dumps({centre: str(path) for centre, path in stores.items()})
+    command = [sys.executable, SCRIPT, "1", json.dumps(settings), paths, str(tmp_path / "single"), str(single)]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    with Cluster(tmp_path, settings, stores, 2) as cluster:
+        assert cluster.wait() == [0, 0], cluster.text(0) + cluster.text(1)
+    with np.load(single) as one, np.load(cluster.weights[0]) as first, np.load(cluster.weights[1]) as second:
+        for name in one.files:
+            np.testing.assert_allclose(first[name], one[name], atol=1e-5)
+            np.testing.assert_array_equal(second[name], first[name])
+    # Only the first process has written anything.
+    run = json.loads((cluster.outputs[0] / "run.json").read_text())
+    assert run["complete"] and run["replicas"] == 2
+    assert not cluster.outputs[1].exists()
+
+
+def test_killed_process_ends_the_others_with_a_message_and_leaves_a_checkpoint(stores, tiny_settings, tmp_path):
+    settings = {**tiny_settings, "steps": 100_000, "checkpoint_every": 2}
+    with Cluster(tmp_path, settings, stores, 2) as cluster:
+        deadline = time.monotonic() + 120
+        while not list_checkpoints(cluster.outputs[0] / "checkpoints"):
+            assert time.monotonic() < deadline and cluster.processes[0].poll() is None, cluster.text(0)
+            time.sleep(0.2)
+        cluster.processes[1].send_signal(signal.SIGKILL)
+        assert cluster.processes[0].wait(timeout=120) == 2, cluster.text(0)[-3000:]
+    assert "error: another process of this training has stopped" in cluster.text(0)
+    assert list_checkpoints(cluster.outputs[0] / "checkpoints")
+    assert not json.loads((cluster.outputs[0] / "run.json").read_text())["complete"]
+
+
+def test_processes_end_where_the_first_refuses_the_folder(stores, tiny_settings, tmp_path):
+    (tmp_path / "output0").mkdir()
+    (tmp_path / "output0" / "run.json").write_text("not JSON")
+    with Cluster(tmp_path, tiny_settings, stores, 2) as cluster:
+        assert cluster.wait(120) == [2, 2]
+    assert "run.json: not valid JSON" in cluster.text(0)
+    assert "the first process of this training has stopped before it began" in cluster.text(1)
