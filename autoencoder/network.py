@@ -12,6 +12,7 @@ from keras import layers
 
 from autoencoder.config import AutoencoderConfig
 from autoencoder.normalization import FlattenedGroupNormalization
+from autoencoder.transposed_convolution import Conv2DTranspose
 
 FEATURE_SHAPE = (14, 14, 256)
 
@@ -160,7 +161,7 @@ def _group_normalization(kind: str, channels: int, groups: int, **kwargs) -> ker
 def _transposed_convolutions(x, specs, last_activation: str, precision: str, initializers, prefix: str):
     """Apply transposed convolutions given as (channels, kernel, stride), with ReLU after each but the last."""
     for number, (channels, kernel, stride) in enumerate(specs, start=1):
-        x = layers.Conv2DTranspose(
+        x = Conv2DTranspose(
             channels,
             kernel,
             strides=stride,

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,3 +100,20 @@ def test_processes_end_where_the_first_refuses_the_folder(stores, tiny_settings,
         assert cluster.wait(120) == [2, 2]
     assert "run.json: not valid JSON" in cluster.text(0)
     assert "the first process of this training has stopped before it began" in cluster.text(1)
+
+
+@pytest.mark.parametrize(
+    ("tasks_per_node", "expected"),
+    [
+        ("1(x3)", ["n1:7000", "n2:7000", "n3:7000"]),
+        ("3", ["n1:7000", "n1:7001", "n1:7002"]),
+        ("2,1", ["n1:7000", "n1:7001", "n2:7000"]),
+    ],
+)
+def test_slurm_script_of_the_guide_writes_the_cluster(tasks_per_node, expected):
+    guide = (Path(__file__).parents[2] / "docs" / "many-gpus.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"<<EOF\n(.*?)\nEOF", guide, flags=re.DOTALL)
+    hosts = ["n1", "n2", "n3"][: len(set(address.split(":")[0] for address in expected))]
+    command = [sys.executable, "-", "7000", "2", tasks_per_node, *hosts]
+    done = subprocess.run(command, input=program, text=True, capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"cluster": {"worker": expected}, "task": {"type": "worker", "index": 2}}

@@ -1,0 +1,156 @@
+"""Keras' transposed convolution in forms that a processor computes faster; the sums are the same.
+
+Nearly all of a training step is spent in the transposed convolutions of the image decoder. In float32 on a CPU,
+
+- where the stride is 1, the output is that of a padded convolution with the kernel turned round, which takes bias and
+  ReLU into its own loop;
+- the gradient of the bias is a product with ones, several times faster than summing over all but the last axis;
+- the gradient of the kernel, over large maps, is a product of matrices whose rows are the patches of the output's
+  gradient, gathered for a few samples at a time.
+
+On a GPU, in half precision and for unusual settings the layer is Keras' own.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# The padded convolution also multiplies the zeros at the rim; above this growth of the work it does not pay.
+MAX_PADDED_WORK = 1.1
+# Pixels of the input from which gathering patches is faster than the convolution's own gradient.
+LEAST_PIXELS_FOR_PATCHES = 2000
+PATCH_BYTES = 2**28  # of the patches that exist at a time
+
+
+@keras.saving.register_keras_serializable(package="aecfe")
+class Conv2DTranspose(keras.layers.Conv2DTranspose):
+    """Transposed convolution `(batch, height, width, channels)` -> `(batch, height', width', filters)`.
+
+    Arguments, weights and results are those of `keras.layers.Conv2DTranspose`; results differ by rounding. See the head
+    of this module for what is computed in another way, and `uses_plain_form` for when. The class has Keras' name, since
+    weight files find layers by it: those of the one load into the other.
+    """
+
+    def call(self, inputs):
+        """Convolve, add the bias and apply the activation."""
+        if self.uses_plain_form(inputs):
+            return super().call(inputs)
+        use_relu = self.activation is keras.activations.relu
+        outputs = _convolve(inputs, self.kernel, self.bias, self.strides[0], use_relu)
+        return outputs if use_relu else self.activation(outputs)
+
+    def uses_plain_form(self, inputs: tf.Tensor) -> bool:
+        """Whether Keras' own form is taken for these inputs, by the module's rule.
+
+        Args:
+            inputs: tensor `(batch, height, width, channels)`.
+        """
+        _, height, width, _ = inputs.shape
+        return not (
+            self.compute_dtype == "float32"
+            and height is not None
+            and height == width
+            and self.kernel_size[0] == self.kernel_size[1] >= self.strides[0] == self.strides[1]
+            and self.padding == "valid"
+            and self.output_padding is None
+            and self.dilation_rate == (1, 1)
+            and self.data_format == "channels_last"
+            and self.use_bias
+            and not tf.config.list_logical_devices("GPU")
+        )
+
+
+def _convolve(inputs, kernel, bias, stride: int, use_relu: bool) -> tf.Tensor:
+    """Transposed convolution of square maps without padding, bias and, if asked for, ReLU.
+
+    Args:
+        inputs: float32 tensor `(batch, side, side, channels)`.
+        kernel: variable `(size, size, filters, channels)`.
+        bias: variable `(filters,)`.
+        stride: along both axes.
+        use_relu: whether to apply ReLU.
+    """
+    size, _, filters, _ = kernel.shape
+    side = inputs.shape[1]
+    output_side = (side - 1) * stride + size
+    as_padded = stride == 1 and output_side**2 <= MAX_PADDED_WORK * side**2
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel, bias):
+        if as_padded:
+            rim = [size - 1, size - 1]
+            turned = tf.transpose(tf.reverse(kernel, [0, 1]), (0, 1, 3, 2))
+            outputs = tf.nn.conv2d(inputs, turned, 1, [[0, 0], rim, rim, [0, 0]])
+        else:
+            shape = tf.stack([tf.shape(inputs)[0], output_side, output_side, filters])
+            outputs = tf.nn.conv2d_transpose(inputs, kernel, shape, stride, "VALID")
+        outputs = tf.nn.bias_add(outputs, bias)
+        if use_relu:
+            outputs = tf.nn.relu(outputs)
+
+        def gradient(upstream):
+            if use_relu:
+                upstream = tf.raw_ops.ReluGrad(gradients=upstream, features=outputs)
+            return (
+                tf.nn.conv2d(upstream, kernel, stride, "VALID"),
+                _kernel_gradient(inputs, upstream, size, stride),
+                _sum_over_pixels(upstream),
+            )
+
+        return outputs, gradient
+
+    return convolve(inputs, tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
+
+
+def _sum_over_pixels(values: tf.Tensor) -> tf.Tensor:
+    """Sum `(batch, side, side, channels)` over all axes but the last."""
+    rows = tf.reshape(values, (-1, values.shape[-1]))
+    return tf.linalg.matvec(rows, tf.ones(tf.shape(rows)[:1]), transpose_a=True)
+
+
+def _kernel_gradient(inputs: tf.Tensor, upstream: tf.Tensor, size: int, stride: int) -> tf.Tensor:
+    """Gradient `(size, size, filters, channels)` of the kernel.
+
+    Args:
+        inputs: float32 tensor `(batch, side, side, channels)`.
+        upstream: gradient of the output, `(batch, output_side, output_side, filters)`.
+        size: side of the kernel.
+        stride: of the transposed convolution.
+    """
+    if size == 1 or inputs.shape[1] ** 2 < LEAST_PIXELS_FOR_PATCHES:
+        return tf.raw_ops.Conv2DBackpropFilter(
+            input=upstream,
+            filter_sizes=[size, size, upstream.shape[-1], inputs.shape[-1]],
+            out_backprop=inputs,
+            strides=[1, stride, stride, 1],
+            padding="VALID",
+        )
+    side, channels = inputs.shape[1], inputs.shape[-1]
+    output_side, filters = upstream.shape[1], upstream.shape[-1]
+    pixels = tf.constant(_patch_pixels(side, output_side, size, stride))
+    patch = size * size * filters
+    samples = max(PATCH_BYTES // (4 * side * side * patch), 1)
+
+    def add_samples(start, total):
+        # The slices lie where the whole lies in memory; only the patches are copies.
+        some = tf.reshape(upstream[start : start + samples], (-1, output_side**2, filters))
+        patches = tf.reshape(tf.gather(some, pixels, axis=1), (-1, side * side, patch))
+        rows = tf.reshape(inputs[start : start + samples], (-1, side * side, channels))
+        return start + samples, total + tf.reduce_sum(tf.matmul(rows, patches, transpose_a=True), axis=0)
+
+    batch_size = tf.shape(inputs)[0]
+    _, total = tf.while_loop(
+        lambda start, total: start < batch_size,
+        add_samples,
+        (tf.constant(0), tf.zeros((channels, patch))),
+        parallel_iterations=1,
+    )
+    return tf.transpose(tf.reshape(total, (channels, size, size, filters)), (1, 2, 3, 0))
+
+
+def _patch_pixels(side: int, output_side: int, size: int, stride: int) -> np.ndarray:
+    """For each input pixel, the output pixels that it adds to: int32 `(side**2 * size**2,)`, indices of flat maps."""
+    starts = stride * np.arange(side)
+    rows = starts[:, np.newaxis, np.newaxis, np.newaxis] + np.arange(size)[:, np.newaxis]
+    columns = starts[:, np.newaxis, np.newaxis] + np.arange(size)
+    return (rows * output_side + columns).astype(np.int32).reshape(-1)
