@@ -52,7 +52,7 @@ format: $(READY)
 
 bench: $(READY)
 	@$(RUN) benchmarks/bench.py
-	@$(RUN) benchmarks/autoencoder_memory.py
+	@$(RUN) benchmarks/autoencoder_speed.py
 
 clean:
 	@rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache

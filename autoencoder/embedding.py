@@ -60,7 +60,7 @@ def embed(
             if store.centre != centre:
                 raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
             _check_detector(trained, store)
-            latents.append(_encode_store(trained, encode, store, batch_size, progress))
+            latents.append(encode_store(trained, encode, store, batch_size=batch_size, progress=progress))
             tables.append(_describe_cells(store, (splits or {}).get(centre, {})))
     if not tables:
         raise InputError("no feature stores are given; name at least one")
@@ -145,7 +145,29 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Callable[[np.ndarray | tf.T
     return encode
 
 
-def _encode_store(trained: TrainedAutoencoder, encode, store: StoreReader, batch_size: int, progress: bool):
+def encode_store(
+    trained: TrainedAutoencoder,
+    encode: Callable[[np.ndarray | tf.Tensor, int], tf.Tensor],
+    store: StoreReader,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: bool = False,
+) -> np.ndarray:
+    """Encode all cells of an opened store, in its order; a thread reads ahead.
+
+    Args:
+        trained: as from `load_autoencoder`.
+        encode: as from `compiled_encoder`.
+        store: the store.
+        batch_size: cells read and encoded at a time.
+        progress: whether to show a progress bar.
+
+    Returns:
+        Latents, float32 array of shape (cells, latent_size).
+
+    Raises:
+        InputError: if the store is damaged, has features that are not finite, or its centre has no statistics.
+    """
     latents = np.zeros((len(store), trained.config.latent_size), np.float32)
     centre_id = trained.scaling.centre_id(store.centre)
     with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:

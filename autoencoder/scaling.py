@@ -15,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from autoencoder.config import CHOICES
+from autoencoder.reading import check_finite
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
@@ -126,8 +127,9 @@ class FeatureScaling:
         if self.kind == "minmax":
             low = tf.reduce_min(features, axis=(1, 2, 3), keepdims=True)
             span = tf.reduce_max(features, axis=(1, 2, 3), keepdims=True) - low
-            scaled = 2.0 * (features - low) / tf.where(span > 0, span, 1.0) - 1.0
-            return tf.where(span > 0, scaled, 0.0)
+            # Both numbers are 0 for a constant sample; one division for each sample, not for each value.
+            factor = tf.where(span > 0, 2.0 / tf.where(span > 0, span, 1.0), 0.0)
+            return (features - low) * factor - tf.where(span > 0, 1.0, 0.0)
         mean = tf.gather(tf.constant(self.mean), centre_ids)[:, tf.newaxis, tf.newaxis, :]
         deviation = tf.gather(tf.constant(self.deviation), centre_ids)[:, tf.newaxis, tf.newaxis, :]
         return (features - mean) / deviation
@@ -172,8 +174,10 @@ def _channel_moments(path: StorePath, progress: bool) -> tuple[int, np.ndarray, 
         if len(store) == 0:
             raise InputError(f"{store.path}: holds no cells; leave this centre out")
         for start in tqdm(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
-            rows = store.read("features", start, min(start + _READ_ROWS, len(store))).astype(np.float64)
-            values = rows.reshape(-1, rows.shape[-1])
+            stop = min(start + _READ_ROWS, len(store))
+            rows = store.read("features", start, stop)
+            check_finite(store, range(start, stop), rows)
+            values = rows.astype(np.float64).reshape(-1, rows.shape[-1])
             mean = values.mean(axis=0)
             part = (len(values), mean, np.square(values - mean).sum(axis=0))
             parts = part if parts is None else _pool([parts, part])

@@ -5,7 +5,7 @@
 The unit is `keras.applications.ResNet50(include_top=False)`, compiled, at the same input size and batch, timed in turn
 with what is measured, so that other work on the machine slows both. Weights are random; the score from which on a
 detection counts is set so that an image has about four. Results are printed, stage by stage, and written as JSON:
-name -> value, unit, goal.
+name -> value, unit, goal. `autoencoder_speed.py` adds its own.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from benchmarks import extract_memory
+from benchmarks.results import Results, add, print_missed_goals
 from benchmarks.stages import (
     Smears,
     backbone_forward,
@@ -39,22 +40,6 @@ from mrcnn.atomic import write_json
 from mrcnn.config import Config, SmearConfig, make_config
 
 DEFAULT_SIDE, SOURCE_SIDE = 256, 400
-GOALS = {
-    "detect_default": 5.5,
-    "detect_smear": 3.0,
-    "extract_smear": 2.4,
-    "train_step_default": 30.0,
-    "extract_memory_growth": 5.0,
-}
-Results = dict[str, dict[str, Any]]
-
-
-def add(results: Results, name: str, value: float | str, unit: str) -> None:
-    """Note a result with its goal, and print it."""
-    results[name] = {"value": value, "unit": unit, "goal": GOALS.get(name)}
-    goal = f"   (goal: at most {GOALS[name]:g})" if name in GOALS else ""
-    shown = f"{value:.2f}" if isinstance(value, float) else value
-    print(f"{name:34} {shown} {unit}{goal}", flush=True)
 
 
 def detection(results: Results, name: str, config: Config, batch: int, masks: bool, repeats: int) -> None:
@@ -155,9 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add(results, "extract_memory_growth", float(growth), "%")
     write_json(options.output, results)
     print(f"\n{options.output}")
-    missed = [name for name, goal in GOALS.items() if name in results and results[name]["value"] > goal]
-    if missed:
-        print(f"over their goals: {', '.join(missed)}")
+    print_missed_goals(results)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 
@@ -85,3 +86,12 @@ def test_load_names_a_file_that_is_missing_or_damaged(tmp_path):
     np.savez(path, kind="minmax")
     with pytest.raises(InputError, match="scaling.npz: not a feature scaling"):
         FeatureScaling.load(path)
+
+
+@pytest.mark.parametrize("kind", ["channel", "centre"])
+def test_fit_refuses_features_that_are_not_finite(kind, store_maker, tmp_path):
+    path = store_maker(tmp_path / "anna.h5", "anna", 3)
+    with h5py.File(path, "r+") as file:
+        file["cells/features"][1, 2, 3, 4] = np.nan
+    with pytest.raises(InputError, match="anna.h5: .*001.png.*extract this centre again"):
+        FeatureScaling.fit(kind, {"anna": path})

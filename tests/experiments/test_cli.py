@@ -1,5 +1,6 @@
 """The command line: help, mistakes, and the way from drawn smears to a table."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.cli import main
+from autoencoder.config import CHOICES
+from experiments.cli import build_parser, main
 
 TINY_DETECTOR = [
     "--set=settings.BACKBONE=resnet50",
@@ -68,9 +70,44 @@ def stores(centres, detector, tmp_path_factory):
     return [folder / "north.h5", folder / "river.h5"]
 
 
+def test_train_takes_every_choice_of_the_settings():
+    arguments = build_parser().parse_args(["train", "a.h5", "-o", "out"])
+    commands = next(action for action in build_parser()._actions if action.choices)
+    offered = {action.dest: action.choices for action in commands.choices["train"]._actions if action.choices}
+    names = {"reduction": "adaptation_reduction"}
+    for option, choices in offered.items():
+        assert set(choices) == set(CHOICES[names.get(option, option)]), option
+        assert getattr(arguments, option) is None  # the settings' own default
+    assert set(CHOICES) == {names.get(option, option) for option in offered}
+
+
+def test_train_takes_its_options_into_the_settings(stores, tmp_path):
+    options = {
+        "adaptation": "adversarial", "reduction": "sum", "beta": 0.25, "source": "river", "balance": "centre",
+        "latent_size": 5, "image_size": 32, "image_source": "image", "image_loss": "mse", "ssim": "reference",
+        "group_norm": "reference", "feature_scaling": "channel", "precision": "mixed_bfloat16", "steps": 2,
+        "batch_size": 4, "seed": 7,
+    }  # fmt: skip
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+    assert run("train", *stores, "-o", tmp_path / "ae", *flags) == 0
+    config = json.loads((tmp_path / "ae" / "config.json").read_text())
+    renamed = {"reduction": "adaptation_reduction", "source": "source_centre", "batch_size": "global_batch_size"}
+    assert {name: config[renamed.get(name, name)] for name in options} == options
+    assert json.loads((tmp_path / "ae" / "run.json").read_text())["losses"]["discriminator_loss"] > 0
+
+
+def test_train_on_gpus_that_are_not_there_is_one_line(stores, tmp_path, capsys):
+    assert run("train", *stores, "-o", tmp_path / "ae", "--gpus", 64) == 2
+    assert "error: --gpus is 64, but TensorFlow sees" in capsys.readouterr().err
+    assert run("train", *stores, "-o", tmp_path / "ae", "--gpus", 2, "--multi-worker") == 2
+    assert "exclude each other" in capsys.readouterr().err
+    assert not (tmp_path / "ae").exists()
+
+
 def test_every_command_has_help(capsys):
     for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["join"],
-                    ["train"], ["embed"], ["evaluate"], ["report"]):  # fmt: skip
+                    ["train"], ["embed"], ["evaluate"], ["report"], ["detect"], ["export", "detector"],
+                    ["export", "autoencoder"], ["export", "pipeline"]):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0
