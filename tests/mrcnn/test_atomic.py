@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -100,4 +101,13 @@ def test_write_json_round_trip_keeps_the_order(tmp_path):
 def test_write_json_leaves_nothing_behind_when_a_value_has_no_json_form(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"a": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_atomic_path_names_the_file_of_an_error_that_names_none(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: .*weights.h5") as caught:
+        with atomic_path(tmp_path / "weights.h5") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "weights.h5")
     assert not list(tmp_path.iterdir())
