@@ -1,6 +1,6 @@
 """Keras' transposed convolution in forms that a processor computes faster; the sums are the same.
 
-Nearly all of a training step is spent in the transposed convolutions of the image decoder. In float32 on a CPU,
+Nearly all of a training step is spent in the transposed convolutions of the image decoder. On a CPU,
 
 - where the stride is 1, the output is that of a padded convolution with the kernel turned round, which takes bias and
   ReLU into its own loop;
@@ -8,7 +8,8 @@ Nearly all of a training step is spent in the transposed convolutions of the ima
 - the gradient of the kernel, over large maps, is a product of matrices whose rows are the patches of the output's
   gradient, gathered for a few samples at a time.
 
-On a GPU, in half precision and for unusual settings the layer is Keras' own.
+In float16 the gradient of the kernel is computed in float32, since TensorFlow's own takes hundreds of times as long.
+On a GPU, in bfloat16 and for unusual settings the layer is Keras' own.
 """
 
 import keras
@@ -47,7 +48,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         """
         _, height, width, _ = inputs.shape
         return not (
-            self.compute_dtype == "float32"
+            self.compute_dtype in ("float32", "float16")
             and height is not None
             and height == width
             and self.kernel_size[0] == self.kernel_size[1] >= self.strides[0] == self.strides[1]
@@ -64,7 +65,7 @@ def _convolve(inputs, kernel, bias, stride: int, use_relu: bool) -> tf.Tensor:
     """Transposed convolution of square maps without padding, bias and, if asked for, ReLU.
 
     Args:
-        inputs: float32 tensor `(batch, side, side, channels)`.
+        inputs: float tensor `(batch, side, side, channels)`.
         kernel: variable `(size, size, filters, channels)`.
         bias: variable `(filters,)`.
         stride: along both axes.
@@ -104,19 +105,22 @@ def _convolve(inputs, kernel, bias, stride: int, use_relu: bool) -> tf.Tensor:
 
 def _sum_over_pixels(values: tf.Tensor) -> tf.Tensor:
     """Sum `(batch, side, side, channels)` over all axes but the last."""
-    rows = tf.reshape(values, (-1, values.shape[-1]))
-    return tf.linalg.matvec(rows, tf.ones(tf.shape(rows)[:1]), transpose_a=True)
+    rows = tf.cast(tf.reshape(values, (-1, values.shape[-1])), tf.float32)
+    return tf.cast(tf.linalg.matvec(rows, tf.ones(tf.shape(rows)[:1]), transpose_a=True), values.dtype)
 
 
 def _kernel_gradient(inputs: tf.Tensor, upstream: tf.Tensor, size: int, stride: int) -> tf.Tensor:
     """Gradient `(size, size, filters, channels)` of the kernel.
 
     Args:
-        inputs: float32 tensor `(batch, side, side, channels)`.
+        inputs: float tensor `(batch, side, side, channels)`.
         upstream: gradient of the output, `(batch, output_side, output_side, filters)`.
         size: side of the kernel.
         stride: of the transposed convolution.
     """
+    if inputs.dtype == tf.float16:
+        gradient = _kernel_gradient(tf.cast(inputs, tf.float32), tf.cast(upstream, tf.float32), size, stride)
+        return tf.cast(gradient, tf.float16)
     if size == 1 or inputs.shape[1] ** 2 < LEAST_PIXELS_FOR_PATCHES:
         return tf.raw_ops.Conv2DBackpropFilter(
             input=upstream,

@@ -75,7 +75,8 @@ def test_step_in_mixed_precision_follows_float32(precision):
     curves = {}
     for name in ("float32", precision):
         config = AutoencoderConfig(**SETTINGS, adaptation="mmd", beta=0.2, precision=name)
-        state, rows = train(config, 6)
+        # Few cells: the convolutions of the encoder have no fast gradient for float16 on a CPU.
+        state, rows = train(config, 3, make_batch(6))
         curves[name] = np.array([[row[key] for key in ("loss", "feature_loss", "image_loss")] for row in rows])
         assert isinstance(state.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
     np.testing.assert_allclose(curves[precision], curves["float32"], rtol=0.03)
