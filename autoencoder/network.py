@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers
 
 from autoencoder.config import AutoencoderConfig
+from autoencoder.group_normalization import GroupNormalization
 from autoencoder.normalization import FlattenedGroupNormalization
 from autoencoder.transposed_convolution import Conv2DTranspose
 
@@ -155,7 +156,7 @@ def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
 def _group_normalization(kind: str, channels: int, groups: int, **kwargs) -> keras.Layer:
     if kind == "reference":
         return FlattenedGroupNormalization(groups, **kwargs)
-    return layers.GroupNormalization(KERAS_GROUPS.get(channels, groups), **kwargs)
+    return GroupNormalization(KERAS_GROUPS.get(channels, groups), **kwargs)
 
 
 def _transposed_convolutions(x, specs, last_activation: str, precision: str, initializers, prefix: str):

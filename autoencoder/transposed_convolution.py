@@ -20,7 +20,9 @@ import tensorflow as tf
 MAX_PADDED_WORK = 1.1
 # Pixels of the input from which gathering patches is faster than the convolution's own gradient.
 LEAST_PIXELS_FOR_PATCHES = 2000
-PATCH_BYTES = 2**28  # of the patches that exist at a time
+# Samples whose patches exist at a time, 0.26 GB for the last large layer. By eights, the parts of a batch begin at
+# multiples of 64 bytes, and TensorFlow takes such parts where they lie instead of copying them.
+PATCH_SAMPLES = 8
 
 
 @keras.saving.register_keras_serializable(package="aecfe")
@@ -133,20 +135,20 @@ def _kernel_gradient(inputs: tf.Tensor, upstream: tf.Tensor, size: int, stride: 
     output_side, filters = upstream.shape[1], upstream.shape[-1]
     pixels = tf.constant(_patch_pixels(side, output_side, size, stride))
     patch = size * size * filters
-    samples = max(PATCH_BYTES // (4 * side * side * patch), 1)
 
-    def add_samples(start, total):
-        # The slices lie where the whole lies in memory; only the patches are copies.
-        some = tf.reshape(upstream[start : start + samples], (-1, output_side**2, filters))
-        patches = tf.reshape(tf.gather(some, pixels, axis=1), (-1, side * side, patch))
-        rows = tf.reshape(inputs[start : start + samples], (-1, side * side, channels))
-        return start + samples, total + tf.reduce_sum(tf.matmul(rows, patches, transpose_a=True), axis=0)
+    def product(inputs, upstream):
+        maps = tf.reshape(upstream, (-1, output_side**2, filters))
+        patches = tf.reshape(tf.gather(maps, pixels, axis=1), (-1, side * side, patch))
+        rows = tf.reshape(inputs, (-1, side * side, channels))
+        return tf.reduce_sum(tf.matmul(rows, patches, transpose_a=True), axis=0)
 
-    batch_size = tf.shape(inputs)[0]
+    num_parts = tf.shape(inputs)[0] // PATCH_SAMPLES
+    whole = num_parts * PATCH_SAMPLES
+    parts = [tf.reshape(x[:whole], (num_parts, PATCH_SAMPLES, *x.shape[1:])) for x in (inputs, upstream)]
     _, total = tf.while_loop(
-        lambda start, total: start < batch_size,
-        add_samples,
-        (tf.constant(0), tf.zeros((channels, patch))),
+        lambda part, _: part < num_parts,
+        lambda part, total: (part + 1, total + product(*(x[part] for x in parts))),
+        (tf.constant(0), product(inputs[whole:], upstream[whole:])),
         parallel_iterations=1,
     )
     return tf.transpose(tf.reshape(total, (channels, size, size, filters)), (1, 2, 3, 0))

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,7 +56,7 @@ Call = Callable[[], object]
 def convolution(calls: int = 4) -> tuple[Call, float]:
     """A 3 x 3 convolution with 256 channels, large enough to run at the processor's pace, and its work in GMAC.
 
-    The convolution is whole, but only a few numbers of its output leave TensorFlow: copying them all would be timed too.
+    The convolution is whole, but only a few numbers of it leave TensorFlow: copying them all would be timed too.
     """
     images = tf.random.stateless_normal((32, 56, 56, 256), (0, 0))
     kernel = tf.random.stateless_normal((3, 3, 256, 256), (0, 1))
@@ -109,15 +109,12 @@ class Training:
         """Train on a batch; without one, on one that is in memory."""
         self._step(self._in_memory[0] if batch is None else batch, self._weight).numpy()
 
-    def from_memory(self, num_steps: int) -> None:
-        """Train on batches in memory."""
-        for number in range(num_steps):
-            self.step(self._in_memory[number % len(self._in_memory)])
-
-    def from_stores(self, num_steps: int) -> None:
-        """Train on batches from the stores, including the start of reading and what is read ahead for later steps."""
-        for batch in islice(self.batches(), num_steps):
+    def steps(self, num_steps: int, batches: Iterator[dict[str, tf.Tensor]] | None = None) -> float:
+        """Train on the next batches, or without these on those in memory; returns the seconds it took."""
+        started = time.perf_counter()
+        for batch in islice(cycle(self._in_memory) if batches is None else batches, num_steps):
             self.step(batch)
+        return time.perf_counter() - started
 
 
 def spread(values: Sequence[float]) -> str:
@@ -154,21 +151,22 @@ def compute(results: Results, training: Training, repeats: int) -> None:
 def overhead(results: Results, training: Training, name: str, num_steps: int, rounds: int) -> None:
     """Time training from stores beside training from memory.
 
-    A round takes turns in the order memory, stores, stores, memory, so that a machine that gets slower or faster harms
-    neither.
+    They take turns of a few steps, and who begins alternates, so that a machine that gets slower or faster harms
+    neither. What is read ahead in a turn is read for the next one; before each turn reading comes to rest, so that no
+    turn from memory pays for it. All turns together use up several windows of shuffling.
     """
     training.step()
-    totals: dict[str, list[float]] = {"memory": [], "stores": []}
-    for _ in range(rounds):
-        for kind in ("memory", "stores", "stores", "memory"):
-            started = time.perf_counter()
-            (training.from_memory if kind == "memory" else training.from_stores)(num_steps)
-            totals[kind].append(time.perf_counter() - started)
-    print(f"\n{training.config.image_size} px, {2 * rounds} x {num_steps} steps of {BATCH} from each")
-    add(results, f"{name}: from memory", 1000 * sum(totals["memory"]) / (2 * rounds * num_steps), "ms per step")
-    ratios = np.divide(totals["stores"], totals["memory"])
-    add(results, name, sum(totals["stores"]) / sum(totals["memory"]), "times")
-    print(spread(ratios))
+    batches = training.batches()
+    training.step(next(batches))
+    seconds: dict[str, list[float]] = {"memory": [], "stores": []}
+    for number in range(rounds):
+        for kind in ("memory", "stores") if number % 2 else ("stores", "memory"):
+            time.sleep(0.3)
+            seconds[kind].append(training.steps(num_steps, batches if kind == "stores" else None))
+    print(f"\n{training.config.image_size} px, {rounds} x {num_steps} steps of {BATCH} from each")
+    add(results, f"{name}: from memory", 1000 * sum(seconds["memory"]) / (rounds * num_steps), "ms per step")
+    add(results, name, sum(seconds["stores"]) / sum(seconds["memory"]), "times")
+    print(spread(np.divide(seconds["stores"], seconds["memory"])))
 
 
 def reading(results: Results, stores: dict[str, str], num_batches: int = 44, repeats: int = 4) -> None:
@@ -242,8 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stores = make_stores(Path(folder))
         training = Training(stores, 128)
         compute(results, training, options.repeats)
-        overhead(results, training, "store_overhead", num_steps=16, rounds=1)
-        overhead(results, Training(stores, 32), "store_overhead at 32 px", num_steps=48, rounds=2)
+        overhead(results, training, "store_overhead", num_steps=4, rounds=8)
+        overhead(results, Training(stores, 32), "store_overhead at 32 px", num_steps=12, rounds=8)
         reading(results, stores)
     if options.cells:
         memory(results, options.cells)

@@ -86,9 +86,8 @@ def test_transposed_convolution_applies_every_activation(activation):
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_transposed_convolution_gathers_patches_of_any_batch_a_few_samples_at_a_time(batch, monkeypatch):
-    side, _, filters, kernel, _ = SHAPE
     monkeypatch.setattr(transposed_convolution, "LEAST_PIXELS_FOR_PATCHES", 1)
-    monkeypatch.setattr(transposed_convolution, "PATCH_BYTES", 2 * 4 * side**2 * kernel**2 * filters)
+    monkeypatch.setattr(transposed_convolution, "PATCH_SAMPLES", 2)
     theirs, ours = pair_of_layers(SHAPE)
     inputs = random_maps(SHAPE, batch)
     assert_alike(outputs_and_gradients(ours, inputs), outputs_and_gradients(theirs, inputs))

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from benchmarks.adaptation_methods import BETAS, format_table, log_numbers, main, method_config, parse_betas
+from benchmarks.latent_scores import centre_accuracy, common_types, type_accuracies
+from benchmarks.methods_figure import draw_methods
+from mrcnn.errors import InputError
+
+
+def cells(counts):
+    """Centres and cell types of counts by (centre, type)."""
+    centres = [centre for (centre, _), number in counts.items() for _ in range(number)]
+    cell_types = [name for (_, name), number in counts.items() for _ in range(number)]
+    return np.array(centres), np.array(cell_types)
+
+
+def log_row(step, adaptation, seconds):
+    losses = {"feature_loss": "0.5", "image_loss": "0.25", "adaptation_loss": str(adaptation)}
+    return {"step": str(step), **losses, "latent_deviation": "0.1", "seconds": str(seconds)}
+
+
+def test_parse_betas_keeps_the_default_of_methods_that_are_not_named():
+    assert parse_betas(["mmd=2", "coral=1e3"]) == {**BETAS, "mmd": 2.0, "coral": 1000.0}
+
+
+@pytest.mark.parametrize("text", ["mmd", "none=1", "nosuch=1", "mmd=much"])
+def test_parse_betas_refuses_other_forms(text):
+    with pytest.raises(InputError, match=f"--beta {text}"):
+        parse_betas([text])
+
+
+def test_method_config_scales_the_warm_up_with_the_length():
+    settings = {"steps": 3000, "adaptation_warmup_steps": 1000, "log_every": 25, "latent_size": 7}
+    config = method_config(settings, "coral", beta=2.0, steps=300, seed=4)
+    assert (config.adaptation, config.beta, config.steps, config.seed) == ("coral", 2.0, 300, 4)
+    assert (config.adaptation_warmup_steps, config.log_every, config.latent_size) == (100, 15, 7)
+
+
+def test_method_config_refuses_a_negative_weight():
+    with pytest.raises(InputError, match="beta"):
+        method_config({}, "mmd", beta=-1.0, steps=3, seed=0)
+
+
+def test_centre_accuracy_is_1_for_centres_apart_and_chance_for_centres_alike():
+    random = np.random.default_rng(0)
+    centres = np.repeat(["north", "river"], [300, 60])
+    vectors = random.normal(size=(360, 4))
+    alike = centre_accuracy(vectors, centres, seed=0)
+    assert 0.4 < alike < 0.6
+    assert centre_accuracy(vectors + 20.0 * (centres == "river")[:, None], centres, seed=0) == 1.0
+
+
+def test_centre_accuracy_sees_a_small_centre_that_overlaps_a_large_one():
+    random = np.random.default_rng(0)
+    centres = np.repeat(["north", "river"], [1000, 50])
+    vectors = random.normal(size=(1050, 1)) + (centres == "river")[:, None]
+    # The best cut lies in the middle, and a normal variable is below it with probability 0.69.
+    assert centre_accuracy(vectors, centres, seed=0) == pytest.approx(0.69, abs=0.05)
+
+
+def test_common_types_leaves_out_rare_types_and_unlabelled_cells():
+    centres, cell_types = cells(
+        {("a", "x"): 5, ("a", "y"): 6, ("a", "z"): 4, ("a", ""): 9, ("b", "x"): 5, ("b", "y"): 7, ("b", ""): 9}
+        | {("c", "x"): 9, ("c", "z"): 9}
+    )
+    assert common_types(centres, cell_types) == {
+        ("a", "a"): ["x", "y"],
+        ("a", "b"): ["x", "y"],
+        ("b", "a"): ["x", "y"],
+        ("b", "b"): ["x", "y"],
+        ("c", "c"): ["x", "z"],
+    }
+
+
+def test_type_accuracies_tell_the_own_centre_from_others():
+    centres, cell_types = cells({("a", "x"): 20, ("a", "y"): 10, ("b", "x"): 10, ("b", "y"): 20, ("b", ""): 5})
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(65, 3)) + 20.0 * (cell_types == "y")[:, None]
+    assert type_accuracies(vectors, centres, cell_types, seed=0) == (1.0, 1.0)
+    # Where the centres show the types in opposite ways, each knows its own only.
+    vectors[centres == "b"] *= -1
+    vectors[centres == "b"] += 20.0
+    assert type_accuracies(vectors, centres, cell_types, seed=0) == (1.0, 0.0)
+
+
+def test_type_accuracies_of_centres_without_labels_are_none():
+    centres, cell_types = cells({("a", ""): 9, ("b", ""): 9})
+    assert type_accuracies(np.zeros((18, 2)), centres, cell_types, seed=0) == (None, None)
+
+
+def test_log_numbers_are_the_last_losses_and_the_median_time():
+    numbers = log_numbers([log_row(10, 3, 30), log_row(20, 2, 32), log_row(30, 1, 33), log_row(35, 0.5, 53)])
+    assert numbers["adaptation_loss"] == 0.5 and numbers["latent_deviation"] == 0.1
+    assert numbers["seconds_per_step"] == pytest.approx(0.2)
+
+
+def test_log_numbers_of_a_single_row_have_no_time():
+    assert "seconds_per_step" not in log_numbers([log_row(10, 3, 30)])
+
+
+def test_format_table_marks_what_is_missing():
+    header, _, line = format_table([{"method": "none", "beta": None, "centre_accuracy": 0.98765}]).splitlines()
+    assert header.split("|")[7].strip() == "centre told"
+    assert [part.strip() for part in line.split("|")[1:-1]] == ["none", *"-----", "0.988", *"---"]
+
+
+def test_draw_methods_leaves_negative_values_out_and_tells_the_accuracy():
+    log = [log_row(10, 0.5, 1), log_row(20, -0.1, 2), log_row(30, 0.25, 3)]
+    rows = [{"method": "kernel-mmd", "centre_accuracy": 0.375}]
+    centres = np.array(["a", "b", "b"])
+    figure = draw_methods(rows, {"kernel-mmd": log}, {"kernel-mmd": np.arange(6.0).reshape(3, 2)}, centres)
+    curves, panels = figure.subfigs
+    np.testing.assert_array_equal(curves.axes[2].lines[0].get_xdata(), [10, 30])
+    assert panels.axes[0].get_title(loc="left") == "kernel-mmd: centre told at 0.38"
+    assert sorted(len(points.get_offsets()) for points in panels.axes[0].collections) == [1, 2]
+
+
+def test_main_says_what_is_wrong_in_one_line(tmp_path, capsys):
+    assert main([str(tmp_path / "none.h5"), "--beta", "mmd=much"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
