@@ -35,7 +35,7 @@ from mrcnn.feature_store import StorePath, open_store, stores_by_centre
 METHODS = ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral")
 # The losses differ in size by three orders: at the start of a training on real cells mmd and kernel-mmd are about 1.5
 # for three targets, normal 18 for four centres, adversarial 4 and soon 9, coral 0.02.
-BETAS = {"mmd": 0.5, "normal": 0.05, "adversarial": 0.05, "kernel-mmd": 0.5, "coral": 20.0}
+BETAS = {"mmd": 0.05, "normal": 0.01, "adversarial": 0.02, "kernel-mmd": 0.01, "coral": 10.0}
 CONFIG = Path(__file__).resolve().parents[1] / "experiments" / "configs" / "real-small.yaml"
 COLUMNS = {
     "method": "method",

@@ -46,15 +46,17 @@ def test_step_adds_up_its_losses_and_lowers_them(method):
 
 
 def test_step_with_adversary_trains_both_sides():
-    # Without a say in the autoencoder the discriminator learns to tell the centres, which lie far apart.
     settings = {**SETTINGS, "adaptation": "adversarial", "discriminator_learning_rate": 1e-2}
-    free, rows = train(AutoencoderConfig(**settings, beta=0.0), 30)
-    assert rows[-1]["discriminator_accuracy"] == 1.0
-    assert rows[-1]["discriminator_loss"] < 0.5 * rows[0]["discriminator_loss"]
-    # With one, targets come to look like the source.
-    _, pressed = train(AutoencoderConfig(**settings, beta=5.0), 30)
-    assert pressed[-1]["discriminator_loss"] > rows[-1]["discriminator_loss"]
-    assert free.discriminator_optimizer.iterations == 30
+
+    def discriminator_losses(beta):
+        state, rows = train(AutoencoderConfig(**settings, beta=beta), 20)
+        assert state.discriminator_optimizer.iterations == 20
+        return [row["discriminator_loss"] for row in rows]
+
+    free, pressed = discriminator_losses(0.0), discriminator_losses(5.0)
+    # Without a say in the autoencoder the discriminator learns; with one, targets come to look like the source.
+    assert free[-1] < 0.6 * free[0]
+    assert np.mean(free) + 0.2 < np.mean(pressed)
 
 
 def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
@@ -115,10 +117,10 @@ def three_steps(strategy, method, centre_ids):
     config = AutoencoderConfig(**SETTINGS, adaptation=method)
     with strategy.scope():
         built = TrainingState.build(config, 4)
-        optimizers = [keras.optimizers.SGD(0.02), None]
+        optimizers = [keras.optimizers.SGD(0.005), None]
         optimizers[0].build(built.model.trainable_variables)
         if built.discriminator is not None:
-            optimizers[1] = keras.optimizers.SGD(0.02)
+            optimizers[1] = keras.optimizers.SGD(0.005)
             optimizers[1].build(built.discriminator.trainable_variables)
         state = TrainingState(built.model, optimizers[0], built.discriminator, optimizers[1])
     before = state.model.get_weights()
