@@ -126,10 +126,10 @@ class FeatureScaling:
         features = tf.cast(features, tf.float32)
         if self.kind == "minmax":
             low = tf.reduce_min(features, axis=(1, 2, 3), keepdims=True)
-            span = tf.reduce_max(features, axis=(1, 2, 3), keepdims=True) - low
-            # Both numbers are 0 for a constant sample; one division for each sample, not for each value.
-            factor = tf.where(span > 0, 2.0 / tf.where(span > 0, span, 1.0), 0.0)
-            return (features - low) * factor - tf.where(span > 0, 1.0, 0.0)
+            high = tf.reduce_max(features, axis=(1, 2, 3), keepdims=True)
+            # 0 for a constant sample. All else is done once for a sample, and only two passes go over its values.
+            factor = tf.math.divide_no_nan(2.0, high - low)
+            return (features - (low + high) / 2.0) * factor
         mean = tf.gather(tf.constant(self.mean), centre_ids)[:, tf.newaxis, tf.newaxis, :]
         deviation = tf.gather(tf.constant(self.deviation), centre_ids)[:, tf.newaxis, tf.newaxis, :]
         return (features - mean) / deviation
