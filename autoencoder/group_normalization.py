@@ -1,7 +1,7 @@
 """Keras' GroupNorm in a form that a processor computes faster.
 
 Most of its time goes into two means over axes that do not lie together in memory. Here the sums over the pixels are
-products with a row of ones, and only sums over few channels are left; encoding a cell takes a tenth less.
+products with a row of ones, and only sums over few channels are left.
 """
 
 import keras

@@ -6,6 +6,7 @@ import tensorflow as tf
 from autoencoder import transposed_convolution
 from autoencoder.network import build_image_decoder
 from autoencoder.transposed_convolution import Conv2DTranspose
+from tests.autoencoder.compare_layers import assert_alike, give_same_weights, outputs_and_gradients
 
 # (input side, channels, filters, kernel, stride): the padded form, a k1 and a k2 one; then the transposed form, with
 # stride 2, kernels that overlap or just meet, and a rim too wide to be padded.
@@ -19,42 +20,13 @@ def pair_of_layers(shape, activation="relu", **settings):
     pair = []
     for layer in (keras.layers.Conv2DTranspose, Conv2DTranspose):
         pair.append(layer(filters, kernel, strides=stride, activation=activation, name="same", **settings))
-        pair[-1].build((None, side, side, channels))
-    random = np.random.default_rng(0)
-    weights = [random.normal(size=value.shape) for value in pair[0].get_weights()]
-    for layer in pair:
-        layer.set_weights(weights)
+    give_same_weights(pair, (side, side, channels))
     return pair
 
 
 def random_maps(shape, batch=3, seed=1):
     side, channels = shape[:2]
     return tf.constant(np.random.default_rng(seed).normal(size=(batch, side, side, channels)), tf.float32)
-
-
-def outputs_and_gradients(layer, inputs, compiled=True):
-    """Outputs, and gradients of a loss that weighs each output differently, for inputs, kernel and bias."""
-
-    def compute(inputs):
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            outputs = layer(inputs)
-            weights = tf.reshape(tf.sin(tf.range(tf.size(outputs), dtype=tf.float32)), tf.shape(outputs))
-            loss = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
-        return outputs, *tape.gradient(loss, [inputs, *(v.value for v in layer.trainable_variables)])
-
-    if compiled:
-        signature = [tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)]
-        compute = tf.function(compute, input_signature=signature)
-    return [value.numpy() for value in compute(inputs)]
-
-
-def assert_alike(actual, expected, tolerance=1e-5):
-    assert len(actual) == len(expected)
-    for ours, keras_own in zip(actual, expected, strict=True):
-        assert ours.shape == keras_own.shape
-        assert ours.dtype == keras_own.dtype
-        np.testing.assert_allclose(ours, keras_own, rtol=0, atol=tolerance * (1 + np.abs(keras_own).max()))
 
 
 @pytest.fixture
