@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 
 import anndata
 import numpy as np
@@ -18,6 +17,7 @@ from autoencoder.reading import check_finite
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, StoreReader, open_store
+from mrcnn.overlap import read_ahead
 
 BATCH_SIZE = 256  # cells: smaller batches take the encoder up to a fifth longer
 _OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
@@ -170,16 +170,6 @@ def encode_store(
     """
     latents = np.zeros((len(store), trained.config.latent_size), np.float32)
     centre_id = trained.scaling.centre_id(store.centre)
-    with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:
-        for start, features in _read_ahead(store, batch_size):
-            stop = start + len(features)
-            latents[start:stop] = encode(features, centre_id).numpy()
-            bar.update(stop - start)
-    return latents
-
-
-def _read_ahead(store: StoreReader, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the features of a store, from each start on, while a thread reads the next ones."""
 
     def read(start: int) -> np.ndarray:
         rows = np.arange(start, min(start + batch_size, len(store)))
@@ -188,12 +178,12 @@ def _read_ahead(store: StoreReader, batch_size: int) -> Iterator[tuple[int, np.n
         return features
 
     starts = range(0, len(store), batch_size)
-    with ThreadPoolExecutor(1) as reader:
-        following = [reader.submit(read, start) for start in starts[:1]]
-        for number, start in enumerate(starts):
-            features = following.pop().result()
-            following = [reader.submit(read, later) for later in starts[number + 1 : number + 2]]
-            yield start, features
+    batches = read_ahead(read, starts, num_ahead=2, num_threads=1)
+    with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:
+        for start, features in zip(starts, batches, strict=True):
+            latents[start : start + len(features)] = encode(features, centre_id).numpy()
+            bar.update(len(features))
+    return latents
 
 
 def _describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:

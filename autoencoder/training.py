@@ -3,7 +3,8 @@
 import logging
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from autoencoder.cell_counts import count_types, format_counts, shift_warnings
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_dataset
+from autoencoder.data import make_batches
 from autoencoder.folder import (
     CHECKPOINTS,
     RUN,
@@ -37,6 +38,7 @@ from autoencoder.workers import Workers
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath
+from mrcnn.parallel_model import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +149,16 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
     watch = CollapseWatch(len(task.stores))
     log = TrainingLog(output, names, every=config.log_every, start_step=start_step)
     shown = progress and output is not None
-    with log, tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not shown) as bar:
+    with (
+        closing(batches),
+        log,
+        tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not shown) as bar,
+    ):
         for step in range(start_step, num_steps):
             weight = tf.constant(config.adaptation_weight(step), tf.float32)
+            batch = next(batches)
             with task.workers.together():
-                metrics = train_step(_next_batch(batches), weight).numpy()
+                metrics = train_step(batch, weight).numpy()
             _check_finite(names, metrics, step + 1)
             last = step + 1 == num_steps
             means = log.add(step + 1, metrics, last=last)
@@ -164,34 +171,23 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
         return {name: float(value) for name, value in zip(names, metrics, strict=False)}, log.seconds
 
 
-def _distributed_batches(task: _Task, start_step: int) -> Iterator[Any]:
+def _distributed_batches(task: _Task, start_step: int) -> Generator[Any, None, None]:
     """The global batches, each cut up among all replicas of all processes."""
 
-    def make_local_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        return make_dataset(
-            task.config,
-            task.stores,
-            task.scaling,
-            source=task.source,
-            start_step=start_step,
-            num_replicas=task.strategy.num_replicas_in_sync,
-            num_pipelines=context.num_input_pipelines,
-            pipeline=context.input_pipeline_id,
-        )
-
-    return iter(task.strategy.distribute_datasets_from_function(make_local_dataset))
-
-
-def _next_batch(batches: Iterator[Any]) -> Any:
-    """Take a batch; a store that turned out to be damaged comes as the error that the reader raised."""
-    try:
-        return next(batches)
-    except tf.errors.OpError as error:
-        for line in error.message.splitlines():
-            _, found, message = line.partition("InputError: ")
-            if found:
-                raise InputError(message) from None
-        raise
+    pipeline, num_pipelines = place_of(task.strategy)
+    parts = make_batches(
+        task.config,
+        task.stores,
+        task.scaling,
+        source=task.source,
+        start_step=start_step,
+        num_replicas=task.strategy.num_replicas_in_sync,
+        num_pipelines=num_pipelines,
+        pipeline=pipeline,
+    )
+    with closing(parts):
+        while True:
+            yield task.strategy.experimental_distribute_values_from_function(lambda _: next(parts))
 
 
 def _check_finite(names: Sequence[str], metrics: np.ndarray, step: int) -> None:

@@ -29,7 +29,7 @@ import numpy as np
 import tensorflow as tf
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_dataset
+from autoencoder.data import make_batches
 from autoencoder.embedding import BATCH_SIZE, compiled_encoder, encode_store
 from autoencoder.folder import TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE
@@ -103,7 +103,7 @@ class Training:
 
     def batches(self) -> Iterator[dict[str, tf.Tensor]]:
         """Batches from the stores, from the first step on."""
-        return iter(make_dataset(self.config, self.stores, self.scaling))
+        return make_batches(self.config, self.stores, self.scaling)
 
     def step(self, batch: dict[str, tf.Tensor] | None = None) -> None:
         """Train on a batch; without one, on one that is in memory."""

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,10 +20,11 @@ def read_ahead(
     num_ahead: int,
     num_threads: int | None = None,
     max_bytes: int = MAX_AHEAD_BYTES,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `read(item)` for each item, in order, while threads read the next ones.
 
-    Close the iterator when it is left before its end, so that the threads stop.
+    Close the iterator when it is left before its end, so that the threads stop after what they are reading. Nothing
+    waits for them then: the garbage collector may be what closes it, in a thread that holds a lock they need.
 
     Args:
         read: called in the threads; what it raises is raised here when the item's turn comes.
@@ -38,6 +39,7 @@ def read_ahead(
     items, waiting, largest = iter(items), deque[Future](), 0
     num_threads = num_threads or min(max(os.cpu_count() or 1, 2), MAX_READERS)
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="read-ahead")
+    is_left = False
     try:
         while True:
             room = max(min(num_ahead, max_bytes // largest), 1) if largest else num_ahead
@@ -54,8 +56,11 @@ def read_ahead(
             yield result
             # Otherwise the last result would live here until the caller has dealt with the next.
             del result
+    except GeneratorExit:
+        is_left = True
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=not is_left, cancel_futures=True)
 
 
 class WriteBehind:

@@ -2,7 +2,9 @@
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
-from mrcnn.data.batches import training_batches
+from mrcnn.data.batches import Example, training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.errors import InputError
 from mrcnn.network.assembly import DetectorParts
@@ -110,7 +112,6 @@ def fit_detector(
     if first_epoch >= epochs:
         return rows
     first_step = first_epoch * steps_per_epoch
-    failures: list[Exception] = []
     batches = training_batches(
         train,
         config,
@@ -118,7 +119,6 @@ def fit_detector(
         augmentation,
         first_step,
         no_augmentation_sources=no_augmentation_sources,
-        failures=failures,
     )
     watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
     if is_chief(strategy):
@@ -130,7 +130,6 @@ def fit_detector(
     loop.set_params({"epochs": epochs, "steps": steps_per_epoch, "verbose": 0})
     train_step = _compiled(trainer.train_on_replica, strategy)
     validation_step = _compiled(trainer.validate_on_replica, strategy)
-    stream = iter(strategy.experimental_distribute_dataset(_not_sharded(batches)))
     trainer.stop_training = False
     loop.on_train_begin()
     try:
@@ -139,7 +138,7 @@ def fit_detector(
             losses = []
             for step in range(steps_per_epoch):
                 loop.on_train_batch_begin(step)
-                losses.append(_to_floats(train_step(_next_batch(stream, failures))))
+                losses.append(_to_floats(train_step(_distribute(next(batches), strategy))))
                 loop.on_train_batch_end(step, losses[-1])
             logs = _means(losses)
             logs |= _validate(validation, config, strategy, validation_step)
@@ -147,6 +146,7 @@ def fit_detector(
             if trainer.stop_training:
                 break
     finally:
+        batches.close()
         loop.on_train_end()
     return rows
 
@@ -175,11 +175,15 @@ def _compiled(replica_step, strategy: tf.distribute.Strategy):
     return step
 
 
-def _not_sharded(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Global batches that every worker reads whole and takes its part of: cutting up files is not for us."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return batches.with_options(options)
+def _distribute(batch: Example, strategy: tf.distribute.Strategy) -> Any:
+    """Give each replica its equal part of a global batch, which every process has read whole."""
+
+    def part(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
+        size = len(batch["images"]) // context.num_replicas_in_sync
+        start = size * context.replica_id_in_sync_group
+        return {name: tf.constant(value[start : start + size]) for name, value in batch.items()}
+
+    return strategy.experimental_distribute_values_from_function(part)
 
 
 def _validate(datasets, config, strategy, step) -> dict[str, float]:
@@ -187,19 +191,9 @@ def _validate(datasets, config, strategy, step) -> dict[str, float]:
     if not config.VALIDATION_STEPS or not sum(dataset.num_images for dataset in datasets):
         return {}
     steps = math.ceil(config.VALIDATION_STEPS)
-    batches = training_batches(datasets, config, config.BATCH_SIZE, shuffle=False).take(steps)
-    losses = [_to_floats(step(b)) for b in strategy.experimental_distribute_dataset(_not_sharded(batches))]
+    with closing(training_batches(datasets, config, config.BATCH_SIZE, shuffle=False)) as batches:
+        losses = [_to_floats(step(_distribute(batch, strategy))) for batch in islice(batches, steps)]
     return {f"val_{name}": value for name, value in _means(losses).items()}
-
-
-def _next_batch(stream: Iterator, failures: list[Exception]) -> Any:
-    """The next batch, or the error itself that an image or its masks gave."""
-    try:
-        return next(stream)
-    except tf.errors.OpError:
-        if failures:
-            raise failures[0] from None
-        raise
 
 
 def _to_floats(losses: dict[str, tf.Tensor]) -> dict[str, float]:

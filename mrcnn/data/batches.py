@@ -1,9 +1,9 @@
 """From a Dataset to batches of fixed shape, in an order that a seed fixes."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from itertools import islice, repeat
 
 import numpy as np
-import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation, strong_augmentation, thesis_augmentation
@@ -13,10 +13,12 @@ from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import META_FIELDS
 from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.errors import InputError
+from mrcnn.overlap import read_ahead
 
 Example = dict[str, np.ndarray]
 
 SEEDS_OF_SAMPLE = 8
+BATCHES_AHEAD = 2
 # Sets the seed of an image's substitutes apart from those of augmentation (none) and random RoIs (1).
 SUBSTITUTES = 2
 
@@ -96,9 +98,8 @@ def training_batches(
     start_step: int = 0,
     shuffle: bool = True,
     no_augmentation_sources: Collection[str] = (),
-    failures: list[Exception] | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of `load_example`.
+) -> Generator[Example, None, None]:
+    """Endless batches of `load_example`, of which a thread reads the next ones.
 
     Args:
         datasets: one or more; their images are mixed.
@@ -108,11 +109,11 @@ def training_batches(
         start_step: number of the first batch; batches depend on the seed and their number alone.
         shuffle: False goes through the images in order.
         no_augmentation_sources: sources whose images are not augmented.
-        failures: takes what went wrong with an image, of which TensorFlow hands on the text alone.
 
     Returns:
-        A tf.data.Dataset of dictionaries, each value with a leading axis of `global_batch_size`. Where
-        IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to the largest of the batch.
+        Generator of the batches, to be closed after use: dictionaries, each value with a leading axis of
+        `global_batch_size`. Where IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to
+        the largest of the batch. It raises what went wrong with an image.
     """
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     start = start_step * global_batch_size
@@ -139,37 +140,27 @@ def training_batches(
         for serial, index in order:
             # Sampling adds small numbers to the second seed: neighbours are kept apart.
             seed = (config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
-            try:
-                yield load_or_substitute(index, seed)
-            except Exception as error:
-                if failures is not None:
-                    failures.append(error)
-                raise
+            yield load_or_substitute(index, seed)
 
-    batches = tf.data.Dataset.from_generator(examples, output_signature=_signature(config))
-    return batches.padded_batch(global_batch_size, drop_remainder=True).prefetch(2)
+    stream = examples()
+
+    def read(_: None) -> Example:
+        batch = list(islice(stream, global_batch_size))
+        return {name: _stack([example[name] for example in batch]) for name in batch[0]}
+
+    return read_ahead(read, repeat(None), num_ahead=BATCHES_AHEAD + 1, num_threads=1)
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack arrays, with zeros after the end of those that are smaller than the largest."""
+    shape = np.max([array.shape for array in arrays], axis=0).astype(int)
+    stacked = np.zeros((len(arrays), *shape), arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[tuple(slice(side) for side in array.shape)] = array
+    return stacked
 
 
 def _count(start: int) -> Iterator[int]:
     while True:
         yield start
         start += 1
-
-
-def _signature(config: Config) -> dict[str, tf.TensorSpec]:
-    rows = config.MAX_GT_INSTANCES
-    image_shape = tuple(int(v) for v in config.IMAGE_SHAPE)
-    if config.IMAGE_RESIZE_MODE in ("pad64", "none"):
-        image_shape = (None, None, image_shape[2])
-    mask_shape = tuple(int(v) for v in config.MINI_MASK_SHAPE) if config.USE_MINI_MASK else image_shape[:2]
-    signature = {
-        "images": tf.TensorSpec(image_shape, tf.float32),
-        "gt_class_ids": tf.TensorSpec((rows,), tf.int32),
-        "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
-        "gt_masks": tf.TensorSpec((rows, *mask_shape), tf.bool),
-        "active_class_ids": tf.TensorSpec((config.NUM_CLASSES,), tf.int32),
-        "seeds": tf.TensorSpec((2,), tf.int32),
-    }
-    if not config.USE_RPN_ROIS:
-        signature["rois"] = tf.TensorSpec((config.POST_NMS_ROIS_TRAINING, 4), tf.float32)
-    return signature

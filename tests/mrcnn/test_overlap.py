@@ -1,7 +1,9 @@
 """Reading ahead and writing behind: in order, within bounds, and with errors where they belong."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -47,7 +49,54 @@ def test_read_ahead_works_beside_the_caller_and_within_its_bound():
         time.sleep(0.01)
     assert max(started) == 23
     results.close()
-    assert not read_threads()
+    while read_threads() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not read_threads() and max(started) == 23
+
+
+def leave_in_a_cycle(results):
+    """Drop an iterator so that nothing but the garbage collector finds it."""
+    cycle = [results]
+    cycle.append(cycle)
+
+
+def test_read_ahead_that_is_garbage_waits_for_no_thread_that_waits_for_the_collector():
+    is_reading, lock = threading.Event(), threading.Lock()
+
+    def read(number):
+        if number:
+            is_reading.set()
+            with lock:  # as that of HDF5, which any thread of a program may have
+                pass
+        return number
+
+    with lock:
+        results = read_ahead(read, range(9), num_ahead=3, num_threads=1)
+        assert next(results) == 0 and is_reading.wait(10)
+        leave_in_a_cycle(results)
+        del results
+        collector = threading.Thread(target=gc.collect, daemon=True)
+        collector.start()
+        collector.join(10)
+        assert not collector.is_alive()
+
+
+def test_read_ahead_may_be_garbage_that_its_own_thread_collects():
+    is_garbage, is_collected = threading.Event(), threading.Event()
+
+    def read(number):
+        if number == 1 and is_garbage.wait(10):
+            gc.collect()
+            is_collected.set()
+        return number
+
+    results = read_ahead(read, range(9), num_ahead=3, num_threads=1)
+    assert next(results) == 0
+    leave_in_a_cycle(results)
+    reference = weakref.ref(results)
+    del results
+    is_garbage.set()
+    assert is_collected.wait(10) and reference() is None
 
 
 def test_read_ahead_holds_fewer_results_when_they_are_large():

@@ -2,7 +2,6 @@ from itertools import islice
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.augmentation import strong_augmentation
@@ -109,7 +108,7 @@ def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, 
     settings = {"USE_MINI_MASK": use_mini_mask, "TRAIN_ON_EMPTY_IMAGES": True, **overrides}
     config = make_config(settings, tiny_config_class)
     datasets = [cell_dataset(1, size=size) for size in sizes]
-    batch = next(training_batches(datasets, config, 2, shuffle=False).as_numpy_iterator())
+    batch = next(training_batches(datasets, config, 2, shuffle=False))
     assert batch["images"].shape == (2, *shape)
     assert batch["gt_masks"].shape == (2, 4, *((56, 56) if use_mini_mask else shape[:2]))
     for i, dataset in enumerate(datasets):
@@ -141,10 +140,8 @@ def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
     config = make_config({"IMAGE_RESIZE_MODE": "crop"}, tiny_config_class)
     datasets = [cell_dataset(3, size=90), cell_dataset(2, first_seed=10)]
     augmentation = strong_augmentation(0.8)
-    whole, again = (
-        list(training_batches(datasets, config, 2, augmentation).take(4).as_numpy_iterator()) for _ in range(2)
-    )
-    later = list(training_batches(datasets, config, 2, augmentation, start_step=2).take(2).as_numpy_iterator())
+    whole, again = (list(islice(training_batches(datasets, config, 2, augmentation), 4)) for _ in range(2))
+    later = list(islice(training_batches(datasets, config, 2, augmentation, start_step=2), 2))
     assert whole[0]["images"].shape == (2, 64, 64, 3)
     for batch, expected in zip(again + later, whole + whole[2:], strict=True):
         for name in expected:
@@ -175,32 +172,29 @@ class SomeEmpty(Dataset):
 
 def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class):
     config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
-    whole = list(training_batches([SomeEmpty()], config, 2).take(10).as_numpy_iterator())
+    whole = list(islice(training_batches([SomeEmpty()], config, 2), 10))
     numbers = np.concatenate([batch["images"][:, 0, 0, 0] / 40 for batch in whole])
     assert set(numbers) == {1, 3} and all(batch["gt_class_ids"].any(axis=1).all() for batch in whole)
-    later = list(training_batches([SomeEmpty()], config, 2, start_step=7).take(3).as_numpy_iterator())
+    later = list(islice(training_batches([SomeEmpty()], config, 2, start_step=7), 3))
     for batch, expected in zip(later, whole[7:], strict=True):
         np.testing.assert_array_equal(batch["images"], expected["images"])
 
 
 def test_training_batches_keep_empty_images_where_they_are_to_be_learned_from(tiny_config_class):
     config = make_config({"TRAIN_ON_EMPTY_IMAGES": True}, tiny_config_class)
-    batches = training_batches([SomeEmpty()], config, 5).take(1).as_numpy_iterator()
-    batch = next(batches)
+    batch = next(training_batches([SomeEmpty()], config, 5))
     assert set(batch["images"][:, 0, 0, 0] / 40) == {0, 1, 2, 3, 4} and batch["gt_class_ids"].any(axis=1).sum() == 2
 
 
 def test_training_batches_say_that_no_image_shows_anything(tiny_config_class):
-    config, failures = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class), []
-    with pytest.raises(tf.errors.OpError):
-        next(training_batches([SomeEmpty(full=())], config, 2, failures=failures).as_numpy_iterator())
-    assert isinstance(failures[0], InputError) and "no image has an instance" in str(failures[0])
+    config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
+    with pytest.raises(InputError, match="no image has an instance"):
+        next(training_batches([SomeEmpty(full=())], config, 2))
 
 
 def test_training_batches_follow_the_seed_of_the_configuration(tiny_config_class, cell_dataset):
     batches = [
-        next(training_batches([cell_dataset(5)], make_config({"SEED": seed}, tiny_config_class), 4).as_numpy_iterator())
-        for seed in (1, 2)
+        next(training_batches([cell_dataset(5)], make_config({"SEED": seed}, tiny_config_class), 4)) for seed in (1, 2)
     ]
     assert not np.array_equal(batches[0]["images"], batches[1]["images"])
     assert not np.array_equal(batches[0]["seeds"], batches[1]["seeds"])
@@ -211,7 +205,7 @@ def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_d
     images = {}
     for sources in ((), ("drawn",), ("other",)):
         batches = training_batches([dataset], config, 2, augmentation, shuffle=False, no_augmentation_sources=sources)
-        images[sources] = next(batches.as_numpy_iterator())["images"]
+        images[sources] = next(batches)["images"]
     np.testing.assert_array_equal(images["drawn",], [dataset.load_image(0), dataset.load_image(1)])
     np.testing.assert_array_equal(images[()], images["other",])
     assert not np.array_equal(images[()], images["drawn",])
@@ -219,7 +213,7 @@ def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_d
 
 def test_training_batches_in_order_go_through_all_datasets(config, cell_dataset):
     datasets = [cell_dataset(2), cell_dataset(1, first_seed=10)]
-    batches = list(training_batches(datasets, config, 2, shuffle=False).take(2).as_numpy_iterator())
+    batches = list(islice(training_batches(datasets, config, 2, shuffle=False), 2))
     images = np.concatenate([batch["images"] for batch in batches])
     expected = [datasets[0].load_image(0), datasets[0].load_image(1), datasets[1].load_image(0)]
     np.testing.assert_array_equal(images, [*expected, expected[0]])
