@@ -38,7 +38,6 @@ from autoencoder.workers import Workers
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath
-from mrcnn.parallel_model import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +173,6 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
 def _distributed_batches(task: _Task, start_step: int) -> Generator[Any, None, None]:
     """The global batches, each cut up among all replicas of all processes."""
 
-    pipeline, num_pipelines = place_of(task.strategy)
     parts = make_batches(
         task.config,
         task.stores,
@@ -182,8 +180,8 @@ def _distributed_batches(task: _Task, start_step: int) -> Generator[Any, None, N
         source=task.source,
         start_step=start_step,
         num_replicas=task.strategy.num_replicas_in_sync,
-        num_pipelines=num_pipelines,
-        pipeline=pipeline,
+        num_pipelines=task.workers.number,
+        pipeline=task.workers.place,
     )
     with closing(parts):
         while True:

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn.errors import InputError
-from mrcnn.parallel_model import is_chief
+from mrcnn.parallel_model import is_chief, place_of
 
 # What a process says when another one is gone.
 LOST = (
@@ -24,15 +24,14 @@ class Workers:
 
     Attributes:
         is_chief: whether this process writes the files.
+        place: of this process among them, counted from 0.
         number: how many there are.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy = strategy
         self.is_chief = is_chief(strategy)
-        resolver = strategy.cluster_resolver
-        cluster = {} if resolver is None else resolver.cluster_spec().as_dict()
-        self.number = max(sum(len(cluster.get(kind, ())) for kind in ("chief", "worker")), 1)
+        self.place, self.number = place_of(strategy)
 
     def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Let the chief make some arrays and give them to every process.
