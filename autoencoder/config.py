@@ -15,6 +15,7 @@ from mrcnn.errors import InputError
 CHOICES: dict[str, tuple] = {
     "image_size": (128, 64, 32),
     "image_source": ("crop", "image"),
+    "image_colours": ("stored", "standardised"),
     "image_loss": ("ssim", "mse"),
     "ssim": ("tf", "reference"),
     "group_norm": ("keras", "reference"),
@@ -51,6 +52,8 @@ class AutoencoderConfig:
         image_size: side of the reconstructed image in pixels: 128 as in the thesis, or 64 or 32, which leave
             out one or two of the image decoder's doublings and most of the work.
         image_source: "crop" reconstructs the grown detection box, "image" the whole image (section 3.3.1).
+        image_colours: "stored" reconstructs images as they are; "standardised" with each colour channel of each image
+            brought to one mean and deviation, so that the latent need not say how a laboratory stains and lights.
         image_loss: "ssim" for 1 - SSIM, or "mse".
         ssim: "tf" computes SSIM as `tf.image.ssim` does, "reference" as the reference implementation.
         group_norm: "keras" for Keras' GroupNorm in the encoder, "reference" for the reference implementation's.
@@ -86,6 +89,7 @@ class AutoencoderConfig:
     latent_size: int = 50
     image_size: int = 128
     image_source: str = "crop"
+    image_colours: str = "stored"
     image_loss: str = "ssim"
     ssim: str = "tf"
     group_norm: str = "keras"

@@ -113,7 +113,7 @@ def reconstruct(
     side = trained.config.image_size
     if not len(rows):
         return np.zeros((0, side, side, 3), np.float32), np.zeros((0, side, side, 3), np.float32)
-    originals = prepare_images(tf.constant(images), side).numpy()
+    originals = prepare_images(tf.constant(images), side, trained.config.image_colours).numpy()
     reconstructions = trained.model(features, training=False)["images"].numpy()
     return originals[inverse], reconstructions[inverse]
 

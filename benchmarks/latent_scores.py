@@ -1,33 +1,15 @@
 """What latents say of the centre that a cell comes from, which they should not, and of its type, which they should."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import cross_val_predict
 
-from experiments.classify import make_forest
+from experiments.mixing import FOLDS, centre_accuracy, make_folds
+from experiments.probes import make_forest
 
-FOLDS = 5
+__all__ = ["FOLDS", "LEAST_CELLS", "centre_accuracy", "common_types", "type_accuracies"]
+
 LEAST_CELLS = FOLDS  # of a type in a centre, so that every fold has one
-
-
-def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> float:
-    """How well a logistic regression tells the centre: balanced accuracy in stratified 5-fold cross-validation.
-
-    Centres weigh alike in the regression as they do in the score, however many cells they have.
-
-    Args:
-        vectors: float array of shape (n, d); standardised over the training part of each fold.
-        centres: str array of shape (n,), at least 5 cells of each centre.
-        seed: of the folds.
-
-    Returns:
-        Between 0 and 1; 1 / number of centres is chance.
-    """
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    return float(balanced_accuracy_score(centres, cross_val_predict(model, vectors, centres, cv=_folds(seed))))
 
 
 def common_types(centres: np.ndarray, cell_types: np.ndarray) -> dict[tuple[str, str], list[str]]:
@@ -70,13 +52,9 @@ def type_accuracies(
         known = np.isin(cell_types, names)
         train, test = known & (centres == first), known & (centres == second)
         if first == second:
-            named = cross_val_predict(make_forest(seed), vectors[train], cell_types[train], cv=_folds(seed))
+            named = cross_val_predict(make_forest(seed), vectors[train], cell_types[train], cv=make_folds(seed))
         else:
             named = make_forest(seed).fit(vectors[train], cell_types[train]).predict(vectors[test])
         scores[first == second].append(float(balanced_accuracy_score(cell_types[test], named)))
     within, across = (float(np.mean(found)) if found else None for found in (scores[True], scores[False]))
     return within, across
-
-
-def _folds(seed: int) -> StratifiedKFold:
-    return StratifiedKFold(FOLDS, shuffle=True, random_state=seed)

@@ -10,10 +10,10 @@ Layouts:
     unlabelled: images in `images/` or directly in the centre's folder. Where `images/` holds images itself, folders
         beside it are taken for masks, results and the like, and not for classes.
 
-In every layout `masks/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present.
+In every layout `masks/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present. Archives that
+wrap a data set in folders of their own (`PBC_dataset_normal_DIB/basophil/...`) are read where it begins.
 """
 
-import csv
 import logging
 import os
 import re
@@ -21,7 +21,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.class_maps import LAYOUT_MAPS, LEFT_OUT, ClassMap, fold_label, make_class_map
+from experiments.centre_tree import NOT_CLASSES, class_folders, files_in, has_image, images_below, is_image, unwrap
+from experiments.class_maps import ClassMap, fold_label, labels_of, make_class_map
+from experiments.csv_columns import read_columns
+from experiments.reannotations import COMPANIONS, Reannotations, log_reannotations, read_reannotations
 from mrcnn.data.images import IMAGE_SUFFIXES
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
@@ -35,7 +38,6 @@ _ACEVEDO20_FOLDERS = frozenset(
 )
 _ACEVEDO20_MIXED = ("ig", "neutrophil")
 _ACEVEDO20_FILE = re.compile(r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELET|PMY|SNE)_\d+", re.IGNORECASE)
-_NOT_CLASSES = frozenset({"masks", "annotations"})
 _MAX_FAULTS = 10
 
 
@@ -52,7 +54,10 @@ class Centre:
         masks: folder of label masks, named as the images, or None.
         boxes: folder of box annotations, or None.
         unmapped: how many images bear each label that maps to no cell type.
-        num_other_files: files among the images that are not images.
+        other_files: files among the images that are not images.
+        inner: where the layout begins, as a path from `root`: "" for `root` itself, or the folders that an archive
+            wraps it in. Keys begin there, so that they are the same with and without a wrapper.
+        reannotations: what Matek-19's `annotations.dat` says of the images, or None without one.
     """
 
     name: str
@@ -63,7 +68,14 @@ class Centre:
     masks: Path | None = None
     boxes: Path | None = None
     unmapped: dict[str, int] = field(default_factory=dict)
-    num_other_files: int = 0
+    other_files: tuple[Path, ...] = ()
+    inner: str = ""
+    reannotations: Reannotations | None = None
+
+    @property
+    def num_other_files(self) -> int:
+        """Files among the images that are not images."""
+        return len(self.other_files)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -109,28 +121,46 @@ def load_centre(
     if not root.is_dir():
         raise InputError(f"centre {name}: {root}: no such folder")
     masks_folder = _folder_of_masks(root, annotations)
+    folders = unwrap(root, masks_folder)
+    folder = folders[-1]
     if layout == "auto":
-        layout = _tell_layout(root, masks_folder)
+        layout = _tell_layout(folder, masks_folder)
         if layout == "unlabelled":
-            _log_folders_not_read(name, root, masks_folder)
+            _log_folders_not_read(name, folder, masks_folder)
     mapping = make_class_map(class_map, layout)
     if layout == "csv":
-        labelled, num_other = _read_csv_layout(root, masks_folder)
+        labelled, others = _read_csv_layout(folder, masks_folder)
     elif layout == "unlabelled":
-        paths, num_other = _images_below(_images_folder(root), recursive=False)
+        paths, others = images_below(_images_folder(folder), recursive=False)
         labelled = [(path, "") for path in paths]
     else:
-        labelled, num_other = _read_folders(root, layout, masks_folder)
+        labelled, others = _read_folders(folder, layout, masks_folder)
     if not labelled:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"centre {name}: {root}: no images ({suffixes}) in layout {layout!r}")
+        raise InputError(f"centre {name}: {folder}: no images ({suffixes}) in layout {layout!r}")
     records = sorted(
-        (ImageRecord(p.relative_to(root).as_posix(), p, label, mapping.cell_type(label)) for p, label in labelled),
+        (ImageRecord(p.relative_to(folder).as_posix(), p, label, mapping.cell_type(label)) for p, label in labelled),
         key=lambda record: record.key,
     )
-    masks, boxes = (folder if folder.is_dir() else None for folder in (root / "masks", root / "annotations"))
+    others += [path for wrapper in folders[:-1] for path in files_in(wrapper)]
+    reannotations = None
+    if layout == "matek19":
+        reannotations = read_reannotations(folders, records)
+        others = [path for path in others if path.name not in COMPANIONS]
     unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
-    centre = Centre(name, root, layout, mapping, records, masks, boxes, dict(sorted(unmapped.items())), num_other)
+    centre = Centre(
+        name,
+        root,
+        layout,
+        mapping,
+        records,
+        masks=_first_folder(folders, "masks"),
+        boxes=_first_folder(folders, "annotations"),
+        unmapped=dict(sorted(unmapped.items())),
+        other_files=tuple(sorted(others)),
+        inner="" if folder == root else folder.relative_to(root).as_posix(),
+        reannotations=reannotations,
+    )
     _log_summary(centre)
     return centre
 
@@ -144,38 +174,37 @@ def detect_layout(root: str | os.PathLike) -> str:
     Raises:
         InputError: if the folder holds neither `labels.csv`, nor folders, nor images.
     """
-    return _tell_layout(Path(root), None)
+    return _tell_layout(unwrap(Path(root), None)[-1], None)
 
 
 def _tell_layout(root: Path, masks_folder: Path | None) -> str:
     if (root / "labels.csv").is_file():
         return "csv"
-    folders = _class_folders(root, masks_folder)
+    folders = class_folders(root, masks_folder)
     names = {fold_label(folder.name) for folder in folders}
-    if names and names != {"images"} and not _has_image(root / "images"):
+    if names and names != {"images"} and not has_image(root / "images"):
         if names <= _ACEVEDO20_FOLDERS and ("ig" in names or _has_acevedo20_file(folders)):
             return "acevedo20"
         for layout in ("matek19", "int20", "mll23"):
-            known = {fold_label(label) for label in (*LAYOUT_MAPS[layout], *LEFT_OUT[layout])}
             # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
-            generic = {fold_label(label) for label in LAYOUT_MAPS["generic"]} if layout == "mll23" else set()
-            if names <= known and names - generic:
+            generic = labels_of("generic") if layout == "mll23" else frozenset()
+            if names <= labels_of(layout) and names - generic:
                 return layout
         return "folders"
-    if names or any(_is_image(path) for path in root.iterdir()):
+    if names or any(is_image(path) for path in root.iterdir()):
         return "unlabelled"
     raise InputError(f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class")
 
 
-def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], int]:
+def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], list[Path]]:
     csv_path = root / "labels.csv"
     folder = _images_folder(root)
-    skip = _NOT_CLASSES if folder == root else frozenset()
-    paths, num_other = _images_below(folder, recursive=True, skip=skip, masks_folder=masks_folder)
+    skip = NOT_CLASSES if folder == root else frozenset()
+    paths, others = images_below(folder, recursive=True, skip=skip, masks_folder=masks_folder)
     labels: dict[Path, str] = {}
     row_of: dict[Path, int] = {}
     faults = []
-    for number, image, label in _read_csv(csv_path):
+    for number, image, label in read_columns(csv_path, ("image", "label"), "layout csv needs it"):
         path = folder / image
         if not image:
             faults.append(f"row {number} names no image")
@@ -185,45 +214,23 @@ def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[
             faults.append(f"row {number}: {image} was named in row {row_of[path]}")
         elif not path.is_file():
             faults.append(f"row {number}: {image} is missing")
-        elif not _is_image(path):
+        elif not is_image(path):
             faults.append(f"row {number}: {image} is not an image file")
         else:
             labels[path], row_of[path] = label, number
     if faults:
         raise InputError(f"{csv_path}: {_shorten(faults)}; mend the rows or add the files to {folder}")
     # labels.csv lies among the images where there is no folder of them, and is no stray file.
-    num_other -= folder == root
-    return [(path, labels.get(path, "")) for path in paths], num_other
+    return [(path, labels.get(path, "")) for path in paths], [path for path in others if path != csv_path]
 
 
-def _read_csv(csv_path: Path) -> list[tuple[int, str, str]]:
-    """Return (line number, image, label) of each row that is not blank."""
-    try:
-        with open(csv_path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            columns = [(column or "").strip() for column in reader.fieldnames or []]
-            lacking = [column for column in ("image", "label") if column not in columns]
-            if lacking:
-                raise InputError(
-                    f"{csv_path}: no column {' or '.join(lacking)} in its first line "
-                    f"({','.join(columns) or 'empty'}); it must be comma-separated with columns image,label"
-                )
-            reader.fieldnames = columns
-            return [(reader.line_num, (row["image"] or "").strip(), (row["label"] or "").strip()) for row in reader]
-    except FileNotFoundError:
-        raise InputError(f"{csv_path}: no such file; layout csv needs it") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_path}: not a UTF-8 CSV file ({error})") from None
-
-
-def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], int]:
-    labelled = []
-    num_other = sum(path.is_file() and not path.name.startswith(".") for path in root.iterdir())
-    for folder in _class_folders(root, masks_folder):
-        paths, others = _images_below(folder, recursive=True, masks_folder=masks_folder)
-        num_other += others
+def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], list[Path]]:
+    labelled, others = [], files_in(root)
+    for folder in class_folders(root, masks_folder):
+        paths, others_in_it = images_below(folder, recursive=True, masks_folder=masks_folder)
+        others += others_in_it
         labelled += [(p, _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name) for p in paths]
-    return labelled, num_other
+    return labelled, others
 
 
 def _acevedo20_label(folder: str, path: Path) -> str:
@@ -233,17 +240,8 @@ def _acevedo20_label(folder: str, path: Path) -> str:
 
 
 def _has_acevedo20_file(folders: list[Path]) -> bool:
-    first_images = (next((p for p in folder.iterdir() if _is_image(p)), None) for folder in folders)
+    first_images = (next((p for p in folder.iterdir() if is_image(p)), None) for folder in folders)
     return any(path and _ACEVEDO20_FILE.match(path.name) for path in first_images)
-
-
-def _class_folders(root: Path, masks_folder: Path | None) -> list[Path]:
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.is_dir() and path.name not in _NOT_CLASSES and not path.name.startswith((".", "__"))
-        if not _is_same(path, masks_folder)
-    )
 
 
 def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path | None:
@@ -256,40 +254,13 @@ def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path 
     return folder
 
 
-def _is_same(path: Path, other: Path | None) -> bool:
-    return other is not None and path.resolve() == other.resolve()
-
-
-def _has_image(folder: Path) -> bool:
-    return folder.is_dir() and any(_is_image(path) for path in folder.iterdir())
+def _first_folder(folders: list[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_dir()), None)
 
 
 def _images_folder(root: Path) -> Path:
     folder = root / "images"
     return folder if folder.is_dir() else root
-
-
-def _images_below(
-    folder: Path, recursive: bool, skip: frozenset[str] = frozenset(), masks_folder: Path | None = None
-) -> tuple[list[Path], int]:
-    """Return the images below `folder`, sorted, and the number of files that are not images."""
-    images, num_other = [], 0
-    for parent, folders, files in os.walk(folder):
-        # Pruning in place is how os.walk is told where not to go.
-        hidden_from = [n for n in folders if n.startswith((".", "__")) or (Path(parent) == folder and n in skip)]
-        shown = [n for n in folders if n not in hidden_from and not _is_same(Path(parent, n), masks_folder)]
-        folders[:] = sorted(shown) if recursive else []
-        for name in files:
-            path = Path(parent, name)
-            if _is_image(path):
-                images.append(path)
-            elif not name.startswith("."):
-                num_other += 1
-    return sorted(images), num_other
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _shorten(faults: list[str]) -> str:
@@ -299,17 +270,20 @@ def _shorten(faults: list[str]) -> str:
 
 
 def _log_summary(centre: Centre) -> None:
-    logger.info("%s: %d images in layout %s", centre.name, len(centre.records), centre.layout)
+    below = f", which begins in {centre.inner}" if centre.inner else ""
+    logger.info("%s: %d images in layout %s%s", centre.name, len(centre.records), centre.layout, below)
     if centre.unmapped:
         listed = ", ".join(f"{label} ({count})" for label, count in centre.unmapped.items())
         logger.info("%s: labels outside %s: %s", centre.name, centre.class_map.name, listed)
     if centre.num_other_files:
         logger.info("%s: %d files are not images", centre.name, centre.num_other_files)
+    if centre.reannotations:
+        log_reannotations(centre.name, centre.reannotations)
 
 
 def _log_folders_not_read(name: str, root: Path, masks_folder: Path | None) -> None:
     """Say which folders of images lie beside `images/` and are left alone."""
-    beside = [folder.name for folder in _class_folders(root, masks_folder) if folder.name != "images"]
-    beside = [folder for folder in beside if _has_image(root / folder)]
+    beside = [folder.name for folder in class_folders(root, masks_folder) if folder.name != "images"]
+    beside = [folder for folder in beside if has_image(root / folder)]
     if beside:
         logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(beside))

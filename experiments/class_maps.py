@@ -163,6 +163,15 @@ def fold_label(label: str) -> str:
     return re.sub(r"[\W_]+", "_", label.casefold()).strip("_")
 
 
+def labels_of(layout: str) -> frozenset[str]:
+    """Every name that a data set gives its cells, mapped or left out, folded by `fold_label`.
+
+    Args:
+        layout: key of `LAYOUT_MAPS`.
+    """
+    return frozenset(fold_label(label) for label in (*LAYOUT_MAPS[layout], *LEFT_OUT[layout]))
+
+
 def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> ClassMap:
     """Make the map for one centre.
 

@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
+from experiments.probes import MAX_DEPTH, NUM_TREES, make_forest
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StoreReader
 
-NUM_TREES = 100  # thesis section 3.4, as is the depth
-MAX_DEPTH = 16
 NUM_RUNS = 5
 SEED = 42
 TEST_ON = ("test", "all")
@@ -98,11 +96,6 @@ class Evaluation:
             if (scores.method, scores.trained_on, scores.tested_on) == (method, trained_on, tested_on):
                 return scores
         raise KeyError((method, trained_on, tested_on))
-
-
-def make_forest(seed: int, n_jobs: int = 2) -> RandomForestClassifier:
-    """Make the thesis' random forest: 100 trees of depth 16 at most."""
-    return RandomForestClassifier(n_estimators=NUM_TREES, max_depth=MAX_DEPTH, random_state=seed, n_jobs=n_jobs)
 
 
 def evaluate_methods(

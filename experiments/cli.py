@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
+from experiments.cli_centres import add_centres
+from experiments.cli_reproduce import add_reproduce
 from mrcnn.errors import InputError
 
 GO_ON = "run the same command again to go on from here"
@@ -63,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         "their features, align the centres, compare.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_centres(commands, _command)
     _add_run(commands)
     _add_synth(commands)
     _add_detector(commands)
@@ -72,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_embed(commands)
     _add_evaluate(commands)
+    add_reproduce(commands, _command, OVERRIDE_HELP)
     _add_report(commands)
     _add_export(commands)
     return parser
@@ -295,6 +299,12 @@ def _add_network(group) -> None:
     group.add_argument("--image-size", type=int, choices=(128, 64, 32), default=None, help="reconstructed image, px")
     group.add_argument(
         "--image-source", choices=("crop", "image"), default=None, help="reconstruct the cell's box or the whole image"
+    )
+    group.add_argument(
+        "--image-colours",
+        choices=("stored", "standardised"),
+        default=None,
+        help="reconstruct images as they are, or with each channel of each brought to one mean and deviation",
     )
     group.add_argument("--image-loss", choices=("ssim", "mse"), default=None, help="loss of the image")
     group.add_argument(

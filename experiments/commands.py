@@ -24,6 +24,7 @@ AUTOENCODER_FLAGS = (
     "beta",
     "feature_scaling",
     "group_norm",
+    "image_colours",
     "image_loss",
     "image_size",
     "image_source",
@@ -277,6 +278,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
     splits = splits_of_inputs(stores, embeddings, Path(arguments.output) / "splits")
     make_table(settings, stores, embeddings, splits, Path(arguments.output), arguments.seed)
     print((Path(arguments.output) / "cross_centre.txt").read_text(encoding="utf-8"))
+
+
+def reproduce(arguments: argparse.Namespace) -> None:
+    """`aecfe reproduce`: tables and figures of the thesis."""
+    from experiments.cli_reproduce import reproduce_command
+
+    reproduce_command(arguments)
+
+
+def centres_check(arguments: argparse.Namespace) -> None:
+    """`aecfe centres check`: look at centres before they are used."""
+    from experiments.centre_check import centres_check as check
+
+    check(arguments)
 
 
 def report(arguments: argparse.Namespace) -> None:

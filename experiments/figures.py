@@ -5,9 +5,11 @@ Figures are made without pyplot, so that no global state of matplotlib changes a
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -52,7 +54,7 @@ def draw_loss_curves(
         raise ValueError("no panels to draw")
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _style(axes)
+        style_axes(axes)
         index = 0
         for log_name, rows in logs.items():
             for column in columns:
@@ -103,7 +105,7 @@ def draw_score_dots(
     """
     figure = Figure(figsize=(8.6, 1.3 + 0.36 * len(names)), layout="constrained")
     axes = figure.subplots()
-    _style(axes)
+    style_axes(axes)
     y = np.arange(len(names))
     if chance is not None:
         axes.plot(chance, y, "|", ms=16, mew=2, color=GREY, label="one type for all")
@@ -137,9 +139,7 @@ def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
         names = np.asarray(names, str)
         size = float(np.clip(9000 / max(len(points), 1), 7, 36))
         for i, name in enumerate([name for name in order if name]):
-            marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
-            if i >= len(PALETTE):  # the second round pairs the colours with other markers
-                marker = MARKERS[(i + 3) % len(MARKERS)]
+            color, marker = group_style(i)
             _scatter(axes, points[names == name], size, color, marker, name.replace("_", " "))
         if np.any(names == ""):
             _scatter(axes, points[names == ""], size, GREY, ".", "no type")
@@ -157,6 +157,28 @@ def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
             handletextpad=0.2,
         )
     return figure
+
+
+def style_axes(axes: Axes, grid: Literal["x", "y", "both"] = "y", size: float = 9) -> None:
+    """Give axes the look of all figures: two spines, pale lines behind the data, numbers of `size` points."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=size, colors=INK)
+    axes.grid(axis=grid, color="#e3e7eb", lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def group_style(index: int) -> tuple[str, str]:
+    """The colour and the marker of the group that stands at `index` in a legend."""
+    color, first_round = PALETTE[index % len(PALETTE)], index < len(PALETTE)
+    if not first_round:  # darker, and paired with other markers
+        color = to_hex([0.62 * value for value in to_rgb(color)])
+    return color, MARKERS[(index + (0 if first_round else 3)) % len(MARKERS)]
+
+
+def tint(color: str, share: float) -> tuple[float, float, float]:
+    """Mix a colour with white, of which it then holds `share`, 0 to 1: (red, green, blue)."""
+    red, green, blue = (share + (1 - share) * value for value in to_rgb(color))
+    return red, green, blue
 
 
 def choose_rows(num_rows: int, limit: int, seed: int) -> np.ndarray:
@@ -213,13 +235,6 @@ def _series(rows: Rows, step_column: str, column: str, *, positive: bool) -> tup
 
 def _scatter(axes: Axes, points: np.ndarray, size: float, color: str, marker: str, label: str) -> None:
     axes.scatter(points[:, 0], points[:, 1], s=size, c=color, marker=marker, alpha=0.75, linewidths=0, label=label)
-
-
-def _style(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=9, colors=INK)
-    axes.grid(axis="y", color="#e3e7eb", lw=0.8)
-    axes.set_axisbelow(True)
 
 
 def _nice(column: str) -> str:

@@ -135,7 +135,7 @@ def augmented_samples(run: Run, number: int = 5) -> tuple[np.ndarray, Any] | Non
 
     config = make_config(values, Config)
     augmentation = make_augmentation(config)
-    samples = _training_samples(run, splits, number)
+    samples = training_samples(run, splits, number)
     if augmentation is None or not samples:
         return None
     images, masks = [], []
@@ -182,7 +182,7 @@ def reconstruction_strips(
     return strips, faults
 
 
-def _training_samples(run: Run, splits: dict[str, Any], number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def training_samples(run: Run, splits: dict[str, Any], number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and masks of some training samples, in turn from each centre that the detector learned from."""
     candidates = []
     for centre, split in splits.items():

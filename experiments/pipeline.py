@@ -33,13 +33,21 @@ class Pipeline:
         settings: resolved settings.
         overwrite: make everything again.
         progress: show progress bars.
+        centres: as another run opened them, so that they are neither drawn nor listed again; None opens them here.
     """
 
-    def __init__(self, settings: RunSettings, *, overwrite: bool = False, progress: bool = True):
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        overwrite: bool = False,
+        progress: bool = True,
+        centres: dict[str, Centre] | None = None,
+    ):
         self.settings, self.overwrite, self.progress = settings, overwrite, progress
         self.output = Path(settings.output)
         self.seconds: dict[str, float] = {}
-        self._centres: dict[str, Centre] | None = None
+        self._centres = centres
 
     def run(self) -> Path:
         """Run every stage and return the path of the report."""
@@ -199,14 +207,41 @@ class Pipeline:
             )
 
     def splits(self) -> "dict[str, Split]":
-        """Training and test part of each centre's labelled images, saved in `splits/` and reused."""
+        """Training and test part of each centre's labelled images, saved in `splits/` and reused.
+
+        Images of one group, and copies of the same file, are in the same part.
+        """
+        from experiments.duplicates import duplicate_sets, remembered_hashes
         from experiments.splits import load_or_make_split
 
         splits = {}
         for name, centre in self.study.items():
             keys, types = zip(*((r.key, r.cell_type) for r in centre.records), strict=True)
-            splits[name] = load_or_make_split(self.output / SPLITS / f"{name}.json", name, keys, types)
+            noted = self.output / SPLITS / "content" / f"{name}.json"
+            hashes = remembered_hashes(centre.records, noted, f"hash {name}", progress=self.progress)
+            splits[name] = load_or_make_split(
+                self.output / SPLITS / f"{name}.json",
+                name,
+                keys,
+                types,
+                groups=self._groups(name),
+                duplicates=duplicate_sets(hashes),
+            )
         return splits
+
+    def _groups(self, name: str) -> dict[str, str] | None:
+        """Group of each image of a centre, as its settings ask for."""
+        from experiments.groups import read_groups
+
+        settings = self.settings.centres[name]
+        if not settings.group_column:
+            return None
+        centre = self.open_centres()[name]
+        # Of all images, since the file may also list those of labels that are left out.
+        whole = load_centre(name, centre.root, centre.layout, self.settings.scheme)
+        where = f"centres.{name}.group_column"
+        keys = [record.key for record in whole.records]
+        return read_groups(centre.root / settings.group_file, settings.group_column, keys, where)
 
     def embed(self) -> None:
         """Write the latents of every cell to `embedding.h5ad` beside each autoencoder."""

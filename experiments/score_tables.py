@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from experiments.classify import Evaluation, Scores
+from experiments.tables import markdown_table, text_table
 from mrcnn.atomic import write_json, write_text
 
 NAME = "cross_centre"
@@ -61,15 +62,15 @@ def to_csv(evaluation: Evaluation) -> str:
 def to_markdown(evaluation: Evaluation) -> str:
     """Return the table of scores and the table of classes; the best accuracy of a row is bold."""
     header, rows = _score_rows(evaluation, bold=True)
-    lines = [_markdown_table(header, rows), "", f"{_describe(evaluation)}.", ""]
-    lines += [_markdown_table(*_count_rows(evaluation)), ""]
+    lines = [markdown_table(header, rows), "", f"{_describe(evaluation)}.", ""]
+    lines += [markdown_table(*_count_rows(evaluation)), ""]
     return "\n".join(lines)
 
 
 def to_text(evaluation: Evaluation) -> str:
     """Return the same two tables in columns, for a terminal."""
-    parts = [_text_table(*_score_rows(evaluation, bold=False)), _describe(evaluation), ""]
-    return "\n".join([*parts, _text_table(*_count_rows(evaluation)), ""])
+    parts = [text_table(*_score_rows(evaluation, bold=False)), _describe(evaluation), ""]
+    return "\n".join([*parts, text_table(*_count_rows(evaluation)), ""])
 
 
 def save_tables(evaluation: Evaluation, folder: str | os.PathLike) -> dict[str, Path]:
@@ -125,15 +126,3 @@ def _describe(evaluation: Evaluation) -> str:
         "all": "other centres tested whole, the own one on its test part",
     }[str(evaluation.settings["test_on"])]
     return f"{_NOTE.format(runs=evaluation.settings['runs'])}; {tested}; {_CHANCE}"
-
-
-def _markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _text_table(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    padded = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(line.rstrip() for line in padded)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from experiments.study_settings import ReproduceSettings
 from mrcnn.errors import InputError
 
 ANNOTATION_FORMATS = ("auto", "masks", "coco", "via", "labelme")
@@ -35,6 +36,9 @@ class CentreSettings:
         box_names: object names of Pascal VOC files that are white cells.
         exclude_labels: labels whose images are left out altogether.
         use: "all", or "detector" for images that only the detector learns from.
+        group_column: column of `group_file` that tells which images belong together, such as those of a patient or of a
+            slide; the images of a group either train or test. "" for none.
+        group_file: CSV file with the columns `image` and `group_column`, from `root`.
     """
 
     root: str = ""
@@ -47,6 +51,8 @@ class CentreSettings:
     box_names: list[str] = field(default_factory=lambda: ["WBC"])
     exclude_labels: list[str] = field(default_factory=list)
     use: str = "all"
+    group_column: str = ""
+    group_file: str = "labels.csv"
 
 
 @dataclass
@@ -148,6 +154,7 @@ class RunSettings:
         extract: feature extraction.
         autoencoder: overrides of `autoencoder.config.AutoencoderConfig`.
         evaluate: the table.
+        reproduce: the thesis' experiments, see `experiments.study_settings`.
     """
 
     name: str = "run"
@@ -160,6 +167,7 @@ class RunSettings:
     extract: ExtractSettings = field(default_factory=ExtractSettings)
     autoencoder: dict[str, Any] = field(default_factory=dict)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    reproduce: ReproduceSettings = field(default_factory=ReproduceSettings)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as JSON and YAML hold them."""
@@ -191,6 +199,12 @@ class RunSettings:
         if not self.detector.train_on:
             raise InputError("detector.train_on: name the centres with masks that the detector shall learn from")
         self.detector.validate()
+        self.reproduce.validate()
+        if self.reproduce.bottleneck.centre not in (*self.centres, None):
+            raise InputError(
+                f"reproduce.bottleneck.centre: {self.reproduce.bottleneck.centre!r} is none of the centres "
+                f"{', '.join(self.centres)}"
+            )
         for method in self.evaluate.methods:
             if method not in METHODS:
                 raise InputError(f"evaluate.methods: {method!r} is none of {', '.join(METHODS)}")

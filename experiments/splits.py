@@ -1,22 +1,27 @@
 """Saved splits: the same cells train and test every method, today and next year.
 
 A split is over images, not cells: the cells of one field stay together, and a method whose detector found
-other cells is still tested on the same images.
+other cells is still tested on the same images. Images of one patient or slide, and copies of one file, stay
+together too if they are given as groups and duplicates.
 """
 
 import hashlib
 import json
+import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from experiments.split_units import choose_test_units, join_units
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "aecfe-split"
 TEST_FRACTION = 0.2  # thesis section 3.4
@@ -33,7 +38,7 @@ class Split:
         test: keys of test images, sorted.
         test_fraction: share of test images that was asked for.
         seed: seed of the shuffle.
-        data_hash: hash of the keys and labels that were split.
+        data_hash: hash of the keys and labels that were split, and of what had to stay together.
     """
 
     centre: str
@@ -60,11 +65,20 @@ def make_split(
     labels: Sequence[str] | np.ndarray,
     test_fraction: float = TEST_FRACTION,
     seed: int = SEED,
+    *,
+    groups: Mapping[str, str] | None = None,
+    duplicates: Sequence[Sequence[str]] = (),
 ) -> Split:
     """Divide a centre's labelled images, each class in the same proportion.
 
     The order of the images does not matter. A class with a single image goes to the training part. Where the
     test part would have fewer images than there are classes, it grows to one image per class.
+
+    Images of one group, and duplicates of each other, are units that lie in one part, over several steps too: copies
+    join the groups that they are in. With duplicates alone, units take the place of images in what is said above. With
+    groups, which differ in size and hold several classes, or if duplicates have different labels, classes are in
+    proportion as well as it goes, see `experiments.split_units.choose_test_units`. Groups and duplicates that join no
+    labelled images change nothing.
 
     Args:
         centre: name of the centre.
@@ -72,28 +86,72 @@ def make_split(
         labels: cell types, of shape (n,); images with "" are in neither part.
         test_fraction: between 0 and 1, exclusive.
         seed: of the shuffle.
+        groups: group, such as the patient or the slide, of each image; of more images than are labelled, if you like.
+        duplicates: sets of keys of images with the same content.
 
     Returns:
         The split.
 
     Raises:
-        ValueError: if a key comes with two labels, or the fraction is not between 0 and 1.
+        ValueError: if a key comes with two labels, a labelled image has no group, or the fraction is not between 0
+            and 1.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     label_of = _label_of(keys, labels)
-    counts = Counter(label_of.values())
-    single = [key for key, label in label_of.items() if counts[label] == 1]
-    divided = [key for key in sorted(label_of) if counts[label_of[key]] > 1]
-    train, test = [], []
-    if divided:
-        classes = [label_of[key] for key in divided]
-        num_test = max(int(np.ceil(test_fraction * len(divided))), len(set(classes)))
-        # Every class here has two images or more, so that half of them are at least one per class too.
-        num_test = min(num_test, len(divided) - len(set(classes)))
-        train, test = train_test_split(divided, test_size=num_test, random_state=seed, stratify=classes)
-    data_hash = _hash_data(label_of)
-    return Split(centre, tuple(sorted([*train, *single])), tuple(sorted(test)), test_fraction, seed, data_hash)
+    units = _units(label_of, groups, duplicates)
+    _warn_of_contradictions(centre, label_of, duplicates)
+    are_pure = all(len({label_of[key] for key in unit}) == 1 for unit in units)
+    if all(len(unit) == 1 for unit in units) or (groups is None and are_pure):
+        test = _stratified_test_units(units, label_of, test_fraction, seed)
+    else:
+        chosen = choose_test_units(units, label_of, test_fraction, seed)
+        test = {unit for unit, is_chosen in zip(units, chosen, strict=True) if is_chosen}
+    if units and not test:
+        logger.warning("%s: no class has two images, or two groups, to divide; all images train", centre)
+    train = sorted(key for unit in units if unit not in test for key in unit)
+    return Split(
+        centre,
+        tuple(train),
+        tuple(sorted(key for unit in test for key in unit)),
+        test_fraction,
+        seed,
+        _hash_data(label_of, units, groups is not None),
+    )
+
+
+def _stratified_test_units(
+    units: Sequence[tuple[str, ...]], label_of: Mapping[str, str], test_fraction: float, seed: int
+) -> set[tuple[str, ...]]:
+    """Choose units of one label each, every label in the same proportion of units."""
+    counts = Counter(label_of[unit[0]] for unit in units)
+    divided = [unit for unit in units if counts[label_of[unit[0]]] > 1]
+    if not divided:
+        return set()
+    classes = [label_of[unit[0]] for unit in divided]
+    num_test = max(int(np.ceil(test_fraction * len(divided))), len(set(classes)))
+    # Every class here has two units or more, so that half of them are at least one per class too.
+    num_test = min(num_test, len(divided) - len(set(classes)))
+    rows = np.arange(len(divided))
+    _, test = train_test_split(rows, test_size=num_test, random_state=seed, stratify=classes)
+    return {divided[row] for row in test}
+
+
+def _units(
+    label_of: Mapping[str, str], groups: Mapping[str, str] | None, duplicates: Sequence[Sequence[str]]
+) -> list[tuple[str, ...]]:
+    """The labelled images that must stay together; as a rule each is a unit of its own."""
+    lacking = [] if groups is None else [key for key in label_of if key not in groups]
+    if lacking:
+        raise ValueError(f"{len(lacking)} images have no group, for example {lacking[0]}")
+    return join_units(label_of, groups, duplicates)
+
+
+def _warn_of_contradictions(centre: str, label_of: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> None:
+    for keys in duplicates:
+        named = [f"{key} ({label_of[key]})" for key in keys if key in label_of]
+        if len({label_of[key] for key in keys if key in label_of}) > 1:
+            logger.warning("%s: images of the same content have different labels: %s", centre, ", ".join(named))
 
 
 def save_split(split: Split, path: str | os.PathLike) -> None:
@@ -133,6 +191,9 @@ def load_or_make_split(
     labels: Sequence[str] | np.ndarray,
     test_fraction: float = TEST_FRACTION,
     seed: int = SEED,
+    *,
+    groups: Mapping[str, str] | None = None,
+    duplicates: Sequence[Sequence[str]] = (),
 ) -> Split:
     """Reuse the split at `path`, or make it and write it there.
 
@@ -143,29 +204,43 @@ def load_or_make_split(
         labels: cell types, of shape (n,).
         test_fraction: between 0 and 1, exclusive.
         seed: of the shuffle.
+        groups: group of each image.
+        duplicates: sets of keys of images with the same content.
 
     Returns:
         The split.
 
     Raises:
-        InputError: if the file holds a split of other images or labels, or of another fraction or seed.
+        InputError: if the file holds a split of other images or labels, of another fraction or seed, or one that kept
+            other images together.
     """
     path = Path(path)
     if not path.exists():
-        split = make_split(centre, keys, labels, test_fraction, seed)
+        split = make_split(centre, keys, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
         save_split(split, path)
         return split
     split = load_split(path)
+    label_of = _label_of(keys, labels)
+    data_hash = _hash_data(label_of, _units(label_of, groups, duplicates), groups is not None)
     pairs = {
         "centre": (split.centre, centre),
         "test fraction": (split.test_fraction, test_fraction),
         "seed": (split.seed, seed),
-        "images and labels": (split.data_hash, _hash_data(_label_of(keys, labels))),
     }
     for name, (there, here) in pairs.items():
         if there != here:
             raise InputError(f"{path}: is a split for {name} {there}, not {here}; delete it to make a new one")
-    return split
+    if split.data_hash == data_hash:
+        return split
+    if split.data_hash == _hash_data(label_of, join_units(label_of, None, ()), False):
+        raise InputError(
+            f"{path}: is a split that does not keep groups and duplicates of images together; "
+            "delete it to make a new one"
+        )
+    raise InputError(
+        f"{path}: is a split of other images and labels, or kept other groups or duplicates together; "
+        "delete it to make a new one"
+    )
 
 
 def _label_of(keys: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, str]:
@@ -177,8 +252,12 @@ def _label_of(keys: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarr
     return {key: label for key, label in label_of.items() if label}
 
 
-def _hash_data(label_of: dict[str, str]) -> str:
-    return _hash_json(sorted(label_of.items()))
+def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], has_groups: bool) -> str:
+    """Hash what a split is of; without units of several images it is the keys and labels alone, as it ever was."""
+    joined = sorted(unit for unit in units if len(unit) > 1)
+    if not joined:
+        return _hash_json(sorted(label_of.items()))
+    return _hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})
 
 
 def _hash_json(value: object) -> str:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 
 from experiments.classify import Evaluation, evaluate_methods, roi_vectors
 from experiments.score_tables import save_tables
 from experiments.settings import EvaluateSettings
 from experiments.splits import Split, load_or_make_split
+from experiments.vector_files import read_embedding
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
 
@@ -60,30 +60,6 @@ def make_table(
     )
     save_tables(evaluation, output)
     return evaluation
-
-
-def read_embedding(path: Path) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Latents, keys and cell types of an .h5ad file, by centre.
-
-    Raises:
-        InputError: if the file is missing, damaged or lacks the columns.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such embedding; run aecfe embed")
-    try:
-        table = anndata.read_h5ad(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not an .h5ad file that can be read ({str(error).splitlines()[0]})") from None
-    missing = {"centre", "key", "cell_type"} - set(table.obs.columns)
-    if missing:
-        raise InputError(f"{path}: obs lacks {', '.join(sorted(missing))}")
-    columns = {name: table.obs[name].astype(str).to_numpy() for name in ("centre", "key", "cell_type")}
-    by_centre = {}
-    for name in dict.fromkeys(columns["centre"]):
-        rows = columns["centre"] == name
-        labels = {key: columns[key][rows] for key in ("key", "cell_type")}
-        by_centre[str(name)] = (np.asarray(table.X[rows], np.float32), labels)
-    return by_centre
 
 
 def read_raw(path: StorePath, mode: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -96,17 +96,20 @@ def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
         ValueError: if `share` is outside [0, 1].
     """
     _check_share(share)
-    five = iaa.Sequential(
-        [
-            iaa.Fliplr(0.5),
-            iaa.Flipud(0.5),
-            ReflectingAffine(rotate=(-180, 180), scale=(0.6, 1.2)),
-            iaa.ChangeColorTemperature((4000, 11000)),
-            iaa.LinearContrast((0.6, 1.4)),
-            iaa.BilateralBlur(d=(1, 7), sigma_color=(10, 100), sigma_space=(10, 100)),
-        ]
-    )
+    five = iaa.Sequential(list(thesis_augmenters().values()))
     return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
+
+
+def thesis_augmenters() -> dict[str, iaa.Augmenter]:
+    """The augmentations of thesis 2.4.2 one by one, in the order in which `thesis_augmentation` applies them."""
+    return {
+        "mirror": iaa.Fliplr(0.5),
+        "flip": iaa.Flipud(0.5),
+        "rotation and scaling": ReflectingAffine(rotate=(-180, 180), scale=(0.6, 1.2)),
+        "colour temperature": iaa.ChangeColorTemperature((4000, 11000)),
+        "linear contrast": iaa.LinearContrast((0.6, 1.4)),
+        "bilateral blur": iaa.BilateralBlur(d=(1, 7), sigma_color=(10, 100), sigma_space=(10, 100)),
+    }
 
 
 def strong_augmentation(

@@ -2,10 +2,14 @@
 
 import logging
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from experiments.centres import detect_layout, load_centre
 from experiments.class_maps import ELEVEN_CLASSES, FIVE_CLASSES, LAYOUT_MAPS, THESIS_CLASSES, make_class_map
+from mrcnn.data.images import read_image
 from mrcnn.errors import InputError
 
 
@@ -253,3 +257,169 @@ def test_own_class_map_faults(tmp_path, text, message):
     assert message in refusal("lab", root, class_map=tmp_path / "map.yaml")
     assert "cannot be read" in refusal("lab", root, class_map=tmp_path / "absent.yaml")
     assert "not one of thesis13" in refusal("lab", root, class_map="thesis12")
+
+
+# Folders of the published data sets, with a number of images for each that no other has.
+MATEK19 = ["BAS", "EBO", "EOS", "KSC", "LYA", "LYT", "MMZ", "MOB", "MON", "MYB", "MYO", "NGB", "NGS", "PMB", "PMO"]
+INT20 = [
+    "01-NORMO", "04-LGL", "05-MONO", "08-LYMPH-neo", "09-BASO", "10-EOS", "11-STAB", "12-LYMPH-reaktiv", "13-MYBL",
+    "14-LYMPH-typ", "15-SEG", "16-PLZ", "17-Kernschatten", "18-PMYEL", "19-MYEL", "20-Meta", "21-Haarzelle",
+    "22-Atyp-PMYEL",
+]  # fmt: skip
+MLL23 = [
+    "basophil", "eosinophil", "hairy_cell", "lymphocyte", "lymphocyte_large_granular", "lymphocyte_neoplastic",
+    "lymphocyte_reactive", "metamyelocyte", "monocyte", "myeloblast", "myelocyte", "neutrophil_band",
+    "neutrophil_segmented", "normoblast", "plasma_cell", "promyelocyte", "promyelocyte_atypical", "smudge_cell",
+]  # fmt: skip
+ACEVEDO20 = [
+    "basophil/BA", "eosinophil/EO", "erythroblast/ERB", "ig/IG", "ig/MMY", "ig/MY", "ig/PMY", "lymphocyte/LY",
+    "monocyte/MO", "neutrophil/BNE", "neutrophil/NEUTROPHIL", "neutrophil/SNE", "platelet/PLATELET",
+]  # fmt: skip
+# Images of each of the 13 classes, in the order of THESIS_CLASSES, where the first folder has 1 image, the second 2 ...
+PUBLISHED = {
+    "matek19": ([1, 3, 2, 11, 15, 10, 7, 12, 13, 8 + 9, 6, 5, 4], {"PMB": 14}),
+    "int20": ([5, 6, 1, 9, 14, 15, 16, 7, 11, 3, 10, 4 + 8, 13], {"04-LGL", "16-PLZ", "21-Haarzelle", "22-Atyp-PMYEL"}),
+    "mll23": ([1, 2, 14, 10, 16, 11, 8, 12, 13, 9, 4, 6 + 7, 18], {"hairy_cell", "plasma_cell"}),
+    "acevedo20": ([1, 2, 3, 0, 7, 6, 5, 10, 12, 9, 8, 0, 0], {"IG", "NEUTROPHIL", "platelet"}),
+}
+
+
+def plant_published(root, layout):
+    folders = {"matek19": MATEK19, "int20": INT20, "mll23": MLL23, "acevedo20": ACEVEDO20}[layout]
+    for number, folder in enumerate(folders, start=1):
+        parent, prefix = folder.split("/") if layout == "acevedo20" else (folder, folder)
+        suffix = {"acevedo20": "jpg", "matek19": "tiff"}.get(layout, "tif")
+        plant(root, *(f"{parent}/{prefix}_{i:04d}.{suffix}" for i in range(1, number + 1)))
+    return root
+
+
+@pytest.mark.parametrize("layout", sorted(PUBLISHED))
+def test_published_layouts_have_their_counts(tmp_path, layout):
+    counts, left_out = PUBLISHED[layout]
+    root = plant_published(tmp_path / "data", layout)
+    centre = load_centre("data", root)
+    assert centre.layout == detect_layout(root) == layout
+    assert centre.counts == dict(zip(THESIS_CLASSES, counts, strict=True))
+    assert set(left_out) <= set(centre.unmapped)
+    assert sum(counts) + sum(centre.unmapped.values()) == len(centre.records)
+
+    eleven = load_centre("data", root, class_map="eleven")
+    expected = dict(zip(THESIS_CLASSES, counts, strict=True))
+    smudges, atypical = expected.pop("smudge_cell"), expected.pop("lymphocyte_atypical")
+    # Monoblasts, the 8 images of MOB, are monocytes in the thesis and nothing in the later scheme.
+    monoblasts = 8 if layout == "matek19" else 0
+    expected["monocyte"] -= monoblasts
+    assert eleven.counts == expected
+    assert sum(eleven.unmapped.values()) == sum(centre.unmapped.values()) + smudges + atypical + monoblasts
+
+
+@pytest.mark.parametrize("layout", sorted(PUBLISHED))
+@pytest.mark.parametrize("wrappers", ["PBC_dataset_normal_DIB", "PKG - AML/AML-Cytomorphology_LMU/AML-Cytomorphology"])
+def test_folders_around_a_published_layout_change_nothing(tmp_path, layout, wrappers):
+    plain = load_centre("plain", plant_published(tmp_path / "plain", layout))
+    plant_published(tmp_path / "wrapped" / wrappers, layout)
+    plant(tmp_path / "wrapped", "__MACOSX/data/._1.jpg", "__MACOSX/1.jpg", "readme.txt", "empty/notes.txt")
+    wrapped = load_centre("wrapped", tmp_path / "wrapped")
+    assert (wrapped.layout, wrapped.inner, plain.inner) == (layout, wrappers, "")
+    assert types_of(wrapped) == types_of(plain)
+    assert all(record.path == tmp_path / "wrapped" / wrappers / record.key for record in wrapped.records)
+    assert [path.name for path in wrapped.other_files] == ["readme.txt"]
+    assert detect_layout(tmp_path / "wrapped") == layout
+
+
+def test_hidden_files_and_copies_of_macos_are_no_images(tmp_path):
+    names = ["neutrophil/SNE_1.jpg", "neutrophil/.DS_169665.jpg", "neutrophil/__MACOSX/SNE_2.jpg"]
+    root = plant(tmp_path / "data", *names)
+    assert [r.key for r in load_centre("data", root, layout="acevedo20").records] == ["neutrophil/SNE_1.jpg"]
+
+
+def test_folders_that_say_something_are_not_passed_over(tmp_path):
+    alone = load_centre("a", plant(tmp_path / "a", "basophil/slide1/1.png", "basophil/slide2/1.png"))
+    assert {record.label for record in alone.records} == {"basophil"}
+    own = load_centre("b", plant(tmp_path / "b", "blast/1.png"))
+    assert types_of(own) == {"blast/1.png": ("blast", "")}
+    # labels.csv and images/ begin a centre wherever they lie.
+    root = plant(tmp_path / "c", "lab/images/1.png", "masks/1.png")
+    assert types_of(load_centre("c", root)) == {"images/1.png": ("", "")}
+    (root / "lab" / "labels.csv").write_text("image,label\n1.png,monocyte\n")
+    listed = load_centre("c", root)
+    assert (listed.layout, listed.inner, listed.masks) == ("csv", "lab", root / "masks")
+    assert types_of(listed) == {"images/1.png": ("monocyte", "monocyte")}
+
+
+def matek19_with(tmp_path, text, *moved):
+    """Matek-19 as the archive gives it, in which the last images have been moved to another folder."""
+    root = tmp_path / "AML-Cytomorphology_LMU"
+    names = ["BAS/BAS_0001.tiff", "BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff", "MYO/MYO_0001.tiff", *moved]
+    plant(root / "AML-Cytomorphology", *names)
+    plant(root, "abbreviations.txt")
+    (root / "annotations.dat").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def test_annotations_of_matek19_are_compared_with_the_folders(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    text = (
+        "BAS/BAS_0001.tiff BAS UNC UNC\nBAS/BAS_0002.tiff BAS EOS BAS\nEBO/EBO_0001.tiff EBO nan nan\n"
+        "MYO/MYO_0001.tiff MYO MYO nan\nMYB/MYB_0007.tiff MYB nan nan\nPMO/PMO_0001.tiff PMO nan nan\n"
+    )
+    centre = load_centre("matek", matek19_with(tmp_path, text, "BAS/MYB_0007.tiff", "EOS/EOS_0009.tiff"))
+    found = centre.reannotations
+    assert (centre.layout, centre.inner, centre.num_other_files) == ("matek19", "AML-Cytomorphology", 0)
+    assert (found.num_entries, found.not_understood) == (6, ())
+    assert found.differences == {"BAS/MYB_0007.tiff": ("BAS", "MYB")}
+    assert types_of(centre)["BAS/MYB_0007.tiff"] == ("BAS", "basophil")
+    assert found.repeated == {
+        "BAS/BAS_0001.tiff": ("UNC", "UNC"),
+        "BAS/BAS_0002.tiff": ("EOS", "BAS"),
+        "MYO/MYO_0001.tiff": ("MYO",),
+    }
+    assert (found.renamed, found.unassigned) == (("BAS/BAS_0002.tiff",), ("BAS/BAS_0001.tiff",))
+    assert (found.without_entry, found.without_image) == (("EOS/EOS_0009.tiff",), ("PMO/PMO_0001.tiff",))
+    assert "1 images lie in another folder than annotations.dat says" in caplog.text
+    assert "BAS/MYB_0007.tiff (MYB)" in caplog.text
+    assert load_centre("other", tmp_path, layout="folders").reannotations is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfimage label first second\r\nBAS/BAS_0001.tiff\tBAS\tEOS\tNaN\r\nMYO/MYO_0001.tiff MYO\r\n\r\n",
+        b"AML-Cytomorphology/BAS/BAS_0001.png, BAS, EOS, nan\nAML-Cytomorphology\\MYO\\MYO_0001.tiff.tiff;MYO;;\n",
+        b'# by us\n"./bas/bas_0001.TIF"  bas   EOS\nMYO/MYO_0001.tiff MYO nan nan\nMYO/MYO_0001.tiff MYO nan nan\n',
+    ],
+)
+def test_annotations_of_matek19_may_be_written_in_several_ways(tmp_path, text):
+    found = load_centre("matek", matek19_with(tmp_path, text)).reannotations
+    assert (found.num_entries, found.differences, found.without_image, found.not_understood) == (2, {}, (), ())
+    assert found.repeated == {"BAS/BAS_0001.tiff": ("EOS",)}
+    assert found.without_entry == ("BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff")
+
+
+def test_annotations_of_matek19_conclude_nothing_from_what_is_unclear(tmp_path):
+    text = (
+        "BAS/BAS_0001.tiff BAS nan nan\nBAS/BAS_0001.tiff EOS nan nan\nnothing\nBAS/BAS_0002.tiff\n"
+        "EBO/EBO_0001.tiff EBO EBO EBO EBO\nMYO/1.tiff MYO nan nan\nEOS/1.tiff EOS nan nan\nPMO/2.tiff nan nan nan\n"
+    )
+    root = matek19_with(tmp_path, text, "NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff")
+    found = load_centre("matek", root).reannotations
+    assert found.not_understood == (2, 3, 4, 5)
+    # Two lines name an image 1, and two images are called 2: which is which cannot be known.
+    assert found.differences == {}
+    assert {"NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff", "BAS/BAS_0002.tiff"} <= set(found.without_entry)
+    assert load_centre("matek", matek19_with(tmp_path / "b", b"\xff\xfe\x00\x01")).reannotations.not_understood == ()
+
+
+def test_images_with_transparency_as_in_matek19_keep_their_colours(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
+    opacity = np.full((400, 400, 1), 255, np.uint8)
+    opacity[:10] = 0
+    path = tmp_path / "BAS_0001.tiff"
+    tifffile.imwrite(path, np.dstack([colours, opacity]), photometric="rgb", extrasamples=["unassalpha"])
+    image = read_image(path)
+    assert image.shape == (400, 400, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image[10:], colours[10:])
+    assert (image[:10] == 255).all()
+    Image.fromarray(np.dstack([colours, np.full_like(opacity, 255)])).save(path, compression="tiff_lzw")
+    np.testing.assert_array_equal(read_image(path), colours)

@@ -1,0 +1,167 @@
+"""Thesis Table 3.2: which representation of the cells lets a classifier travel from centre to centre."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from experiments.classify import roi_vectors
+from experiments.comparison import Column, Comparison, Protocol, compare_columns
+from experiments.study import Study
+from experiments.study_settings import HANDMADE, HANDMADE_LAB, RCNN, RESNET
+from experiments.transfer import Cells, Vectors
+from experiments.vector_files import align_vectors, read_vectors
+from mrcnn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MAPPED = ("AE-RF", "AE-CFE")  # before and after adaptation, thesis Figure 3.14
+
+
+def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path] | None = None) -> Comparison:
+    """Compute every column of Table 3.2 and compare them.
+
+    Args:
+        study: detectors, stores, splits and autoencoders.
+        protocol: how to compare.
+        features: vectors made elsewhere, by the name of their column, as `vector_files.read_vectors` takes them.
+
+    Raises:
+        InputError: if something that a column needs is missing or does not fit.
+    """
+    settings = study.settings.reproduce.ablation
+    cells = study.cells()
+    columns = [*own_columns(study, settings.columns), *foreign_columns(features or {}, cells)]
+    chosen = []
+    for column in columns:
+        chosen += [column] if "none" in settings.standardise else []
+        chosen += [column.standardised()] if "centre" in settings.standardise else []
+    return compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
+
+
+def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
+    """The columns that this software computes, in the order of their names; autoencoders are trained together."""
+    trained = train_columns(study, names)
+    columns = []
+    for name in names:
+        if name in trained:
+            columns.append(
+                Column(name, tuple(study.latents(folder) for folder in trained[name]), _describe(study, name))
+            )
+        else:
+            vectors, note = _untrained(study, name)
+            columns.append(Column(name, (vectors,), note))
+    return columns
+
+
+def train_columns(study: Study, names: Sequence[str]) -> dict[str, list[Path]]:
+    """Train the autoencoders among some columns.
+
+    Returns:
+        By column, the folder of each of its trainings; columns that are no autoencoders are left out.
+    """
+    settings = study.settings.reproduce.ablation
+    runs = range(settings.training_runs)
+    wanted, owners = [], []
+    for name in names:
+        overrides = settings.autoencoder_of(name)
+        if overrides is not None:
+            seed = study.autoencoder_config(overrides)["seed"]
+            wanted += [({**overrides, "seed": seed + run}, None) for run in runs]
+            owners += [name for _ in runs]
+    trained: dict[str, list[Path]] = {}
+    for name, folder in zip(owners, study.train(wanted), strict=True):
+        trained.setdefault(name, []).append(folder)
+    return trained
+
+
+def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
+    """Columns of vectors made elsewhere, brought to the order of the cells.
+
+    Raises:
+        InputError: if a file cannot be read, or lacks a centre or a cell.
+    """
+    columns = []
+    for name, path in features.items():
+        table = read_vectors(path)
+        missing = [centre for centre in cells.centres if centre not in table]
+        if missing:
+            raise InputError(f"{path}: has no cells of centre {missing[0]}; it must describe every centre")
+        vectors = {
+            centre: align_vectors(table[centre][0], table[centre][1]["key"], keys, f"{path}, centre {centre}")
+            for centre, keys in cells.keys.items()
+            if centre in table
+        }
+        columns.append(Column(name, (vectors,), f"{name}: vectors of {Path(path).name}."))
+    return columns
+
+
+def _untrained(study: Study, name: str) -> tuple[Vectors, str]:
+    """Vectors of a column that no autoencoder makes, and what to know of them."""
+    if name in (HANDMADE, HANDMADE_LAB):
+        from experiments.handmade import handmade_vectors
+
+        standardise = name == HANDMADE_LAB
+        vectors = study.store_vectors(
+            "handmade", {"standardise": standardise}, partial(handmade_vectors, standardise_crops=standardise)
+        )
+        crop = "the crop, each channel of it standardised in Lab first" if standardise else "the crop"
+        return vectors, f"{name}: Lab histograms and histograms of oriented gradients of {crop}."
+    if name == RESNET:
+        return _resnet_vectors(study)
+    mode = study.settings.evaluate.raw_features
+    note = "averaged over their 14 x 14 places" if mode == "mean" else "flattened"
+    # Reading them takes less time than a copy in the cache would, and no space.
+    from mrcnn.feature_store import open_store
+
+    vectors = {}
+    for centre, path in study.stores().items():
+        with open_store(path) as store:
+            vectors[centre] = roi_vectors(store, mode)
+    return vectors, f"{RCNN}: the detector's RoI features, {note}."
+
+
+def _resnet_vectors(study: Study) -> tuple[Vectors, str]:
+    from experiments.resnet_vectors import resnet_vectors
+    from mrcnn.imagenet import FILE_HASHES
+
+    settings = study.settings.reproduce
+    weights, seed = settings.resnet_weights, study.settings.seed
+    note = f"{RESNET}: ResNet-101 with the weights {Path(weights).name}, at {settings.resnet_image_size} px."
+    if weights == "imagenet":
+        identity = FILE_HASHES["resnet101"]
+        note = f"{RESNET}: ResNet-101 trained on ImageNet, at {settings.resnet_image_size} px."
+    elif weights == "random":
+        identity = f"random {seed}"
+        note = (
+            f"{RESNET}: **not the thesis' column**: ResNet-101 with random weights, since no ImageNet weights were "
+            "given (--weights)."
+        )
+    else:
+        if not Path(weights).is_file():
+            raise InputError(f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications")
+        from autoencoder.folder import file_hash
+
+        identity = file_hash(weights)
+    options = {"weights": identity, "image_size": settings.resnet_image_size}
+
+    def make(store):
+        return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed, progress=study.progress)
+
+    return study.store_vectors("resnet", options, make), note
+
+
+def _describe(study: Study, name: str) -> str:
+    """Settings of an autoencoder's column in which it differs from the thesis' defaults."""
+    from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
+
+    overrides = study.settings.reproduce.ablation.autoencoder_of(name)
+    config, plain = study.autoencoder_config(overrides), AutoencoderConfig().to_dict()
+    length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']:g} epochs"
+    shown = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in config.items()
+        if key not in (*HOUSEKEEPING, *LENGTH, "seed", "adaptation") and value != plain[key] and value is not None
+        if not (config["adaptation"] == "none" and key in ("beta", "adaptation_warmup_steps", "source_centre"))
+    ]
+    return f"{name}: autoencoder, adaptation {config['adaptation']}, {length}{''.join(', ' + text for text in shown)}."

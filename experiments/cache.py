@@ -1,0 +1,86 @@
+"""Results that are kept under the hash of all that they depend on, so that nothing is computed twice."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.atomic import atomic_path, write_json
+from mrcnn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON value, the same for equal values whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """SHA-256 over types, shapes and values of some arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class Cache:
+    """A folder of results by kind and hash of their inputs.
+
+    Beside each result lie its inputs, as JSON, so that a person can tell what it belongs to.
+
+    Args:
+        folder: where to keep them.
+        overwrite: compute each result again, the first time that it is asked for.
+    """
+
+    def __init__(self, folder: str | os.PathLike, *, overwrite: bool = False):
+        self.folder, self.overwrite = Path(folder), overwrite
+        self.num_made = 0
+        self._made: set[Path] = set()
+
+    def arrays(
+        self, kind: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays that depend on `inputs` alone.
+
+        Args:
+            kind: what they are, a folder's name.
+            inputs: everything that they depend on, as JSON values.
+            make: computes them where they are not there yet.
+
+        Returns:
+            The arrays by name, none of them of Python objects.
+
+        Raises:
+            InputError: if the stored file is damaged.
+        """
+        path = self.folder / kind / f"{hash_json(inputs)[:32]}.npz"
+        if path.exists() and (not self.overwrite or path in self._made):
+            return _load(path)
+        arrays = dict(make())
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.savez_compressed(handle, **arrays)
+        write_json(path.with_suffix(".json"), dict(inputs))
+        self._made.add(path)
+        self.num_made += 1
+        return arrays
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: cannot be read ({reason}); delete it, and it is computed again") from None
+    except Exception as error:  # zipfile and zlib have errors of their own for damaged archives
+        if type(error).__module__ not in ("zipfile", "zlib"):
+            raise
+        raise InputError(f"{path}: damaged ({error}); delete it, and it is computed again") from None

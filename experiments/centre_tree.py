@@ -1,0 +1,158 @@
+"""The folders and files of a centre: what is an image, what may be a class, and where a centre begins."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.class_maps import LAYOUT_MAPS, fold_label, labels_of
+from mrcnn.data.images import IMAGE_SUFFIXES
+from mrcnn.errors import InputError
+
+NOT_CLASSES = frozenset({"masks", "annotations"})
+# Of `.git`, `__MACOSX` and the like: neither classes nor anything else of the centre.
+_HIDDEN = (".", "__")
+_MAX_WRAPPERS = 4  # the download of Matek-19 has two around its classes
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a path given to the command turned out to be.
+
+    Attributes:
+        root: the path.
+        centres: the centre itself, or the centres in it.
+        skipped: names of folders in it that hold no image.
+    """
+
+    root: Path
+    centres: tuple[Path, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def unwrap(root: Path, masks_folder: Path | None) -> list[Path]:
+    """Find where a centre begins: archives often wrap it in folders of their own.
+
+    A folder is such a wrapper if it holds no image and no `labels.csv`, and one folder alone with images in it. That
+    folder must not be a class itself, as it is in a centre of a single class: it has no images right inside, unless
+    `labels.csv` names them, and no name that a data set gives its cells.
+
+    Args:
+        root: the centre's folder.
+        masks_folder: where the user says that masks lie, or None.
+
+    Returns:
+        The folders from `root` down to where the centre begins; as a rule `root` alone.
+    """
+    folders = [root]
+    while len(folders) <= _MAX_WRAPPERS and (inner := _wrapped_folder(folders[-1], masks_folder)) is not None:
+        folders.append(inner)
+    return folders
+
+
+def _wrapped_folder(folder: Path, masks_folder: Path | None) -> Path | None:
+    if (folder / "labels.csv").is_file() or has_image(folder):
+        return None
+    with_images = [inner for inner in class_folders(folder, masks_folder) if holds_image(inner)]
+    if len(with_images) != 1:
+        return None
+    (inner,) = with_images
+    is_class = has_known_name(inner) or (has_image(inner) and not (inner / "labels.csv").is_file())
+    return None if is_class else inner
+
+
+def find_centres(root: str | Path) -> Place:
+    """Tell whether a folder is a centre or a folder of centres.
+
+    It is a centre if it holds `labels.csv`, images, or a folder that is called as a data set calls a type of cells.
+    Else it is a folder of centres if one of the folders in it is such a centre; then every folder in it that holds an
+    image counts as one. What is neither is a centre whose classes have names of their own. Folders that archives wrap
+    around their content are passed over, see `unwrap`.
+
+    Raises:
+        InputError: if there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give a centre's folder, or a folder of centres")
+    folder = unwrap(root, None)[-1]
+    inside = class_folders(folder)
+    # Images right inside a folder say nothing here: they may be those of a class.
+    if has_image(folder) or _looks_like_centre(folder) or not any(map(_looks_like_centre, inside)):
+        return Place(root, (root,))
+    centres = tuple(inner for inner in inside if holds_image(inner))
+    return Place(root, centres, tuple(inner.name for inner in inside if inner not in centres))
+
+
+def _looks_like_centre(root: Path) -> bool:
+    folder = unwrap(root, None)[-1]
+    is_listed = (folder / "labels.csv").is_file() or has_image(folder / "images")
+    return is_listed or any(has_known_name(inner) for inner in class_folders(folder))
+
+
+def has_known_name(folder: Path) -> bool:
+    """Whether the folder is called as a data set calls a type of cells."""
+    return any(fold_label(folder.name) in labels_of(layout) for layout in LAYOUT_MAPS)
+
+
+def class_folders(root: Path, masks_folder: Path | None = None) -> list[Path]:
+    """Return the folders right inside `root` that may be classes, sorted."""
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and path.name not in NOT_CLASSES and not path.name.startswith(_HIDDEN)
+        if not _is_same(path, masks_folder)
+    )
+
+
+def images_below(
+    folder: Path, recursive: bool, skip: frozenset[str] = frozenset(), masks_folder: Path | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Return the images below `folder`, sorted, and the files that are not images.
+
+    Args:
+        folder: where to look.
+        recursive: whether to look in folders inside it too.
+        skip: names of folders right inside it that are left out.
+        masks_folder: is left out wherever it lies.
+    """
+    images, others = [], []
+    for parent, folders, files in os.walk(folder):
+        # Pruning in place is how os.walk is told where not to go.
+        hidden_from = [n for n in folders if n.startswith(_HIDDEN) or (Path(parent) == folder and n in skip)]
+        shown = [n for n in folders if n not in hidden_from and not _is_same(Path(parent, n), masks_folder)]
+        folders[:] = sorted(shown) if recursive else []
+        for name in files:
+            path = Path(parent, name)
+            if is_image(path):
+                images.append(path)
+            elif not name.startswith("."):
+                others.append(path)
+    return sorted(images), others
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the files right inside a folder, hidden ones left out."""
+    return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the name of an image; what is in it is not looked at."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def has_image(folder: Path) -> bool:
+    """Whether an image lies right inside the folder."""
+    return folder.is_dir() and any(is_image(path) for path in folder.iterdir())
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether an image lies in the folder or anywhere below it."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(_HIDDEN)]
+        if any(is_image(Path(parent, name)) for name in files):
+            return True
+    return False
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and path.resolve() == other.resolve()

@@ -1,0 +1,194 @@
+"""The command `aecfe reproduce`: its arguments, and what it does with them."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from mrcnn.errors import InputError
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+
+
+def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], override_help: str) -> None:
+    """Add the command to a parser.
+
+    Args:
+        commands: what `add_subparsers` returned.
+        command: `experiments.cli`'s way to add a command.
+        override_help: of the option `--set`.
+    """
+    parser = command(
+        commands, "reproduce", "reproduce", "make tables and figures of the thesis, reusing all that is there"
+    )
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="table-3.1 (bottleneck), table-3.2 (ablation), table-3.3 (oracles), figure-2.6, figure-3.1 to "
+        "figure-3.14, curves; or tables, figures, all",
+    )
+    parser.add_argument(
+        "--config",
+        default="thesis",
+        metavar="NAME",
+        help="demo (drawn smears), real-small, thesis, or a YAML file of that form",
+    )
+    parser.add_argument("--data", metavar="ROOT", help="folder that the centres' roots are relative to")
+    parser.add_argument("-o", "--output", help="working folder; default: runs/reproduce-NAME")
+    parser.add_argument("--centres", nargs="+", metavar="NAME", help="compare only these centres of the configuration")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="autoencoders to train at a time")
+    parser.add_argument("--runs", type=int, default=None, metavar="N", help="classifiers for each row; default: 5")
+    parser.add_argument(
+        "--test-on",
+        choices=("test", "all"),
+        default=None,
+        help="cells of the other centres: their test parts, as in the thesis, or all, as in its authors' code",
+    )
+    parser.add_argument(
+        "--standardise",
+        nargs="+",
+        choices=("none", "centre"),
+        default=None,
+        help="columns of Table 3.2: features as they are, standardised within each centre without labels, or both",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("thesis", "dinobloom"),
+        default="thesis",
+        help="settings of the classifiers that stand beside the forest",
+    )
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="vectors made elsewhere (.h5ad or .npz) as further columns of Table 3.2",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="ResNet-101 weights of ResNet-RF: the file of keras.applications without its top, imagenet (downloads "
+        "it), or random",
+    )
+    parser.add_argument("--oracle", metavar="FILE", help="published Keras classifier for Table 3.3 (.keras or .h5)")
+    parser.add_argument("--classes", metavar="FILE", help="its classes, one a line, in the order of its outputs")
+    parser.add_argument(
+        "--oracle-centre",
+        metavar="NAME",
+        help="centre that it learned from, or none; default: the one of layout matek19",
+    )
+    parser.add_argument(
+        "--oracle-pixels", choices=("0..1", "0..255", "-1..1"), default="0..1", help="range of the pixels that it takes"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="fixes everything random; default: the configuration's")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=override_help)
+    parser.set_defaults(after_interrupt="run the same command again to go on from here")
+
+
+def reproduce_command(arguments: argparse.Namespace) -> None:
+    """Check the arguments, make what they ask for and print the names of the files."""
+    from experiments.output_paths import check_output_folder
+    from experiments.reproduce import Options, reproduce, resolve_targets
+    from experiments.settings import load_settings
+
+    targets = resolve_targets(arguments.targets)
+    features = dict(_name_and_file(text) for text in arguments.features)
+    if len(features) != len(arguments.features):
+        raise InputError("--features: two columns have one name; give one of them another")
+    for option in ("jobs", "runs"):
+        value = getattr(arguments, option)
+        if value is not None and value < 1:
+            raise InputError(f"--{option} must be 1 or more; got {value}")
+    if (arguments.oracle is None) != (arguments.classes is None):
+        raise InputError("--oracle and --classes belong together: the model, and the file of its classes")
+    if arguments.oracle is None and arguments.oracle_centre is not None:
+        raise InputError("--oracle-centre says where the model of --oracle learned, and none is given")
+    settings = load_settings(*_config(arguments))
+    if arguments.output is None:
+        settings.output = f"runs/reproduce-{settings.name}"
+    _keep_centres(settings, arguments.centres)
+    check_output_folder(settings.output)
+    if not arguments.data and any(c.layout != "synthetic" for c in settings.centres.values()):
+        if not Path(settings.data).is_dir():
+            raise InputError(
+                f"--data: name the folder of the centres {', '.join(settings.centres)}; {settings.data} is none"
+            )
+
+    from experiments.comparison import Protocol  # imports scikit-learn
+    from experiments.study import Study
+
+    evaluate = settings.evaluate
+    protocol = Protocol(
+        name=arguments.protocol,
+        runs=evaluate.runs,
+        seed=settings.seed,
+        test_on=evaluate.test_on,
+        bootstrap=settings.reproduce.bootstrap,
+        jobs=os.cpu_count() or 1,
+    )
+    published = None
+    if arguments.oracle is not None:
+        published = {
+            "model": Path(arguments.oracle),
+            "classes": Path(arguments.classes),
+            "centre": arguments.oracle_centre,
+            "pixels": arguments.oracle_pixels,
+        }
+    study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
+    for path in reproduce(settings, targets, Options(protocol, features, published), study):
+        print(path)
+
+
+def _config(arguments: argparse.Namespace) -> tuple[Path, list[str]]:
+    """The configuration's file, and the overrides that the arguments amount to."""
+    path = CONFIGS / f"{arguments.config}.yaml"
+    if not path.is_file():
+        path = Path(arguments.config)
+        if path.suffix.lower() not in (".yaml", ".yml"):
+            known = ", ".join(sorted(each.stem for each in CONFIGS.glob("*.yaml")))
+            raise InputError(f"--config {arguments.config}: is none of {known}, and no .yaml file")
+    overrides = list(arguments.overrides)
+    for name, key in (
+        ("data", "data"),
+        ("output", "output"),
+        ("seed", "seed"),
+        ("runs", "evaluate.runs"),
+        ("test_on", "evaluate.test_on"),
+        ("standardise", "reproduce.ablation.standardise"),
+        ("weights", "reproduce.resnet_weights"),
+    ):
+        value = getattr(arguments, name)
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")
+    return path, overrides
+
+
+def _keep_centres(settings, names: list[str] | None) -> None:
+    """Leave out the centres that are not to be compared; those that the detector learns from stay for it."""
+    if names is None:
+        return
+    unknown = [name for name in names if name not in settings.centres]
+    if unknown:
+        raise InputError(f"--centres {unknown[0]}: is none of {', '.join(settings.centres)}")
+    kept = {}
+    for name, centre in settings.centres.items():
+        if name in names:
+            kept[name] = centre
+        elif name in settings.detector.train_on:
+            centre.use = "detector"
+            kept[name] = centre
+    settings.centres = kept
+    source = settings.autoencoder.get("source_centre")
+    if source is not None and source not in names:
+        raise InputError(
+            f"--centres: leaves out {source}, the source centre; name it too, or --set autoencoder.source_centre="
+        )
+
+
+def _name_and_file(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--features {text}: write it as NAME=FILE, for example DinoBloom=dinobloom.npz")
+    return name, Path(path)

@@ -1,0 +1,261 @@
+"""Many representations of the same cells, compared by several classifiers across centres (thesis Table 3.2)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.cache import Cache, hash_arrays
+from experiments.classify import standardise_by_centre
+from experiments.mixing import mixing_scores
+from experiments.probes import PROTOCOLS
+from experiments.scores import Difference, PairScores, compare, mean_scores, pooled_recall, score_pair
+from experiments.transfer import Cells, Pair, Vectors, predict_pairs
+from mrcnn.errors import InputError
+
+MAIN_PROBE = "forest"
+NETWORK = "network"
+STANDARDISED = " (std)"
+_PAIR_NAME = "{}\n{}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One representation of the cells.
+
+    Attributes:
+        name: heading of its column.
+        trainings: the vectors by centre, of each training; most representations have one.
+        note: what a reader should know of it, one sentence or none.
+    """
+
+    name: str
+    trainings: tuple[Vectors, ...]
+    note: str = ""
+
+    def standardised(self) -> "Column":
+        """The same with every feature standardised within its centre, which takes no labels."""
+        trainings = tuple(standardise_by_centre(vectors) for vectors in self.trainings)
+        return Column(self.name + STANDARDISED, trainings, self.note)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How representations are compared.
+
+    Attributes:
+        name: "thesis" or "dinobloom", the set of classifiers.
+        runs: classifiers for each row.
+        seed: of the classifiers and of resampling.
+        test_on: "test" or "all", see `transfer.predict_pairs`.
+        bootstrap: resamples behind each interval.
+        jobs: cores.
+    """
+
+    name: str = "thesis"
+    runs: int = 5
+    seed: int = 42
+    test_on: str = "test"
+    bootstrap: int = 1000
+    jobs: int = field(default=2, compare=False)
+
+    def __post_init__(self):
+        if self.name not in PROTOCOLS:
+            raise InputError(f"--protocol must be one of {', '.join(PROTOCOLS)}; got {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that was named, and the scores that follow from it.
+
+    Attributes:
+        columns: names of the representations, in order.
+        notes: by column, what a reader should know, if anything.
+        probes: names of the classifiers, in order; the first is the forest.
+        cells: what was named.
+        protocol: how.
+        predictions: by column and probe, class numbers of shape (runs, n) for each pair of centres; a network that is a
+            classifier itself has the only probe "network", and may lack pairs.
+        mixing: by column, see `mixing.mixing_scores`; networks that are classifiers have none.
+    """
+
+    columns: tuple[str, ...]
+    notes: dict[str, str]
+    probes: tuple[str, ...]
+    cells: Cells
+    protocol: Protocol
+    predictions: dict[tuple[str, str], dict[Pair, np.ndarray]]
+    mixing: dict[str, dict[str, float | None]]
+
+    def main_probe(self, column: str) -> str:
+        """The classifier of the main tables: the forest, or the network itself where the column is a classifier."""
+        return MAIN_PROBE if (column, MAIN_PROBE) in self.predictions else NETWORK
+
+    def has(self, column: str, probe: str, across: bool) -> bool:
+        """Whether a column was tested by a classifier on every pair of different centres, or of each with itself."""
+        return set(self.pairs(across)) <= set(self.predictions.get((column, probe), {}))
+
+    @cached_property
+    def truths(self) -> dict[Pair, np.ndarray]:
+        """Class numbers of the tested cells of each pair."""
+        return {pair: self.cells.truth(pair, self.protocol.test_on) for pair in self.cells.pairs}
+
+    @cached_property
+    def pair_scores(self) -> dict[tuple[str, str, Pair], PairScores]:
+        """Scores by column, probe and pair of centres."""
+        return {
+            (column, probe, pair): score_pair(
+                self.truths[pair],
+                named,
+                len(self.cells.classes),
+                bootstrap=self.protocol.bootstrap,
+                seed=self.protocol.seed,
+            )
+            for (column, probe), by_pair in self.predictions.items()
+            for pair, named in by_pair.items()
+        }
+
+    def pairs(self, across: bool) -> list[Pair]:
+        """Pairs of different centres, or each centre with itself."""
+        return [pair for pair in self.cells.pairs if (pair[0] != pair[1]) == across]
+
+    def mean(self, column: str, probe: str, measure: str, across: bool) -> tuple[float, float, float]:
+        """Mean over pairs of different centres, or of each centre with itself, with its 95 % interval."""
+        return mean_scores(**self._of_pairs(across, (column, probe)), **self._resampling(measure))
+
+    def difference(self, first: str, second: str, measure: str, across: bool) -> Difference:
+        """How much better the first column is than the second by their main classifiers, on the same cells."""
+        pairs = self.pairs(across)
+        return compare(
+            [self.truths[pair] for pair in pairs],
+            [self.predictions[first, self.main_probe(first)][pair] for pair in pairs],
+            [self.predictions[second, self.main_probe(second)][pair] for pair in pairs],
+            [tested_on for _, tested_on in pairs],
+            **self._resampling(measure),
+        )
+
+    def recall(self, column: str, probe: str, across: bool) -> dict[str, tuple[float, float, float]]:
+        """Recall of each class over all pairs of different centres, or of each with itself, with 95 % intervals."""
+        pairs = self._of_pairs(across, (column, probe))
+        found = pooled_recall(
+            pairs["truths"], pairs["predictions"], bootstrap=self.protocol.bootstrap, seed=self.protocol.seed
+        )
+        return {self.cells.classes[number]: value for number, value in found.items()}
+
+    def confusion(self, column: str, probe: str, across: bool) -> np.ndarray:
+        """Confusion matrix summed over runs and pairs of different centres, or of each centre with itself."""
+        return sum(self.pair_scores[column, probe, pair].confusion for pair in self.pairs(across))
+
+    def chance(self, across: bool) -> dict[str, float]:
+        """What naming one class for every cell would give on average, by measure."""
+        pairs = self.pairs(across)
+        largest = [np.bincount(self.truths[pair]).max() / len(self.truths[pair]) for pair in pairs]
+        balanced = [1 / len(np.unique(self.truths[pair])) for pair in pairs]
+        return {"accuracy": float(np.mean(largest)), "balanced_accuracy": float(np.mean(balanced))}
+
+    def _of_pairs(self, across: bool, key: tuple[str, str]) -> dict[str, Any]:
+        pairs = self.pairs(across)
+        return {
+            "truths": [self.truths[pair] for pair in pairs],
+            "predictions": [self.predictions[key][pair] for pair in pairs],
+            "groups": [tested_on for _, tested_on in pairs],
+        }
+
+    def _resampling(self, measure: str) -> dict[str, Any]:
+        return {"measure": measure, "bootstrap": self.protocol.bootstrap, "seed": self.protocol.seed}
+
+
+def compare_columns(
+    columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache, *, progress: bool = True
+) -> Comparison:
+    """Let every classifier of the protocol learn on each centre from each representation, and test it on all.
+
+    What was computed before for the same vectors, labels and split is read from the cache.
+
+    Args:
+        columns: the representations, names all different.
+        cells: rows as in their vectors.
+        protocol: classifiers, runs, seed and tested cells.
+        cache: where predictions and mixing scores are kept.
+        progress: show a bar.
+
+    Raises:
+        InputError: if two columns have one name, or a column lacks a centre.
+    """
+    names = [column.name for column in columns]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"two columns are called {twice[0]}; give one of them another name")
+    probes = PROTOCOLS[protocol.name]
+    labels_hash = _hash_cells(cells)
+    predictions, mixing = {}, {}
+    with tqdm(total=len(columns) * len(probes), desc="classifiers", disable=None if progress else True) as bar:
+        for column in columns:
+            inputs = {"vectors": [_hash_vectors(v, cells) for v in column.trainings], "cells": labels_hash}
+            for probe in probes:
+
+                def predict(column=column, probe=probe) -> dict[str, np.ndarray]:
+                    try:
+                        named = predict_pairs(
+                            column.trainings,
+                            cells,
+                            probe,
+                            runs=protocol.runs,
+                            seed=protocol.seed,
+                            test_on=protocol.test_on,
+                            n_jobs=protocol.jobs,
+                        )
+                    except InputError as error:
+                        raise InputError(f"column {column.name}: {error}") from None
+                    return {_PAIR_NAME.format(*pair): values for pair, values in named.items()}
+
+                described = {
+                    **inputs,
+                    "protocol": protocol.name,
+                    "probe": probe.name,
+                    "runs": protocol.runs,
+                    "seed": protocol.seed,
+                    "test_on": protocol.test_on,
+                }
+                found = cache.arrays("predictions", described, predict)
+                predictions[column.name, probe.name] = {pair: found[_PAIR_NAME.format(*pair)] for pair in cells.pairs}
+                bar.update()
+            mixing[column.name] = _mixing(column, cells, protocol.seed, cache, inputs)
+    return Comparison(
+        columns=tuple(names),
+        notes={column.name: column.note for column in columns if column.note},
+        probes=tuple(probe.name for probe in probes),
+        cells=cells,
+        protocol=protocol,
+        predictions=predictions,
+        mixing=mixing,
+    )
+
+
+def _mixing(
+    column: Column, cells: Cells, seed: int, cache: Cache, inputs: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """Mixing scores of a column's first training."""
+    centres = list(cells.types)
+
+    def measure() -> dict[str, np.ndarray]:
+        vectors = np.concatenate([np.asarray(column.trainings[0][c], np.float32) for c in centres])
+        names = np.concatenate([np.full(len(cells.types[c]), c) for c in centres])
+        scores = mixing_scores(vectors, names, np.concatenate([cells.types[c] for c in centres]), seed)
+        return {name: np.array(np.nan if value is None else value) for name, value in scores.items()}
+
+    found = cache.arrays("mixing", {**inputs, "seed": seed}, measure)
+    return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
+
+
+def _hash_vectors(vectors: Vectors, cells: Cells) -> str:
+    # A missing centre is told of by name when the vectors are used.
+    return hash_arrays(*(np.asarray(vectors[centre]) for centre in cells.types if centre in vectors))
+
+
+def _hash_cells(cells: Cells) -> str:
+    columns = [array for centre in cells.types for array in (cells.types[centre], cells.parts[centre])]
+    return hash_arrays(np.array(list(cells.types)), np.array(cells.classes), *columns)

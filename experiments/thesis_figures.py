@@ -1,0 +1,263 @@
+"""The thesis' figures: what each one shows, put together from a study and drawn."""
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.ablation import MAPPED, train_columns
+from experiments.bottleneck import FIGURES, Bottleneck, Variant, settings_variants, train_grid
+from experiments.comparison import STANDARDISED, Comparison
+from experiments.figure_scores import draw_before_after, draw_bottleneck_curves, draw_confusions, draw_recall_intervals
+from experiments.figure_sheets import (
+    draw_class_distribution,
+    draw_photo_sheet,
+    draw_reconstruction_grid,
+    draw_segmentations,
+)
+from experiments.figures import choose_rows, draw_loss_curves, project
+from experiments.photos import Picture, overlays, training_samples
+from experiments.report_run import Run
+from experiments.study import Study
+from mrcnn.data.images import read_image
+from mrcnn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MAX_POINTS = 3000  # of a map
+UNTYPED = "no type"
+SAMPLE_FIGURES = 3  # Figures 3.1, 3.2, 3.3; further centres share the last number
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is ready to be saved.
+
+    Attributes:
+        name: of its files, as "figure-3.4".
+        title: what it shows, in one line.
+        figure: the drawing.
+        inputs: hashes of what it was made from, by name.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+    inputs: Mapping[str, str]
+
+
+def augmentation_sheet(study: Study) -> Iterator[Drawing]:
+    """Figure 2.6: training images of the detector, and each of the thesis' augmentations by itself."""
+    from mrcnn.data.augmentation import augment_instances, thesis_augmenters
+
+    run = _run(study)
+    splits = run.read_json("detector/split.json")
+    samples = training_samples(run, splits, 4) if splits else []
+    if not samples:
+        raise InputError("figure-2.6: the images that the detector learned from are gone; put them back")
+    rows = []
+    augmenters = thesis_augmenters()
+    for number, (image, masks) in enumerate(samples):
+        versions = [image]
+        for name, augmenter in augmenters.items():
+            changed = (
+                augment_instances(image, masks, augmenter, (study.settings.seed, number, attempt, len(name))).image
+                for attempt in range(20)
+            )
+            # A mirror is one only every other time; a sheet of it shows it done.
+            versions.append(next((c for c in changed if not np.array_equal(c, image)), image))
+        rows.append((f"image {number + 1}", versions))
+    figure = draw_photo_sheet(rows, captions=["original", *augmenters])
+    yield Drawing("figure-2.6", "Augmentations of the detector's training images (thesis Figure 2.6)", figure, {})
+
+
+def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
+    """Figures 3.1 to 3.3: images of every class of a centre, under the centre's own names.
+
+    Args:
+        study: centres.
+        numbers: which of the three; the third shows all centres from the third on, each in files of its own.
+    """
+    for place, (name, centre) in enumerate(study.centres.items(), 1):
+        number = min(place, SAMPLE_FIGURES)
+        if number not in numbers:
+            continue
+        by_label: dict[str, list] = {}
+        for record in centre.records:
+            by_label.setdefault(record.label or "unlabelled", []).append(record)
+        rows = []
+        for label, records in sorted(by_label.items()):
+            chosen = choose_rows(len(records), study.settings.reproduce.figure_cells, study.settings.seed)
+            photos = [image for image in (_open(records[i].path) for i in chosen) if image is not None]
+            rows.append((f"{label} ({len(records):,})", photos))
+        suffix = f"-{name}" if place > SAMPLE_FIGURES else ""
+        title = f"Images of {name}, by its own classes with their counts (thesis Figure 3.{number})"
+        yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows), {})
+
+
+def class_distribution(study: Study) -> Iterator[Drawing]:
+    """Figure 3.4: images of each class of the comparison, by centre."""
+    counts = {name: centre.counts for name, centre in study.centres.items()}
+    figure = draw_class_distribution(counts, study.class_map.classes)
+    yield Drawing("figure-3.4", "Images of each cell type, by centre (thesis Figure 3.4)", figure, {})
+
+
+def segmentations(study: Study) -> Iterator[Drawing]:
+    """Figure 3.5: what the detector finds, drawn over images of every centre."""
+    study.stores()
+    run = _run(study)
+    each = max(2, 12 // max(len(study.centres), 1))
+    pictures: list[tuple[str, np.ndarray]] = []
+    for centre in study.centres:
+        drawn: list[Picture] = overlays(run, centre, each)[0]
+        names = [picture.name.replace("_", " ") or "unlabelled" for picture in drawn]
+        pictures += [(f"{centre}: {name}", picture.pixels) for name, picture in zip(names, drawn, strict=True)]
+    if not pictures:
+        raise InputError("figure-3.5: no cell was found whose image is still there")
+    figure = draw_segmentations(pictures, columns=4)
+    yield Drawing("figure-3.5", "Cells as the detector outlines them (thesis Figure 3.5)", figure, _store_hashes(study))
+
+
+def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
+    """Figures 3.6 to 3.13: reconstructed images over the sizes of the bottleneck, a figure for each variant.
+
+    Args:
+        study: stores and autoencoders.
+        names: figures to draw; those whose variant is not in the settings are told of.
+    """
+    from autoencoder.embedding import reconstruct
+    from mrcnn.feature_store import open_store
+
+    configured = {FIGURES[variant]: variant for variant in settings_variants(study)}
+    for name in names:
+        if name not in configured:
+            variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
+            log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
+    wanted = {name: variant for name, variant in configured.items() if name in names}
+    folders = train_grid(study, list(wanted.values())) if wanted else {}
+    centre = study.settings.reproduce.bottleneck.centre or study.source_centre
+    for name, variant in sorted(wanted.items(), key=lambda item: int(item[0].partition(".")[2])):
+        path = study.stores(variant.backbone)[centre]
+        with open_store(path) as store:
+            rows = choose_rows(len(store), study.settings.reproduce.figure_cells, study.settings.seed)
+        originals, drawn, inputs = np.empty(0), {}, {}
+        for (own, size), folder in folders.items():
+            if own == variant:
+                originals, drawn[f"BN {size}"] = reconstruct(folder, path, rows)
+                inputs[folder.name] = study.weights_hash(folder)
+        figure = draw_reconstruction_grid(originals, drawn)
+        number = name.partition(".")[2]
+        title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
+        yield Drawing(name, title, figure, inputs)
+
+
+def maps(study: Study) -> Iterator[Drawing]:
+    """Figure 3.14: UMAP of the latents without and with adaptation, by centre and by type."""
+    trained = train_columns(study, MAPPED)
+    cells = study.cells()
+    sizes = [len(types) for types in cells.types.values()]
+    rows = choose_rows(sum(sizes), MAX_POINTS, study.settings.seed)
+    centres = np.concatenate([np.full(size, name) for size, name in zip(sizes, cells.types, strict=True)])[rows]
+    types = np.concatenate(list(cells.types.values()))[rows]
+    points = []
+    for column in MAPPED:
+        latents = study.latents(trained[column][0])
+        vectors = np.concatenate([latents[name] for name in cells.types])[rows]
+        inputs = {"autoencoder": study.weights_hash(trained[column][0]), "rows": len(rows), "seed": study.settings.seed}
+
+        def lay_out(vectors: np.ndarray = vectors) -> dict[str, np.ndarray]:
+            return {"points": project(vectors, study.settings.seed)[0]}
+
+        points.append(study.cache.arrays("maps", inputs, lay_out)["points"])
+    figure = draw_before_after(
+        *points,
+        centres,
+        np.where(types == "", UNTYPED, types),
+        list(cells.types),
+        [*cells.classes, *([UNTYPED] if np.any(types == "") else [])],
+    )
+    title = f"UMAP of the latents of {len(rows):,} cells, before and after adaptation (thesis Figure 3.14)"
+    inputs = {trained[column][0].name: study.weights_hash(trained[column][0]) for column in MAPPED}
+    yield Drawing("figure-3.14", title, figure, inputs)
+
+
+def training_curves(study: Study) -> Iterator[Drawing]:
+    """Losses of the detector and of the autoencoders of Table 3.2 over their training."""
+    study.stores()
+    run = _run(study)
+    panels = {"Detector": ("loss",), "Masks": ("mrcnn_mask_loss",), "Boxes": ("mrcnn_bbox_loss",)}
+    rows = run.read_csv("detector/log.csv")
+    if rows:
+        step = "epoch" if "epoch" in rows[0] else "step"
+        figure = draw_loss_curves({study.backbone: rows}, panels, step_column=step)
+        yield Drawing("curves-detector", "Training of the detector", figure, {})
+    settings = study.settings.reproduce.ablation
+    names = [name for name in settings.columns if settings.autoencoder_of(name)]
+    trained = train_columns(study, names)
+    logs = {name: _read_csv(folders[0] / "log.csv") for name, folders in trained.items()}
+    logs = {name: rows for name, rows in logs.items() if rows}
+    if logs:
+        panels = {
+            "Features (MSE)": ("feature_loss",),
+            "Image": ("image_loss",),
+            "Adaptation": ("adaptation_loss",),
+        }
+        figure = draw_loss_curves(logs, panels, log_scale=True)
+        inputs = {folders[0].name: study.weights_hash(folders[0]) for folders in trained.values()}
+        yield Drawing("curves-autoencoders", "Training of the autoencoders of Table 3.2", figure, inputs)
+
+
+def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
+    """Recall of each class with intervals, and confusion matrices, of the columns of a table."""
+    names = [n for n in comparison.columns if comparison.has(n, comparison.main_probe(n), across=True)]
+    if not names:
+        return
+    recalls = {name: comparison.recall(name, comparison.main_probe(name), across=True) for name in names}
+    classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
+    shown = [name for name in names if not name.endswith(STANDARDISED)][:8] or names[:8]
+    figure = draw_recall_intervals({name: recalls[name] for name in shown}, classes)
+    title = f"Recall of each class in other centres, with 95 % intervals ({table})"
+    yield Drawing(f"{table}-recall", title, figure, {})
+    matrices = {name: comparison.confusion(name, comparison.main_probe(name), across=True) for name in names[:16]}
+    title = f"Confusion matrices in other centres ({table})"
+    yield Drawing(f"{table}-confusion", title, draw_confusions(matrices, comparison.cells.classes), {})
+
+
+def bottleneck_figure(result: Bottleneck) -> Drawing:
+    """Accuracy over the size of the bottleneck."""
+    accuracy = {
+        variant.name: {size: result.accuracy(variant, size) for size in result.sizes} for variant in result.variants
+    }
+    title = f"Accuracy in {result.centre} over the size of the bottleneck (thesis Table 3.1)"
+    return Drawing("table-3.1-accuracy", title, draw_bottleneck_curves(accuracy), {})
+
+
+def _run(study: Study) -> Run:
+    """The run of the configuration's backbone, with its detector, for the pictures that a report has too."""
+    pipeline = study.pipeline(study.backbone)
+    pipeline.train_detector()
+    records = {name: centre.records for name, centre in study.opened.items()}
+    return Run(pipeline.output, pipeline.settings, records, study.settings.seed)
+
+
+def _open(path: Path) -> np.ndarray | None:
+    try:
+        return read_image(path)
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _store_hashes(study: Study) -> dict[str, str]:
+    return {name: store["fingerprint"] for name, store in study.described().items()}
