@@ -8,10 +8,11 @@ from pathlib import Path
 from experiments.classify import roi_vectors
 from experiments.comparison import Column, Comparison, Protocol, compare_columns
 from experiments.study import Study
-from experiments.study_settings import HANDMADE, HANDMADE_LAB, RCNN, RESNET
+from experiments.study_settings import COLUMNS, HANDMADE, HANDMADE_LAB, RCNN, RESNET
 from experiments.transfer import Cells, Vectors
 from experiments.vector_files import align_vectors, read_vectors
 from mrcnn.errors import InputError
+from mrcnn.feature_store import StorePath, open_store
 
 log = logging.getLogger(__name__)
 
@@ -31,16 +32,34 @@ def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path]
     """
     settings = study.settings.reproduce.ablation
     cells = study.cells()
-    columns = [*own_columns(study, settings.columns), *foreign_columns(features or {}, cells)]
-    chosen = []
-    for column in columns:
-        chosen += [column] if "none" in settings.standardise else []
-        chosen += [column.standardised()] if "centre" in settings.standardise else []
+    foreign = foreign_columns(features or {}, cells)  # before hours of training
+    columns = [*own_columns(study, settings.columns), *foreign]
+    chosen = choose_standardised(columns, settings.standardise)
     return compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
 
 
+def choose_standardised(columns: Sequence[Column], standardise: Sequence[str]) -> list[Column]:
+    """The columns as they are ("none"), with every feature standardised within its centre ("centre"), or both."""
+    chosen = []
+    for column in columns:
+        chosen += [column] if "none" in standardise else []
+        chosen += [column.standardised()] if "centre" in standardise else []
+    return chosen
+
+
 def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
-    """The columns that this software computes, in the order of their names; autoencoders are trained together."""
+    """The columns that this software computes, in the order of their names; autoencoders are trained together.
+
+    Raises:
+        InputError: if there is no such column, or something that one needs is missing.
+    """
+    settings = study.settings.reproduce.ablation
+    known = (*COLUMNS, *settings.autoencoders)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"column {unknown[0]!r} is none of {', '.join(known)}; see reproduce.ablation")
+    if RESNET in names:
+        _resnet_vectors(study)  # kept in the cache; before hours of training, since weights may be missing
     trained = train_columns(study, names)
     columns = []
     for name in names:
@@ -49,19 +68,24 @@ def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
                 Column(name, tuple(study.latents(folder) for folder in trained[name]), _describe(study, name))
             )
         else:
-            vectors, note = _untrained(study, name)
+            vectors, note = untrained_vectors(study, name)
             columns.append(Column(name, (vectors,), note))
     return columns
 
 
-def train_columns(study: Study, names: Sequence[str]) -> dict[str, list[Path]]:
+def train_columns(study: Study, names: Sequence[str], training_runs: int | None = None) -> dict[str, list[Path]]:
     """Train the autoencoders among some columns.
+
+    Args:
+        study: stores and autoencoders.
+        names: the columns.
+        training_runs: trainings of each; None takes those of the settings.
 
     Returns:
         By column, the folder of each of its trainings; columns that are no autoencoders are left out.
     """
     settings = study.settings.reproduce.ablation
-    runs = range(settings.training_runs)
+    runs = range(settings.training_runs if training_runs is None else training_runs)
     wanted, owners = [], []
     for name in names:
         overrides = settings.autoencoder_of(name)
@@ -78,6 +102,8 @@ def train_columns(study: Study, names: Sequence[str]) -> dict[str, list[Path]]:
 def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
     """Columns of vectors made elsewhere, brought to the order of the cells.
 
+    Centres of a file that are not compared are told in the log.
+
     Raises:
         InputError: if a file cannot be read, or lacks a centre or a cell.
     """
@@ -87,6 +113,9 @@ def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
         missing = [centre for centre in cells.centres if centre not in table]
         if missing:
             raise InputError(f"{path}: has no cells of centre {missing[0]}; it must describe every centre")
+        others = [centre for centre in table if centre not in cells.keys]
+        if others:
+            log.info("%s: centres that are not compared are left out: %s", path, ", ".join(others))
         vectors = {
             centre: align_vectors(table[centre][0], table[centre][1]["key"], keys, f"{path}, centre {centre}")
             for centre, keys in cells.keys.items()
@@ -96,32 +125,60 @@ def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
     return columns
 
 
-def _untrained(study: Study, name: str) -> tuple[Vectors, str]:
-    """Vectors of a column that no autoencoder makes, and what to know of them."""
+def raw_column(stores: Mapping[str, StorePath], mode: str) -> Column:
+    """R-CNN-RF: the detector's features of every cell.
+
+    Args:
+        stores: feature store of each centre, or its shards.
+        mode: "mean" or "flat", see `classify.roi_vectors`.
+    """
+    vectors = {}
+    for centre, path in stores.items():
+        with open_store(path) as store:
+            vectors[centre] = roi_vectors(store, mode)
+    note = "averaged over their 14 x 14 places" if mode == "mean" else "flattened"
+    return Column(RCNN, (vectors,), f"{RCNN}: the detector's RoI features, {note}.")
+
+
+def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> tuple[Vectors, str]:
+    """Vectors of a column that no autoencoder makes, and what to know of them.
+
+    Args:
+        study: detectors and stores.
+        name: "Hand-made", "Hand-made, Lab", "ResNet-RF" or "R-CNN-RF".
+        backbone: of the detector that found the cells; None takes the configuration's.
+    """
     if name in (HANDMADE, HANDMADE_LAB):
         from experiments.handmade import handmade_vectors
 
         standardise = name == HANDMADE_LAB
-        vectors = study.store_vectors(
-            "handmade", {"standardise": standardise}, partial(handmade_vectors, standardise_crops=standardise)
-        )
+        make = partial(handmade_vectors, standardise_crops=standardise)
+        vectors = study.store_vectors("handmade", {"standardise": standardise}, make, backbone)
         crop = "the crop, each channel of it standardised in Lab first" if standardise else "the crop"
         return vectors, f"{name}: Lab histograms and histograms of oriented gradients of {crop}."
     if name == RESNET:
-        return _resnet_vectors(study)
-    mode = study.settings.evaluate.raw_features
-    note = "averaged over their 14 x 14 places" if mode == "mean" else "flattened"
+        return _resnet_vectors(study, backbone)
     # Reading them takes less time than a copy in the cache would, and no space.
-    from mrcnn.feature_store import open_store
-
-    vectors = {}
-    for centre, path in study.stores().items():
-        with open_store(path) as store:
-            vectors[centre] = roi_vectors(store, mode)
-    return vectors, f"{RCNN}: the detector's RoI features, {note}."
+    column = raw_column(study.stores(backbone), study.settings.evaluate.raw_features)
+    return column.trainings[0], column.note
 
 
-def _resnet_vectors(study: Study) -> tuple[Vectors, str]:
+def check_resnet_weights(weights: str) -> None:
+    """Refuse a file that is not there.
+
+    Args:
+        weights: as in `ReproduceSettings.resnet_weights`.
+
+    Raises:
+        InputError: naming it.
+    """
+    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        raise InputError(
+            f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications, imagenet or random"
+        )
+
+
+def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors, str]:
     from experiments.resnet_vectors import resnet_vectors
     from mrcnn.imagenet import FILE_HASHES
 
@@ -138,8 +195,7 @@ def _resnet_vectors(study: Study) -> tuple[Vectors, str]:
             "given (--weights)."
         )
     else:
-        if not Path(weights).is_file():
-            raise InputError(f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications")
+        check_resnet_weights(weights)
         from autoencoder.folder import file_hash
 
         identity = file_hash(weights)
@@ -148,7 +204,7 @@ def _resnet_vectors(study: Study) -> tuple[Vectors, str]:
     def make(store):
         return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed, progress=study.progress)
 
-    return study.store_vectors("resnet", options, make), note
+    return study.store_vectors("resnet", options, make, backbone), note
 
 
 def _describe(study: Study, name: str) -> str:
@@ -164,4 +220,6 @@ def _describe(study: Study, name: str) -> str:
         if key not in (*HOUSEKEEPING, *LENGTH, "seed", "adaptation") and value != plain[key] and value is not None
         if not (config["adaptation"] == "none" and key in ("beta", "adaptation_warmup_steps", "source_centre"))
     ]
+    runs = study.settings.reproduce.ablation.training_runs
+    shown += [f"{runs} trainings"] if runs > 1 else []
     return f"{name}: autoencoder, adaptation {config['adaptation']}, {length}{''.join(', ' + text for text in shown)}."

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.ablation import untrained_vectors
 from experiments.cache import hash_arrays
-from experiments.comparison import MAIN_PROBE, Protocol
-from experiments.probes import PROTOCOLS
+from experiments.comparison import Protocol
+from experiments.probes import FOREST
 from experiments.scores import measure_run
 from experiments.study import Study
+from experiments.study_settings import HANDMADE, HANDMADE_LAB, RCNN
 from experiments.tables import csv_table, markdown_table, to_latex
 from experiments.thesis_numbers import bottleneck_number
 from experiments.transfer import Cells, predict_pairs
@@ -21,6 +23,7 @@ from mrcnn.errors import InputError
 
 NAME = "table-3.1"
 TITLE = "Bottleneck sizes (thesis Table 3.1)"
+BASELINES = (HANDMADE, HANDMADE_LAB, RCNN)
 # Thesis Figures 3.6 to 3.13 are of these variants, in this order.
 FIGURES = {
     (backbone, loss, source): f"figure-3.{number}"
@@ -53,12 +56,14 @@ class Bottleneck:
         centre: whose cells were named.
         folders: of the autoencoder, by variant and size.
         scores: by variant and size, the measures of each run.
+        baselines: by name and backbone, the same of representations without an autoencoder.
         num_train, num_test: cells, by backbone; each backbone's detector finds its own.
     """
 
     centre: str
     folders: dict[tuple[Variant, int], Path]
     scores: dict[tuple[Variant, int], dict[str, np.ndarray]]
+    baselines: dict[tuple[str, str], dict[str, np.ndarray]]
     num_train: dict[str, int]
     num_test: dict[str, int]
 
@@ -94,8 +99,8 @@ def train_grid(study: Study, variants: list[Variant] | None = None) -> dict[tupl
     wanted = [
         (
             {
-                "adaptation": "none",
                 **settings.autoencoder,
+                "adaptation": "none",
                 "latent_size": size,
                 "image_loss": variant.image_loss,
                 "image_source": variant.image_source,
@@ -105,6 +110,20 @@ def train_grid(study: Study, variants: list[Variant] | None = None) -> dict[tupl
         for variant, size in grid
     ]
     return dict(zip(grid, study.train(wanted), strict=True))
+
+
+def scored_centre(study: Study) -> str:
+    """The centre whose cells are named and reconstructed: that of the settings, else the source centre.
+
+    Raises:
+        InputError: if it is not among those that are compared.
+    """
+    centre = study.settings.reproduce.bottleneck.centre or study.source_centre
+    if centre not in study.compared:
+        raise InputError(
+            f"reproduce.bottleneck.centre: {centre} is none of {', '.join(study.compared)}; choose another"
+        )
+    return centre
 
 
 def settings_variants(study: Study) -> list[Variant]:
@@ -118,38 +137,29 @@ def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
     """Train the grid, and let a forest name the cells of one centre from each latent.
 
     Raises:
-        InputError: if the centre has no labelled cells.
+        InputError: if the centre is not compared, or has no labelled cells.
     """
     settings = study.settings.reproduce.bottleneck
-    centre = settings.centre or study.source_centre
-    folders = train_grid(study)
+    centre = scored_centre(study)
+    # Before hours of training.
     own = {backbone: _cells_of(study.cells(backbone), centre) for backbone in settings.backbones}
-    (forest,) = (probe for probe in PROTOCOLS["thesis"] if probe.name == MAIN_PROBE)
-    scores = {}
-    for (variant, size), folder in folders.items():
-        cells = own[variant.backbone]
-        vectors = study.latents(folder, variant.backbone)[centre]
-
-        def predict(vectors: np.ndarray = vectors, cells: Cells = cells) -> dict[str, np.ndarray]:
-            named = predict_pairs(
-                [{centre: vectors}], cells, forest, runs=protocol.runs, seed=protocol.seed, n_jobs=protocol.jobs
-            )
-            return {"named": named[centre, centre]}
-
-        inputs = {
-            "vectors": hash_arrays(vectors),
-            "cells": hash_arrays(cells.types[centre], cells.parts[centre]),
-            "runs": protocol.runs,
-            "seed": protocol.seed,
-        }
-        named = study.cache.arrays("bottleneck", inputs, predict)["named"]
-        truth = cells.truth((centre, centre), "test")
-        runs = [measure_run(truth, run, len(cells.classes)) for run in named]
-        scores[variant, size] = {name: np.array([run[name] for run in runs]) for name in runs[0]}
+    folders = train_grid(study)
+    scores = {
+        (variant, size): _score(
+            study, protocol, own[variant.backbone], centre, study.latents(folder, variant.backbone)[centre]
+        )
+        for (variant, size), folder in folders.items()
+    }
+    baselines = {
+        (name, backbone): _score(study, protocol, cells, centre, untrained_vectors(study, name, backbone)[0][centre])
+        for name in BASELINES
+        for backbone, cells in own.items()
+    }
     return Bottleneck(
         centre,
         folders,
         scores,
+        baselines,
         {backbone: len(cells.train_rows(centre)) for backbone, cells in own.items()},
         {backbone: len(cells.test_rows((centre, centre), "test")) for backbone, cells in own.items()},
     )
@@ -184,6 +194,28 @@ def write_bottleneck(
     return paths
 
 
+def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Measures of each run of the forest, on the test part of one centre."""
+
+    def predict() -> dict[str, np.ndarray]:
+        named = predict_pairs(
+            [{centre: vectors}], cells, FOREST, runs=protocol.runs, seed=protocol.seed, n_jobs=protocol.jobs
+        )
+        return {"named": named[centre, centre]}
+
+    inputs = {
+        "vectors": hash_arrays(vectors),
+        # With the classes, of which predictions are the numbers.
+        "cells": hash_arrays(np.array(cells.classes), cells.types[centre], cells.parts[centre]),
+        "runs": protocol.runs,
+        "seed": protocol.seed,
+    }
+    named = study.cache.arrays("bottleneck", inputs, predict)["named"]
+    truth = cells.truth((centre, centre), "test")
+    runs = [measure_run(truth, run, len(cells.classes)) for run in named]
+    return {name: np.array([run[name] for run in runs]) for name in runs[0]}
+
+
 def _cells_of(cells: Cells, centre: str) -> Cells:
     """The cells of one centre alone."""
     if centre not in cells.centres:
@@ -209,6 +241,9 @@ def _table(
             has_thesis |= theirs is not None
             cells.append(text + ("" if theirs is None else f" [{100 * theirs:.0f}]"))
         rows.append([str(size), *cells])
+    for name in dict.fromkeys(name for name, _ in result.baselines):
+        found = [result.baselines[name, variant.backbone][measure] for variant in result.variants]
+        rows.append([name, *(f"{100 * runs.mean():.1f} ± {100 * runs.std():.1f}" for runs in found)])
     return (header, rows), has_thesis
 
 
@@ -221,7 +256,9 @@ def _note(result: Bottleneck, protocol: Protocol, has_thesis: bool) -> str:
         f"A random forest names the cells of {result.centre} from latents of each size, in percent, mean ± standard "
         f"deviation over {protocol.runs} forests; the best of a row is bold. Autoencoders have no adaptation and learn "
         "on all cells of all centres, without labels. MSE and SSIM are losses of the image; BB: the image is the crop "
-        f"of the cell's box, else the whole. Cells: {'; '.join(numbers)}."
+        f"of the cell's box, else the whole. Cells: {'; '.join(numbers)}. One training of each autoencoder. The last "
+        "rows are no autoencoders, and differ with the backbone alone: hand-made features of the crop, also with its "
+        "channels standardised in Lab first, and the detector's own features."
         + (" In brackets: the thesis' number." if has_thesis else "")
     )
 
@@ -235,6 +272,9 @@ def _to_csv(result: Bottleneck, thesis_centre: str | None) -> str:
         theirs = bottleneck_number(size, *variant, thesis_centre)
         values = [f"{number:.4f}" for runs in scores.values() for number in (runs.mean(), runs.std())]
         rows.append([str(size), *variant, *values, "" if theirs is None else f"{theirs:.2f}"])
+    for (name, backbone), scores in result.baselines.items():
+        values = [f"{number:.4f}" for runs in scores.values() for number in (runs.mean(), runs.std())]
+        rows.append([name, backbone, "", "", *values, ""])
     return csv_table(header, rows)
 
 
@@ -255,5 +295,9 @@ def _to_json(result: Bottleneck, protocol: Protocol, provenance: Mapping[str, st
                 **{name: runs.tolist() for name, runs in scores.items()},
             }
             for (variant, size), scores in result.scores.items()
+        ],
+        "baselines": [
+            {"name": name, "backbone": backbone, **{key: runs.tolist() for key, runs in scores.items()}}
+            for (name, backbone), scores in result.baselines.items()
         ],
     }

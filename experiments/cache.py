@@ -5,6 +5,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
 
 log = logging.getLogger(__name__)
+
+# To be raised whenever this software computes another result from the same inputs.
+BEHAVIOUR = 1
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "tensorflow", "keras")
 
 
 def hash_json(value: Any) -> str:
@@ -26,14 +32,22 @@ def hash_arrays(*arrays: np.ndarray) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        # As bytes in place: features of a whole centre fill gigabytes, and so would a copy.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 
-class Cache:
-    """A folder of results by kind and hash of their inputs.
+@cache
+def software() -> dict[str, str]:
+    """What computes results: the behaviour of this software, and the versions of the libraries beneath it."""
+    return {"behaviour": str(BEHAVIOUR), **{name: version(name) for name in _LIBRARIES}}
 
-    Beside each result lie its inputs, as JSON, so that a person can tell what it belongs to.
+
+class Cache:
+    """A folder of results by kind and hash of their inputs and of the software that computes them.
+
+    Without the software, a table would show what an older release found beside the versions of the present one. Beside
+    each result lie its inputs, as JSON, so that a person can tell what it belongs to.
 
     Args:
         folder: where to keep them.
@@ -61,13 +75,14 @@ class Cache:
         Raises:
             InputError: if the stored file is damaged.
         """
-        path = self.folder / kind / f"{hash_json(inputs)[:32]}.npz"
+        described = {**inputs, "software": software()}
+        path = self.folder / kind / f"{hash_json(described)[:32]}.npz"
         if path.exists() and (not self.overwrite or path in self._made):
             return _load(path)
         arrays = dict(make())
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, **arrays)
-        write_json(path.with_suffix(".json"), dict(inputs))
+        write_json(path.with_suffix(".json"), described)
         self._made.add(path)
         self.num_made += 1
         return arrays

@@ -10,16 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 from tqdm import tqdm
 
-from experiments.probes import MAX_DEPTH, NUM_TREES, make_forest
+from experiments.probes import FOREST, MAX_DEPTH, NUM_TREES
+from experiments.probes import make_forest as make_forest  # handed on to callers of this module
+from experiments.scores import count_confusion, measure_run, wilson_interval
+from experiments.transfer import Cells, Pair, Vectors, class_numbers, make_cells, predict_pairs
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StoreReader
 
 NUM_RUNS = 5
 SEED = 42
-TEST_ON = ("test", "all")
 _READ_ROWS = 256  # 26 MB of features
 
 
@@ -99,7 +100,7 @@ class Evaluation:
 
 
 def evaluate_methods(
-    methods: Mapping[str, Mapping[str, np.ndarray]],
+    methods: Mapping[str, Vectors],
     labels: Mapping[str, Sequence[str] | np.ndarray],
     splits: Mapping[str, Sequence[str] | np.ndarray],
     runs: int = NUM_RUNS,
@@ -134,48 +135,52 @@ def evaluate_methods(
         InputError: if a centre has labels but no training or no test cell, or no centre has labels.
         ValueError: if shapes do not fit, a value is not finite, or a setting is out of range.
     """
-    if runs < 1 or test_on not in TEST_ON:
-        raise ValueError(f"runs must be 1 or more and test_on one of {TEST_ON}, got {runs} and {test_on!r}")
     types = {centre: np.asarray(values, dtype=str) for centre, values in labels.items()}
-    parts = {centre: np.asarray(splits[centre], dtype=str) for centre in types}
-    centres = tuple(centre for centre, values in types.items() if np.any(values != ""))
-    if not centres:
-        raise InputError("no centre has a labelled cell; check the labels and the class map")
-    for centre in centres:
-        _check_parts(centre, types[centre], parts[centre])
-    found = {str(name) for centre in centres for name in np.unique(types[centre])} - {""}
-    order = sorted(found) if classes is None else [name for name in classes if name in found]
-    if set(order) != found:
-        raise ValueError(f"classes lacks {', '.join(sorted(found - set(order)))}")
-    tests = {
-        centre: {c: _is_tested(types[c], parts[c], c == centre or test_on == "test") for c in centres}
-        for centre in centres
-    }
-    scores = []
-    bar = tqdm(total=len(methods) * len(centres) * runs, desc="forests", disable=None if progress else True)
-    with bar:
+    # Which images the cells are from plays no part here, so that their rows stand for keys.
+    rows = {centre: np.arange(len(values)).astype(str) for centre, values in types.items()}
+    order = None if classes is None else list(classes)
+    cells = make_cells(rows, types, {centre: splits[centre] for centre in types}, order)
+    predictions = {}
+    total = len(methods) * len(cells.centres) * runs
+    with tqdm(total=total, desc="forests", disable=None if progress else True) as bar:
         for method, features in methods.items():
-            matrices = {centre: _check_matrix(method, centre, features, types[centre]) for centre in centres}
-            for trained_on in centres:
-                is_train = (types[trained_on] != "") & (parts[trained_on] == "train")
-                x, y = matrices[trained_on][is_train], types[trained_on][is_train]
-                predictions: dict[str, list[np.ndarray]] = {centre: [] for centre in centres}
-                for run in range(runs):
-                    forest = make_forest(seed + run, n_jobs).fit(x, y)
-                    for centre, is_test in tests[trained_on].items():
-                        predictions[centre].append(forest.predict(matrices[centre][is_test]))
-                    bar.update()
-                for centre, is_test in tests[trained_on].items():
-                    truth = types[centre][is_test]
-                    scores.append(_score(method, trained_on, centre, y, truth, predictions[centre], classes=order))
+            vectors = {centre: np.asarray(values) for centre, values in features.items()}
+            try:
+                predictions[method] = predict_pairs(
+                    [vectors], cells, FOREST, runs=runs, seed=seed, test_on=test_on, n_jobs=n_jobs, advance=bar.update
+                )
+            except InputError as error:
+                raise InputError(f"method {method}: {error}") from None
+    return score_methods(predictions, cells, runs=runs, seed=seed, test_on=test_on)
+
+
+def score_methods(
+    predictions: Mapping[str, Mapping[Pair, np.ndarray]], cells: Cells, *, runs: int, seed: int, test_on: str
+) -> Evaluation:
+    """Score what forests named the cells.
+
+    Args:
+        predictions: by method and pair of centres, class numbers of shape (runs, n), as from `predict_pairs`.
+        cells: what was named.
+        runs: number of the forests that named each cell.
+        seed: of the first of them.
+        test_on: as in `predict_pairs`.
+
+    Returns:
+        The scores.
+    """
     return Evaluation(
-        methods=tuple(methods),
-        centres=centres,
-        classes=tuple(order),
-        scores=scores,
-        class_counts={c: {name: int(np.sum(types[c] == name)) for name in order} for c in types},
-        unlabelled={c: int(np.sum(types[c] == "")) for c in types},
-        unsplit={c: int(np.sum((types[c] != "") & (parts[c] == ""))) for c in types},
+        methods=tuple(predictions),
+        centres=cells.centres,
+        classes=cells.classes,
+        scores=[
+            _score(method, pair, cells, predictions[method][pair], test_on)
+            for method in predictions
+            for pair in cells.pairs
+        ],
+        class_counts=cells.counts,
+        unlabelled={centre: int(np.sum(types == "")) for centre, types in cells.types.items()},
+        unsplit={c: int(np.sum((types != "") & (cells.parts[c] == ""))) for c, types in cells.types.items()},
         settings={"runs": runs, "seed": seed, "test_on": test_on, "trees": NUM_TREES, "max_depth": MAX_DEPTH},
     )
 
@@ -190,35 +195,20 @@ def score_predictions(
 
     Args:
         truth: classes of shape (n,), n of 1 or more.
-        predicted: named classes of shape (n,).
+        predicted: named classes of shape (n,); a name outside the classes is wrong and stands in no column.
         classes: all classes, in the order of the confusion matrix.
 
     Returns:
         Dict of `accuracy`, `balanced_accuracy`, `macro_f1`, `recall` (dict over the classes present in
         `truth`, over which the two means are too) and `confusion` (rows true, columns named).
+
+    Raises:
+        ValueError: if `truth` holds a name outside the classes.
     """
-    confusion = confusion_matrix(truth, predicted, labels=list(classes))
-    right = np.diag(confusion)
-    num_true, num_named = confusion.sum(axis=1), confusion.sum(axis=0)
-    present = num_true > 0
-    recall = right[present] / num_true[present]
-    # F1 = 2 right / (true + named), which is defined for every class that is present.
-    f1 = 2 * right[present] / (num_true + num_named)[present]
-    names = np.asarray(classes)[present]
-    return {
-        "accuracy": float(right.sum() / confusion.sum()),
-        "balanced_accuracy": float(recall.mean()),
-        "macro_f1": float(f1.mean()),
-        "recall": {str(name): float(value) for name, value in zip(names, recall, strict=True)},
-        "confusion": confusion,
-    }
-
-
-def wilson_interval(rate: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval of a rate seen in `count` independent trials (Wilson 1927)."""
-    centre = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    numbers = class_numbers(truth, classes)
+    if np.any(numbers < 0):
+        raise ValueError(f"classes lacks {str(np.asarray(truth)[numbers < 0][0])!r}, which truth holds")
+    return _score_run(numbers, class_numbers(predicted, classes), classes)
 
 
 def standardise_by_centre(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -271,60 +261,37 @@ def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:
     return vectors
 
 
-def _check_parts(centre: str, types: np.ndarray, parts: np.ndarray) -> None:
-    if types.shape != parts.shape:
-        raise ValueError(f"{centre}: {len(types)} labels but {len(parts)} parts of the split")
-    unknown = set(np.unique(parts).tolist()) - {"train", "test", ""}
-    if unknown:
-        raise ValueError(f"{centre}: parts must be 'train', 'test' or '', got {sorted(unknown)}")
-    for part in ("train", "test"):
-        if not np.any((types != "") & (parts == part)):
-            raise InputError(f"centre {centre}: no labelled cell in its {part} part; check its split and labels")
-
-
-def _check_matrix(method: str, centre: str, features: Mapping[str, np.ndarray], types: np.ndarray) -> np.ndarray:
-    if centre not in features:
-        raise InputError(f"method {method}: no features of centre {centre}; compute them for every centre")
-    matrix = np.asarray(features[centre])
-    if matrix.ndim != 2 or len(matrix) != len(types):
-        raise ValueError(f"{method}, {centre}: shape {matrix.shape} for {len(types)} cells")
-    # Block by block: flattened features of a whole centre fill gigabytes, and so would a mask of them.
-    blocks = (matrix[start : start + _READ_ROWS] for start in range(0, len(matrix), _READ_ROWS))
-    if not all(np.isfinite(block).all() for block in blocks):
-        raise ValueError(f"{method}, {centre}: features hold NaN or infinite values")
-    return matrix
-
-
-def _is_tested(types: np.ndarray, parts: np.ndarray, only_test_part: bool) -> np.ndarray:
-    return (types != "") & ((parts == "test") if only_test_part else (parts != ""))
-
-
-def _score(
-    method: str,
-    trained_on: str,
-    tested_on: str,
-    trained: np.ndarray,
-    truth: np.ndarray,
-    predictions: list[np.ndarray],
-    classes: list[str],
-) -> Scores:
-    """Gather the runs of one method on one pair of centres."""
-    runs = [score_predictions(truth, predicted, classes) for predicted in predictions]
+def _score(method: str, pair: Pair, cells: Cells, predictions: np.ndarray, test_on: str) -> Scores:
+    """Gather the runs of one method on one pair of centres; the predictions are of shape (runs, n)."""
+    trained_on, tested_on = pair
+    trained = cells.types[trained_on][cells.train_rows(trained_on)]
+    tested = cells.types[tested_on][cells.test_rows(pair, test_on)]
+    truth = cells.truth(pair, test_on)
+    runs = [_score_run(truth, named, cells.classes) for named in predictions]
     means = {}
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         values = [run[name] for run in runs]
         means[name] = (float(np.mean(values)), float(np.std(values)))
-    _, counts = np.unique(truth, return_counts=True)
     return Scores(
         method=method,
         trained_on=trained_on,
         tested_on=tested_on,
         num_train=len(trained),
-        num_test=len(truth),
-        num_unseen=int(np.sum(~np.isin(truth, trained))),
-        majority_rate=float(counts.max() / len(truth)),
+        num_test=len(tested),
+        num_unseen=int(np.sum(~np.isin(tested, trained))),
+        majority_rate=float(np.bincount(truth).max() / len(truth)),
         accuracy_interval=wilson_interval(means["accuracy"][0], len(truth)),
         recall={name: float(np.mean([run["recall"][name] for run in runs])) for name in runs[0]["recall"]},
         confusion=np.sum([run["confusion"] for run in runs], axis=0),
         **means,
     )
+
+
+def _score_run(truth: np.ndarray, named: np.ndarray, classes: Sequence[str]) -> dict[str, object]:
+    """Score class numbers of shape (n,), as `score_predictions` says."""
+    measured = measure_run(truth, named, len(classes))
+    confusion = count_confusion(truth, named, len(classes))
+    num_true = np.bincount(truth, minlength=len(classes))
+    recall = {str(classes[n]): float(confusion[n, n] / num_true[n]) for n in np.flatnonzero(num_true)}
+    means = {name: measured[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+    return {**means, "recall": recall, "confusion": confusion}

@@ -337,13 +337,32 @@ def _add_embed(commands) -> None:
 
 def _add_evaluate(commands) -> None:
     parser = _command(
-        commands, "evaluate", "evaluate", "train a random forest on each centre and test it on all", overwrite=False
+        commands, "evaluate", "evaluate", "train classifiers on each centre and test them on all", overwrite=False
     )
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help="embeddings (.h5ad) or feature stores (.h5)")
-    parser.add_argument("-o", "--output", required=True, help="folder for the table as CSV, JSON and Markdown")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (.h5) of the same cells; their types "
+        "are those of the stores, or else of the first file that has some",
+    )
+    parser.add_argument("-o", "--output", required=True, help="folder for the tables as CSV, JSON, Markdown and LaTeX")
     parser.add_argument("--runs", type=_positive, default=5, help="forests for each row")
     parser.add_argument("--test-on", choices=("test", "all"), default="test", help="cells of the other centres")
     parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature store")
+    parser.add_argument(
+        "--standardise",
+        nargs="+",
+        choices=("none", "centre"),
+        default=["none"],
+        help="columns of the comparison: features as they are, standardised within each centre without labels, or both",
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=("thesis", "dinobloom"),
+        default="thesis",
+        help="settings of the classifiers that stand beside the forest",
+    )
     _add_seed(parser)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mrcnn.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+LARGEST_SEED = 2**31 - 1  # further ones are counted up from it, and scikit-learn takes no more than twice as much
 
 
 def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], override_help: str) -> None:
@@ -80,11 +81,20 @@ def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], ove
         help="centre that it learned from, or none; default: the one of layout matek19",
     )
     parser.add_argument(
-        "--oracle-pixels", choices=("0..1", "0..255", "-1..1"), default="0..1", help="range of the pixels that it takes"
+        "--oracle-pixels",
+        choices=("0..1", "0..255", "-1..1"),
+        default=None,
+        help="range of the pixels that it takes; default: 0..1",
+    )
+    parser.add_argument(
+        "--oracle-size", type=int, metavar="PX", help="side of the images that it takes, if it takes images of any size"
     )
     parser.add_argument("--seed", type=int, default=None, help="fixes everything random; default: the configuration's")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=override_help)
-    parser.set_defaults(after_interrupt="run the same command again to go on from here")
+    parser.set_defaults(
+        after_interrupt="run the same command again to go on from here",
+        after_interrupted_overwrite="run the same command without --overwrite to go on from here",
+    )
 
 
 def reproduce_command(arguments: argparse.Namespace) -> None:
@@ -94,27 +104,30 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
     from experiments.settings import load_settings
 
     targets = resolve_targets(arguments.targets)
-    features = dict(_name_and_file(text) for text in arguments.features)
-    if len(features) != len(arguments.features):
-        raise InputError("--features: two columns have one name; give one of them another")
-    for option in ("jobs", "runs"):
-        value = getattr(arguments, option)
+    features = _features(arguments, targets)
+    for option in ("jobs", "runs", "oracle-size"):
+        value = getattr(arguments, option.replace("-", "_"))
         if value is not None and value < 1:
             raise InputError(f"--{option} must be 1 or more; got {value}")
-    if (arguments.oracle is None) != (arguments.classes is None):
-        raise InputError("--oracle and --classes belong together: the model, and the file of its classes")
-    if arguments.oracle is None and arguments.oracle_centre is not None:
-        raise InputError("--oracle-centre says where the model of --oracle learned, and none is given")
+    _check_oracle(arguments, targets)
     settings = load_settings(*_config(arguments))
-    if arguments.output is None:
+    if settings.evaluate.runs < 1:
+        raise InputError(f"evaluate.runs must be 1 or more; got {settings.evaluate.runs}")
+    if not 0 <= settings.seed <= LARGEST_SEED:
+        raise InputError(f"--seed must be a number from 0 to {LARGEST_SEED}; got {settings.seed}")
+    if arguments.output is None and not any(text.startswith("output=") for text in arguments.overrides):
         settings.output = f"runs/reproduce-{settings.name}"
     _keep_centres(settings, arguments.centres)
+    compared = [name for name, centre in settings.centres.items() if centre.use == "all"]
+    if not compared:
+        raise InputError("centres: only the detector learns from them; give use: all to those that are compared")
+    if arguments.oracle_centre not in (None, "none", *compared):
+        raise InputError(f"--oracle-centre {arguments.oracle_centre}: is none of {', '.join(compared)}, none")
     check_output_folder(settings.output)
-    if not arguments.data and any(c.layout != "synthetic" for c in settings.centres.values()):
-        if not Path(settings.data).is_dir():
-            raise InputError(
-                f"--data: name the folder of the centres {', '.join(settings.centres)}; {settings.data} is none"
-            )
+    _check_data(settings, arguments.data)
+    if arguments.jobs > 1:
+        # Else this process, which trains the detector, would leave the others nothing of a GPU's memory.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     from experiments.comparison import Protocol  # imports scikit-learn
     from experiments.study import Study
@@ -134,7 +147,8 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
             "model": Path(arguments.oracle),
             "classes": Path(arguments.classes),
             "centre": arguments.oracle_centre,
-            "pixels": arguments.oracle_pixels,
+            "pixels": arguments.oracle_pixels or "0..1",
+            "image_size": arguments.oracle_size,
         }
     study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
     for path in reproduce(settings, targets, Options(protocol, features, published), study):
@@ -180,15 +194,53 @@ def _keep_centres(settings, names: list[str] | None) -> None:
             centre.use = "detector"
             kept[name] = centre
     settings.centres = kept
-    source = settings.autoencoder.get("source_centre")
-    if source is not None and source not in names:
-        raise InputError(
-            f"--centres: leaves out {source}, the source centre; name it too, or --set autoencoder.source_centre="
-        )
+    if not any(kept[name].use == "all" for name in names):
+        raise InputError(f"--centres {names[0]}: only the detector learns from it; name one that is compared")
+    for setting, needed in (
+        ("autoencoder.source_centre", settings.autoencoder.get("source_centre")),
+        ("reproduce.bottleneck.centre", settings.reproduce.bottleneck.centre),
+    ):
+        if needed is not None and needed not in names:
+            raise InputError(f"--centres: leaves out {needed}, the {setting}; name it too, or --set {setting}=")
 
 
-def _name_and_file(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not name or not path:
-        raise InputError(f"--features {text}: write it as NAME=FILE, for example DinoBloom=dinobloom.npz")
-    return name, Path(path)
+def _check_data(settings, given: str | None) -> None:
+    """Check that there is a folder of data where one is needed, and none where everything is drawn."""
+    on_disk = [name for name, centre in settings.centres.items() if centre.layout != "synthetic"]
+    if given is not None and not on_disk:
+        raise InputError(f"--data: the centres of {settings.name} are drawn; leave it out, or give another --config")
+    if on_disk and not Path(settings.data).is_dir():
+        raise InputError(f"--data: name the folder of the centres {', '.join(on_disk)}; {settings.data} is none")
+
+
+def _check_oracle(arguments: argparse.Namespace, targets: list[str]) -> None:
+    """Check what can be told of the published classifier before it is loaded."""
+    if (arguments.oracle is None) != (arguments.classes is None):
+        raise InputError("--oracle and --classes belong together: the model, and the file of its classes")
+    if arguments.oracle is None:
+        for option in ("oracle-centre", "oracle-size", "oracle-pixels"):
+            if getattr(arguments, option.replace("-", "_")) is not None:
+                raise InputError(f"--{option} tells of the model of --oracle, and none is given")
+        return
+    if "table-3.3" not in targets:
+        raise InputError("--oracle: is a column of table-3.3, which is not asked for")
+    for option in ("oracle", "classes"):
+        if not Path(getattr(arguments, option)).is_file():
+            raise InputError(f"--{option} {getattr(arguments, option)}: no such file")
+
+
+def _features(arguments: argparse.Namespace, targets: list[str]) -> dict[str, Path]:
+    """Files of the option --features by the name of their column."""
+    features: dict[str, Path] = {}
+    for text in arguments.features:
+        name, equals, path = text.partition("=")
+        if not equals or not name.strip() or not path:
+            raise InputError(f"--features {text}: write it as NAME=FILE, for example DinoBloom=dinobloom.npz")
+        if name.strip() in features:
+            raise InputError(f"--features: two columns are called {name.strip()}; give one of them another name")
+        if not Path(path).is_file():
+            raise InputError(f"--features {text}: no such file {path}")
+        features[name.strip()] = Path(path)
+    if features and "table-3.2" not in targets:
+        raise InputError("--features: are columns of table-3.2, which is not asked for")
+    return features

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -265,18 +266,22 @@ def embed(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """`aecfe evaluate`: the cross-centre table of some embeddings and stores."""
-    from experiments.settings import EvaluateSettings
-    from experiments.table_stage import make_table, splits_of_inputs
-
+    """`aecfe evaluate`: the cross-centre tables of some embeddings, other vectors and stores."""
     check_output_folder(arguments.output)
-    stores = _named_stores([path for path in arguments.inputs if not path.endswith(".h5ad")])
-    embeddings = {Path(p).stem if Path(p).stem != "embedding" else Path(p).parent.name: Path(p)
-                  for p in arguments.inputs if p.endswith(".h5ad")}  # fmt: skip
-    methods = [*(["R-CNN-RF"] if stores else []), *embeddings]
-    settings = EvaluateSettings(methods, arguments.runs, arguments.test_on, arguments.raw_features)
-    splits = splits_of_inputs(stores, embeddings, Path(arguments.output) / "splits")
-    make_table(settings, stores, embeddings, splits, Path(arguments.output), arguments.seed)
+
+    from experiments.comparison import Protocol
+    from experiments.evaluate_files import evaluate_files, sort_inputs
+
+    stores, files = sort_inputs(arguments.inputs)
+    evaluate_files(
+        _named_stores(stores),
+        files,
+        Path(arguments.output),
+        Protocol(arguments.protocol, arguments.runs, arguments.seed, arguments.test_on, jobs=os.cpu_count() or 1),
+        standardise=arguments.standardise,
+        raw_features=arguments.raw_features,
+        command=sys.argv,
+    )
     print((Path(arguments.output) / "cross_centre.txt").read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
 """Many representations of the same cells, compared by several classifiers across centres (thesis Table 3.2)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,12 @@ from tqdm import tqdm
 from experiments.cache import Cache, hash_arrays
 from experiments.classify import standardise_by_centre
 from experiments.mixing import mixing_scores
-from experiments.probes import PROTOCOLS
+from experiments.probes import FOREST, PROTOCOLS, Probe
 from experiments.scores import Difference, PairScores, compare, mean_scores, pooled_recall, score_pair
 from experiments.transfer import Cells, Pair, Vectors, predict_pairs
 from mrcnn.errors import InputError
 
-MAIN_PROBE = "forest"
+MAIN_PROBE = FOREST.name
 NETWORK = "network"
 STANDARDISED = " (std)"
 _PAIR_NAME = "{}\n{}"
@@ -51,7 +51,7 @@ class Protocol:
         runs: classifiers for each row.
         seed: of the classifiers and of resampling.
         test_on: "test" or "all", see `transfer.predict_pairs`.
-        bootstrap: resamples behind each interval.
+        bootstrap: resamples behind each interval of a mean or a difference.
         jobs: cores.
     """
 
@@ -95,8 +95,12 @@ class Comparison:
         return MAIN_PROBE if (column, MAIN_PROBE) in self.predictions else NETWORK
 
     def has(self, column: str, probe: str, across: bool) -> bool:
-        """Whether a column was tested by a classifier on every pair of different centres, or of each with itself."""
-        return set(self.pairs(across)) <= set(self.predictions.get((column, probe), {}))
+        """Whether a column was tested by a classifier on every pair of different centres, or of each with itself.
+
+        Of a single centre there are no pairs of different ones, and nothing was tested on them.
+        """
+        pairs = self.pairs(across)
+        return bool(pairs) and set(pairs) <= set(self.predictions.get((column, probe), {}))
 
     @cached_property
     def truths(self) -> dict[Pair, np.ndarray]:
@@ -139,15 +143,25 @@ class Comparison:
 
     def recall(self, column: str, probe: str, across: bool) -> dict[str, tuple[float, float, float]]:
         """Recall of each class over all pairs of different centres, or of each with itself, with 95 % intervals."""
-        pairs = self._of_pairs(across, (column, probe))
         found = pooled_recall(
-            pairs["truths"], pairs["predictions"], bootstrap=self.protocol.bootstrap, seed=self.protocol.seed
+            **self._of_pairs(across, (column, probe)), bootstrap=self.protocol.bootstrap, seed=self.protocol.seed
         )
         return {self.cells.classes[number]: value for number, value in found.items()}
 
     def confusion(self, column: str, probe: str, across: bool) -> np.ndarray:
-        """Confusion matrix summed over runs and pairs of different centres, or of each centre with itself."""
+        """Confusion matrix summed over runs and pairs of different centres, or of each centre with itself.
+
+        Names outside the classes, which only a network can give, stand in no column.
+        """
         return sum(self.pair_scores[column, probe, pair].confusion for pair in self.pairs(across))
+
+    def named_otherwise(self, column: str, probe: str, across: bool) -> np.ndarray:
+        """How often cells of each class got a name outside the classes, int64 of shape (classes,)."""
+        counts = np.zeros(len(self.cells.classes), np.int64)
+        for pair in self.pairs(across):
+            outside = np.sum(self.predictions[column, probe][pair] < 0, axis=0)
+            np.add.at(counts, self.truths[pair], outside)
+        return counts
 
     def chance(self, across: bool) -> dict[str, float]:
         """What naming one class for every cell would give on average, by measure."""
@@ -190,38 +204,12 @@ def compare_columns(
     if twice:
         raise InputError(f"two columns are called {twice[0]}; give one of them another name")
     probes = PROTOCOLS[protocol.name]
-    labels_hash = _hash_cells(cells)
     predictions, mixing = {}, {}
     with tqdm(total=len(columns) * len(probes), desc="classifiers", disable=None if progress else True) as bar:
         for column in columns:
-            inputs = {"vectors": [_hash_vectors(v, cells) for v in column.trainings], "cells": labels_hash}
+            inputs = _describe(column, cells)
             for probe in probes:
-
-                def predict(column=column, probe=probe) -> dict[str, np.ndarray]:
-                    try:
-                        named = predict_pairs(
-                            column.trainings,
-                            cells,
-                            probe,
-                            runs=protocol.runs,
-                            seed=protocol.seed,
-                            test_on=protocol.test_on,
-                            n_jobs=protocol.jobs,
-                        )
-                    except InputError as error:
-                        raise InputError(f"column {column.name}: {error}") from None
-                    return {_PAIR_NAME.format(*pair): values for pair, values in named.items()}
-
-                described = {
-                    **inputs,
-                    "protocol": protocol.name,
-                    "probe": probe.name,
-                    "runs": protocol.runs,
-                    "seed": protocol.seed,
-                    "test_on": protocol.test_on,
-                }
-                found = cache.arrays("predictions", described, predict)
-                predictions[column.name, probe.name] = {pair: found[_PAIR_NAME.format(*pair)] for pair in cells.pairs}
+                predictions[column.name, probe.name] = _predict(column, cells, probe, protocol, cache, inputs)
                 bar.update()
             mixing[column.name] = _mixing(column, cells, protocol.seed, cache, inputs)
     return Comparison(
@@ -235,11 +223,71 @@ def compare_columns(
     )
 
 
+def forest_predictions(
+    column: Column, cells: Cells, protocol: Protocol, cache: Cache, *, advance: Callable[[], object] | None = None
+) -> dict[Pair, np.ndarray]:
+    """What the random forest names the cells: as in `compare_columns`, and kept in the same place.
+
+    Args:
+        column: the representation.
+        cells: rows as in its vectors.
+        protocol: runs, seed and tested cells.
+        cache: where predictions are kept.
+        advance: called after each forest that is grown, for a bar.
+
+    Returns:
+        Class numbers of shape (runs, n) by pair of centres.
+
+    Raises:
+        InputError: if the column lacks a centre.
+    """
+    return _predict(column, cells, FOREST, protocol, cache, _describe(column, cells), advance)
+
+
+def _predict(
+    column: Column,
+    cells: Cells,
+    probe: Probe,
+    protocol: Protocol,
+    cache: Cache,
+    inputs: Mapping[str, Any],
+    advance: Callable[[], object] | None = None,
+) -> dict[Pair, np.ndarray]:
+    """What a classifier names the cells, from the cache where it was computed before."""
+
+    def predict() -> dict[str, np.ndarray]:
+        try:
+            named = predict_pairs(
+                column.trainings,
+                cells,
+                probe,
+                runs=protocol.runs,
+                seed=protocol.seed,
+                test_on=protocol.test_on,
+                n_jobs=protocol.jobs,
+                advance=advance,
+            )
+        except InputError as error:
+            raise InputError(f"column {column.name}: {error}") from None
+        return {_PAIR_NAME.format(*pair): values for pair, values in named.items()}
+
+    described = {
+        **inputs,
+        "protocol": protocol.name,
+        "probe": probe.name,
+        "runs": protocol.runs,
+        "seed": protocol.seed,
+        "test_on": protocol.test_on,
+    }
+    found = cache.arrays("predictions", described, predict)
+    return {pair: found[_PAIR_NAME.format(*pair)] for pair in cells.pairs}
+
+
 def _mixing(
     column: Column, cells: Cells, seed: int, cache: Cache, inputs: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Mixing scores of a column's first training."""
-    centres = list(cells.types)
+    """Mixing scores of a column's first training, over the centres that it describes."""
+    centres = [centre for centre in cells.types if centre in column.trainings[0]]
 
     def measure() -> dict[str, np.ndarray]:
         vectors = np.concatenate([np.asarray(column.trainings[0][c], np.float32) for c in centres])
@@ -251,9 +299,15 @@ def _mixing(
     return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
 
 
+def _describe(column: Column, cells: Cells) -> dict[str, Any]:
+    """What results of a column depend on, for the cache."""
+    return {"vectors": [_hash_vectors(v, cells) for v in column.trainings], "cells": _hash_cells(cells)}
+
+
 def _hash_vectors(vectors: Vectors, cells: Cells) -> str:
     # A missing centre is told of by name when the vectors are used.
-    return hash_arrays(*(np.asarray(vectors[centre]) for centre in cells.types if centre in vectors))
+    described = [centre for centre in cells.types if centre in vectors]
+    return hash_arrays(np.array(described, str), *(np.asarray(vectors[centre]) for centre in described))
 
 
 def _hash_cells(cells: Cells) -> str:

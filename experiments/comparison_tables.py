@@ -1,5 +1,6 @@
 """A comparison of representations as Markdown, CSV, LaTeX and JSON (thesis Tables 3.2 and 3.3, and what they lack)."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from autoencoder.cell_counts import shift_warnings
-from experiments.comparison import STANDARDISED, Comparison
-from experiments.scores import MEASURES, Difference
+from experiments.comparison import NETWORK, STANDARDISED, Comparison
+from experiments.scores import MEASURES, Difference, PairScores
 from experiments.tables import csv_table, markdown_table, to_latex
 from experiments.thesis_numbers import Value, ablation_number
 from mrcnn.atomic import write_json, write_text
@@ -30,10 +31,11 @@ _MIXING = {
     "lisi_type": "LISI by type",
 }
 _MIXING_NOTE = (
-    "How well the centres mix, and how well the types stand apart, over all cells or a sample of them, of the first "
-    "training of each. Centre told: balanced accuracy of a linear classifier of the centre; proxy A-distance: 0 where "
-    "centres cannot be told apart, 2 where they always can; LISI by centre: how many centres there are around a cell. "
-    "Mixing means a high LISI by centre, and low values of the other three; by type, the opposite is good."
+    "How well the centres mix, and how well the types stand apart, over all cells that a column describes or a sample "
+    "of them, of the first training of each. Centre told: balanced accuracy of a linear classifier of the centre; "
+    "proxy A-distance: 0 where centres cannot be told apart, 2 where they always can; LISI by centre: how many centres "
+    "there are around a cell. Mixing means a high LISI by centre, and low values of the other three; by type, the "
+    "opposite is good."
 )
 
 
@@ -66,6 +68,7 @@ class _Part:
     header: list[str]
     rows: list[list[str]]
     note: str = ""
+    columns: Sequence[str] = ()  # whose notes must stand beside the table where it stands alone
 
 
 def write_comparison(comparison: Comparison, folder: Path, heading: Heading) -> dict[str, Path]:
@@ -84,7 +87,7 @@ def write_comparison(comparison: Comparison, folder: Path, heading: Heading) -> 
 
 def to_markdown(comparison: Comparison, heading: Heading) -> str:
     """All tables on one page, with what made them."""
-    lines = [f"# {heading.title}", "", _protocol_text(comparison, heading), ""]
+    lines = [f"# {heading.title}", "", _protocol_text(comparison), ""]
     if comparison.notes:
         lines += ["Columns:", "", *(f"- {note}" for note in dict.fromkeys(comparison.notes.values())), ""]
     lines += [f"{remark}\n" for remark in heading.remarks]
@@ -96,20 +99,20 @@ def to_markdown(comparison: Comparison, heading: Heading) -> str:
 
 
 def to_latex_tables(comparison: Comparison, heading: Heading) -> str:
-    """The tables of pairs, the means and the comparison with the reference, for a paper."""
+    """All tables for a paper, each with what a reader must know of it."""
     number = heading.name.removeprefix("table-")
-    parts = _parts(comparison, heading)
-    return "\n".join(
-        to_latex(
-            p.header, p.rows, caption=p.title, label=f"tab:{number}-{i}", notes=_protocol_text(comparison, heading)
-        )
-        for i, p in enumerate(parts, 1)
-    )
+    tables = []
+    for i, part in enumerate(_parts(comparison, heading), 1):
+        notes = [part.note, _protocol_text(comparison)]
+        notes += [comparison.notes[name] for name in part.columns if name in comparison.notes]
+        text = " ".join(dict.fromkeys(note for note in notes if note))
+        tables.append(to_latex(part.header, part.rows, caption=part.title, label=f"tab:{number}-{i}", notes=text))
+    return "\n".join(tables)
 
 
 def to_csv(comparison: Comparison, heading: Heading) -> str:
     """A line for each column, classifier and pair of centres; what is not defined is empty."""
-    header = ["column", "classifier", "trained_on", "tested_on"]
+    header = ["column", "classifier", "trained_on", "tested_on", "runs"]
     header += [f"{name}_{kind}" for name in MEASURES for kind in ("mean", "std")]
     header += ["accuracy_low", "accuracy_high", "num_test", "largest_class", "thesis_accuracy", "thesis_std"]
     header += [f"recall_{name}{kind}" for name in comparison.cells.classes for kind in ("", "_low", "_high")]
@@ -123,7 +126,7 @@ def to_csv(comparison: Comparison, heading: Heading) -> str:
         for number in range(len(comparison.cells.classes)):
             values += scores.recall.get(number, ("", "", ""))
         texts = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
-        rows.append([column, probe, *pair, *texts])
+        rows.append([column, probe, *pair, str(scores.num_runs), *texts])
     return csv_table(header, rows)
 
 
@@ -175,6 +178,8 @@ def to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
         "class_counts": comparison.cells.counts,
         "label_shift": _shift(comparison),
         "means": means,
+        "reference": heading.reference,
+        "differences": _differences(comparison, heading.reference),
         "scores": scores,
         "mixing": comparison.mixing,
     }
@@ -196,7 +201,7 @@ def _parts(comparison: Comparison, heading: Heading) -> list[_Part]:
     parts.append(_mean_table(comparison))
     if len(comparison.probes) > 1:
         parts += [_probe_table(comparison, across) for across in _sides(comparison)]
-    if heading.reference in comparison.columns and len(comparison.columns) > 1:
+    if _differences(comparison, heading.reference):
         parts.append(_difference_table(comparison, heading.reference))
     if comparison.mixing:
         parts.append(_mixing_table(comparison))
@@ -220,7 +225,7 @@ def _pair_table(comparison: Comparison, heading: Heading, names: Sequence[str], 
             if entry is None:
                 cells.append("–")
                 continue
-            text = f"{100 * entry.mean(measure):.1f} ± {100 * entry.deviation(measure):.1f}"
+            text = _with_deviation(entry, measure)
             text = f"**{text}**" if len(names) > 1 and round(entry.mean(measure), 3) == best else text
             thesis = _thesis_value(heading, name, pair) if measure == "accuracy" else None
             with_thesis |= thesis is not None
@@ -236,13 +241,16 @@ def _pair_table(comparison: Comparison, heading: Heading, names: Sequence[str], 
             text = "–" if mean is None else f"{100 * mean[0]:.1f}"
             cells.append(f"**{text}**" if mean and len(names) > 1 and round(mean[0], 3) == best else text)
         rows.append(["mean", ACROSS[across], *cells, f"{100 * comparison.chance(across)[measure]:.1f}", ""])
-    note = "In percent, mean ± standard deviation over the runs; the best of a row is bold."
-    note += " In brackets: the thesis' number on the same data." if with_thesis else ""
-    return _Part(f"{_TITLES[measure]} of the random forest{what}", header, rows, note)
+    note = (
+        "In percent, mean ± standard deviation over the runs where there are several; the best of a row is bold. "
+        f"“{header[-2]}”: what naming one class for every cell would score."
+    )
+    note += " In brackets: what the thesis reports of this data set." if with_thesis else ""
+    return _Part(f"{_TITLES[measure]} of {_by_whom(comparison, names)}{what}", header, rows, note, names)
 
 
 def _mean_table(comparison: Comparison) -> _Part:
-    """Means over pairs with intervals, for the forest."""
+    """Means over pairs with intervals, by the classifier of the main tables."""
     header = ["Column"]
     for across in _sides(comparison):
         header += [f"{_TITLES[name]}, {ACROSS[across]}" for name in MEASURES]
@@ -261,10 +269,16 @@ def _mean_table(comparison: Comparison) -> _Part:
                     cells.append(f"{100 * sum(values) / len(values):.1f}")
         rows.append([column, *cells])
     note = (
-        "In percent, mean over the pairs of centres, with 95 % intervals over resampled test cells. "
-        f"“{STANDARDISED.strip()}”: every feature standardised within its centre, without labels."
+        "In percent, mean over the pairs of centres, with 95 % intervals over "
+        f"{comparison.protocol.bootstrap:,} resamples of the test cells. They say how sure a mean is with so many "
+        "cells, and nothing of other trainings; where a class has few cells they are too narrow."
     )
-    return _Part("Means over pairs of centres, random forest", header, rows, note)
+    if len(plain_columns(comparison)) < len(comparison.columns):
+        note += (
+            f" “{STANDARDISED.strip()}”: every feature standardised within its centre, over all its cells and without "
+            "labels."
+        )
+    return _Part(f"Means over pairs of centres, by {_by_whom(comparison, comparison.columns)}", header, rows, note)
 
 
 def _probe_table(comparison: Comparison, across: bool) -> _Part:
@@ -275,7 +289,7 @@ def _probe_table(comparison: Comparison, across: bool) -> _Part:
         for column in columns
         for probe in comparison.probes
     }
-    best = {probe: max(round(means[c, probe][0], 3) for c in columns) for probe in comparison.probes}
+    best = {probe: max((round(means[c, probe][0], 3) for c in columns), default=0) for probe in comparison.probes}
     rows = []
     for column in columns:
         cells = []
@@ -288,29 +302,44 @@ def _probe_table(comparison: Comparison, across: bool) -> _Part:
     return _Part(title, ["Column", *comparison.probes], rows, note)
 
 
+def _differences(comparison: Comparison, reference: str) -> list[dict[str, Any]]:
+    """Each column against the reference on the same cells, where both were tested on all pairs."""
+    if reference not in comparison.columns:
+        return []
+    return [
+        {"column": column, "tested_on": ACROSS[across], "measure": measure}
+        | dataclasses.asdict(comparison.difference(column, reference, measure, across))
+        for column in comparison.columns
+        for across in _sides(comparison)
+        for measure in ("accuracy", "balanced_accuracy")
+        if column != reference
+        and all(comparison.has(name, comparison.main_probe(name), across) for name in (column, reference))
+    ]
+
+
 def _difference_table(comparison: Comparison, reference: str) -> _Part:
     """Each column against the reference, on the same cells."""
+    measures = ("accuracy", "balanced_accuracy")
     header = ["Column"]
     for across in _sides(comparison):
-        header += [f"{_TITLES[name]}, {ACROSS[across]}" for name in ("accuracy", "balanced_accuracy")]
-    rows = []
-    for column in comparison.columns:
-        if column == reference:
-            continue
-        cells = [
-            _show_difference(comparison.difference(column, reference, measure, across))
-            if comparison.has(column, comparison.main_probe(column), across)
-            else "–"
-            for across in _sides(comparison)
-            for measure in ("accuracy", "balanced_accuracy")
-        ]
-        rows.append([column, *cells])
+        header += [f"{_TITLES[name]}, {ACROSS[across]}" for name in measures]
+    shown = {}
+    for entry in _differences(comparison, reference):
+        column, tested_on, measure = (entry.pop(name) for name in ("column", "tested_on", "measure"))
+        shown[column, tested_on, measure] = _show_difference(Difference(**entry))
+    rows = [
+        [column, *(shown.get((column, ACROSS[a], measure), "–") for a in _sides(comparison) for measure in measures)]
+        for column in comparison.columns
+        if column != reference
+    ]
     note = (
         f"Points of percent by which a column is better than {reference} on the same cells, mean over the pairs of "
-        "centres, with 95 % intervals over resampled test cells; bold where the interval leaves 0 out; in brackets the "
-        "runs in which it is better. Runs share cells and training data, so that they say nothing of other data."
+        "centres, with 95 % intervals over resampled test cells; bold where the interval leaves 0 out, which one in "
+        "twenty does without any difference; in brackets the runs in which it is better. Runs share cells and training "
+        "data, so that they say nothing of other data."
     )
-    return _Part(f"Compared with {reference}, random forest", header, rows, note)
+    whom = _by_whom(comparison, comparison.columns)
+    return _Part(f"Compared with {reference}, by {whom}", header, rows, note)
 
 
 def _mixing_table(comparison: Comparison) -> _Part:
@@ -333,9 +362,13 @@ def _recall_table(comparison: Comparison, across: bool) -> _Part:
         [column, *(_with_interval(recall[name]) if name in recall else "–" for name in names)]
         for column, recall in recalls.items()
     ]
-    note = "In percent, over the test cells of all pairs of centres together, with 95 % intervals."
+    note = (
+        "In percent, over the test cells of all pairs of centres together, with 95 % intervals over resampled cells; "
+        "where all cells of a class fare alike, Wilson's for so many cells."
+    )
     header = ["Column", *(name.replace("_", " ") for name in names)]
-    return _Part(f"Recall of each class, {ACROSS[across]}, random forest", header, rows, note)
+    title = f"Recall of each class, {ACROSS[across]}, by {_by_whom(comparison, list(recalls))}"
+    return _Part(title, header, rows, note)
 
 
 def _count_table(comparison: Comparison) -> _Part:
@@ -344,10 +377,12 @@ def _count_table(comparison: Comparison) -> _Part:
     rows = [
         [name.replace("_", " "), *(str(counts[centre][name]) for centre in counts)] for name in comparison.cells.classes
     ]
-    unlabelled = [str(int((types == "").sum())) for types in comparison.cells.types.values()]
-    rows.append(["without a type", *unlabelled])
+    cells = comparison.cells
+    rows.append(["without a type", *(str(int((types == "").sum())) for types in cells.types.values())])
+    rows.append(["to learn from", *(str(len(cells.train_rows(centre))) for centre in counts)])
+    rows.append(["to test on", *(str(len(cells.test_rows((centre, centre), "test"))) for centre in counts)])
     warnings = _shift(comparison)
-    note = "Cells found, whatever their part of the split."
+    note = "Cells found. Those to learn from and to test on have a type; of the types, all cells are counted."
     if warnings:
         note += " **Label shift**: " + "; ".join(warnings) + "."
     return _Part("What the centres hold", ["Cell type", *counts], rows, note)
@@ -368,18 +403,27 @@ def _sides(comparison: Comparison) -> list[bool]:
     return [True, False] if len(comparison.cells.centres) > 1 else [False]
 
 
-def _protocol_text(comparison: Comparison, heading: Heading) -> str:
+def _protocol_text(comparison: Comparison) -> str:
     protocol = comparison.protocol
     tested = {
-        "test": "every centre tested on its test part",
-        "all": "other centres tested whole, the own one on its test part",
+        "test": "every centre is tested on its test part",
+        "all": "other centres are tested whole, the own one on its test part",
     }[protocol.test_on]
-    dinobloom = " (the other classifiers with the settings of DinoBloom)"
-    thesis = " (thesis section 3.4)" if protocol.name == "thesis" else dinobloom
-    return (
-        f"A random forest of 100 trees of depth 16 at most{thesis} learns on the training part of one centre; {tested}. "
-        f"{protocol.runs} runs, seed {protocol.seed}."
+    others = "" if protocol.name == "thesis" else "; the other classifiers have the settings of DinoBloom"
+    text = (
+        f"A random forest of 100 trees of depth 16 at most (thesis section 3.4{others}) learns on the training part of "
+        f"one centre; {tested}. {protocol.runs} run{'s' * (protocol.runs > 1)}, seed {protocol.seed}."
     )
+    networks = [name for name in comparison.columns if comparison.main_probe(name) == NETWORK]
+    return text + (f" {', '.join(networks)}: networks that name the same cells themselves." if networks else "")
+
+
+def _by_whom(comparison: Comparison, names: Sequence[str]) -> str:
+    """What names the cells in the main tables of some columns."""
+    is_network = {comparison.main_probe(name) == NETWORK for name in names}
+    if len(is_network) > 1:
+        return "the networks and the random forest"
+    return "the networks" if True in is_network else "the random forest"
 
 
 def _mean(comparison: Comparison, column: str, measure: str, across: bool) -> tuple[float, float, float] | None:
@@ -393,6 +437,12 @@ def _thesis_value(heading: Heading, column: str, pair: tuple[str, str]) -> Value
 
 def _show_thesis(value: Value) -> str:
     return f"{value[0]:g}" if value[1] is None else f"{value[0]:g} ± {value[1]:g}"
+
+
+def _with_deviation(scores: PairScores, measure: str) -> str:
+    mean = f"{100 * scores.mean(measure):.1f}"
+    # A single run has no deviation, and not one of 0.
+    return mean if scores.num_runs == 1 else f"{mean} ± {100 * scores.deviation(measure):.1f}"
 
 
 def _with_interval(value: tuple[float, float, float]) -> str:

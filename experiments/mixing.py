@@ -21,6 +21,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,10 @@ def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> floa
         Between 0 and 1; 1 / number of centres is chance.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    return float(balanced_accuracy_score(centres, cross_val_predict(model, vectors, centres, cv=make_folds(seed))))
+    # Several threads wait for each other on products as small as these, the more the busier the machine is.
+    with threadpool_limits(1, user_api="blas"):
+        named = cross_val_predict(model, vectors, centres, cv=make_folds(seed))
+    return float(balanced_accuracy_score(centres, named))
 
 
 def proxy_a_distance(vectors: np.ndarray, centres: np.ndarray, seed: int) -> dict[tuple[str, str], float]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.ablation import own_columns
+from experiments.ablation import choose_standardised, own_columns
 from experiments.cache import hash_arrays, hash_json
 from experiments.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol, compare_columns
 from experiments.study import HASH_LENGTH, Study
+from experiments.study_settings import HANDMADE, HANDMADE_LAB, RCNN
 from experiments.transfer import Cells, Pair
 from mrcnn.errors import InputError
 
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 NAMES = {"batch": "ResNeXt", "group": "ResNeXt (GroupNorm)"}
 PUBLISHED = "Matek et al."
 NO_CENTRE = "none"
+# Representations of Table 3.2 that stand beside the reference here too, where its settings have them.
+BASELINES = (HANDMADE, HANDMADE_LAB, RCNN, "AE-RF")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Published:
         centre: the centre that it learned from; None takes the one of layout matek19; "none" is neither of them, and
             its predictions stand in every row.
         pixels: range of the values that it takes.
+        image_size: side in pixels to which images are brought; None where the model says it.
         name: heading of its column.
     """
 
@@ -39,11 +43,12 @@ class Published:
     classes: Path
     centre: str | None = None
     pixels: str = "0..1"
+    image_size: int | None = None
     name: str = PUBLISHED
 
 
 def make_oracles(study: Study, protocol: Protocol, published: Published | None = None) -> Comparison:
-    """Train a network on each centre, test it on all, and compare with AE-CFE.
+    """Train a network on each centre, test it on all, and compare with AE-CFE and the simple baselines.
 
     Args:
         study: detector, stores, splits and autoencoders.
@@ -58,9 +63,13 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
     # Checked before hours of training.
     opened = None if published is None else _open_published(study, cells, published)
     reference = settings.ablation.reference
-    columns = own_columns(study, [reference])
-    compared = compare_columns(columns, cells, protocol, study.cache, progress=study.progress)
-    predictions = {(reference, MAIN_PROBE): compared.predictions[reference, MAIN_PROBE]}
+    baselines = [name for name in settings.ablation.columns if name in BASELINES and name != reference]
+    columns = own_columns(study, [reference, *baselines])
+    # The reference as it is stands in the thesis' table, whatever the settings say of standardising.
+    chosen = [columns[0], *choose_standardised(columns, settings.ablation.standardise)]
+    chosen = list({column.name: column for column in chosen}.values())
+    compared = compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
+    predictions = {(name, MAIN_PROBE): compared.predictions[name, MAIN_PROBE] for name in compared.columns}
     notes = dict(compared.notes)
     networks = {}
     images = _stored_images(study)
@@ -83,7 +92,7 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
         cells=cells,
         protocol=protocol,
         predictions=predictions,
-        mixing={reference: compared.mixing[reference]},
+        mixing=compared.mixing,
     )
 
 
@@ -114,7 +123,7 @@ def _train_and_test(
                 tested = images[tested_on][cells.test_rows(pair, protocol.test_on)]
                 inputs = {"oracle": identity, "images": hash_arrays(tested)}
                 found = study.cache.arrays("oracle", inputs, partial(_name_crops, oracle, tested))["named"]
-                named[pair].append(cells.class_numbers(found).astype(np.int8))
+                named[pair].append(cells.class_numbers(found).astype(np.int16))
     return {pair: np.stack(runs) for pair, runs in named.items()}
 
 
@@ -141,7 +150,9 @@ def _open_published(study: Study, cells: Cells, published: Published):
     """
     from experiments.published_classifier import load_published, map_classes
 
-    classifier = load_published(published.model, published.classes, pixels=published.pixels)
+    classifier = load_published(
+        published.model, published.classes, image_size=published.image_size, pixels=published.pixels
+    )
     origins = _origin(study, cells, published)
     layout_map = study.class_map
     if len(origins) == 1:
@@ -173,7 +184,12 @@ def _test_published(
     classifier, type_of, origins = opened
     from autoencoder.folder import file_hash
 
-    identity = {"model": file_hash(published.model), "classes": list(classifier.classes), "pixels": published.pixels}
+    identity = {
+        "model": file_hash(published.model),
+        "classes": list(classifier.classes),
+        "pixels": published.pixels,
+        "image_size": list(classifier.image_size),
+    }
     paths = {name: {record.key: record.path for record in centre.records} for name, centre in study.centres.items()}
     named = {}
     for origin in origins:
@@ -187,7 +203,7 @@ def _test_published(
             inputs = {**identity, "keys": keys, "store": study.described()[tested_on]}
             found = study.cache.arrays("published", inputs, predict)["named"]
             types = np.array([type_of[str(name)] for name in found])
-            named[origin, tested_on] = cells.class_numbers(types).astype(np.int8)[np.newaxis]
+            named[origin, tested_on] = cells.class_numbers(types).astype(np.int16)[np.newaxis]
     return named
 
 

@@ -4,16 +4,14 @@ An oracle sees images, not features, and is trained for the one task. It says ho
 be named, and how little of that holds in another.
 """
 
-import difflib
 import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.resnext import BASE_FILTERS, BLOCKS, CARDINALITY, NORMALIZATIONS, WIDTH_PER_GROUP, build_resnext
+from experiments.oracle_batches import augment, resize_images, row_batches
+from experiments.oracle_config import OracleConfig
+from experiments.resnext import build_resnext
 from mrcnn.atomic import atomic_path, check_folder_is_free, write_json, write_text
 from mrcnn.errors import InputError
 from mrcnn.progress import Progress
@@ -36,100 +36,6 @@ LOG = "log.csv"
 KIND = "oracle"  # what run.json calls itself, since other trained things have one too
 LOG_COLUMNS = ("step", "loss", "accuracy", "learning_rate", "seconds")
 LOG_EVERY = 20  # steps
-BRIGHTNESS = 0.1  # of the range of pixels, added at most
-CONTRAST = 0.2  # of 1, added to the factor at most
-
-_LEAST = {
-    "image_size": 32,
-    "base_filters": 1,
-    "width_per_group": 1,
-    "cardinality": 1,
-    "steps": 1,
-    "batch_size": 2,
-    "seed": 0,
-}
-
-
-@dataclass(frozen=True)
-class OracleConfig:
-    """What decides how an oracle is built and trained.
-
-    Attributes:
-        image_size: side in pixels to which images are brought.
-        blocks: number of blocks in each stage; (3, 4, 6, 3) is ResNeXt-50.
-        base_filters: channels of the first convolution.
-        width_per_group: channels of a group in the first stage.
-        cardinality: groups of the 3x3 convolutions.
-        normalization: "batch" or "group".
-        steps: number of steps. The thesis' 150 epochs in batches of 1,500 come to about 6,600 (section 3.4).
-        batch_size: images in a step.
-        learning_rate: Adam's at the first step (thesis section 3.4); it falls to 0 along a half cosine.
-        augment: whether to flip and turn images, and to change their brightness and contrast a little.
-        balance_classes: whether every class is equally frequent in a batch, however rare its images are.
-        seed: of the initial weights, the order of the images and the augmentation.
-
-    Raises:
-        InputError: if a value has the wrong type or lies outside its range.
-    """
-
-    image_size: int = 64
-    blocks: tuple[int, ...] = BLOCKS
-    base_filters: int = BASE_FILTERS
-    width_per_group: int = WIDTH_PER_GROUP
-    cardinality: int = CARDINALITY
-    normalization: str = "batch"
-    steps: int = 6600
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    augment: bool = True
-    balance_classes: bool = True
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, least in _LEAST.items():
-            if not _is_whole(getattr(self, name), least):
-                raise InputError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
-        if (
-            not isinstance(self.blocks, list | tuple)
-            or not self.blocks
-            or not all(_is_whole(n, 1) for n in self.blocks)
-        ):
-            raise InputError(f"blocks must be a list of whole numbers of at least 1, got {self.blocks!r}")
-        object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON has lists alone
-        if self.normalization not in NORMALIZATIONS:
-            raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")
-        rate = self.learning_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
-            raise InputError(f"learning_rate must be a number above 0, got {rate!r}")
-        for name in ("augment", "balance_classes"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON values."""
-        return {**asdict(self), "blocks": list(self.blocks)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], *, where: str = "oracle config") -> "OracleConfig":
-        """Make a config of some settings; those not given keep their defaults.
-
-        Args:
-            values: settings by name.
-            where: what to call the place they come from in an error, such as a file.
-
-        Raises:
-            InputError: if a name is not a setting, or a value is not allowed.
-        """
-        names = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in names:
-                close = difflib.get_close_matches(str(key), names, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
-                raise InputError(f"{where}: unknown setting {key!r}; {hint}")
-        try:
-            return cls(**values)
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -179,7 +85,7 @@ class Oracle:
 
         @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
         def name(images):
-            return tf.argmax(self.model(_resize(images, size), training=False), axis=-1)
+            return tf.argmax(self.model(resize_images(images, size), training=False), axis=-1)
 
         return name
 
@@ -236,7 +142,7 @@ def train_oracle(
     for name in (WEIGHTS, LOG):
         (output / name).unlink(missing_ok=True)
     model = _build(config, len(classes))
-    batches = _row_batches(class_ids, config, np.random.default_rng(config.seed))
+    batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
     last = _run_steps(config, model, images, class_ids, batches, output, progress)
     with atomic_path(output / WEIGHTS) as temporary:
         model.save_weights(temporary)
@@ -269,29 +175,6 @@ def load_oracle(folder: str | os.PathLike) -> Oracle:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{weights}: damaged, or of another network ({reason}); train the oracle again") from None
     return Oracle(folder, config, run, model)
-
-
-def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Flip, turn, brighten and stretch each image at random.
-
-    Two flips and the swap of the axes, each in half of the cases, make all flips and quarter turns equally frequent.
-
-    Args:
-        images: float tensor `(batch, side, side, 3)` in [0, 255].
-        seed: int tensor `(2,)`; the same one gives the same images.
-
-    Returns:
-        Tensor of the same shape and range.
-    """
-    shape = (tf.shape(images)[0], 1, 1, 1)
-    chances = tf.random.stateless_uniform((5, *shape), seed)
-    images = tf.where(chances[0] < 0.5, tf.reverse(images, [1]), images)
-    images = tf.where(chances[1] < 0.5, tf.reverse(images, [2]), images)
-    images = tf.where(chances[2] < 0.5, tf.transpose(images, (0, 2, 1, 3)), images)
-    shift = 255 * BRIGHTNESS * (2 * chances[3] - 1)
-    factor = 1 + CONTRAST * (2 * chances[4] - 1)
-    mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
-    return tf.clip_by_value((images - mean) * factor + mean + shift, 0, 255)
 
 
 def _build(config: OracleConfig, num_classes: int) -> keras.Model:
@@ -350,7 +233,7 @@ def _make_train_step(
 
     @tf.function(reduce_retracing=True)
     def train_step(images, class_ids, step):
-        inputs = _resize(images, config.image_size)
+        inputs = resize_images(images, config.image_size)
         if config.augment:
             inputs = augment(inputs, tf.stack([tf.constant(config.seed, tf.int64), step]))
         with tf.GradientTape() as tape:
@@ -361,32 +244,6 @@ def _make_train_step(
         return tf.stack([loss, tf.reduce_mean(tf.cast(is_right, tf.float32))])
 
     return train_step
-
-
-def _row_batches(class_ids: np.ndarray, config: OracleConfig, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Give the rows of each batch, without end; a row comes again when all of its kind have come.
-
-    With `balance_classes` the classes take turns, so that in any batch each is as frequent as another, or once more.
-    """
-    if config.balance_classes:
-        num_classes = int(class_ids.max()) + 1
-        streams = [_shuffled(np.flatnonzero(class_ids == number), random) for number in range(num_classes)]
-        rows = (next(streams[number]) for number in cycle(range(num_classes)))
-    else:
-        rows = _shuffled(np.arange(len(class_ids)), random)
-    while True:
-        yield np.fromiter(rows, np.int64, config.batch_size)
-
-
-def _shuffled(values: np.ndarray, random: np.random.Generator) -> Iterator[int]:
-    """All values in random order, again and again."""
-    while True:
-        yield from random.permutation(values).tolist()
-
-
-def _resize(images: tf.Tensor, size: int) -> tf.Tensor:
-    """Images `(batch, height, width, 3)` as float32 `(batch, size, size, 3)`, smoothed where they shrink."""
-    return tf.image.resize(images, (size, size), antialias=True)
 
 
 def _is_trained(output: Path, config: OracleConfig, inputs_hash: str) -> bool:
@@ -431,10 +288,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_images(images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be uint8 of shape (n, height, width, 3), got {images.dtype} {images.shape}")
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _versions() -> dict[str, str]:

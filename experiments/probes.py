@@ -33,6 +33,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class LinearProbe(_ScaledProbe):
         model = clone(self.classifier)
         if self.l2 is not None:
             model.set_params(C=_multinomial_c(x.shape[1] * len(self.classes_) / self.l2, len(self.classes_)))
-        with warnings.catch_warnings():
+        # Several threads wait for each other on products as small as these, the more the busier the machine is.
+        with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x, y)
         if np.max(model.n_iter_) >= model.max_iter:
@@ -186,18 +188,18 @@ def _dinobloom_nearest_20(seed: int, n_jobs: int) -> NeighbourProbe:
     return NeighbourProbe(20, standardise=False, n_jobs=n_jobs)
 
 
-_FOREST = Probe("forest", make_forest, is_random=True)
+FOREST = Probe("forest", make_forest, is_random=True)
 
 PROTOCOLS: dict[str, tuple[Probe, ...]] = {
     "thesis": (
-        _FOREST,
+        FOREST,
         Probe("logistic", _logistic, is_random=False),
         Probe("linear-svm", _linear_svm, is_random=False),
         Probe("knn-1", _nearest, is_random=False),
         Probe("knn-20", _nearest_20, is_random=False),
     ),
     "dinobloom": (
-        _FOREST,
+        FOREST,
         Probe("logistic", _dinobloom_logistic, is_random=False),
         Probe("knn-1", _dinobloom_nearest, is_random=False),
         Probe("knn-20", _dinobloom_nearest_20, is_random=False),

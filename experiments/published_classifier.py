@@ -209,12 +209,13 @@ def map_classes(names: Iterable[str], class_map: ClassMap) -> dict[str, str]:
 def _input_size(path: Path, shape: tuple[int | None, ...], image_size: int | None) -> tuple[int, int]:
     if len(shape) != 4 or shape[3] != 3 or (shape[1] is None) != (shape[2] is None):
         raise InputError(f"{path}: takes inputs of shape {shape}, not RGB images (None, height, width, 3)")
+    option = "image_size (--oracle-size)"
     if shape[1] is None:
         if image_size is None:
-            raise InputError(f"{path}: takes images of any size; say by image_size at which it was trained")
+            raise InputError(f"{path}: takes images of any size; say by {option} at which it was trained")
         return image_size, image_size
     if image_size is not None and shape[1:3] != (image_size, image_size):
-        raise InputError(f"{path}: takes images of {shape[1]} x {shape[2]} px, not {image_size}; leave image_size out")
+        raise InputError(f"{path}: takes images of {shape[1]} x {shape[2]} px, not {image_size}; leave {option} out")
     return shape[1], shape[2]
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments.comparison import Protocol
+from experiments.comparison import STANDARDISED, Protocol
 from experiments.settings import RunSettings
 from experiments.study import Study
+from experiments.study_settings import COLUMNS, RESNET
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
 
@@ -74,14 +75,89 @@ def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, s
     Raises:
         InputError: if something that a target needs is missing or does not fit.
     """
+    check_targets(settings, targets, options, study)
     study.write_config()
     written: list[Path] = []
     for number, name in enumerate(targets, 1):
         log.info("[%d/%d] %s", number, len(targets), name)
         started = time.monotonic()
-        written += _MAKERS[name](settings, name, options, study, started)
-        log.info("[%d/%d] %s: %.0f s", number, len(targets), name, time.monotonic() - started)
+        made = _MAKERS[name](settings, name, options, study, started)
+        seconds, files = time.monotonic() - started, ", ".join(map(str, made)) or "nothing to draw"
+        log.info("[%d/%d] %s: %.0f s, %s", number, len(targets), name, seconds, files)
+        written += made
     return written
+
+
+def check_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> None:
+    """Find what would stop a table or figure before hours of work on it.
+
+    Raises:
+        InputError: naming the setting or option.
+    """
+    from experiments.ablation import MAPPED, check_resnet_weights
+
+    ablation, bottleneck = settings.reproduce.ablation, settings.reproduce.bottleneck
+    wanted = set(targets)
+    names: set[str] = set()
+    if wanted & {"table-3.2", "table-3.3", "curves"}:
+        names.update(ablation.columns)
+    if "figure-3.14" in wanted:
+        names.update(MAPPED)
+    if "table-3.2" in wanted:
+        _check_foreign(ablation.columns, options.features)
+        if RESNET in ablation.columns:
+            check_resnet_weights(settings.reproduce.resnet_weights)
+    if "table-3.3" in wanted:
+        _check_oracles(settings)
+        names.add(ablation.reference)
+    if wanted & {"table-3.2", "table-3.3"} and options.protocol.runs < ablation.training_runs:
+        raise InputError(
+            f"--runs {options.protocol.runs}: run number r takes training number r, and there are "
+            f"{ablation.training_runs} trainings (reproduce.ablation.training_runs); give as many runs or more"
+        )
+    overrides = {f"column {name}": ablation.autoencoder_of(name) for name in sorted(names)}
+    if wanted & {"table-3.1", *RECONSTRUCTIONS}:
+        overrides["reproduce.bottleneck"] = {**bottleneck.autoencoder, "adaptation": "none"}
+    for where, values in overrides.items():
+        if values is not None:
+            _check_autoencoder(study, where, values)
+    if wanted & {"table-3.1", *RECONSTRUCTIONS}:
+        from experiments.bottleneck import scored_centre
+
+        scored_centre(study)
+
+
+def _check_foreign(columns: Sequence[str], features: Mapping[str, Path]) -> None:
+    for name in features:
+        if name in columns:
+            raise InputError(f"--features {name}: Table 3.2 has a column of this name; give yours another")
+        if name.endswith(STANDARDISED):
+            raise InputError(f"--features {name}: {STANDARDISED.strip()!r} marks standardised columns; leave it out")
+
+
+def _check_oracles(settings: RunSettings) -> None:
+    ablation = settings.reproduce.ablation
+    known = (*COLUMNS, *ablation.autoencoders)
+    if ablation.reference not in known:
+        raise InputError(
+            f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is none "
+            f"of {', '.join(known)}"
+        )
+    from experiments.oracles import OracleConfig  # imports TensorFlow
+
+    try:
+        OracleConfig.from_dict(settings.reproduce.oracle.network)
+    except InputError as error:
+        raise InputError(f"reproduce.oracle.network: {error}") from None
+
+
+def _check_autoencoder(study: Study, where: str, overrides: Mapping[str, object]) -> None:
+    try:
+        source = study.autoencoder_config(overrides)["source_centre"]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if source is not None and source not in study.compared:
+        raise InputError(f"{where}: source_centre {source!r} is none of the centres {', '.join(study.compared)}")
 
 
 def describe_machine() -> str:
@@ -108,27 +184,30 @@ def _provenance(study: Study, options: Options, name: str, started: float) -> di
         "command": f"`{_command_text(options)}`",
         "configuration": f"{study.settings.name}, hash {study.config_hash()}, seed {study.settings.seed}",
         "machine": describe_machine(),
-        "time": f"{seconds / 60:.1f} min (the longest that this table took; what an earlier call left is read again)",
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)]),
+        "time": f"{seconds / 60:.1f} min (of the longest call that made this table with these settings; what other "
+        "calls and tables left is read again)",
+        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)])
+        + " (those under which a network was trained stand in its run.json)",
     }
 
 
 def _command_text(options: Options) -> str:
-    program, *rest = options.command
-    return shlex.join([Path(program).name, *rest])
+    return shlex.join([Path(part).name if i == 0 else part for i, part in enumerate(options.command)])
 
 
 def _longest_time(study: Study, name: str, seconds: float) -> float:
-    """Keep the longest time of each table, which is that of making it and not of reading it again."""
+    """Keep the longest time of each table and settings, which is that of making it and not of reading it again."""
     path = study.output / TIMES
     try:
         times = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         times = {}
-    if seconds > times.get(name, 0.0):
-        times[name] = round(seconds, 1)
+    times = times if isinstance(times, dict) else {}
+    key = f"{name} {study.config_hash()}"
+    if seconds > times.get(key, 0.0):
+        times[key] = round(seconds, 1)
         write_json(path, times)
-    return times[name]
+    return times[key]
 
 
 def _make_table_3_1(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
@@ -156,7 +235,7 @@ def _make_table_3_3(settings: RunSettings, name: str, options: Options, study: S
 
     published = None if options.published is None else Published(**options.published)
     comparison = make_oracles(study, options.protocol, published)
-    title = "Networks trained on one centre, and AE-CFE (thesis Table 3.3)"
+    title = f"Networks trained on one centre, and {settings.reproduce.ablation.reference} (thesis Table 3.3)"
     return _write_comparison(comparison, name, title, settings, options, study, started)
 
 
@@ -165,13 +244,13 @@ def _write_comparison(comparison, name, title, settings, options, study, started
     from experiments.thesis_figures import comparison_figures
     from experiments.thesis_numbers import thesis_centres
 
-    heading = Heading(
-        name,
-        title,
-        _provenance(study, options, name, started),
-        thesis_centres(study.centres, settings.scheme),
-        settings.reproduce.ablation.reference,
-    )
+    reference = settings.reproduce.ablation.reference
+    if reference not in comparison.columns and reference + STANDARDISED in comparison.columns:
+        reference += STANDARDISED
+    if reference not in comparison.columns:
+        log.warning("%s: has no column %s (reproduce.ablation.reference) to compare with", name, reference)
+    provenance = _provenance(study, options, name, started)
+    heading = Heading(name, title, provenance, thesis_centres(study.centres, settings.scheme), reference)
     paths = write_comparison(comparison, study.output / "tables", heading)
     return [paths["md"], *_save(comparison_figures(comparison, name), options, study)]
 

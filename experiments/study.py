@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cache import Cache, hash_json
+from experiments.cache import Cache, hash_arrays, hash_json
 from experiments.centres import Centre
 from experiments.class_maps import ClassMap
 from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings
 from experiments.splits import Split
-from experiments.training_jobs import EMBEDDING, TrainingJob, run_job, run_jobs
+from experiments.training_jobs import EMBEDDING, TrainingJob, run_jobs
 from experiments.transfer import Cells, Vectors, make_cells
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
@@ -43,7 +43,7 @@ class Study:
 
     Args:
         settings: resolved settings; `settings.output` is the working folder.
-        jobs: autoencoders to train at a time, and cores for classifiers.
+        jobs: autoencoders to train at a time.
         overwrite: make everything again that this study is asked for.
         progress: show bars.
     """
@@ -53,6 +53,7 @@ class Study:
         self.output = Path(settings.output)
         self.cache = Cache(self.output / "cache", overwrite=overwrite)
         self._pipelines: dict[str, Pipeline] = {}
+        self._detectors: set[str] = set()
         self._extracted: dict[str, dict[str, Path]] = {}
         self._described: dict[str, dict[str, Any]] = {}
         self._trained: set[Path] = set()
@@ -76,6 +77,11 @@ class Study:
         return self.pipeline(self.backbone).study
 
     @property
+    def compared(self) -> list[str]:
+        """Their names, which need no look at the images."""
+        return [name for name, centre in self.settings.centres.items() if centre.use == "all"]
+
+    @property
     def class_map(self) -> ClassMap:
         """The cell types that are compared; those of all centres are the same."""
         return next(iter(self.centres.values())).class_map
@@ -88,7 +94,7 @@ class Study:
     @property
     def source_centre(self) -> str:
         """The centre that the others are brought to."""
-        return self.settings.autoencoder.get("source_centre") or next(iter(self.centres))
+        return self.settings.autoencoder.get("source_centre") or self.compared[0]
 
     def pipeline(self, backbone: str) -> Pipeline:
         """The run of one backbone's detector, in a folder of its own."""
@@ -102,12 +108,19 @@ class Study:
             )
         return self._pipelines[backbone]
 
+    def detector(self, backbone: str) -> Pipeline:
+        """The run of a backbone, with its detector trained: once, though several tables and figures ask for it."""
+        pipeline = self.pipeline(backbone)
+        if backbone not in self._detectors:
+            pipeline.train_detector()
+            self._detectors.add(backbone)
+        return pipeline
+
     def stores(self, backbone: str | None = None) -> dict[str, Path]:
         """Feature store of each centre, made by the detector of a backbone, by default the configuration's."""
         backbone = backbone or self.backbone
         if backbone not in self._extracted:
-            pipeline = self.pipeline(backbone)
-            pipeline.train_detector()
+            pipeline = self.detector(backbone)
             if not all(path.is_file() for path in pipeline.stores.values()) or not self._is_extracted(backbone):
                 pipeline.extract()
             self._extracted[backbone] = pipeline.stores
@@ -126,13 +139,17 @@ class Study:
         return self._described[backbone]
 
     def cells(self, backbone: str | None = None) -> Cells:
-        """The cells that a backbone's detector found, with their types and parts of the split."""
+        """The cells that a backbone's detector found, with their types and parts of the split.
+
+        Types are those of the images now; stores hold what they were when the cells were found.
+        """
         from mrcnn.feature_store import open_store
 
         keys, types = {}, {}
         for name, path in self.stores(backbone).items():
             with open_store(path) as store:
-                keys[name], types[name] = store.keys, store.cell_types
+                keys[name] = store.keys
+            types[name] = self._current_types(name, keys[name])
         parts = {name: self.splits[name].parts(own) for name, own in keys.items()}
         return make_cells(keys, types, parts, self.class_map.classes)
 
@@ -154,10 +171,36 @@ class Study:
         config = self.autoencoder_config(overrides)
         kept = {name: value for name, value in config.items() if name not in HOUSEKEEPING}
         # A list, since the order of the centres decides which is the source.
-        inputs = {"config": kept, "stores": list(self.described(backbone).items())}
+        inputs: dict[str, Any] = {"config": kept, "stores": list(self.described(backbone).items())}
+        if config["balance"] == "type":
+            inputs["types"] = self._stored_types(backbone)
         names = (config["adaptation"], config["latent_size"], config["image_source"], config["image_loss"])
         name = "-".join([backbone or self.backbone, *map(str, names), hash_json(inputs)[:HASH_LENGTH]])
         return self.output / "autoencoders" / name
+
+    def _current_types(self, centre: str, keys: np.ndarray) -> np.ndarray:
+        """Cell type of each key's image, str array of shape (n,)."""
+        type_of = {record.key: record.cell_type for record in self.centres[centre].records}
+        return np.array([type_of[key] for key in keys.tolist()], str)
+
+    def _stored_types(self, backbone: str | None) -> str:
+        """Hash of the types in the stores, which an autoencoder with balance "type" learns from.
+
+        Raises:
+            InputError: if they are no longer those of the images.
+        """
+        from mrcnn.feature_store import open_store
+
+        found = []
+        for name, path in self.stores(backbone).items():
+            with open_store(path) as store:
+                found.append(store.cell_types)
+                if not np.array_equal(store.cell_types, self._current_types(name, store.keys)):
+                    raise InputError(
+                        f"{path}: holds other cell types than the images have now, of which balance 'type' learns; "
+                        "delete it, and it is made again"
+                    )
+        return hash_arrays(*found)
 
     def train(self, wanted: Sequence[tuple[Mapping[str, Any], str | None]]) -> list[Path]:
         """Train and embed autoencoders, as far as they are not there.
@@ -178,11 +221,7 @@ class Study:
         missing = [job for job in jobs.values() if self.overwrite or not self._is_embedded(job)]
         if missing:
             log.info("%d autoencoders to train, %d are there", len(missing), len(set(folders)) - len(missing))
-        if self.overwrite:
-            for job in missing:
-                run_job(job, sys.argv, resume=False, progress=self.progress)
-        else:
-            run_jobs(missing, self.jobs, sys.argv, progress=self.progress)
+        run_jobs(missing, self.jobs, sys.argv, resume=not self.overwrite, progress=self.progress)
         self._trained.update(jobs)
         return folders
 
@@ -238,8 +277,8 @@ class Study:
 
     def _is_extracted(self, backbone: str) -> bool:
         """Whether the stores hold what this backbone's detector finds on these images."""
+        from mrcnn.detector_folder import detector_hash
         from mrcnn.feature_store import open_store
-        from mrcnn.model import detector_hash
 
         if self.overwrite:
             return False
@@ -248,7 +287,8 @@ class Study:
         for name, path in pipeline.stores.items():
             with open_store(path) as store:
                 keys = sorted(record.key for record in self.centres[name].records)
-                same = store.settings.get("all_cells") == self.settings.extract.all_cells
+                wanted = {"all_cells": self.settings.extract.all_cells, "with_masks": self.settings.extract.masks}
+                same = all(store.attributes.get(key) == value for key, value in wanted.items())
                 if not same or store.detector_hash != own or sorted(store.image_keys.tolist()) != keys:
                     return False
         return True

@@ -31,7 +31,7 @@ class BottleneckSettings:
         image_sources: "image", the whole image, and "crop", the cell's box.
         centre: whose training part the forest learns from and whose test part it is tested on; None takes the
             autoencoder's source centre.
-        autoencoder: overrides of the run's section `autoencoder`, for this grid alone.
+        autoencoder: overrides of the run's section `autoencoder`, for this grid alone, but not of what the grid sets.
     """
 
     sizes: list[int] = field(default_factory=lambda: list(SIZES))
@@ -55,6 +55,9 @@ class BottleneckSettings:
             _check_choices(f"reproduce.bottleneck.{name}", getattr(self, name), allowed)
         if not self.sizes or any(size < 1 for size in self.sizes):
             raise InputError(f"reproduce.bottleneck.sizes: one number or more, of 1 or more each; got {self.sizes}")
+        for taken in ("adaptation", "latent_size", "image_loss", "image_source"):
+            if taken in self.autoencoder:
+                raise InputError(f"reproduce.bottleneck.autoencoder.{taken}: is set by the table itself; leave it out")
 
 
 @dataclass

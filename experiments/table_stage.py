@@ -9,7 +9,7 @@ import numpy as np
 from experiments.classify import Evaluation, evaluate_methods, roi_vectors
 from experiments.score_tables import save_tables
 from experiments.settings import EvaluateSettings
-from experiments.splits import Split, load_or_make_split
+from experiments.splits import Split
 from experiments.vector_files import read_embedding
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
@@ -66,20 +66,6 @@ def read_raw(path: StorePath, mode: str) -> tuple[np.ndarray, dict[str, np.ndarr
     """Vectors of a store's RoI features, with keys and cell types."""
     with open_store(path) as store:
         return roi_vectors(store, mode), {"key": store.keys, "cell_type": store.cell_types}
-
-
-def splits_of_inputs(stores: Mapping[str, StorePath], embeddings: Mapping[str, Path], folder: Path) -> dict[str, Split]:
-    """Make or reuse the split of each centre, from the cells that the inputs hold."""
-    labels: dict[str, Mapping[str, Any]] = {}
-    for path in embeddings.values():
-        labels.update({name: columns for name, (_, columns) in read_embedding(path).items()})
-    for name, path in stores.items():
-        with open_store(path) as store:
-            labels[name] = {"key": store.keys, "cell_type": store.cell_types}
-    return {
-        name: load_or_make_split(folder / f"{name}.json", name, columns["key"], columns["cell_type"])
-        for name, columns in labels.items()
-    }
 
 
 def _check_same_cells(first: str, cells: Mapping[str, Any], method: str, table: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.ablation import MAPPED, train_columns
-from experiments.bottleneck import FIGURES, Bottleneck, Variant, settings_variants, train_grid
+from experiments.bottleneck import FIGURES, Bottleneck, Variant, scored_centre, settings_variants, train_grid
+from experiments.cache import hash_arrays
 from experiments.comparison import STANDARDISED, Comparison
-from experiments.figure_scores import draw_before_after, draw_bottleneck_curves, draw_confusions, draw_recall_intervals
+from experiments.figure_scores import (
+    MAX_PANELS,
+    draw_before_after,
+    draw_bottleneck_curves,
+    draw_confusions,
+    draw_recall_intervals,
+)
 from experiments.figure_sheets import (
+    HATCHES,
     draw_class_distribution,
     draw_photo_sheet,
     draw_reconstruction_grid,
@@ -29,7 +38,9 @@ from mrcnn.errors import InputError
 log = logging.getLogger(__name__)
 
 MAX_POINTS = 3000  # of a map
+MAX_METHODS = 8  # whose recalls can be told apart in a figure
 UNTYPED = "no type"
+OTHER_NAME = "none of these"
 SAMPLE_FIGURES = 3  # Figures 3.1, 3.2, 3.3; further centres share the last number
 
 
@@ -94,7 +105,9 @@ def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
             chosen = choose_rows(len(records), study.settings.reproduce.figure_cells, study.settings.seed)
             photos = [image for image in (_open(records[i].path) for i in chosen) if image is not None]
             rows.append((f"{label} ({len(records):,})", photos))
-        suffix = f"-{name}" if place > SAMPLE_FIGURES else ""
+        if not any(photos for _, photos in rows):
+            raise InputError(f"figure-3.{number}: none of the images of {name} that were chosen can be opened")
+        suffix = "-" + re.sub(r"[^\w.\-]+", "-", name) if place > SAMPLE_FIGURES else ""
         title = f"Images of {name}, by its own classes with their counts (thesis Figure 3.{number})"
         yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows), {})
 
@@ -102,6 +115,9 @@ def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
 def class_distribution(study: Study) -> Iterator[Drawing]:
     """Figure 3.4: images of each class of the comparison, by centre."""
     counts = {name: centre.counts for name, centre in study.centres.items()}
+    if len(counts) > len(HATCHES):
+        log.warning("figure-3.4: not drawn, since bars of more than %d centres cannot be told apart", len(HATCHES))
+        return
     figure = draw_class_distribution(counts, study.class_map.classes)
     yield Drawing("figure-3.4", "Images of each cell type, by centre (thesis Figure 3.4)", figure, {})
 
@@ -139,7 +155,7 @@ def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
             log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
     wanted = {name: variant for name, variant in configured.items() if name in names}
     folders = train_grid(study, list(wanted.values())) if wanted else {}
-    centre = study.settings.reproduce.bottleneck.centre or study.source_centre
+    centre = scored_centre(study)
     for name, variant in sorted(wanted.items(), key=lambda item: int(item[0].partition(".")[2])):
         path = study.stores(variant.backbone)[centre]
         with open_store(path) as store:
@@ -157,7 +173,7 @@ def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
 
 def maps(study: Study) -> Iterator[Drawing]:
     """Figure 3.14: UMAP of the latents without and with adaptation, by centre and by type."""
-    trained = train_columns(study, MAPPED)
+    trained = train_columns(study, MAPPED, training_runs=1)
     cells = study.cells()
     sizes = [len(types) for types in cells.types.values()]
     rows = choose_rows(sum(sizes), MAX_POINTS, study.settings.seed)
@@ -167,12 +183,14 @@ def maps(study: Study) -> Iterator[Drawing]:
     for column in MAPPED:
         latents = study.latents(trained[column][0])
         vectors = np.concatenate([latents[name] for name in cells.types])[rows]
-        inputs = {"autoencoder": study.weights_hash(trained[column][0]), "rows": len(rows), "seed": study.settings.seed}
 
         def lay_out(vectors: np.ndarray = vectors) -> dict[str, np.ndarray]:
-            return {"points": project(vectors, study.settings.seed)[0]}
+            laid_out, method = project(vectors, study.settings.seed)
+            return {"points": laid_out, "method": np.array(method)}
 
-        points.append(study.cache.arrays("maps", inputs, lay_out)["points"])
+        inputs = {"vectors": hash_arrays(vectors), "seed": study.settings.seed}
+        found = study.cache.arrays("maps", inputs, lay_out)
+        points.append(found["points"])
     figure = draw_before_after(
         *points,
         centres,
@@ -180,7 +198,7 @@ def maps(study: Study) -> Iterator[Drawing]:
         list(cells.types),
         [*cells.classes, *([UNTYPED] if np.any(types == "") else [])],
     )
-    title = f"UMAP of the latents of {len(rows):,} cells, before and after adaptation (thesis Figure 3.14)"
+    title = f"{found['method']} of the latents of {len(rows):,} cells, before and after adaptation (thesis Figure 3.14)"
     inputs = {trained[column][0].name: study.weights_hash(trained[column][0]) for column in MAPPED}
     yield Drawing("figure-3.14", title, figure, inputs)
 
@@ -197,7 +215,7 @@ def training_curves(study: Study) -> Iterator[Drawing]:
         yield Drawing("curves-detector", "Training of the detector", figure, {})
     settings = study.settings.reproduce.ablation
     names = [name for name in settings.columns if settings.autoencoder_of(name)]
-    trained = train_columns(study, names)
+    trained = train_columns(study, names, training_runs=1)
     logs = {name: _read_csv(folders[0] / "log.csv") for name, folders in trained.items()}
     logs = {name: rows for name, rows in logs.items() if rows}
     if logs:
@@ -212,19 +230,51 @@ def training_curves(study: Study) -> Iterator[Drawing]:
 
 
 def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
-    """Recall of each class with intervals, and confusion matrices, of the columns of a table."""
-    names = [n for n in comparison.columns if comparison.has(n, comparison.main_probe(n), across=True)]
+    """Recall of each class with intervals, and confusion matrices, of the columns of a table.
+
+    They are those of other centres, or, where there is only one centre, of that one.
+    """
+    across = len(comparison.cells.centres) > 1
+    where = "in other centres" if across else "in the own centre"
+    probes = {name: comparison.main_probe(name) for name in comparison.columns}
+    names = [name for name, probe in probes.items() if comparison.has(name, probe, across)]
     if not names:
         return
-    recalls = {name: comparison.recall(name, comparison.main_probe(name), across=True) for name in names}
+    recalls = {name: comparison.recall(name, probes[name], across) for name in names}
     classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
-    shown = [name for name in names if not name.endswith(STANDARDISED)][:8] or names[:8]
+    plain = [name for name in names if not name.endswith(STANDARDISED)] or names
+    shown = _at_most(MAX_METHODS, plain, f"{table}-recall")
     figure = draw_recall_intervals({name: recalls[name] for name in shown}, classes)
-    title = f"Recall of each class in other centres, with 95 % intervals ({table})"
-    yield Drawing(f"{table}-recall", title, figure, {})
-    matrices = {name: comparison.confusion(name, comparison.main_probe(name), across=True) for name in names[:16]}
-    title = f"Confusion matrices in other centres ({table})"
-    yield Drawing(f"{table}-confusion", title, draw_confusions(matrices, comparison.cells.classes), {})
+    yield Drawing(f"{table}-recall", f"Recall of each class {where}, with 95 % intervals ({table})", figure, {})
+    shown = _at_most(MAX_PANELS, names, f"{table}-confusion")
+    matrices, classes = _confusions(comparison, {name: probes[name] for name in shown}, across)
+    figure = draw_confusions(matrices, classes)
+    yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure, {})
+
+
+def _confusions(
+    comparison: Comparison, probes: Mapping[str, str], across: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Confusion matrix of each column, and the classes.
+
+    Where a network gave names outside the classes, these are one class more, or shares of a row would be too large.
+    """
+    matrices = {name: comparison.confusion(name, probe, across) for name, probe in probes.items()}
+    others = {name: comparison.named_otherwise(name, probe, across) for name, probe in probes.items()}
+    classes = list(comparison.cells.classes)
+    if not any(counts.any() for counts in others.values()):
+        return matrices, classes
+    for name, matrix in matrices.items():
+        matrices[name] = np.pad(matrix, (0, 1))
+        matrices[name][:-1, -1] = others[name]
+    return matrices, [*classes, OTHER_NAME]
+
+
+def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
+    """The first names; the others are told in the log."""
+    if len(names) > limit:
+        log.warning("%s: has no room for %s", figure, ", ".join(names[limit:]))
+    return list(names[:limit])
 
 
 def bottleneck_figure(result: Bottleneck) -> Drawing:
@@ -238,8 +288,7 @@ def bottleneck_figure(result: Bottleneck) -> Drawing:
 
 def _run(study: Study) -> Run:
     """The run of the configuration's backbone, with its detector, for the pictures that a report has too."""
-    pipeline = study.pipeline(study.backbone)
-    pipeline.train_detector()
+    pipeline = study.detector(study.backbone)
     records = {name: centre.records for name, centre in study.opened.items()}
     return Run(pipeline.output, pipeline.settings, records, study.settings.seed)
 

@@ -3,9 +3,14 @@
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,8 @@ from mrcnn.errors import InputError
 log = logging.getLogger(__name__)
 
 EMBEDDING = "embedding.h5ad"
+ADVICE = "run the same command again to go on from here, with a smaller --jobs if memory ran out"
+_OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")  # Python's and TensorFlow's, which is not imported here
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,12 @@ class TrainingJob:
 
 def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progress: bool = False) -> Path:
     """Train and embed; what is there already is kept.
+
+    Args:
+        job: what to train.
+        command: the command line, for `run.json`.
+        resume: False removes an earlier training first.
+        progress: show bars.
 
     Returns:
         Path of the embedding.
@@ -60,59 +73,119 @@ def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progr
     return path
 
 
-def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, command: Sequence[str], *, progress: bool = True) -> None:
+def run_jobs(
+    jobs: Sequence[TrainingJob],
+    num_processes: int,
+    command: Sequence[str],
+    *,
+    resume: bool = True,
+    progress: bool = True,
+) -> None:
     """Run several jobs.
 
     Those that are done stay done if another one fails; the fault is raised once the others that had begun have ended.
+    An interruption ends them at once, and so does the end of this process, whatever ends it.
 
     Args:
         jobs: what to train.
-        num_processes: how many at a time. More than 1 takes processes of their own, which share the cores out evenly.
+        num_processes: how many at a time. More than 1 takes processes of their own, which share the cores out evenly
+            and take the GPUs in turn.
         command: the command line, for `run.json`.
+        resume: False removes earlier trainings of these jobs first.
         progress: show a bar.
 
     Raises:
-        InputError: of the first job that failed.
+        InputError: of the first job that failed, or if a process ended before its job.
     """
     if not jobs:
         return
     bar = tqdm(total=len(jobs), desc="autoencoders", disable=None if progress else True)
-    if num_processes <= 1 or len(jobs) == 1:
+    num_processes = min(num_processes, len(jobs))
+    if num_processes <= 1:
         with bar:
             for job in jobs:
-                run_job(job, command, progress=progress and len(jobs) == 1)
+                run_job(job, command, resume, progress=progress and len(jobs) == 1)
                 bar.update()
         return
+    context = multiprocessing.get_context("spawn")
+    alive, end = context.Pipe(duplex=False)
     threads = max(1, (os.cpu_count() or 1) // num_processes)
-    pool = ProcessPoolExecutor(
-        num_processes, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(threads,)
-    )
-    with bar, pool:
-        futures = {pool.submit(run_job, job, command): job for job in jobs}
+    start = (alive, context.Value("i", 0), threads)
+    with bar, alive, end, ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
+        futures = {pool.submit(_run_in_worker, job, command, resume): job for job in jobs}
         try:
             for future in as_completed(futures):
-                try:
-                    future.result()
-                except (InputError, OSError):
-                    raise
-                except Exception as error:
-                    # A process that was killed, as where memory ran out, takes the whole pool down.
-                    reason = " ".join((str(error) or type(error).__name__).split())
-                    raise InputError(
-                        f"{futures[future].folder}: its training ended early ({reason}); run the same command again, "
-                        "with a smaller --jobs if memory ran out"
-                    ) from error
+                _check(future, futures[future])
                 bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                end.close()  # or an interruption would wait for hours of training
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-def _start_worker(threads: int) -> None:
-    """Limit the threads of a process, before TensorFlow computes anything."""
+def _check(future, job: TrainingJob) -> None:
+    """Raise what a job raised.
+
+    Raises:
+        InputError: where the user can mend it.
+    """
+    try:
+        future.result()
+    except BrokenProcessPool:
+        # It does not say which of the processes it was; the jobs of all of them end with it.
+        raise InputError(
+            f"{job.folder.parent}: a process of --jobs was killed, as happens where memory runs out; {ADVICE}"
+        ) from None
+    except Exception as error:
+        if type(error).__name__ not in _OUT_OF_MEMORY:
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{job.folder}: out of memory ({reason}); {ADVICE}") from error
+
+
+def _start_worker(alive: Connection, counter, threads: int) -> None:
+    """Prepare a process, before TensorFlow computes anything.
+
+    Args:
+        alive: see `_end_with`.
+        counter: shared number of the processes that were started.
+        threads: that it may compute on.
+    """
+    # An interruption of the terminal reaches all its processes; the first one decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(alive)
+    tqdm.set_lock(threading.RLock())  # that for several processes would be left behind by one that is killed
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
+    with counter.get_lock():
+        place, counter.value = counter.value, counter.value + 1
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        own = gpus[place % len(gpus)]
+        tf.config.set_visible_devices(own, "GPU")
+        tf.config.experimental.set_memory_growth(own, True)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    logging.getLogger("autoencoder").setLevel(logging.ERROR)
+
+
+def _end_with(alive: Connection) -> None:
+    """End this process when the other end of a pipe is closed, as the death of the process that holds it does too."""
+
+    def wait() -> None:
+        with suppress(EOFError, OSError):  # as Windows tells of it
+            alive.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _run_in_worker(job: TrainingJob, command: Sequence[str], resume: bool) -> Path:
+    """Run a job, and let its warnings say which it is."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"warning: {job.folder.name}: %(message)s"))
+    logger = logging.getLogger("autoencoder")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.WARNING)
+    return run_job(job, command, resume)

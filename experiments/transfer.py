@@ -4,7 +4,7 @@ Predictions are kept rather than scores: intervals, confusion matrices and compa
 them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,8 +65,13 @@ class Cells:
 
     def class_numbers(self, names: np.ndarray) -> np.ndarray:
         """Place of each name in `classes`, int64; -1 for a name that is none of them."""
-        number_of = {name: number for number, name in enumerate(self.classes)}
-        return np.array([number_of.get(str(name), -1) for name in names], np.int64)
+        return class_numbers(names, self.classes)
+
+
+def class_numbers(names: Sequence[str] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Place of each name among some classes, int64 of shape (n,); -1 for a name that is none of them."""
+    number_of = {str(name): number for number, name in enumerate(classes)}
+    return np.array([number_of.get(str(name), -1) for name in names], np.int64)
 
 
 def make_cells(
@@ -119,7 +124,9 @@ def check_parts(centre: str, types: np.ndarray, parts: np.ndarray) -> None:
     if np.any(types != ""):
         for part in ("train", "test"):
             if not np.any((types != "") & (parts == part)):
-                raise InputError(f"centre {centre}: no labelled cell in its {part} part; check its split and labels")
+                raise InputError(
+                    f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
+                )
 
 
 def predict_pairs(
@@ -131,6 +138,7 @@ def predict_pairs(
     seed: int,
     test_on: str = "test",
     n_jobs: int = 2,
+    advance: Callable[[], object] | None = None,
 ) -> dict[Pair, np.ndarray]:
     """Let a classifier learn on each centre and name the tested cells of every centre.
 
@@ -145,9 +153,10 @@ def predict_pairs(
         test_on: which cells of other centres are tested: "test", their test parts, as in the thesis; "all", as in its
             authors' published code.
         n_jobs: cores for a classifier.
+        advance: called after each classifier, for a bar.
 
     Returns:
-        By pair of centres, class numbers int8 of shape (runs, number of tested cells).
+        By pair of centres, class numbers int16 of shape (runs, number of tested cells).
 
     Raises:
         InputError: if a centre's vectors are missing.
@@ -170,7 +179,9 @@ def predict_pairs(
             for tested_on in cells.centres:
                 pair = (trained_on, tested_on)
                 named = classifier.predict(vectors[tested_on][cells.test_rows(pair, test_on)])
-                predictions[pair].append(cells.class_numbers(named).astype(np.int8))
+                predictions[pair].append(cells.class_numbers(named).astype(np.int16))
+            if advance is not None:
+                advance()
     return {pair: np.stack(values) for pair, values in predictions.items()}
 
 

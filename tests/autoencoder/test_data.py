@@ -39,6 +39,27 @@ def test_prepare_images_averages_areas(image_size):
     np.testing.assert_allclose(prepare_images(images, image_size), expected, atol=1e-6)
 
 
+def test_prepare_images_takes_stain_and_light_away_where_asked():
+    rng = np.random.default_rng(0)
+    dark = rng.uniform(60, 120, (1, 128, 128, 3))
+    # The same cell in another lab: each channel of the picture in another strength and brightness.
+    other = dark * np.array([1.5, 0.8, 1.2]) + np.array([20, 40, -10])
+    pair = np.round(np.concatenate([dark, other])).astype(np.uint8)
+    first, second = prepare_images(pair, 32, "standardised").numpy()
+    # Rounding to whole grey levels is all that tells them apart.
+    np.testing.assert_allclose(first, second, atol=0.02)
+    np.testing.assert_allclose(first.mean(axis=(0, 1)), 0.6, atol=0.01)
+    np.testing.assert_allclose(first.std(axis=(0, 1)), 0.2, atol=0.01)
+    stored = prepare_images(pair, 32).numpy()
+    assert np.abs(stored[0] - stored[1]).max() > 0.1
+
+
+def test_prepare_images_leaves_an_image_of_one_colour_even():
+    images = np.full((1, 128, 128, 3), 200, np.uint8)
+    # Not its rounding errors, blown up.
+    np.testing.assert_allclose(prepare_images(images, 64, "standardised"), 0.6, atol=2e-3)
+
+
 def test_make_batches_gives_scaled_float_batches(stores, scaling):
     config = AutoencoderConfig(global_batch_size=7, image_size=32, seed=4)
     (batch,) = take(make_batches(config, stores, scaling), 1)

@@ -40,7 +40,19 @@ def test_cache_leaves_nothing_of_a_computation_that_fails(tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"PK" + data[5:]])
+def half(data):
+    return data[: len(data) // 2]
+
+
+def nothing(data):
+    return b""
+
+
+def garbled(data):
+    return b"PK" + data[5:]
+
+
+@pytest.mark.parametrize("damage", [half, nothing, garbled])
 def test_cache_names_a_damaged_file(tmp_path, damage):
     Cache(tmp_path).arrays("kind", {}, lambda: {"a": np.arange(1000)})
     (path,) = tmp_path.rglob("*.npz")

@@ -119,6 +119,14 @@ def test_score_predictions_by_hand():
     assert scores["recall"] == {"a": 1.0, "b": 0.5}
 
 
+def test_score_predictions_takes_names_outside_the_classes_for_wrong():
+    scores = score_predictions(["a", "a", "b"], ["a", "z", "b"], ["a", "b"])
+    np.testing.assert_array_equal(scores["confusion"], [[1, 0], [0, 1]])
+    assert scores["accuracy"] == pytest.approx(2 / 3) and scores["recall"] == {"a": 0.5, "b": 1.0}
+    with pytest.raises(ValueError, match="classes lacks 'z'"):
+        score_predictions(["a", "z"], ["a", "a"], ["a", "b"])
+
+
 def test_wilson_interval():
     low, high = wilson_interval(0.5, 100)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))

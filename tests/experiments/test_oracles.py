@@ -146,13 +146,13 @@ def test_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
 def test_batches_hold_classes_equally_and_every_image_in_turn():
     class_ids = np.array([0] * 50 + [1] * 5 + [2] * 1)
     config = OracleConfig(batch_size=10)
-    batches = oracles._row_batches(class_ids, config, np.random.default_rng(0))
+    batches = oracles.row_batches(class_ids, config, np.random.default_rng(0))
     rows = np.array([next(batches) for _ in range(15)])
     for batch in rows:
         assert set(np.bincount(class_ids[batch], minlength=3)) <= {3, 4}
     drawn = np.bincount(rows.ravel(), minlength=56)
     assert drawn[:50].tolist() == [1] * 50 and drawn[50:55].tolist() == [10] * 5 and drawn[55] == 50
-    plain = oracles._row_batches(class_ids, OracleConfig(batch_size=8, balance_classes=False), np.random.default_rng(0))
+    plain = oracles.row_batches(class_ids, OracleConfig(batch_size=8, balance_classes=False), np.random.default_rng(0))
     assert sorted(np.concatenate([next(plain) for _ in range(7)])) == list(range(56))
 
 

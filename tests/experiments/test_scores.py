@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from experiments.scores import compare, count_confusion, mean_scores, measure_run, pooled_recall, score_pair
+from experiments.scores import Difference, compare, count_confusion, mean_scores, measure_run, pooled_recall, score_pair
 
 
 def test_measure_run_gives_the_scores_worked_out_by_hand():
@@ -39,12 +39,12 @@ def test_measure_run_counts_names_outside_the_classes_as_wrong():
 def test_score_pair_gathers_runs():
     truth = np.array([0, 0, 0, 1])
     runs = np.array([[0, 0, 0, 1], [0, 0, 1, 0]])
-    scores = score_pair(truth, runs, 2, bootstrap=200, seed=0)
+    scores = score_pair(truth, runs, 2)
     assert scores.values["accuracy"].tolist() == [1.0, 0.5]
     assert (scores.mean("accuracy"), scores.deviation("accuracy")) == (0.75, 0.25)
     assert scores.confusion.tolist() == [[5, 1], [1, 1]]
     assert (scores.num_test, scores.majority_rate) == (4, 0.75)
-    assert scores.recall[0][0] == pytest.approx(5 / 6) and scores.recall[1] == (0.5, 0.5, 0.5)
+    assert scores.recall[0][0] == pytest.approx(5 / 6) and scores.recall[1][0] == 0.5
 
 
 def test_intervals_are_as_wide_as_the_number_of_cells_makes_them():
@@ -52,10 +52,20 @@ def test_intervals_are_as_wide_as_the_number_of_cells_makes_them():
     for count, width in ((100, 0.1), (10_000, 0.01)):
         truth = np.zeros(count, int)
         named = (rng.random((1, count)) < 0.5).astype(int)
-        low, high = score_pair(truth, named, 2, bootstrap=1000, seed=0).accuracy_interval
+        low, high = score_pair(truth, named, 2).accuracy_interval
         # The normal approximation: 1.96 sqrt(0.25 / n) on each side.
         assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(count), rel=0.15)
         assert width == pytest.approx((high - low) / 2, rel=0.2)
+        options = {"measure": "accuracy", "bootstrap": 1000, "seed": 0}
+        _, low, high = mean_scores([truth], [named], ["x"], **options)
+        assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(count), rel=0.15)
+
+
+def test_intervals_of_few_cells_leave_room_for_doubt():
+    scores = score_pair(np.array([0, 0, 1]), np.array([[0, 0, 0]]), 2)
+    # Wilson's interval of 2 of 2 and of 0 of 1, from tables of it.
+    assert scores.recall[0] == pytest.approx((1, 0.342, 1), abs=1e-3)
+    assert scores.recall[1] == pytest.approx((0, 0, 0.793), abs=1e-3)
 
 
 def test_mean_scores_is_the_mean_over_pairs():
@@ -116,8 +126,60 @@ def test_resampling_draws_the_same_cells_of_a_centre_in_every_pair():
     assert low < 0.5 < high
 
 
+def test_resampling_refuses_pairs_that_cannot_be_of_the_same_cells():
+    options = {"measure": "accuracy", "bootstrap": 100, "seed": 0}
+    named = np.array([[0, 0]])
+    with pytest.raises(ValueError, match="pairs that test x have other cells"):
+        mean_scores([np.array([0, 1]), np.array([1, 0])], [named, named], ["x", "x"], **options)
+
+
+def test_resampling_by_counts_has_the_spread_of_drawing_cells():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [30, 90])
+    named = np.where(rng.random((3, 120)) < 0.6, truth, 1 - truth)
+    right = (named == truth).mean(axis=0)
+    for measure, draws in (
+        ("accuracy", right[rng.integers(0, 120, (4000, 120))].mean(axis=1)),
+        (
+            "balanced_accuracy",
+            (right[:30][rng.integers(0, 30, (4000, 30))].mean(axis=1)
+             + right[30:][rng.integers(0, 90, (4000, 90))].mean(axis=1)) / 2,
+        ),
+    ):  # fmt: skip
+        _, low, high = mean_scores([truth], [named], ["x"], measure=measure, bootstrap=4000, seed=0)
+        assert (low, high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.01)
+
+
 def test_pooled_recall_is_over_all_cells_together():
     truths = [np.array([0, 0, 1]), np.array([0])]
     predictions = [np.array([[0, 1, 1]]), np.array([[0]])]
-    recall = pooled_recall(truths, predictions, bootstrap=100, seed=0)
-    assert recall[0][0] == pytest.approx(2 / 3) and recall[1] == (1.0, 1.0, 1.0)
+    recall = pooled_recall(truths, predictions, ["x", "y"])
+    assert recall[0][0] == pytest.approx(2 / 3) and recall[1][0] == 1.0
+
+
+def test_pooled_recall_counts_a_cell_of_several_pairs_once():
+    truth, named = np.zeros(40, int), np.repeat([[0, 1]], [30, 10], axis=1)
+    once = pooled_recall([truth], [named], ["x"])[0]
+    assert pooled_recall([truth, truth], [named, named], ["x", "x"])[0] == pytest.approx(once)
+    # Cells of another centre are further ones.
+    _, low, high = pooled_recall([truth, truth], [named, named], ["x", "y"])[0]
+    assert high - low < 0.8 * (once[2] - once[1])
+    # Two pairs of which one names a cell rightly: half of it.
+    assert pooled_recall([truth, truth], [named, 1 - named], ["x", "x"])[0][0] == 0.5
+
+
+def test_difference_is_not_clear_by_rounding():
+    assert not Difference(0.1, 1e-17, 0.2, 1, 1).is_clear and not Difference(-0.1, -0.2, -1e-17, 0, 1).is_clear
+    assert not Difference(0.1, 0.1, 0.1, 1, 1).is_clear  # of so few cells that resampling knows no doubt
+    assert Difference(0.1, 0.01, 0.2, 1, 1).is_clear and Difference(-0.1, -0.2, -0.01, 0, 1).is_clear
+
+
+def test_recall_has_the_interval_of_resampled_cells():
+    truth, named = np.zeros(200, int), np.repeat([[0, 1]], [150, 50], axis=1)
+    mean, low, high = pooled_recall([truth], [named], ["x"], bootstrap=4000, seed=1)[0]
+    # The normal approximation of 150 of 200: 1.96 sqrt(0.75 x 0.25 / 200) on each side.
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 200)
+    assert mean == 0.75 and (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.006)
+    # Cells that half of the pairs name rightly spread less than cells that are right or wrong.
+    even = pooled_recall([truth, truth], [named, 1 - named], ["x", "x"])[0]
+    assert even[0] == 0.5

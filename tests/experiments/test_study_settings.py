@@ -31,7 +31,10 @@ def test_ablation_overrides_change_a_column_or_add_one():
     ("values", "message"),
     [
         ({"bottleneck": {"sizes": [0]}}, "reproduce.bottleneck.sizes: one number or more, of 1 or more each"),
-        ({"bottleneck": {"backbones": ["vgg"]}}, "reproduce.bottleneck.backbones: 'vgg' is none of resnet101, resnet50"),
+        (
+            {"bottleneck": {"backbones": ["vgg"]}},
+            "reproduce.bottleneck.backbones: 'vgg' is none of resnet101, resnet50",
+        ),
         ({"bottleneck": {"image_losses": []}}, "reproduce.bottleneck.image_losses: name one or more, each once"),
         ({"bottleneck": {"centre": "b"}}, "reproduce.bottleneck.centre: 'b' is none of the centres a"),
         ({"ablation": {"columns": ["AE-CFE", "AE-CFE"]}}, "reproduce.ablation.columns: name one or more, each once"),

@@ -93,6 +93,20 @@ def test_predict_pairs_counts_a_type_that_the_training_centre_lacks_as_wrong():
     assert accuracies(cells, one_hot(cells), "knn-1")["anna", "bert"] == 0.5
 
 
+def test_predict_pairs_names_more_classes_than_a_byte_counts():
+    types = np.array([f"type{i:03}" for i in range(200)] * 4)
+    parts = np.repeat(["train", "train", "train", "test"], 200)
+    cells = make_cells({"anna": np.arange(800).astype(str)}, {"anna": types}, {"anna": parts})
+    assert accuracies(cells, one_hot(cells), "knn-1") == {("anna", "anna"): 1.0}
+
+
+def test_predict_pairs_tells_of_each_classifier():
+    cells = cells_of(num_cells=20)
+    told = []
+    predict_pairs([one_hot(cells)] * 2, cells, PROBES["knn-1"], runs=2, seed=0, advance=lambda: told.append(1))
+    assert len(told) == 2 * len(CENTRES)
+
+
 def test_make_cells_refuses_centres_that_cannot_be_scored():
     keys = {"anna": np.array(["1", "2"])}
     with pytest.raises(InputError, match="no centre has a labelled cell"):
