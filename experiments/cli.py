@@ -14,13 +14,21 @@ from collections.abc import Callable, Sequence
 from tqdm import tqdm
 
 from experiments.cli_centres import add_centres
+from experiments.cli_detector import add_detector
+from experiments.cli_evaluate import add_evaluate
+from experiments.cli_options import (
+    GO_ON,
+    OVERRIDE_HELP,
+    START_AGAIN,
+    add_deterministic,
+    add_seed,
+    positive,
+    shard,
+    whole,
+)
 from experiments.cli_reproduce import add_reproduce
+from experiments.cli_train import add_train
 from mrcnn.errors import InputError
-
-GO_ON = "run the same command again to go on from here"
-GO_ON_WITHOUT_OVERWRITE = "run the same command without --overwrite to go on from here"
-START_AGAIN = "nothing was written; the same command starts again"
-OVERRIDE_HELP = "override a setting, for example --set detector.epochs=3 (may be repeated)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,13 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     add_centres(commands, _command)
     _add_run(commands)
     _add_synth(commands)
-    _add_detector(commands)
+    add_detector(commands, _command)
     _add_detect(commands)
     _add_extract(commands)
     _add_join(commands)
-    _add_train(commands)
+    add_train(commands, _command)
     _add_embed(commands)
-    _add_evaluate(commands)
+    add_evaluate(commands, _command)
     add_reproduce(commands, _command, OVERRIDE_HELP)
     _add_report(commands)
     _add_export(commands)
@@ -98,18 +106,6 @@ def _command(commands, name: str, function: str, summary: str, *, overwrite: boo
     return parser
 
 
-def _add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=_whole, default=0, help="fixes everything random")
-
-
-def _add_deterministic(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)",
-    )
-
-
 def _add_centre(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the centre; the folder's name if left out", default=None)
     parser.add_argument(
@@ -123,32 +119,13 @@ def _add_centre(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_annotations(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--annotations",
-        metavar="PATH",
-        default=None,
-        help="COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each centre's folder; "
-        "default: masks/, or else what lies beside the images",
-    )
-    parser.add_argument(
-        "--annotation-format",
-        choices=("auto", "masks", "coco", "via", "labelme"),
-        default="auto",
-        help="format of the annotations; auto tells it by their content",
-    )
-    parser.add_argument(
-        "--names", nargs="+", metavar="NAME", default=[], help="labels of the outlines that are cells (default: all)"
-    )
-
-
 def _add_run(commands) -> None:
     parser = _command(commands, "run", "run", "run every stage of a configuration, from smears to the report")
     parser.add_argument("config", help="YAML file, for example experiments/configs/demo.yaml")
     parser.add_argument("--data", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="folder of the run")
-    parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the file's")
-    _add_deterministic(parser)
+    parser.add_argument("--seed", type=whole, default=None, help="fixes everything random; default: the file's")
+    add_deterministic(parser)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
     # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
     parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite="the same command starts again")
@@ -160,51 +137,9 @@ def _add_synth(commands) -> None:
     parser.add_argument(
         "--centres", nargs="+", default=["north", "river", "harbour"], metavar="NAME", help="which of the centres"
     )
-    parser.add_argument("--images", type=_positive, default=150, metavar="N", help="images of each centre")
-    parser.add_argument("--size", type=_positive, default=None, help="side in pixels; default: the centre's own")
-    _add_seed(parser)
-
-
-def _add_detector(commands) -> None:
-    group = commands.add_parser("detector", help="train or evaluate the cell detector (Mask R-CNN)")
-    detector = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = _command(detector, "train", "detector_train", "train a detector on images with masks (no labels needed)")
-    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/ or outlines")
-    parser.add_argument("-o", "--output", required=True, help="folder of the detector")
-    parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
-    parser.add_argument(
-        "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
-    )
-    _add_annotations(parser)
-    parser.add_argument(
-        "--weights", metavar="FILE", help="begin with these weights: an .h5 file in Matterport's layout, or imagenet"
-    )
-    parser.add_argument(
-        "--exclude", nargs="+", metavar="LAYER", help="layers that do not take them, as heads of other classes"
-    )
-    parser.add_argument("--layers", help="layers that learn: heads, 3+, 4+, 5+, all or a regular expression")
-    _add_deterministic(parser)
-    parser.add_argument(
-        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop if masks or outlines have faults, after listing them"
-    )
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
-    _add_seed(parser)
-    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
-
-    parser = _command(
-        detector, "evaluate", "detector_evaluate", "measure a detector on centres it did not see", overwrite=False
-    )
-    parser.add_argument("detector", help="folder of the detector")
-    parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks, outlines, boxes or none")
-    parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")
-    parser.add_argument("--instances", action="store_true", help="each value of a mask is a cell of its own")
-    _add_annotations(parser)
-    parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
-    parser.add_argument("-o", "--output", default=None, help="also write the measures to this JSON file")
-    parser.set_defaults(after_interrupt=START_AGAIN)
+    parser.add_argument("--images", type=positive, default=150, metavar="N", help="images of each centre")
+    parser.add_argument("--size", type=positive, default=None, help="side in pixels; default: the centre's own")
+    add_seed(parser)
 
 
 def _add_detect(commands) -> None:
@@ -219,7 +154,7 @@ def _add_detect(commands) -> None:
     parser.add_argument("--geojson", metavar="DIR", help="folder for outlines that QuPath opens")
     parser.add_argument("--pixel-size", type=float, metavar="UM", help="side of a pixel in micrometres, adds sizes")
     parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
-    parser.add_argument("--batch-size", type=_positive, default=4, help="images in a batch")
+    parser.add_argument("--batch-size", type=positive, default=4, help="images in a batch")
     parser.set_defaults(after_interrupt="the same command with --overwrite starts again from the first image")
 
 
@@ -232,10 +167,10 @@ def _add_extract(commands) -> None:
     parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
     parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
     parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
-    parser.add_argument("--batch-size", type=_positive, default=8, help="images in a batch")
+    parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         metavar="I/N",
         help="extract only part I of N, to a store of its own named after the output; join makes one of all N",
     )
@@ -248,122 +183,12 @@ def _add_join(commands) -> None:
     parser.add_argument("-o", "--output", required=True, help="feature store to write, for example features/north.h5")
 
 
-def _add_train(commands) -> None:
-    parser = _command(commands, "train", "train", "train the autoencoder on feature stores of one or more centres")
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
-    parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
-    parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")
-    _add_adaptation(parser.add_argument_group("alignment of the centres"))
-    _add_network(parser.add_argument_group("network and losses"))
-    parser.add_argument("--steps", type=_positive, default=None, help="training steps")
-    parser.add_argument("--batch-size", type=_positive, default=None, help="cells in a step, over all devices")
-    parser.add_argument(
-        "--gpus", type=_positive, default=None, metavar="N", help="GPUs of this machine that share a batch"
-    )
-    parser.add_argument(
-        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
-    )
-    _add_deterministic(parser)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
-    parser.add_argument("--seed", type=_whole, default=None, help="fixes everything random; default: the config's")
-    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
-
-
-def _add_adaptation(group) -> None:
-    group.add_argument(
-        "--adaptation",
-        choices=("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral"),
-        default=None,
-        help="mmd: match the first two moments (thesis 2.14); normal: those of N(0, I); adversarial: hide the centre "
-        "from a discriminator; kernel-mmd: Gaussian kernels; coral: covariances",
-    )
-    group.add_argument(
-        "--reduction",
-        choices=("mean", "sum"),
-        default=None,
-        help="of the divergence in mmd and normal: mean as the reference implementation, sum as the equation",
-    )
-    group.add_argument("--beta", type=float, default=None, help="weight of the alignment")
-    group.add_argument("--source", default=None, help="centre that the others are brought to; default: the first")
-    group.add_argument(
-        "--balance",
-        choices=("none", "centre", "type"),
-        default=None,
-        help="cells of a batch: by the sizes of the centres, as many of each centre, or also as many of each cell type "
-        "of the source (labels of the others are not looked at)",
-    )
-
-
-def _add_network(group) -> None:
-    group.add_argument("--latent-size", type=_positive, default=None, help="length of the latent")
-    group.add_argument("--image-size", type=int, choices=(128, 64, 32), default=None, help="reconstructed image, px")
-    group.add_argument(
-        "--image-source", choices=("crop", "image"), default=None, help="reconstruct the cell's box or the whole image"
-    )
-    group.add_argument(
-        "--image-colours",
-        choices=("stored", "standardised"),
-        default=None,
-        help="reconstruct images as they are, or with each channel of each brought to one mean and deviation",
-    )
-    group.add_argument("--image-loss", choices=("ssim", "mse"), default=None, help="loss of the image")
-    group.add_argument(
-        "--ssim",
-        choices=("tf", "reference"),
-        default=None,
-        help="SSIM of TensorFlow or of the reference implementation",
-    )
-    group.add_argument(
-        "--group-norm", choices=("keras", "reference"), default=None, help="GroupNorm of Keras or of the reference"
-    )
-    group.add_argument(
-        "--feature-scaling", choices=("minmax", "channel", "centre"), default=None, help="how features are scaled"
-    )
-    group.add_argument(
-        "--precision",
-        choices=("float32", "mixed_float16", "mixed_bfloat16"),
-        default=None,
-        help="of the network; losses of the alignment and SSIM stay float32",
-    )
-
-
 def _add_embed(commands) -> None:
     parser = _command(commands, "embed", "embed", "write the latents of every cell to an .h5ad file", overwrite=False)
     parser.add_argument("autoencoder", help="folder of a trained autoencoder")
     parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help=".h5ad file to write")
     parser.add_argument("--splits", default=None, help="folder of splits (a run's splits/) to note in the embedding")
-
-
-def _add_evaluate(commands) -> None:
-    parser = _command(
-        commands, "evaluate", "evaluate", "train classifiers on each centre and test them on all", overwrite=False
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="FILE",
-        help="embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (.h5) of the same cells; their types "
-        "are those of the stores, or else of the first file that has some",
-    )
-    parser.add_argument("-o", "--output", required=True, help="folder for the tables as CSV, JSON, Markdown and LaTeX")
-    parser.add_argument("--runs", type=_positive, default=5, help="forests for each row")
-    parser.add_argument("--test-on", choices=("test", "all"), default="test", help="cells of the other centres")
-    parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature store")
-    parser.add_argument(
-        "--standardise",
-        nargs="+",
-        choices=("none", "centre"),
-        default=["none"],
-        help="columns of the comparison: features as they are, standardised within each centre without labels, or both",
-    )
-    parser.add_argument(
-        "--protocol",
-        choices=("thesis", "dinobloom"),
-        default="thesis",
-        help="settings of the classifiers that stand beside the forest",
-    )
-    _add_seed(parser)
 
 
 def _add_report(commands) -> None:
@@ -412,37 +237,11 @@ def _add_detection_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
     parser.add_argument(
         "--max-detections",
-        type=_positive,
+        type=positive,
         default=None,
         metavar="N",
         help="most cells of an image, and rows of the result; default: the detector's",
     )
-
-
-def _shard(text: str):
-    from mrcnn.shards import Shard
-
-    try:
-        return Shard.parse(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> int:
-    value = _whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
-
-
-def _whole(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} must not be negative")
-    return value
 
 
 def _place_fault(error: OSError) -> str | None:
