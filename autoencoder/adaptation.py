@@ -16,6 +16,7 @@ REDUCTIONS = ("mean", "sum")
 KERNEL_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 _LEAST_ROWS = 2  # one row has no covariance
+_LEAST_VARIANCE = 1e-8  # of latents, which lie between -1 and 1
 
 Moments = tuple[tf.Tensor, tf.Tensor]
 
@@ -98,6 +99,24 @@ def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         Sun and Saenko 2016, "Deep CORAL: correlation alignment for deep domain adaptation", eq. 1.
     """
     return _coral_distance(_moments(source), _moments(target))
+
+
+def in_deviations(latents: tf.Tensor) -> tf.Tensor:
+    """Latents of a batch in units of their deviation, the root of their mean variance over the batch.
+
+    Moments, and what a discriminator sees, are smaller for smaller latents, so that an autoencoder can lower its
+    adaptation loss by shrinking all of them and leave the centres as far apart as they were, compared with the cells of
+    one. In these units shrinking gains nothing.
+
+    Args:
+        latents: float tensor `(batch, latent_size)`.
+
+    Returns:
+        float32 tensor of the same shape, finite also for latents that are all alike.
+    """
+    latents = _rows(latents)
+    deviation = ops.sqrt(ops.mean(ops.var(latents, axis=0)) + _LEAST_VARIANCE)
+    return latents / deviation
 
 
 def adaptation_loss(

@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple] = {
     "feature_scaling": ("minmax", "channel", "centre"),
     "adaptation": ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral"),
     "adaptation_reduction": ("mean", "sum"),
+    "adaptation_units": ("latent", "deviation"),
     "balance": ("none", "centre", "type"),
     "precision": ("float32", "mixed_float16", "mixed_bfloat16"),
 }
@@ -64,6 +65,8 @@ class AutoencoderConfig:
             discrepancy under Gaussian kernels, "coral" for CORAL, "none" for a plain autoencoder.
         adaptation_reduction: of the divergence in "mmd" and "normal": "mean" over the entries of the covariance
             as in the reference implementation, or "sum" as the equation says.
+        adaptation_units: "latent" computes the adaptation loss on the latents as they are; "deviation" in units of
+            their deviation over the batch, so that latents cannot be aligned by shrinking them.
         beta: weight of the adaptation loss (eq. 2.20).
         adaptation_warmup_steps: steps over which the weight grows linearly to `beta`; 0 starts at `beta`. The
             adaptation loss is small long before the latent says anything, and a warm-up lets it say something
@@ -96,6 +99,7 @@ class AutoencoderConfig:
     feature_scaling: str = "minmax"
     adaptation: str = "mmd"
     adaptation_reduction: str = "mean"
+    adaptation_units: str = "latent"
     beta: float = 5.0
     adaptation_warmup_steps: int = 0
     source_centre: str | None = None

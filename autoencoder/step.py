@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss
+from autoencoder.adaptation import adaptation_loss, in_deviations
 from autoencoder.adversary import adversarial_loss, discriminator_scores
 from autoencoder.config import AutoencoderConfig
 from autoencoder.losses import feature_loss, image_loss
@@ -68,15 +68,16 @@ def make_train_step(
             features = feature_loss(outputs["features"], batch["features"])
             images = image_loss(outputs["images"], batch["images"], config.image_loss, config.ssim)
             latents, centre_ids = _gather_batch(outputs["latents"], batch["centre_id"], num_replicas)
+            aligned = in_deviations(latents) if config.adaptation_units == "deviation" else latents
             if config.adaptation == "none":
                 adaptation = tf.zeros(())
             elif config.adaptation == "adversarial":
                 with tape.stop_recording():
-                    scores = step_discriminator(latents, centre_ids)
-                adaptation = adversarial_loss(state.discriminator(latents), centre_ids, source)
+                    scores = step_discriminator(aligned, centre_ids)
+                adaptation = adversarial_loss(state.discriminator(aligned), centre_ids, source)
             else:
                 adaptation = adaptation_loss(
-                    latents,
+                    aligned,
                     centre_ids,
                     source,
                     num_centres,

@@ -39,7 +39,13 @@ def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], ove
     parser.add_argument("--data", metavar="ROOT", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="working folder; default: runs/reproduce-NAME")
     parser.add_argument("--centres", nargs="+", metavar="NAME", help="compare only these centres of the configuration")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="autoencoders to train at a time")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=None,
+        metavar="N",
+        help="autoencoders to train at a time; default: 2 on several cores without a GPU, else 1",
+    )
     parser.add_argument("--runs", type=int, default=None, metavar="N", help="classifiers for each row; default: 5")
     parser.add_argument(
         "--test-on",
@@ -125,12 +131,13 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
         raise InputError(f"--oracle-centre {arguments.oracle_centre}: is none of {', '.join(compared)}, none")
     check_output_folder(settings.output)
     _check_data(settings, arguments.data)
-    if arguments.jobs > 1:
+    if arguments.jobs is not None and arguments.jobs > 1:
         # Else this process, which trains the detector, would leave the others nothing of a GPU's memory.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
     from experiments.comparison import Protocol  # imports scikit-learn
     from experiments.study import Study
+    from experiments.training_jobs import default_jobs
 
     evaluate = settings.evaluate
     protocol = Protocol(
@@ -150,7 +157,7 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
             "pixels": arguments.oracle_pixels or "0..1",
             "image_size": arguments.oracle_size,
         }
-    study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
+    study = Study(settings, jobs=arguments.jobs or default_jobs(), overwrite=arguments.overwrite)
     for path in reproduce(settings, targets, Options(protocol, features, published), study):
         print(path)
 

@@ -47,6 +47,12 @@ def _add_adaptation(group) -> None:
         default=None,
         help="of the divergence in mmd and normal: mean as the reference implementation, sum as the equation",
     )
+    group.add_argument(
+        "--adaptation-units",
+        choices=("latent", "deviation"),
+        default=None,
+        help="align latents as they are, or in units of their deviation, so that shrinking them aligns nothing",
+    )
     group.add_argument("--beta", type=float, default=None, help="weight of the alignment")
     group.add_argument("--source", default=None, help="centre that the others are brought to; default: the first")
     group.add_argument(

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 # Options of `aecfe train` that are called as the settings.
 AUTOENCODER_FLAGS = (
     "adaptation",
+    "adaptation_units",
     "balance",
     "beta",
     "feature_scaling",

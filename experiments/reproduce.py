@@ -81,6 +81,10 @@ def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, s
     for number, name in enumerate(targets, 1):
         log.info("[%d/%d] %s", number, len(targets), name)
         started = time.monotonic()
+        if name in RECONSTRUCTIONS:
+            from experiments.thesis_figures import train_reconstructions
+
+            train_reconstructions(study, [target for target in targets if target in RECONSTRUCTIONS])
         made = _MAKERS[name](settings, name, options, study, started)
         seconds, files = time.monotonic() - started, ", ".join(map(str, made)) or "nothing to draw"
         log.info("[%d/%d] %s: %.0f s, %s", number, len(targets), name, seconds, files)

@@ -148,12 +148,11 @@ def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
     from autoencoder.embedding import reconstruct
     from mrcnn.feature_store import open_store
 
-    configured = {FIGURES[variant]: variant for variant in settings_variants(study)}
+    wanted = _wanted_variants(study, names)
     for name in names:
-        if name not in configured:
+        if name not in wanted:
             variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
             log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
-    wanted = {name: variant for name, variant in configured.items() if name in names}
     folders = train_grid(study, list(wanted.values())) if wanted else {}
     centre = scored_centre(study)
     for name, variant in sorted(wanted.items(), key=lambda item: int(item[0].partition(".")[2])):
@@ -169,6 +168,19 @@ def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
         number = name.partition(".")[2]
         title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
         yield Drawing(name, title, figure, inputs)
+
+
+def train_reconstructions(study: Study, names: Sequence[str]) -> None:
+    """Train the autoencoders of some of Figures 3.6 to 3.13 together, which takes less time than one after the other."""
+    wanted = _wanted_variants(study, names)
+    if wanted:
+        train_grid(study, list(wanted.values()))
+
+
+def _wanted_variants(study: Study, names: Sequence[str]) -> dict[str, Variant]:
+    """By name of the figure, its variant, as far as the settings have it."""
+    configured = {FIGURES[variant]: variant for variant in settings_variants(study)}
+    return {name: variant for name, variant in configured.items() if name in names}
 
 
 def maps(study: Study) -> Iterator[Drawing]:

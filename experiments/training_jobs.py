@@ -73,6 +73,16 @@ def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progr
     return path
 
 
+def default_jobs() -> int:
+    """How many trainings at a time: 2 where there are several cores and no GPU, else 1.
+
+    A short training spends much of its time on building its graph, which one core does alone.
+    """
+    import tensorflow as tf
+
+    return 1 if (os.cpu_count() or 1) < 2 or tf.config.list_physical_devices("GPU") else 2
+
+
 def run_jobs(
     jobs: Sequence[TrainingJob],
     num_processes: int,

@@ -9,6 +9,7 @@ from autoencoder.adaptation import (
     METHODS,
     adaptation_loss,
     coral_loss,
+    in_deviations,
     kernel_mmd_loss,
     moment_matching_loss,
     normal_alignment_loss,
@@ -208,3 +209,26 @@ def test_adaptation_refuses_unknown_source_and_reduction():
         moment_matching_loss(tf.zeros((4, 2)), tf.zeros((4, 2)), reduction="max")
     with pytest.raises(ValueError, match="reduction"):
         normal_alignment_loss(tf.zeros((4, 2)), reduction="max")
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_in_deviations_makes_shrinking_worth_nothing(method):
+    random = np.random.default_rng(0)
+    ids = np.repeat([0, 1, 2], 8)
+    values = (0.4 * random.normal(size=(24, 5)) + ids[:, None] / 4).astype(np.float32)
+
+    def loss(factor):
+        return adaptation_loss(in_deviations(factor * values), ids, 0, 3, method=method)
+
+    assert float(loss(0.05)) == pytest.approx(float(loss(1.0)), rel=2e-3)
+    factor = tf.Variable(1.0)
+    with tf.GradientTape() as tape:
+        total = loss(factor)
+    assert abs(float(tape.gradient(total, factor))) < 1e-3 * float(total)
+
+
+def test_in_deviations_is_finite_for_latents_that_are_alike():
+    latents = tf.Variable(np.full((6, 4), 0.3, np.float32))
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(in_deviations(latents))
+    assert np.isfinite(total) and np.isfinite(tape.gradient(total, latents)).all()

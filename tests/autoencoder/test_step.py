@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from autoencoder.adaptation import adaptation_loss, in_deviations
 from autoencoder.config import CHOICES, AutoencoderConfig
 from autoencoder.state import TrainingState
 from autoencoder.step import make_train_step, metric_names
@@ -43,6 +44,18 @@ def test_step_adds_up_its_losses_and_lowers_them(method):
         assert row["latent_deviation"] > 0
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert (rows[0]["adaptation_loss"] == 0) == (method == "none")
+
+
+def test_step_aligns_latents_in_units_of_their_deviation_where_asked():
+    config = AutoencoderConfig(**SETTINGS, adaptation="mmd", adaptation_units="deviation")
+    state, batch = TrainingState.build(config, 3), make_batch()
+    latents = state.model(batch["features"])["latents"]
+    step = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
+    measured = dict(zip(metric_names(config), step(batch, tf.constant(1.0)).numpy(), strict=True))
+    expected = adaptation_loss(in_deviations(latents), batch["centre_id"], 0, 3)
+    assert measured["adaptation_loss"] == pytest.approx(float(expected), rel=1e-3)
+    as_they_are = adaptation_loss(latents, batch["centre_id"], 0, 3)
+    assert measured["adaptation_loss"] != pytest.approx(float(as_they_are), rel=0.1)
 
 
 def test_step_with_adversary_trains_both_sides():
