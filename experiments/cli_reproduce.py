@@ -137,7 +137,6 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
 
     from experiments.comparison import Protocol  # imports scikit-learn
     from experiments.study import Study
-    from experiments.training_jobs import default_jobs
 
     evaluate = settings.evaluate
     protocol = Protocol(
@@ -157,7 +156,7 @@ def reproduce_command(arguments: argparse.Namespace) -> None:
             "pixels": arguments.oracle_pixels or "0..1",
             "image_size": arguments.oracle_size,
         }
-    study = Study(settings, jobs=arguments.jobs or default_jobs(), overwrite=arguments.overwrite)
+    study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
     for path in reproduce(settings, targets, Options(protocol, features, published), study):
         print(path)
 

@@ -27,7 +27,7 @@ from experiments.class_maps import ClassMap
 from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings
 from experiments.splits import Split
-from experiments.training_jobs import EMBEDDING, TrainingJob, run_jobs
+from experiments.training_jobs import EMBEDDING, TrainingJob, default_jobs, run_jobs
 from experiments.transfer import Cells, Vectors, make_cells
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
@@ -43,12 +43,14 @@ class Study:
 
     Args:
         settings: resolved settings; `settings.output` is the working folder.
-        jobs: autoencoders to train at a time.
+        jobs: autoencoders to train at a time; None for `training_jobs.default_jobs`.
         overwrite: make everything again that this study is asked for.
         progress: show bars.
     """
 
-    def __init__(self, settings: RunSettings, *, jobs: int = 1, overwrite: bool = False, progress: bool = True):
+    def __init__(
+        self, settings: RunSettings, *, jobs: int | None = None, overwrite: bool = False, progress: bool = True
+    ):
         self.settings, self.jobs, self.overwrite, self.progress = settings, jobs, overwrite, progress
         self.output = Path(settings.output)
         self.cache = Cache(self.output / "cache", overwrite=overwrite)
@@ -221,7 +223,7 @@ class Study:
         missing = [job for job in jobs.values() if self.overwrite or not self._is_embedded(job)]
         if missing:
             log.info("%d autoencoders to train, %d are there", len(missing), len(set(folders)) - len(missing))
-        run_jobs(missing, self.jobs, sys.argv, resume=not self.overwrite, progress=self.progress)
+        run_jobs(missing, self.jobs or default_jobs(), sys.argv, resume=not self.overwrite, progress=self.progress)
         self._trained.update(jobs)
         return folders
 

@@ -171,7 +171,7 @@ def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
 
 
 def train_reconstructions(study: Study, names: Sequence[str]) -> None:
-    """Train the autoencoders of some of Figures 3.6 to 3.13 together, which takes less time than one after the other."""
+    """Train the autoencoders of some of Figures 3.6 to 3.13 together, which is faster than figure by figure."""
     wanted = _wanted_variants(study, names)
     if wanted:
         train_grid(study, list(wanted.values()))

@@ -12,7 +12,6 @@ import yaml
 
 from experiments import reproduce as reproduce_module
 from experiments.cli import main
-from experiments.training_jobs import default_jobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -153,7 +152,7 @@ def test_config_names_what_comes_with_the_software(asked, tmp_path, monkeypatch,
     settings, targets, options, study = asked[0]
     assert (settings.name, settings.output, targets) == ("demo", "runs/reproduce-demo", ["figure-3.4"])
     assert (options.protocol.runs, options.protocol.test_on, options.protocol.name) == (5, "test", "thesis")
-    assert (study.jobs, study.overwrite, options.features, options.published) == (default_jobs(), False, {}, None)
+    assert (study.jobs, study.overwrite, options.features, options.published) == (None, False, {}, None)
     assert capsys.readouterr().out == "runs/reproduce-demo/tables/figure-3.4.md\n"
 
 
