@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from experiments.settings import RunSettings, build, load_settings
+from experiments.settings import RunSettings, build, load_settings, read_section
 from experiments.study_settings import AblationSettings, ReproduceSettings
 from mrcnn.errors import InputError
 
@@ -56,8 +58,6 @@ def test_reproduce_settings_name_what_is_wrong(values, message):
 
 @pytest.mark.parametrize("name", ["demo", "real-small", "thesis"])
 def test_configs_that_come_along_are_valid(name):
-    from pathlib import Path
-
     from autoencoder.config import AutoencoderConfig
 
     settings = load_settings(Path(__file__).parents[2] / "experiments" / "configs" / f"{name}.yaml")
@@ -67,3 +67,11 @@ def test_configs_that_come_along_are_valid(name):
         if overrides is not None:
             AutoencoderConfig.from_dict({**settings.autoencoder, **overrides})
     AutoencoderConfig.from_dict({**settings.autoencoder, **settings.reproduce.bottleneck.autoencoder})
+
+
+def test_preset_is_a_section_that_train_takes():
+    from autoencoder.config import AutoencoderConfig
+
+    path = Path(__file__).parents[2] / "experiments" / "configs" / "presets" / "across-centres.yaml"
+    config = AutoencoderConfig.from_dict(read_section(path, "autoencoder"))
+    assert (config.feature_scaling, config.image_colours, config.adaptation) == ("centre", "standardised", "mmd")
