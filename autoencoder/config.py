@@ -44,6 +44,25 @@ _WHOLE_NUMBERS = {
 _NUMBERS = (("beta", True), ("learning_rate", False), ("discriminator_learning_rate", False), ("epochs", False))
 
 
+def check_names(values: Mapping[str, Any], config: type, where: str) -> None:
+    """Refuse settings that a dataclass of settings does not know.
+
+    Args:
+        values: settings by name.
+        config: the dataclass.
+        where: what to call the place they come from.
+
+    Raises:
+        InputError: naming the setting, and the one that may have been meant.
+    """
+    names = [field.name for field in fields(config)]
+    for key in values:
+        if key not in names:
+            close = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
+            raise InputError(f"{where}: unknown setting {key!r}; {hint}")
+
+
 @dataclass(frozen=True)
 class AutoencoderConfig:
     """What decides how an autoencoder is built and trained; the defaults are the thesis' (2.10, 3.4.3).
@@ -174,12 +193,7 @@ class AutoencoderConfig:
         Raises:
             InputError: if a name is not a setting, or a value is not allowed.
         """
-        names = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in names:
-                close = difflib.get_close_matches(str(key), names, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
-                raise InputError(f"{where}: unknown setting {key!r}; {hint}")
+        check_names(values, cls, where)
         try:
             return cls(**values)
         except InputError as error:

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import logging
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import tensorflow as tf
 from experiments.centres import Centre
 from experiments.masked_images import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
 from experiments.settings import DetectorSettings
+from experiments.versions import versions
 from mrcnn.atomic import write_json
 from mrcnn.config import SmearConfig, make_config
 from mrcnn.data.annotations import VocBoxDataset
@@ -227,12 +226,6 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]] | None:
     if known is None or known.get("detector") != detector_hash(folder):
         return None
     return known["centres"]
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that results depend on."""
-    names = ("tensorflow", "keras", "numpy", "h5py", "scikit-learn", "imaug", "opencv-python-headless")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def _clear(output: Path) -> None:

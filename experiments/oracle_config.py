@@ -1,10 +1,10 @@
 """Settings of an oracle, the network that names the cells of Table 3.3."""
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from autoencoder.config import check_names
 from experiments.resnext import BASE_FILTERS, BLOCKS, CARDINALITY, NORMALIZATIONS, WIDTH_PER_GROUP
 from mrcnn.errors import InputError
 
@@ -89,12 +89,7 @@ class OracleConfig:
         Raises:
             InputError: if a name is not a setting, or a value is not allowed.
         """
-        names = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in names:
-                close = difflib.get_close_matches(str(key), names, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"
-                raise InputError(f"{where}: unknown setting {key!r}; {hint}")
+        check_names(values, cls, where)
         try:
             return cls(**values)
         except InputError as error:

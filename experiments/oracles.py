@@ -7,7 +7,6 @@ be named, and how little of that holds in another.
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
@@ -23,6 +21,7 @@ import tensorflow as tf
 from experiments.oracle_batches import augment, resize_images, row_batches
 from experiments.oracle_config import OracleConfig
 from experiments.resnext import build_resnext
+from experiments.versions import versions
 from mrcnn.atomic import atomic_path, check_folder_is_free, write_json, write_text
 from mrcnn.errors import InputError
 from mrcnn.progress import Progress
@@ -135,7 +134,7 @@ def train_oracle(
         "inputs_hash": inputs_hash,
         "classes": classes.tolist(),
         "cells": dict(zip(classes.tolist(), counts.tolist(), strict=True)),
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_json(output / RUN, record)  # first, since a folder without it is left alone
     write_json(output / CONFIG, config.to_dict())
@@ -288,13 +287,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_images(images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be uint8 of shape (n, height, width, 3), got {images.dtype} {images.shape}")
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "h5py": h5py.__version__,
-    }

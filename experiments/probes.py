@@ -21,6 +21,7 @@ it then names always, and of fewer cells than it asks neighbours.
 
 import logging
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def make_forest(seed: int, n_jobs: int = 2) -> RandomForestClassifier:
     return RandomForestClassifier(n_estimators=NUM_TREES, max_depth=MAX_DEPTH, random_state=seed, n_jobs=n_jobs)
 
 
-class _ScaledProbe(ClassifierMixin, BaseEstimator):
+class _ScaledProbe(ClassifierMixin, BaseEstimator, ABC):
     """What the probes have in common; a subclass has `standardise` and trains its `model_` on scaled features."""
 
     standardise: bool
@@ -81,8 +82,9 @@ class _ScaledProbe(ClassifierMixin, BaseEstimator):
         """Name the types of features of shape (n, d): array of shape (n,)."""
         return self.model_.predict(self._scaled(_as_float32(x)))
 
+    @abstractmethod
     def _train(self, x: np.ndarray, y: np.ndarray) -> ClassifierMixin:
-        raise NotImplementedError
+        """Train on scaled features of shape (n, d) and types of shape (n,)."""
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
         return x if self.scaler_ is None else self.scaler_.transform(x)

@@ -90,17 +90,21 @@ class Run:
 
     def read_csv(self, path: str | Path) -> list[dict[str, str]]:
         """Read the rows of a CSV file below the run's folder; none if it is not there."""
-        path = self.folder / path
-        if not path.is_file():
-            return []
-        with open(path, encoding="utf-8", newline="") as handle:
-            return list(csv.DictReader(handle))
+        return read_rows(self.folder / path)
 
     def save_figure(self, name: str, data: bytes) -> bytes:
         """Leave a PNG as `figures/<name>.png` and return it."""
         with atomic_path(self.folder / "figures" / f"{name}.png") as temporary:
             temporary.write_bytes(data)
         return data
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file by column; none if it is not there."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
 
 
 def _summarise(path: Path) -> CentreSummary:

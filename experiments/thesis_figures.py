@@ -1,6 +1,5 @@
 """The thesis' figures: what each one shows, put together from a study and drawn."""
 
-import csv
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from experiments.figure_sheets import (
 )
 from experiments.figures import choose_rows, draw_loss_curves, project
 from experiments.photos import Picture, overlays, training_samples
-from experiments.report_run import Run
+from experiments.report_run import Run, read_rows
 from experiments.study import Study
 from mrcnn.data.images import read_image
 from mrcnn.errors import InputError
@@ -228,7 +227,7 @@ def training_curves(study: Study) -> Iterator[Drawing]:
     settings = study.settings.reproduce.ablation
     names = [name for name in settings.columns if settings.autoencoder_of(name)]
     trained = train_columns(study, names, training_runs=1)
-    logs = {name: _read_csv(folders[0] / "log.csv") for name, folders in trained.items()}
+    logs = {name: read_rows(folders[0] / "log.csv") for name, folders in trained.items()}
     logs = {name: rows for name, rows in logs.items() if rows}
     if logs:
         panels = {
@@ -311,13 +310,6 @@ def _open(path: Path) -> np.ndarray | None:
     except InputError as error:
         log.warning("%s", error)
         return None
-
-
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with open(path, encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 def _store_hashes(study: Study) -> dict[str, str]:
