@@ -74,12 +74,16 @@ fi
 
 log=.venv/install.log
 : >"$log"
-total=$(grep -c '^[A-Za-z]' requirements.txt)
-.venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-    && other='< "3.11"' || other='>= "3.11"'
-total=$((total - $(grep -c "python_version $other" requirements.txt || true)))
+total=$(.venv/bin/python - requirements.txt <<'COUNT'
+import sys
+from pip._vendor.packaging.requirements import Requirement
+
+lines = (line.rstrip(" \\\n") for line in open(sys.argv[1], encoding="utf-8") if line[0].isalpha())
+print(sum(r.marker is None or r.marker.evaluate() for r in map(Requirement, lines)))
+COUNT
+)
 echo "Installing $total packages into .venv (about 3 GB; some minutes the first time)"
-install --no-deps -r requirements.txt
+install --no-deps --require-hashes -r requirements.txt
 total=1
 install --no-deps --no-build-isolation --editable . >/dev/null
 
