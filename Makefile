@@ -8,17 +8,33 @@ export PYTHON
 RUN := .venv/bin/python
 READY := .venv/.installed
 
+# Tests run in so many processes, each on one core.
+WORKERS ?= 2
+# Settings of the long checks; see the help of the scripts below tools/.
+KILLS ?= 100
+SECONDS ?= 600
+MODULES ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo real test lint format bench check-data clean distclean
+.PHONY: help venv demo real test lint format docs bench torture fuzz malformed mutation audit wheel pins licences \
+	check-data clean distclean
 
 help:
 	@echo "make demo             three drawn centres, from smears to the report"
 	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
-	@echo "make test             run the tests"
+	@echo "make test             run the tests, and measure how much of the code they cover"
 	@echo "make lint             check style and format"
 	@echo "make format           put style and format right, as far as that goes by itself"
+	@echo "make docs             build the documentation as a site, site/index.html"
 	@echo "make bench            measure speed and memory"
+	@echo "make malformed        thousands of damaged and hostile files, counted by reader"
+	@echo "make torture          kill the stages again and again, and compare with an undisturbed run (KILLS=100)"
+	@echo "make fuzz             search for files that break the readers (SECONDS=600 for each of three)"
+	@echo "make mutation         break the code on purpose, and see whether the tests notice (MODULES=name ...)"
+	@echo "make audit            ask whether a pinned package has a known vulnerability (needs the network)"
+	@echo "make wheel            build the wheel, and try it in an empty environment"
+	@echo "make pins             pin the packages anew (UPGRADE=1 takes newer ones); make licences lists their licences"
 	@echo "make venv             only set up .venv (PYTHON=... chooses the interpreter)"
 	@echo "make clean            remove runs/ and what tools left behind; keeps .venv"
 	@echo "make distclean        make clean, and remove .venv"
@@ -40,7 +56,7 @@ check-data:
 	@test -d "$(DATA)" || { echo "error: no folder $(DATA); name the folder of the centres: make real DATA=path" >&2; exit 2; }
 
 test: $(READY)
-	@$(RUN) -m pytest -q
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	@$(RUN) -m ruff check .
@@ -54,8 +70,42 @@ bench: $(READY)
 	@$(RUN) benchmarks/bench.py
 	@$(RUN) benchmarks/autoencoder_speed.py
 
+docs: $(READY)
+	@$(RUN) -m mkdocs build --quiet --strict
+	@echo "site/index.html"
+
+malformed: $(READY)
+	@$(RUN) tools/malformed.py
+
+torture: $(READY)
+	@$(RUN) tools/torture.py --kills $(KILLS)
+
+# What these three need beside the rest is installed when one of them is asked for.
+TOOLS := .venv/.tools-installed
+$(TOOLS): requirements-tools.txt $(READY)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-tools.txt
+	@touch $(TOOLS)
+
+fuzz: $(TOOLS)
+	@$(RUN) tools/fuzz/run.py --seconds $(SECONDS)
+
+mutation: $(TOOLS)
+	@$(RUN) tools/mutation/run.py $(MODULES)
+
+audit: $(TOOLS)
+	@$(RUN) tools/audit.py
+
+wheel: $(READY)
+	@sh tools/check-wheel.sh
+
+pins: $(READY)
+	@sh tools/pin-requirements.sh
+
+licences: $(READY)
+	@$(RUN) tools/licences.py
+
 clean:
-	@rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache
+	@rm -rf runs site build dist *.egg-info .pytest_cache .ruff_cache
 	@find . -path ./.venv -prune -o -path ./.git -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 distclean: clean

@@ -4,6 +4,9 @@ import os
 
 # Before anything imports TensorFlow: its start-up notes would fill the report of every failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes has a core of its own
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 from contextlib import contextmanager
 
