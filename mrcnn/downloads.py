@@ -4,10 +4,9 @@ import os
 import urllib.request
 from http.client import HTTPException
 
-from tqdm import tqdm
-
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
+from mrcnn.progress_bar import Bar
 
 # COCO weights that Matterport published with release 2.0 of its Mask R-CNN: 80 classes, ResNet-101.
 COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
@@ -41,7 +40,7 @@ def download_h5(url: str, path: str | os.PathLike, verbose: int = 1) -> None:
             received = 0
             with (
                 open(temporary, "wb") as file,
-                tqdm(total=expected or None, unit="B", unit_scale=True, desc=url, disable=not verbose) as bar,
+                Bar(total=expected or None, unit="B", unit_scale=True, desc=url, disable=not verbose) as bar,
             ):
                 while chunk := response.read(CHUNK_BYTES):
                     if received == 0 and not chunk.startswith(HDF5_SIGNATURE):

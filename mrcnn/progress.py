@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from tqdm import tqdm
+from mrcnn.progress_bar import Bar
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Progress:
         self.name, self.unit, self.total = name, unit, total
         self._before, self._now, self._clock = done, done, clock
         # None leaves the bar out where stderr is no terminal.
-        self._bar = tqdm(total=total, initial=done, desc=name, unit=f" {unit}", disable=None if show else True)
+        self._bar = Bar(total=total, initial=done, desc=name, unit=f" {unit}", disable=None if show else True)
         self._logs_lines = show and self._bar.disable
         self._started = self._last_line = clock()
 
