@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mrcnn.data.annotations import VocBoxDataset
 from mrcnn.data.dataset import Dataset
@@ -16,6 +15,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 from mrcnn.metrics import detection_rate, mean_average_precision, precision_recall_at_score
 from mrcnn.model import MaskRCNN
+from mrcnn.progress_bar import Bar
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,20 @@ def evaluate_masks(
         (boxes at IoU 0.5),
         `detection_rate` (share of the images with a cell that have a detection at the operating score), `num_images`,
         `num_cells`, `score_threshold`.
+
+    Raises:
+        InputError: naming the image, if one cannot be read, or is of a size or type that the detector does not take.
     """
     truth: dict[str, list] = {"gt_boxes": [], "gt_masks": []}
     found: dict[str, list] = {"pred_boxes": [], "scores": [], "pred_masks": []}
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     for batch in _batches(samples, batch_size, description, progress):
-        results = detector.detect([dataset.load_image(image_id) for dataset, image_id in batch])
+        images = [dataset.load_image(image_id) for dataset, image_id in batch]
+        names = [_name(dataset, image_id) for dataset, image_id in batch]
+        results = _detect(detector, images, names)
         for (dataset, image_id), result in zip(batch, results, strict=True):
+            if isinstance(result, InputError):
+                raise result
             masks, _ = dataset.load_mask(image_id)
             truth["gt_boxes"].append(extract_bboxes(masks))
             truth["gt_masks"].append(masks)
@@ -74,11 +81,12 @@ def evaluate_boxes(
 ) -> dict[str, Any]:
     """Compare detections with boxes; arguments and result as of `evaluate_masks`, less the masks.
 
-    Images or annotations that cannot be read are counted as `num_unreadable`, with a warning for each.
+    Images or annotations that cannot be read, and images that the detector does not take, are counted as
+    `num_unreadable`, with a warning for each.
     """
     truth, found, scores, unreadable = [], [], [], 0
     for batch in _batches(list(dataset.image_ids), batch_size, description, progress):
-        images = []
+        images, known, names = [], [], []
         for image_id in batch:
             try:
                 image, boxes = dataset.load_image(image_id), dataset.load_boxes(image_id)
@@ -87,8 +95,14 @@ def evaluate_boxes(
                 unreadable += 1
                 continue
             images.append(image)
+            known.append(boxes)
+            names.append(_name(dataset, image_id))
+        for boxes, result in zip(known, _detect(detector, images, names, masks=False), strict=True):
+            if isinstance(result, InputError):
+                log.warning("%s", result)
+                unreadable += 1
+                continue
             truth.append(boxes)
-        for result in detector.detect(images, masks=False) if images else []:
             found.append(result["rois"])
             scores.append(result["scores"])
     return {**_box_scores(truth, found, scores, score_threshold), "num_unreadable": unreadable}
@@ -106,25 +120,51 @@ def evaluate_presence(
     """Share of images with a detection, for images that are known to show a cell and nothing more.
 
     Returns:
-        `detection_rate`, `num_images` (readable ones), `num_unreadable`, `score_threshold`.
+        `detection_rate`, `num_images` (readable ones that the detector takes), `num_unreadable` (the others, with a
+        warning for each), `score_threshold`.
     """
     hits, unreadable = [], 0
     for batch in _batches(list(records), batch_size, description, progress):
-        images = []
+        images, names = [], []
         for record in batch:
             try:
                 images.append(read_image(record.path))
+                names.append(str(record.path))
             except InputError as error:
                 log.warning("%s", error)
                 unreadable += 1
-        if images:
-            hits += [bool((r["scores"] >= score_threshold).any()) for r in detector.detect(images, masks=False)]
+        for result in _detect(detector, images, names, masks=False):
+            if isinstance(result, InputError):
+                log.warning("%s", result)
+                unreadable += 1
+            else:
+                hits.append(bool((result["scores"] >= score_threshold).any()))
     return {
         "detection_rate": float(np.mean(hits)) if hits else 0.0,
         "num_images": len(hits),
         "num_unreadable": unreadable,
         "score_threshold": score_threshold,
     }
+
+
+def _detect(
+    detector: MaskRCNN, images: Sequence[np.ndarray], names: Sequence[str], **options: bool
+) -> list[dict[str, np.ndarray] | InputError]:
+    """What the detector finds on each image; for one that it does not take an error that names it."""
+    if not images:
+        return []
+    try:
+        return detector.detect(images, **options)
+    except InputError as error:
+        if len(images) == 1:
+            return [InputError(f"{names[0]}: {error}")]
+    # One of them; the message does not know its name.
+    return [_detect(detector, [image], [name], **options)[0] for image, name in zip(images, names, strict=True)]
+
+
+def _name(dataset: Dataset, image_id: int) -> str:
+    """What to call an image in a message: its file, where it is one."""
+    return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
 
 
 def _box_scores(truth: list, found: list, scores: list, score_threshold: float) -> dict[str, Any]:
@@ -149,7 +189,7 @@ def _measured(value: float) -> float | None:
 
 
 def _batches(items: list, size: int, description: str, progress: bool):
-    with tqdm(total=len(items), desc=description, unit="image", disable=not progress) as bar:
+    with Bar(total=len(items), desc=description, unit="image", disable=not progress) as bar:
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             yield batch

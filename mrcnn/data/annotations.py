@@ -5,18 +5,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
 import cv2
-import defusedxml.ElementTree
 import numpy as np
-from defusedxml.common import DefusedXmlException
-from PIL import Image, UnidentifiedImageError
 
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.images import read_image, read_values
+from mrcnn.data.images import DAMAGES, image_size, read_image, read_values
+from mrcnn.data.masks import check_mask_memory
+from mrcnn.data.ordinary_files import check_ordinary_file
 from mrcnn.data.records import ImageRecord
-from mrcnn.errors import InputError
+from mrcnn.data.voc_boxes import read_voc_boxes
+from mrcnn.errors import InputError, first_line
 
 MASK_SEMANTICS = ("cell", "instances")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -93,9 +92,12 @@ class CellMaskDataset(Dataset):
         """Return the cells of an image: bool (height, width, num_cells) and int32 ones of shape (num_cells,).
 
         Raises:
-            InputError: if the mask cannot be read.
+            InputError: if the mask cannot be read, or has too many instances for its size.
         """
-        masks = instance_masks(read_label_mask(self.image_info[image_id]["mask_path"]), self.semantics)
+        path = self.image_info[image_id]["mask_path"]
+        labels = read_label_mask(path)
+        check_mask_memory(path, count_instances(labels, self.semantics), *labels.shape)
+        masks = instance_masks(labels, self.semantics)
         return masks, np.ones(masks.shape[-1], np.int32)
 
 
@@ -141,8 +143,13 @@ class VocBoxDataset(Dataset):
         return self.image_info[image_id]["id"]
 
     def load_boxes(self, image_id: int) -> np.ndarray:
-        """Return the boxes of an image, float32 (num_boxes, 4), see `read_voc_boxes`."""
-        return read_voc_boxes(self.image_info[image_id]["xml_path"], self.names)
+        """Return the boxes of an image, float32 (num_boxes, 4), see `read_voc_boxes`.
+
+        Raises:
+            InputError: as `read_voc_boxes`, or if the image has another size than the file says or the boxes need.
+        """
+        info = self.image_info[image_id]
+        return read_voc_boxes(info["xml_path"], self.names, image_size(info["path"]))
 
 
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
@@ -171,26 +178,30 @@ def read_label_mask(path: str | os.PathLike) -> np.ndarray:
         Integer array of shape (height, width).
 
     Raises:
-        InputError: if the file is missing, unreadable, of several pages, has colour, or values that are not whole.
+        InputError: if the file is missing, unreadable, of several pages, has colour or transparency, or values that
+            are not whole or have more than 31 bits.
     """
+    check_ordinary_file(path, "mask file")
     try:
         labels = read_values(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such mask file") from None
     except InputError:
         raise  # is a ValueError
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: mask cannot be read ({reason}); save it again as PNG") from None
+    except DAMAGES as error:
+        raise InputError(f"{path}: mask cannot be read ({first_line(error)}); save it again as PNG") from None
     if labels.ndim == 3:
-        colour = labels[..., :3]
-        if labels.shape[-1] == 2 or np.any(colour != colour[..., :1]):
+        # Where it is transparent, the value beneath is not what the person saw who drew it.
+        colour, opacity = labels[..., :3], labels[..., 3:]
+        is_clear = labels.shape[-1] == 2 or (opacity != np.iinfo(labels.dtype).max).any()
+        if is_clear or np.any(colour != colour[..., :1]):
             raise InputError(f"{path}: mask has colours or transparency; save one grey value per pixel")
         labels = labels[..., 0]
     if np.issubdtype(labels.dtype, np.floating):
         broken = labels[~np.isfinite(labels) | (labels != np.floor(labels))]
         if broken.size:
             raise InputError(f"{path}: mask has values such as {broken[0]:g}; save whole numbers, 0 for background")
+    limits = np.iinfo(np.int32)
+    if labels.max() > limits.max or labels.min() < limits.min:
+        raise InputError(f"{path}: mask has values up to {labels.max():g}; number the cells from 1")
     return labels.astype(np.int32)
 
 
@@ -212,16 +223,13 @@ def instance_masks(labels: np.ndarray, semantics: str = "cell") -> np.ndarray:
     Raises:
         InputError: if `semantics` is neither.
     """
-    _check_semantics(semantics)
-    if semantics == "instances":
-        values = np.unique(labels[labels > 0])
-        return labels[..., np.newaxis] == values
-    _, components, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    smallest = max(MIN_FRAGMENT_AREA, MIN_FRAGMENT_SHARE * areas.max(initial=0))
-    order = np.argsort(-areas, kind="stable")
-    kept = order[areas[order] >= smallest] + 1
-    return components[..., np.newaxis] == kept
+    values, kept = _instances(labels, semantics)
+    return values[..., np.newaxis] == kept
+
+
+def count_instances(labels: np.ndarray, semantics: str = "cell") -> int:
+    """How many masks `instance_masks` would give; it takes no memory for them."""
+    return len(_instances(labels, semantics)[1])
 
 
 def check_annotations(
@@ -259,37 +267,21 @@ def check_annotations(
     return check
 
 
-def read_voc_boxes(path: str | os.PathLike, names: Iterable[str] = ("WBC",)) -> np.ndarray:
-    """Read the boxes of some object names from a Pascal VOC xml file.
-
-    VOC counts pixels from 1 and includes the last one, so one is taken off xmin and ymin.
-
-    Args:
-        path: the xml file.
-        names: object names to keep.
-
-    Returns:
-        float32 array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
-
-    Raises:
-        InputError: if the file is missing, no VOC annotation, or has a box without area.
-    """
-    wanted = {names} if isinstance(names, str) else set(names)
-    try:
-        root = defusedxml.ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such annotation file") from None
-    except (ParseError, DefusedXmlException, ValueError) as error:
-        raise InputError(f"{path}: malformed xml ({error}); export the annotation again") from None
-    if root.tag != "annotation":
-        raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
-    boxes = [_read_box(item, path) for item in root.iter("object") if (item.findtext("name") or "").strip() in wanted]
-    return np.array(boxes, np.float32).reshape(-1, 4)
-
-
 def _check_semantics(semantics: str) -> None:
     if semantics not in MASK_SEMANTICS:
         raise InputError(f"mask semantics must be one of {', '.join(MASK_SEMANTICS)}, got {semantics!r}")
+
+
+def _instances(labels: np.ndarray, semantics: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image of numbers, and those of them that are instances, in their order."""
+    _check_semantics(semantics)
+    if semantics == "instances":
+        return labels, np.unique(labels[labels > 0])
+    _, components, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    smallest = max(MIN_FRAGMENT_AREA, MIN_FRAGMENT_SHARE * areas.max(initial=0))
+    order = np.argsort(-areas, kind="stable")
+    return components, order[areas[order] >= smallest] + 1
 
 
 def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> int | str:
@@ -306,18 +298,11 @@ def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, sem
     if labels.shape != image.shape[:2]:
         (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
         return f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px"
-    num_cells = instance_masks(labels, semantics).shape[-1]
+    num_cells = count_instances(labels, semantics)
+    try:
+        check_mask_memory(mask_path, num_cells, *labels.shape)
+    except InputError as error:
+        return str(error)
     if num_cells == 0 and labels.any():
         return f"no cell in its mask, only specks of less than {MIN_FRAGMENT_AREA} px or negative values"
     return num_cells
-
-
-def _read_box(item: Element, path: str | os.PathLike) -> tuple[float, float, float, float]:
-    try:
-        x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
-    except ValueError:
-        raise InputError(f"{path}: an object lacks a number for xmin, ymin, xmax or ymax") from None
-    if not (x1 <= x2 and y1 <= y2 and np.isfinite([x1, y1, x2, y2]).all()):
-        raise InputError(f"{path}: box without area (xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g})")
-    # Some tools count from 0 all the same; -1 would then lie outside the image.
-    return max(y1 - 1, 0.0), max(x1 - 1, 0.0), y2, x2

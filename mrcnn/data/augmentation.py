@@ -6,7 +6,7 @@ teach the detector that cells are background.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import imgaug.augmenters as iaa
@@ -44,17 +44,18 @@ class Augmentation(Protocol):
         ...
 
 
+AnyAugmentation = Augmentation | iaa.Augmenter
+
+
 def augment(
-    image: np.ndarray, masks: np.ndarray, augmenter: "Augmentation | iaa.Augmenter", seed: Seed
+    image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed
 ) -> tuple[np.ndarray, np.ndarray]:
     """Augment an image and its masks; see `augment_instances`, which also follows the class ids."""
     sample = augment_instances(image, masks, augmenter, seed)
     return sample.image, sample.masks
 
 
-def augment_instances(
-    image: np.ndarray, masks: np.ndarray, augmenter: "Augmentation | iaa.Augmenter", seed: Seed
-) -> Augmented:
+def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed) -> Augmented:
     """Augment a sample, the same way whenever and in whichever order it is asked for with this seed.
 
     Changes that move pixels are applied to the masks too, with nearest neighbours; changes of colour are not.
@@ -122,7 +123,7 @@ def strong_augmentation(
 class ReflectingAffine(iaa.Affine):
     """imgaug's Affine that fills by reflection, in segmentation maps too (imgaug fills them with zeros)."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(mode="reflect", **kwargs)
         self._mode_segmentation_maps = "reflect"
 

@@ -1,12 +1,12 @@
 """From a Dataset to batches of fixed shape, in an order that a seed fixes."""
 
 from collections.abc import Collection, Generator, Iterator, Sequence
-from itertools import islice, repeat
+from itertools import count, islice, repeat
 
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import Augmentation, strong_augmentation, thesis_augmentation
+from mrcnn.data.augmentation import AnyAugmentation, Augmentation, strong_augmentation, thesis_augmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
@@ -35,7 +35,7 @@ def make_augmentation(config: Config) -> Augmentation | None:
 
 
 def load_example(
-    dataset: Dataset, image_id: int, config: Config, augmentation: Augmentation | None, seed: Sequence[int]
+    dataset: Dataset, image_id: int, config: Config, augmentation: AnyAugmentation | None, seed: Sequence[int]
 ) -> Example:
     """Load one training sample.
 
@@ -58,7 +58,7 @@ def load_example(
     boxes, masks, class_ids = truth.boxes[kept], truth.masks[..., kept], truth.class_ids[kept]
     if config.USE_MINI_MASK:
         masks = minimize_mask(boxes, masks, config.MINI_MASK_SHAPE)
-    count = len(boxes)
+    num_instances = len(boxes)
     example = {
         "images": truth.image.astype(np.float32),
         "gt_class_ids": np.zeros(rows, np.int32),
@@ -67,9 +67,9 @@ def load_example(
         "active_class_ids": truth.meta[META_FIELDS:].astype(np.int32),
         "seeds": np.array(seed, np.int32),
     }
-    example["gt_class_ids"][:count] = class_ids
-    example["gt_boxes"][:count] = boxes
-    example["gt_masks"][:count] = masks.transpose(2, 0, 1)
+    example["gt_class_ids"][:num_instances] = class_ids
+    example["gt_boxes"][:num_instances] = boxes
+    example["gt_masks"][:num_instances] = masks.transpose(2, 0, 1)
     if not config.USE_RPN_ROIS:
         rng = np.random.default_rng((*seed, 1))
         rois = generate_random_rois(truth.image.shape, config.POST_NMS_ROIS_TRAINING, class_ids, boxes, rng)
@@ -94,7 +94,7 @@ def training_batches(
     datasets: Sequence[Dataset],
     config: Config,
     global_batch_size: int,
-    augmentation: Augmentation | None = None,
+    augmentation: AnyAugmentation | None = None,
     start_step: int = 0,
     shuffle: bool = True,
     no_augmentation_sources: Collection[str] = (),
@@ -135,8 +135,8 @@ def training_batches(
         raise InputError("no image has an instance to learn from; check what load_mask returns")
 
     def examples() -> Iterator[Example]:
-        count = len(samples)
-        order = sample_order(count, config.SEED, start) if shuffle else ((i, i % count) for i in _count(start))
+        size = len(samples)
+        order = sample_order(size, config.SEED, start) if shuffle else ((i, i % size) for i in count(start))
         for serial, index in order:
             # Sampling adds small numbers to the second seed: neighbours are kept apart.
             seed = (config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
@@ -158,9 +158,3 @@ def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     for row, array in zip(stacked, arrays, strict=True):
         row[tuple(slice(side) for side in array.shape)] = array
     return stacked
-
-
-def _count(start: int) -> Iterator[int]:
-    while True:
-        yield start
-        start += 1

@@ -10,7 +10,7 @@ import imgaug.augmenters as iaa
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import Augmentation
+from mrcnn.data.augmentation import AnyAugmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
@@ -27,7 +27,7 @@ def load_image_gt(
     config: Config,
     image_id: int,
     augment: bool = False,
-    augmentation: Augmentation | None = None,
+    augmentation: AnyAugmentation | None = None,
     use_mini_mask: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Load an image with its ground truth (Matterport's name, arguments and results).
@@ -166,7 +166,7 @@ def data_generator(
     config: Config,
     shuffle: bool = True,
     augment: bool = False,
-    augmentation: Augmentation | None = None,
+    augmentation: AnyAugmentation | None = None,
     random_rois: int = 0,
     batch_size: int = 1,
     detection_targets: bool = False,

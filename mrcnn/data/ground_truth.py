@@ -7,7 +7,7 @@ import imgaug.augmenters as iaa
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import Augmentation, apply_augmenter, augment_instances
+from mrcnn.data.augmentation import AnyAugmentation, apply_augmenter, augment_instances
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
@@ -38,7 +38,7 @@ def load_ground_truth(
     dataset: Dataset,
     image_id: int,
     config: Config,
-    augmentation: Augmentation | None = None,
+    augmentation: AnyAugmentation | None = None,
     seed: int | Sequence[int] | None = None,
 ) -> GroundTruth:
     """Load an image and its masks, augment and resize both.

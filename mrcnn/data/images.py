@@ -1,6 +1,12 @@
 """Reading images of any common kind as 8-bit RGB."""
 
+import math
 import os
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -8,9 +14,24 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mrcnn.errors import InputError
+from mrcnn.data.ordinary_files import check_ordinary_file
+from mrcnn.data.png_files import check_png
+from mrcnn.errors import InputError, first_line
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+# Their kinds by content. Pillow knows dozens more, some of which start other programs (EPS) or hold films (GIF).
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+# About 8,900 x 8,900. Unpacked such an image takes a few hundred MB; larger ones are whole slides, or damage.
+MAX_PIXELS = 80_000_000
+# What decoders raise for files that they cannot read.
+DAMAGES = (
+    *(OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, EOFError, MemoryError),
+    *(struct.error, zlib.error, cv2.error, tifffile.TiffFileError, Image.DecompressionBombError),
+)
+# Pillow warns of images that are larger than this module takes.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+_BAND = 512  # rows that are converted at a time
+_UNSIGNED = 1  # TIFF's number for whole numbers from 0
 # TIFF's marks of a page that is a smaller copy of another, or its transparency.
 _COPY_OF_A_PAGE = 1 | 4
 
@@ -24,27 +45,24 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     applied.
 
     Args:
-        path: a PNG, JPEG, TIFF or BMP file.
+        path: a PNG, JPEG, TIFF or BMP file of at most `MAX_PIXELS`; its content counts and not its suffix.
 
     Returns:
         uint8 array of shape (height, width, 3).
 
     Raises:
-        InputError: if the file is missing, truncated, not an image, or a TIFF of several pages.
+        InputError: if the file is missing, truncated, not an image, too large, or a TIFF of several pages, or has
+            values that are not brightness: negative, above 16 bits, or no number.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             deep = _load(path, image)
             return _turned_upright(_to_rgb(image), image) if deep is None else _deep_to_rgb(deep)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image (PNG, JPEG, TIFF or BMP expected)") from None
     except InputError:
         raise  # is a ValueError
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read ({_first_line(error)}); copy the file again") from None
+    except DAMAGES as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); copy the file again") from None
 
 
 def read_values(path: str | os.PathLike) -> np.ndarray:
@@ -54,22 +72,23 @@ def read_values(path: str | os.PathLike) -> np.ndarray:
         Array of shape (height, width) or (height, width, channels).
 
     Raises:
-        InputError: if it is a TIFF of several pages.
-        OSError, SyntaxError, ValueError, DecompressionBombError: of Pillow, for any other file that cannot be read.
+        InputError: if it is missing, no image, too large, or a TIFF of several pages.
+        Exception: one of `DAMAGES`, for any other file that cannot be read.
     """
-    with Image.open(path) as image:
+    with _opened(Path(path)) as image:
         deep = _load(path, image)
-        return _turned_upright(np.asarray(image), image) if deep is None else deep
+        return _turned_upright(_stored_values(image), image) if deep is None else deep
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """Height and width of an image as `read_image` gives it, read from its header alone.
 
     Raises:
-        InputError: if the file is missing or not an image.
+        InputError: if the file is missing, not an image, or too large.
     """
+    path = Path(path)
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if image.format == "TIFF":
                 # Whether Pillow has turned the size already depends on its version.
                 tags = (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
@@ -78,9 +97,9 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
             else:
                 (width, height), orientation = image.size, _orientation(image)
             return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
+    except InputError:
+        raise  # is a ValueError
+    except DAMAGES:
         raise InputError(f"{path}: not an image that can be read") from None
 
 
@@ -91,7 +110,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
         InputError: if `folder` is missing.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # of Path it would fail for a name that is too long
         raise InputError(f"{folder}: no such folder")
     return sorted(
         p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
@@ -129,6 +148,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image, of which the header is read and found to be one that can be decoded.
+
+    Raises:
+        InputError: if it is no file, no image or too large.
+    """
+    check_ordinary_file(path, "image file")
+    too_large = f"{path}: more than {MAX_PIXELS // 10**6} million pixels; cut the image into tiles"
+    try:
+        image = Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image (PNG, JPEG, TIFF or BMP expected)") from None
+    except Image.DecompressionBombError:
+        raise InputError(too_large) from None
+    with image:
+        if math.prod(image.size) > MAX_PIXELS:
+            raise InputError(too_large)
+        if min(image.size) < 1:
+            raise InputError(f"{path}: an image of {image.width}x{image.height} px; copy the file again")
+        yield image
+
+
 def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
     """Load an opened image.
 
@@ -143,11 +185,29 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
     elif image.format == "PNG":
         # Told by what is to be decoded, which loading forgets.
         is_deep = any(";16" in str(tile[3]) for tile in image.tile)
+        check_png(path)
+    _check_covered(image)
     image.load()
     if not is_deep or image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
         return None
     values = _deep_tiff(path) if image.format == "TIFF" else turn(_decode(path), _orientation(image))
     return None if values is None else values[..., : 4 if image.mode in ("RGBA", "LA") else 3]
+
+
+def _stored_values(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image)
+    if values.dtype == np.int32 and image.format == "TIFF":
+        # Pillow takes all whole numbers of 32 bits for signed ones.
+        (kind, *_) = np.atleast_1d(image.tag_v2.get(ExifTags.Base.SampleFormat, _UNSIGNED))
+        return values.view(np.uint32) if kind == _UNSIGNED else values
+    return values
+
+
+def _check_covered(image: Image.Image) -> None:
+    """Refuse a file with fewer strips or tiles than its size takes; Pillow leaves the rest black."""
+    areas = ((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+    if sum(areas) < math.prod(image.size):
+        raise ValueError("part of the image is missing")
 
 
 def _check_single_page(path: str | os.PathLike, image: Image.Image) -> None:
@@ -171,7 +231,7 @@ def _deep_tiff(path: str | os.PathLike) -> np.ndarray | None:
             values = page.asarray()
         except ValueError as error:  # a compression that it lacks; OpenCV has most, but takes planes for colours
             if is_planar:
-                raise ValueError(f"16-bit colours in planes, {_first_line(error)}") from None
+                raise ValueError(f"16-bit colours in planes, {first_line(error)}") from None
             return _decode(path)  # turns TIFF files by itself
         tag = page.tags.get(int(ExifTags.Base.Orientation))
     return turn(np.moveaxis(values, 0, -1) if is_planar else values, 1 if tag is None else int(tag.value))
@@ -187,35 +247,51 @@ def _decode(path: str | os.PathLike) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_to_eight_bits(np.asarray(image))[..., np.newaxis], 3, axis=-1)
+        return np.repeat(_to_eight_bits(_stored_values(image))[..., np.newaxis], 3, axis=-1)
+    if image.height <= _BAND:
+        return np.asarray(_band_to_rgb(image))
+    # Converted in bands, since a large image would be in memory several times.
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        bottom = min(top + _BAND, image.height)
+        rgb[top:bottom] = np.asarray(_band_to_rgb(image.crop((0, top, image.width, bottom))))
+    return rgb
+
+
+def _band_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
 
 
 def _deep_to_rgb(values: np.ndarray) -> np.ndarray:
     colours = _to_eight_bits(values[..., :3])
-    if values.shape[-1] == 3:
-        return colours
-    opacity = values[..., 3:] / 65535.0
-    return np.round(colours * opacity + 255.0 * (1.0 - opacity)).astype(np.uint8)
+    if values.shape[-1] == 4:
+        for top in range(0, len(colours), _BAND):
+            band = slice(top, top + _BAND)
+            opacity = values[band, :, 3:] / 65535.0
+            colours[band] = np.round(colours[band] * opacity + 255.0 * (1.0 - opacity)).astype(np.uint8)
+    return colours
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Bring values of more than 8 bits to uint8, all channels alike."""
-    is_fraction = np.issubdtype(values.dtype, np.floating) and values.max(initial=0.0) <= 1.0
-    values = values.astype(np.float64)
-    top = values.max(initial=0.0)
-    if is_fraction:
-        values = values * 255.0
-    elif top > 4095:
-        values = values / 256.0
-    elif top > 255:
-        values = values / 16.0
-    return np.clip(values, 0, 255).astype(np.uint8)
+    """Bring values of more than 8 bits to uint8, all channels alike.
 
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    Raises:
+        ValueError: for values that are not brightness in any of the ways that `read_image` knows.
+    """
+    low, top = float(values.min()), float(values.max())
+    is_float = np.issubdtype(values.dtype, np.floating)
+    # Floats just above 1 are fractions that were sharpened or scaled; taken for values up to 255 they would be black.
+    if not (0 <= low and top <= 65535) or (is_float and 1.0 < top < 2.0):
+        raise ValueError(f"values from {low:g} to {top:g}, which are no brightness; save it with 8 or 16 bits")
+    shift = 8 if top > 4095 else 4 if top > 255 else 0
+    if not is_float:
+        return (values >> shift).astype(np.uint8)
+    scale = 255.0 if top <= 1.0 else 0.5**shift
+    result = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _BAND):
+        band = values[start : start + _BAND].astype(np.float64) * scale
+        result[start : start + _BAND] = np.clip(band, 0, 255).astype(np.uint8)
+    return result

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mrcnn.errors import InputError
+from mrcnn.data.ordinary_files import check_ordinary_file
+from mrcnn.errors import InputError, first_line
 
 # COCO's own training annotations have 470 MB.
 MAX_BYTES = 1 << 30
@@ -24,17 +25,13 @@ def read_json(path: str | os.PathLike) -> Any:
         Its value.
 
     Raises:
-        InputError: if the file is missing, larger than 1 GiB, not UTF-8, not JSON, nested too deep, or names a key of
-            a mapping twice, of which one would be lost.
+        InputError: if the file is missing, no file (a folder, a pipe), larger than 1 GiB, not UTF-8, not JSON, nested
+            too deep, or names a key of a mapping twice, of which one would be lost.
     """
     path = Path(path)
+    check_ordinary_file(path, max_bytes=MAX_BYTES)
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"{path}: {size / (1 << 20):.0f} MiB; at most {MAX_BYTES >> 20} are read: split the file")
         text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start}); save it again as UTF-8") from None
     except OSError as error:
@@ -47,7 +44,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path}: nested too deep for an annotation file") from None
     except ValueError as error:
         # JSONDecodeError, and numbers of more digits than Python converts.
-        raise InputError(f"{path}: not JSON ({str(error).splitlines()[0]}); export it again") from None
+        raise InputError(f"{path}: not JSON ({first_line(error)}); export it again") from None
 
 
 class _RepeatedKeyError(Exception):

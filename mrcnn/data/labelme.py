@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mrcnn.data.images import DAMAGES, MAX_PIXELS
 from mrcnn.data.json_files import read_json
 from mrcnn.data.outlined_images import Annotations, OutlinedImage, OutlinedObject, make_object, read_size
 from mrcnn.data.shapes import (
@@ -148,8 +149,10 @@ def _read_bitmap(encoded: Any, xs: list, ys: list) -> Bitmap:
             # Some exporters give the corner after the last pixel. Looked at before anything is unpacked.
             if (right - left + 1 - width, bottom - top + 1 - height) not in ((0, 0), (1, 1)):
                 raise ShapeFault(f"mask of {width}x{height} px for a box of {right - left + 1}x{bottom - top + 1} px")
+            if width * height > MAX_PIXELS:
+                raise ShapeFault(f"mask of {width}x{height} px, which is beyond any image")
             pixels = np.asarray(image)
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (binascii.Error, *DAMAGES) as error:
         if isinstance(error, ShapeFault):
             raise
         raise ShapeFault("mask is not a readable PNG as base64 text") from None

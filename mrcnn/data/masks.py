@@ -5,6 +5,30 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from mrcnn.errors import InputError
+
+# Of all masks of an image together, a byte for each pixel and instance.
+MAX_MASK_BYTES = 1 << 30
+
+
+def check_mask_memory(source: object, num_instances: int, height: int, width: int) -> None:
+    """Refuse an image of which the masks would fill the memory, such as a photograph that was taken for a mask.
+
+    Args:
+        source: what the masks are made from, for the message.
+        num_instances: how many there are.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        InputError: if they take more than `MAX_MASK_BYTES`.
+    """
+    if num_instances * height * width > MAX_MASK_BYTES:
+        raise InputError(
+            f"{source}: {num_instances} objects on {width}x{height} px, whose masks take more than "
+            f"{MAX_MASK_BYTES >> 30} GiB; see whether these are objects, or cut the image into tiles"
+        )
+
 
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
     """Return the tight box of each instance mask.

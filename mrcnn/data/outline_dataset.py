@@ -1,5 +1,6 @@
 """From outlines in annotation files to a Dataset, after a check that lists every fault in one go."""
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -10,10 +11,11 @@ import numpy as np
 from mrcnn.data.annotations import AnnotationCheck
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import image_size, read_image
+from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.outlined_images import Annotations, OutlinedImage, OutlinedObject
 from mrcnn.data.records import ImageRecord
 from mrcnn.data.shapes import ShapeFault, shorten
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, escape_unprintable
 
 # A drive letter of Windows, or the scheme of a URL, which VIA keeps for images of the web.
 _ROOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -77,10 +79,11 @@ class OutlineDataset(Dataset):
             class_ids: int32 array of shape (num_objects,), negative for groups.
 
         Raises:
-            InputError: if an object is faulty or the image cannot be opened.
+            InputError: if an object is faulty, the image cannot be opened, or there are too many objects for its size.
         """
         info = self.image_info[image_id]
         height, width = image_size(info["path"])
+        check_mask_memory(f"{info['annotation'].source}: {info['id']}", len(info["objects"]), height, width)
         masks = np.zeros((height, width, len(info["objects"])), bool)
         class_ids = np.zeros(len(info["objects"]), np.int32)
         for i, (thing, class_id) in enumerate(info["objects"]):
@@ -267,13 +270,19 @@ def _find_faults(
         faults.append(f"no object on it; one of the {annotations.num_lost_objects} that belong to no image may be its")
     elif chosen and all(thing.is_crowd for thing in chosen):
         faults.append("nothing but groups (iscrowd) on it")
+    if is_sized:
+        try:
+            check_mask_memory(record.key, len(chosen), height, width)
+        except InputError as error:
+            return [*reasons, str(error)]
     drawn: dict[bytes, str] = {}
     for thing in chosen:
         reason = thing.fault
         # In an image of another size every object would be wrong; that is said once.
         if not reason and is_sized:
             try:
-                mask = np.packbits(thing.draw(height, width)).tobytes()
+                # Masks of many objects would fill the memory; what tells them apart does not.
+                mask = hashlib.sha256(np.packbits(thing.draw(height, width))).digest()
                 reason = f"repeats {drawn[mask]}" if mask in drawn else ""
                 drawn.setdefault(mask, thing.name)
             except ShapeFault as error:
@@ -285,5 +294,5 @@ def _find_faults(
 
 def _one_line(text: str) -> str:
     """Names and ids of a file may hold anything."""
-    text = " ".join(text.split())
+    text = escape_unprintable(" ".join(text.split()))
     return text if len(text) <= 300 else text[:297] + "..."

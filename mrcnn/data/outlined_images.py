@@ -92,12 +92,14 @@ class Annotations:
         return dict(sorted(counts.items()))
 
 
-def make_object(name: str, label: str | None, make_shapes: Callable[[], tuple[Shape, ...]], **kwargs: Any):
+def make_object(
+    name: str, label: str | None, make_shapes: Callable[[], tuple[Shape, ...]], *, is_crowd: bool = False
+) -> OutlinedObject:
     """Make an `OutlinedObject`; if `make_shapes` raises `ShapeFault`, one with that fault."""
     try:
-        return OutlinedObject(name, label, make_shapes(), **kwargs)
+        return OutlinedObject(name, label, make_shapes(), is_crowd)
     except ShapeFault as error:
-        return OutlinedObject(name, label, fault=str(error), **kwargs)
+        return OutlinedObject(name, label, is_crowd=is_crowd, fault=str(error))
 
 
 def read_size(

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from mrcnn.config import RESIZE_MODES
+
 Window = tuple[int, int, int, int]
-MODES = ("none", "square", "pad64", "crop")
 
 
 def resize_image(
@@ -41,8 +42,8 @@ def resize_image(
     Raises:
         ValueError: for an unknown mode or a dimension that the mode needs and lacks.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if mode not in RESIZE_MODES:
+        raise ValueError(f"mode must be one of {', '.join(RESIZE_MODES)}, got {mode!r}")
     height, width = image.shape[:2]
     padding = [(0, 0), (0, 0), (0, 0)]
     if mode == "none":

@@ -20,6 +20,12 @@ import numpy as np
 EDGE_TOLERANCE = 2.0
 # Small enough that no sum or product of coordinates overflows.
 MAX_COORDINATE = 1e9
+# An outline drawn pixel by pixel around the largest image has fewer.
+MAX_CORNERS = 100_000
+# Rows of all edges together; a cell's outline crosses each row of the image a few times.
+MAX_CROSSINGS = 10_000_000
+# How many of them are looked at together: each takes some 50 bytes.
+_ROWS_AT_ONCE = 1 << 20
 
 
 class ShapeFault(ValueError):
@@ -54,7 +60,11 @@ class Polygon:
             _check_point("corner", *self.points[outside.argmax()], height, width)
 
     def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the pixels inside; see `fill_polygon`."""
+        """Return the pixels inside; see `fill_polygon`.
+
+        Raises:
+            ShapeFault: if it goes up and down too often.
+        """
         return fill_polygon(self.points, height, width)
 
 
@@ -132,10 +142,12 @@ def make_polygon(xs: Sequence[Any], ys: Sequence[Any]) -> Polygon:
     """Make a polygon from the coordinates of its corners, in order.
 
     Raises:
-        ShapeFault: for fewer than three corners, corners on one line, or what is not a finite number.
+        ShapeFault: for fewer than three or far too many corners, corners on one line, or what is not a finite number.
     """
     if len(xs) != len(ys):
         raise ShapeFault(f"{len(xs)} x and {len(ys)} y coordinates")
+    if len(xs) > MAX_CORNERS:
+        raise ShapeFault(f"polygon with {len(xs)} points, of at most {MAX_CORNERS}")
     points = np.array([(as_number(x, "x"), as_number(y, "y")) for x, y in zip(xs, ys, strict=True)]).reshape(-1, 2)
     corners = len(np.unique(points, axis=0))
     if corners < 3:
@@ -196,6 +208,9 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Returns:
         bool array of shape (height, width).
+
+    Raises:
+        ShapeFault: if it crosses more than `MAX_CROSSINGS` rows, as a zigzag over the whole image does.
     """
     mask = np.zeros((height, width), bool)
     xs, ys = np.asarray(points, np.float64).T
@@ -211,12 +226,17 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     # Rows whose centres lie in [y0, y1): horizontal edges have none, and a corner counts for one of its two edges.
     first = np.clip(np.ceil(y0 - 0.5), top, bottom).astype(np.int64)
     num_rows = np.clip(np.ceil(y1 - 0.5), top, bottom).astype(np.int64) - first
-    edge = np.repeat(np.arange(len(xs)), num_rows)
-    rows = np.arange(len(edge)) - np.repeat(np.cumsum(num_rows) - num_rows - first, num_rows)
-    crossing = x0[edge] + (rows + 0.5 - y0[edge]) * ((x1[edge] - x0[edge]) / (y1[edge] - y0[edge]))
-    columns = np.clip(np.ceil(crossing - 0.5), left, right).astype(np.int64)
+    if num_rows.sum() > MAX_CROSSINGS:
+        raise ShapeFault(f"polygon that crosses {num_rows.sum()} rows of pixels, too many to fill")
     turns = np.zeros((bottom - top, right - left + 1), bool)
-    np.logical_xor.at(turns, (rows - top, columns - left), True)
+    groups = np.split(np.arange(len(xs)), _group_starts(num_rows))
+    for group in groups:
+        edge = np.repeat(group, num_rows[group])
+        starts = np.cumsum(num_rows[group]) - num_rows[group] - first[group]
+        rows = np.arange(len(edge)) - np.repeat(starts, num_rows[group])
+        crossing = x0[edge] + (rows + 0.5 - y0[edge]) * ((x1[edge] - x0[edge]) / (y1[edge] - y0[edge]))
+        columns = np.clip(np.ceil(crossing - 0.5), left, right).astype(np.int64)
+        np.logical_xor.at(turns, (rows - top, columns - left), True)
     mask[top:bottom, left:right] = np.logical_xor.accumulate(turns[:, :-1], axis=1)
     return mask
 
@@ -251,6 +271,11 @@ def shorten(value: Any, length: int = 40) -> str:
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
     text = "missing" if value is None else repr(value) if isinstance(value, (str, float, bool)) else format(value)
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _group_starts(num_rows: np.ndarray) -> np.ndarray:
+    """Where to cut a list of edges so that each part but for its last edge has at most `_ROWS_AT_ONCE` rows."""
+    return np.flatnonzero(np.diff(np.cumsum(num_rows) // _ROWS_AT_ONCE)) + 1
 
 
 def _pixel_range(low: float, high: float, size: int) -> tuple[int, int]:

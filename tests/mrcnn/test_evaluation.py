@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from mrcnn.data.annotations import VocBoxDataset
+from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
+from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
 
 XML = """<annotation><object><name>WBC</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>
@@ -112,3 +114,42 @@ def test_evaluate_presence_is_the_share_of_images_with_a_detection(cell_records,
 
 def test_evaluate_presence_without_images():
     assert evaluate_presence(Oracle([]), [], 0.7, progress=False)["detection_rate"] == 0.0
+
+
+class Choosy(Oracle):
+    """Takes no image that is the fourth one drawn, as a network with fixed sides takes none of another size."""
+
+    def __init__(self, masks, refused):
+        super().__init__(masks)
+        self.refused = refused
+
+    def detect(self, images, masks=True, paste=True):
+        if any(np.array_equal(image, self.refused) for image in images):
+            raise InputError("an image of this size is not taken")
+        return super().detect(images, masks=masks, paste=paste)
+
+
+def test_evaluate_masks_names_the_image_that_the_detector_does_not_take(datasets):
+    choosy = Choosy(true_masks(datasets), datasets[1].load_image(1))
+    with pytest.raises(InputError, match="an image of this size is not taken") as caught:
+        evaluate(datasets, choosy)
+    name = datasets[1].image_info[1]["path"] or datasets[1].image_reference(1)
+    assert str(caught.value).startswith(f"{name}: ")
+
+
+def test_evaluation_counts_and_names_what_the_detector_does_not_take(cell_records, draw_cell, tmp_path, caplog):
+    drawn = [draw_cell(i) for i in range(6)]
+    boxes = [extract_bboxes(mask)[0] for _, mask, *_ in drawn]
+    for record, (y1, x1, y2, x2) in zip(cell_records, boxes, strict=True):
+        (tmp_path / f"{record.path.stem}.xml").write_text(XML.format(y1=y1, x1=x1, y2=y2, x2=x2))
+    masks = [mask for _, mask, *_ in drawn]
+
+    def choosy():
+        return Choosy((masks[i] for i in (0, 1, 4, 5)), read_image(cell_records[3].path))
+
+    dataset = VocBoxDataset(cell_records, tmp_path)
+    measured = evaluate_boxes(choosy(), dataset, 0.7, batch_size=6, progress=False)
+    assert (measured["num_images"], measured["num_unreadable"], measured["box_ap50"]) == (4, 2, 1.0)
+    assert f"{cell_records[3].path}: an image of this size is not taken" in caplog.text
+    measured = evaluate_presence(choosy(), cell_records, 0.7, batch_size=6, progress=False)
+    assert measured == {"detection_rate": 1.0, "num_images": 4, "num_unreadable": 2, "score_threshold": 0.7}

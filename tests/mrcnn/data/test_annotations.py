@@ -199,39 +199,9 @@ VOC = """<annotation><filename>a.jpg</filename>
 </annotation>"""
 
 
-def test_voc_boxes_by_name(tmp_path):
-    path = tmp_path / "a.xml"
-    path.write_text(VOC)
-    boxes = annotations.read_voc_boxes(path)
-    assert boxes.dtype == np.float32
-    np.testing.assert_array_equal(boxes, [[20, 10, 60, 30]])
-    np.testing.assert_array_equal(annotations.read_voc_boxes(path, {"RBC"}), [[0, 0, 5, 5]])
-    assert annotations.read_voc_boxes(path, {"Platelets"}).shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (VOC[:90], "malformed xml"),
-        ("<html></html>", "not Pascal VOC"),
-        (VOC.replace("<ymin>21</ymin>", ""), "lacks a number"),
-        (VOC.replace(">21<", ">top<"), "lacks a number"),
-        (VOC.replace(">21<", ">nan<"), "without area"),
-        (VOC.replace(">21<", ">99<"), "without area"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "malformed xml"),
-    ],
-)
-def test_voc_faults_name_the_file(tmp_path, text, message):
-    path = tmp_path / "broken.xml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=f"broken.xml: .*{message}"):
-        annotations.read_voc_boxes(path)
-    with pytest.raises(InputError, match="no such annotation"):
-        annotations.read_voc_boxes(tmp_path / "absent.xml")
-
-
 def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
     (tmp_path / "a.xml").write_text(VOC)
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.jpg")
     dataset = annotations.VocBoxDataset([ImageRecord("images/a.jpg", tmp_path / "a.jpg")], tmp_path)
     np.testing.assert_array_equal(dataset.load_boxes(0), [[20, 10, 60, 30]])
     assert dataset.image_reference(0) == "images/a.jpg"
@@ -258,3 +228,52 @@ def test_real_masks_hold_one_cell_each():
     assert "034.png" in {path.name for path in paths} and not check.faults
     dataset = annotations.CellMaskDataset(check.good, folder)
     assert [dataset.load_mask(i)[0].shape[-1] for i in dataset.image_ids] == [1] * len(paths)
+
+
+def test_label_masks_with_transparency_are_refused(tmp_path):
+    # As drawing programs save a shape on nothing: whatever is beneath the transparency is 0 too.
+    clear = np.zeros((20, 30, 4), np.uint8)
+    clear[3:13, 2:12, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: mask has colours or transparency"):
+        annotations.read_label_mask(tmp_path / "a.png")
+    clear[..., 3] = 255
+    clear[3:13, 2:12, :3] = 7
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    assert (annotations.read_label_mask(tmp_path / "a.png") == 7).sum() == 100
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.uint32, 4_000_000_000), (np.float32, 1e20)])
+def test_label_masks_beyond_31_bits_are_refused(tmp_path, kind, value):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((20, 30), value, kind), photometric="minisblack")
+    with pytest.raises(InputError, match=r"a\.tif: mask has values up to"):
+        annotations.read_label_mask(tmp_path / "a.tif")
+
+
+def test_a_photograph_in_place_of_a_mask_does_not_fill_the_memory(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (1000, 1000)).save(tmp_path / "a.png")
+    values = np.arange(1_000_000, dtype=np.int32).reshape(1000, 1000)
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", values, photometric="minisblack")
+    records = [ImageRecord("a.png", tmp_path / "a.png")]
+    check = annotations.check_annotations(records, tmp_path / "masks", semantics="instances")
+    ((key, reason),) = check.faults
+    assert key == "a.png" and "a.tif: 999999 objects on 1000x1000 px, whose masks take more than 1 GiB" in reason
+    with pytest.raises(InputError, match="999999 objects"):
+        annotations.CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)
+
+
+@pytest.mark.parametrize("semantics", annotations.MASK_SEMANTICS)
+def test_count_instances_is_the_number_of_masks(semantics):
+    labels = np.zeros((60, 60), np.int32)
+    labels[2:22, 2:22], labels[30:40, 30:40], labels[50, 50] = 3, 3, 9
+    expected = annotations.instance_masks(labels, semantics).shape[-1]
+    assert annotations.count_instances(labels, semantics) == expected == 2
+
+
+def test_voc_dataset_compares_with_the_image(tmp_path):
+    (tmp_path / "a.xml").write_text(VOC)
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
+    dataset = annotations.VocBoxDataset([ImageRecord("a.jpg", tmp_path / "a.jpg")], tmp_path)
+    with pytest.raises(InputError, match="outside the image of 20x20 px"):
+        dataset.load_boxes(0)

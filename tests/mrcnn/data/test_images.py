@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -7,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from mrcnn.data import images
 from mrcnn.data.images import image_size, list_images, read_image, read_values, turn
 from mrcnn.errors import InputError
 
@@ -204,3 +206,85 @@ def test_image_size_names_what_is_no_image(tmp_path):
         image_size(tmp_path / "notes.png")
     with pytest.raises(InputError, match="gone.png: no such image"):
         image_size(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PPM", "EPS", "ICO"])
+def test_read_image_refuses_other_kinds_whatever_their_suffix(tmp_path, colours, file_format):
+    Image.fromarray(colours).save(tmp_path / "a.png", file_format)
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"a\.png: not an image \(PNG, JPEG, TIFF or BMP expected\)"):
+            read(tmp_path / "a.png")
+
+
+def test_read_image_goes_by_the_content_and_not_by_the_suffix(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "a.jpg", "PNG")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), colours)
+
+
+def test_images_of_too_many_pixels_are_refused_by_their_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
+    for side, suffix in ((1001, "png"), (1001, "tif"), (1001, "bmp"), (1001, "jpg"), (20_000, "png")):
+        Image.new("1" if suffix != "jpg" else "L", (side, side)).save(tmp_path / f"a.{suffix}")
+        # What follows the header is gone, and need not be read.
+        content = (tmp_path / f"a.{suffix}").read_bytes()
+        (tmp_path / f"a.{suffix}").write_bytes(content if suffix in ("tif", "jpg") else content[:200])
+        for read in (read_image, read_values, image_size):
+            with pytest.raises(InputError, match=rf"a\.{suffix}: more than 1 million pixels; cut the image into tiles"):
+                read(tmp_path / f"a.{suffix}")
+    Image.new("1", (1000, 1000)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").shape == (1000, 1000, 3)
+
+
+def test_read_image_converts_tall_images_as_it_does_others(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1300, 7, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "tall.png")
+    whole = read_image(tmp_path / "tall.png")
+    for top in (0, 511, 512, 1023, 1024, 1299):
+        Image.fromarray(pixels[top : top + 1]).save(tmp_path / "row.png")
+        np.testing.assert_array_equal(whole[top : top + 1], read_image(tmp_path / "row.png"))
+    deep = pixels.astype(np.uint16) * 257
+    write_deep(tmp_path / "alpha.tif", deep)
+    assert np.abs(read_image(tmp_path / "alpha.tif").astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.05, 70_000.0])
+def test_read_image_refuses_floats_that_are_no_brightness(tmp_path, value):
+    values = np.full((5, 6), 0.5, np.float32)
+    values[2, 3] = value
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    with pytest.raises(InputError, match=r"a\.tif: .* no brightness"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_whole_numbers_of_32_bits_keep_their_sign(tmp_path):
+    for kind, value in ((np.uint32, 4_000_000_000), (np.int32, -5)):
+        tifffile.imwrite(tmp_path / "a.tif", np.full((5, 6), value, kind), photometric="minisblack")
+        assert (read_values(tmp_path / "a.tif") == value).all()
+        with pytest.raises(InputError, match="no brightness"):
+            read_image(tmp_path / "a.tif")
+
+
+def test_read_image_refuses_a_png_of_fewer_rows_than_its_header_says(tmp_path, colours):
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 40, 60) + content[24:29]
+    (tmp_path / "a.png").write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    with pytest.raises(InputError, match=r"a\.png: cannot be read \(3630 bytes of pixels for a size that takes 7260\)"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("options", [{"rowsperstrip": 10}, {"tile": (16, 16)}])
+def test_read_image_refuses_a_tiff_that_lacks_strips_or_tiles(tmp_path, colours, options):
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", **options)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), colours)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(60)
+    with pytest.raises(InputError, match=r"a\.tif: cannot be read \(part of the image is missing\)"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_read_image_does_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (read_image, read_values, image_size):
+        with pytest.raises(InputError, match=r"a\.png: cannot be read, since it is a pipe"):
+            read(tmp_path / "a.png")

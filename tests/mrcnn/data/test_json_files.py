@@ -1,4 +1,5 @@
 import math
+import os
 
 import pytest
 
@@ -43,4 +44,10 @@ def test_missing_folder_and_huge_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "MAX_BYTES", 10)
     (tmp_path / "a.json").write_text("[1, 2, 3, 4]")
     with pytest.raises(InputError, match="split the file"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match="a.json: cannot be read, since it is a pipe"):
         read_json(tmp_path / "a.json")

@@ -161,3 +161,11 @@ def test_single_file_of_something_else_is_refused(write, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no .json file"):
         read_labelme(tmp_path / "empty")
+
+
+def test_a_bitmap_of_too_many_pixels_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrcnn.data.labelme.MAX_PIXELS", 50)
+    bitmap = shape([[2, 3], [11, 8]], "mask", mask=png(np.full((6, 10), 255, np.uint8)))
+    (tmp_path / "a.json").write_text(json.dumps(labelme(bitmap)))
+    (thing,) = read_labelme(tmp_path / "a.json").images[0].objects
+    assert thing.fault == "mask of 10x6 px, which is beyond any image"

@@ -305,3 +305,21 @@ def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path):
         check = check_outlines(records, annotations)
         assert (check.faults, check.good) == ([], records)
         np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0], expected)
+
+
+def test_more_objects_than_memory_holds_are_a_fault_of_their_image(centre, tmp_path):
+    (record,) = centre("a.png", size=(2000, 2000))
+    objects = [thing(f"annotation {i}", i, 0, i + 5, 5) for i in range(300)]
+    image = OutlinedImage("a.png", tmp_path / "a.json", objects)
+    annotations = Annotations("coco", [tmp_path / "a.json"], [image])
+    ((key, reason),) = check_outlines([record], annotations).faults
+    assert key == record.key and "300 objects on 2000x2000 px, whose masks take more than 1 GiB" in reason
+    with pytest.raises(InputError, match=r"a\.json: images/a\.png: 300 objects"):
+        OutlineDataset([record], annotations).load_mask(0)
+
+
+def test_names_of_files_cannot_write_to_the_terminal(centre, tmp_path):
+    (record,) = centre("a.png")
+    image = OutlinedImage("b\x1b[2J\n.png", tmp_path / "a.json", [thing("annotation 1", 1, 1, 9, 9)])
+    faults = check_outlines([record], Annotations("coco", [tmp_path / "a.json"], [image])).faults
+    assert faults and all(text.isprintable() for fault in faults for text in fault)

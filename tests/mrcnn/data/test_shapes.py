@@ -1,12 +1,14 @@
 """Which pixels lie inside a shape: known answers, slow references, pycocotools, and what is refused."""
 
 import math
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from mrcnn.data import shapes
 from mrcnn.data.outlines import mask_polygons
 from mrcnn.data.shapes import (
     Bitmap,
@@ -176,3 +178,26 @@ def test_shorten_keeps_messages_on_one_short_line():
     assert shorten([1, 2]) == "a list of 2" and shorten({}) == "a mapping of 0"
     assert "\n" not in shorten("a\nb") and len(shorten("x" * 500)) == 40
     assert as_number(3, "x") == 3.0
+
+
+def test_fill_polygon_is_the_same_in_parts(monkeypatch):
+    points = np.random.default_rng(0).uniform(-5, 45, (200, 2))
+    whole = fill_polygon(points, 40, 30)
+    monkeypatch.setattr(shapes, "_ROWS_AT_ONCE", 50)
+    np.testing.assert_array_equal(fill_polygon(points, 40, 30), whole)
+    assert 0 < whole.sum() < whole.size
+
+
+def test_a_zigzag_of_many_corners_fills_neither_time_nor_memory():
+    corners = shapes.MAX_CORNERS
+    points = np.stack([np.arange(corners) % 400, np.arange(corners) % 2 * 400], axis=-1)
+    zigzag = make_polygon(*points.T.tolist())
+    tracemalloc.start()
+    zigzag.draw(60, 400)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000_000
+    with pytest.raises(ShapeFault, match="crosses 40000000 rows of pixels, too many to fill"):
+        zigzag.draw(400, 400)
+    with pytest.raises(ShapeFault, match="of at most 100000"):
+        make_polygon([0] * (corners + 1), [0] * (corners + 1))
