@@ -1,16 +1,16 @@
 """The settings of one autoencoder, kept as `config.json` beside its weights."""
 
 import difflib
-import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
+from autoencoder.own_losses import is_own_loss
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+from mrcnn.json_values import read_json_file
 
 CHOICES: dict[str, tuple] = {
     "image_size": (128, 64, 32),
@@ -40,6 +40,8 @@ _WHOLE_NUMBERS = {
     "checkpoint_every": 1,
     "log_every": 1,
 }
+# Far beyond what anybody trains; they keep a mistake from filling the memory.
+_MOST = {"latent_size": 20_000, "global_batch_size": 10**6}
 # Whether 0 is allowed.
 _NUMBERS = (("beta", True), ("learning_rate", False), ("discriminator_learning_rate", False), ("epochs", False))
 
@@ -81,7 +83,8 @@ class AutoencoderConfig:
             centres; "centre" standardises each channel within its centre.
         adaptation: "mmd" for moment matching (eq. 2.14), "normal" for alignment to N(0, I) (eq. 2.8),
             "adversarial" for a discriminator of the centres (eq. 2.9 to 2.13), "kernel-mmd" for the maximum mean
-            discrepancy under Gaussian kernels, "coral" for CORAL, "none" for a plain autoencoder.
+            discrepancy under Gaussian kernels, "coral" for CORAL, "none" for a plain autoencoder; or
+            "module:function" for a loss of the user's own, see `own_losses`.
         adaptation_reduction: of the divergence in "mmd" and "normal": "mean" over the entries of the covariance
             as in the reference implementation, or "sum" as the equation says.
         adaptation_units: "latent" computes the adaptation loss on the latents as they are; "deviation" in units of
@@ -140,10 +143,16 @@ class AutoencoderConfig:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            if value > _MOST.get(name, 2**63):
+                raise InputError(f"{name} must be at most {_MOST.get(name, 2**63)}, got {value!r}")
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or value not in choices:
-                raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}")
+                own = name == "adaptation"
+                if own and is_own_loss(value):
+                    continue
+                hint = ", or module:function for a loss of your own" if own else ""
+                raise InputError(f"{name} must be one of {', '.join(map(str, choices))}{hint}, got {value!r}")
         for name, allows_zero in _NUMBERS:
             value = getattr(self, name)
             number = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
@@ -210,12 +219,9 @@ class AutoencoderConfig:
         Raises:
             InputError: if the file is missing, is not a JSON object, or holds a setting that is not allowed.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; is this the folder of a trained autoencoder?") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path}: not valid JSON ({error}); correct it or train again") from None
+        values = read_json_file(
+            path, missing="is this the folder of a trained autoencoder?", advice="correct it or train again"
+        )
         if not isinstance(values, dict):
             raise InputError(f"{path}: a JSON object is expected, not {type(values).__name__}")
         return cls.from_dict(values, where=str(path))

@@ -12,12 +12,14 @@ from typing import Any
 import keras
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.network import build_autoencoder
+from autoencoder.network import FEATURE_DECODER_LAYERS, build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import checkpoint_step, list_checkpoints
 from mrcnn.atomic import write_json
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, first_line
 from mrcnn.feature_store import StorePath, StoreReader, open_store
+from mrcnn.json_values import read_json_file
+from mrcnn.plain_hdf5 import check_weights_file
 
 CONFIG = "config.json"
 RUN = "run.json"
@@ -75,16 +77,27 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
     if run is None or not run["complete"]:
         raise InputError(f"{folder}: the training of this autoencoder is not finished; run it again to go on")
     scaling = FeatureScaling.load(folder / SCALING)
-    model = build_autoencoder(config)
+    if scaling.kind != config.feature_scaling or scaling.centres != tuple(run["stores"]):
+        raise InputError(f"{folder / SCALING}: of other features than {RUN} and {CONFIG} tell of; train again")
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file; train again")
+    check_weights_file(weights, advice="train again")
+    if "weights_sha256" in run and file_hash(weights) != run["weights_sha256"]:
+        raise InputError(f"{weights}: not the weights that {RUN} tells of; copy the whole folder again, or train again")
+    _check_can_hold(config, weights)
+    model = build_autoencoder(config)
     try:
         model.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{weights}: damaged, or of another network ({reason}); train again") from None
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{weights}: damaged, or of another network ({first_line(error)}); train again") from None
     return TrainedAutoencoder(folder, config, run, scaling, model)
+
+
+def _check_can_hold(config: AutoencoderConfig, weights: Path) -> None:
+    """Refuse a far larger network than the weights are of, before its memory is asked for."""
+    channels, kernel, _ = FEATURE_DECODER_LAYERS[0]
+    least = 4 * config.latent_size * channels * kernel**2
+    if least > 2 * weights.stat().st_size:
+        raise InputError(f"{weights}: too small for the latent_size of {CONFIG}, {config.latent_size}; train again")
 
 
 def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -94,15 +107,14 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
         InputError: if it is not what a training writes.
     """
     path = Path(folder) / RUN
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); train again") from None
+    run = read_json_file(path, missing="train again", advice="train again", allow_nan=True)
     stores = run.get("stores") if isinstance(run, dict) else None
     whole = isinstance(stores, dict) and stores and isinstance(run.get("complete"), bool)
-    if not whole or not all(isinstance(s, dict) and "detector_hash" in s for s in stores.values()):
+    texts = [run.get("weights_sha256", "")] if whole else []
+    texts += [s.get("detector_hash") if isinstance(s, dict) else None for s in stores.values()] if whole else []
+    if not whole or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{path}: not the record of a training; train again")
     return run
 
@@ -159,6 +171,24 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
     return described
 
 
+def is_finished(folder: str | os.PathLike, config: AutoencoderConfig, record: Mapping[str, Any]) -> bool:
+    """Say whether a folder holds this very training at its end.
+
+    Args:
+        folder: the folder.
+        config: what is to be trained.
+        record: of this training, as in `prepare_folder`.
+
+    Raises:
+        InputError: if it holds another training.
+    """
+    earlier = read_run(folder)
+    if earlier is None:
+        return False
+    check_same_run(Path(folder), earlier, config, record["stores"])
+    return earlier["complete"] and earlier["steps"] == record["steps"]
+
+
 def prepare_folder(
     folder: str | os.PathLike, config: AutoencoderConfig, record: Mapping[str, Any], *, resume: bool
 ) -> bool:
@@ -179,15 +209,14 @@ def prepare_folder(
     folder = Path(folder)
     if not resume:
         clear_run(folder)
+    if is_finished(folder, config, record):
+        return True
     earlier = read_run(folder)
     if earlier is None:
         # Without a record nothing says what such checkpoints and statistics belong to.
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         (folder / SCALING).unlink(missing_ok=True)
     else:
-        check_same_run(folder, earlier, config, record["stores"])
-        if earlier["complete"] and earlier["steps"] == record["steps"]:
-            return True
         _check_can_go_on(folder, earlier, record["steps"])
     # The config before the record: where there is a record, there is a config to compare with.
     config.save(folder / CONFIG)

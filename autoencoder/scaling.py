@@ -6,23 +6,24 @@ each channel over all centres, and `centre` within each centre, which also takes
 """
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from autoencoder.config import CHOICES
 from autoencoder.reading import check_finite
+from mrcnn.array_files import read_arrays
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
+from mrcnn.progress_bar import Bar
 
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6
 FEATURE_CHANNELS = 256
+_MAX_BYTES = 64 * 2**20  # of a scaling; that of a thousand centres has 2 MB
 _READ_ROWS = 64  # about 26 MB as float64
 
 
@@ -152,19 +153,38 @@ class FeatureScaling:
         Raises:
             InputError: if the file is missing, damaged or not a feature scaling.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                scaling = cls(
-                    str(file["kind"]), tuple(str(c) for c in file["centres"]), file["mean"], file["deviation"]
-                )
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file; is this the folder of a trained autoencoder?") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a feature scaling, or damaged ({error}); train again") from None
-        rows = {scaling.mean.shape[:1], scaling.deviation.shape[:1]}
-        if scaling.kind not in CHOICES["feature_scaling"] or rows != {(len(scaling.centres),)}:
-            raise InputError(f"{path}: not a feature scaling of this version; train again")
-        return scaling
+        arrays = read_arrays(
+            path,
+            max_bytes=_MAX_BYTES,
+            missing="is this the folder of a trained autoencoder?",
+            advice="not a feature scaling, so train again",
+        )
+        fault = cls._find_fault(arrays)
+        if fault:
+            raise InputError(f"{path}: not a feature scaling of this version ({fault}); train again")
+        centres = tuple(str(centre) for centre in arrays["centres"])
+        return cls(str(arrays["kind"]), centres, arrays["mean"], arrays["deviation"])
+
+    @classmethod
+    def _find_fault(cls, arrays: Mapping[str, np.ndarray]) -> str:
+        """What keeps the arrays of a file from being a scaling; "" if nothing does."""
+        lacking = [name for name in ("kind", "centres", "mean", "deviation") if name not in arrays]
+        if lacking:
+            return f"lacks {', '.join(lacking)}"
+        kind, centres = arrays["kind"], arrays["centres"]
+        if kind.dtype.kind != "U" or kind.shape != () or str(kind) not in CHOICES["feature_scaling"]:
+            return f"kind is {kind!r:.80}"
+        if centres.dtype.kind != "U" or centres.ndim != 1 or len(set(centres.tolist())) != len(centres):
+            return "centres are no list of names"
+        for name in ("mean", "deviation"):
+            wanted = cls.shape(str(kind), len(centres))
+            if arrays[name].dtype != np.float32 or arrays[name].shape != wanted:
+                return f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}, not float32 of {wanted}"
+            if not np.all(np.isfinite(arrays[name])):
+                return f"{name} holds NaN or infinity"
+        if np.any(arrays["deviation"] <= 0):
+            return "a deviation is not above 0"
+        return ""
 
 
 def _channel_moments(path: StorePath, progress: bool) -> tuple[int, np.ndarray, np.ndarray]:
@@ -173,7 +193,7 @@ def _channel_moments(path: StorePath, progress: bool) -> tuple[int, np.ndarray, 
     with open_store(path) as store:
         if len(store) == 0:
             raise InputError(f"{store.path}: holds no cells; leave this centre out")
-        for start in tqdm(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
+        for start in Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
             stop = min(start + _READ_ROWS, len(store))
             rows = store.read("features", start, stop)
             check_finite(store, range(start, stop), rows)

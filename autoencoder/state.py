@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from autoencoder.adversary import build_discriminator
 from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
+from mrcnn.array_files import read_arrays
 from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 KEPT_CHECKPOINTS = 2
 
 _NAME = re.compile(r"step-(\d{8})\.npz")
-_STEP = "step"
+_STEP, _METRICS = "step", "metrics"
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,26 @@ class TrainingState:
             variable.assign(value)
 
 
-def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray]) -> None:
+def save_checkpoint(
+    folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray | None = None
+) -> None:
     """Write the values of a state after a step, atomically, and remove all but the newest checkpoints.
 
     Args:
         folder: of the checkpoints.
         step: number of steps done.
         values: as from `TrainingState.get_values`.
+        metrics: what the step measured.
     """
     folder = Path(folder)
     with atomic_path(folder / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, **{_STEP: np.int64(step)}, **{f"{i:04d}": value for i, value in enumerate(values)})
+        about = {_STEP: np.int64(step), _METRICS: np.zeros(0) if metrics is None else metrics}
+        np.savez(handle, **about, **{f"{i:04d}": value for i, value in enumerate(values)})
+    remove_old_checkpoints(folder)
+
+
+def remove_old_checkpoints(folder: str | os.PathLike) -> None:
+    """Remove all but the newest checkpoints; a process that is killed may leave one more."""
     for path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
         path.unlink()
 
@@ -117,11 +126,29 @@ def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, list[np.ndar
     paths = list_checkpoints(folder)
     for path in paths:
         try:
-            # The archive has a checksum for each array.
-            with np.load(path, allow_pickle=False) as file:
-                return int(file[_STEP]), [file[f"{i:04d}"] for i in range(len(file.files) - 1)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            # Each array is held as it is, so that no more memory than the size of the file can be needed; and has a
+            # checksum.
+            arrays = read_arrays(path, max_bytes=path.stat().st_size, missing="", advice="it is passed over")
+            num_values = len(arrays) - 1 - (_METRICS in arrays)
+            return _step_of(path, arrays), [arrays[f"{i:04d}"] for i in range(num_values)]
+        except (OSError, InputError, KeyError) as error:
             logger.warning("%s: damaged checkpoint (%s), passed over", path, str(error) or type(error).__name__)
     if paths:
         raise InputError(f"{paths[0].parent}: every checkpoint is damaged; train again with --overwrite")
     return None
+
+
+def load_metrics(folder: str | os.PathLike, step: int) -> np.ndarray:
+    """What the step that a checkpoint was written after had measured; empty if the checkpoint does not tell."""
+    path = Path(folder) / f"step-{step:08d}.npz"
+    arrays = read_arrays(path, max_bytes=path.stat().st_size, missing="", advice="train again with --overwrite")
+    return arrays.get(_METRICS, np.zeros(0))
+
+
+def _step_of(path: Path, arrays: dict[str, np.ndarray]) -> int:
+    step = arrays[_STEP]
+    if step.shape != () or step.dtype.kind != "i" or int(step) != checkpoint_step(path):
+        raise InputError(f"{path}: does not hold the step of its name")
+    if any(value.dtype.kind not in "fiub" for value in arrays.values()):
+        raise InputError(f"{path}: holds more than numbers")
+    return int(step)

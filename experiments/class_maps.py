@@ -16,8 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from experiments.yaml_files import read_yaml_file
 from mrcnn.errors import InputError
 
 THESIS_CLASSES = (
@@ -194,14 +193,8 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
     path = Path(source)
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"class map {source}: not one of {', '.join(SCHEMES)} and not a .yaml file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file with a class map") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not a YAML file ({reason})") from None
-    return _own_map(str(path), content)
+    missing = "cannot be read (no such file); give a YAML file with a class map"
+    return _own_map(str(path), read_yaml_file(path, missing=missing))
 
 
 def _scheme_map(scheme: str, layout: str) -> ClassMap:

@@ -17,6 +17,9 @@ _LEAST = {
     "batch_size": 2,
     "seed": 0,
 }
+# Far beyond what anybody trains; they keep a mistake from filling the memory.
+_MOST = {"image_size": 2048, "base_filters": 1024, "width_per_group": 1024, "cardinality": 256, "batch_size": 10**6}
+_MOST_STAGES, _MOST_BLOCKS = 6, 300
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,19 @@ class OracleConfig:
         for name, least in _LEAST.items():
             if not _is_whole(getattr(self, name), least):
                 raise InputError(f"{name} must be a whole number of at least {least}, got {getattr(self, name)!r}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise InputError(f"{name} must be at most {most}, got {getattr(self, name)!r}")
         if (
             not isinstance(self.blocks, list | tuple)
             or not self.blocks
             or not all(_is_whole(n, 1) for n in self.blocks)
+            or len(self.blocks) > _MOST_STAGES
+            or sum(self.blocks) > _MOST_BLOCKS
         ):
-            raise InputError(f"blocks must be a list of whole numbers of at least 1, got {self.blocks!r}")
+            raise InputError(
+                f"blocks must be a list of up to {_MOST_STAGES} whole numbers from 1 on, got {self.blocks!r}"
+            )
         object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON has lists alone
         if self.normalization not in NORMALIZATIONS:
             raise InputError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {self.normalization!r}")

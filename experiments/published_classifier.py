@@ -7,11 +7,16 @@ all that it names are plain layers and what belongs to them.
 
 import importlib
 import inspect
-import json
+import io
+import math
 import os
+import re
+import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,9 +26,12 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from experiments.class_maps import ClassMap
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, one_line
+from mrcnn.json_values import parse_json
+from mrcnn.plain_hdf5 import check_heaps, check_items, check_plain, list_items
 
 # What [0, 255] is multiplied with, and what is added then.
 PIXELS: dict[str, tuple[float, float]] = {
@@ -39,8 +47,20 @@ _FILE_LAYERS = frozenset({"IntegerLookup", "StringLookup", "TextVectorization"})
 _PLAIN_VALUES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__ellipsis__", "__slice__"})
 # Where a network may have operations from that are no layers, such as the product of two tensors.
 _OPERATIONS = frozenset(f"keras.src.ops.{name}" for name in ("image", "linalg", "math", "nn", "numpy"))
-_MAX_CONFIG = 64 * 2**20  # bytes; those of the largest keras.applications are below 1 MB
-_MAX_REASON = 300  # characters
+# What does as much work as a number in its description says.
+_LOOPS = frozenset({"AugMix", "RandAugment"})
+_ZIP_WEIGHTS = "model.weights.h5"
+_MEMBERS = frozenset({"metadata.json", "config.json", _ZIP_WEIGHTS, "assets/"})
+_MAX_RATIO = 100  # weights hardly shrink
+_ALWAYS_READ = 16 * 2**20  # bytes that a member may grow to, whatever its ratio
+_MAX_CONFIG = 16 * 2**20  # bytes; those of the largest keras.applications are below 1 MB
+_MAX_NAMES = 2**20  # bytes
+_MAX_NAME = 1024  # characters
+_MAX_NUMBER = 10**7
+_MAX_SIDE = 4096  # pixels
+_MAX_OUTPUT = 2**28  # numbers, 1 GiB
+_UNREADABLE = (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, OverflowError, AttributeError)
+_UNREADABLE += (MemoryError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -149,10 +169,17 @@ def load_model_safely(path: str | os.PathLike) -> keras.Model:
     if path.suffix not in (".keras", *H5_SUFFIXES):
         raise InputError(f"{path}: not a Keras model by its name; it must end in .keras or .h5")
     _check_is_plain(path, _read_config(path))
+    _check_weights(path)
     try:
+        # First where variables have shapes alone: a description of a few lines may state a network that fills the
+        # memory. Once every weight was found in the file, the network is as large as what the file holds.
+        with _shapes_alone():
+            _check_outputs(path, keras.saving.load_model(path, compile=False, safe_mode=True))
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except InputError:
+        raise
     except Exception as error:  # a faulty file can make the constructor of any layer raise anything
-        raise InputError(f"{path}: cannot be loaded ({_one_line(error)}); get the file again") from error
+        raise InputError(f"{path}: cannot be loaded ({one_line(error)}); get the file again") from error
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise InputError(f"{path}: not a network with known inputs; give a functional or sequential model")
     return model
@@ -166,6 +193,8 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
+        if path.stat().st_size > _MAX_NAMES:
+            raise InputError(f"{path}: larger than {_MAX_NAMES >> 20} MiB; give a file with a class name per line")
         text = path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file with a class name per line") from None
@@ -174,13 +203,16 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     names = text.splitlines()
     if text.startswith("["):
         try:
-            names = json.loads(text)
-        except json.JSONDecodeError as error:
+            names = parse_json(text)
+        except ValueError as error:
             raise InputError(f"{path}: not valid JSON ({error}); give a list of names") from None
     if not all(isinstance(name, str) and name.strip() for name in names) or not names:
         raise InputError(f"{path}: must hold the names of the classes, none of them empty")
     names = [name.strip() for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    odd = next((name for name in names if not name.isprintable() or len(name) > _MAX_NAME), None)
+    if odd is not None:
+        raise InputError(f"{path}: {ascii(odd)[:80]} is no name of a class; give a text file with a name per line")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise InputError(f"{path}: names {', '.join(twice)} twice; give each output a name of its own")
     return tuple(names)
@@ -214,6 +246,8 @@ def _input_size(path: Path, shape: tuple[int | None, ...], image_size: int | Non
         if image_size is None:
             raise InputError(f"{path}: takes images of any size; say by {option} at which it was trained")
         return image_size, image_size
+    if max(shape[1], shape[2]) > _MAX_SIDE:
+        raise InputError(f"{path}: takes images of {shape[1]} x {shape[2]} px; at most {_MAX_SIDE} px are fed to it")
     if image_size is not None and shape[1:3] != (image_size, image_size):
         raise InputError(f"{path}: takes images of {shape[1]} x {shape[2]} px, not {image_size}; leave {option} out")
     return shape[1], shape[2]
@@ -223,13 +257,13 @@ def _read_config(path: Path) -> Any:
     """The description of the network in a model file, without that of its training."""
     try:
         text = _read_h5_config(path) if path.suffix in H5_SUFFIXES else _read_zip_config(path)
-        config = json.loads(text)
+        if len(text) > _MAX_CONFIG:
+            raise InputError(f"{path}: its description is too large to be a network; get the file again")
+        config = parse_json(text, allow_nan=True)
     except InputError:
         raise
-    except RecursionError:
-        raise InputError(f"{path}: describes no network; get the file again") from None
-    except (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: damaged, or not a Keras model ({_one_line(error)}); get the file again") from None
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: damaged, or not a Keras model ({one_line(error)}); get the file again") from None
     if not isinstance(config, dict) or "class_name" not in config:
         raise InputError(f"{path}: describes no network; get the file again")
     return {key: value for key, value in config.items() if key != "compile_config"}
@@ -237,12 +271,75 @@ def _read_config(path: Path) -> Any:
 
 def _read_zip_config(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
+        _check_members(path, archive)
         if archive.getinfo("config.json").file_size > _MAX_CONFIG:
             raise InputError(f"{path}: its config.json is too large to be a network; get the file again")
         return archive.read("config.json")
 
 
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive of anything but a description and weights: Keras unpacks the rest to the disk."""
+    names = archive.namelist()
+    strange = sorted(set(names) - _MEMBERS)
+    if strange:
+        raise InputError(f"{path}: holds {ascii(strange[0])[:80]}, which is no part of a network; save the model again")
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: holds a part twice, and it is not clear which one counts; save the model again")
+    for info in archive.infolist():
+        is_link = stat.S_ISLNK(info.external_attr >> 16)
+        if is_link or info.file_size > max(_ALWAYS_READ, _MAX_RATIO * info.compress_size):
+            reason = "is a link" if is_link else f"grows from {info.compress_size} to {info.file_size} bytes"
+            raise InputError(f"{path}: its {info.filename} {reason}, which is refused; save the model again")
+
+
+@contextmanager
+def _shapes_alone() -> Iterator[None]:
+    """Let variables that are made in this context have no values, then or later."""
+    # Keras keeps a list of such variables, and gives them values as soon as it has traced any other layer.
+    name = "uninitialized_variables"
+    waiting = list(global_state.get_global_attribute(name, []))
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(name, waiting)
+
+
+def _check_weights(path: Path) -> None:
+    """Refuse weights that lie in other files, or that state more than they hold."""
+    try:
+        if path.suffix in H5_SUFFIXES:
+            check_heaps(path)
+            with h5py.File(path, "r", locking="best-effort") as file:
+                check_items(list_items(file), path.stat().st_size, with_texts=True)
+            return
+        with zipfile.ZipFile(path) as archive, archive.open(_ZIP_WEIGHTS) as member:
+            check_plain(io.BytesIO(member.read()), f"{path}: {_ZIP_WEIGHTS}", advice="get the file again")
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: damaged, or not a Keras model ({one_line(error)}); get the file again") from None
+
+
+def _check_outputs(path: Path, model: keras.Model) -> None:
+    """Refuse a network that makes gigabytes of one image, such as by enlarging it a thousandfold."""
+    waiting = [model]
+    while waiting:
+        for layer in waiting.pop().layers:
+            if isinstance(layer, keras.Model):
+                waiting.append(layer)
+            try:
+                outputs = layer.output
+            except (AttributeError, ValueError):  # it is used in several places, or in none
+                continue
+            for output in keras.tree.flatten(outputs):
+                size = math.prod(side or 1 for side in output.shape)
+                if size > _MAX_OUTPUT:
+                    raise InputError(f"{path}: {layer.name} makes {size} values of one image; give a classifier")
+
+
 def _read_h5_config(path: Path) -> str | bytes:
+    check_heaps(path)
     with h5py.File(path, "r", locking="best-effort") as file:
         if "model_config" not in file.attrs:
             raise InputError(f"{path}: holds no network, perhaps weights alone; give a whole model")
@@ -260,9 +357,12 @@ def _check_is_plain(path: Path, config: Any) -> None:
     advice = "rebuild the network without it and save it again"
     known, activations = _known_classes(), _known_activations()
     for part in _parts(config):
+        _check_numbers(path, part)
         name = str(part["class_name"])
         if name in _CODE:
             raise InputError(f"{path}: holds code ({name.strip('_')}), which is not run; {advice}")
+        if name in _LOOPS:
+            raise InputError(f"{path}: holds a {name} layer, which no classifier needs; {advice}")
         if name in _FILE_LAYERS:
             raise InputError(f"{path}: holds a {name} layer, which reads text or files; {advice}")
         if name == "function":
@@ -270,6 +370,26 @@ def _check_is_plain(path: Path, config: Any) -> None:
                 raise InputError(f"{path}: calls the function {part.get('config')!r:.60}, which is not run; {advice}")
         elif name not in known and not _is_operation(str(part.get("module")), name):
             raise InputError(f"{path}: holds {name!r:.60}, which is no layer of Keras' own; {advice}")
+        # Keras imports the module that a part names, which runs it; a plain name says nothing of that.
+        module = part.get("module")
+        if not (module in (None, "builtins") or re.fullmatch(r"keras(\.\w+)*", str(module))):
+            raise InputError(f"{path}: names the module {ascii(module)[:60]}, which is not Keras' own; {advice}")
+
+
+def _check_numbers(path: Path, part: dict[str, Any]) -> None:
+    """Refuse sizes and counts that no layer has, which would take memory or time without end."""
+    waiting: list[tuple[str, Any]] = [("", part.get("config"))]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict) and "class_name" not in value:
+            waiting.extend((str(k), v) for k, v in value.items())
+        elif isinstance(value, list):
+            waiting.extend((key, v) for v in value)
+        elif key == "unroll" and value is True:
+            raise InputError(f"{path}: unrolls a recurrent layer, which is refused; rebuild the network without it")
+        elif isinstance(value, (int, float)) and abs(value) > _MAX_NUMBER and not key.endswith("seed"):
+            if isinstance(value, int):
+                raise InputError(f"{path}: {key} is {value}, beyond what a layer has; get the file again")
 
 
 def _is_operation(module: str, name: str) -> bool:
@@ -301,9 +421,3 @@ def _known_classes() -> frozenset[str]:
 def _known_activations() -> frozenset[str]:
     names = {name for name, value in vars(keras.activations).items() if inspect.isfunction(value)}
     return frozenset(names - {"deserialize", "get", "serialize"})
-
-
-def _one_line(error: Exception) -> str:
-    """The beginning of what an error says, without line breaks."""
-    text = " ".join((str(error) or type(error).__name__).split())
-    return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 4] + " ..."

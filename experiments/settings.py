@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from autoencoder.config import AutoencoderConfig
 from experiments.study_settings import ReproduceSettings
+from experiments.yaml_files import parse_yaml, read_yaml_file
+from mrcnn.config import SmearConfig, make_config
 from mrcnn.errors import InputError
 
 ANNOTATION_FORMATS = ("auto", "masks", "coco", "via", "labelme")
+_MAX_DRAWN = 100_000  # images of a synthetic centre
+_MAX_COUNT = 100_000
 METHODS = ("R-CNN-RF", "AE-RF", "AE-CFE")
 
 
@@ -99,6 +102,8 @@ class DetectorSettings:
                 "detector.exclude (--exclude) names layers that do not take the weights to begin with, and none are "
                 "given: add detector.weights (--weights), or leave it out"
             )
+        pretrained = {"NORMALIZATION": "frozen_batch"} if self.weights else {}
+        make_config({**pretrained, **self.settings}, SmearConfig)
         try:
             re.compile(self.layers)
         except re.error as error:
@@ -181,7 +186,14 @@ class RunSettings:
         """
         if not self.centres:
             raise InputError("centres: a run needs at least one centre")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed must be a whole number from 0 to {2**32 - 1}; got {self.seed}")
         for name, centre in self.centres.items():
+            # Files are named after centres.
+            if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
+                raise InputError(f"centres: {name!r} is no name for files; choose another")
+            if not 1 <= centre.num_images <= _MAX_DRAWN:
+                raise InputError(f"centres.{name}.num_images must be 1 to {_MAX_DRAWN}; got {centre.num_images}")
             if centre.use not in ("all", "detector"):
                 raise InputError(f"centres.{name}.use must be all or detector; got {centre.use!r}")
             if centre.mask_semantics not in ("cell", "instances"):
@@ -199,7 +211,17 @@ class RunSettings:
         if not self.detector.train_on:
             raise InputError("detector.train_on: name the centres with masks that the detector shall learn from")
         self.detector.validate()
+        for where, value in (("extract.batch_size", self.extract.batch_size), ("evaluate.runs", self.evaluate.runs)):
+            if not 1 <= value <= _MAX_COUNT:
+                raise InputError(f"{where} must be 1 to {_MAX_COUNT}; got {value}")
+        # Now, and not when the detector has been trained.
+        AutoencoderConfig.from_dict(self.autoencoder, where="autoencoder")
         self.reproduce.validate()
+        overrides = {"bottleneck.autoencoder": self.reproduce.bottleneck.autoencoder}
+        for column, values in self.reproduce.ablation.autoencoders.items():
+            overrides[f"ablation.autoencoders.{column}"] = values
+        for where, values in overrides.items():
+            AutoencoderConfig.from_dict({**self.autoencoder, **values}, where=f"reproduce.{where}")
         if self.reproduce.bottleneck.centre not in (*self.centres, None):
             raise InputError(
                 f"reproduce.bottleneck.centre: {self.reproduce.bottleneck.centre!r} is none of the centres "
@@ -246,13 +268,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if it is missing or holds something else.
     """
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    values = read_yaml_file(path, missing="no such configuration file")
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -284,9 +300,9 @@ def set_value(values: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise InputError(f"--set {override}: write it as section.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"--set {override}: the value is not valid YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML ({error})") from None
     *sections, key = name.split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -5,21 +5,21 @@ other cells is still tested on the same images. Images of one patient or slide, 
 together too if they are given as groups and duplicates.
 """
 
-import hashlib
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from experiments.cache import hash_json
 from experiments.split_units import choose_test_units, join_units
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+from mrcnn.json_values import read_json_file
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _warn_of_contradictions(centre: str, label_of: Mapping[str, str], duplicates
 def save_split(split: Split, path: str | os.PathLike) -> None:
     """Write the split as JSON, with a hash of its content."""
     content = asdict(split)
-    write_json(path, {"format": FORMAT, **content, "hash": _hash_json(content)})
+    write_json(path, {"format": FORMAT, **content, "hash": hash_json(content)})
 
 
 def load_split(path: str | os.PathLike) -> Split:
@@ -167,21 +167,37 @@ def load_split(path: str | os.PathLike) -> Split:
         InputError: if the file is missing, not a split, or was changed since it was written.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: not a JSON file; delete it to make a new split") from None
+    content = read_json_file(path, missing="make a split", advice="delete it to make a new split")
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(f"{path}: not a split; delete it to make a new one")
-    if content.pop("hash", None) != _hash_json(content):
+    if content.pop("hash", None) != hash_json(content):
         raise InputError(f"{path}: was changed since it was written; delete it to make a new split")
-    try:
-        split = Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: lacks parts of a split; delete it to make a new one") from None
-    return split
+    fault = _find_fault(content)
+    if fault:
+        raise InputError(f"{path}: {fault}; delete it to make a new one")
+    return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
+
+
+def _find_fault(content: dict[str, object]) -> str:
+    """What keeps the content of a file from being a split, although its hash is right; "" if nothing does."""
+    names = {field.name for field in fields(Split)}
+    if set(content) != names:
+        return f"does not have the parts of a split ({', '.join(sorted(names ^ set(content)))})"
+    for name in ("train", "test"):
+        keys = content[name]
+        if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
+            return f"{name} is no list of images"
+    keys = [*content["train"], *content["test"]]
+    if len(set(keys)) < len(keys):
+        return "has an image twice"
+    fraction, seed = content["test_fraction"], content["seed"]
+    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
+        return f"test_fraction is {fraction!r:.60}"
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        return f"seed is {seed!r:.60}"
+    if not isinstance(content["centre"], str) or not isinstance(content["data_hash"], str):
+        return "does not name its centre and data"
+    return ""
 
 
 def load_or_make_split(
@@ -256,9 +272,5 @@ def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], ha
     """Hash what a split is of; without units of several images it is the keys and labels alone, as it ever was."""
     joined = sorted(unit for unit in units if len(unit) > 1)
     if not joined:
-        return _hash_json(sorted(label_of.items()))
-    return _hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})
-
-
-def _hash_json(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return hash_json(sorted(label_of.items()))
+    return hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})

@@ -111,7 +111,7 @@ class OracleSettings:
     Attributes:
         normalizations: of the ResNeXt: "batch", "group".
         training_runs: trainings of each, with seeds that follow each other.
-        network: overrides of `experiments.oracles.OracleConfig`.
+        network: overrides of `experiments.oracle_config.OracleConfig`.
     """
 
     normalizations: list[str] = field(default_factory=lambda: ["batch", "group"])

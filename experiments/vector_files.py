@@ -13,6 +13,7 @@ Such files come from elsewhere. Nothing is unpickled, and what a file says of it
 
 import logging
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,24 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from mrcnn.errors import InputError
+from mrcnn.array_files import read_header
+from mrcnn.errors import InputError, first_line
+from mrcnn.plain_hdf5 import check_heaps, check_items, list_items
 
 logger = logging.getLogger(__name__)
 
+SUFFIXES = (".h5ad", ".npz")
 COLUMNS = ("centre", "key", "cell_type")
 VECTOR_NAMES = ("X", "vectors", "features")
 MAX_BYTES = 8 * 2**30
+_ALWAYS_READ = 16 * 2**20  # bytes that an array may grow to, whatever its ratio
+_MAX_RATIO = 100  # texts of a fixed width shrink much, vectors hardly
+_MAX_HEADER = 2**16  # bytes of an array's header
 MAX_STRING = 4096  # characters; the longest path that Linux takes
 _NPZ = "an .npz file needs X (n, d) of numbers, and key and centre (n,) of text"
 # What h5py, anndata, zipfile and NumPy raise on files that are damaged or made up.
 _UNREADABLE = (OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile)
-_UNREADABLE += (zlib.error,)
+_UNREADABLE += (zlib.error, MemoryError, SyntaxError, tokenize.TokenError)
 
 Vectors = dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
 
@@ -56,7 +63,7 @@ def read_vectors(path: str | Path) -> Vectors:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (".h5ad", ".npz"):
+    if suffix not in SUFFIXES:
         raise InputError(f"{path}: vectors are read from .h5ad and .npz files; give one of these")
     return read_embedding(path) if suffix == ".h5ad" else _read_npz(path)
 
@@ -70,8 +77,11 @@ def read_embedding(path: str | Path) -> Vectors:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such embedding; run aecfe embed")
     try:
+        check_heaps(path)
         with h5py.File(path, "r", locking="best-effort") as file:
+            items = list_items(file, ("obs", "X"))
             _check_size(path, sum(_stated_bytes(file, name) for name in ("obs", "X")))
+            check_items(items, Path(path).stat().st_size, with_texts=True)
             # Nothing else is read, however large it may be.
             cells, vectors = (anndata.io.read_elem(file[name]) for name in ("obs", "X"))
         if sparse.issparse(vectors):
@@ -81,10 +91,12 @@ def read_embedding(path: str | Path) -> Vectors:
         missing = set(COLUMNS) - set(cells.columns)
     except InputError:
         raise
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: not an .h5ad file that can be read ({_first_line(error)})") from None
+    except Exception as error:  # some of anndata's own are private to it, and derive from nothing else
+        raise InputError(f"{path}: not an .h5ad file that can be read ({first_line(error)})") from None
     if missing:
         raise InputError(f"{path}: obs lacks {', '.join(sorted(missing))}")
+    if vectors.shape[:1] != (len(cells),):
+        raise InputError(f"{path}: X has shape {vectors.shape}, but obs {len(cells)} rows; write the file again")
     if vectors.dtype.kind not in "fiu":
         raise InputError(f"{path}: X is of type {vectors.dtype}; save it as float32")
     return _by_centre(path, vectors, {name: _column_of_obs(path, cells, name) for name in COLUMNS})
@@ -164,15 +176,17 @@ def _read_npz(path: Path) -> Vectors:
             members = [name for name in (*VECTOR_NAMES, *COLUMNS) if f"{name}.npy" in archive.namelist()]
             headers = {name: _read_header(archive, f"{name}.npy") for name in members}
     except _UNREADABLE as error:
-        raise InputError(f"{path}: damaged or not an .npz file ({_first_line(error)}); {_NPZ}") from None
+        raise InputError(f"{path}: damaged or not an .npz file ({first_line(error)}); {_NPZ}") from None
     _check_headers(path, headers)
     try:
+        with zipfile.ZipFile(path) as archive:
+            _check_held(archive, headers)
         # With the suffix: a member of the name without it would go first, and its header was not looked at.
         with np.load(path, allow_pickle=False) as arrays:
             columns = {name: arrays[f"{name}.npy"] for name in headers}
         columns = {name: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for name, v in columns.items()}
     except _UNREADABLE as error:
-        raise InputError(f"{path}: damaged ({_first_line(error)}); write it again") from None
+        raise InputError(f"{path}: damaged ({first_line(error)}); write it again") from None
     vectors = next(columns.pop(name) for name in VECTOR_NAMES if name in columns)
     by_centre = _by_centre(path, vectors, {"cell_type": np.full(len(vectors), ""), **columns})
     for centre, (_, labels) in by_centre.items():
@@ -186,12 +200,18 @@ def _read_npz(path: Path) -> Vectors:
 def _read_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that a member of an .npz file states."""
     with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read:
-            raise ValueError(f"{name} is of version {version}")
-        shape, _, dtype = read[version](member)
-    return shape, dtype
+        return read_header(member)
+
+
+def _check_held(archive: zipfile.ZipFile, headers: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
+    """Refuse arrays that are larger or smaller than the members that hold them, or members that grow too much."""
+    for name, (shape, dtype) in headers.items():
+        info = archive.getinfo(f"{name}.npy")
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and not 0 < info.file_size - num_bytes <= _MAX_HEADER:
+            raise ValueError(f"{name} states shape {shape} of {dtype} but does not hold it")
+        if info.file_size > max(_ALWAYS_READ, _MAX_RATIO * info.compress_size):
+            raise ValueError(f"{name} grows from {info.compress_size} to {info.file_size} bytes")
 
 
 def _check_headers(path: Path, headers: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:
@@ -245,7 +265,3 @@ def _by_centre(path: str | Path, vectors: np.ndarray, columns: Mapping[str, np.n
         rows = columns["centre"] == centre
         by_centre[centre] = (vectors[rows], {name: columns[name][rows] for name in ("key", "cell_type")})
     return by_centre
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -20,6 +20,41 @@ STEM_PADDINGS = ("same", "symmetric")
 ROI_ALIGNS = ("matterport", "paper")
 # Wu & He 2018 use 32 groups throughout.
 NUM_GROUPS = 32
+# Least and largest; the largest are far beyond what anybody trains, and keep a mistake from filling the memory.
+_RANGES: dict[str, tuple[float, float]] = {
+    "GPU_COUNT": (1, 10_000),
+    "IMAGES_PER_GPU": (1, 100_000),
+    "NUM_CLASSES": (1, 10_000),
+    "FPN_CLASSIF_FC_LAYERS_SIZE": (1, 2**15),
+    "TOP_DOWN_PYRAMID_SIZE": (1, 2**12),
+    "IMAGE_CHANNEL_COUNT": (1, 1024),
+    "RPN_ANCHOR_STRIDE": (1, 64),
+    "RPN_NMS_THRESHOLD": (0, 1),
+    "RPN_TRAIN_ANCHORS_PER_IMAGE": (1, 10**6),
+    "PRE_NMS_LIMIT": (1, 10**6),
+    "POST_NMS_ROIS_TRAINING": (1, 10**5),
+    "POST_NMS_ROIS_INFERENCE": (1, 10**5),
+    "TRAIN_ROIS_PER_IMAGE": (1, 10**5),
+    "POOL_SIZE": (1, 56),
+    "MASK_POOL_SIZE": (1, 112),
+    "MAX_GT_INSTANCES": (1, 10**5),
+    "DETECTION_MAX_INSTANCES": (1, 10**5),
+    "DETECTION_NMS_THRESHOLD": (0, 1),
+    "LEARNING_RATE": (0, 100),
+    "LEARNING_MOMENTUM": (0, 1),
+    "WEIGHT_DECAY": (0, 100),
+    "LEARNING_RATE_DROP_AFTER": (0, 1),
+    "LEARNING_RATE_DROP_FACTOR": (0, 100),
+    "SEED": (0, 2**32 - 1),
+    "STEPS_PER_EPOCH": (1, 10**9),
+    "VALIDATION_STEPS": (0, 10**9),
+    "LEARNING_RATE_WARMUP_STEPS": (0, 10**12),
+    "IMAGE_MIN_SCALE": (0, 1000),
+    "GRADIENT_CLIP_NORM": (0, 10**12),
+}
+_MAY_BE_NONE = ("IMAGE_MIN_SCALE", "GRADIENT_CLIP_NORM")
+_MAX_SIDE = 2**14  # pixels
+_MAX_LISTED = 64
 
 
 class Config:
@@ -174,6 +209,8 @@ class Config:
         Raises:
             InputError: naming the attribute, what it is and what it may be.
         """
+        if self.NAME is not None and (not isinstance(self.NAME, str) or not self.NAME.isprintable()):
+            raise InputError(f"NAME must be text of one line; got {self.NAME!r}")
         _choice("BACKBONE", self.BACKBONE, ("resnet50", "resnet101"))
         _choice("OPTIMIZER", self.OPTIMIZER, OPTIMIZERS)
         _choice("AUGMENTATION", self.AUGMENTATION, AUGMENTATIONS)
@@ -222,8 +259,35 @@ class Config:
             raise InputError(
                 f"AUGMENTATION_LEAST_RATIO must lie between 0.1 and 1; got {self.AUGMENTATION_LEAST_RATIO}"
             )
+        self._validate_ranges()
         if self.normalization == "group":
             self._validate_groups()
+
+    def _validate_ranges(self) -> None:
+        """Refuse numbers that no network has: a configuration may come with a detector that somebody else made."""
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if name in _MAY_BE_NONE and value is None:
+                continue
+            if not _is_number(value) or not least <= value <= most:
+                raise InputError(f"{name} must lie between {least:g} and {most:g}; got {value!r}")
+        for name in ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"):  # None and 0 stand for none
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or not 0 <= value <= _MAX_SIDE):
+                raise InputError(f"{name} must be at most {_MAX_SIDE}; got {value!r}")
+        for name, length in (("RPN_ANCHOR_SCALES", 0), ("RPN_ANCHOR_RATIOS", 0), ("MINI_MASK_SHAPE", 2)):
+            values = np.asarray(getattr(self, name), object).reshape(-1).tolist()
+            are_right = all(_is_number(value) and 0 < value <= _MAX_SIDE for value in values)
+            if not are_right or not 1 <= len(values) <= _MAX_LISTED or length not in (0, len(values)):
+                raise InputError(f"{name} must be {length or 'some'} numbers above 0; got {getattr(self, name)!r}")
+        for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
+            values = getattr(self, name)
+            if values.shape != (4,) or not np.all(values > 0) or not np.all(np.isfinite(values)):
+                raise InputError(f"{name} must be four numbers above 0; got {values.tolist()}")
+        if not np.all(np.isfinite(self.MEAN_PIXEL)):
+            raise InputError(f"MEAN_PIXEL must be finite numbers; got {self.MEAN_PIXEL.tolist()}")
+        if not all(_is_number(v) and 0 <= v < math.inf for v in self.LOSS_WEIGHTS.values()):
+            raise InputError(f"LOSS_WEIGHTS must be numbers of 0 or more; got {self.LOSS_WEIGHTS}")
 
     def _validate_image(self) -> None:
         _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, RESIZE_MODES)
@@ -360,7 +424,8 @@ def _like(name: str, value: Any, default: Any) -> Any:
             if not float(value).is_integer():
                 raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
             return int(value)
-        return value
+        # Not a whole number for a fraction: the class made of it would then take no fraction any more.
+        return float(value) if isinstance(default, float) else value
     if isinstance(default, dict):
         unknown = set(value) - set(default) if isinstance(value, dict) else {repr(value)}
         if unknown:

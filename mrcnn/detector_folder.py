@@ -1,25 +1,30 @@
 """A trained detector as a folder: `config.json` and the weights."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from mrcnn.atomic import atomic_path, write_json
+import keras
+import numpy as np
+
+from mrcnn.atomic import write_json
 from mrcnn.config import Config
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, first_line
+from mrcnn.hdf5_files import save_weights
+from mrcnn.json_values import read_json_file
 from mrcnn.network.assembly import DetectorParts
+from mrcnn.plain_hdf5 import check_weights_file
 
 WEIGHTS_NAME = "weights.weights.h5"
 CONFIG_NAME = "config.json"
+_SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
 
 def save_detector(parts: DetectorParts, config: Config, folder: Path) -> None:
     """Write settings and weights to `folder`, each whole or not at all, the weights last."""
     write_json(folder / CONFIG_NAME, config.to_dict())
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        parts.save_weights(temporary)
+    save_weights(parts, folder / WEIGHTS_NAME)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -31,10 +36,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
         raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
+    advice = "copy the detector's folder again"
+    settings = read_json_file(path, missing=advice, advice=advice)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: not the settings of a detector; copy the detector's folder again")
     return settings
@@ -44,14 +47,33 @@ def load_parts(parts: DetectorParts, path: Path) -> None:
     """Load what `MaskRCNN.save` wrote.
 
     Raises:
-        InputError: if the file is damaged or of another architecture.
+        InputError: if the file is damaged, of another architecture, or refers to other files.
     """
+    check_weights_file(path, advice="copy the detector's folder again")
     try:
         parts.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: these weights do not fit the configuration ({first_line(error)})") from error
+    for variable in parts.variables:
+        if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
+            raise InputError(f"{path}: {variable.path} holds NaN or infinity; copy the detector's folder again")
+
+
+def check_can_hold(config: Config, path: Path) -> None:
+    """Refuse a configuration of a far larger network than the weights beside it, before its memory is asked for.
+
+    Raises:
+        InputError: if the file cannot hold the weights of its largest layers.
+    """
+    hidden, channels = config.FPN_CLASSIF_FC_LAYERS_SIZE, config.TOP_DOWN_PYRAMID_SIZE
+    pooled = config.POOL_SIZE**2 * channels
+    num_weights = hidden * (pooled + hidden + 5 * config.NUM_CLASSES) + 36 * channels**2
+    # Four bytes each. Nothing is compressed, unless by somebody who repacked the file.
+    if 4 * num_weights > 4 * path.stat().st_size + _SMALL_NETWORK:
         raise InputError(
-            f"{path}: these weights do not fit the configuration ({str(error).splitlines()[0]})"
-        ) from error
+            f"{path}: has {path.stat().st_size} bytes, far less than the network of {CONFIG_NAME} needs; copy the "
+            "detector's folder again"
+        )
 
 
 def detector_hash(folder: str | os.PathLike) -> str:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, first_line
+from mrcnn.plain_hdf5 import check_heaps
 
 # Keras 1 named weights in its own way; what it calls a standard deviation is the variance.
 _KERAS_1_KINDS = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
@@ -113,11 +114,13 @@ def _open(path: Path) -> h5py.File:
             signature = handle.read(8)
         if signature != b"\x89HDF\r\n\x1a\n":
             raise InputError(f"{path}: not an HDF5 file; give a Matterport or keras.applications .h5 file")
+        with _as_input_error(path):
+            check_heaps(path)
         return h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file; check the path") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({_first_line(error)}); copy or download it again") from None
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); copy or download it again") from None
 
 
 @contextmanager
@@ -128,11 +131,7 @@ def _as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: damaged ({_first_line(error)}); copy or download it again") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path}: damaged ({first_line(error)}); copy or download it again") from None
 
 
 def _find_root(file: h5py.File, path: Path) -> h5py.Group:

@@ -1,6 +1,5 @@
 """Checks of a feature store before anything is read from it, since stores are handed between labs."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, first_line
+from mrcnn.json_values import parse_json
 from mrcnn.store_layout import (
     ARRAY_FIELDS,
     FORMAT,
@@ -22,6 +22,7 @@ from mrcnn.store_layout import (
     cell_fields,
 )
 
+_MAX_OUTSIDE = 1.0  # pixels: boxes are rounded
 _MAX_CHUNK = 16 * 2**20  # bytes; a read allocates whole chunks
 
 
@@ -40,8 +41,7 @@ def open_file(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise InputError(f"{path}: no such feature store; make one with extract") from None
     except OSError as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: damaged or cut short ({reason}); copy or extract it again") from None
+        raise InputError(f"{path}: damaged or cut short ({first_line(error)}); copy or extract it again") from None
 
 
 @contextmanager
@@ -52,8 +52,7 @@ def as_input_error(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: damaged ({reason}); copy or extract it again") from None
+        raise InputError(f"{path}: damaged ({first_line(error)}); copy or extract it again") from None
 
 
 def read_header(file: h5py.File, path: Path) -> dict[str, Any]:
@@ -80,12 +79,21 @@ def read_header(file: h5py.File, path: Path) -> dict[str, Any]:
         schema = header["schema"]
         raise InputError(f"{path}: has schema {schema}, this software reads {SCHEMA}; extract it again")
     for name in ("detector", "versions", "settings"):
-        header[name] = json.loads(header[name])
+        try:
+            header[name] = parse_json(header[name], allow_nan=True)
+        except ValueError as error:
+            raise InputError(f"{path}: attribute {name!r} is not valid JSON ({error}); extract it again") from None
         if not isinstance(header[name], dict):
             raise InputError(f"{path}: attribute {name!r} is not a JSON object; extract it again")
     if not isinstance(header["detector"].get("hash"), str):
         raise InputError(f"{path}: does not say which detector made it; extract it again")
+    if header["with_masks"] not in (0, 1):
+        raise InputError(f"{path}: attribute 'with_masks' is {header['with_masks']}, not 0 or 1; extract it again")
     header["with_masks"] = bool(header["with_masks"])
+    centre = header["centre"]
+    # Files are named after centres.
+    if not centre or not centre.isprintable() or "/" in centre or "\\" in centre or centre.startswith("."):
+        raise InputError(f"{path}: centre {ascii(centre)[:80]} is no name for files; extract it again with another")
     return header
 
 
@@ -112,6 +120,38 @@ def check_layout(file: h5py.File, path: Path, with_masks: bool) -> int:
             raise InputError(f"{path}: columns of {group!r} differ in length {rows}; extract it again")
         lengths[group] = next(iter(rows.values()))
     return lengths["cells"]
+
+
+def check_values(file: h5py.File, path: Path) -> None:
+    """Check the small columns, of a file whose layout is known to be right: the rows of images and cells must fit.
+
+    Raises:
+        InputError: saying which row is wrong.
+    """
+    cells, images = file["cells"], file["images"]
+    keys, counts = images["key"][...], images["num_cells"][...]
+    _check_rows(keys != b"", path, "images/key", "is empty")
+    order = np.argsort(keys, kind="stable")
+    again = np.zeros(len(keys), bool)
+    again[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    _check_rows(~again, path, "images/key", "is there before")
+    _check_rows(images["num_detections"][...] >= 0, path, "images/num_detections", "is below 0")
+    stated = int(counts.sum(dtype=np.int64))
+    if stated != len(cells["key"]):
+        raise InputError(f"{path}: its images have {stated} cells, but it holds {len(cells['key'])}; extract it again")
+    _check_rows(counts >= 0, path, "images/num_cells", "is below 0")
+    _check_rows(cells["key"][...] == np.repeat(keys, counts), path, "cells/key", "is not the image that the cell is of")
+    scores, boxes, shapes = cells["score"][...], cells["box"][...], cells["image_shape"][...]
+    _check_rows((scores >= 0) & (scores <= 1), path, "cells/score", "is not from 0 to 1")
+    _check_rows(cells["class_id"][...] >= 1, path, "cells/class_id", "is below 1")
+    _check_rows(np.all(shapes >= 1, axis=1), path, "cells/image_shape", "is below 1")
+    within = np.all(boxes[:, :2] >= -_MAX_OUTSIDE, axis=1) & np.all(boxes[:, 2:] <= shapes + _MAX_OUTSIDE, axis=1)
+    _check_rows(within & np.all(boxes[:, :2] <= boxes[:, 2:], axis=1), path, "cells/box", "does not lie in its image")
+
+
+def _check_rows(are_right: np.ndarray, path: Path, column: str, what: str) -> None:
+    if not np.all(are_right):
+        raise InputError(f"{path}: {column} of row {int(np.argmin(are_right))} {what}; extract it again")
 
 
 def _check_link(group: h5py.Group, name: str, path: Path, kind: type) -> None:
@@ -149,4 +189,28 @@ def _check_column(group: h5py.Group, name: str, path: Path, dtype: str | None, s
         raise InputError(f"{where} states {dataset.shape[0]} rows but does not hold them; extract it again")
     if dataset.chunks and np.prod(dataset.chunks, dtype=np.float64) * dataset.dtype.itemsize > _MAX_CHUNK:
         raise InputError(f"{where} has chunks of more than {_MAX_CHUNK >> 20} MiB; extract it again")
+    if dataset.chunks:
+        _check_chunks(dataset, where, path.stat().st_size, filters)
     return dataset.shape[0]
+
+
+def _check_chunks(dataset: h5py.Dataset, where: str, file_size: int, filters: set[int]) -> None:
+    """Refuse a dataset whose index of chunks is wrong: HDF5 reads zeros where it names none, and has no checksum."""
+    chunks: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(chunks.append)
+    shape, steps = np.array(dataset.shape), np.array(dataset.chunks)
+    count = int(np.prod(-(-shape // steps)))
+    size = int(np.prod(steps)) * dataset.dtype.itemsize + 4 * (h5py.h5z.FILTER_FLETCHER32 in filters)
+    if len(chunks) != count or len({chunk.chunk_offset for chunk in chunks}) != count:
+        raise InputError(f"{where} has {len(chunks)} chunks instead of {count}; extract it again")
+    if not chunks:
+        return
+    offsets = np.array([chunk.chunk_offset for chunk in chunks], np.uint64)
+    if np.any(offsets % steps.astype(np.uint64)) or np.any(offsets >= shape.astype(np.uint64)):
+        raise InputError(f"{where} has a chunk where there is none; extract it again")
+    # A bit of the mask leaves the checksum out.
+    if any(chunk.filter_mask or chunk.size != size for chunk in chunks):
+        raise InputError(f"{where} has chunks that are not held as they should be; extract it again")
+    places = np.sort(np.array([chunk.byte_offset for chunk in chunks], np.uint64))
+    if places[-1] > file_size - size or np.any(np.diff(places) < size):
+        raise InputError(f"{where} has chunks that share their place, or lie beyond the end; extract it again")

@@ -32,7 +32,7 @@ from mrcnn.errors import InputError
 
 FORMAT = "aecfe-features"
 SCHEMA = 1
-UNREADABLE = "unreadable"
+UNREADABLE = "unreadable"  # begins the reason of an image that could not be read
 
 ARRAY_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "features": ("float16", (14, 14, 256)),
@@ -77,6 +77,11 @@ class Cell(NamedTuple):
     class_id: int
     image_shape: tuple[int, int]
     mask: np.ndarray | None = None
+
+
+def is_unreadable(reason: str) -> bool:
+    """Whether the reason that a store gives for an image without a cell is that it could not be read."""
+    return reason.startswith(UNREADABLE)
 
 
 def cell_fields(with_masks: bool) -> tuple[str, ...]:

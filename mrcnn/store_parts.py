@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mrcnn.atomic import atomic_path
+from mrcnn.hdf5_files import atomic_hdf5
 from mrcnn.store_checks import as_input_error
 from mrcnn.store_layout import (
     ARRAY_FIELDS,
@@ -73,13 +73,14 @@ class PartBuffer:
 
     def write(self, path: Path, header: dict[str, Any]) -> None:
         """Write all rows as a store of their own, atomically."""
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", locking="best-effort") as file:
+        with atomic_hdf5(path) as (file, check):
             widths = {f"cells/{name}": text_width(texts) for name, texts in self._cell_texts.items()}
             widths |= {f"images/{name}": text_width(self._images[name]) for name in IMAGE_STRINGS}
             create_file(file, header, self.num_cells, self.num_images, widths)
             for name, values in self._arrays.items():
                 if self.num_cells:
                     file["cells"][name][...] = values[: self.num_cells]
+                    check()
             for group, columns in (("cells", self._cell_texts), ("images", self._images)):
                 for name, values in columns.items():
                     if values:
@@ -97,7 +98,7 @@ def merge_parts(parts: Iterable[Path], path: Path, header: dict[str, Any]) -> No
             num_images += len(store.image_keys)
             for name, width in store.text_widths().items():
                 widths[name] = max(widths.get(name, 1), width)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking="best-effort") as file:
+    with atomic_hdf5(path) as (file, check):
         create_file(file, header, num_cells, num_images, widths)
         cell_row = image_row = 0
         for part in parts:
@@ -106,6 +107,7 @@ def merge_parts(parts: Iterable[Path], path: Path, header: dict[str, Any]) -> No
                 _copy_rows(store.group("images"), file["images"], image_row)
                 cell_row += len(store)
                 image_row += len(store.image_keys)
+            check()
 
 
 def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:

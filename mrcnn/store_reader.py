@@ -1,6 +1,7 @@
 """Reading a feature store: what every kind of store offers, and the store that is one file."""
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,8 +12,10 @@ import h5py
 import numpy as np
 
 from mrcnn.errors import InputError
-from mrcnn.store_checks import as_input_error, check_layout, open_file, read_header
+from mrcnn.store_checks import as_input_error, check_layout, check_values, open_file, read_header
 from mrcnn.store_layout import UNREADABLE, cell_fields, decode_text
+
+_SECONDS_OF_DOUBT = 2.0
 
 
 class StoreReader(ABC):
@@ -150,6 +153,19 @@ class StoreReader(ABC):
         """Rows that are in the store, one at least; `indices` increase."""
 
 
+# Number of cells of the files that were found right, by their state. A training opens its stores several times, and
+# with ten million cells each check of all chunks takes minutes.
+_checked: dict[tuple[int, ...], int] = {}
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file does; None so soon after a change that a second one could bear the same time."""
+    status = path.stat()
+    if abs(time.time() - status.st_ctime) < _SECONDS_OF_DOUBT:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 class FeatureStore(StoreReader):
     """Read a store; nothing but the rows asked for, the strings and the image table is ever held in memory.
 
@@ -160,8 +176,8 @@ class FeatureStore(StoreReader):
         path: the store.
 
     Raises:
-        InputError: if the file is missing, not HDF5, cut short, of another schema, refers to other files, or
-            states sizes that it does not hold.
+        InputError: if the file is missing, not HDF5, cut short, of another schema, refers to other files, states
+            sizes that it does not hold, or its small columns hold what cannot be, such as a box outside of its image.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -171,7 +187,7 @@ class FeatureStore(StoreReader):
         try:
             with as_input_error(self.path):
                 header = read_header(self._file, self.path)
-                self._length = check_layout(self._file, self.path, header["with_masks"])
+                self._length = self._check(header["with_masks"])
         except BaseException:
             self._file.close()
             raise
@@ -179,6 +195,17 @@ class FeatureStore(StoreReader):
         self.attributes.update(header["settings"])
         self.settings = header["settings"]
         self.centre = header["centre"]
+
+    def _check(self, with_masks: bool) -> int:
+        """Check layout and values, unless this process did so since the file was last changed; returns the cells."""
+        before = _state_of(self.path)
+        if before not in _checked:
+            length = check_layout(self._file, self.path, with_masks)
+            check_values(self._file, self.path)
+            if before is None or _state_of(self.path) != before:
+                return length
+            _checked[before] = length
+        return _checked[before]
 
     def __enter__(self) -> "FeatureStore":
         return self

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 
 from mrcnn import imagenet
-from mrcnn.atomic import atomic_path
 from mrcnn.errors import InputError
+from mrcnn.hdf5_files import atomic_hdf5
 from mrcnn.keras_h5 import StoredWeights, has_keras2_layout
 
 logger = logging.getLogger(__name__)
@@ -158,7 +157,7 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
         groups.setdefault(RPN_MODEL if name in RPN_LAYERS else name, []).append(layer)
     if RPN_MODEL in groups:
         groups[RPN_MODEL].sort(key=lambda layer: RPN_LAYERS.index(layer.name))
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", locking="best-effort") as file:
+    with atomic_hdf5(path) as (file, check):
         # Fixed-length bytes as Keras 2 wrote them: it decodes what it reads, and variable-length text would be str.
         file.attrs["layer_names"] = np.array(list(groups), "S")
         file.attrs["backend"] = np.bytes_("tensorflow")
@@ -169,6 +168,7 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
             group.attrs["weight_names"] = np.array(list(variables), "S")
             for name, variable in variables.items():
                 group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32))
+                check()
 
 
 def is_matterport_file(path: str | os.PathLike) -> bool:

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from mrcnn.atomic import atomic_folder, atomic_path, write_json, write_text
+from mrcnn.atomic import atomic_folder, atomic_path, remove_leftovers, tidy_folder, write_json, write_text
 from mrcnn.errors import InputError
+from mrcnn.output_lock import OutputLock
 
 
 def test_atomic_path_appears_only_when_the_block_ends(tmp_path):
@@ -111,3 +112,46 @@ def test_atomic_path_names_the_file_of_an_error_that_names_none(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.filename == str(tmp_path / "weights.h5")
     assert not list(tmp_path.iterdir())
+
+
+def test_remove_leftovers_removes_what_killed_processes_had_begun(tmp_path):
+    for name in ("a.h5", ".7.tmp.a.h5", ".8.tmp.a.h5", ".7.tmp.b.h5", ".hidden", ".tmp.a.h5", ".x.tmp.a.h5"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".9.tmp.a.h5").mkdir()
+    (tmp_path / ".9.tmp.a.h5" / "inside").touch()
+    remove_leftovers(tmp_path, "a.h5")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".7.tmp.b.h5", ".hidden", ".tmp.a.h5", ".x.tmp.a.h5", "a.h5"]
+    remove_leftovers(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".tmp.a.h5", ".x.tmp.a.h5", "a.h5"]
+    remove_leftovers(tmp_path / "missing")
+
+
+def test_tidy_folder_leaves_a_folder_alone_that_is_being_written(tmp_path):
+    for name in (".lock", ".7.tmp.run.json", "run.json"):
+        (tmp_path / name).touch()
+    tidy_folder(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+    with OutputLock(tmp_path, inside=True):
+        (tmp_path / ".7.tmp.run.json").touch()
+        tidy_folder(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".7.tmp.run.json", ".lock", "run.json"]
+    tidy_folder(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_remove_leftovers_brings_an_older_folder_back_that_was_not_replaced(tmp_path):
+    for name in (".7.old.1", ".7.old.2", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["1", "1/.7.old.1", "2", "2/2"]
+
+
+def test_atomic_folder_is_written_by_one_run_at_a_time(tmp_path):
+    (tmp_path / ".99999.tmp.1").mkdir()  # of a killed process
+    with atomic_folder(tmp_path / "1", "model.pb") as temporary:
+        (temporary / "model.pb").touch()
+        assert not (tmp_path / ".99999.tmp.1").exists()
+        with pytest.raises(InputError, match="is writing it; wait for it"):
+            write_folder(tmp_path / "1", "other")
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]

@@ -134,6 +134,12 @@ def test_make_config_merges_loss_weights():
     assert weights["mrcnn_mask_loss"] == 2.0 and weights["rpn_class_loss"] == 1.0
 
 
+@pytest.mark.parametrize("whole", [0, 1])
+def test_make_config_of_a_whole_number_for_a_fraction_takes_a_fraction_again(whole):
+    trained = type(make_config({"DETECTION_MIN_CONFIDENCE": whole}))
+    assert make_config({"DETECTION_MIN_CONFIDENCE": 0.05}, trained).DETECTION_MIN_CONFIDENCE == 0.05
+
+
 def test_make_config_takes_whole_floats_for_counts():
     epochs = make_config({"STEPS_PER_EPOCH": 10.0}).STEPS_PER_EPOCH
     assert epochs == 10 and isinstance(epochs, int)
@@ -208,3 +214,29 @@ def test_config_display_prints_every_setting(capsys):
     Config().display()
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*setting_names(Config), "BATCH_SIZE"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NUM_CLASSES", 10**9),
+        ("TOP_DOWN_PYRAMID_SIZE", 2**20),
+        ("FPN_CLASSIF_FC_LAYERS_SIZE", 2**30),
+        ("IMAGE_MAX_DIM", 2**20),
+        ("POST_NMS_ROIS_INFERENCE", 0),
+        ("RPN_NMS_THRESHOLD", 1.5),
+        ("LEARNING_RATE", -1.0),
+        ("RPN_ANCHOR_SCALES", (8, 16, 32, 64, -1)),
+        ("RPN_ANCHOR_RATIOS", ()),
+        ("MINI_MASK_SHAPE", (0, 56)),
+        ("RPN_BBOX_STD_DEV", (0.1, 0.1, 0.2)),
+        ("BBOX_STD_DEV", (0.1, 0.1, 0.2, 0.0)),
+        ("MEAN_PIXEL", (0.0, float("inf"), 0.0)),
+        ("LOSS_WEIGHTS", {"rpn_class_loss": -1.0}),
+        ("NAME", 3),
+        ("SEED", 2**40),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        type("Odd", (Config,), {name: value})()

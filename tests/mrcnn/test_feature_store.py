@@ -1,17 +1,21 @@
 """The feature store: what goes in comes out, whatever is done to the writer, and odd files are refused."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
+from mrcnn import store_reader
 from mrcnn.errors import InputError
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, merge_stores
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, clear_parts, merge_stores
+from mrcnn.output_lock import OutputLock
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTOR = {"hash": "abc123", "config": {"BACKBONE": "resnet101", "STRIDES": (4, 8)}}
@@ -117,12 +121,35 @@ def test_store_read_refuses_bad_rows_and_fields(store_path):
     with FeatureStore(store_path) as store:
         with pytest.raises(IndexError, match="rows 0:100"):
             store.read("box", 0, 100)
-        with pytest.raises(IndexError):
-            store.read_rows("box", [0, 100])
-        with pytest.raises(ValueError, match="increasing"):
-            store.read_rows("box", [2, 1])
+        for rows in ([0, 100], [len(store)], [-1, 0]):
+            with pytest.raises(IndexError, match=f"rows {rows[0]} to {rows[-1]} of a store with {len(store)} cells"):
+                store.read_rows("box", rows)
+        for rows in ([2, 1], [1, 1]):
+            with pytest.raises(ValueError, match="increasing"):
+                store.read_rows("box", rows)
+        with pytest.raises(InputError, match=r"no field 'ears' \(it has features, .*, cell_type\)$"):
+            store.read("ears", 0, 1)
         with pytest.raises(InputError, match="extract again with masks"):
             store.read("mask", 0, 1)
+
+
+def test_store_counts_images_by_what_came_of_them(tmp_path):
+    with open_writer(tmp_path / "store.h5") as writer:
+        writer.add("0.png", [make_cell(0), make_cell(1)], num_detections=7)
+        for number, reason in enumerate(("far", "unreadable", "near", "unreadable: cut", "dim"), 1):
+            writer.missed(f"{number}.png", reason, label="B")
+    with FeatureStore(tmp_path / "store.h5") as store:
+        assert store.counts == {
+            "images": 6,
+            "found": 1,
+            "missed": 3,
+            "unreadable": 2,
+            "detections": 7,
+            "cells": 2,
+        }
+        assert [row["reason"] for row in store.missed] == ["far", "unreadable", "near", "unreadable: cut", "dim"]
+        widths = {"cells/key": 5, "cells/label": 1, "cells/cell_type": 1, "images/key": 5, "images/label": 1}
+        assert store.text_widths() == {**widths, "images/cell_type": 1, "images/reason": 15}
 
 
 def test_store_without_any_cell(tmp_path):
@@ -214,10 +241,50 @@ def test_writer_refuses_parts_of_another_origin(tmp_path, change, message):
     assert len(FeatureStore(path)) > 0
 
 
+def kill_after_merge(path, numbers, monkeypatch, function):
+    """Write a store as a run does that is killed after the merge, in `function`."""
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    writer = open_writer(path)
+    add_images(writer, numbers)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"mrcnn.store_writer.{function}", die)
+        writer.finish()
+    writer._unlock()
+
+
+@pytest.mark.parametrize("function", ["os.rename", "shutil.rmtree"])
+def test_clear_parts_removes_what_a_kill_after_the_merge_left(tmp_path, store_path, monkeypatch, function):
+    path = tmp_path / "new" / "late.h5"
+    kill_after_merge(path, range(8), monkeypatch, function)
+    assert len(list(path.parent.iterdir())) == 2
+    with OutputLock(path):
+        clear_parts(path)  # another run writes the store anew
+    assert len(list(path.parent.iterdir())) == 2
+    clear_parts(path)
+    assert list(path.parent.iterdir()) == [path]
+    assert_same_content(path, store_path)
+
+
+def test_clear_parts_leaves_the_parts_of_another_extraction(tmp_path):
+    path = tmp_path / "store.h5"
+    for changes, numbers in (({}, range(4)), ({"detector": {"hash": "new"}}, range(8))):
+        with open_writer(path) as writer:
+            add_images(writer, range(8))
+        with pytest.raises(RuntimeError, match="stop"), open_writer(path, **changes) as writer:
+            add_images(writer, numbers)
+            raise RuntimeError("stop")
+        clear_parts(path)
+        assert len(list((tmp_path / "store.h5.parts").iterdir())) > 0
+        shutil.rmtree(tmp_path / "store.h5.parts")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
 def test_writer_refuses_a_second_writer(tmp_path):
     first = open_writer(tmp_path / "store.h5")
-    with pytest.raises(InputError, match="another process is writing"):
+    with pytest.raises(InputError, match=r"store.h5: another run \(pid \d+ on .*\) is writing it"):
         open_writer(tmp_path / "store.h5")
     first.finish()
 
@@ -246,6 +313,72 @@ def test_writer_refuses_bad_cells(tmp_path):
     writer.finish()
     with FeatureStore(tmp_path / "store.h5") as store:
         assert store.keys.tolist() == ["1.png"], "a refused cell leaves no trace"
+
+
+def test_writer_takes_parts_of_one_image_and_counts_them_from_zero(tmp_path, store_path):
+    writer = open_writer(tmp_path / "store.h5", part_size=1)
+    add_images(writer, range(8))
+    parts = sorted(p.name for p in (tmp_path / "store.h5.parts").glob("part-*.h5"))
+    assert parts == [f"part-{number:05d}.h5" for number in range(8)]
+    writer.finish()
+    assert_same_content(tmp_path / "store.h5", store_path)
+    with pytest.raises(ValueError, match="part_size must be 1 or more, got 0"):
+        open_writer(tmp_path / "none.h5", part_size=0)
+
+
+def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("mrcnn.store_writer.PartBuffer.write", full)
+    with pytest.raises(RuntimeError, match="lost"), open_writer(tmp_path / "store.h5") as writer:
+        add_images(writer, range(1, 2))
+        raise RuntimeError("lost the accelerator")
+    assert "the last cells could not be saved (no space left)" in caplog.text
+    with pytest.raises(OSError, match="no space left"), open_writer(tmp_path / "other.h5") as writer:
+        add_images(writer, range(1, 2))
+
+
+def leave_parts(path, numbers=range(8), **changes):
+    with pytest.raises(RuntimeError), open_writer(path, **changes) as writer:
+        add_images(writer, numbers)
+        raise RuntimeError("stop")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"detector": {"hash": "aaa"}},
+        {"detector": {"hash": "xyz"}},
+        {"attributes": {"score_threshold": 0.5}},
+        {"numbers": range(7)},
+    ],
+)
+def test_clear_parts_leaves_what_is_not_in_the_store(tmp_path, store_path, others):
+    path = tmp_path / "late.h5"
+    leave_parts(path, **others)
+    shutil.copy(store_path, path)
+    clear_parts(path)
+    assert (tmp_path / "late.h5.parts").is_dir()
+
+
+def test_clear_parts_removes_what_the_store_holds(tmp_path, store_path, monkeypatch):
+    path = tmp_path / "late.h5"
+    leave_parts(path)
+    shutil.copy(store_path, path)
+    trash = tmp_path / ".late.h5.parts.merged"
+    trash.mkdir()
+    with monkeypatch.context() as patch:
+        # As in a folder that must not be written to.
+        patch.setattr(OutputLock, "__enter__", lambda _: SimpleNamespace(is_held=False))
+        clear_parts(path)
+    assert trash.is_dir() and (tmp_path / "late.h5.parts").is_dir()
+    clear_parts(path)
+    assert not trash.exists() and not (tmp_path / "late.h5.parts").exists()
+    trash.mkdir()
+    clear_parts(path)
+    assert not trash.exists()
+    clear_parts(tmp_path / "absent.h5")
 
 
 def refused(path):
@@ -376,3 +509,117 @@ def test_merge_stores_joins_shards(tmp_path, store_path):
     with pytest.raises(InputError, match="cannot be joined"):
         merge_stores([*shards, tmp_path / "c.h5"], tmp_path / "mixed.h5")
     assert not (tmp_path / "mixed.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("cells/score", np.nan, "cells/score of row 1 is not from 0 to 1"),
+        ("cells/score", 1.5, "cells/score of row 1 is not from 0 to 1"),
+        ("cells/class_id", 0, "cells/class_id of row 1 is below 1"),
+        ("cells/image_shape", (0, 5), "cells/image_shape of row 1 is below 1"),
+        ("cells/box", (0, 0, np.nan, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/box", (0, 0, 9999, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/box", (9, 9, 1, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/key", b"other.png", "cells/key of row 1 is not the image that the cell is of"),
+        ("images/key", b"images/000.png", "images/key of row 1 is there before"),
+        ("images/key", b"", "images/key of row 1 is empty"),
+        ("images/num_detections", -1, "images/num_detections of row 1 is below 0"),
+    ],
+)
+def test_rows_that_no_extraction_gives_are_refused(store_path, column, value, reason):
+    with h5py.File(store_path, "r+") as file:
+        file[column][1] = value
+    with pytest.raises(InputError, match=reason):
+        FeatureStore(store_path)
+
+
+def remake(file, name, rows, filter_mask=0):
+    """Write rows of a column anew, some of them perhaps not at all."""
+    values = file[name][...]
+    chunk = (1, *values.shape[1:])
+    del file[name]
+    dataset = file.create_dataset(name, values.shape, values.dtype, chunks=chunk, fletcher32=True)
+    for row in rows:
+        if filter_mask:
+            dataset.id.write_direct_chunk((row, 0, 0, 0), values[row].tobytes(), filter_mask=filter_mask)
+        else:
+            dataset[row] = values[row]
+
+
+def test_rows_that_would_be_read_as_zeros_are_refused(store_path):
+    with h5py.File(store_path, "r+") as file:
+        remake(file, "cells/crop", [n for n in range(len(file["cells/crop"])) if n != 2])
+    with pytest.raises(InputError, match="does not hold them|chunks instead of"):
+        FeatureStore(store_path)
+
+
+def test_rows_without_their_checksum_are_refused(store_path):
+    with h5py.File(store_path, "r+") as file:
+        remake(file, "cells/crop", range(len(file["cells/crop"])), filter_mask=1)
+    with pytest.raises(InputError, match="not held as they should be|does not hold them"):
+        FeatureStore(store_path)
+
+
+@pytest.mark.parametrize("centre", ["", "../a", "a/b", "a\\b", ".a", "a\nb"])
+def test_a_centre_that_is_no_name_for_files_is_refused(store_path, centre):
+    data = centre.encode()
+    with h5py.File(store_path, "r+") as file:
+        file.attrs.create("centre", np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
+    with pytest.raises(InputError, match="no name for files"):
+        FeatureStore(store_path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', "[" * 2000, '{"a": "\\ud800"}', '{"a": 1e999}'])
+def test_a_header_that_is_no_plain_json_is_refused(store_path, text):
+    with h5py.File(store_path, "r+") as file:
+        file.attrs.create("settings", np.bytes_(text.encode()), dtype=h5py.string_dtype("utf-8", len(text)))
+    with pytest.raises(InputError, match="'settings' is not valid JSON"):
+        FeatureStore(store_path)
+
+
+@pytest.fixture
+def count_checks(monkeypatch):
+    """List that grows with each check of a store, where times of files are trusted at once."""
+    checked = []
+    check_layout = store_reader.check_layout
+    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 0.0)
+    monkeypatch.setattr(store_reader, "_checked", {})
+    monkeypatch.setattr(
+        store_reader, "check_layout", lambda file, path, masks: checked.append(path) or check_layout(file, path, masks)
+    )
+    return checked
+
+
+def test_store_is_checked_once_while_it_stays_as_it_is(store_path, count_checks):
+    for _ in range(3):
+        with FeatureStore(store_path) as store:
+            assert len(store) > 0
+    assert count_checks == [store_path]
+
+
+def test_store_is_checked_again_when_it_changed(store_path, count_checks):
+    FeatureStore(store_path).close()
+    with h5py.File(store_path, "r+") as file:
+        file["cells/score"][0] = np.nan
+    os.utime(store_path, ns=(1, 1))  # a time of change that is made up does not help
+    with pytest.raises(InputError, match="score"):
+        FeatureStore(store_path)
+    assert count_checks == [store_path, store_path]
+
+
+def test_store_is_checked_again_so_soon_after_a_change_that_another_could_go_unseen(
+    store_path, count_checks, monkeypatch
+):
+    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 3600.0)
+    for _ in range(2):
+        FeatureStore(store_path).close()
+    assert count_checks == [store_path, store_path]
+
+
+def test_store_that_is_wrong_is_refused_every_time(store_path, count_checks):
+    with h5py.File(store_path, "r+") as file:
+        file["cells/score"][0] = np.nan
+    for _ in range(2):
+        with pytest.raises(InputError, match="score"):
+            FeatureStore(store_path)

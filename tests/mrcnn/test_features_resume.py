@@ -46,7 +46,8 @@ def extractions():
 def made_up(tmp_path_factory):
     """Folder of a detector without a network."""
     folder = tmp_path_factory.mktemp("detector")
-    (folder / "config.json").write_text("{}")
+    config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "NUM_CLASSES": 2})
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
     (folder / "weights.weights.h5").write_bytes(b"weights")
     return folder
 

@@ -250,7 +250,7 @@ def test_stored_weights_refuses_what_is_no_such_file(tmp_path, write_keras2_file
     faults = {
         tmp_path / "none.h5": "no such weights file",
         tmp_path: "cannot be read",
-        cut: "cannot be read",
+        cut: "damaged",
         text: "not an HDF5 file",
         nameless: "no layer_names",
     }

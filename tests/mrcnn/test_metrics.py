@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,17 @@ def test_box_iou_by_hand():
     assert metrics.box_iou_matrix(EMPTY, CELLS).shape == (0, 2)
 
 
+def test_box_iou_of_boxes_smaller_than_a_pixel():
+    ious = metrics.box_iou_matrix([[0, 0, 0.5, 0.5]], [[0, 0, 0.5, 0.5], [0, 0.25, 0.5, 0.75]])
+    np.testing.assert_allclose(ious, [[1, 1 / 3]])
+
+
+def test_mask_iou_counts_what_is_above_a_half():
+    masks = np.array([0.4, 0.5, 0.6, 1.0]).reshape(1, 4, 1)
+    np.testing.assert_allclose(metrics.mask_iou_matrix(masks, np.ones((1, 4, 1))), [[1 / 2]])
+    np.testing.assert_allclose(metrics.mask_iou_matrix(np.ones((1, 4, 1)), masks), [[1 / 2]])
+
+
 def test_mask_iou_of_filled_boxes_is_box_iou():
     rng = np.random.default_rng(0)
     first, second = random_boxes(rng, 6), random_boxes(rng, 5)
@@ -37,8 +50,12 @@ def test_mask_iou_of_nothing_is_zero_and_sizes_must_agree():
     blank = np.zeros((8, 8, 1), bool)
     np.testing.assert_array_equal(metrics.mask_iou_matrix(blank, blank), [[0]])
     assert metrics.mask_iou_matrix(blank[..., :0], blank).shape == (0, 1)
-    with pytest.raises(ValueError, match="masks are of images"):
-        metrics.mask_iou_matrix(blank, np.zeros((9, 8, 1), bool))
+    # Without a mask on one side there is nothing to compare, whatever the sizes.
+    assert metrics.mask_iou_matrix(blank, np.zeros((9, 8, 0), bool)).shape == (1, 0)
+    assert metrics.mask_iou_matrix(np.zeros((9, 8, 0), bool), blank).shape == (0, 1)
+    for size in ((9, 8), (8, 7)):
+        with pytest.raises(ValueError, match=re.escape(f"masks are of images of (8, 8) and {size} px")):
+            metrics.mask_iou_matrix(blank, np.zeros((*size, 1), bool))
 
 
 def test_match_detections_gives_a_cell_to_the_best_score_once():
@@ -46,6 +63,15 @@ def test_match_detections_gives_a_cell_to_the_best_score_once():
     np.testing.assert_array_equal(metrics.match_detections(ious, [0.5, 0.9, 0.8], 0.5), [1, 0, -1])
     np.testing.assert_array_equal(metrics.match_detections(ious, [0.5, 0.9, 0.8], 0.7), [-1, 0, -1])
     np.testing.assert_array_equal(metrics.match_detections(np.zeros((2, 0)), [0.5, 0.9]), [-1, -1])
+
+
+def test_match_detections_wants_half_of_the_union_by_default():
+    np.testing.assert_array_equal(metrics.match_detections(np.array([[0.5, 0.0], [0.0, 0.49]]), [0.9, 0.8]), [0, -1])
+
+
+def test_match_detections_of_a_taken_cell_is_none_even_where_any_overlap_will_do():
+    ious = np.array([[0.6, 0.0], [0.7, 0.0], [0.8, 0.0]])
+    np.testing.assert_array_equal(metrics.match_detections(ious, [0.9, 0.8, 0.7], 0.0), [0, 1, -1])
 
 
 def test_average_precision_worked_example():
@@ -91,6 +117,8 @@ def test_mean_average_precision_uses_masks_where_given():
     assert by_mask["mAP"] == pytest.approx(0.1) and by_mask["AP50"] == 1
     with pytest.raises(ValueError, match="both gt_masks and pred_masks"):
         metrics.average_precision(boxes, boxes, scores, gt_masks=[truth])
+    with pytest.raises(ValueError, match="both gt_masks and pred_masks"):
+        metrics.average_precision(boxes, boxes, scores, pred_masks=[truth])
 
 
 def test_average_precision_invariants():
@@ -118,8 +146,19 @@ def test_precision_recall_at_score_counts_what_is_seen():
     assert result["precision"] == 0.5 and result["recall"] == 0.5
     counts = (result["num_true_positives"], result["num_detections"], result["num_cells"])
     assert counts == (1, 2, 2)
+    both = metrics.precision_recall_at_score([CELLS], [CELLS[::-1]], [np.array([0.9, 0.8])])
+    assert (both["num_true_positives"], both["precision"], both["recall"]) == (2, 1.0, 1.0)
     nothing = metrics.precision_recall_at_score([CELLS], [predicted], [np.full(3, 0.1)])
     assert nothing["precision"] == nothing["recall"] == 0
+    assert metrics.precision_recall_at_score([EMPTY], [CELLS], [np.ones(2)])["recall"] == 0
+
+
+def test_scores_at_the_threshold_count():
+    scores = [np.array([0.7, 0.69])]
+    counted = metrics.precision_recall_at_score([CELLS], [CELLS], scores)
+    assert (counted["num_detections"], counted["precision"], counted["recall"]) == (1, 1.0, 0.5)
+    assert metrics.detection_rate([CELLS], [CELLS], scores) == {"images": 1.0, "cells": 0.5}
+    assert metrics.detection_rate([CELLS], [CELLS[1:]], [scores[0][1:]]) == {"images": 0.0, "cells": 0.0}
 
 
 def test_detection_rate_with_and_without_annotation():
@@ -141,13 +180,42 @@ def test_images_without_a_cell_count_for_precision_and_not_for_the_detection_rat
     assert metrics.detection_rate(truth, predicted, scores)["images"] == 1.0
     blind = metrics.detection_rate(truth, [EMPTY, CELLS[1:2], EMPTY], [np.zeros(0), np.array([0.95]), np.zeros(0)])
     assert blind == {"images": 0.0, "cells": 0.0}
+    assert metrics.detection_rate([EMPTY], [CELLS], [np.ones(2)]) == {"images": 0.0, "cells": 0.0}
 
 
 def test_lists_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="one entry per image"):
         metrics.average_precision([CELLS], [CELLS, CELLS], [np.zeros(2)])
-    with pytest.raises(ValueError, match="image 0 has 2 detections and 3 scores"):
-        metrics.average_precision([CELLS], [CELLS], [np.zeros(3)])
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=f"image 0 has 2 detections and {count} scores"):
+            metrics.average_precision([CELLS[:1]], [CELLS], [np.zeros(count)])
+    for truth in ([CELLS], [CELLS] * 3):
+        with pytest.raises(ValueError, match="one entry per image"):
+            metrics.detection_rate(truth, [CELLS] * 2, [np.zeros(2)] * 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        metrics.average_precision,
+        metrics.mean_average_precision,
+        metrics.precision_recall_at_score,
+        metrics.detection_rate,
+    ],
+)
+def test_options_are_named_and_lists_may_be(function):
+    lists = {"gt_boxes": [CELLS], "pred_boxes": [CELLS], "scores": [np.ones(2)]}
+    assert function(**lists) == function(*lists.values())
+    with pytest.raises(TypeError, match="positional"):
+        function(*lists.values(), 0.5)
+
+
+def test_lists_may_be_long():
+    # Beyond 256, where equal numbers need not be one object.
+    boxes, scores = np.tile(CELLS[:1], (300, 1)), np.linspace(0.9, 0.8, 300)
+    assert metrics.average_precision([boxes[:1]], [boxes], [scores]) == pytest.approx(1)
+    rates = metrics.detection_rate([CELLS[:1]] * 300, [CELLS[:1]] * 300, [np.ones(1)] * 300)
+    assert rates == {"images": 1.0, "cells": 1.0}
 
 
 def single_image(predicted, class_ids, scores):

@@ -199,7 +199,7 @@ def test_load_detector_needs_a_finished_folder(tmp_path):
         load_detector(tmp_path)
     (tmp_path / WEIGHTS_NAME).touch()
     (tmp_path / CONFIG_NAME).write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         load_detector(tmp_path)
     (tmp_path / CONFIG_NAME).write_text(json.dumps({"backbones": "resnet50"}))
     with pytest.raises(InputError, match="did you mean BACKBONE"):

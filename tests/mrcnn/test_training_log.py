@@ -24,8 +24,10 @@ def test_stop_on_non_finite_names_the_term():
 class Trained:
     """What the log asks of a model."""
 
+    variables = ()
+
     class optimizer:
-        iterations = 20
+        iterations, variables = 20, ()
 
     def save_weights(self, path):
         path.write_text("weights")
@@ -68,3 +70,13 @@ def test_checkpoints_are_sorted_by_epoch(tmp_path):
         (folder / name).touch()
     assert [epoch for epoch, _ in checkpoints(tmp_path)] == [9, 10]
     assert checkpoints(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"epoch,step\na,1\n", b"step\n1\n", b"epoch,step\n1,\xff\n", b"epoch,step\n1,2,3\n", b"epoch,step,loss\n1,2\n"],
+)
+def test_read_rows_refuses_another_log(tmp_path, content):
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"log\.csv: .+remove it"):
+        read_rows(tmp_path / "log.csv", 9)

@@ -42,6 +42,21 @@ def test_encode_known_answer():
     np.testing.assert_allclose(deltas, [[0.5, 0.5, 0, np.log(2)]], atol=1e-6)
 
 
+def test_encode_of_boxes_smaller_than_one_known_answer():
+    box, target = np.array([[0.25, 0.5, 0.5, 1.0]], np.float32), np.array([[0.5, 0.25, 1.0, 0.5]], np.float32)
+    # Centres (0.375, 0.75) and (0.75, 0.375), sizes (0.25, 0.5) and (0.5, 0.25).
+    np.testing.assert_allclose(box_ops.encode(box, target), [[1.5, -0.75, np.log(2), -np.log(2)]], atol=1e-6)
+
+
+def test_encode_and_decode_take_batches():
+    boxes, targets = random_boxes(6).reshape(2, 3, 4), random_boxes(6, seed=4).reshape(2, 3, 4)
+    deltas = box_ops.encode(boxes, targets).numpy()
+    decoded = box_ops.decode(boxes, deltas).numpy()
+    for i in range(2):
+        np.testing.assert_allclose(deltas[i], box_ops.encode(boxes[i], targets[i]), rtol=1e-6)
+        np.testing.assert_allclose(decoded[i], targets[i], atol=1e-3)
+
+
 def test_decode_undoes_encode():
     boxes, targets = random_boxes(50), random_boxes(50, seed=3)
     np.testing.assert_allclose(box_ops.decode(boxes, box_ops.encode(boxes, targets)), targets, atol=1e-3)
@@ -54,8 +69,9 @@ def test_encode_of_padding_is_finite():
 
 
 def test_decode_does_not_overflow():
-    decoded = box_ops.decode(random_boxes(1), np.array([[0, 0, 500, 500]], np.float32)).numpy()
-    assert np.isfinite(decoded).all()
+    # A side of 16 px grows to 1000 px, and no further.
+    box, deltas = np.array([[0, 0, 16, 8]], np.float32), np.array([[0, 0, 500, 4.2]], np.float32)
+    np.testing.assert_allclose(box_ops.decode(box, deltas), [[-492, -246, 508, 254]], rtol=1e-4)
 
 
 def test_normalized_boxes_call_the_whole_image_one():

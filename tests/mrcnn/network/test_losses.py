@@ -23,8 +23,8 @@ def check(loss: losses.LossSum, values: list[float]) -> None:
 
 
 def test_smooth_l1_known_answers():
-    values = losses.smooth_l1(tf.constant([0.0, 0.5, -0.5, 1.0, -3.0]))
-    np.testing.assert_allclose(values, [0, 0.125, 0.125, 0.5, 2.5])
+    values = losses.smooth_l1(tf.constant([0.0, 0.5, -0.5, 1.0, 1.5, -3.0]))
+    np.testing.assert_allclose(values, [0, 0.125, 0.125, 0.5, 1.0, 2.5])
 
 
 def test_masked_sum_of_nothing_is_zero():

@@ -78,6 +78,54 @@ def test_anchor_targets_give_each_cell_its_best_anchor():
     np.testing.assert_array_equal(assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[1, -1]])
 
 
+def rows(*widths: float) -> np.ndarray:
+    """Boxes of height 1 and these widths, side by side with the same corner."""
+    return np.array([[0, 0, 1, width] for width in widths], np.float32)
+
+
+def test_anchor_targets_at_the_thresholds_are_objects_and_no_background():
+    # Inside a cell that is 10 wide the IoU is a tenth of the width; the widest anchor is the best.
+    anchors, gt_boxes = rows(9, 7, 6.9, 3, 2.9), rows(10)[np.newaxis]
+    match = assign_anchor_targets(anchors, gt_boxes, np.array([[1]]), SEED, 10, STD).match
+    np.testing.assert_array_equal(match, [[1, 1, 0, 0, -1]])
+
+
+def test_anchor_targets_next_to_a_crowd_are_no_background():
+    # IoU 1/1000 and less with the crowd.
+    gt_boxes = rows(1000)[np.newaxis]
+    match = assign_anchor_targets(rows(1, 0.5), gt_boxes, np.array([[-1]]), SEED, 10, STD).match
+    np.testing.assert_array_equal(match, [[0, -1]])
+
+
+def test_anchor_targets_of_a_cell_that_no_anchor_overlaps_are_background():
+    gt_boxes, gt_ids = one_cell((0.6, 0.6, 0.9, 0.9))
+    anchors = np.array([[0, 0, 0.5, 0.5], [0.1, 0, 0.6, 0.5]], np.float32)
+    np.testing.assert_array_equal(assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[-1, -1]])
+
+
+def test_targets_draw_objects_by_the_seed_and_background_by_the_next():
+    gt_boxes, gt_ids = one_cell((0, 0, 0.5, 0.5))
+    near, far = np.float32([0, 0, 0.5, 0.5]), np.float32([0.5, 0.5, 1, 1])
+    boxes, seed = np.stack([near, far] * 30), np.array([[7, 11]], np.int32)
+    is_near = np.arange(60) % 2 == 0
+    match = assign_anchor_targets(boxes, gt_boxes, gt_ids, seed, 20, STD).match.numpy()
+    np.testing.assert_array_equal(match == 1, subsample(is_near[np.newaxis], 10, seed))
+    np.testing.assert_array_equal(match == -1, subsample(~is_near[np.newaxis], 10, seed + 1))
+
+    # Boxes that can be told apart, none of them further than a thousandth from where it was.
+    boxes[:, 0] += np.arange(60) / 60_000
+    # The last of 11 rows is the sixth positive, where the ratio would have six negatives.
+    for num_rois, ratio, num_near, num_far in ((20, 0.5, 10, 10), (40, 0.2, 8, 30), (11, 0.5, 6, 5)):
+        kept = [
+            subsample(is_near[np.newaxis], num_near, seed)[0].numpy(),
+            subsample(~is_near[np.newaxis], num_far, seed + 1)[0].numpy(),
+        ]
+        rois = roi_targets(boxes[np.newaxis], gt_boxes, gt_ids, num_rois, ratio, seed).rois.numpy()[0]
+        expected = np.concatenate([boxes[kept[0]], boxes[kept[1]]])
+        np.testing.assert_array_equal(rois[: len(expected)], expected)
+        assert not rois[len(expected) :].any()
+
+
 def test_anchor_targets_keep_the_quotas():
     anchors = np.repeat(grid_anchors(), 3, axis=0)
     gt_boxes, gt_ids = one_cell()
@@ -116,6 +164,22 @@ def test_roi_targets_keep_the_ratio_when_positives_are_few():
     targets = roi_targets(np.concatenate([gt_boxes[:, :1], far], axis=1), gt_boxes, gt_ids, 12, 0.25)
     assert int(tf.reduce_sum(tf.cast(targets.valid, tf.int32))) == 4
     assert not targets.rois.numpy()[0, 4:].any() and not targets.masks.numpy()[0, 1:].any()
+
+
+def test_roi_targets_have_one_positive_at_the_smallest_ratio():
+    gt_boxes, gt_ids = one_cell()
+    targets = roi_targets(np.repeat(gt_boxes[:, :1], 3, axis=1), gt_boxes, gt_ids, 4, 0.1)
+    np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
+    np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
+    assert targets.masks.shape == (1, 1, 28, 28)
+
+
+def test_roi_targets_at_the_threshold_are_positive():
+    # IoU 1/2 and less.
+    targets = roi_targets(rows(5, 4.9)[np.newaxis], rows(10)[np.newaxis], np.array([[1]]), 4, 0.5)
+    np.testing.assert_array_equal(targets.rois[0, :2], rows(5, 4.9))
+    np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
+    np.testing.assert_array_equal(targets.valid, [[True, True, False, False]])
 
 
 def test_roi_targets_without_cells_are_negatives():
@@ -164,6 +228,15 @@ def test_crop_masks_on_whole_pixels_copies_them(ellipse):
 def test_crop_masks_outside_of_the_image_are_empty(ellipse):
     crop = full_crop(np.ones_like(ellipse), [[-14, 0, 14, 28], [70, 70, 90, 90]])
     assert not crop[0, :14].any() and crop[0, 14:].all() and not crop[1].any()
+
+
+def test_crop_masks_of_frames_smaller_than_a_pixel_and_of_none():
+    mask = np.array([[1, 0], [0, 1]], bool)[np.newaxis, np.newaxis]
+    frames = np.array([[[3, 4, 3.5, 4.25]]], np.float32)
+    crops = crop_masks(frames, mask, frames, np.zeros((1, 1), np.int32), 2)
+    np.testing.assert_array_equal(crops[0, 0], mask[0, 0])
+    crops = crop_masks(frames, mask, np.zeros((1, 1, 4), np.float32), np.zeros((1, 1), np.int32), 2)
+    np.testing.assert_array_equal(crops[0, 0], np.zeros((2, 2)))
 
 
 def test_crop_masks_agree_between_mini_and_full_masks(ellipse):
