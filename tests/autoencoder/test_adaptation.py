@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from autoencoder.adaptation import (
-    KERNEL_BANDWIDTHS,
     METHODS,
     adaptation_loss,
     coral_loss,
@@ -102,6 +101,10 @@ def test_normal_alignment_loss_vanishes_for_standard_normal_moments():
     loss, (gradient,) = loss_and_gradients(normal_alignment_loss, corners.astype(np.float32))
     assert loss == pytest.approx(0.0, abs=1e-6)
     assert np.isfinite(gradient).all()
+    # TensorFlow's own root has a gradient of 0 there where nothing reaches it, XLA's is not a number.
+    compiled = tf.function(normal_alignment_loss, jit_compile=True)
+    _, (gradient,) = loss_and_gradients(compiled, corners.astype(np.float32))
+    assert np.isfinite(gradient).all()
 
 
 def test_kernel_mmd_loss_equals_numpy():
@@ -112,11 +115,23 @@ def test_kernel_mmd_loss_equals_numpy():
     median = distances[(len(distances) - 1) // 2]
 
     def kernel(x, y):
-        return np.mean([np.exp(-np.sum((x - y) ** 2) / (2 * share * median)) for share in KERNEL_BANDWIDTHS])
+        shares = (0.25, 0.5, 1, 2, 4)
+        return np.mean([np.exp(-np.sum((x - y) ** 2) / (2 * share * median)) for share in shares])
 
     within = [np.mean([kernel(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
     expected = sum(within) - 2 * np.mean([kernel(x, y) for x in a for y in b])
     assert float(kernel_mmd_loss(a.astype(np.float32), b.astype(np.float32))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_kernel_mmd_loss_known_answer_of_single_numbers():
+    # Squared distances in units of 0.01: 1 and 4 within, 4, 9, 16, 1, 4, 9 between; the lower median is 4.
+    source, target = np.array([[0.0], [0.1]], np.float32), np.array([[0.2], [0.4]], np.float32)
+
+    def kernel(*squares):
+        return np.mean([np.exp(-d / (8 * share)) for d in squares for share in (0.25, 0.5, 1, 2, 4)])
+
+    expected = kernel(1) + kernel(4) - 2 * kernel(4, 16, 1, 9)
+    assert float(kernel_mmd_loss(source, target)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_kernel_mmd_loss_is_zero_on_average_for_one_distribution_and_grows_with_the_shift():
@@ -158,6 +173,24 @@ def test_moment_matching_loss_known_answer():
     )
 
 
+def test_losses_of_single_numbers_are_those_of_the_means():
+    # Over one row a softmax is 1, whatever the variance.
+    source, target = np.array([[0.0], [1.0]], np.float32), np.array([[2.0], [5.0]], np.float32)
+    assert float(moment_matching_loss(source, target)) == pytest.approx(9.0)
+    assert float(normal_alignment_loss(target)) == pytest.approx(3.5)
+    # Variances 1/2 and 9/2.
+    assert float(coral_loss(source, target)) == pytest.approx(4.0)
+
+
+def test_losses_take_the_reduction_as_a_text_of_any_origin():
+    latents = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    mean, total = "mean-sum".split("-")
+    assert float(normal_alignment_loss(latents, mean)) == float(normal_alignment_loss(latents))
+    assert float(normal_alignment_loss(latents, total)) == float(normal_alignment_loss(latents, "sum"))
+    by_name = adaptation_loss(latents, [0, 0, 0, 1, 1, 1], 0, 2, method="-normal"[1:])
+    assert float(by_name) == float(adaptation_loss(latents, [0, 0, 0, 1, 1, 1], 0, 2, method="normal")) > 0
+
+
 def test_moment_matching_loss_is_symmetric_and_zero_for_equal_moments():
     random = np.random.default_rng(1)
     a, b = random.normal(size=(2, 9, 5)).astype(np.float32)
@@ -185,6 +218,50 @@ def test_normal_adaptation_loss_counts_every_centre_that_has_two_samples():
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_counts_centres_of_two_samples(method):
+    latents = np.random.default_rng(6).normal(size=(5, 3)).astype(np.float32)
+    loss = adaptation_loss(latents, [2, 0, 2, 0, 1], 2, 3, method=method)
+    if method == "normal":
+        expected = normal_alignment_loss(latents[[1, 3]]) + normal_alignment_loss(latents[[0, 2]])
+    else:
+        expected = PAIRWISE[method](latents[[0, 2]], latents[[1, 3]])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5) and float(loss) != 0
+
+
+def test_adaptation_loss_of_a_function_is_its_sum_over_the_targets_of_two_samples(tmp_path, monkeypatch):
+    # One more than the difference of the means; it fails on a single row.
+    code = (
+        "def loss(source, target):\n"
+        "    means = [sum(rows[:, 0]) / len(rows) for rows in (source, target)]\n"
+        "    return 1 + means[1] - means[0] + 0 / (min(len(source), len(target)) - 1)\n"
+    )
+    (tmp_path / "ones_of_rows.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    centre_ids = np.array([2, 0, 2, 0, 1, 3, 3, 3])
+    latents = np.tile(centre_ids[:, None], 3).astype(np.float32)
+    # Centre 1 has one row; of the others each is its number.
+    for source, expected in ((0, 3 + 4), (2, -1 + 2), (1, 0), (np.int64(0), 3 + 4)):
+        loss = adaptation_loss(latents, centre_ids, source, 4, method="ones_of_rows:loss")
+        assert loss.dtype == tf.float32 and float(loss) == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_takes_the_source_as_a_number_of_any_type(method):
+    latents = np.random.default_rng(6).normal(size=(6, 3)).astype(np.float32)
+    losses = [adaptation_loss(latents, [0, 0, 0, 1, 1, 1], one, 2, method=method) for one in (1, np.int64(1))]
+    assert float(losses[0]) == float(losses[1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adaptation_loss_of_a_single_row_is_zero(method):
+    loss, (gradient,) = loss_and_gradients(
+        lambda z: adaptation_loss(z, tf.constant([1]), 0, 2, method=method), np.ones((1, 3), np.float32)
+    )
+    assert loss == 0.0
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_adaptation_loss_stays_finite_for_large_latents(method):
     latents = np.random.default_rng(3).normal(scale=1e3, size=(8, 3)).astype(np.float32)
     loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, np.arange(8) % 2, 0, 2, method=method), latents)
@@ -200,9 +277,12 @@ def test_adaptation_loss_is_float32_for_half_precision(method):
     assert float(loss) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_adaptation_refuses_unknown_source_and_reduction():
-    with pytest.raises(ValueError, match="source must be between 0 and 1"):
-        adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], 2, 2)
+def test_adaptation_refuses_unknown_source_method_and_reduction():
+    for source in (-1, 4, 5):
+        with pytest.raises(ValueError, match=f"source must be between 0 and 3, got {source}"):
+            adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], source, 4)
+    with pytest.raises(TypeError, match="positional"):
+        adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], 0, 2, "mmd")
     with pytest.raises(ValueError, match="method must be one of mmd, normal, kernel-mmd, coral; got 'adversarial'"):
         adaptation_loss(tf.zeros((4, 2)), [0, 1, 0, 1], 0, 2, method="adversarial")
     with pytest.raises(ValueError, match="reduction"):
@@ -232,3 +312,9 @@ def test_in_deviations_is_finite_for_latents_that_are_alike():
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(in_deviations(latents))
     assert np.isfinite(total) and np.isfinite(tape.gradient(total, latents)).all()
+
+
+def test_in_deviations_known_answer():
+    # Variances 1 and 9, 5 in the mean.
+    latents = np.array([[0, 1], [2, 7]], np.float32)
+    np.testing.assert_allclose(in_deviations(latents), latents / np.sqrt(5), rtol=1e-6)
