@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.probes import FOREST, MAX_DEPTH, NUM_TREES
-from experiments.probes import make_forest as make_forest  # handed on to callers of this module
 from experiments.scores import count_confusion, measure_run, wilson_interval
 from experiments.transfer import Cells, Pair, Vectors, class_numbers, make_cells, predict_pairs
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StoreReader
+from mrcnn.progress_bar import Bar
 
 NUM_RUNS = 5
 SEED = 42
@@ -142,7 +141,7 @@ def evaluate_methods(
     cells = make_cells(rows, types, {centre: splits[centre] for centre in types}, order)
     predictions = {}
     total = len(methods) * len(cells.centres) * runs
-    with tqdm(total=total, desc="forests", disable=None if progress else True) as bar:
+    with Bar(total=total, desc="forests", disable=None if progress else True) as bar:
         for method, features in methods.items():
             vectors = {centre: np.asarray(values) for centre, values in features.items()}
             try:
@@ -222,13 +221,17 @@ def standardise_by_centre(features: Mapping[str, np.ndarray]) -> dict[str, np.nd
     Returns:
         The same, float32; a feature that is constant in a centre is 0 there.
     """
-    standardised = {}
-    for centre, values in features.items():
-        values = np.asarray(values, dtype=np.float32)
-        deviation = values.std(axis=0)
-        shifted = values - values.mean(axis=0)
-        standardised[centre] = np.divide(shifted, deviation, out=np.zeros_like(shifted), where=deviation > 1e-6)
-    return standardised
+    return {centre: standardise(values) for centre, values in features.items()}
+
+
+def standardise(values: np.ndarray) -> np.ndarray:
+    """Bring every feature of some cells, of shape (n, d), to mean 0 and deviation 1: float32; a constant one is 0."""
+    values = np.asarray(values, dtype=np.float32)
+    if not len(values):
+        return values
+    deviation = values.std(axis=0)
+    shifted = values - values.mean(axis=0)
+    return np.divide(shifted, deviation, out=np.zeros_like(shifted), where=deviation > 1e-6)
 
 
 def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:

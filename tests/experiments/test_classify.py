@@ -10,12 +10,12 @@ import pytest
 from experiments import score_tables
 from experiments.classify import (
     evaluate_methods,
-    make_forest,
     roi_vectors,
     score_predictions,
     standardise_by_centre,
     wilson_interval,
 )
+from experiments.probes import make_forest
 from mrcnn.errors import InputError
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
 
