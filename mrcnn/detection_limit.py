@@ -10,11 +10,13 @@ from mrcnn.errors import InputError
 log = logging.getLogger(__name__)
 
 MAX_NAMED = 3
+# Each cell comes from a proposal of its own.
+LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
 
 
 def detection_limit(config: Config) -> int:
-    """The most cells that a detector gives for one image: each comes from a proposal of its own."""
-    return min(config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE)
+    """The most cells that a detector gives for one image."""
+    return min(getattr(config, name) for name in LIMITS)
 
 
 def with_detections(config: Config, max_detections: int) -> Config:

@@ -1,7 +1,7 @@
 """Run the detector over a centre and keep the RoI features of its cells."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection_limit import detection_limit, warn_of_full
+from mrcnn.detection_limit import LIMITS, detection_limit, warn_of_full
+from mrcnn.detector_folder import read_settings
 from mrcnn.errors import InputError
-from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter
+from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
+from mrcnn.interruption import held_back
 from mrcnn.model import MaskRCNN, detector_hash
 from mrcnn.overlap import WriteBehind, read_ahead
 from mrcnn.progress import Progress
@@ -23,6 +25,8 @@ from mrcnn.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
 log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 3  # read while the network works on one
+# Setting of a store: the most cells of an image, where it is not the detector's own.
+MAX_DETECTIONS = "max_detections"
 
 CROP_SIZE = 128
 # The reference implementation grows the box by 10 px before and 20 px after on images brought to 400 px.
@@ -98,6 +102,7 @@ def extract_features(
     batch_size: int = 8,
     shard: Shard | None = None,
     part_size: int = 128,
+    attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, int]:
@@ -117,7 +122,8 @@ def extract_features(
         batch_size: images in a batch.
         shard: extract only this part of the centre; `open_store` and `merge_stores` make one of all.
         part_size: images or cells after which they are safe on the disk; a kill costs at most so many.
-        overwrite: extract again although a store is there.
+        attributes: further settings to note in the store, JSON values; a store that notes others is another one.
+        overwrite: extract again although a store is there; an interrupted run of the same settings still goes on.
         progress: show a bar with the time left, or log it now and then where there is no terminal.
 
     Returns:
@@ -144,6 +150,8 @@ def extract_features(
         "all_cells": all_cells,
         "crop_margin": [CROP_MARGIN_BEFORE, CROP_MARGIN_AFTER, CROP_MARGIN_FRAME],
         "min_score": config.DETECTION_MIN_CONFIDENCE,
+        **_limit_setting(detector),
+        **(attributes or {}),
     }
     if shard is not None:
         if shard.count > len(records):
@@ -151,16 +159,31 @@ def extract_features(
         settings |= shard_settings(shard, [record.key for record in records])
         records = records[shard.number - 1 :: shard.count]
     if path.exists() and not overwrite:
-        wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, **settings}
-        return _check_existing(path, identity["hash"], wanted, {record.key for record in records})
+        wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, MAX_DETECTIONS: None, **settings}
+        counts = _check_existing(path, identity["hash"], wanted, {record.key for record in records})
+        clear_parts(path)
+        return counts
     with FeatureStoreWriter(
-        path, centre=centre, detector=identity, with_masks=with_masks, attributes=settings, part_size=part_size
+        path,
+        centre=centre,
+        detector=identity,
+        with_masks=with_masks,
+        attributes=settings,
+        part_size=part_size,
+        replace_parts=overwrite,
     ) as writer:
         _extract(detector, records, writer, all_cells, with_masks, batch_size, progress)
     with FeatureStore(path) as store:
         is_full = store.image_column("num_detections") >= detection_limit(config)
         warn_of_full(store.image_keys[is_full].tolist(), config)
         return store.counts
+
+
+def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
+    """The most cells of an image as a setting of the store; nothing where the detector has it from its folder."""
+    limit = detection_limit(detector.config)
+    trained = {name: getattr(detector.config, name) for name in LIMITS} | read_settings(Path(detector.model_dir))
+    return {} if limit == min(trained[name] for name in LIMITS) else {MAX_DETECTIONS: limit}
 
 
 def _check_names(records: Sequence[ImageRecord]) -> None:
@@ -188,8 +211,9 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size, progr
     images = read_ahead(_read, (r for batch in batches for r in batch), num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
     with closing(images), Progress(name, "images", len(records), done=len(done), show=progress) as shown:
-        with WriteBehind() as behind:
+        with held_back() as interruption, WriteBehind() as behind:
             for batch in batches:
+                interruption.check()  # what was found so far is saved
                 read = list(islice(images, len(batch)))
                 read, results = _detect(detector, batch, read, with_masks)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]

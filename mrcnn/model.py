@@ -31,10 +31,12 @@ from mrcnn.data.molding import (
 )
 from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.data.unmolding import DetectionFrame, unmold_detections
+from mrcnn.detection_limit import with_detections
 from mrcnn.detection_run import DetectionRun
 from mrcnn.detector_folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,
+    check_can_hold,
     detector_hash,
     load_parts,
     read_settings,
@@ -63,6 +65,7 @@ __all__ = [
     "compute_backbone_shapes",
     "data_generator",
     "denorm_boxes_graph",
+    "detector_config",
     "detector_hash",
     "generate_random_rois",
     "load_detector",
@@ -449,24 +452,40 @@ class _KeepEveryEpoch(keras.callbacks.Callback):
         save_matterport(self.detector.parts.named_layers(), Path(self.detector.log_dir) / name)
 
 
-def load_detector(folder: str | os.PathLike, overrides: dict[str, Any] | None = None) -> MaskRCNN:
+def load_detector(
+    folder: str | os.PathLike, overrides: dict[str, Any] | None = None, max_detections: int | None = None
+) -> MaskRCNN:
     """Open a trained detector's folder for inference.
 
     Args:
         folder: what `MaskRCNN.save` wrote.
         overrides: settings to change, such as a lower DETECTION_MIN_CONFIDENCE.
+        max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
 
     Raises:
-        InputError: if the folder holds no finished detector.
+        InputError: if the folder holds no finished detector, or `max_detections` is below 1.
     """
     folder = Path(folder)
-    settings = read_settings(folder)
-    trained = make_config(settings, Config, keep_unknown=True)
-    if "ROI_ALIGN" not in settings:
-        raise InputError(f"{folder}: made before there was a choice of RoIAlign, with one of its own; train it again")
-    model = MaskRCNN("inference", make_config(overrides or {}, type(trained)), folder)
+    model = MaskRCNN("inference", detector_config(folder, overrides, max_detections), folder)
     model.load_weights(folder / WEIGHTS_NAME)
     return model
+
+
+def detector_config(
+    folder: str | os.PathLike, overrides: dict[str, Any] | None = None, max_detections: int | None = None
+) -> Config:
+    """The settings that `load_detector` gives a detector, without its weights; arguments and errors as there."""
+    folder = Path(folder)
+    settings = read_settings(folder)
+    try:
+        trained = make_config(settings, Config, keep_unknown=True)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG_NAME}: {error}") from None
+    check_can_hold(trained, folder / WEIGHTS_NAME)
+    if "ROI_ALIGN" not in settings:
+        raise InputError(f"{folder}: made before there was a choice of RoIAlign, with one of its own; train it again")
+    config = make_config(overrides or {}, type(trained))
+    return config if max_detections is None else with_detections(config, max_detections)
 
 
 def _as_list(datasets: Dataset | Sequence[Dataset]) -> list[Dataset]:
