@@ -12,15 +12,30 @@ BLOCK = 512
 def doubts(store: StoreReader) -> np.ndarray:
     """How unlike the other cells of its centre each cell of a store is.
 
-    Four things are compared, each in units of its spread (median absolute deviation) over the centre and on the side
-    that is suspicious: a low score, a box much smaller or larger than usual, a box far from the image's centre, and a
-    crop with little contrast, as a red cell or a platelet without a dark nucleus has.
+    Args:
+        store: features of one centre, at least one cell.
+
+    Returns:
+        float64 array of shape (num_cells,): the largest of the four `deviations`, on the side that is suspicious; above
+        3 is unusual.
+    """
+    found = deviations(store)
+    return np.max([found["score"], np.abs(found["size"]), found["place"], found["contrast"]], axis=0)
+
+
+def deviations(store: StoreReader) -> dict[str, np.ndarray]:
+    """How far each cell of a store is from the usual cell of its centre.
+
+    Four things are compared, each in units of its spread (median absolute deviation) over the centre: a low score, a
+    box much smaller or larger than usual, a box far from the image's centre, and a crop with little contrast, as a red
+    cell or a platelet without a dark nucleus has.
 
     Args:
         store: features of one centre, at least one cell.
 
     Returns:
-        float64 array of shape (num_cells,): the largest of the four; above 3 is unusual.
+        float64 arrays of shape (num_cells,): "score", "place" and "contrast", where positive values are suspicious,
+        and "size", where negative values are small boxes and positive ones large boxes.
     """
     boxes, scores = store.read("box", 0, len(store)), store.read("score", 0, len(store))
     shapes = store.read("image_shape", 0, len(store)).astype(np.float64)
@@ -28,15 +43,12 @@ def doubts(store: StoreReader) -> np.ndarray:
     centres = (boxes[:, 2:] + boxes[:, :2]) / 2 / shapes
     area = np.log(np.maximum(sizes.prod(axis=1), 1e-9))
     distance = np.linalg.norm(centres - 0.5, axis=1)
-    return np.max(
-        [
-            _spreads(-scores.astype(np.float64)),
-            np.abs(_spreads(area)),
-            _spreads(distance),
-            _spreads(-_contrasts(store)),
-        ],
-        axis=0,
-    )
+    return {
+        "score": spreads(-scores.astype(np.float64)),
+        "size": spreads(area),
+        "place": spreads(distance),
+        "contrast": spreads(-_contrasts(store)),
+    }
 
 
 def doubtful_rows(store: StoreReader, number: int) -> np.ndarray:
@@ -54,7 +66,7 @@ def _contrasts(store: StoreReader) -> np.ndarray:
     return np.concatenate(values)
 
 
-def _spreads(values: np.ndarray) -> np.ndarray:
+def spreads(values: np.ndarray) -> np.ndarray:
     """Distance from the median in units of 1.48 median absolute deviations, a normal distribution's sigma."""
     centred = values - np.median(values)
     # A spread of nothing would make the smallest difference infinite.

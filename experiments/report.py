@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments import report_html as h
+from experiments.interactive_map import page_scripts
+from experiments.report_maps import maps_section
 from experiments.report_numbers import detector_section, head, settings_section
 from experiments.report_pictures import (
     augmentation_section,
     autoencoder_section,
     detections_section,
-    maps_section,
 )
 from experiments.report_run import Run
 from experiments.report_scores import cross_centre_section
@@ -64,5 +65,6 @@ def write_report(
     footer = f"Examples are chosen at random with seed {seed}. Every figure also lies below figures/ in the run."
     content.append(h.tag("footer", h.paragraph(footer, kind="note")))
     path = state.folder / NAME
-    write_text(path, h.page(f"{settings.name}: white blood cells across centres", *content))
+    title = f"{settings.name}: white blood cells across centres"
+    write_text(path, h.page(title, *content, scripts=page_scripts(content)))
     return path

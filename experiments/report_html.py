@@ -1,10 +1,11 @@
-"""Pieces of an HTML page that needs nothing but itself: no network, no scripts, no other files.
+"""Pieces of an HTML page that needs nothing but itself: no network, no other files, and scripts only for plots.
 
 Every function that takes text escapes it, unless it is `Html`, which only these functions make. File names
 and labels come from other people's folders, so nothing reaches the page around them.
 """
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 JPEG_QUALITY = 85
+MAX_FILES = 200  # in a list
 DASH = "–"  # where there is no value
 
 STYLE = """
@@ -76,12 +78,19 @@ figcaption { margin-top: 8px; max-width: 90ch; }
   margin: 8px 0 24px; }
 .strip span { font-size: 13px; color: var(--soft); text-align: right; line-height: 1.3; }
 .strip img { display: block; width: 100%; height: auto; }
+.plots { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 28px; margin: 10px 0 4px; }
+.plot { margin: 0 0 8px; min-width: 0; break-inside: avoid; }
+.plot figcaption { margin: 0 0 2px; color: var(--ink); }
+td.picture, th.picture { padding-right: 10px; vertical-align: middle; }
+td.picture ~ td { vertical-align: middle; }
+td.picture img { display: block; max-width: none; border-radius: 3px; background: var(--tint); }
 details { border: 1px solid var(--line); border-radius: 8px; padding: 10px 16px; margin: 10px 0; }
 summary { cursor: pointer; font-weight: 600; }
 ul.files { columns: 2; column-gap: 32px; padding-left: 18px; margin: 8px 0 16px; font-size: 13px; }
 ul.files li { overflow-wrap: anywhere; break-inside: avoid; }
 footer { margin-top: 64px; padding-top: 14px; border-top: 1px solid var(--line); }
 @media (max-width: 700px) { body { padding: 24px 16px 64px; } ul.files { columns: 1; }
+  .plots { grid-template-columns: minmax(0, 1fr); }
   .grid { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)) !important; }
   .strip { grid-template-columns: 1fr; } .strip span { text-align: left; } }
 @media print { @page { margin: 14mm; } body { padding: 0; max-width: none; font-size: 10.5pt; }
@@ -196,6 +205,18 @@ def head_row(first: Any, names: Sequence[Any]) -> Html:
     return tag("tr", tag("th", first, scope="col"), *others)
 
 
+def file_list(entries: Sequence[tuple[str, str]], rest: str) -> Html:
+    """List files with what is known of each, the first `MAX_FILES` of them.
+
+    Args:
+        entries: (name, reason) of each file.
+        rest: where the others are named, as "the CSV file".
+    """
+    items = [tag("li", code(name), f" {reason}") for name, reason in entries[:MAX_FILES]]
+    more = len(entries) - len(items)
+    return tag("ul", *items, *([tag("li", f"and {more:,} more, named in {rest}")] if more else []), class_="files")
+
+
 def beside(*blocks: Html) -> Html:
     """Put narrow blocks side by side where there is room."""
     return tag("div", *blocks, class_="beside")
@@ -216,15 +237,26 @@ def section(anchor: str, title: str, *content: Any) -> Html:
     return tag("section", tag("h2", title), join(content), id=anchor)
 
 
-def page(title: str, *content: Any) -> Html:
-    """Make the whole document."""
+def page(title: str, *content: Any, scripts: Sequence[str] = ()) -> Html:
+    """Make the whole document.
+
+    Args:
+        title: of the window.
+        content: the body.
+        scripts: programs that run once the body is there. The browser is told their hashes, and runs no others.
+    """
+    digests = [base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii") for text in scripts]
+    allowed = "".join(f" 'sha256-{digest}'" for digest in digests)
+    # The page asks the browser to load nothing, whatever text slipped into it.
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy += f"; script-src{allowed}" if scripts else ""
+    programs = [Html(f"<script>{text}</script>") for text in scripts]
     return Html(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The page asks the browser to load nothing, whatever text slipped into it.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src "
-        f"'unsafe-inline'\">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{join(content)}\n</body>\n</html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n{join(content)}\n"
+        f"{join(programs)}</body>\n</html>\n"
     )
 
 
@@ -238,20 +270,23 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def encode_image(pixels: np.ndarray, *, max_side: int | None = None, photo: bool = True) -> bytes:
+def encode_image(
+    pixels: np.ndarray, *, max_side: int | None = None, photo: bool = True, quality: int = JPEG_QUALITY
+) -> bytes:
     """Encode a picture as JPEG, or as PNG where every pixel counts.
 
     Args:
         pixels: uint8 array of shape (height, width, 3).
         max_side: pictures with a longer side are reduced to it.
         photo: False for PNG.
+        quality: of a JPEG, 1 to 95.
     """
     picture = Image.fromarray(pixels)
     if max_side is not None and max(picture.size) > max_side:
         picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if photo:
-        picture.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        picture.save(buffer, "JPEG", quality=quality, optimize=True)
     else:
         picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,13 +1,9 @@
-"""Sections of a report that show pictures: detections, misses, augmentation, reconstructions, maps."""
+"""Sections of a report that show pictures: detections, misses, augmentation, reconstructions."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-
-import anndata
-import numpy as np
+from collections.abc import Mapping
 
 from experiments import report_html as h
-from experiments.figures import Groups, choose_rows, draw_maps, project, to_png
 from experiments.photos import (
     OVERLAY_SIDE,
     Picture,
@@ -21,11 +17,8 @@ from experiments.photos import (
 )
 from experiments.report_numbers import autoencoder_curves
 from experiments.report_run import AUTOENCODER_NAMES, CentreSummary, Run
-from mrcnn.feature_store import UNREADABLE, FeatureStore
+from mrcnn.feature_store import UNREADABLE, is_unreadable
 from mrcnn.visualize import sheet
-
-MAX_POINTS = 3000
-MAX_LISTED = 200
 
 
 def detections_section(run: Run) -> h.Html:
@@ -99,35 +92,6 @@ def autoencoder_section(run: Run) -> h.Html:
     return h.section("autoencoder", "What the autoencoder keeps of a cell", *content)
 
 
-def maps_section(run: Run) -> h.Html:
-    """Maps of the cells by raw features and by the latents of each autoencoder."""
-    title = "Maps of the cells"
-    lead = (
-        "Each dot is a cell, and cells that are described alike lie close together. At the left, colours "
-        "are centres: in a good description they mix. At the right, colours are cell types: they should "
-        "form groups. Distances between far groups mean little in such maps."
-    )
-    content = [h.paragraph(lead)]
-    if run.stores:
-        vectors, groups = _raw_vectors(run)
-        content += _map(run, "map_features", "Detector features (mean over each cell)", vectors, groups)
-    else:
-        content.append(h.not_run("The extraction of features", "features/"))
-    for name, slug in (("AE-RF", "map_ae_none"), ("AE-CFE", "map_ae_cfe")):
-        folder = run.autoencoders.get(name)
-        path = None if folder is None else folder / "embedding.h5ad"
-        if path is None or not path.is_file():
-            content.append(h.not_run(f"The embedding by {AUTOENCODER_NAMES[name]}", "embedding.h5ad"))
-            continue
-        data = anndata.read_h5ad(path)
-        rows = choose_rows(data.n_obs, MAX_POINTS, run.seed)
-        cells = data.obs.iloc[rows]
-        groups = _groups(run, cells["centre"].astype(str), cells["cell_type"].astype(str))
-        vectors = np.asarray(data.X[rows], np.float32)
-        content += _map(run, slug, AUTOENCODER_NAMES[name], vectors, groups)
-    return h.section("maps", title, *content)
-
-
 def _centre_pictures(run: Run, centre: str) -> list[h.Html]:
     """Overlays and crops of one centre."""
     content: list[h.Html] = []
@@ -173,8 +137,8 @@ def _missed(run: Run) -> list[h.Html]:
             content.append(h.tag("h4", f"{centre}: missed images ({len(shown)} of {count:,})"))
             _save_sheet(run, f"missed_{centre}", shown, 6, 160)
             content.append(_grid(shown, 6, f"{centre}: image without a detection", max_side=240, with_key=True))
-        unshown = [m for m in summary.missed if not m["reason"].startswith(UNREADABLE)] if not shown else []
-        unreadable = [m for m in summary.missed if m["reason"].startswith(UNREADABLE)]
+        unshown = [m for m in summary.missed if not is_unreadable(m["reason"])] if not shown else []
+        unreadable = [m for m in summary.missed if is_unreadable(m["reason"])]
         for name, entries in (("missed images, files not found", unshown), ("unreadable files", unreadable)):
             if entries:
                 content.append(h.tag("h4", f"{centre}: {name} ({len(entries):,})"))
@@ -189,7 +153,7 @@ def _reason_table(summaries: Mapping[str, CentreSummary]) -> h.Html:
     rows.append(h.row("with a cell", [h.cell(f"{s.counts['found']:,}") for s in summaries.values()]))
     rows += [h.row(name, [h.cell(f"{counter[name]:,}") for counter in reasons.values()]) for name in names]
     shares = [s.counts["found"] / s.counts["images"] if s.counts["images"] else 0.0 for s in summaries.values()]
-    rows.append(h.row("share with a cell", [h.cell(f"{100 * share:.1f} %") for share in shares], kind="total"))
+    rows.append(h.row("share with a cell", [h.cell(h.percent(share)) for share in shares], kind="total"))
     return h.table([h.head_row("Images", summaries)], rows, "Every image of every centre, by what became of it.")
 
 
@@ -197,62 +161,28 @@ def _missed_type_table(summaries: Mapping[str, CentreSummary]) -> h.Html:
     """Missed of all readable images, by type."""
     missed, images = {}, {}
     for centre, summary in summaries.items():
-        readable = [m for m in summary.missed if not m["reason"].startswith(UNREADABLE)]
+        readable = [m for m in summary.missed if not is_unreadable(m["reason"])]
         missed[centre] = Counter(m["cell_type"] or m["label"] for m in readable)
         images[centre] = missed[centre] + Counter(summary.found_types)
     names = sorted({name for counter in images.values() for name in counter}, key=lambda name: (name == "", name))
 
     def show(centre: str, name: str) -> h.Html:
         if not images[centre][name]:
-            return h.cell("–")
+            return h.cell(h.DASH)
         return h.cell(f"{missed[centre][name]:,} of {images[centre][name]:,}", best=missed[centre][name] > 0)
 
-    rows = [h.row(name.replace("_", " ") or "unlabelled", [show(c, name) for c in summaries]) for name in names]
+    rows = [h.row(h.spaced(name) or "unlabelled", [show(c, name) for c in summaries]) for name in names]
     return h.table([h.head_row("Type", summaries)], rows, "Readable images on which no cell was found, by type.")
 
 
 def _file_list(run: Run, centre: str, entries: list[dict[str, str]]) -> h.Html:
     """Keys and reasons, of the first entries where there are very many."""
-    items = []
-    for entry in entries[:MAX_LISTED]:
+    listed = []
+    for entry in entries:
         # The key names the file already; its whole path would only make the list hard to read.
         path = run.paths.get(centre, {}).get(entry["key"], entry["key"])
-        reason = entry["reason"].removeprefix(UNREADABLE).lstrip(": ").removeprefix(f"{path}: ")
-        items.append(h.tag("li", h.code(entry["key"]), f" {reason}"))
-    rest = len(entries) - len(items)
-    more = [h.tag("li", f"and {rest:,} more, named in the feature store")] if rest else []
-    return h.tag("ul", *items, *more, class_="files")
-
-
-def _raw_vectors(run: Run) -> tuple[np.ndarray, Groups]:
-    """Features of some cells of all centres, averaged over the RoI; the choice is that of the latents."""
-    counts = [run.summaries[centre].counts["cells"] for centre in run.stores]
-    rows = choose_rows(sum(counts), MAX_POINTS, run.seed)
-    pieces, centres, types, first = [], [], [], 0
-    for (centre, path), count in zip(run.stores.items(), counts, strict=True):
-        own = rows[(rows >= first) & (rows < first + count)] - first
-        first += count
-        with FeatureStore(path) as store:
-            for block in np.array_split(own, max(1, len(own) // 256)):
-                pieces.append(store.read_rows("features", block).mean(axis=(1, 2), dtype=np.float32))
-        centres += [centre] * len(own)
-        types += [run.summaries[centre].cell_types[row] for row in own]
-    return np.concatenate(pieces), _groups(run, centres, types)
-
-
-def _groups(run: Run, centres: Sequence[str], types: Sequence[str]) -> Groups:
-    """The groupings of a map with the order of their legends, the same in every map."""
-    return {"by centre": (centres, run.centres), "by cell type": (types, sorted(set(types)))}
-
-
-def _map(run: Run, slug: str, name: str, vectors: np.ndarray, groups: Groups) -> list[h.Html]:
-    heading = h.tag("h3", name)
-    if len(vectors) < 2:
-        return [heading, h.paragraph("Too few cells for a map.", kind="missing")]
-    points, method = project(vectors, run.seed)
-    data = run.save_figure(slug, to_png(draw_maps(points, groups)))
-    caption = f"{method} of {len(vectors):,} cells."
-    return [heading, h.figure(data, f"Map of cells by {name}, coloured by centre and by cell type", caption)]
+        listed.append((entry["key"], entry["reason"].removeprefix(UNREADABLE).lstrip(": ").removeprefix(f"{path}: ")))
+    return h.file_list(listed, "the feature store")
 
 
 def _grid(
@@ -260,7 +190,7 @@ def _grid(
 ) -> h.Html:
     tiles = []
     for picture in pictures:
-        name = picture.name.replace("_", " ") or "unlabelled"
+        name = h.spaced(picture.name) or "unlabelled"
         caption = [h.tag("b", name), f" {picture.detail}" if picture.detail and not with_key else ""]
         if with_key:
             caption += [h.Html("<br>"), h.code(picture.key)]
@@ -276,4 +206,4 @@ def _save_sheet(run: Run, name: str, pictures: list[Picture], columns: int, tile
 
 
 def _short_reason(reason: str) -> str:
-    return "unreadable file" if reason.startswith(UNREADABLE) else reason
+    return "unreadable file" if is_unreadable(reason) else reason

@@ -1,7 +1,6 @@
 """What a report reads of a run's folder; what is not there is None or empty, so that any run has a report."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from mrcnn.atomic import atomic_path
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 from mrcnn.feature_store import FeatureStore
+from mrcnn.json_values import read_json_file
 
 # Name of each autoencoder in the table -> its folder in the run.
 AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
@@ -28,14 +28,12 @@ class CentreSummary:
         missed: images without a cell: dicts of key, reason, label, cell_type.
         found_types: cell type of each image with a cell, or its label where there is no type.
         cell_types: harmonised type of each cell, "" where there is none.
-        min_score: score that a detection must reach, or None if the store does not say.
     """
 
     counts: dict[str, int]
     missed: list[dict[str, str]]
     found_types: list[str]
     cell_types: list[str]
-    min_score: float | None
 
 
 class Run:
@@ -81,15 +79,17 @@ class Run:
             InputError: if it is damaged.
         """
         path = self.folder / path
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error}); remove it and run that stage again") from None
+        advice = "remove it and run that stage again"
+        return read_json_file(path, missing=advice, advice=advice, allow_nan=True)
 
     def read_csv(self, path: str | Path) -> list[dict[str, str]]:
-        """Read the rows of a CSV file below the run's folder; none if it is not there."""
+        """Read the rows of a CSV file below the run's folder; none if it is not there.
+
+        Raises:
+            InputError: if it is damaged.
+        """
         return read_rows(self.folder / path)
 
     def save_figure(self, name: str, data: bytes) -> bytes:
@@ -100,11 +100,21 @@ class Run:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file by column; none if it is not there."""
+    """Rows of a CSV file by column; none if it is not there.
+
+    Raises:
+        InputError: if it is damaged.
+    """
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a UTF-8 CSV file ({error}); remove it and run that stage again") from None
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it and run that stage again")
+    return rows
 
 
 def _summarise(path: Path) -> CentreSummary:
@@ -115,5 +125,4 @@ def _summarise(path: Path) -> CentreSummary:
             missed=store.missed,
             found_types=[str(cell_type or label) for cell_type, label in by_image.values()],
             cell_types=store.cell_types.tolist(),
-            min_score=store.attributes.get("min_score"),
         )
