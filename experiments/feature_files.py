@@ -1,14 +1,11 @@
 """The files of `aecfe features`: their names, whether they may be written, and the table of cells and images."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import anndata
-import h5py
 import pandas as pd
 
 from experiments.centres import check_centre_name
@@ -17,6 +14,8 @@ from mrcnn.atomic import atomic_path
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
 from mrcnn.feature_store import UNREADABLE, is_unreadable
+from mrcnn.json_values import parse_json
+from mrcnn.plain_hdf5 import read_note
 
 FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
 # A centre's images often lie in a folder of this name, whose own name says nothing.
@@ -114,11 +113,10 @@ def read_provenance(path: Path) -> dict[str, Any]:
         InputError: if it is no such file.
     """
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            provenance = json.loads(anndata.io.read_elem(file[f"uns/{PROVENANCE}"]))
+        provenance = parse_json(read_note(path, f"uns/{PROVENANCE}"))
         if isinstance(provenance["identity"], dict) and isinstance(provenance["counts"], dict):
             return provenance
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError):
+    except (KeyError, TypeError, ValueError):  # InputError is one
         pass
     raise InputError(f"{path}: was not written by aecfe features; give another -o, or --overwrite to replace it")
 

@@ -53,8 +53,8 @@ def evaluate_masks(
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     for batch in _batches(samples, batch_size, description, progress):
         images = [dataset.load_image(image_id) for dataset, image_id in batch]
-        names = [_name(dataset, image_id) for dataset, image_id in batch]
-        results = _detect(detector, images, names)
+        names = [image_name(dataset, image_id) for dataset, image_id in batch]
+        results = detect_each(detector, images, names)
         for (dataset, image_id), result in zip(batch, results, strict=True):
             if isinstance(result, InputError):
                 raise result
@@ -96,8 +96,8 @@ def evaluate_boxes(
                 continue
             images.append(image)
             known.append(boxes)
-            names.append(_name(dataset, image_id))
-        for boxes, result in zip(known, _detect(detector, images, names, masks=False), strict=True):
+            names.append(image_name(dataset, image_id))
+        for boxes, result in zip(known, detect_each(detector, images, names, masks=False), strict=True):
             if isinstance(result, InputError):
                 log.warning("%s", result)
                 unreadable += 1
@@ -133,7 +133,7 @@ def evaluate_presence(
             except InputError as error:
                 log.warning("%s", error)
                 unreadable += 1
-        for result in _detect(detector, images, names, masks=False):
+        for result in detect_each(detector, images, names, masks=False):
             if isinstance(result, InputError):
                 log.warning("%s", result)
                 unreadable += 1
@@ -147,10 +147,20 @@ def evaluate_presence(
     }
 
 
-def _detect(
+def detect_each(
     detector: MaskRCNN, images: Sequence[np.ndarray], names: Sequence[str], **options: bool
 ) -> list[dict[str, np.ndarray] | InputError]:
-    """What the detector finds on each image; for one that it does not take an error that names it."""
+    """Detect, and go on where the detector does not take an image.
+
+    Args:
+        detector: for inference.
+        images: as of `MaskRCNN.detect`.
+        names: of the images, for messages.
+        **options: further arguments of `MaskRCNN.detect`.
+
+    Returns:
+        For each image what `MaskRCNN.detect` gives, or the error that says why it was not taken, with its name.
+    """
     if not images:
         return []
     try:
@@ -159,10 +169,10 @@ def _detect(
         if len(images) == 1:
             return [InputError(f"{names[0]}: {error}")]
     # One of them; the message does not know its name.
-    return [_detect(detector, [image], [name], **options)[0] for image, name in zip(images, names, strict=True)]
+    return [detect_each(detector, [image], [name], **options)[0] for image, name in zip(images, names, strict=True)]
 
 
-def _name(dataset: Dataset, image_id: int) -> str:
+def image_name(dataset: Dataset, image_id: int) -> str:
     """What to call an image in a message: its file, where it is one."""
     return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
+from mrcnn.errors import InputError
+from mrcnn.evaluation import detect_each, image_name
 from mrcnn.metrics import box_iou_matrix, match_detections
 from mrcnn.model import MaskRCNN
 
@@ -54,13 +56,20 @@ def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, 
 
     Returns:
         As of `choose_operating_score`.
+
+    Raises:
+        InputError: naming an image that the detector does not take.
     """
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     scores, correct, num_cells = [np.zeros(0)], [np.zeros(0, bool)], 0
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
-        results = detector.detect([dataset.load_image(image_id) for dataset, image_id in batch], masks=False)
+        images = [dataset.load_image(image_id) for dataset, image_id in batch]
+        names = [image_name(dataset, image_id) for dataset, image_id in batch]
+        results = detect_each(detector, images, names, masks=False)
         for (dataset, image_id), result in zip(batch, results, strict=True):
+            if isinstance(result, InputError):
+                raise result
             boxes = extract_bboxes(dataset.load_mask(image_id)[0])
             overlaps = box_iou_matrix(result["rois"], boxes)
             correct.append(match_detections(overlaps, result["scores"], IOU_THRESHOLD) >= 0)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import h5py
 import numpy as np
 
-from mrcnn.atomic import atomic_path
+from mrcnn.atomic import remove_leftovers
 from mrcnn.errors import InputError
+from mrcnn.hdf5_files import atomic_hdf5
+from mrcnn.output_lock import OutputLock, remove_stale_lock
 from mrcnn.shards import CENTRE_IMAGES, SHARD, Shard, describe_images, shard_of
 from mrcnn.store_layout import MERGE_ROWS, create_file
 from mrcnn.store_reader import FeatureStore, StoreReader, check_same_origin
@@ -90,7 +91,6 @@ class ShardedStore(StoreReader):
             counts = [store.image_column("num_cells") for store in self._stores]
             self._images = _deal(counts) if is_sharded else np.repeat(np.arange(len(counts)), [len(c) for c in counts])
             self._image_rows = _rows_within(self._images)
-            self._check_cells(counts)
             self._cells = np.repeat(self._images, self._gather(counts, self._images, self._image_rows))
             self._cell_rows = _rows_within(self._cells)
             self._check_images(is_sharded)
@@ -170,14 +170,6 @@ class ShardedStore(StoreReader):
             number = f"shard {missing[0]}" if len(missing) == 1 else f"shards {', '.join(missing)}"
             raise InputError(f"{first.path}: {number} of centre {first.centre} must be given too")
 
-    def _check_cells(self, counts: list[np.ndarray]) -> None:
-        for store, column in zip(self._stores, counts, strict=True):
-            stated = int(np.sum(column, dtype=np.int64))
-            if stated != len(store) or column.min(initial=0) < 0:
-                raise InputError(
-                    f"{store.path}: its images have {stated} cells, but it holds {len(store)}; extract it again"
-                )
-
     def _check_images(self, is_sharded: bool) -> None:
         keys = self.image_keys
         ordered = np.argsort(keys, kind="stable")
@@ -201,19 +193,26 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
         path: final name, written atomically.
 
     Raises:
-        InputError: as `ShardedStore` raises it.
+        InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
     """
-    with ShardedStore(paths) as source, atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", locking="best-effort") as file:
-            header = {**source.attributes, "settings": source.settings}
-            create_file(file, header, len(source), len(source.image_keys), source.text_widths())
-            for name, dataset in file["cells"].items():
-                for start in range(0, len(source), MERGE_ROWS):
-                    stop = min(start + MERGE_ROWS, len(source))
-                    dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
-            for name, dataset in file["images"].items():
-                if len(dataset):
-                    dataset[...] = _encode(source.image_column(name), dataset.dtype)
+    with ShardedStore(paths) as source, OutputLock(path) as lock:
+        if lock.is_held:
+            remove_leftovers(Path(path).parent, Path(path).name)
+        _merge(source, path)
+
+
+def _merge(source: ShardedStore, path: str | os.PathLike) -> None:
+    with atomic_hdf5(path) as (file, check):
+        header = {**source.attributes, "settings": source.settings}
+        create_file(file, header, len(source), len(source.image_keys), source.text_widths())
+        for name, dataset in file["cells"].items():
+            for start in range(0, len(source), MERGE_ROWS):
+                stop = min(start + MERGE_ROWS, len(source))
+                dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
+                check()
+        for name, dataset in file["images"].items():
+            if len(dataset):
+                dataset[...] = _encode(source.image_column(name), dataset.dtype)
 
 
 def join_shards(
@@ -239,6 +238,7 @@ def join_shards(
             check_same_origin(there, {**source.attributes, "settings": source.settings}, advice)
             if not np.array_equal(there.image_keys, source.image_keys):
                 raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
+        remove_stale_lock(path)
         log.info("%s: reused", path)
     else:
         merge_stores(paths, path)

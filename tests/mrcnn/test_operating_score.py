@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mrcnn.errors import InputError
 from mrcnn.operating_score import choose_operating_score, measure_operating_score
 
 
@@ -65,3 +66,15 @@ def test_measure_operating_score_matches_each_cell_once(cell_dataset):
 
     dataset = cell_dataset(3)
     assert measure_operating_score(Finder(dataset), [dataset], batch_size=2) == pytest.approx(0.85)
+
+
+def test_measure_operating_score_names_an_image_that_is_not_taken(cell_dataset):
+    class Refuser:
+        class config:
+            DETECTION_MIN_CONFIDENCE = 0.05
+
+        def detect(self, images, masks):
+            raise InputError("image 0 is too long for its width")
+
+    with pytest.raises(InputError, match=r"0\.png: image 0 is too long"):
+        measure_operating_score(Refuser(), [cell_dataset(2)])
