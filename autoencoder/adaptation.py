@@ -2,13 +2,15 @@
 
 Each method is a function of plain tensors, and `adaptation_loss` computes any of them for a batch of mixed centres. It
 works under masks, so that shapes stay fixed whichever centre a row comes from. The adversarial method has a network of
-its own, see `adversary`.
+its own, see `adversary`. Losses of the user's own are plain functions of two sets of latents, see `own_losses`.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 from keras import ops
+
+from autoencoder.own_losses import OwnLoss, find_own_loss, is_own_loss
 
 REDUCTIONS = ("mean", "sum")
 # Squared bandwidths as shares of the median squared distance. Gretton et al. 2012 take the median itself; a mixture
@@ -135,7 +137,7 @@ def adaptation_loss(
         centre_ids: int tensor `(batch,)`, the centre of each row, 0 to `num_centres` - 1.
         source: id of the source centre. Under "normal" the source is N(0, I) and every centre is a target.
         num_centres: number of centres, in this batch or not.
-        method: one of `METHODS`.
+        method: one of `METHODS`, or "module:function" for a loss of two sets of latents, see `own_losses`.
         reduction: as in `moment_matching_loss`, for "mmd" and "normal".
 
     Returns:
@@ -143,16 +145,18 @@ def adaptation_loss(
 
     Raises:
         ValueError: if `source` is not the id of a centre, or the method or the reduction is unknown.
+        InputError: if a loss of the user's own is not found.
     """
     if not 0 <= source < num_centres:
         raise ValueError(f"source must be between 0 and {num_centres - 1}, got {source}")
-    if method not in METHODS:
+    if method not in METHODS and not is_own_loss(method):
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     _check_reduction(reduction)
     latents = _rows(latents)
     masks = ops.one_hot(centre_ids, num_centres, dtype="float32")
     enough = ops.sum(masks, axis=0) >= _LEAST_ROWS
-    distance = METHODS[method](latents, masks, source, reduction)
+    distances = METHODS[method] if method in METHODS else _to_source_by(_find_own_loss(method))
+    distance = distances(latents, masks, source, reduction)
     total = ops.zeros((), dtype="float32")
     for k in range(num_centres):
         if method == "normal":
@@ -187,6 +191,23 @@ def _to_source_covariance(latents, masks, source, reduction) -> Callable[[int], 
     return lambda k: _coral_distance(moments[source], moments[k])
 
 
+def _to_source_by(loss: OwnLoss) -> Callable[..., Callable[[int], tf.Tensor]]:
+    """A method that hands the rows of source and target to a function which knows of no masks."""
+
+    def to_source(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
+        def distance(k: int) -> tf.Tensor:
+            rows = [tf.boolean_mask(latents, masks[:, centre] > 0) for centre in (source, k)]
+            # The function may be infinite for too few rows; where it is not called it has no gradient either.
+            enough = tf.reduce_all([tf.shape(r)[0] >= _LEAST_ROWS for r in rows])
+            return tf.cond(enough, lambda: ops.cast(loss(*rows), "float32"), lambda: tf.zeros(()))
+
+        return distance
+
+    return to_source
+
+
+# Importing is nothing to compile.
+_find_own_loss = tf.autograph.experimental.do_not_convert(find_own_loss)
 # From latents, masks `(batch, num_centres)`, source and reduction to the loss of the centre k.
 METHODS = {
     "mmd": _to_source_moments,
