@@ -33,7 +33,7 @@ from autoencoder.data import make_batches
 from autoencoder.embedding import BATCH_SIZE, compiled_encoder, encode_store
 from autoencoder.folder import TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE
-from autoencoder.reading import read_batches
+from autoencoder.reading import ROW_BYTES, read_batches
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import TrainingState
 from autoencoder.step import make_train_step
@@ -48,7 +48,6 @@ CENTRES = ("first", "second")
 CELLS_PER_CENTRE = 768  # three windows of shuffling, 0.15 GB
 # Multiplications of one sample in a step: 2.92e9 forward, as many for each of the two gradients.
 STEP_GMAC = 8.76
-CELL_BYTES = 2 * 14 * 14 * 256 + 128 * 128 * 3  # what a training reads of a cell
 
 Call = Callable[[], object]
 
@@ -183,7 +182,7 @@ def reading(results: Results, stores: dict[str, str], num_batches: int = 44, rep
     def read_stores() -> float:
         for _ in islice(read_batches(stores, shares), num_batches):
             pass
-        return num_batches * BATCH * CELL_BYTES
+        return num_batches * BATCH * ROW_BYTES
 
     def read_files() -> float:
         total = 0

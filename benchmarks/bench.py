@@ -36,6 +36,7 @@ from benchmarks.stages import (
     stages_of_detection,
     training_step,
 )
+from experiments.provenance import machine_text
 from mrcnn.atomic import write_json
 from mrcnn.config import Config, SmearConfig, make_config
 
@@ -104,17 +105,6 @@ def default_settings() -> dict[str, Any]:
     }
 
 
-def machine() -> str:
-    """Processor, cores and devices."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {os.cpu_count()} cores, {len(tf.config.list_physical_devices('GPU'))} GPUs"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     keras.utils.set_random_seed(0)
     results: Results = {}
-    add(results, "machine", machine(), "")
+    add(results, "machine", machine_text(), "")
     versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, aecfe {version('aecfe')}"
     add(results, "versions", f"{versions}, Python {platform.python_version()}", "")
     smear = SmearConfig()

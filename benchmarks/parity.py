@@ -6,9 +6,10 @@ Prints a Markdown table: of each scalar both values, of each array the largest a
 difference.
 """
 
+import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -70,9 +71,11 @@ def normalisation(vectors: dict[str, np.ndarray]) -> Iterator[Row]:
         yield f"{name}_y_affine", layer(inputs).numpy().transpose(0, 3, 1, 2)
 
 
-def main(path: str) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compare and print."""
-    with np.load(path) as file:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("vectors", help=".npz file of the reference implementation's inputs and outputs")
+    with np.load(parser.parse_args(arguments).vectors) as file:
         vectors = {name: file[name] for name in file.files}
     print("| vector | ours | reference | largest difference |\n| --- | --- | --- | --- |")
     for group in (adaptation, similarity, normalisation):
@@ -83,4 +86,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -173,8 +173,10 @@ def cell_table(path: Path | None, pixel_size: float | None = None) -> Iterator[A
 def table_rows(key: str, cells: Sequence[FoundCell], pixel_size: float | None = None) -> list[list[Any]]:
     """Rows of the CSV, in the order of `COLUMNS` and, with a pixel size, `SIZE_COLUMNS`."""
     rows = []
+    # The module csv does not quote it, and readers would take it for the end of the row.
+    name = key.replace("\r", "\\r")
     for cell in cells:
-        row = [key, cell.number, cell.class_id, cell.class_name, *cell.box, f"{cell.score:.4f}", cell.area]
+        row = [name, cell.number, cell.class_id, cell.class_name, *cell.box, f"{cell.score:.4f}", cell.area]
         rows.append(row if pixel_size is None else row + [f"{value:.6g}" for value in cell.size(pixel_size)])
     return rows
 

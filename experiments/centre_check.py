@@ -11,7 +11,7 @@ from typing import Any
 from experiments.centre_check_text import check_text
 from experiments.centre_tree import Place, find_centres
 from experiments.centres import Centre, load_centre
-from experiments.class_maps import fold_label, labels_of
+from experiments.class_maps import LAYOUT_MAPS, fold_label, labels_of
 from experiments.duplicates import content_hashes, duplicate_sets
 from experiments.masked_images import AnnotationChoice, LabelImages, find_masks
 from experiments.output_paths import check_output_file
@@ -25,7 +25,7 @@ from mrcnn.progress import Progress
 
 FORMAT = "aecfe-centre-check"
 _AHEAD = 32
-_DATA_SETS = ("matek19", "int20", "mll23", "acevedo20")
+_DATA_SETS = tuple(layout for layout in LAYOUT_MAPS if layout != "generic")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """The folders and files of a centre: what is an image, what may be a class, and where a centre begins."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.class_maps import LAYOUT_MAPS, fold_label, labels_of
 from mrcnn.data.images import IMAGE_SUFFIXES
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, escape_unprintable
+
+logger = logging.getLogger(__name__)
 
 NOT_CLASSES = frozenset({"masks", "annotations"})
 # Of `.git`, `__MACOSX` and the like: neither classes nor anything else of the centre.
@@ -72,7 +75,7 @@ def find_centres(root: str | Path) -> Place:
         InputError: if there is no such folder.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # of Path it would fail for a name that is too long
         raise InputError(f"{root}: no such folder; give a centre's folder, or a folder of centres")
     folder = unwrap(root, None)[-1]
     inside = class_folders(folder)
@@ -109,6 +112,9 @@ def images_below(
 ) -> tuple[list[Path], list[Path]]:
     """Return the images below `folder`, sorted, and the files that are not images.
 
+    Links to folders are not followed, since they may lead in a circle; a warning names them, and folders that cannot be
+    read.
+
     Args:
         folder: where to look.
         recursive: whether to look in folders inside it too.
@@ -116,11 +122,13 @@ def images_below(
         masks_folder: is left out wherever it lies.
     """
     images, others = [], []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=_warn_of_unread):
         # Pruning in place is how os.walk is told where not to go.
         hidden_from = [n for n in folders if n.startswith(_HIDDEN) or (Path(parent) == folder and n in skip)]
         shown = [n for n in folders if n not in hidden_from and not _is_same(Path(parent, n), masks_folder)]
         folders[:] = sorted(shown) if recursive else []
+        for link in (path for path in (Path(parent, name) for name in folders) if os.path.islink(path)):
+            logger.warning("%s: a link to a folder, which is not followed", escape_unprintable(str(link)))
         for name in files:
             path = Path(parent, name)
             if is_image(path):
@@ -152,6 +160,11 @@ def holds_image(folder: Path) -> bool:
         if any(is_image(Path(parent, name)) for name in files):
             return True
     return False
+
+
+def _warn_of_unread(error: OSError) -> None:
+    name = escape_unprintable(str(error.filename))
+    logger.warning("%s: cannot be read (%s); images in it are left out", name[:300], error.strerror)
 
 
 def _is_same(path: Path, other: Path | None) -> bool:

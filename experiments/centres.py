@@ -114,11 +114,10 @@ def load_centre(
             the faults and names the first ten.
     """
     root = Path(root)
-    if not name or "/" in name or "\\" in name or name.startswith("."):
-        raise InputError(f"centre name {name!r}: must be usable as a file name")
+    check_centre_name(name)
     if layout not in LAYOUTS:
         raise InputError(f"centre {name}: layout {layout!r} is not one of {', '.join(LAYOUTS)}")
-    if not root.is_dir():
+    if not os.path.isdir(root):  # of Path it would fail for a name that is too long
         raise InputError(f"centre {name}: {root}: no such folder")
     masks_folder = _folder_of_masks(root, annotations)
     folders = unwrap(root, masks_folder)
@@ -165,6 +164,16 @@ def load_centre(
     return centre
 
 
+def check_centre_name(name: str) -> None:
+    """Refuse a name that files cannot have.
+
+    Raises:
+        InputError: if it is empty, holds a slash or begins with a dot.
+    """
+    if not name or "/" in name or "\\" in name or name.startswith("."):
+        raise InputError(f"centre name {name!r}: must be usable as a file name")
+
+
 def detect_layout(root: str | os.PathLike) -> str:
     """Tell the layout of a centre's folder by what is in it.
 
@@ -172,7 +181,7 @@ def detect_layout(root: str | os.PathLike) -> str:
         One of `LAYOUTS` but "auto".
 
     Raises:
-        InputError: if the folder holds neither `labels.csv`, nor folders, nor images.
+        InputError: if the folder holds neither `labels.csv`, nor folders, nor images, or `labels.csv` is no file.
     """
     return _tell_layout(unwrap(Path(root), None)[-1], None)
 
@@ -180,6 +189,8 @@ def detect_layout(root: str | os.PathLike) -> str:
 def _tell_layout(root: Path, masks_folder: Path | None) -> str:
     if (root / "labels.csv").is_file():
         return "csv"
+    if os.path.lexists(root / "labels.csv"):
+        raise InputError(f"{root / 'labels.csv'}: no file that can be read; mend it, or give it another name")
     folders = class_folders(root, masks_folder)
     names = {fold_label(folder.name) for folder in folders}
     if names and names != {"images"} and not has_image(root / "images"):
@@ -212,8 +223,8 @@ def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[
             faults.append(f"row {number}: {image} lies outside {folder}")
         elif path in row_of:
             faults.append(f"row {number}: {image} was named in row {row_of[path]}")
-        elif not path.is_file():
-            faults.append(f"row {number}: {image} is missing")
+        elif not _is_file(path):
+            faults.append(f"row {number}: {image:.200} is missing")
         elif not is_image(path):
             faults.append(f"row {number}: {image} is not an image file")
         else:
@@ -222,6 +233,13 @@ def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[list[tuple[
         raise InputError(f"{csv_path}: {_shorten(faults)}; mend the rows or add the files to {folder}")
     # labels.csv lies among the images where there is no folder of them, and is no stray file.
     return [(path, labels.get(path, "")) for path in paths], [path for path in others if path != csv_path]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long to be one
+        return False
 
 
 def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[list[tuple[Path, str]], list[Path]]:

@@ -5,30 +5,36 @@ TensorFlow is imported after the arguments have been understood, so that help an
 
 import argparse
 import errno
-import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from tqdm import tqdm
-
 from experiments.cli_centres import add_centres
+from experiments.cli_classifier import add_classifier
 from experiments.cli_detector import add_detector
 from experiments.cli_evaluate import add_evaluate
+from experiments.cli_features import add_features
 from experiments.cli_options import (
     GO_ON,
-    OVERRIDE_HELP,
     START_AGAIN,
+    HelpFormatter,
+    add_centre_options,
+    add_detection_limits,
     add_deterministic,
+    add_overrides,
     add_seed,
+    add_verbosity,
     positive,
     shard,
     whole,
 )
+from experiments.cli_qc import add_qc
 from experiments.cli_reproduce import add_reproduce
 from experiments.cli_train import add_train
-from mrcnn.errors import InputError
+from experiments.terminal import PACKAGES, set_up_terminal
+from mrcnn.errors import InputError, first_line
+from mrcnn.interruption import handle_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None takes those of the process.
 
     Returns:
-        Exit status: 0 done, 2 a mistake that the user can mend, 130 interrupted.
+        Exit status: 0 done, 2 a mistake that the user can mend, 130 interrupted, 143 ended by SIGTERM.
     """
     arguments = build_parser().parse_args(argv)
-    _quiet_libraries()
-    _log_to_terminal()
-    signal.signal(signal.SIGTERM, _interrupt)
+    set_up_terminal(arguments.verbosity)
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
-        command(arguments)
+        with handle_signals(_tell_of_signal):
+            command(arguments)
     except InputError as error:
         print(f"aecfe: error: {error}", file=sys.stderr)
         return 2
@@ -56,12 +61,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"aecfe: error: {reason}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except ImportError as error:
+        if (error.name or "").split(".")[0] in PACKAGES:
+            raise
+        fault = f"{error.name or 'a library'} does not import ({first_line(error)})"
+        print(f"aecfe: error: {fault}; aecfe doctor says what to do", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interruption:
         advice = getattr(arguments, "after_interrupt", "run the same command again")
         if getattr(arguments, "overwrite", False):
             advice = getattr(arguments, "after_interrupted_overwrite", advice)
-        print(f"\naecfe: interrupted; {advice}", file=sys.stderr)
-        return 130
+        number = getattr(interruption, "number", signal.SIGINT)
+        what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+        print(f"\naecfe: {what}; {advice}", file=sys.stderr)
+        return 128 + number
     return 0
 
 
@@ -72,28 +85,41 @@ def build_parser() -> argparse.ArgumentParser:
         description="Features of single white blood cells that agree across laboratories: find the cells, extract "
         "their features, align the centres, compare.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_centres(commands, _command)
     _add_run(commands)
     _add_synth(commands)
     add_detector(commands, _command)
     _add_detect(commands)
+    add_features(commands, _command)
     _add_extract(commands)
     _add_join(commands)
     add_train(commands, _command)
     _add_embed(commands)
+    add_qc(commands, _command)
     add_evaluate(commands, _command)
-    add_reproduce(commands, _command, OVERRIDE_HELP)
+    add_classifier(commands, _command)
+    add_reproduce(commands, _command)
     _add_report(commands)
     _add_export(commands)
+    _add_doctor(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version. Reading it takes longer than the rest of the parser, so that only this option does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *values) -> None:
+        from importlib.metadata import version
+
+        print(f"aecfe {version('aecfe')}")
+        parser.exit()
 
 
 def _command(commands, name: str, function: str, summary: str, *, overwrite: bool = True) -> argparse.ArgumentParser:
     """Add a command that calls `experiments.commands.<function>`."""
-    parser = commands.add_parser(
-        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter)
 
     def call(arguments: argparse.Namespace) -> None:
         from experiments import commands as implementation
@@ -101,22 +127,10 @@ def _command(commands, name: str, function: str, summary: str, *, overwrite: boo
         getattr(implementation, function)(arguments)
 
     parser.set_defaults(command=call)
+    add_verbosity(parser)
     if overwrite:
         parser.add_argument("--overwrite", action="store_true", help="make it again although a result is there")
     return parser
-
-
-def _add_centre(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", help="name of the centre; the folder's name if left out", default=None)
-    parser.add_argument(
-        "--layout",
-        default="auto",
-        help="how the folder is built: csv (labels.csv with columns image,label), folders (one per class), matek19, "
-        "int20, mll23, acevedo20, unlabelled, or auto",
-    )
-    parser.add_argument(
-        "--scheme", default="thesis13", help="cell types to map labels to: thesis13, eleven, five, or a YAML file"
-    )
 
 
 def _add_run(commands) -> None:
@@ -126,7 +140,7 @@ def _add_run(commands) -> None:
     parser.add_argument("-o", "--output", help="folder of the run")
     parser.add_argument("--seed", type=whole, default=None, help="fixes everything random; default: the file's")
     add_deterministic(parser)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    add_overrides(parser)
     # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
     parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite="the same command starts again")
 
@@ -153,7 +167,7 @@ def _add_detect(commands) -> None:
     parser.add_argument("--labels", metavar="DIR", help="folder for label images (TIFF): 0 background, then the cells")
     parser.add_argument("--geojson", metavar="DIR", help="folder for outlines that QuPath opens")
     parser.add_argument("--pixel-size", type=float, metavar="UM", help="side of a pixel in micrometres, adds sizes")
-    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
+    add_detection_limits(parser)
     parser.add_argument("--batch-size", type=positive, default=4, help="images in a batch")
     parser.set_defaults(after_interrupt="the same command with --overwrite starts again from the first image")
 
@@ -163,10 +177,11 @@ def _add_extract(commands) -> None:
     parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
     parser.add_argument("--detector", required=True, help="folder of a trained detector")
     parser.add_argument("-o", "--output", required=True, help="feature store to write, for example features/north.h5")
-    _add_centre(parser)
+    parser.add_argument("--name", help="name of the centre; the folder's name if left out", default=None)
+    add_centre_options(parser)
     parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
     parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
-    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
+    add_detection_limits(parser)
     parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
     parser.add_argument(
         "--shard",
@@ -204,7 +219,7 @@ def _add_export(commands) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
-    _add_detection_limits(parser)
+    add_detection_limits(parser)
     parser.set_defaults(after_interrupt=START_AGAIN)
 
     parser = _command(
@@ -223,7 +238,7 @@ def _add_export(commands) -> None:
     parser.add_argument("detector", metavar="DETECTOR_RUN", help="folder of a trained detector, or of a run with one")
     parser.add_argument("autoencoder", metavar="AE_RUN", help="folder of an autoencoder of its features, or of a run")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/pipeline/1")
-    _add_detection_limits(parser)
+    add_detection_limits(parser)
     parser.add_argument(
         "--centre",
         metavar="NAME",
@@ -233,15 +248,15 @@ def _add_export(commands) -> None:
     parser.set_defaults(after_interrupt=START_AGAIN)
 
 
-def _add_detection_limits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
-    parser.add_argument(
-        "--max-detections",
-        type=positive,
-        default=None,
-        metavar="N",
-        help="most cells of an image, and rows of the result; default: the detector's",
+def _add_doctor(commands) -> None:
+    parser = _command(
+        commands,
+        "doctor",
+        "doctor",
+        "look at versions, memory, disk and devices, and take one training step on each GPU",
+        overwrite=False,
     )
+    parser.add_argument("--folder", default=".", help="where results will be written")
 
 
 def _place_fault(error: OSError) -> str | None:
@@ -257,39 +272,6 @@ def _text(place: object) -> str:
     return os.fsdecode(place) if isinstance(place, (str, bytes, os.PathLike)) else str(place)
 
 
-def _quiet_libraries() -> None:
-    """Keep TensorFlow's start-up notes from drowning ours; whoever sets the variable gets them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-
-
-def _log_to_terminal() -> None:
-    handler = _TerminalHandler()
-    handler.setFormatter(_LevelFormatter())
-    for package in ("mrcnn", "autoencoder", "experiments"):
-        logger = logging.getLogger(package)
-        logger.handlers = [handler]
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-
-
-class _TerminalHandler(logging.Handler):
-    """Writes above the progress bar, if there is one, to what `sys.stderr` is at that moment."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            tqdm.write(self.format(record), file=sys.stderr)
-        except Exception:
-            self.handleError(record)
-
-
-class _LevelFormatter(logging.Formatter):
-    """The message alone, with its level where it is a warning or worse."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
-
-
-def _interrupt(number, frame) -> None:
-    raise KeyboardInterrupt
+def _tell_of_signal(number: int) -> None:
+    # Past sys.stderr, which may be in the middle of a line of its own.
+    os.write(2, f"\naecfe: {signal.Signals(number).name}: saving after this step; once more ends at once\n".encode())

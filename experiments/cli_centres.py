@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable
 
+from experiments.cli_options import START_AGAIN, add_centre_options
+
 
 def add_centres(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command to the parser.
@@ -22,19 +24,11 @@ def add_centres(commands, command: Callable[..., argparse.ArgumentParser]) -> No
         overwrite=False,
     )
     parser.add_argument("roots", nargs="+", metavar="ROOT", help="folder of a centre, or a folder of centres")
-    parser.add_argument(
-        "--layout",
-        default="auto",
-        help="how the folders are built: csv (labels.csv with columns image,label), folders (one per class), matek19, "
-        "int20, mll23, acevedo20, unlabelled, or auto",
-    )
-    parser.add_argument(
-        "--scheme", default="thesis13", help="cell types to map labels to: thesis13, eleven, five, or a YAML file"
-    )
+    add_centre_options(parser)
     parser.add_argument("--json", metavar="FILE", default=None, help="also write what was found to this file")
     parser.add_argument(
         "--no-decode",
         action="store_true",
         help="do not decode the images; their headers are read, and their files compared",
     )
-    parser.set_defaults(after_interrupt="nothing was written; the same command starts again")
+    parser.set_defaults(after_interrupt=START_AGAIN)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from experiments.cli_options import (
     GO_ON,
     GO_ON_WITHOUT_OVERWRITE,
-    OVERRIDE_HELP,
     START_AGAIN,
     add_deterministic,
+    add_overrides,
     add_seed,
 )
 
@@ -44,7 +44,7 @@ def add_detector(commands, command: Callable[..., argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--strict", action="store_true", help="stop if masks or outlines have faults, after listing them"
     )
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    add_overrides(parser)
     add_seed(parser)
     parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from experiments.cli_options import add_seed, positive
+from experiments.cli_options import add_protocol, add_seed, positive
 
 
 def add_evaluate(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -34,10 +34,5 @@ def add_evaluate(commands, command: Callable[..., argparse.ArgumentParser]) -> N
         default=["none"],
         help="columns of the comparison: features as they are, standardised within each centre without labels, or both",
     )
-    parser.add_argument(
-        "--protocol",
-        choices=("thesis", "dinobloom"),
-        default="thesis",
-        help="settings of the classifiers that stand beside the forest",
-    )
+    add_protocol(parser)
     add_seed(parser)

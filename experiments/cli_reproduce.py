@@ -5,20 +5,24 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from experiments.cli_options import GO_ON, GO_ON_WITHOUT_OVERWRITE, add_overrides, add_protocol
 from mrcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.settings import RunSettings
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 LARGEST_SEED = 2**31 - 1  # further ones are counted up from it, and scikit-learn takes no more than twice as much
 
 
-def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], override_help: str) -> None:
-    """Add the command to a parser.
+def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command to the parser.
 
     Args:
-        commands: what `add_subparsers` returned.
-        command: `experiments.cli`'s way to add a command.
-        override_help: of the option `--set`.
+        commands: subparsers of `aecfe`.
+        command: adds a command that calls a function of `experiments.commands`, see `experiments.cli`.
     """
     parser = command(
         commands, "reproduce", "reproduce", "make tables and figures of the thesis, reusing all that is there"
@@ -60,12 +64,7 @@ def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], ove
         default=None,
         help="columns of Table 3.2: features as they are, standardised within each centre without labels, or both",
     )
-    parser.add_argument(
-        "--protocol",
-        choices=("thesis", "dinobloom"),
-        default="thesis",
-        help="settings of the classifiers that stand beside the forest",
-    )
+    add_protocol(parser)
     parser.add_argument(
         "--features",
         nargs="+",
@@ -96,11 +95,8 @@ def add_reproduce(commands, command: Callable[..., argparse.ArgumentParser], ove
         "--oracle-size", type=int, metavar="PX", help="side of the images that it takes, if it takes images of any size"
     )
     parser.add_argument("--seed", type=int, default=None, help="fixes everything random; default: the configuration's")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=override_help)
-    parser.set_defaults(
-        after_interrupt="run the same command again to go on from here",
-        after_interrupted_overwrite="run the same command without --overwrite to go on from here",
-    )
+    add_overrides(parser)
+    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 
 
 def reproduce_command(arguments: argparse.Namespace) -> None:
@@ -185,7 +181,7 @@ def _config(arguments: argparse.Namespace) -> tuple[Path, list[str]]:
     return path, overrides
 
 
-def _keep_centres(settings, names: list[str] | None) -> None:
+def _keep_centres(settings: "RunSettings", names: list[str] | None) -> None:
     """Leave out the centres that are not to be compared; those that the detector learns from stay for it."""
     if names is None:
         return
@@ -210,7 +206,7 @@ def _keep_centres(settings, names: list[str] | None) -> None:
             raise InputError(f"--centres: leaves out {needed}, the {setting}; name it too, or --set {setting}=")
 
 
-def _check_data(settings, given: str | None) -> None:
+def _check_data(settings: "RunSettings", given: str | None) -> None:
     """Check that there is a folder of data where one is needed, and none where everything is drawn."""
     on_disk = [name for name, centre in settings.centres.items() if centre.layout != "synthetic"]
     if given is not None and not on_disk:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from experiments.cli_options import GO_ON, GO_ON_WITHOUT_OVERWRITE, OVERRIDE_HELP, add_deterministic, positive, whole
+from experiments.cli_options import GO_ON, GO_ON_WITHOUT_OVERWRITE, add_deterministic, add_overrides, positive, whole
 
 
 def add_train(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -28,7 +28,7 @@ def add_train(commands, command: Callable[..., argparse.ArgumentParser]) -> None
         "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
     )
     add_deterministic(parser)
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=OVERRIDE_HELP)
+    add_overrides(parser)
     parser.add_argument("--seed", type=whole, default=None, help="fixes everything random; default: the config's")
     parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 
@@ -36,10 +36,11 @@ def add_train(commands, command: Callable[..., argparse.ArgumentParser]) -> None
 def _add_adaptation(group) -> None:
     group.add_argument(
         "--adaptation",
-        choices=("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral"),
+        metavar="METHOD",
         default=None,
-        help="mmd: match the first two moments (thesis 2.14); normal: those of N(0, I); adversarial: hide the centre "
-        "from a discriminator; kernel-mmd: Gaussian kernels; coral: covariances",
+        help="none; mmd: match the first two moments (thesis 2.14); normal: those of N(0, I); adversarial: hide the "
+        "centre from a discriminator; kernel-mmd: Gaussian kernels; coral: covariances; or MODULE:FUNCTION, a loss of "
+        "your own (docs/add-a-method.md)",
     )
     group.add_argument(
         "--reduction",

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.cache import Cache, hash_arrays
 from experiments.classify import standardise_by_centre
@@ -15,6 +14,7 @@ from experiments.probes import FOREST, PROTOCOLS, Probe
 from experiments.scores import Difference, PairScores, compare, mean_scores, pooled_recall, score_pair
 from experiments.transfer import Cells, Pair, Vectors, predict_pairs
 from mrcnn.errors import InputError
+from mrcnn.progress_bar import Bar
 
 MAIN_PROBE = FOREST.name
 NETWORK = "network"
@@ -205,7 +205,7 @@ def compare_columns(
         raise InputError(f"two columns are called {twice[0]}; give one of them another name")
     probes = PROTOCOLS[protocol.name]
     predictions, mixing = {}, {}
-    with tqdm(total=len(columns) * len(probes), desc="classifiers", disable=None if progress else True) as bar:
+    with Bar(total=len(columns) * len(probes), desc="classifiers", disable=None if progress else True) as bar:
         for column in columns:
             inputs = _describe(column, cells)
             for probe in probes:

@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.comparison import NETWORK, Comparison
 from experiments.comparison_parts import ACROSS, Heading, differences, label_shifts, page_parts, sides, thesis_value
+from experiments.probes import MAX_DEPTH, NUM_TREES
 from experiments.scores import MEASURES
 from experiments.tables import csv_table, markdown_table, to_latex
 from mrcnn.atomic import write_json, write_text
@@ -132,8 +133,8 @@ def _protocol_text(comparison: Comparison) -> str:
     }[protocol.test_on]
     others = "" if protocol.name == "thesis" else "; the other classifiers have the settings of DinoBloom"
     text = (
-        f"A random forest of 100 trees of depth 16 at most (thesis section 3.4{others}) learns on the training part of "
-        f"one centre; {tested}. {protocol.runs} run{'s' * (protocol.runs > 1)}, seed {protocol.seed}."
+        f"A random forest of {NUM_TREES} trees of depth {MAX_DEPTH} at most (thesis section 3.4{others}) learns on the "
+        f"training part of one centre; {tested}. {protocol.runs} run{'s' * (protocol.runs > 1)}, seed {protocol.seed}."
     )
     networks = [name for name in comparison.columns if comparison.main_probe(name) == NETWORK]
     return text + (f" {', '.join(networks)}: networks that name the same cells themselves." if networks else "")

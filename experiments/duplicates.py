@@ -5,7 +5,6 @@ is not found.
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections import defaultdict
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from mrcnn.atomic import write_json
 from mrcnn.data.records import ImageRecord
+from mrcnn.json_values import parse_json
 from mrcnn.overlap import read_ahead
 from mrcnn.progress import Progress
 
@@ -70,11 +70,10 @@ def remembered_hashes(
     """
     path = Path(path)
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = parse_json(path.read_bytes())
     except (OSError, ValueError):
         known = {}  # only time is lost
-    if not isinstance(known, dict):
-        known = {}
+    known = {key: noted for key, noted in known.items() if _is_note(noted)} if isinstance(known, dict) else {}
     states = {record.key: _state(record.path) for record in records}
     changed = [r for r in records if states[r.key] is None or known.get(r.key, [])[:2] != states[r.key]]
     fresh = content_hashes(changed, name, progress) if changed else {}
@@ -84,6 +83,16 @@ def remembered_hashes(
     if changed:
         write_json(path, {key: [*(states[key] or ()), digest] for key, digest in hashes.items()})
     return hashes
+
+
+def _is_note(noted: object) -> bool:
+    """Whether a value of the file is size, time of change and hash."""
+    return (
+        isinstance(noted, list)
+        and len(noted) == 3
+        and all(isinstance(value, int) for value in noted[:2])
+        and isinstance(noted[2], str)
+    )
 
 
 def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:

@@ -7,33 +7,30 @@ comparison.{md,csv,tex,json}        every classifier of the protocol, with inter
 """
 
 import logging
-import platform
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.ablation import choose_standardised, foreign_columns, raw_column
 from experiments.cache import Cache
 from experiments.classify import score_methods
 from experiments.comparison import Column, Protocol, compare_columns, forest_predictions
 from experiments.comparison_tables import Heading, write_comparison
+from experiments.provenance import command_text, versions_text
 from experiments.score_tables import save_tables
 from experiments.splits import Split, load_or_make_split
 from experiments.study_settings import RCNN
 from experiments.transfer import Cells, Pair, make_cells
-from experiments.vector_files import read_vectors
+from experiments.vector_files import SUFFIXES, read_vectors
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
+from mrcnn.progress_bar import Bar
 
 log = logging.getLogger(__name__)
 
 NAME = "comparison"
 TITLE = "Representations across centres"
-VECTOR_FILES = (".h5ad", ".npz")
 
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, keys and cell types of shape (n,)
 
@@ -54,7 +51,7 @@ def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
     stores: list[str] = []
     files: dict[str, Path] = {}
     for path in map(Path, paths):
-        if path.suffix.lower() not in VECTOR_FILES:
+        if path.suffix.lower() not in SUFFIXES:
             stores.append(str(path))
             continue
         name = path.stem if path.stem != "embedding" else path.resolve().parent.name
@@ -161,7 +158,7 @@ def _grow_forests(
     """What forests name the cells, by column; they come first, since the other classifiers can take long."""
     predictions = {}
     num_forests = len(cells.centres) * protocol.runs
-    with tqdm(total=len(columns) * num_forests, desc="forests", disable=None if progress else True) as bar:
+    with Bar(total=len(columns) * num_forests, desc="forests", disable=None if progress else True) as bar:
         for number, column in enumerate(columns, 1):
             predictions[column.name] = forest_predictions(column, cells, protocol, cache, advance=bar.update)
             bar.update(number * num_forests - bar.n)  # those that were there already
@@ -170,6 +167,5 @@ def _grow_forests(
 
 def _provenance(command: Sequence[str]) -> dict[str, str]:
     """Lines that say what made a table."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("aecfe", "numpy", "scikit-learn"))
-    shown = {"command": f"`{shlex.join([Path(command[0]).name, *command[1:]])}`"} if command else {}
-    return {**shown, "versions": f"Python {platform.python_version()}, {versions}"}
+    shown = {"command": f"`{command_text(command)}`"} if command else {}
+    return {**shown, "versions": versions_text(("aecfe", "numpy", "scikit-learn"))}

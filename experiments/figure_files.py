@@ -6,7 +6,6 @@ hold no date; the name of the program's release stands in `Provenance.software`.
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 
 from mrcnn.atomic import atomic_path, write_json
 from mrcnn.errors import InputError
+from mrcnn.json_values import read_json_file
 
 FORMAT = "aecfe-figure"
 PRINT_DPI = 300
@@ -105,12 +105,7 @@ def read_provenance(path: str | os.PathLike) -> Provenance:
         InputError: if the file is missing or not such a JSON.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise InputError(f"{path}: not a JSON file; draw the figure again") from None
+    content = read_json_file(path, missing="draw the figure again", advice="draw the figure again", allow_nan=True)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: does not describe a figure; give the .json beside a figure's .png")
     try:

@@ -58,7 +58,10 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
     Raises:
         InputError: if a file or setting does not fit.
     """
+    from experiments.oracle_config import OracleConfig  # imports TensorFlow
+
     settings = study.settings.reproduce
+    cardinality = OracleConfig.from_dict(settings.oracle.network).cardinality
     cells = study.cells()
     # Checked before hours of training.
     opened = None if published is None else _open_published(study, cells, published)
@@ -74,12 +77,11 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
     networks = {}
     images = _stored_images(study)
     for normalization in settings.oracle.normalizations:
-        name = NAMES[normalization]
+        name, layers = NAMES[normalization], {"batch": "BatchNorm", "group": "GroupNorm"}[normalization]
         networks[name, NETWORK] = _train_and_test(study, cells, images, normalization, protocol)
         notes[name] = (
-            f"{name}: ResNeXt of cardinality 32 with {'BatchNorm' if normalization == 'batch' else 'GroupNorm'}, "
-            f"trained on the labels of the training part of one centre; {settings.oracle.training_runs} "
-            f"training{'s' * (settings.oracle.training_runs > 1)} each."
+            f"{name}: ResNeXt of cardinality {cardinality} with {layers}, trained on the labels of the training part "
+            f"of one centre; {settings.oracle.training_runs} training{'s' * (settings.oracle.training_runs > 1)} each."
         )
     if opened is not None:
         networks[published.name, NETWORK] = _test_published(study, cells, opened, published, protocol)
@@ -100,7 +102,8 @@ def _train_and_test(
     study: Study, cells: Cells, images: dict[str, np.ndarray], normalization: str, protocol: Protocol
 ) -> dict[Pair, np.ndarray]:
     """Train on each centre, name the tested cells of all: class numbers of shape (training runs, n) by pair."""
-    from experiments.oracles import OracleConfig, train_oracle
+    from experiments.oracle_config import OracleConfig
+    from experiments.oracles import train_oracle
 
     settings = study.settings.reproduce.oracle
     named: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}

@@ -4,7 +4,6 @@ An oracle sees images, not features, and is trained for the one task. It says ho
 be named, and how little of that holds in another.
 """
 
-import json
 import logging
 import os
 import time
@@ -22,8 +21,11 @@ from experiments.oracle_batches import augment, resize_images, row_batches
 from experiments.oracle_config import OracleConfig
 from experiments.resnext import build_resnext
 from experiments.versions import versions
-from mrcnn.atomic import atomic_path, check_folder_is_free, write_json, write_text
-from mrcnn.errors import InputError
+from mrcnn.atomic import check_folder_is_free, write_json, write_text
+from mrcnn.errors import InputError, first_line
+from mrcnn.hdf5_files import save_weights
+from mrcnn.json_values import read_json_file
+from mrcnn.plain_hdf5 import check_weights_file
 from mrcnn.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -143,8 +145,7 @@ def train_oracle(
     model = _build(config, len(classes))
     batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
     last = _run_steps(config, model, images, class_ids, batches, output, progress)
-    with atomic_path(output / WEIGHTS) as temporary:
-        model.save_weights(temporary)
+    save_weights(model, output / WEIGHTS)
     record.update(complete=True, seconds=last["seconds"], loss=last["loss"], parameters=model.count_params())
     write_json(output / RUN, record)
     return load_oracle(output)
@@ -164,15 +165,15 @@ def load_oracle(folder: str | os.PathLike) -> Oracle:
     if not run["complete"]:
         raise InputError(f"{folder}: the training of this oracle is not finished; train it again")
     config = OracleConfig.from_dict(_read_json(folder / CONFIG), where=str(folder / CONFIG))
-    model = _build(config, len(run["classes"]))
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file; train the oracle again")
+    check_weights_file(weights, advice="train the oracle again")
+    model = _build(config, len(run["classes"]))
     try:
         model.load_weights(weights)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{weights}: damaged, or of another network ({reason}); train the oracle again") from None
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{weights}: damaged, or of another network ({first_line(error)}); train the oracle again"
+        ) from None
     return Oracle(folder, config, run, model)
 
 
@@ -273,12 +274,9 @@ def _read_run(folder: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; is this the folder of a trained oracle?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); train the oracle again") from None
+    content = read_json_file(
+        path, missing="is this the folder of a trained oracle?", advice="train the oracle again", allow_nan=True
+    )
     if not isinstance(content, dict):
         raise InputError(f"{path}: a JSON object is expected; train the oracle again")
     return content

@@ -16,7 +16,7 @@ from mrcnn.data.images import IMAGE_SUFFIXES, read_image
 from mrcnn.data.masks import unmold_mask
 from mrcnn.data.records import ImageRecord
 from mrcnn.errors import InputError
-from mrcnn.feature_store import UNREADABLE, FeatureStore
+from mrcnn.feature_store import FeatureStore, is_unreadable
 from mrcnn.visualize import augmentation_sheet, draw_detections
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def doubtful_cells(run: Run, centre: str, number: int = 24) -> list[Picture]:
 
 def missed_images(run: Run, centre: str, number: int = 12) -> list[Picture]:
     """Open some of the readable images on which no cell was found, chosen at random."""
-    readable = [m for m in run.summaries[centre].missed if not m["reason"].startswith(UNREADABLE)]
+    readable = [m for m in run.summaries[centre].missed if not is_unreadable(m["reason"])]
     pictures = []
     for index in choose_rows(len(readable), number, run.seed):
         entry = readable[index]
@@ -139,11 +139,11 @@ def augmented_samples(run: Run, number: int = 5) -> tuple[np.ndarray, Any] | Non
     if augmentation is None or not samples:
         return None
     images, masks = [], []
-    for number, (image, instances) in enumerate(samples):
+    for row, (image, instances) in enumerate(samples):
         images.append(image)
         masks.append(instances)
         for version in range(AUGMENTED_COLUMNS - 1):
-            sample = augment_instances(image, instances, augmentation, (run.seed, number, version))
+            sample = augment_instances(image, instances, augmentation, (run.seed, row, version))
             images.append(sample.image)
             masks.append(sample.masks)
     return augmentation_sheet(images, masks, columns=AUGMENTED_COLUMNS, tile_size=150), config

@@ -7,6 +7,7 @@ keep the label of their folder.
 """
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from pathlib import Path, PurePosixPath
 
 from experiments.class_maps import fold_label
 from mrcnn.data.images import IMAGE_SUFFIXES
+from mrcnn.data.ordinary_files import check_ordinary_file
 from mrcnn.data.records import ImageRecord
+from mrcnn.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,9 @@ _UNASSIGNED = "unc"
 _ABSENT = frozenset({"", "nan", "none", "na", "-"})
 _BREAK = re.compile(r"[\s,;]+")
 # The path may hold blanks: it ends with the suffix of an image that a break follows.
-_LINE = re.compile(rf"\s*(.+?(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))[\"']?[\s,;]+(.+)", re.IGNORECASE)
+_LINE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, sorted(IMAGE_SUFFIXES)))}))[\"']?[\s,;]+(.+)", re.IGNORECASE)
 _MAX_NAMED = 10
+_MAX_BYTES = 1 << 26  # the published file has half a MB
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,15 @@ def read_reannotations(folders: Sequence[Path], records: Sequence[ImageRecord]) 
     Returns:
         What it says, or None if there is no such file or it cannot be read.
     """
-    path = next((folder / FILE for folder in folders if (folder / FILE).is_file()), None)
+    path = next((folder / FILE for folder in folders if os.path.lexists(folder / FILE)), None)
     if path is None:
         return None
     try:
+        check_ordinary_file(path, max_bytes=_MAX_BYTES)
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except InputError as error:
+        logger.warning("%s; the folders alone give the labels", error)
+        return None
     except OSError as error:
         logger.warning("%s: cannot be read (%s); the folders alone give the labels", path, error.strerror)
         return None
@@ -139,9 +147,9 @@ def _parse(lines: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], list[int]]
     entries: dict[str, tuple[str, ...]] = {}
     not_understood = []
     for number, line in enumerate(lines, start=1):
-        match = _LINE.fullmatch(line)
+        match = _LINE.fullmatch(line.strip())
         labels = [label.strip("\"'") for label in _BREAK.split(match[2].strip())] if match else []
-        if not match:
+        if not any(labels):
             # The names of the columns may stand first.
             if line.strip() and not line.lstrip().startswith("#") and number > 1:
                 not_understood.append(number)

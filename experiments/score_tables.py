@@ -1,13 +1,11 @@
 """The cross-centre scores as JSON, CSV, Markdown and plain text (thesis Table 3.2)."""
 
-import csv
-import io
 import os
 from dataclasses import asdict
 from pathlib import Path
 
 from experiments.classify import Evaluation, Scores
-from experiments.tables import markdown_table, text_table
+from experiments.tables import csv_table, markdown_table, text_table
 from mrcnn.atomic import write_json, write_text
 
 NAME = "cross_centre"
@@ -42,21 +40,16 @@ def to_csv(evaluation: Evaluation) -> str:
     """Return one line for each method and pair of centres; the recall of an absent class is empty."""
     means = ("accuracy", "balanced_accuracy", "macro_f1")
     numbers = ("num_train", "num_test", "num_unseen", "majority_rate")
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["trained_on", "tested_on", "method"]
-        + [f"{name}_{kind}" for name in means for kind in ("mean", "std")]
-        + ["accuracy_low", "accuracy_high", *numbers]
-        + [f"recall_{name}" for name in evaluation.classes]
-    )
+    header = ["trained_on", "tested_on", "method", *(f"{name}_{kind}" for name in means for kind in ("mean", "std"))]
+    header += ["accuracy_low", "accuracy_high", *numbers, *(f"recall_{name}" for name in evaluation.classes)]
+    rows = []
     for entry in evaluation.scores:
         values = [value for name in means for value in getattr(entry, name)] + [*entry.accuracy_interval]
         values += [getattr(entry, name) for name in numbers]
         values += [entry.recall.get(name, "") for name in evaluation.classes]
-        cells = [f"{value:.4f}" if isinstance(value, float) else value for value in values]
-        writer.writerow([entry.trained_on, entry.tested_on, entry.method, *cells])
-    return stream.getvalue()
+        cells = [f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
+        rows.append([entry.trained_on, entry.tested_on, entry.method, *cells])
+    return csv_table(header, rows)
 
 
 def to_markdown(evaluation: Evaluation) -> str:

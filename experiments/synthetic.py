@@ -9,9 +9,9 @@ for real data in a result.
 
 import csv
 import io
-import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,6 +24,8 @@ from experiments.synthetic_centres import CENTRES, CentreStyle
 from experiments.synthetic_smear import DrawnImage, draw_cell_image
 from mrcnn.atomic import write_json, write_text
 from mrcnn.errors import InputError
+from mrcnn.json_values import parse_json
+from mrcnn.output_lock import OutputLock
 
 __all__ = ["CENTRES", "CentreStyle", "DrawnImage", "draw_cell_image", "generate_centre", "generate_centres"]
 
@@ -86,7 +88,7 @@ def generate_centre(
         `folder` as a path.
 
     Raises:
-        InputError: if an argument is out of its range, or `folder` holds something else.
+        InputError: if an argument is out of its range, `folder` holds something else, or another run is writing it.
     """
     style = _checked_style(name, num_images, seed, image_size)
     folder = Path(folder)
@@ -105,13 +107,28 @@ def generate_centre(
     final = folder.resolve()  # beside the folder that a link points to, since a rename cannot cross disks
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        _write_centre(unfinished, style, marker, progress)
-        _move_into_place(unfinished, final)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with OutputLock(final) as lock:
+        if lock.is_held:
+            _remove_leftovers(final)
+        try:
+            _write_centre(unfinished, style, marker, progress)
+            _move_into_place(unfinished, final)
+        except OSError as error:
+            if error.filename is None:  # of writing to an open file, as where a disk is full
+                error.filename = str(folder)
+            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     logger.info("%s: synthetic centre %s generated, %d images", folder, name, num_images)
     return folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left beside a centre's folder; to be called while that is locked."""
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.tmp(\.old)?")
+    for path in folder.parent.iterdir():
+        if pattern.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def cell_type_of_image(name: str, seed: int, index: int) -> str:
@@ -197,7 +214,7 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
 def _read_marker(folder: Path) -> dict | None:
     """Return the settings that `folder` was generated with; None if this generator did not make it."""
     try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        found = parse_json((folder / MARKER).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "synthetic smear" else None

@@ -26,6 +26,7 @@ from experiments.synthetic_shapes import (
 CHROMATIN, AZURE, EOSIN, HAEMOGLOBIN = range(4)
 NUM_DYES = 4
 
+PATCH_REACH = 1.4  # half the side of a cell's patch, in cell radii
 SUPERSAMPLING = 2  # white cells are drawn twice as large and averaged down, which smooths every edge
 
 
@@ -156,7 +157,7 @@ def draw_white_cell(cell_type: str, red_cell_radius: float, rng: np.random.Gener
     """
     look = CELL_TYPES[cell_type]
     radius = red_cell_radius * rng.uniform(*look.radius)
-    side = 2 * int(np.ceil(radius * 1.4)) * SUPERSAMPLING
+    side = 2 * int(np.ceil(radius * PATCH_REACH)) * SUPERSAMPLING
     scale = radius * SUPERSAMPLING
     turn = rng.uniform(0, 2 * np.pi)
 

@@ -54,13 +54,16 @@ class Stencil:
         return np.round(xy * (1 << _SHIFT)).astype(np.int32)
 
     def fill(self, outline: np.ndarray, value: int = 255) -> None:
+        """Fill a closed outline, complex array of shape (n,)."""
         cv2.fillPoly(self.mask, [self._to_pixels(outline)], value, shift=_SHIFT)
 
     def stroke(self, path: np.ndarray, width: float) -> None:
+        """Draw a line of some width, in cell radii, along a path, complex array of shape (n,)."""
         thickness = max(1, round(width * self._scale))
         cv2.polylines(self.mask, [self._to_pixels(path)], False, 255, thickness, shift=_SHIFT)
 
     def dots(self, places: np.ndarray, radii: np.ndarray) -> None:
+        """Draw discs around places, complex array of shape (n,), with radii in cell radii, of shape (n,)."""
         for xy, radius in zip(self._to_pixels(places), radii * self._scale, strict=True):
             cv2.circle(self.mask, xy.tolist(), max(1, round(radius * (1 << _SHIFT))), 255, -1, shift=_SHIFT)
 

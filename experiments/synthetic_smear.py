@@ -15,6 +15,7 @@ from experiments.synthetic_cells import (
     EOSIN,
     HAEMOGLOBIN,
     NUM_DYES,
+    PATCH_REACH,
     WhiteCell,
     draw_white_cell,
 )
@@ -60,7 +61,7 @@ def draw_cell_image(
     size = image_size or style.image_size
     red_radius = style.red_cell_radius * size
     white = draw_white_cell(cell_type, red_radius, rng)
-    reach = white.coverage.shape[0] / 2.8  # the patch is 2.8 cell radii wide
+    reach = white.coverage.shape[0] / (2 * PATCH_REACH)  # the cell's radius
     # Off the middle by at most 0.4 radii, so that the labelled cell always covers the middle of the image.
     middle = size / 2 + rng.uniform(-0.28, 0.28, 2) * reach
     whites = [(white, middle, reach)]
@@ -87,7 +88,7 @@ def _second_cell(
     """
     types = list(style.type_counts)
     white = draw_white_cell(types[int(rng.integers(len(types)))], style.red_cell_radius * size, rng)
-    other_reach = white.coverage.shape[0] / 2.8
+    other_reach = white.coverage.shape[0] / (2 * PATCH_REACH)
     depth = rng.uniform(0.0, 0.5, NUM_TRIALS) * other_reach
     depth = np.where(rng.random(NUM_TRIALS) < 0.5, depth, size - depth)
     along = rng.choice([0.0, 1.0], NUM_TRIALS) * size

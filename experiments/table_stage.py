@@ -10,11 +10,10 @@ from experiments.classify import Evaluation, evaluate_methods, roi_vectors
 from experiments.score_tables import save_tables
 from experiments.settings import EvaluateSettings
 from experiments.splits import Split
+from experiments.study_settings import RCNN
 from experiments.vector_files import read_embedding
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
-
-RAW = "R-CNN-RF"
 
 
 def make_table(
@@ -42,8 +41,8 @@ def make_table(
         InputError: if the methods do not describe the same cells, or a centre has no labelled ones.
     """
     tables = {method: read_embedding(path) for method, path in embeddings.items()}
-    if RAW in settings.methods:
-        tables[RAW] = {name: read_raw(path, settings.raw_features) for name, path in stores.items()}
+    if RCNN in settings.methods:
+        tables[RCNN] = {name: read_raw(path, settings.raw_features) for name, path in stores.items()}
     methods = [method for method in settings.methods if method in tables]
     if not methods:
         raise InputError("there is nothing to compare: give feature stores or embeddings")

@@ -166,13 +166,8 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     rpn_class = keras.layers.Softmax(name="rpn_class")(rpn_logits)
     rpn_bbox = _join(join(axis=1, name="rpn_bbox"), [deltas for _, deltas in scored])
     scored = [rpn_class, rpn_bbox, FirstOfBatch(name="anchors")(anchors)]
-    choice = (
-        config.POST_NMS_ROIS_INFERENCE,
-        config.RPN_NMS_THRESHOLD,
-        config.PRE_NMS_LIMIT,
-        config.RPN_BBOX_STD_DEV,
-    )
-    rois = ProposalLayer(*choice, name="ROI")(scored)
+    num_rois = config.POST_NMS_ROIS_INFERENCE
+    rois = ProposalLayer.from_settings(config, num_rois, name="ROI")(scored)
 
     maps = levels[:4]
     roi_features = AlignBatch(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")(
@@ -180,17 +175,12 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     )
     # `call` lays the head's own layers into this graph, where a call of the head would be one layer.
     logits, deltas = parts.box_head.call(roi_features)
-    per_image = config.POST_NMS_ROIS_INFERENCE
     probabilities = keras.layers.Softmax(name="mrcnn_class_softmax")(logits)
-    mrcnn_class = PerImage(per_image, name="mrcnn_class")(probabilities)
-    mrcnn_bbox = PerImage(per_image, name="mrcnn_bbox_per_image")(deltas)
-    detections = DetectionLayer(
-        config.DETECTION_MAX_INSTANCES,
-        config.DETECTION_MIN_CONFIDENCE,
-        config.DETECTION_NMS_THRESHOLD,
-        config.BBOX_STD_DEV,
-        name="mrcnn_detection",
-    )([rois, mrcnn_class, mrcnn_bbox, MetaWindow(name="windows")(meta)])
+    mrcnn_class = PerImage(num_rois, name="mrcnn_class")(probabilities)
+    mrcnn_bbox = PerImage(num_rois, name="mrcnn_bbox_per_image")(deltas)
+    detections = DetectionLayer.from_settings(config, name="mrcnn_detection")(
+        [rois, mrcnn_class, mrcnn_bbox, MetaWindow(name="windows")(meta)]
+    )
     mask_features = AlignBatch(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")(
         detections[..., :4], feature_maps=maps, images=image
     )
@@ -198,7 +188,7 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     mrcnn_mask = PerImage(config.DETECTION_MAX_INSTANCES, name="mrcnn_mask_per_image")(masks)
     outputs = [detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox]
     graph = MatterportGraph([image, meta, anchors], outputs, name="mask_rcnn")
-    graph.proposal_steps = ProposalSteps(*choice, name="ROI_steps")(scored)
+    graph.proposal_steps = ProposalSteps.from_settings(config, num_rois, name="ROI_steps")(scored)
     return graph
 
 

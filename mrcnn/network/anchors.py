@@ -30,7 +30,8 @@ def level_anchors(
         anchor_stride: place anchors on every `anchor_stride`-th cell.
 
     Returns:
-        float32 array of shape (height * width * len(ratios), 4) in pixels, rows first, ratios innermost.
+        float32 array of shape (num_cells * len(ratios), 4) in pixels, rows of cells first, ratios innermost; num_cells
+        is height * width where `anchor_stride` is 1.
 
     Reference:
         Lin et al. 2017 (FPN), section 4.1: one scale for each level.

@@ -124,13 +124,7 @@ class TrainingNetwork(keras.Model):
         super().__init__(name="training")
         self.parts, self.config = parts, config
         self.anchor_grid = AnchorGrid.from_settings(config)
-        self.proposal_layer = ProposalLayer(
-            config.POST_NMS_ROIS_TRAINING,
-            config.RPN_NMS_THRESHOLD,
-            config.PRE_NMS_LIMIT,
-            config.RPN_BBOX_STD_DEV,
-            name="ROI",
-        )
+        self.proposal_layer = ProposalLayer.from_settings(config, config.POST_NMS_ROIS_TRAINING, name="ROI")
         self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
         self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
         self.built = True
@@ -238,21 +232,9 @@ class DetectionNetwork(keras.Model):
         self.parts = parts
         self.anchor_grid = AnchorGrid.from_settings(config)
         self.num_classes = config.NUM_CLASSES
-        self.proposal_layer = ProposalLayer(
-            config.POST_NMS_ROIS_INFERENCE,
-            config.RPN_NMS_THRESHOLD,
-            config.PRE_NMS_LIMIT,
-            config.RPN_BBOX_STD_DEV,
-            name="ROI",
-        )
+        self.proposal_layer = ProposalLayer.from_settings(config, config.POST_NMS_ROIS_INFERENCE, name="ROI")
         self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
-        self.detection_layer = DetectionLayer(
-            config.DETECTION_MAX_INSTANCES,
-            config.DETECTION_MIN_CONFIDENCE,
-            config.DETECTION_NMS_THRESHOLD,
-            config.BBOX_STD_DEV,
-            name="mrcnn_detection",
-        )
+        self.detection_layer = DetectionLayer.from_settings(config, name="mrcnn_detection")
         self.built = True
 
     def call(self, images: tf.Tensor, windows: tf.Tensor) -> Detections:

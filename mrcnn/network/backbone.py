@@ -8,7 +8,6 @@ from mrcnn.network.normalization import normalization
 # Number of bottleneck blocks in stages 2 to 5 (He et al. 2016, table 1).
 STAGE_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 STAGE_FILTERS = (64, 128, 256, 512)
-STRIDES = (4, 8, 16, 32)
 
 
 def resnet(

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 
 
@@ -32,6 +33,17 @@ class DetectionLayer(keras.layers.Layer):
         self.min_confidence = float(min_confidence)
         self.nms_iou_threshold = float(nms_iou_threshold)
         self.bbox_std_dev = tuple(float(v) for v in bbox_std_dev)
+
+    @classmethod
+    def from_settings(cls, config: Config, **kwargs: Any) -> "DetectionLayer":
+        """The layer that a configuration describes."""
+        return cls(
+            config.DETECTION_MAX_INSTANCES,
+            config.DETECTION_MIN_CONFIDENCE,
+            config.DETECTION_NMS_THRESHOLD,
+            config.BBOX_STD_DEV,
+            **kwargs,
+        )
 
     def call(self, inputs: list) -> tf.Tensor:
         """Detect.

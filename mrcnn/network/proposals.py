@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 
 
@@ -59,6 +60,11 @@ class ProposalLayer(keras.layers.Layer):
         self.nms_iou_threshold = float(nms_iou_threshold)
         self.pre_nms_limit = int(pre_nms_limit)
         self.bbox_std_dev = tuple(float(v) for v in bbox_std_dev)
+
+    @classmethod
+    def from_settings(cls, config: Config, num_proposals: int, **kwargs: Any) -> "ProposalLayer":
+        """The layer that a configuration describes, for so many proposals: training takes more than inference."""
+        return cls(num_proposals, config.RPN_NMS_THRESHOLD, config.PRE_NMS_LIMIT, config.RPN_BBOX_STD_DEV, **kwargs)
 
     def call(self, inputs: list) -> tf.Tensor:
         """Decode, clip and suppress.

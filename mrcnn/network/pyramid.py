@@ -4,9 +4,6 @@ import keras
 
 from mrcnn.network.normalization import normalization
 
-LEVELS = ("P2", "P3", "P4", "P5", "P6")
-STRIDES = (4, 8, 16, 32, 64)
-
 
 def feature_pyramid(stages: list[keras.KerasTensor], channels: int, norm: str) -> list[keras.KerasTensor]:
     """Merge backbone stages from coarse to fine.

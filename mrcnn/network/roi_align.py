@@ -111,7 +111,9 @@ class PyramidROIAlign(keras.layers.Layer):
         order = tf.argsort(tf.concat(rows, axis=0), stable=True)
         return tf.gather(tf.concat(pieces, axis=0), order)
 
-    def compute_output_spec(self, rois: Any, batch_index: Any, feature_maps: list, image_shape: Any):
+    def compute_output_spec(
+        self, rois: Any, batch_index: Any, feature_maps: list, image_shape: Any
+    ) -> keras.KerasTensor:
         """Shape of the crops for `call`'s arguments."""
         return keras.KerasTensor((rois.shape[0], self.pool_size, self.pool_size, feature_maps[0].shape[-1]), "float32")
 

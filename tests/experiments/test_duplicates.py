@@ -3,6 +3,8 @@
 import hashlib
 import logging
 
+import pytest
+
 from experiments import duplicates
 from experiments.duplicates import content_hashes, duplicate_sets, remembered_hashes
 from mrcnn.data.records import ImageRecord
@@ -73,3 +75,14 @@ def test_remembered_hashes_reads_only_files_that_changed(tmp_path, monkeypatch):
     (tmp_path / "a.png").unlink()
     noted.write_text("no JSON")
     assert set(remembered_hashes(records, noted, progress=False)) == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    "noted", ["[]", '{"a.png": 3}', '{"a.png": []}', '{"a.png": [1, "b", 3]}', "[" * 5000, "\ud800"]
+)
+def test_a_note_of_another_form_only_costs_time(tmp_path, noted):
+    (tmp_path / "a.png").write_bytes(b"content")
+    path = tmp_path / "noted.json"
+    path.write_bytes(noted.encode("utf-8", "surrogatepass"))
+    hashes = remembered_hashes([ImageRecord("a.png", tmp_path / "a.png")], path, progress=False)
+    assert list(hashes) == ["a.png"] and len(hashes["a.png"]) == 64

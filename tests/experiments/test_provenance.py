@@ -1,0 +1,23 @@
+"""What made a result, in words."""
+
+import platform
+from importlib.metadata import version
+
+from experiments.provenance import command_text, machine_text, versions_text
+
+
+def test_command_text_can_be_typed_again():
+    command = ["/usr/local/bin/aecfe", "evaluate", "my file.h5", "--set=a=b"]
+    assert command_text(command) == "aecfe evaluate 'my file.h5' --set=a=b"
+    assert command_text([]) == ""
+
+
+def test_versions_text_names_python_first():
+    assert versions_text(("numpy", "aecfe")) == (
+        f"Python {platform.python_version()}, numpy {version('numpy')}, aecfe {version('aecfe')}"
+    )
+
+
+def test_machine_text_names_cores_and_gpus():
+    text = machine_text()
+    assert " cores of " in text and text.endswith(("GPUs", "no GPU"))
