@@ -71,14 +71,14 @@ bench: $(READY)
 	@$(RUN) benchmarks/autoencoder_speed.py
 
 docs: $(READY)
-	@$(RUN) -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 	@echo "site/index.html"
 
 malformed: $(READY)
 	@$(RUN) tools/malformed.py
 
 torture: $(READY)
-	@$(RUN) tools/torture.py --kills $(KILLS)
+	@$(RUN) tools/torture/run.py --kills $(KILLS)
 
 # What these three need beside the rest is installed when one of them is asked for.
 TOOLS := .venv/.tools-installed

@@ -3,24 +3,31 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm import tqdm
 
 from autoencoder.data import prepare_images
 from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
 from autoencoder.reading import check_finite
-from mrcnn.atomic import atomic_path
+from mrcnn.atomic import remove_leftovers
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, StoreReader, open_store
+from mrcnn.hdf5_files import atomic_hdf5
+from mrcnn.interruption import held_back
+from mrcnn.json_values import parse_json
+from mrcnn.output_lock import OutputLock
 from mrcnn.overlap import read_ahead
+from mrcnn.plain_hdf5 import read_note
+from mrcnn.progress_bar import Bar
 
 BATCH_SIZE = 256  # cells: smaller batches take the encoder up to a fifth longer
-_OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
+OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
 
 
 def embed(
@@ -50,9 +57,25 @@ def embed(
         JSON strings `config` and `run` of the autoencoder.
 
     Raises:
-        InputError: if the autoencoder or a store cannot be used, or they belong to different detectors.
+        InputError: if the autoencoder or a store cannot be used, they belong to different detectors, or another run is
+            writing `output`.
     """
-    trained = load_autoencoder(folder)
+    with OutputLock(output) as lock:
+        if lock.is_held:
+            remove_leftovers(Path(output).parent, Path(output).name)
+        data = _embed(load_autoencoder(folder), stores, splits or {}, batch_size, progress)
+        with atomic_hdf5(output) as (file, _):
+            anndata.io.write_elem(file, "/", data)
+    return data
+
+
+def _embed(
+    trained: TrainedAutoencoder,
+    stores: Mapping[str, StorePath],
+    splits: Mapping[str, Mapping[str, str]],
+    batch_size: int,
+    progress: bool,
+) -> anndata.AnnData:
     encode = compiled_encoder(trained)
     latents, tables = [], []
     for centre, path in stores.items():
@@ -61,15 +84,13 @@ def embed(
                 raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
             _check_detector(trained, store)
             latents.append(encode_store(trained, encode, store, batch_size=batch_size, progress=progress))
-            tables.append(_describe_cells(store, (splits or {}).get(centre, {})))
+            tables.append(describe_cells(store, splits.get(centre, {})))
     if not tables:
         raise InputError("no feature stores are given; name at least one")
-    cells = pd.concat(tables).astype({name: "category" for name in _OBS_STRINGS})
+    cells = pd.concat(tables).astype({name: "category" for name in OBS_STRINGS})
     data = anndata.AnnData(np.concatenate(latents), obs=cells)
     data.uns["config"] = json.dumps(trained.config.to_dict())
     data.uns["run"] = json.dumps(trained.run)
-    with atomic_path(output) as temporary:
-        data.write_h5ad(temporary)
     return data
 
 
@@ -78,8 +99,8 @@ def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     if not os.path.exists(path):
         return False
     try:
-        noted = json.loads(anndata.read_h5ad(path, backed="r").uns["run"])
-    except (OSError, KeyError, ValueError):
+        noted = parse_json(read_note(path, "uns/run"), allow_nan=True)
+    except ValueError:  # InputError is one
         return False
     return noted == read_run(folder)
 
@@ -179,14 +200,28 @@ def encode_store(
 
     starts = range(0, len(store), batch_size)
     batches = read_ahead(read, starts, num_ahead=2, num_threads=1)
-    with tqdm(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar:
+    with (
+        held_back() as interruption,
+        closing(batches),
+        Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar,
+    ):
         for start, features in zip(starts, batches, strict=True):
             latents[start : start + len(features)] = encode(features, centre_id).numpy()
             bar.update(len(features))
+            interruption.check()
     return latents
 
 
-def _describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
+def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
+    """What the rows of an embedding say of the cells of an opened store.
+
+    Args:
+        store: the store.
+        split: name of the split by image key; "" where it has no entry.
+
+    Returns:
+        Table with key, centre, label, cell_type, split and score, named as `embed` says.
+    """
     keys = store.keys.tolist()
     return pd.DataFrame(
         {

@@ -2,15 +2,20 @@
 
 import csv
 import os
+import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from autoencoder.folder import LOG, TENSORBOARD
 from mrcnn.atomic import write_text
+from mrcnn.summary_writer import SummaryWriter
+
+_STEP = re.compile(r"[0-9]{1,12}")
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[-+][0-9]{1,4})?|nan|-?inf")
 
 
 class TrainingLog:
@@ -34,10 +39,10 @@ class TrainingLog:
         if folder is not None:
             path = Path(folder) / LOG
             rows = _kept_rows(path, self.columns, start_step)
-            self._seconds_before = float(rows[-1][-1]) if rows else 0.0
+            self._seconds_before = _finite(rows[-1][-1]) if rows else 0.0
             write_text(path, "".join(",".join(row) + "\n" for row in [self.columns, *rows]))
             self._file = open(path, "a", encoding="utf-8", newline="")
-            self._summaries = tf.summary.create_file_writer(str(Path(folder) / TENSORBOARD))
+            self._summaries = SummaryWriter(Path(folder) / TENSORBOARD)
         self._started = time.monotonic()
         self._sum = np.zeros(len(self.names))
         self._count = 0
@@ -47,7 +52,8 @@ class TrainingLog:
 
     def __exit__(self, kind, error, traceback) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # every row was flushed; what a full disk did not take was told then
+                self._file.close()
             self._summaries.close()
 
     @property
@@ -75,26 +81,40 @@ class TrainingLog:
         self._count = 0
         if self._file is not None:
             row = [str(step), *(f"{value:.7g}" for value in means.values()), f"{self.seconds:.1f}"]
+            self._write_row(row)
+            self._summaries.write(means, step)
+        return means
+
+    def _write_row(self, row: Sequence[str]) -> None:
+        try:
             self._file.write(",".join(row) + "\n")
             self._file.flush()
-            with self._summaries.as_default():
-                for name, value in means.items():
-                    tf.summary.scalar(name, value, step=step)
-            self._summaries.flush()
-        return means
+        except OSError as error:
+            error.filename = self._file.name
+            raise
 
 
 def _kept_rows(path: Path, columns: tuple[str, ...], last_step: int) -> list[list[str]]:
     """Rows of an earlier log up to a step; a row that a kill cut short is dropped with what follows it."""
     if not last_step or not path.exists():
         return []
-    with open(path, encoding="utf-8", newline="") as handle:
-        header, *rows = list(csv.reader(handle)) or [[]]
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            header, *rows = list(csv.reader(handle)) or [[]]
+    except (UnicodeDecodeError, csv.Error):
+        return []  # damaged; the log tells a person what happened, and nothing is computed from it
     if tuple(header) != columns:
         return []  # of a version that measured other things
     kept: list[list[str]] = []
     for row in rows:
-        if len(row) != len(columns) or not row[0].isdigit() or int(row[0]) > last_step:
+        if len(row) != len(columns) or not _STEP.fullmatch(row[0]) or int(row[0]) > last_step:
+            break
+        if not all(_NUMBER.fullmatch(value) for value in row):
             break
         kept.append(row)
     return kept
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if np.isfinite(value) else 0.0

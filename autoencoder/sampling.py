@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from autoencoder.config import CHOICES
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StoreReader
 
-BALANCES = ("none", "centre", "type")
 BLOCK_ROWS = 8  # rows read at one go: 1.2 MB
 WINDOW_ROWS = 256  # rows shuffled together, per centre: 38 MB
 _LEAST_SHARE = 2  # fewer samples of a centre have no covariance
@@ -35,8 +35,8 @@ def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "
         InputError: if there are fewer samples than centres.
         ValueError: if a centre has no cells, or `balance` is unknown.
     """
-    if balance not in BALANCES:
-        raise ValueError(f"balance must be one of {', '.join(BALANCES)}, got {balance!r}")
+    if balance not in CHOICES["balance"]:
+        raise ValueError(f"balance must be one of {', '.join(CHOICES['balance'])}, got {balance!r}")
     if not counts or min(counts) < 1:
         raise ValueError(f"every centre needs a cell, got counts {list(counts)}")
     least = min(_LEAST_SHARE, global_batch_size // len(counts))

@@ -4,7 +4,7 @@ import logging
 import os
 import platform
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from autoencoder.cell_counts import count_types, format_counts, shift_warnings
 from autoencoder.config import AutoencoderConfig
@@ -26,18 +25,30 @@ from autoencoder.folder import (
     TrainedAutoencoder,
     describe_stores,
     file_hash,
+    is_finished,
     load_autoencoder,
     prepare_folder,
 )
 from autoencoder.logs import TrainingLog
+from autoencoder.own_losses import check_own_loss, is_own_loss
 from autoencoder.scaling import FeatureScaling
-from autoencoder.state import TrainingState, load_newest_checkpoint, save_checkpoint
+from autoencoder.state import (
+    TrainingState,
+    load_metrics,
+    load_newest_checkpoint,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
 from autoencoder.step import LOSSES, make_train_step, metric_names
 from autoencoder.watch import CollapseWatch
 from autoencoder.workers import Workers
-from mrcnn.atomic import atomic_path, write_json
+from mrcnn.atomic import remove_leftovers, tidy_folder, write_json
 from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath
+from mrcnn.hdf5_files import save_weights
+from mrcnn.interruption import held_back
+from mrcnn.output_lock import OutputLock
+from mrcnn.progress_bar import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +79,8 @@ def train_autoencoder(
 ) -> TrainedAutoencoder:
     """Train an autoencoder and leave it in a folder.
 
-    A training that was broken off goes on at its last checkpoint, with the batches that would have come next. One that
+    A training that was broken off goes on at its last checkpoint, with the batches that would have come next; where
+    signals are handled (`mrcnn.interruption`), an interruption makes one after the step at hand. One that
     came to its end, with the same config and stores, is loaded and returned; with more `steps` it is trained on.
 
     Args:
@@ -87,13 +99,16 @@ def train_autoencoder(
         The trained autoencoder, loaded from `output`.
 
     Raises:
-        InputError: if a store cannot be used, the stores come from different detectors, `output` holds another
-            autoencoder, every checkpoint is damaged, a loss is no longer finite, or another process is lost.
+        InputError: if a store cannot be used, the stores come from different detectors, a loss of the user's own
+            fails, `output` holds another autoencoder or another run is writing it, every checkpoint is damaged, a loss
+            is no longer finite, or another process is lost.
     """
     output = Path(output)
     strategy = strategy or tf.distribute.get_strategy()
     workers = Workers(strategy)
     centres = tuple(stores)
+    if is_own_loss(config.adaptation):
+        check_own_loss(config.adaptation, config.latent_size)
     described = describe_stores(stores)
     source = _source_id(config, centres)
     num_cells = sum(store["cells"] for store in described.values())
@@ -109,12 +124,45 @@ def train_autoencoder(
         "versions": _versions(),
         "command": list(command),
     }
-    (finished,) = workers.from_chief(
-        lambda: [np.array(prepare_folder(output, config, record, resume=resume))], like=[np.array(False)]
-    )
-    if finished:
-        logger.info("%s: trained already", output)
-        return load_autoencoder(output)
+    with ExitStack() as stack:
+        (finished,) = workers.from_chief(
+            lambda: [np.array(_claim_folder(stack, output, config, record, resume))], like=[np.array(False)]
+        )
+        if finished:
+            logger.info("%s: trained already", output)
+            return load_autoencoder(output)
+        return _train(config, stores, output, record, workers, strategy, source, progress)
+
+
+def _claim_folder(
+    stack: ExitStack, output: Path, config: AutoencoderConfig, record: dict[str, Any], resume: bool
+) -> bool:
+    """Make the folder ready and lock it until the stack ends, unless the training has come to its end before.
+
+    Returns:
+        Whether it has: such a folder may be read-only.
+    """
+    if resume and is_finished(output, config, record):
+        tidy_folder(output)
+        return True
+    if stack.enter_context(OutputLock(output, inside=True)).is_held:
+        for folder in (output, output / CHECKPOINTS):
+            remove_leftovers(folder)
+        remove_old_checkpoints(output / CHECKPOINTS)
+    return prepare_folder(output, config, record, resume=resume)
+
+
+def _train(
+    config: AutoencoderConfig,
+    stores: Mapping[str, StorePath],
+    output: Path,
+    record: dict[str, Any],
+    workers: Workers,
+    strategy: tf.distribute.Strategy,
+    source: int,
+    progress: bool,
+) -> TrainedAutoencoder:
+    """Train in a folder that is ready, from its last checkpoint on."""
     if workers.is_chief:
         _tell_of_centres(config, stores, source)
     scaling = _agree_on_scaling(config, stores, output, workers, progress)
@@ -122,13 +170,12 @@ def train_autoencoder(
         state = TrainingState.build(config, len(stores))
     start_step = _restore(state, output, workers)
     written_to = output if workers.is_chief else None
-    task = _Task(config, stores, scaling, source, strategy, workers, written_to, num_steps)
+    task = _Task(config, stores, scaling, source, strategy, workers, written_to, record["steps"])
     metrics, seconds = _run_steps(task, state, start_step, progress)
     record.update(complete=True, seconds=round(seconds, 1), losses=metrics, parameters=state.model.count_params())
     if not workers.is_chief:
         return TrainedAutoencoder(output, config, record, scaling, state.model)
-    with atomic_path(output / WEIGHTS) as temporary:
-        state.model.save_weights(temporary)
+    save_weights(state.model, output / WEIGHTS)
     record["weights_sha256"] = file_hash(output / WEIGHTS)
     write_json(output / RUN, record)
     return load_autoencoder(output)
@@ -142,16 +189,19 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
     """
     config, output, num_steps = task.config, task.output, task.num_steps
     names = metric_names(config)
-    metrics = np.zeros(0)
+    # Of a training that was killed after its last checkpoint, before it noted them.
+    is_over = output is not None and 0 < start_step == num_steps
+    metrics = load_metrics(output / CHECKPOINTS, start_step) if is_over else np.zeros(0)
     train_step = make_train_step(state, config, task.strategy, task.source, len(task.stores))
     batches = _distributed_batches(task, start_step)
     watch = CollapseWatch(len(task.stores))
     log = TrainingLog(output, names, every=config.log_every, start_step=start_step)
     shown = progress and output is not None
     with (
+        held_back() as interruption,
         closing(batches),
         log,
-        tqdm(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not shown) as bar,
+        Bar(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not shown) as bar,
     ):
         for step in range(start_step, num_steps):
             weight = tf.constant(config.adaptation_weight(step), tf.float32)
@@ -160,11 +210,14 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
                 metrics = train_step(batch, weight).numpy()
             _check_finite(names, metrics, step + 1)
             last = step + 1 == num_steps
+            is_interrupted = interruption.is_due
             means = log.add(step + 1, metrics, last=last)
             if means is not None and output is not None:
                 watch.add(step + 1, means)
-            if output is not None and ((step + 1) % config.checkpoint_every == 0 or last):
-                save_checkpoint(output / CHECKPOINTS, step + 1, state.get_values())
+            if output is not None and ((step + 1) % config.checkpoint_every == 0 or last or is_interrupted):
+                save_checkpoint(output / CHECKPOINTS, step + 1, state.get_values(), metrics)
+            if is_interrupted:
+                interruption.check()
             bar.set_postfix({name: f"{x:.4f}" for name, x in zip(LOSSES, metrics, strict=False)}, refresh=False)
             bar.update()
         return {name: float(value) for name, value in zip(names, metrics, strict=False)}, log.seconds

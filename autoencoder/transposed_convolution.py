@@ -34,7 +34,7 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
     weight files find layers by it: those of the one load into the other.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Convolve, add the bias and apply the activation."""
         if self.uses_plain_form(inputs):
             return super().call(inputs)
@@ -63,7 +63,9 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         )
 
 
-def _convolve(inputs, kernel, bias, stride: int, use_relu: bool) -> tf.Tensor:
+def _convolve(
+    inputs: tf.Tensor, kernel: keras.Variable, bias: keras.Variable, stride: int, use_relu: bool
+) -> tf.Tensor:
     """Transposed convolution of square maps without padding, bias and, if asked for, ReLU.
 
     Args:

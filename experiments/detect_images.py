@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.cell_files import AddRows, CellFiles, cell_table, measure_cells, table_rows, write_image_files
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection_limit import detection_limit, warn_of_full
 from mrcnn.errors import InputError
+from mrcnn.progress_bar import Bar
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -38,11 +38,11 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
     paths: dict[str, Path] = {}
     num_named = 0
     for given in map(Path, inputs):
-        found = list_images(given) if given.is_dir() else [given]
+        found = list_images(given) if os.path.isdir(given) else [given]
         if not found:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
             raise InputError(f"{given}: no images ({suffixes}) directly in this folder; name those that hold them")
-        if not found[0].is_file():
+        if not os.path.isfile(found[0]):  # of Path it would fail for a name that is too long
             raise InputError(f"{given}: no such image or folder")
         num_named += len(found)
         paths |= {os.path.abspath(path): path for path in found}
@@ -92,7 +92,7 @@ def detect_images(
     full: list[str] = []
     with (
         cell_table(files.csv, pixel_size) as add_rows,
-        tqdm(total=len(images), desc="detect", unit="image", disable=not progress) as bar,
+        Bar(total=len(images), desc="detect", unit="image", disable=not progress) as bar,
     ):
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]

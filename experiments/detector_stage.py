@@ -1,31 +1,35 @@
 """Training and evaluating the detector on centres with masks."""
 
-import hashlib
 import json
 import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from experiments.cache import hash_json
 from experiments.centres import Centre
 from experiments.masked_images import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
 from experiments.settings import DetectorSettings
 from experiments.versions import versions
-from mrcnn.atomic import write_json
-from mrcnn.config import SmearConfig, make_config
+from mrcnn.atomic import remove_leftovers, tidy_folder, write_json
+from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.data.annotations import VocBoxDataset
 from mrcnn.data.dataset import Dataset
 from mrcnn.detector_folder import CONFIG_NAME, read_settings
+from mrcnn.epoch_part import remove_parts
 from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
+from mrcnn.json_values import read_json_file
 from mrcnn.layer_choice import check_some_learn
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
 from mrcnn.operating_score import measure_operating_score
+from mrcnn.output_lock import OutputLock
 from mrcnn.parallel_model import is_chief
 from mrcnn.training_log import checkpoints
 
@@ -65,7 +69,8 @@ def train_detector(
 ) -> bool:
     """Train a detector on a share of the images of one or more centres and leave it in `output`.
 
-    An interrupted training goes on at its last epoch; a finished one of the same settings is kept.
+    An interrupted training goes on at its last step, a killed one at its last epoch; a finished one of the same
+    settings is kept.
 
     Args:
         images: what to learn from.
@@ -84,22 +89,59 @@ def train_detector(
 
     Raises:
         InputError: for unknown settings, weights or layers that do not fit, or if `output` holds a detector of other
-            settings or other masks.
+            settings or other masks, or another run is writing it.
     """
     pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
     config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
     splits = {i.centre: split_keys(i, settings.train_share, seed) for i in images}
-    identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": _hash(splits)}
+    identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": hash_json(splits)}
     if settings.weights or settings.layers != "all":
         identity["start"] = [settings.weights, settings.exclude, settings.layers]
     identity["annotations"] = {i.centre: i.source.identity() for i in images}
     writes = strategy is None or is_chief(strategy)
-    earlier = None if overwrite else _read(output / RUN)
-    if earlier is not None:
-        _check_same(output, earlier["identity"], identity)
-        if earlier["complete"] and (output / WEIGHTS_NAME).exists():
-            log.info("%s: detector reused", output)
+    if not overwrite and _is_finished(output, identity):
+        if writes:
+            tidy_folder(output)
+        return False
+    with OutputLock(output, inside=True) if writes else nullcontext() as lock:
+        if lock is not None and lock.is_held:
+            for folder in (output, output / "checkpoint"):
+                remove_leftovers(folder)
+        # Once more, since another run may have ended meanwhile.
+        if not overwrite and _is_finished(output, identity):
             return False
+        _train(images, output, config, splits, identity, settings, overwrite, progress, strategy)
+    return True
+
+
+def _is_finished(output: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether the detector is there already; it may lie where nothing can be written."""
+    earlier = _read(output / RUN)
+    if earlier is None:
+        return False
+    _check_same(output, earlier["identity"], identity)
+    if not earlier["complete"] or not (output / WEIGHTS_NAME).exists():
+        return False
+    log.info("%s: detector reused", output)
+    if checkpoints(output):  # of a run that was killed just before it removed them
+        with suppress(OSError):
+            _remove_checkpoints(output)
+    return True
+
+
+def _train(
+    images: Sequence[MaskedImages],
+    output: Path,
+    config: Config,
+    splits: Mapping[str, Mapping[str, list[str]]],
+    identity: Mapping[str, Any],
+    settings: DetectorSettings,
+    overwrite: bool,
+    progress: bool,
+    strategy: tf.distribute.Strategy | None,
+) -> None:
+    """Train in a folder that this run alone writes, from its last checkpoint on."""
+    writes = strategy is None or is_chief(strategy)
     # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
     # `overwrite` the one that is there as it is.
     model = MaskRCNN("training", config, output, strategy=strategy)
@@ -123,6 +165,8 @@ def train_detector(
     if writes:
         if overwrite:
             _clear(output)
+        elif not (output / RUN).exists():
+            _remove_checkpoints(output)  # nothing says what they belong to
         write_json(output / SPLIT, splits)
         write_json(output / RUN, run)
     started = time.monotonic()
@@ -130,14 +174,13 @@ def train_detector(
         train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output, progress=progress
     )
     if not writes:
-        return True
+        return
     if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
         run["min_confidence"] = _choose_min_confidence(output, test, settings.min_score_for_ap)
     run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1] if rows else None}
     write_json(output / RUN, run)
     # Optimiser state is three times the weights, and nothing goes on from here.
     _remove_checkpoints(output)
-    return True
 
 
 def _choose_min_confidence(output: Path, held_out: Sequence[Dataset], lowest: float) -> float:
@@ -240,6 +283,7 @@ def _clear(output: Path) -> None:
 def _remove_checkpoints(output: Path) -> None:
     for _, path in checkpoints(output):
         path.unlink()
+    remove_parts(output)
 
 
 def _check_same(output: Path, earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -278,11 +322,5 @@ def _check_same(output: Path, earlier: Mapping[str, Any], wanted: Mapping[str, A
 def _read(path: Path) -> Any:
     if not path.exists():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); remove it or give --overwrite") from error
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    advice = "remove it or give --overwrite"
+    return read_json_file(path, missing=advice, advice=advice, allow_nan=True)

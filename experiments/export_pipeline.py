@@ -21,7 +21,6 @@ from autoencoder.folder import TrainedAutoencoder, load_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.atomic import check_folder_is_free
 from mrcnn.config import Config
-from mrcnn.detection_limit import with_detections
 from mrcnn.detector_folder import read_settings
 from mrcnn.errors import InputError
 from mrcnn.model import MaskRCNN, detector_hash, load_detector
@@ -69,10 +68,10 @@ def export_pipeline(
     check_folder_is_free(out, SAVED_MODEL_NAME, overwrite)
     trained = load_autoencoder(autoencoder_folder)
     _check_centre(trained, centre)
-    _check_detector(trained, Path(detector_folder))
+    check_detector(trained, detector_folder)
     overrides = {} if min_score is None else {"DETECTION_MIN_CONFIDENCE": min_score}
-    detector = load_detector(detector_folder, overrides)
-    config = detector.config if max_detections is None else with_detections(detector.config, max_detections)
+    detector = load_detector(detector_folder, overrides, max_detections)
+    config = detector.config
     autoencoder = float32_model(trained)
     functions = signatures(detector.parts, config, autoencoder.get_layer("encoder"), trained.scaling, centre)
     files = {
@@ -244,8 +243,17 @@ def _check_centre(trained: TrainedAutoencoder, centre: str | None) -> None:
     trained.scaling.centre_id(centre)
 
 
-def _check_detector(trained: TrainedAutoencoder, folder: Path) -> None:
-    read_settings(folder)
+def check_detector(trained: TrainedAutoencoder, folder: str | os.PathLike) -> None:
+    """Check that an autoencoder was trained on the features of a detector.
+
+    Args:
+        trained: the autoencoder.
+        folder: of the detector.
+
+    Raises:
+        InputError: if it was not, or the folder holds no finished detector.
+    """
+    read_settings(Path(folder))
     name = detector_hash(folder)
     if name != trained.detector_hash:
         raise InputError(

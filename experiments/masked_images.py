@@ -95,7 +95,8 @@ class Outlines:
         """Format, labels and content of the files, by which a training run knows that it had the same outlines."""
         content = hashlib.sha256()
         for path in self.annotations.sources:
-            content.update(path.read_bytes())
+            # Beside labelme files may lie what is no file, a fault that the check lists.
+            content.update(path.read_bytes() if path.is_file() else b"")
         return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content.hexdigest()}
 
 

@@ -15,6 +15,7 @@ from experiments.settings import CentreSettings, RunSettings
 from experiments.synthetic import generate_centre
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+from mrcnn.output_lock import OutputLock, remove_stale_lock
 
 if TYPE_CHECKING:
     from experiments.splits import Split
@@ -50,8 +51,16 @@ class Pipeline:
         self._centres = centres
 
     def run(self) -> Path:
-        """Run every stage and return the path of the report."""
+        """Run every stage and return the path of the report.
+
+        Raises:
+            InputError: if another run is writing this folder, or what a stage raises.
+        """
         self.check_autoencoder_settings()
+        with OutputLock(self.output, inside=True):
+            return self._run_stages()
+
+    def _run_stages(self) -> Path:
         write_json(self.output / CONFIG, self.settings.to_dict())
         stages = (
             ("centres", self.open_centres),
@@ -251,6 +260,7 @@ class Pipeline:
         for method in self.check_autoencoder_settings():
             folder = self.output / AUTOENCODERS[method]
             if not self.overwrite and is_embedding_of(folder / EMBEDDING, folder):
+                remove_stale_lock(folder / EMBEDDING)
                 log.info("%s: reused", folder / EMBEDDING)
                 continue
             embed(folder, self.stores, folder / EMBEDDING, splits=parts, progress=self.progress)

@@ -1,10 +1,6 @@
 """Every table and figure of the thesis by its name: `aecfe reproduce table-3.2`."""
 
-import json
 import logging
-import os
-import platform
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +8,15 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments.comparison import STANDARDISED, Protocol
+from experiments.comparison import STANDARDISED, Comparison, Protocol
+from experiments.provenance import command_text, machine_text, versions_text
 from experiments.settings import RunSettings
 from experiments.study import Study
 from experiments.study_settings import COLUMNS, RESNET
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+from mrcnn.json_values import parse_json
+from mrcnn.output_lock import OutputLock
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +72,14 @@ def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, s
         The files that were written; of each table its Markdown, of each figure its PNG.
 
     Raises:
-        InputError: if something that a target needs is missing or does not fit.
+        InputError: if something that a target needs is missing or does not fit, or another run is writing the folder.
     """
     check_targets(settings, targets, options, study)
+    with OutputLock(study.output, inside=True):
+        return _make_targets(settings, targets, options, study)
+
+
+def _make_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> list[Path]:
     study.write_config()
     written: list[Path] = []
     for number, name in enumerate(targets, 1):
@@ -147,7 +151,7 @@ def _check_oracles(settings: RunSettings) -> None:
             f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is none "
             f"of {', '.join(known)}"
         )
-    from experiments.oracles import OracleConfig  # imports TensorFlow
+    from experiments.oracle_config import OracleConfig  # imports TensorFlow
 
     try:
         OracleConfig.from_dict(settings.reproduce.oracle.network)
@@ -164,49 +168,28 @@ def _check_autoencoder(study: Study, where: str, overrides: Mapping[str, object]
         raise InputError(f"{where}: source_centre {source!r} is none of the centres {', '.join(study.compared)}")
 
 
-def describe_machine() -> str:
-    """Processor, cores, memory and GPUs, in words."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    memory = ""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
-    import tensorflow as tf
-
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    return f"{os.cpu_count()} cores of {model}{memory}, {f'{gpus} GPUs' if gpus else 'no GPU'}"
-
-
 def _provenance(study: Study, options: Options, name: str, started: float) -> dict[str, str]:
     """Lines that say what made a table."""
     seconds = _longest_time(study, name, time.monotonic() - started)
-    names = ("tensorflow", "keras", "numpy", "scikit-learn")
+    versions = versions_text(("tensorflow", "keras", "numpy", "scikit-learn"))
     return {
-        "command": f"`{_command_text(options)}`",
+        "command": f"`{command_text(options.command)}`",
         "configuration": f"{study.settings.name}, hash {study.config_hash()}, seed {study.settings.seed}",
-        "machine": describe_machine(),
+        "machine": machine_text(),
         "time": f"{seconds / 60:.1f} min (of the longest call that made this table with these settings; what other "
         "calls and tables left is read again)",
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{n} {version(n)}" for n in names)])
-        + " (those under which a network was trained stand in its run.json)",
+        "versions": f"{versions} (those under which a network was trained stand in its run.json)",
     }
-
-
-def _command_text(options: Options) -> str:
-    return shlex.join([Path(part).name if i == 0 else part for i, part in enumerate(options.command)])
 
 
 def _longest_time(study: Study, name: str, seconds: float) -> float:
     """Keep the longest time of each table and settings, which is that of making it and not of reading it again."""
     path = study.output / TIMES
     try:
-        times = json.loads(path.read_text(encoding="utf-8"))
+        times = parse_json(path.read_bytes())
     except (FileNotFoundError, ValueError):
         times = {}
-    times = times if isinstance(times, dict) else {}
+    times = {k: v for k, v in times.items() if isinstance(v, (int, float))} if isinstance(times, dict) else {}
     key = f"{name} {study.config_hash()}"
     if seconds > times.get(key, 0.0):
         times[key] = round(seconds, 1)
@@ -243,7 +226,15 @@ def _make_table_3_3(settings: RunSettings, name: str, options: Options, study: S
     return _write_comparison(comparison, name, title, settings, options, study, started)
 
 
-def _write_comparison(comparison, name, title, settings, options, study, started) -> list[Path]:
+def _write_comparison(
+    comparison: Comparison,
+    name: str,
+    title: str,
+    settings: RunSettings,
+    options: Options,
+    study: Study,
+    started: float,
+) -> list[Path]:
     from experiments.comparison_tables import Heading, write_comparison
     from experiments.thesis_figures import comparison_figures
     from experiments.thesis_numbers import thesis_centres
@@ -285,7 +276,7 @@ def _save(drawings: Iterable, options: Options, study: Study) -> list[Path]:
     written = []
     for drawing in drawings:
         provenance = Provenance(
-            command=_command_text(options),
+            command=command_text(options.command),
             config_hash=study.config_hash(),
             inputs=dict(drawing.inputs),
             software=f"aecfe {version('aecfe')}",

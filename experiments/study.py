@@ -14,7 +14,7 @@ Everything is made when it is first asked for, and reused as long as what it dep
 import dataclasses
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,14 @@ from experiments.training_jobs import EMBEDDING, TrainingJob, default_jobs, run_
 from experiments.transfer import Cells, Vectors, make_cells
 from mrcnn.atomic import write_json
 from mrcnn.errors import InputError
+from mrcnn.feature_store import StoreReader
 
 log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 HASH_LENGTH = 12
+
+Make = Callable[[StoreReader], np.ndarray]  # from an opened store to vectors of shape (n, d)
 
 
 class Study:
@@ -229,7 +232,7 @@ class Study:
 
     def latents(self, folder: Path, backbone: str | None = None) -> Vectors:
         """Latents of all cells, by centre, rows as in the stores."""
-        from experiments.table_stage import read_embedding
+        from experiments.vector_files import read_embedding
 
         table = read_embedding(folder / EMBEDDING)
         missing = [name for name in self.stores(backbone) if name not in table]
@@ -244,7 +247,7 @@ class Study:
         run = read_run(folder)
         return "" if run is None else run.get("weights_sha256", "")
 
-    def store_vectors(self, kind: str, options: Mapping[str, Any], make, backbone: str | None = None) -> Vectors:
+    def store_vectors(self, kind: str, options: Mapping[str, Any], make: Make, backbone: str | None = None) -> Vectors:
         """Vectors that are computed from each store by itself, and kept.
 
         Args:

@@ -14,14 +14,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from mrcnn.errors import InputError
+from mrcnn.errors import InputError, first_line
+from mrcnn.interruption import interrupt, wait_for_blocks
+from mrcnn.output_lock import remove_stale_lock
+from mrcnn.progress_bar import Bar
 
 log = logging.getLogger(__name__)
 
 EMBEDDING = "embedding.h5ad"
 ADVICE = "run the same command again to go on from here, with a smaller --jobs if memory ran out"
+SECONDS_TO_SAVE = 60.0  # that a step and its checkpoint may take after an interruption
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")  # Python's and TensorFlow's, which is not imported here
 
 
@@ -68,7 +70,9 @@ def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progr
     config = AutoencoderConfig.from_dict(job.config)
     train_autoencoder(config, job.stores, job.folder, resume=resume, progress=progress, command=command)
     path = job.folder / EMBEDDING
-    if not is_embedding_of(path, job.folder):
+    if is_embedding_of(path, job.folder):
+        remove_stale_lock(path)
+    else:
         embed(job.folder, job.stores, path, splits=job.splits, progress=progress)
     return path
 
@@ -94,7 +98,7 @@ def run_jobs(
     """Run several jobs.
 
     Those that are done stay done if another one fails; the fault is raised once the others that had begun have ended.
-    An interruption ends them at once, and so does the end of this process, whatever ends it.
+    An interruption ends them after the step at hand, and the end of this process, whatever ends it, at once.
 
     Args:
         jobs: what to train.
@@ -109,7 +113,7 @@ def run_jobs(
     """
     if not jobs:
         return
-    bar = tqdm(total=len(jobs), desc="autoencoders", disable=None if progress else True)
+    bar = Bar(total=len(jobs), desc="autoencoders", disable=None if progress else True)
     num_processes = min(num_processes, len(jobs))
     if num_processes <= 1:
         with bar:
@@ -120,15 +124,17 @@ def run_jobs(
     context = multiprocessing.get_context("spawn")
     alive, end = context.Pipe(duplex=False)
     threads = max(1, (os.cpu_count() or 1) // num_processes)
-    start = (alive, context.Value("i", 0), threads)
+    is_interrupted = context.Value("b", False, lock=False)
+    start = (alive, context.Value("i", 0), threads, is_interrupted)
     with bar, alive, end, ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
-        futures = {pool.submit(_run_in_worker, job, command, resume): job for job in jobs}
         try:
+            futures = {pool.submit(_run_in_worker, job, command, resume): job for job in jobs}
             for future in as_completed(futures):
                 _check(future, futures[future])
                 bar.update()
         except BaseException as error:
             if not isinstance(error, Exception):
+                is_interrupted.value = True
                 end.close()  # or an interruption would wait for hours of training
             pool.shutdown(cancel_futures=True)
             raise
@@ -150,22 +156,23 @@ def _check(future, job: TrainingJob) -> None:
     except Exception as error:
         if type(error).__name__ not in _OUT_OF_MEMORY:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"{job.folder}: out of memory ({reason}); {ADVICE}") from error
+        raise InputError(f"{job.folder}: out of memory ({first_line(error)}); {ADVICE}") from error
 
 
-def _start_worker(alive: Connection, counter, threads: int) -> None:
+def _start_worker(alive: Connection, counter, threads: int, is_interrupted=None) -> None:
     """Prepare a process, before TensorFlow computes anything.
 
     Args:
         alive: see `_end_with`.
         counter: shared number of the processes that were started.
         threads: that it may compute on.
+        is_interrupted: see `_end_with`.
     """
-    # An interruption of the terminal reaches all its processes; the first one decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with(alive)
-    tqdm.set_lock(threading.RLock())  # that for several processes would be left behind by one that is killed
+    # An interruption of the terminal reaches all its processes, as a scheduler's may; the first one decides.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _end_with(alive, is_interrupted)
+    Bar.set_lock(threading.RLock())  # that for several processes would be left behind by one that is killed
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -180,12 +187,20 @@ def _start_worker(alive: Connection, counter, threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _end_with(alive: Connection) -> None:
-    """End this process when the other end of a pipe is closed, as the death of the process that holds it does too."""
+def _end_with(alive: Connection, is_interrupted=None) -> None:
+    """End this process when the other end of a pipe is closed, as the death of the process that holds it does too.
+
+    Args:
+        alive: this end of the pipe.
+        is_interrupted: shared flag, set before the pipe is closed where a training shall save its state first.
+    """
 
     def wait() -> None:
         with suppress(EOFError, OSError):  # as Windows tells of it
             alive.poll(None)
+        if is_interrupted is not None and is_interrupted.value:
+            interrupt()
+            wait_for_blocks(SECONDS_TO_SAVE)
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -70,7 +70,7 @@ class DetectionRun:
             results.append(unmold_detections(rows, frame, outputs["features"][chosen], small_masks, paste=paste))
         return results
 
-    def _network(self, with_masks: bool, dtype: str):
+    def _network(self, with_masks: bool, dtype: str) -> tf.types.experimental.PolymorphicFunction:
         """The network, traced once for all batch sizes, and for all image sizes where they differ."""
         key = (with_masks, dtype)
         if key not in self._compiled:

@@ -12,7 +12,8 @@ import tensorflow as tf
 from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
 from mrcnn.config import Config
 from mrcnn.detection_limit import with_detections
-from mrcnn.model import CONFIG_NAME, MaskRCNN
+from mrcnn.detector_folder import CONFIG_NAME
+from mrcnn.model import MaskRCNN
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.graph_molding import MoldedBatch, mold
@@ -44,7 +45,7 @@ def export_detector(
         model: the detector.
         folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
         overwrite: replace an older SavedModel there.
-        detector: what names the detector in the description, such as `mrcnn.model.detector_hash`.
+        detector: what names the detector in the description, such as its `detector_hash`.
         max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
 
     Returns:

@@ -6,10 +6,10 @@ nothing else knows the layout.
 """
 
 from mrcnn.shards import Shard, shard_path
-from mrcnn.store_layout import ARRAY_FIELDS, FORMAT, SCHEMA, UNREADABLE, Cell
+from mrcnn.store_layout import ARRAY_FIELDS, FORMAT, SCHEMA, UNREADABLE, Cell, is_unreadable
 from mrcnn.store_reader import FeatureStore, StoreReader
 from mrcnn.store_shards import ShardedStore, StorePath, join_shards, merge_stores, open_store, stores_by_centre
-from mrcnn.store_writer import FeatureStoreWriter
+from mrcnn.store_writer import FeatureStoreWriter, clear_parts
 
 __all__ = [
     "ARRAY_FIELDS",
@@ -23,6 +23,8 @@ __all__ = [
     "ShardedStore",
     "StorePath",
     "StoreReader",
+    "clear_parts",
+    "is_unreadable",
     "join_shards",
     "merge_stores",
     "open_store",

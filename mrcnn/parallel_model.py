@@ -1,6 +1,5 @@
 """Several GPUs, in one machine or several: a thin bridge from Matterport's names to `tf.distribute`."""
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from mrcnn.errors import InputError
+from mrcnn.json_values import parse_json
 
 
 def mirrored_strategy(
@@ -46,7 +46,7 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
-        settings = json.loads(text)
+        settings = parse_json(text)
         cluster, task = settings["cluster"], settings["task"]
         complete = task["index"] < len(cluster[task["type"]])
     except (ValueError, KeyError, TypeError):

@@ -4,10 +4,13 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mrcnn.atomic import remove_leftovers
 from mrcnn.errors import InputError
+from mrcnn.output_lock import OutputLock, remove_stale_lock
 from mrcnn.store_layout import (
     IMAGE_STRINGS,
     STRING_FIELDS,
@@ -19,11 +22,6 @@ from mrcnn.store_layout import (
 from mrcnn.store_parts import PartBuffer, merge_parts
 from mrcnn.store_reader import FeatureStore, check_same_origin
 
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks of this kind; there the writer runs without one.
-    fcntl = None
-
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +31,7 @@ class FeatureStoreWriter:
     Cells gather in memory and go to disk in parts, `<path>.parts/part-00000.h5` and so on, each renamed into
     place when it is whole; an image is never divided between parts. A new writer for the same path finds the
     parts, and `done_keys` tells which images to pass over. `finish` streams the parts into `<path>`, then
-    removes them; meanwhile the disk holds the data twice.
+    removes them; meanwhile the disk holds the data twice. From beginning to end nobody else writes this store.
 
     As a context manager it finishes when the block ends well. When the block ends with an error the cells
     gathered so far are saved as a part, and the parts stay.
@@ -46,10 +44,11 @@ class FeatureStoreWriter:
         attributes: settings that decide what is stored (crop margins, score threshold ...), JSON values. A
             resumed run must give the same ones, so times and host names do not belong here.
         part_size: number of images or cells, whichever comes first, after which a part is written.
+        replace_parts: begin anew where parts of another centre, detector or setting, or damaged ones, lie.
 
     Raises:
-        InputError: if parts of another centre, detector or setting lie there, a part is damaged, or another
-            process is writing this store.
+        InputError: if parts of another centre, detector or setting lie there or a part is damaged and
+            `replace_parts` is False, another run is writing this store, or nothing can be written there.
         ValueError: if `detector` has no hash, or `attributes` uses a reserved name or is too long.
     """
 
@@ -62,21 +61,22 @@ class FeatureStoreWriter:
         with_masks: bool = False,
         attributes: dict[str, Any] | None = None,
         part_size: int = 128,
+        replace_parts: bool = False,
     ):
         if part_size < 1:
             raise ValueError(f"part_size must be 1 or more, got {part_size}")
         self.path = Path(path)
         self.part_size = part_size
         self._header = make_header(centre, detector, with_masks, attributes or {})
-        self._parts_folder = self.path.with_name(self.path.name + ".parts")
+        self._parts_folder = _parts_folder(self.path)
         self._buffer = PartBuffer(with_masks, part_size)
         self._finished = False
-        self._parts_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self._parts_folder / "lock", self.path)
+        self._lock = OutputLock(self.path)
         try:
+            self._parts_folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
             self._parts = sorted(self._parts_folder.glob("part-*.h5"))
-            self._done = self._resume()
+            self._done = self._resume(replace_parts)
         except BaseException:
             self._unlock()
             raise
@@ -86,6 +86,7 @@ class FeatureStoreWriter:
 
     def __exit__(self, kind, error, traceback) -> None:
         if self._finished:
+            self._unlock()
             return
         try:
             if kind is None:
@@ -168,36 +169,41 @@ class FeatureStoreWriter:
         self._flush()
         merge_parts(self._parts, self.path, self._header)
         # One rename takes all parts away at once: a kill during their deletion leaves no half set to resume.
-        trash = self._trash
+        trash = _trash(self.path)
         os.rename(self._parts_folder, trash)
         self._finished = True
-        self._unlock()
         shutil.rmtree(trash, ignore_errors=True)
-
-    @property
-    def _trash(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.parts.merged")
+        self._unlock()
 
     def _sweep(self) -> None:
         """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
-        for leftover in (*self._parts_folder.glob(".*.tmp.part-*.h5"), *self._own_temporaries()):
-            leftover.unlink(missing_ok=True)
-        if self._trash.exists():
-            shutil.rmtree(self._trash)
+        remove_leftovers(self._parts_folder)
+        remove_leftovers(self.path.parent, self.path.name)
+        if _trash(self.path).exists():
+            shutil.rmtree(_trash(self.path))
 
-    def _own_temporaries(self) -> list[Path]:
-        ending = f".tmp.{self.path.name}"
-        return [p for p in self.path.parent.iterdir() if p.name.startswith(".") and p.name.endswith(ending)]
+    def _resume(self, replace_parts: bool) -> set[str]:
+        """Keys of the images in the parts; parts that cannot be gone on from are removed if they may be."""
+        try:
+            done = self._read_parts()
+        except InputError as error:
+            if not replace_parts:
+                raise
+            logger.info("%s: begun anew (%s)", self.path, error)
+            for part in reversed(self._parts):  # a kill on the way leaves the first ones, in their order
+                part.unlink()
+            self._parts, done = [], set()
+        if done:
+            logger.info("%s: resuming after %d images", self.path, len(done))
+        return done
 
-    def _resume(self) -> set[str]:
+    def _read_parts(self) -> set[str]:
         done: set[str] = set()
         for part in self._parts:
-            advice = f"delete {self._parts_folder} or choose another output"
+            advice = f"give --overwrite, delete {self._parts_folder} or choose another output"
             with FeatureStore(part) as store:
                 check_same_origin(store, self._header, advice)
                 done.update(store.image_keys.tolist())
-        if done:
-            logger.info("%s: resuming after %d images", self.path, len(done))
         return done
 
     def _add_image(
@@ -226,23 +232,45 @@ class FeatureStoreWriter:
         self._buffer.clear()
 
     def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
 
-def _lock(lock_path: Path, path: Path) -> int | None:
-    """Take the writer's lock, which the system drops with the process however it ends."""
-    if fcntl is None:
-        return None
-    handle = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"{path}: another process is writing this store; wait for it or end it") from None
-    except OSError as error:
-        os.close(handle)
-        logger.warning("%s: this file system has no locks (%s); start one writer at a time", path, error)
-        return None
-    return handle
+def clear_parts(path: str | os.PathLike) -> None:
+    """Remove the parts, and the lock, of a finished store whose writer was killed before it did so itself.
+
+    Parts that are not those of the store stay, as do all where another run is writing the store anew, or in a folder
+    that must not be written to.
+
+    Args:
+        path: the store.
+    """
+    path = Path(path)
+    if not _parts_folder(path).is_dir() and not _trash(path).is_dir():
+        remove_stale_lock(path)
+        return
+    with suppress(InputError), OutputLock(path) as lock:
+        if not lock.is_held:
+            return
+        shutil.rmtree(_trash(path), ignore_errors=True)
+        if _are_parts_of(_parts_folder(path), path):
+            shutil.rmtree(_parts_folder(path), ignore_errors=True)
+
+
+def _are_parts_of(folder: Path, path: Path) -> bool:
+    """Whether a store holds all that lies in a folder of parts, and nothing else."""
+    with FeatureStore(path) as store:
+        keys = []
+        for part_path in sorted(folder.glob("part-*.h5")):
+            with FeatureStore(part_path) as part:
+                if part.detector_hash != store.detector_hash or part.settings != store.settings:
+                    return False
+                keys += part.image_keys.tolist()
+        return keys == store.image_keys.tolist()
+
+
+def _parts_folder(path: Path) -> Path:
+    return path.with_name(path.name + ".parts")
+
+
+def _trash(path: Path) -> Path:
+    return path.with_name(f".{path.name}.parts.merged")

@@ -15,9 +15,12 @@ from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import Example, training_batches
 from mrcnn.data.dataset import Dataset
-from mrcnn.errors import InputError
+from mrcnn.epoch_part import find_part, save_part
+from mrcnn.errors import InputError, first_line
+from mrcnn.interruption import HeldBack, Interruption, held_back
 from mrcnn.network.assembly import DetectorParts
 from mrcnn.parallel_model import is_chief
+from mrcnn.plain_hdf5 import check_weights_file
 from mrcnn.training_log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, checkpoints, read_rows
 from mrcnn.training_step import DetectorTrainer, make_optimizer
 
@@ -39,12 +42,13 @@ def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
 
 
 def _load_checkpoint(trainer: DetectorTrainer, path: Path) -> None:
+    check_weights_file(path, advice="give another model_dir, or remove it")
     try:
         trainer.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: the training cannot go on from this checkpoint, made with other settings or damaged "
-            f"({str(error).splitlines()[0]}); give another model_dir, or remove it"
+            f"({first_line(error)}); give another model_dir, or remove it"
         ) from error
 
 
@@ -64,7 +68,10 @@ def fit_detector(
     strategy: tf.distribute.Strategy | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train, going on from the last finished epoch that `folder` holds.
+    """Train, going on from the last finished epoch that `folder` holds, or from within the next one.
+
+    Where signals are handled (`mrcnn.interruption`), an interruption leaves the state after the step at hand; a process
+    that is killed has to go on after its last epoch.
 
     Args:
         parts: the weights, made in the scope of `strategy`; changed in place.
@@ -103,15 +110,17 @@ def fit_detector(
         trainer = DetectorTrainer(parts, config)
         trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
         trainer.optimizer.build(_learnable_variables(parts))
-        first_epoch = _resume(trainer, folder, first_epoch)
+        first_epoch, losses = _resume(trainer, folder, first_epoch, steps_per_epoch)
         if not isinstance(trainer.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             trainer.optimizer.learning_rate = learning_rate  # not the checkpoint's
-    if first_epoch:
+    if losses:
+        log.info("detector: going on after step %d of epoch %d of %d", len(losses), first_epoch + 1, epochs)
+    elif first_epoch:
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
     rows = read_rows(folder / "log.csv", first_epoch)
     if first_epoch >= epochs:
         return rows
-    first_step = first_epoch * steps_per_epoch
+    first_step = first_epoch * steps_per_epoch + len(losses)
     batches = training_batches(
         train,
         config,
@@ -133,35 +142,52 @@ def fit_detector(
     trainer.stop_training = False
     loop.on_train_begin()
     try:
-        for epoch in range(first_epoch, epochs):
-            loop.on_epoch_begin(epoch)
-            losses = []
-            for step in range(steps_per_epoch):
-                loop.on_train_batch_begin(step)
-                losses.append(_to_floats(train_step(_distribute(next(batches), strategy))))
-                loop.on_train_batch_end(step, losses[-1])
-            logs = _means(losses)
-            logs |= _validate(validation, config, strategy, validation_step)
-            loop.on_epoch_end(epoch, logs)
-            if trainer.stop_training:
-                break
+        with held_back() as interruption:
+            for epoch in range(first_epoch, epochs):
+                loop.on_epoch_begin(epoch)
+                try:
+                    for step in range(len(losses), steps_per_epoch):
+                        loop.on_train_batch_begin(step)
+                        losses.append(_to_floats(train_step(_distribute(next(batches), strategy))))
+                        loop.on_train_batch_end(step, losses[-1])
+                        interruption.check()
+                    logs = _means(losses)
+                    logs |= _validate(validation, config, strategy, validation_step, interruption)
+                except Interruption:
+                    if is_chief(strategy):
+                        save_part(folder, trainer, epoch, losses)
+                    raise
+                loop.on_epoch_end(epoch, logs)
+                losses = []
+                if trainer.stop_training:
+                    break
     finally:
         batches.close()
         loop.on_train_end()
     return rows
 
 
-def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> int:
-    """Load the checkpoint to go on from, if there is one; the number of epochs done."""
+def _resume(
+    trainer: DetectorTrainer, folder: Path, first_epoch: int | None, steps_per_epoch: int
+) -> tuple[int, list[dict[str, float]]]:
+    """Load the state to go on from, if there is one.
+
+    Returns:
+        The number of epochs done, and the losses of each step since then.
+    """
     done = dict(checkpoints(folder))
     if first_epoch is None:
         first_epoch = max(done, default=0)
     elif first_epoch not in done:
         # A kill between an epoch's weights and its checkpoint: that epoch is done again.
         first_epoch = max((epoch for epoch in done if epoch < first_epoch), default=first_epoch)
+    part = find_part(folder, first_epoch, steps_per_epoch)
+    if part is not None:
+        _load_checkpoint(trainer, part.path)
+        return first_epoch, part.losses
     if first_epoch in done:
         _load_checkpoint(trainer, done[first_epoch])
-    return first_epoch
+    return first_epoch, []
 
 
 def _compiled(replica_step, strategy: tf.distribute.Strategy):
@@ -186,13 +212,16 @@ def _distribute(batch: Example, strategy: tf.distribute.Strategy) -> Any:
     return strategy.experimental_distribute_values_from_function(part)
 
 
-def _validate(datasets, config, strategy, step) -> dict[str, float]:
+def _validate(datasets, config, strategy, step, interruption: HeldBack) -> dict[str, float]:
     """Mean losses, by name with "val_", over the same images whenever it is called."""
     if not config.VALIDATION_STEPS or not sum(dataset.num_images for dataset in datasets):
         return {}
     steps = math.ceil(config.VALIDATION_STEPS)
     with closing(training_batches(datasets, config, config.BATCH_SIZE, shuffle=False)) as batches:
-        losses = [_to_floats(step(_distribute(batch, strategy))) for batch in islice(batches, steps)]
+        losses = []
+        for batch in islice(batches, steps):
+            losses.append(_to_floats(step(_distribute(batch, strategy))))
+            interruption.check()
     return {f"val_{name}": value for name, value in _means(losses).items()}
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
-from tqdm import tqdm
 
-from mrcnn.atomic import atomic_path, write_text
-from mrcnn.errors import InputError
+from mrcnn.atomic import write_text
+from mrcnn.epoch_part import remove_parts
+from mrcnn.errors import InputError, one_line
+from mrcnn.hdf5_files import save_weights
+from mrcnn.progress_bar import Bar
+from mrcnn.summary_writer import SummaryWriter
 from mrcnn.training_step import LOSS_NAMES
 
 CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
@@ -23,11 +25,11 @@ class ProgressBar(keras.callbacks.Callback):
     def __init__(self, total_steps: int, first_step: int):
         super().__init__()
         self.total_steps, self.first_step = total_steps, first_step
-        self.bar: tqdm | None = None
+        self.bar: Bar | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Open the bar."""
-        self.bar = tqdm(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
+        self.bar = Bar(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Advance."""
@@ -76,11 +78,11 @@ class EpochLog(keras.callbacks.Callback):
         if self.folder is None:
             return
         write_rows(self.folder / "log.csv", self.rows)
-        with atomic_path(self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5") as temporary:
-            self.model.save_weights(temporary)
+        save_weights(self.model, self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5")
         for other, path in checkpoints(self.folder):
             if other != epoch + 1:
                 path.unlink()
+        remove_parts(self.folder)
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -88,14 +90,11 @@ class TensorBoardLog(keras.callbacks.Callback):
 
     def __init__(self, folder: Path):
         super().__init__()
-        self.writer = tf.summary.create_file_writer(str(folder))
+        self.writer = SummaryWriter(folder)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write one point of each curve."""
-        with self.writer.as_default():
-            for name, value in (logs or {}).items():
-                tf.summary.scalar(name, value, step=epoch + 1)
-        self.writer.flush()
+        self.writer.write(logs or {}, epoch + 1)
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -117,9 +116,20 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
-    """Rows of a log that `write_rows` wrote, up to an epoch; numbers of epoch and step as such, losses as text."""
+    """Rows of a log that `write_rows` wrote, up to an epoch; numbers of epoch and step as such, losses as text.
+
+    Raises:
+        InputError: if it is not such a log.
+    """
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as handle:
-        rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not the log of a training ({one_line(error)}); remove it to go on without it"
+        ) from None
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it to go on without it")
     return [row for row in rows if row["epoch"] <= last_epoch]

@@ -56,7 +56,21 @@ def test_imports_mrcnn_knows_neither_other_package(path):
 @pytest.mark.parametrize("path", files_of("autoencoder"), ids=name_of)
 def test_imports_autoencoder_knows_of_mrcnn_only_what_has_no_detector(path):
     assert not breaches(path, "experiments")
-    without_detector = ("feature_store", "errors", "atomic", "overlap", "parallel_model")
+    without_detector = (
+        "feature_store",
+        "errors",
+        "atomic",
+        "overlap",
+        "parallel_model",
+        "json_values",
+        "array_files",
+        "plain_hdf5",
+        "progress_bar",
+        "interruption",
+        "output_lock",
+        "hdf5_files",
+        "summary_writer",
+    )
     assert not breaches(path, "mrcnn", tuple(f"mrcnn.{name}" for name in without_detector))
 
 
@@ -72,7 +86,16 @@ STORE_FILES = [p for p in files_of("mrcnn") if p.name.startswith("store_") or p.
 def test_imports_feature_store_needs_h5py_and_numpy_alone(path):
     foreign = {name for name in imported_modules(path) if name.split(".")[0] not in sys.stdlib_module_names}
     stores = tuple(f"mrcnn.{path.stem}" for path in STORE_FILES)
-    allowed = ("h5py", "numpy", "mrcnn.errors", "mrcnn.atomic", *stores)
+    allowed = (
+        "h5py",
+        "numpy",
+        "mrcnn.errors",
+        "mrcnn.atomic",
+        "mrcnn.output_lock",
+        "mrcnn.hdf5_files",
+        "mrcnn.json_values",
+        *stores,
+    )
     assert not [name for name in foreign if not any(is_within(name, module) for module in allowed)]
 
 

@@ -81,7 +81,7 @@ def test_load_names_a_file_that_is_missing_or_damaged(tmp_path):
     with pytest.raises(InputError, match="scaling.npz: no such file"):
         FeatureScaling.load(path)
     path.write_bytes(b"PK nonsense")
-    with pytest.raises(InputError, match="scaling.npz: not a feature scaling"):
+    with pytest.raises(InputError, match="scaling.npz: damaged, or not an .npz file"):
         FeatureScaling.load(path)
     np.savez(path, kind="minmax")
     with pytest.raises(InputError, match="scaling.npz: not a feature scaling"):
@@ -95,3 +95,28 @@ def test_fit_refuses_features_that_are_not_finite(kind, store_maker, tmp_path):
         file["cells/features"][1, 2, 3, 4] = np.nan
     with pytest.raises(InputError, match="anna.h5: .*001.png.*extract this centre again"):
         FeatureScaling.fit(kind, {"anna": path})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kind": None}, "lacks kind"),
+        ({"kind": np.array("median")}, "kind is"),
+        ({"kind": np.array(["centre"])}, "kind is"),
+        ({"centres": np.array(["a", "a"])}, "no list of names"),
+        ({"mean": np.zeros((2, 3), np.float32)}, "mean is float32 of shape"),
+        ({"mean": np.zeros((2, 256))}, "mean is float64"),
+        ({"mean": np.full((2, 256), np.nan, np.float32)}, "mean holds NaN"),
+        ({"deviation": np.zeros((2, 256), np.float32)}, "deviation is not above 0"),
+        ({"centres": np.array(["a", "b"], object)}, "Python objects"),
+    ],
+)
+def test_load_refuses_statistics_that_cannot_be(tmp_path, changes, reason):
+    sound = {"kind": np.array("centre"), "centres": np.array(["a", "b"])}
+    sound |= {"mean": np.zeros((2, 256), np.float32), "deviation": np.ones((2, 256), np.float32)}
+    path = tmp_path / "scaling.npz"
+    np.savez(path, **sound)
+    assert FeatureScaling.load(path).centres == ("a", "b")
+    np.savez(path, **{name: array for name, array in {**sound, **changes}.items() if array is not None})
+    with pytest.raises(InputError, match=reason):
+        FeatureScaling.load(path)

@@ -75,3 +75,21 @@ def test_state_follows_the_seed():
     config = AutoencoderConfig(latent_size=4, image_size=32, adaptation="adversarial", seed=1)
     first, again = TrainingState.build(config, 3), TrainingState.build(config, 3)
     assert all(np.array_equal(a, b) for a, b in zip(first.get_values(), again.get_values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"0000": np.ones(2)},
+        {"step": np.array([3]), "0000": np.ones(2)},
+        {"step": np.int64(4), "0000": np.ones(2)},
+        {"step": np.int64(3), "0001": np.ones(2)},
+        {"step": np.int64(3), "0000": np.array("text")},
+        {"step": np.int64(3), "0000": np.array([{}], object)},
+    ],
+)
+def test_checkpoint_of_anything_else_is_passed_over(tmp_path, arrays, caplog):
+    np.savez(tmp_path / "step-00000003.npz", **arrays)
+    with pytest.raises(InputError, match="every checkpoint is damaged"):
+        load_newest_checkpoint(tmp_path)
+    assert "step-00000003.npz: damaged checkpoint" in caplog.text

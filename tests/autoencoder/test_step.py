@@ -34,7 +34,7 @@ def train(config, steps, batch=None):
     return state, [dict(zip(metric_names(config), row, strict=True)) for row in rows]
 
 
-@pytest.mark.parametrize("method", CHOICES["adaptation"])
+@pytest.mark.parametrize("method", [*CHOICES["adaptation"], "autoencoder.adaptation:coral_loss"])
 def test_step_adds_up_its_losses_and_lowers_them(method):
     config = AutoencoderConfig(**SETTINGS, adaptation=method, beta=0.5)
     _, rows = train(config, 5)
@@ -165,7 +165,7 @@ for method in sys.argv[3].split(","):
 
 @pytest.mark.parametrize("num_replicas", [2, 3])
 def test_replicas_take_the_steps_of_one_for_every_method(num_replicas):
-    methods = CHOICES["adaptation"]
+    methods = (*CHOICES["adaptation"], "autoencoder.adaptation:coral_loss")
     done = subprocess.run(
         [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), str(num_replicas), ",".join(methods)],
         cwd=Path(__file__).parents[2],

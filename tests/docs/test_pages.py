@@ -78,6 +78,9 @@ NOT_RUN: dict[str, dict[str, list[str]]] = {
     },
     "needs data that the reader has": {
         "README.md": [
+            ".venv/bin/aecfe features my-images/ --detector runs/demo/detector --autoencoder runs/demo/autoencoder"
+            " -o mine.h5ad",
+            ".venv/bin/aecfe qc mine.h5 --embedding mine.h5ad --images my-images/ -o qc.html",
             ".venv/bin/aecfe run my.yaml --data /path/to/centres",
             ".venv/bin/aecfe run experiments/configs/thesis.yaml --data /path/to/them",
             ".venv/bin/aecfe centres check /path/to/data",

@@ -1,6 +1,8 @@
 """Layouts of a centre, on miniature folders: files are empty, since listing a centre opens no image."""
 
 import logging
+import os
+import time
 
 import numpy as np
 import pytest
@@ -423,3 +425,43 @@ def test_images_with_transparency_as_in_matek19_keep_their_colours(tmp_path):
     assert (image[:10] == 255).all()
     Image.fromarray(np.dstack([colours, np.full_like(opacity, 255)])).save(path, compression="tiff_lzw")
     np.testing.assert_array_equal(read_image(path), colours)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling"])
+def test_labels_csv_that_is_no_file_is_refused_and_not_passed_over(tmp_path, kind):
+    root = plant(tmp_path / "lab", "images/1.png")
+    make = {
+        "folder": lambda path: path.mkdir(),
+        "pipe": os.mkfifo,
+        "dangling": lambda path: path.symlink_to("gone.csv"),
+    }
+    make[kind](root / "labels.csv")
+    assert "labels.csv: no file that can be read" in refusal("lab", root)
+
+
+def test_links_to_folders_are_named_and_not_followed(tmp_path, caplog):
+    root = plant(tmp_path / "lab", "BAS/1.png", "EOS/2.png")
+    (root / "BAS" / "again").symlink_to("..")
+    with caplog.at_level(logging.WARNING):
+        assert sorted(types_of(load_centre("lab", root))) == ["BAS/1.png", "EOS/2.png"]
+    assert f"{root / 'BAS' / 'again'}: a link to a folder, which is not followed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_matek19_annotations_that_are_no_file_are_named(tmp_path, caplog, kind):
+    root = plant(tmp_path / "lab", "BAS/1.tiff", "KSC/2.tiff")
+    (root / "annotations.dat").mkdir() if kind == "folder" else os.mkfifo(root / "annotations.dat")
+    with caplog.at_level(logging.WARNING):
+        assert load_centre("lab", root, layout="matek19").reannotations is None
+    assert f"annotations.dat: cannot be read, since it is a {kind}" in caplog.text
+
+
+def test_matek19_lines_of_blanks_and_separators_are_read_at_once(tmp_path):
+    text = "BAS/BAS_0001.tiff BAS UNC nan\n" + " " * 300_000 + "x\n" + "a.tiff" + " ;" * 100_000 + "\n"
+    started = time.monotonic()
+    assert load_centre("matek", matek19_with(tmp_path, text)).reannotations.not_understood == (2, 3)
+    assert time.monotonic() - started < 5
+
+
+def test_load_centre_refuses_a_name_that_no_folder_has(tmp_path):
+    assert "no such folder" in refusal("lab", tmp_path / ("a" * 300))

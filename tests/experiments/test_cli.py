@@ -78,7 +78,8 @@ def test_train_takes_every_choice_of_the_settings():
     for option, choices in offered.items():
         assert set(choices) == set(CHOICES[names.get(option, option)]), option
         assert getattr(arguments, option) is None  # the settings' own default
-    assert set(CHOICES) == {names.get(option, option) for option in offered}
+    # Which adaptation there is the settings know, since it may be a function of the user's own.
+    assert set(CHOICES) == {"adaptation", *(names.get(option, option) for option in offered)}
 
 
 def test_train_takes_its_options_into_the_settings(stores, tmp_path):
@@ -107,7 +108,8 @@ def test_train_on_gpus_that_are_not_there_is_one_line(stores, tmp_path, capsys):
 def test_every_command_has_help(capsys):
     for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["join"],
                     ["train"], ["embed"], ["evaluate"], ["report"], ["detect"], ["export", "detector"],
-                    ["export", "autoencoder"], ["export", "pipeline"]):  # fmt: skip
+                    ["export", "autoencoder"], ["export", "pipeline"], ["features"], ["qc"], ["doctor"],
+                    ["classifier", "train"], ["classifier", "apply"]):  # fmt: skip
         with pytest.raises(SystemExit) as stop:
             main([*command, "--help"])
         assert stop.value.code == 0

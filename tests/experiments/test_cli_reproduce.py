@@ -49,9 +49,9 @@ FAULTS = [
     (["table-9"], "reproduce table-9: is none of tables, figures, all, figure-2.6"),
     (["table-3.2", "--jobs", "0"], "--jobs must be 1 or more; got 0"),
     (["table-3.2", "--runs", "-1"], "--runs must be 1 or more; got -1"),
-    (["table-3.2", "--seed", "-1"], "--seed must be a number from 0 to"),
-    (["table-3.2", "--seed", "99999999999"], "--seed must be a number from 0 to"),
-    (["table-3.2", "--set", "evaluate.runs=0"], "evaluate.runs must be 1 or more; got 0"),
+    (["table-3.2", "--seed", "-1"], "seed must be a whole number from 0 to"),
+    (["table-3.2", "--seed", "3000000000"], "--seed must be a number from 0 to"),
+    (["table-3.2", "--set", "evaluate.runs=0"], "evaluate.runs must be 1 to"),
     (["table-3.2", "--features", "DinoBloom"], "--features DinoBloom: write it as NAME=FILE"),
     (["table-3.2", "--features", "=a.npz"], "--features =a.npz: write it as NAME=FILE"),
     (["table-3.2", "--features", "A="], "--features A=: write it as NAME=FILE"),
@@ -82,13 +82,13 @@ FAULTS = [
     # These are found by what makes tables, before it begins.
     (
         ["table-3.2", "--set", "reproduce.ablation.autoencoders.AE-CFE.bata=1"],
-        "column AE-CFE: autoencoder config: unknown setting 'bata'; did you mean 'beta'?",
+        "reproduce.ablation.autoencoders.AE-CFE: unknown setting 'bata'; did you mean 'beta'?",
     ),
     (
         ["curves", "--set", "reproduce.ablation.autoencoders.AE-CFE.source_centre=carl"],
         "column AE-CFE: source_centre 'carl' is none of the centres anna, bert",
     ),
-    (["figure-3.9", "--set", "reproduce.bottleneck.autoencoder.steps=0"], "reproduce.bottleneck: autoencoder config:"),
+    (["figure-3.9", "--set", "reproduce.bottleneck.autoencoder.steps=0"], "reproduce.bottleneck.autoencoder: "),
     (
         ["table-3.2", "--set", "reproduce.ablation.columns=[ResNet-RF]", "--weights", "no.h5"],
         "--weights no.h5: no such file; give the ResNet-101 weights of keras.applications, imagenet or random",

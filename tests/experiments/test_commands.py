@@ -25,7 +25,7 @@ def error_of(capsys):
     [
         (["--layers", "("], "detector.layers must be heads, 3+, 4+, 5+, all or a regular expression; got '('"),
         (["--set", "weights=5"], "weights must be text; got 5"),
-        (["--set", "train_share=.nan"], "detector.train_share must lie between 0 and 1; got nan"),
+        (["--set", "train_share=.nan"], "--set detector.train_share=.nan: the value is not valid YAML"),
         (["--set", "train_share=1.5"], "detector.train_share must lie between 0 and 1; got 1.5"),
         (["--set", "epochs=0"], "detector.epochs must be 1 or more; got 0"),
         (["--set", "epochs=-3"], "detector.epochs must be 1 or more; got -3"),
@@ -47,6 +47,13 @@ def test_train_tells_a_section_that_is_no_mapping(tmp_path, capsys):
     (tmp_path / "list.yaml").write_text("autoencoder: [1]\n")
     assert run("train", "a.h5", "-o", tmp_path / "ae", "--config", tmp_path / "list.yaml") == 2
     assert "list.yaml: autoencoder: expected settings with keys, found [1]" in error_of(capsys)
+
+
+@pytest.mark.parametrize("score", ["1.5", "-0.1", "nan"])
+def test_extract_takes_scores_from_0_to_1_alone(tmp_path, capsys, score):
+    arguments = [tmp_path, "--detector", tmp_path, "-o", tmp_path / "a.h5", f"--min-score={score}"]
+    assert run("extract", *arguments) == 2
+    assert f"--min-score must lie between 0 and 1; got {float(score):g}" in error_of(capsys)
 
 
 @pytest.mark.parametrize("size", ["7e-8", "65000", "0", "-1", "nan", "inf"])

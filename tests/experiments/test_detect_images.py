@@ -431,3 +431,17 @@ def test_detect_command_with_a_network(cell_records, tmp_path, tiny_config_class
         if own:
             assert np.count_nonzero(labels == 1) == int(own[0]["area_px"])
         assert (out / "overlay" / f"{name}.overlay.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", 'a,"b.png', "a\rb.png", "-a.png"])
+def test_detect_images_csv_has_one_row_for_each_cell_whatever_the_name(tmp_path, name):
+    save_image(tmp_path / "in" / name, 2)
+    detect([tmp_path / "in"], CellFiles(csv=tmp_path / "cells.csv"))
+    # A carriage return alone would end the row for whoever reads it.
+    assert [row["image"] for row in rows_of(tmp_path / "cells.csv")] == [name.replace("\r", "\\r")] * 2
+
+
+def test_find_images_refuses_names_that_no_file_has(tmp_path):
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(InputError, match="no such image or folder"):
+            find_images([tmp_path / name])

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from experiments.cli import main
+from mrcnn.errors import InputError
+from mrcnn.output_lock import OutputLock
 
 TINY_DETECTOR = [
     "--set=settings.BACKBONE=resnet50",
@@ -225,3 +227,34 @@ def test_evaluate_refuses_a_centre_whose_held_out_images_have_no_mask(lab, train
     assert run("detector", "evaluate", trained, centre) == 2
     error = error_of(capsys)
     assert "no usable mask in centre lab of an image that the detector did not learn from (4 faults" in error
+
+
+def test_finished_detector_loses_what_a_killed_run_did_not_remove(lab, detector):
+    before = content_of(detector)
+    (detector / "checkpoint").mkdir(exist_ok=True)
+    for name in ("epoch-0001.weights.h5", "part-0001-000001.weights.h5", "part-0001-000001.losses.json"):
+        (detector / "checkpoint" / name).touch()
+    with OutputLock(detector, inside=True):  # to use it takes no lock, as on a read-only disk
+        assert train(lab, detector, "--instances") == 0
+    assert content_of(detector) == before
+
+
+def test_detector_is_written_by_one_run_at_a_time(lab, tmp_path, capsys):
+    with OutputLock(tmp_path / "run", inside=True):
+        assert train(lab, tmp_path / "run", "--instances") == 2
+        assert f"{tmp_path / 'run'}: another run (pid " in error_of(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_an_unknown_training_are_not_gone_on_from(lab, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    (folder / "checkpoint").mkdir(parents=True)
+    for name in ("epoch-0001.weights.h5", "part-0001-000001.weights.h5", ".7.tmp.epoch-0002.weights.h5"):
+        (folder / "checkpoint" / name).write_bytes(b"of other settings")
+
+    def stop(*arguments, **options):
+        raise InputError("stop")
+
+    monkeypatch.setattr("mrcnn.model.MaskRCNN.train", stop)
+    assert train(lab, folder, "--instances") == 2
+    assert not list((folder / "checkpoint").iterdir())

@@ -17,7 +17,7 @@ import tensorflow as tf
 from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import embed
 from autoencoder.export import export_autoencoder
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, load_autoencoder
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, file_hash, load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cli import main
@@ -122,7 +122,7 @@ def autoencoders(run, stores):
         scaling.save(folder / SCALING)
         build_autoencoder(config).save_weights(folder / WEIGHTS)
         stored = {centre: record for centre in scaling.centres}
-        write_json(folder / RUN, {"complete": True, "stores": stored, "weights_sha256": f"weights of {kind}"})
+        write_json(folder / RUN, {"complete": True, "stores": stored, "weights_sha256": file_hash(folder / WEIGHTS)})
     return {kind: run / kind for kind in scalings}
 
 
@@ -271,13 +271,13 @@ def test_pipeline_refuses_an_unknown_centre(results):
     assert "known: there, here" in message and "nowhere" in message
 
 
-def test_exported_folder_says_what_it_is(exported, run, min_score):
+def test_exported_folder_says_what_it_is(exported, run, autoencoders, min_score):
     extra = exported["centre"] / "assets.extra"
     assert json.loads((extra / "detector.json").read_text())["DETECTION_MIN_CONFIDENCE"] == min_score
     assert json.loads((extra / "autoencoder.json").read_text())["latent_size"] == LATENT_SIZE
     description = json.loads((extra / "export.json").read_text())
     assert description["detector"] == detector_hash(run / "detector")
-    assert description["autoencoder"] == "weights of centre"
+    assert description["autoencoder"] == file_hash(autoencoders["centre"] / WEIGHTS)
     assert description["centres"] == ["there", "here"] and description["centre"] is None
 
 

@@ -139,8 +139,8 @@ def test_read_provenance_gives_back_what_was_saved(saved):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read"),
-        ("{", "not a JSON file"),
+        (None, "no such file"),
+        ("{", "not valid JSON"),
         ("[]", "does not describe a figure"),
         ('{"format": "aecfe-split"}', "does not describe a figure"),
         ('{"format": "aecfe-figure", "command": "c"}', "lacks 'config_hash'"),

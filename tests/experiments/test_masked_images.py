@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import cv2
 import pytest
@@ -327,3 +328,14 @@ def test_detector_learns_from_coco_outlines_without_the_faulty_ones(folder, coco
     put(folder / "annotations.json", coco)
     assert run(*train) == 2
     assert "other annotations" in capsys.readouterr().err
+
+
+def test_identity_of_outlines_does_not_wait_for_a_pipe_beside_them(tmp_path):
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
+    triangle = {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [triangle], "imagePath": "a.png"}))
+    os.mkfifo(tmp_path / "b.json")
+    source = find_masks(tmp_path, load_centre("lab", tmp_path).records, AnnotationChoice())
+    assert source.identity()["format"] == "labelme"
+    ((name, reason),) = source.check(load_centre("lab", tmp_path).records).faults
+    assert name == "b.json" and "pipe" in reason

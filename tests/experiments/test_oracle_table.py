@@ -110,6 +110,11 @@ def test_published_classifier_is_asked_again_only_where_the_images_are_of_anothe
         assert num_made in (None, study.cache.num_made)
 
 
+def test_the_note_of_a_network_tells_its_own_cardinality(make_study, folder):
+    study = make_study(folder, oracle={"normalizations": ["group"], "network": {"cardinality": 8}})
+    assert "ResNeXt of cardinality 8 with GroupNorm" in make_oracles(study, PROTOCOL).notes["ResNeXt (GroupNorm)"]
+
+
 def test_origin_none_puts_the_published_classifier_in_every_row(make_study, folder, published):
     named = named_by(make_oracles(make_study(folder), PROTOCOL, replace(published, centre="none")))
     assert list(named) == OWN + ACROSS

@@ -6,7 +6,7 @@ import os
 import pytest
 from PIL import Image
 
-from experiments import commands, output_paths
+from experiments import commands, commands_detector, output_paths
 from experiments.cli import main
 from experiments.output_paths import LONGEST_NAME, check_output_file, check_output_folder
 from mrcnn.errors import InputError
@@ -146,7 +146,7 @@ def test_evaluate_prints_before_it_writes(places, monkeypatch, capsys):
 
     measured = {"images": {"truth": "presence", "detection_rate": 0.875}}
     monkeypatch.setattr("experiments.detector_stage.evaluate_detector", lambda *a, **k: measured)
-    monkeypatch.setattr(commands, "write_json", fill_the_disk)
+    monkeypatch.setattr(commands_detector, "write_json", fill_the_disk)
     assert run("detector", "evaluate", "d", "images", "-o", "x.json") == 2
     printed = capsys.readouterr()
     assert "0.8750" in printed.out and "x.json: No space left" in printed.err

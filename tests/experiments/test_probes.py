@@ -35,10 +35,9 @@ def test_protocols_name_their_probes_and_only_the_forest_is_random():
     assert all(probe.is_random == (probe.name == "forest") for listed in PROTOCOLS.values() for probe in listed)
 
 
-def test_forest_is_the_one_of_the_thesis_and_importable_from_classify():
+def test_forest_is_the_one_of_the_thesis():
     forest = PROTOCOLS["thesis"][0].make(3, 1)
     assert (forest.n_estimators, forest.max_depth, forest.random_state, forest.n_jobs) == (100, 16, 3, 1)
-    assert classify.make_forest is make_forest
     assert (classify.NUM_TREES, classify.MAX_DEPTH) == (probes.NUM_TREES, probes.MAX_DEPTH) == (100, 16)
 
 

@@ -229,11 +229,12 @@ def damaged_files(folder: Path):
         (folder / name).write_bytes(content)
         yield folder / name, message
     for name, members, message in [
-        ("empty.keras", {"a.txt": b""}, "damaged, or not a Keras model"),
+        ("empty.keras", {}, "damaged, or not a Keras model"),
+        ("strange.keras", {"a.txt": b""}, "'a.txt', which is no part of a network"),
         ("broken.keras", {"config.json": b"{"}, "damaged, or not a Keras model"),
-        ("deep.keras", {"config.json": b"[" * 100_000}, "describes no network"),
+        ("deep.keras", {"config.json": b"[" * 100_000}, "nested too deep"),
         ("list.keras", {"config.json": b"[]"}, "describes no network"),
-        ("no-weights.keras", {"config.json": config}, "cannot be loaded"),
+        ("no-weights.keras", {"config.json": config}, "no item named 'model.weights.h5'"),
     ]:
         with zipfile.ZipFile(folder / name, "w") as archive:
             for member, content in members.items():
@@ -260,7 +261,7 @@ def test_links_to_other_files_are_refused(tmp_path, names_file):
     with h5py.File(tmp_path / "model.h5", "r+") as file:
         del file["model_weights/colours/colours/kernel"]
         file["model_weights/colours/colours/kernel"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/kernel")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="lies elsewhere"):
         load_published(tmp_path / "model.h5", names_file)
 
 

@@ -66,7 +66,7 @@ def test_settings_round_trip_through_plain_values(write, tmp_path):
         (MINIMAL, ["detector.epochs=many"], "epochs must be a whole number"),
         (MINIMAL, ["detector.train_on=[three]"], "'three' is none of the centres one, two"),
         (MINIMAL, ["detector.train_share=1.5"], "between 0 and 1"),
-        (MINIMAL, ["detector.train_share=.nan"], "between 0 and 1"),
+        (MINIMAL, ["detector.train_share=.nan"], "number .nan out of range"),
         (MINIMAL, ["detector.epochs=0"], "detector.epochs must be 1 or more"),
         (MINIMAL, ["detector.layers='('"], "a regular expression; got '('"),
         (MINIMAL, ["detector.weights=5"], "weights must be text; got 5"),
@@ -115,3 +115,37 @@ def test_shipped_configurations_are_valid_down_to_the_networks(path):
     assert isinstance(settings, RunSettings)
     make_config(settings.detector.settings)
     AutoencoderConfig.from_dict({"seed": settings.seed, **settings.autoencoder})
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("autoencoder.betta=1", "autoencoder: unknown setting 'betta'; did you mean 'beta'"),
+        ("autoencoder.latent_size=1000000000", "latent_size must be at most"),
+        ("detector.settings.LEARNING_RAET=1", "LEARNING_RAET"),
+        ("detector.settings.NUM_CLASSES=1000000000", "NUM_CLASSES must lie between"),
+        ("reproduce.bottleneck.autoencoder.stebs=1", "reproduce.bottleneck.autoencoder: unknown setting 'stebs'"),
+        (
+            "reproduce.ablation.autoencoders.mine={bta: 1}",
+            "reproduce.ablation.autoencoders.mine: unknown setting 'bta'",
+        ),
+        ("seed=-1", "seed must be"),
+        ("centres.one.num_images=0", "centres.one.num_images must be"),
+        ("extract.batch_size=0", "extract.batch_size must be"),
+        ("evaluate.runs=0", "evaluate.runs must be"),
+    ],
+)
+def test_what_would_fail_hours_later_is_refused_at_once(write, override, reason):
+    with pytest.raises(InputError, match=reason):
+        load_settings(write(MINIMAL), [override])
+
+
+@pytest.mark.parametrize("name", ["../a", "a/b", "'a\\b'", ".a", "''"])
+def test_a_centre_that_is_no_name_for_files_is_refused(write, name):
+    with pytest.raises(InputError, match="no name for files"):
+        load_settings(write(MINIMAL.replace("two:", f"{name}:")))
+
+
+def test_a_key_twice_is_refused(write):
+    with pytest.raises(InputError, match=r"my\.yaml: not a YAML file .*key 'seed' twice"):
+        load_settings(write(MINIMAL + "seed: 1\nseed: 2\n"))

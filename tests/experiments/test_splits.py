@@ -90,11 +90,11 @@ def test_changed_split_is_refused(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="was changed"):
         load_split(path)
-    for text, message in [("{", "not a JSON"), ("[]", "not a split"), ('{"a": 1}', "not a split")]:
+    for text, message in [("{", "not valid JSON"), ("[]", "not a split"), ('{"a": 1}', "not a split")]:
         path.write_text(text)
         with pytest.raises(InputError, match=message):
             load_split(path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         load_split(tmp_path / "absent.json")
 
 
@@ -240,3 +240,28 @@ def test_saved_split_of_other_groups_is_refused(tmp_path):
     for options in ({"groups": groups}, {"duplicates": pair}):
         with pytest.raises(InputError, match="does not keep groups and duplicates of images together; delete it"):
             load_or_make_split(tmp_path / "plain.json", "x", keys, labels, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train": "a"}, "train is no list of images"),
+        ({"test": [3]}, "test is no list of images"),
+        ({"train": ["a", "a"]}, "an image twice"),
+        ({"test_fraction": 2}, "test_fraction is 2"),
+        ({"seed": True}, "seed is True"),
+        ({"centre": None}, "does not name its centre"),
+        ({"more": 1}, "parts of a split"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused_although_its_hash_is_right(tmp_path, changes, reason):
+
+    from experiments.cache import hash_json
+
+    path = tmp_path / "a.json"
+    save_split(make_split("north", [f"{n}.png" for n in range(8)], ["a", "b"] * 4), path)
+    content = json.loads(path.read_text())
+    inner = {**{k: v for k, v in content.items() if k not in ("format", "hash")}, **changes}
+    path.write_text(json.dumps({"format": content["format"], **inner, "hash": hash_json(inner)}))
+    with pytest.raises(InputError, match=reason):
+        load_split(path)

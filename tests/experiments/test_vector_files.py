@@ -265,3 +265,41 @@ def test_align_vectors_count_what_is_missing_and_name_the_first():
         align_vectors(X, list("abcd"), list("abycz"), "file.npz, north")
     with pytest.raises(ValueError, match="4 vectors but keys of shape"):
         align_vectors(X, list("abc"), list("abc"), "f")
+
+
+def test_read_vectors_of_h5ad_refuse_rows_that_do_not_fit_their_cells(tmp_path):
+    path = write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(path, "a") as file:
+        kept = dict(file["X"].attrs)
+        del file["X"]
+        file.create_dataset("X", data=X[:3]).attrs.update(kept)
+    refused(path, "X has shape (3, 3), but obs 4 rows")
+
+
+def test_read_vectors_of_h5ad_refuse_what_anndata_does_not_know(tmp_path):
+    path = write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(path, "a") as file:
+        file["obs"].attrs["encoding-type"] = "pickle"
+    refused(path, "not an .h5ad file that can be read")
+
+
+def test_read_vectors_of_h5ad_refuse_a_type_on_which_hdf5_crashes(tmp_path):
+    path = write_h5ad(tmp_path / "a.h5ad")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"encoding-type\0\0\0\x19\x01") + 17
+    data[place] = 3  # neither a text nor a sequence of variable length
+    path.write_bytes(data)
+    refused(path, "attribute encoding-type")
+
+
+def test_read_vectors_refuse_what_grows_a_hundredfold(tmp_path):
+    path = tmp_path / "a.npz"
+    zeros = np.zeros((4, 2**21), np.float32)
+    np.savez_compressed(path, X=zeros, key=np.array(KEYS), centre=np.array(CENTRES))
+    refused(path, "X grows from")
+    path = write_h5ad(tmp_path / "a.h5ad")
+    with h5py.File(path, "a") as file:
+        kept = dict(file["X"].attrs)
+        del file["X"]
+        file.create_dataset("X", data=zeros, compression="gzip").attrs.update(kept)
+    refused(path, "does not hold it")

@@ -149,7 +149,7 @@ def test_command_is_killed_at_a_moment(tool, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_torture_of_a_few_kills_finds_nothing(tmp_path):
-    command = [sys.executable, str(TOOLS / "run.py"), "--kills", "4", "--stages", "extract", "embed"]
+    command = [sys.executable, f"{TOOLS}.py", "--kills", "4", "--stages", "extract", "embed"]
     done = subprocess.run([*command, "--folder", str(tmp_path / "work")], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("kill ") == 4 and "as undisturbed" in done.stdout

@@ -1,0 +1,122 @@
+"""Being interrupted between two steps of a long work, so that what was done can be saved.
+
+The entry point calls `handle_signals`. A signal then raises `Interruption`, at once or, where the work said
+`held_back`, when it asks. Without `handle_signals`, as in notebooks, nothing changes.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Some launchers send a signal twice, to the process and to its group.
+SECONDS_OF_ONE_SIGNAL = 1.0
+
+
+class Interruption(KeyboardInterrupt):
+    """The user or the system ends this process.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+class _State:
+    """What was asked for, and how many blocks hold it back."""
+
+    def __init__(self):
+        self.number: int | None = None
+        self.at = 0.0
+        self.blocks = 0
+
+
+_state = _State()
+
+
+class HeldBack:
+    """What `held_back` gives: whether an interruption waits."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether one waits; save what was done, then call `check`."""
+        return _state.number is not None
+
+    def check(self) -> None:
+        """Raise the interruption that waits, if there is one.
+
+        Raises:
+            Interruption: to leave the work.
+        """
+        if _state.number is not None:
+            raise Interruption(_state.number)
+
+
+@contextmanager
+def held_back() -> Iterator[HeldBack]:
+    """Hold interruptions back while the block lasts; its steps ask for them.
+
+    Raises:
+        Interruption: one that came after the last step, when the block ends.
+    """
+    _state.blocks += 1
+    try:
+        yield HeldBack()
+    finally:
+        _state.blocks -= 1
+    HeldBack().check()
+
+
+@contextmanager
+def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interruption` while the block lasts; a second one ends the process at once.
+
+    A signal that is ignored stays so, as SIGINT does in what a shell runs in the background. Outside of the main
+    thread nothing is done.
+
+    Args:
+        tell: called with the number of a signal that is held back. It runs inside the handler, so it should do no
+            more than write to a file descriptor.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if _state.number is not None:
+            if time.monotonic() - _state.at > SECONDS_OF_ONE_SIGNAL:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        _state.number, _state.at = number, time.monotonic()
+        if not _state.blocks:
+            raise Interruption(number)
+        if tell is not None:
+            tell(number)
+
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            # None stands for a handler that is not Python's.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _state.number = None
+
+
+def interrupt(number: int = signal.SIGTERM) -> None:
+    """Ask for an interruption, as a signal does where blocks hold it back; from any thread."""
+    _state.number, _state.at = number, time.monotonic()
+
+
+def wait_for_blocks(seconds: float) -> None:
+    """Wait until no block holds interruptions back, at most `seconds`; called in a thread of its own."""
+    end = time.monotonic() + seconds
+    while _state.blocks and time.monotonic() < end:
+        time.sleep(0.02)
