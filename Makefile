@@ -78,7 +78,7 @@ malformed: $(READY)
 	@$(RUN) tools/malformed.py
 
 torture: $(READY)
-	@$(RUN) tools/torture/run.py --kills $(KILLS)
+	@$(RUN) tools/torture.py --kills $(KILLS)
 
 # What these three need beside the rest is installed when one of them is asked for.
 TOOLS := .venv/.tools-installed

@@ -42,6 +42,7 @@ from mrcnn.detection_limit import detection_limit
 from mrcnn.errors import InputError
 from mrcnn.feature_store import FeatureStore
 from mrcnn.features import extract_features
+from mrcnn.hdf5_files import atomic_hdf5
 from mrcnn.model import detector_config, detector_hash, load_detector
 from mrcnn.output_lock import OutputLock
 
@@ -239,5 +240,5 @@ def _write_h5ad(
     if trained is not None:
         data.uns["config"] = json.dumps(trained.config.to_dict())
         data.uns["run"] = json.dumps(trained.run)
-    with atomic_path(path) as temporary:
-        data.write_h5ad(temporary)
+    with atomic_hdf5(path) as (file, _):
+        anndata.io.write_elem(file, "/", data)
