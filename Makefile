@@ -10,14 +10,11 @@ READY := .venv/.installed
 
 # Tests run in so many processes, each on one core.
 WORKERS ?= 2
-# Settings of the long checks; see the help of the scripts below tools/.
 KILLS ?= 100
-SECONDS ?= 600
-MODULES ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo real test lint format docs bench torture fuzz malformed mutation audit wheel pins licences \
+.PHONY: help venv demo real test lint format docs bench torture audit wheel pins licences \
 	check-data clean distclean
 
 help:
@@ -28,10 +25,7 @@ help:
 	@echo "make format           put style and format right, as far as that goes by itself"
 	@echo "make docs             build the documentation as a site, site/index.html"
 	@echo "make bench            measure speed and memory"
-	@echo "make malformed        thousands of damaged and hostile files, counted by reader"
 	@echo "make torture          kill the stages again and again, and compare with an undisturbed run (KILLS=100)"
-	@echo "make fuzz             search for files that break the readers (SECONDS=600 for each of three)"
-	@echo "make mutation         break the code on purpose, and see whether the tests notice (MODULES=name ...)"
 	@echo "make audit            ask whether a pinned package has a known vulnerability (needs the network)"
 	@echo "make wheel            build the wheel, and try it in an empty environment"
 	@echo "make pins             pin the packages anew (UPGRADE=1 takes newer ones); make licences lists their licences"
@@ -74,23 +68,14 @@ docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 	@echo "site/index.html"
 
-malformed: $(READY)
-	@$(RUN) tools/malformed.py
-
 torture: $(READY)
 	@$(RUN) tools/torture.py --kills $(KILLS)
 
-# What these three need beside the rest is installed when one of them is asked for.
+# What it needs beside the rest is installed when it is asked for.
 TOOLS := .venv/.tools-installed
 $(TOOLS): requirements-tools.txt $(READY)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-tools.txt
 	@touch $(TOOLS)
-
-fuzz: $(TOOLS)
-	@$(RUN) tools/fuzz/run.py --seconds $(SECONDS)
-
-mutation: $(TOOLS)
-	@$(RUN) tools/mutation/run.py $(MODULES)
 
 audit: $(TOOLS)
 	@$(RUN) tools/audit.py

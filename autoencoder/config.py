@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from autoencoder.own_losses import is_own_loss
-from mrcnn.atomic import write_json
-from mrcnn.errors import InputError
-from mrcnn.json_values import read_json_file
+from autoencoder.custom_losses import is_own_loss
+from mrcnn.files.atomic import write_json
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_io import read_json_file
 
 CHOICES: dict[str, tuple] = {
     "image_size": (128, 64, 32),

@@ -11,20 +11,18 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from autoencoder.data import prepare_images
+from autoencoder.batches import prepare_images
 from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
-from autoencoder.reading import check_finite
-from mrcnn.atomic import remove_leftovers
-from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, StoreReader, open_store
-from mrcnn.hdf5_files import atomic_hdf5
-from mrcnn.interruption import held_back
-from mrcnn.json_values import parse_json
-from mrcnn.output_lock import OutputLock
-from mrcnn.overlap import read_ahead
-from mrcnn.plain_hdf5 import read_note
-from mrcnn.progress_bar import Bar
+from mrcnn.feature_store.reader import check_finite
+from mrcnn.files.atomic import OutputLock, remove_leftovers
+from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import atomic_hdf5, read_note
+from mrcnn.files.interruption import held_back
+from mrcnn.files.json_io import parse_json
+from mrcnn.files.progress import Bar
+from mrcnn.files.read_ahead import read_ahead
 
 BATCH_SIZE = 256  # cells: smaller batches take the encoder up to a fifth longer
 OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from autoencoder.folder import CONFIG, TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE, build_autoencoder
 from autoencoder.scaling import FeatureScaling
-from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
+from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
 
 SAVED_MODEL_NAME = "saved_model.pb"
 # Where a SavedModel keeps files that TensorFlow neither reads nor minds.

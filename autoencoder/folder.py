@@ -15,11 +15,11 @@ from autoencoder.config import AutoencoderConfig
 from autoencoder.network import FEATURE_DECODER_LAYERS, build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import checkpoint_step, list_checkpoints
-from mrcnn.atomic import write_json
-from mrcnn.errors import InputError, first_line
 from mrcnn.feature_store import StorePath, StoreReader, open_store
-from mrcnn.json_values import read_json_file
-from mrcnn.plain_hdf5 import check_weights_file
+from mrcnn.files.atomic import write_json
+from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.hdf5 import check_weights_file
+from mrcnn.files.json_io import read_json_file
 
 CONFIG = "config.json"
 RUN = "run.json"

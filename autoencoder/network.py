@@ -11,9 +11,7 @@ import numpy as np
 from keras import layers
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.group_normalization import GroupNormalization
-from autoencoder.normalization import FlattenedGroupNormalization
-from autoencoder.transposed_convolution import Conv2DTranspose
+from autoencoder.layers import Conv2DTranspose, FlattenedGroupNormalization, GroupNormalization
 
 FEATURE_SHAPE = (14, 14, 256)
 

@@ -13,12 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from autoencoder.config import CHOICES
-from autoencoder.reading import check_finite
-from mrcnn.array_files import read_arrays
-from mrcnn.atomic import atomic_path
-from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store
-from mrcnn.progress_bar import Bar
+from mrcnn.feature_store.reader import check_finite
+from mrcnn.files.array_files import read_arrays
+from mrcnn.files.atomic import atomic_path
+from mrcnn.files.errors import InputError
+from mrcnn.files.progress import Bar
 
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6

@@ -9,12 +9,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from autoencoder.adversary import build_discriminator
+from autoencoder.adaptation import build_discriminator
 from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
-from mrcnn.array_files import read_arrays
-from mrcnn.atomic import atomic_path
-from mrcnn.errors import InputError
+from mrcnn.files.array_files import read_arrays
+from mrcnn.files.atomic import atomic_path
+from mrcnn.files.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss, in_deviations
-from autoencoder.adversary import adversarial_loss, discriminator_scores
+from autoencoder.adaptation import adaptation_loss, adversarial_loss, discriminator_scores, in_deviations
 from autoencoder.config import AutoencoderConfig
 from autoencoder.losses import feature_loss, image_loss
 from autoencoder.state import TrainingState

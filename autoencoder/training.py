@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from autoencoder.cell_counts import count_types, format_counts, shift_warnings
+from autoencoder.batches import make_batches
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_batches
+from autoencoder.custom_losses import check_own_loss, is_own_loss
 from autoencoder.folder import (
     CHECKPOINTS,
     RUN,
@@ -29,8 +29,8 @@ from autoencoder.folder import (
     load_autoencoder,
     prepare_folder,
 )
-from autoencoder.logs import TrainingLog
-from autoencoder.own_losses import check_own_loss, is_own_loss
+from autoencoder.label_shift import count_types, format_counts, shift_warnings
+from autoencoder.log import CollapseWatch, TrainingLog
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import (
     TrainingState,
@@ -40,15 +40,13 @@ from autoencoder.state import (
     save_checkpoint,
 )
 from autoencoder.step import LOSSES, make_train_step, metric_names
-from autoencoder.watch import CollapseWatch
 from autoencoder.workers import Workers
-from mrcnn.atomic import remove_leftovers, tidy_folder, write_json
-from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath
-from mrcnn.hdf5_files import save_weights
-from mrcnn.interruption import held_back
-from mrcnn.output_lock import OutputLock
-from mrcnn.progress_bar import Bar
+from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
+from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import save_weights
+from mrcnn.files.interruption import held_back
+from mrcnn.files.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ def train_autoencoder(
     """Train an autoencoder and leave it in a folder.
 
     A training that was broken off goes on at its last checkpoint, with the batches that would have come next; where
-    signals are handled (`mrcnn.interruption`), an interruption makes one after the step at hand. One that
+    signals are handled (`mrcnn.files.interruption`), an interruption makes one after the step at hand. One that
     came to its end, with the same config and stores, is loaded and returned; with more `steps` it is trained on.
 
     Args:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 from mrcnn.parallel_model import is_chief, place_of
 
 # What a process says when another one is gone.

@@ -25,12 +25,13 @@ import numpy as np
 from autoencoder.config import AutoencoderConfig
 from benchmarks.latent_scores import FOLDS, centre_accuracy, common_types, type_accuracies
 from benchmarks.methods_figure import LOSSES, draw_methods
-from experiments.classify import roi_vectors, standardise_by_centre
-from experiments.figures import choose_rows, project, to_png
+from experiments.evaluation.vectors import standardise_by_centre
+from experiments.figures.style import choose_rows, project, to_png
 from experiments.settings import read_section, set_value
-from mrcnn.atomic import atomic_path, write_text
-from mrcnn.errors import InputError
 from mrcnn.feature_store import StorePath, open_store, stores_by_centre
+from mrcnn.feature_store.reader import roi_vectors
+from mrcnn.files.atomic import atomic_path, write_text
+from mrcnn.files.errors import InputError
 
 METHODS = ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral")
 # The losses differ in size by three orders: at the start of a training on real cells mmd and kernel-mmd are about 1.5

@@ -28,20 +28,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import tensorflow as tf
 
+from autoencoder.batches import ROW_BYTES, make_batches, read_batches
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_batches
 from autoencoder.embedding import BATCH_SIZE, compiled_encoder, encode_store
 from autoencoder.folder import TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE
-from autoencoder.reading import ROW_BYTES, read_batches
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import TrainingState
 from autoencoder.step import make_train_step
 from benchmarks import autoencoder_memory
 from benchmarks.results import Results, add, print_missed_goals, read_results
 from benchmarks.stages import in_turn
-from mrcnn.atomic import write_json
 from mrcnn.feature_store import Cell, FeatureStoreWriter, open_store
+from mrcnn.files.atomic import write_json
 
 BATCH = 32
 CENTRES = ("first", "second")

@@ -37,8 +37,8 @@ from benchmarks.stages import (
     training_step,
 )
 from experiments.provenance import machine_text
-from mrcnn.atomic import write_json
 from mrcnn.config import Config, SmearConfig, make_config
+from mrcnn.files.atomic import write_json
 
 DEFAULT_SIDE, SOURCE_SIDE = 256, 400
 

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import cross_val_predict
 
-from experiments.mixing import FOLDS, centre_accuracy, make_folds
-from experiments.probes import make_forest
+from experiments.evaluation.classifiers import make_forest
+from experiments.evaluation.mixing import FOLDS, centre_accuracy, make_folds
 
 __all__ = ["FOLDS", "LEAST_CELLS", "centre_accuracy", "common_types", "type_accuracies"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.figures import GREY, INK, MARKERS, PALETTE
+from experiments.figures.style import GREY, INK, MARKERS, PALETTE
 
 LOSSES = ("feature_loss", "image_loss", "adaptation_loss")
 

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from autoencoder import ssim  # noqa: E402
+from autoencoder import losses as ssim  # noqa: E402
 from autoencoder.adaptation import adaptation_loss, moment_matching_loss  # noqa: E402
+from autoencoder.layers import FlattenedGroupNormalization  # noqa: E402
 from autoencoder.losses import ssim_loss  # noqa: E402
-from autoencoder.normalization import FlattenedGroupNormalization  # noqa: E402
 
 Row = tuple[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from experiments.detector_stage import evaluate_detector
+from experiments.cells.detector import evaluate_detector
 from experiments.pipeline import CONFIG, Pipeline
 from experiments.settings import load_settings
 

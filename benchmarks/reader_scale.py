@@ -53,9 +53,8 @@ def read(stores: dict[str, list[str]], num_batches: int, balance: str) -> dict[s
         `idle_mib` (before anything was opened) and `peak_mib`. Times are the processor's, so that what else the
         machine does is not measured; there is one thread and no disk to wait for.
     """
-    from autoencoder.cell_counts import count_cells, count_types
-    from autoencoder.reading import ROW_BYTES, read_batches
-    from autoencoder.sampling import batch_shares
+    from autoencoder.batches import ROW_BYTES, batch_shares, read_batches
+    from autoencoder.label_shift import count_cells, count_types
 
     idle = peak_mib()
     started = time.process_time()

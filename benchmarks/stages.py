@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.synthetic import CENTRES, draw_cell_image
+from experiments.synthetic.centre import CENTRES, draw_cell_image
 from mrcnn.config import NUM_GROUPS, Config, make_config
 from mrcnn.data.batches import training_batches
 from mrcnn.data.dataset import Dataset
@@ -18,7 +18,7 @@ from mrcnn.model import MaskRCNN
 from mrcnn.network import backbone
 from mrcnn.network.assembly import FeatureNetwork
 from mrcnn.network.normalization import GROUP_NORM_EPSILON
-from mrcnn.training_step import DetectorTrainer, make_optimizer
+from mrcnn.training.step import DetectorTrainer, make_optimizer
 
 Call = Callable[[], Any]
 # A field of a smear may show as many; heads run on real detections, so their time depends on it.

@@ -1,8 +1,6 @@
-"""`python -m experiments` is the command `aecfe`."""
+"""`python -m experiments`, an earlier name of `python -m aecfe`."""
 
-import sys
-
-from experiments.cli import main
+import runpy
 
 if __name__ == "__main__":
-    sys.exit(main())
+    runpy.run_module("aecfe", run_name="__main__", alter_sys=True)

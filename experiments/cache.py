@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.array_files import read_arrays
-from mrcnn.atomic import atomic_path, write_json
+from mrcnn.files.array_files import read_arrays
+from mrcnn.files.atomic import atomic_path, write_json
 
 log = logging.getLogger(__name__)
 

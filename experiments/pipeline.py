@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.centres import Centre, load_centre
-from experiments.masked_images import AnnotationChoice, choice_of_settings, masked_images
-from experiments.report_run import AUTOENCODERS
+from experiments.centres.centre import Centre, load_centre
+from experiments.centres.masks import AnnotationChoice, choice_of_settings, masked_images
+from experiments.reports.run_folder import AUTOENCODERS
 from experiments.settings import CentreSettings, RunSettings
-from experiments.synthetic import generate_centre
-from mrcnn.atomic import write_json
-from mrcnn.errors import InputError
-from mrcnn.output_lock import OutputLock, remove_stale_lock
+from experiments.synthetic.centre import generate_centre
+from mrcnn.files.atomic import OutputLock, remove_stale_lock, write_json
+from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
-    from experiments.splits import Split
+    from experiments.centres.splits import Split
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Pipeline:
 
     def train_detector(self) -> None:
         """Train the detector on `detector.train_on`."""
-        from experiments.detector_stage import train_detector
+        from experiments.cells.detector import train_detector
 
         settings = self.settings.detector
         centres = {name: self.open_centres()[name] for name in settings.train_on}
@@ -143,7 +142,7 @@ class Pipeline:
 
     def evaluate_detector(self) -> dict[str, dict[str, Any]]:
         """Measure the detector on every centre; written to `detector/metrics.json`."""
-        from experiments.detector_stage import METRICS, evaluate_detector, read_metrics, write_metrics
+        from experiments.cells.detector import METRICS, evaluate_detector, read_metrics, write_metrics
 
         folder = self.output / "detector"
         known = None if self.overwrite else read_metrics(folder)
@@ -220,8 +219,8 @@ class Pipeline:
 
         Images of one group, and copies of the same file, are in the same part.
         """
-        from experiments.duplicates import duplicate_sets, remembered_hashes
-        from experiments.splits import load_or_make_split
+        from experiments.centres.duplicates import duplicate_sets, remembered_hashes
+        from experiments.centres.splits import load_or_make_split
 
         splits = {}
         for name, centre in self.study.items():
@@ -240,7 +239,7 @@ class Pipeline:
 
     def _groups(self, name: str) -> dict[str, str] | None:
         """Group of each image of a centre, as its settings ask for."""
-        from experiments.groups import read_groups
+        from experiments.centres.splits import read_groups
 
         settings = self.settings.centres[name]
         if not settings.group_column:
@@ -267,7 +266,7 @@ class Pipeline:
 
     def evaluate(self) -> Mapping[str, Any]:
         """Grow the forests and write the cross-centre table."""
-        from experiments.table_stage import make_table
+        from experiments.evaluation.evaluate import make_table
 
         embeddings = {m: self.output / AUTOENCODERS[m] / EMBEDDING for m in self.check_autoencoder_settings()}
         return make_table(
@@ -276,7 +275,7 @@ class Pipeline:
 
     def report(self) -> Path:
         """Write `report.html`."""
-        from experiments.report import write_report
+        from experiments.reports.report import write_report
 
         records = {name: centre.records for name, centre in self.study.items()}
         return write_report(self.output, self.settings, records=records, seed=self.settings.seed)

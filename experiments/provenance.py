@@ -36,3 +36,11 @@ def machine_text() -> str:
         memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     gpus = len(tf.config.list_physical_devices("GPU"))
     return f"{os.cpu_count()} cores of {model}{memory}, {f'{gpus} GPUs' if gpus else 'no GPU'}"
+
+
+LIBRARIES = ("tensorflow", "keras", "numpy", "h5py", "scikit-learn", "imaug", "opencv-python-headless")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow, so that a wrong file is refused at once.
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -12,11 +13,352 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from autoencoder.config import AutoencoderConfig
-from experiments.study_settings import ReproduceSettings
-from experiments.yaml_files import parse_yaml, read_yaml_file
 from mrcnn.config import SmearConfig, make_config
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError, one_line
+
+MAX_BYTES = 2**18  # the longest configuration of ours has 6 KB; PyYAML reads some 100 KB in a second
+_MAX_DEPTH = 30
+_MAX_NODES = 50_000  # with aliases counted as often as they stand for something
+_MAX_DIGITS = 19  # more do not fit into 64 bits, nor always into a float
+# YAML 1.1 reads 010 as 8 and 1:30 as 90, which hardly anybody means.
+_ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+_TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml_file(path: str | Path, *, missing: str) -> Any:
+    """Read a YAML file.
+
+    Args:
+        path: a UTF-8 file, with or without byte order mark.
+        missing: what to say if there is no such file.
+
+    Returns:
+        Its value, None if it holds nothing.
+
+    Raises:
+        InputError: if the file is missing, cannot be read, or is not as `parse_yaml` wants it.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path}: not a YAML file of settings ({size} bytes, at most {MAX_BYTES} are read)")
+        return parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a YAML file (not UTF-8 text, byte {error.start}); save it as UTF-8") from None
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not a YAML file ({error})") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse one YAML document.
+
+    Returns:
+        None, a bool, int, float or str, or lists and dicts of these. Dates are text. What several aliases stand for is
+        one object in several places.
+
+    Raises:
+        ValueError: saying in one line what is wrong: no YAML or several documents; a key twice in one mapping; a tag
+            such as `!!python/object`; nesting too deep; too many aliases of aliases; a number out of range.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)  # a SafeLoader that takes less
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+        # The constructors raise these on `!!int "x"`, `!!float ""` and the like.
+        raise ValueError(f"a value is not what its tag says ({one_line(error)})") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Makes plain values alone, and counts what it makes."""
+
+    # Without the implicit types that JSON has not: 2020-01-01 is text.
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in (*_TAGS, _MERGE)]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in _TAGS}
+
+    def __init__(self, stream: str):
+        super().__init__(stream)
+        self._depth = self._num_nodes = 0
+        self._sizes: dict[int, int] = {}
+
+    def fetch_flow_collection_start(self, token_class: type) -> None:
+        # The scanner's own work grows with the square of this.
+        if self.flow_level >= _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} deep")
+        super().fetch_flow_collection_start(token_class)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) >= _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} deep")
+        return super().add_indent(column)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        is_alias = self.check_event(yaml.AliasEvent)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise yaml.YAMLError(f"nested more than {_MAX_DEPTH} deep")
+        before = self._num_nodes
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.YAMLError("an alias stands for something that holds it")
+        self._num_nodes += self._sizes[id(node)] if is_alias else 1
+        self._sizes[id(node)] = self._num_nodes - before
+        if self._num_nodes > _MAX_NODES:
+            raise yaml.YAMLError(f"more than {_MAX_NODES} values, aliases counted as what they stand for")
+        return node
+
+    def construct_plain_mapping(self, node: yaml.MappingNode) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise yaml.YAMLError(f"{_place(key_node)}: a key must be text")
+            if key in seen:
+                raise yaml.YAMLError(f"{_place(key_node)}: key {key!r:.60} twice in one mapping")
+            seen.add(key)
+        return self.construct_mapping(node, deep=True)
+
+    def construct_plain_list(self, node: yaml.SequenceNode) -> list:
+        return self.construct_sequence(node, deep=True)
+
+    def construct_whole_number(self, node: yaml.ScalarNode) -> int:
+        # Before it is made: Python takes long for numbers of many digits.
+        if len(node.value) > 4 * _MAX_DIGITS:
+            raise yaml.YAMLError(f"{_place(node)}: number {node.value[:20]}... out of range")
+        _check_notation(node)
+        value = self.construct_yaml_int(node)
+        if len(str(abs(value))) > _MAX_DIGITS:
+            raise yaml.YAMLError(f"{_place(node)}: number {node.value[:20]}... out of range")
+        return value
+
+    def construct_number(self, node: yaml.ScalarNode) -> float:
+        _check_notation(node)
+        value = self.construct_yaml_float(node)
+        if not math.isfinite(value):
+            raise yaml.YAMLError(f"{_place(node)}: number {node.value[:40]} out of range")
+        return value
+
+    def construct_nothing(self, node: yaml.ScalarNode) -> None:
+        value = self.construct_scalar(node)
+        if value not in ("", "~", "null", "Null", "NULL"):
+            raise yaml.YAMLError(f"{_place(node)}: {value[:40]} is not null")
+
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        value = self.construct_scalar(node)
+        value.encode()  # half of a surrogate pair cannot be written again
+        return value
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:map", _PlainLoader.construct_plain_mapping)
+_PlainLoader.add_constructor("tag:yaml.org,2002:seq", _PlainLoader.construct_plain_list)
+_PlainLoader.add_constructor("tag:yaml.org,2002:int", _PlainLoader.construct_whole_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:float", _PlainLoader.construct_number)
+_PlainLoader.add_constructor("tag:yaml.org,2002:str", _PlainLoader.construct_text)
+_PlainLoader.add_constructor("tag:yaml.org,2002:null", _PlainLoader.construct_nothing)
+_PlainLoader.add_constructor(None, yaml.SafeLoader.construct_undefined)
+
+
+def _check_notation(node: yaml.ScalarNode) -> None:
+    if _ODD_NUMBER.fullmatch(node.value):
+        raise yaml.YAMLError(
+            f"{_place(node)}: {node.value[:40]} would be a number to the base 8 or 60; write it plainly, or put it in "
+            "quotes"
+        )
+
+
+def _place(node: yaml.Node) -> str:
+    return f"line {node.start_mark.line + 1}"
+
+
+# Thesis Table 3.1.
+SIZES = (5, 10, 50, 100, 150, 300, 400, 650, 1000)
+BACKBONES = ("resnet101", "resnet50")
+# Columns of thesis Table 3.2 that are autoencoders, and what tells them apart.
+AUTOENCODER_COLUMNS: dict[str, dict[str, Any]] = {
+    "AE-RF": {"adaptation": "none"},
+    "ND-AE-DA": {"adaptation": "normal"},
+    "AAE-DA": {"adaptation": "adversarial"},
+    "AE-CFE": {"adaptation": "mmd"},
+}
+HANDMADE, HANDMADE_LAB, RESNET, RCNN = "Hand-made", "Hand-made, Lab", "ResNet-RF", "R-CNN-RF"
+COLUMNS = (HANDMADE, HANDMADE_LAB, RESNET, RCNN, *AUTOENCODER_COLUMNS)
+STANDARDISE = ("none", "centre")
+
+
+@dataclass
+class BottleneckSettings:
+    """Thesis Table 3.1 and Figures 3.6 to 3.13.
+
+    Attributes:
+        sizes: of the latent.
+        backbones: of the detectors, "resnet101" and "resnet50".
+        image_losses: "mse", "ssim".
+        image_sources: "image", the whole image, and "crop", the cell's box.
+        centre: whose training part the forest learns from and whose test part it is tested on; None takes the
+            autoencoder's source centre.
+        autoencoder: overrides of the run's section `autoencoder`, for this grid alone, but not of what the grid sets.
+    """
+
+    sizes: list[int] = field(default_factory=lambda: list(SIZES))
+    backbones: list[str] = field(default_factory=lambda: list(BACKBONES))
+    image_losses: list[str] = field(default_factory=lambda: ["mse", "ssim"])
+    image_sources: list[str] = field(default_factory=lambda: ["image", "crop"])
+    centre: str | None = None
+    autoencoder: dict[str, Any] = field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        for name, allowed in (
+            ("backbones", BACKBONES),
+            ("image_losses", ("mse", "ssim")),
+            ("image_sources", ("image", "crop")),
+        ):
+            _check_choices(f"reproduce.bottleneck.{name}", getattr(self, name), allowed)
+        if not self.sizes or any(size < 1 for size in self.sizes):
+            raise InputError(f"reproduce.bottleneck.sizes: one number or more, of 1 or more each; got {self.sizes}")
+        for taken in ("adaptation", "latent_size", "image_loss", "image_source"):
+            if taken in self.autoencoder:
+                raise InputError(f"reproduce.bottleneck.autoencoder.{taken}: is set by the table itself; leave it out")
+
+
+@dataclass
+class AblationSettings:
+    """Thesis Table 3.2.
+
+    Attributes:
+        columns: representations to compare: "Hand-made", the same of crops that are standardised in Lab first
+            ("Hand-made, Lab"), "ResNet-RF", "R-CNN-RF", and autoencoders, which are the four of the thesis or names of
+            `autoencoders`.
+        autoencoders: by column, overrides of the run's section `autoencoder`. Other names than those of the thesis make
+            columns of their own.
+        training_runs: trainings of each autoencoder, with seeds that follow each other; run number r of a classifier
+            takes training number r modulo this.
+        standardise: "none" takes features as they are, "centre" standardises each within its centre, without labels;
+            each entry makes a column of each representation.
+        reference: column that the others are compared with, cell by cell.
+    """
+
+    columns: list[str] = field(default_factory=lambda: list(COLUMNS))
+    autoencoders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training_runs: int = 1
+    standardise: list[str] = field(default_factory=lambda: list(STANDARDISE))
+    reference: str = "AE-CFE"
+
+    def validate(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        _check_choices("reproduce.ablation.columns", self.columns, (*COLUMNS, *self.autoencoders))
+        _check_choices("reproduce.ablation.standardise", self.standardise, STANDARDISE)
+        if self.training_runs < 1:
+            raise InputError(f"reproduce.ablation.training_runs must be 1 or more; got {self.training_runs}")
+        reserved = sorted({HANDMADE, HANDMADE_LAB, RESNET, RCNN} & set(self.autoencoders))
+        if reserved:
+            raise InputError(f"reproduce.ablation.autoencoders: {reserved[0]!r} is no autoencoder; choose another name")
+
+    def autoencoder_of(self, column: str) -> dict[str, Any] | None:
+        """Overrides of the run's section `autoencoder` for a column, or None if it is no autoencoder."""
+        if column not in AUTOENCODER_COLUMNS and column not in self.autoencoders:
+            return None
+        return {**AUTOENCODER_COLUMNS.get(column, {}), **self.autoencoders.get(column, {})}
+
+
+@dataclass
+class OracleSettings:
+    """Thesis Table 3.3.
+
+    Attributes:
+        normalizations: of the ResNeXt: "batch", "group".
+        training_runs: trainings of each, with seeds that follow each other.
+        network: overrides of `experiments.thesis.oracles.OracleConfig`.
+    """
+
+    normalizations: list[str] = field(default_factory=lambda: ["batch", "group"])
+    training_runs: int = 1
+    network: dict[str, Any] = field(default_factory=dict)
+
+    def validate(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        _check_choices("reproduce.oracle.normalizations", self.normalizations, ("batch", "group"))
+        if self.training_runs < 1:
+            raise InputError(f"reproduce.oracle.training_runs must be 1 or more; got {self.training_runs}")
+        for taken in ("normalization", "seed"):
+            if taken in self.network:
+                raise InputError(f"reproduce.oracle.network.{taken}: is set elsewhere; leave it out")
+
+
+@dataclass
+class ReproduceSettings:
+    """The thesis' experiments.
+
+    Attributes:
+        bottleneck: Table 3.1 and Figures 3.6 to 3.13.
+        ablation: Table 3.2.
+        oracle: Table 3.3.
+        resnet_weights: of ResNet-RF's ResNet-101: "imagenet" (downloaded, with a checksum), the path of that file, or
+            "random" for an untrained network where no weights can be had.
+        resnet_image_size: side in pixels to which crops are resized for it.
+        bootstrap: resamples behind each interval.
+        figure_cells: cells in each row of sheets and reconstructions.
+    """
+
+    bottleneck: BottleneckSettings = field(default_factory=BottleneckSettings)
+    ablation: AblationSettings = field(default_factory=AblationSettings)
+    oracle: OracleSettings = field(default_factory=OracleSettings)
+    resnet_weights: str = "imagenet"
+    resnet_image_size: int = 224
+    bootstrap: int = 1000
+    figure_cells: int = 8
+
+    def validate(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        for part in (self.bottleneck, self.ablation, self.oracle):
+            part.validate()
+        for name, least in (("resnet_image_size", 32), ("bootstrap", 100), ("figure_cells", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"reproduce.{name} must be {least} or more; got {getattr(self, name)}")
+
+
+def _check_choices(where: str, values: list[str], allowed: tuple[str, ...]) -> None:
+    if not values or len(set(values)) != len(values):
+        raise InputError(f"{where}: name one or more, each once; got {values}")
+    for value in values:
+        if value not in allowed:
+            raise InputError(f"{where}: {value!r} is none of {', '.join(allowed)}")
+
 
 ANNOTATION_FORMATS = ("auto", "masks", "coco", "via", "labelme")
 _MAX_DRAWN = 100_000  # images of a synthetic centre
@@ -153,13 +495,13 @@ class RunSettings:
         output: its folder.
         data: folder that the centres' roots are relative to.
         seed: of everything random.
-        scheme: class map, see `experiments.class_maps`.
+        scheme: class map, see `experiments.centres.class_maps`.
         centres: by name.
         detector: training of the detector.
         extract: feature extraction.
         autoencoder: overrides of `autoencoder.config.AutoencoderConfig`.
         evaluate: the table.
-        reproduce: the thesis' experiments, see `experiments.study_settings`.
+        reproduce: the thesis' experiments, see `experiments.settings`.
     """
 
     name: str = "run"

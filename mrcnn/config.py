@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 OPTIMIZERS = ("sgd", "adam")
 AUGMENTATIONS = ("none", "thesis", "strong")

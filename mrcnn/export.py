@@ -9,15 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mrcnn.atomic import atomic_folder, check_folder_is_free, write_json
 from mrcnn.config import Config
-from mrcnn.detection_limit import with_detections
-from mrcnn.detector_folder import CONFIG_NAME
+from mrcnn.detection import with_detections
+from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
 from mrcnn.model import MaskRCNN
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
-from mrcnn.network.graph_molding import MoldedBatch, mold
-from mrcnn.network.graph_unmolding import paste_masks, unmold
+from mrcnn.network.in_graph import MoldedBatch, mold, paste_masks, unmold
+from mrcnn.training.folder import CONFIG_NAME
 
 SAVED_MODEL_NAME = "saved_model.pb"
 # Where a SavedModel keeps files that TensorFlow neither reads nor minds.

@@ -12,15 +12,15 @@ import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection_limit import LIMITS, detection_limit, warn_of_full
-from mrcnn.detector_folder import read_settings
-from mrcnn.errors import InputError
+from mrcnn.detection import LIMITS, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
-from mrcnn.interruption import held_back
+from mrcnn.feature_store.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
+from mrcnn.files.errors import InputError
+from mrcnn.files.interruption import held_back
+from mrcnn.files.progress import Progress
+from mrcnn.files.read_ahead import WriteBehind, read_ahead
 from mrcnn.model import MaskRCNN, detector_hash
-from mrcnn.overlap import WriteBehind, read_ahead
-from mrcnn.progress import Progress
-from mrcnn.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
+from mrcnn.training.folder import read_settings
 
 log = logging.getLogger(__name__)
 

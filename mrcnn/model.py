@@ -14,46 +14,52 @@ from mrcnn.config import Config, make_config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import make_augmentation
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.generator import (
+from mrcnn.data.ground_truth import load_image_gt
+from mrcnn.data.molding import (
+    DetectionFrame,
+    compose_image_meta,
+    mold_for_detection,
+    mold_image,
+    parse_image_meta,
+    unmold_detections,
+    unmold_image,
+)
+from mrcnn.detection import DetectionRun, with_detections
+from mrcnn.files.errors import InputError
+from mrcnn.matterport.generator import (
     build_detection_targets,
     build_rpn_targets,
     compute_backbone_shapes,
     data_generator,
     image_anchors,
-    load_image_gt,
 )
-from mrcnn.data.molding import (
-    compose_image_meta,
-    mold_for_detection,
-    mold_image,
-    parse_image_meta,
-    unmold_image,
-)
-from mrcnn.data.random_rois import generate_random_rois
-from mrcnn.data.unmolding import DetectionFrame, unmold_detections
-from mrcnn.detection_limit import with_detections
-from mrcnn.detection_run import DetectionRun
-from mrcnn.detector_folder import (
+from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor
+from mrcnn.matterport.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
+from mrcnn.matterport.random_rois import generate_random_rois
+from mrcnn.parallel_model import is_chief, mirrored_strategy
+from mrcnn.training.folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     check_can_hold,
+    checkpoint_name,
     detector_hash,
+    find_last,
     load_parts,
     read_settings,
+    run_folder,
     save_detector,
 )
-from mrcnn.errors import InputError
-from mrcnn.graph_tensors import compute_tensors, find_ancestor
-from mrcnn.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
-from mrcnn.imagenet import imagenet_weights_path
-from mrcnn.initial_weights import seeded_parts
-from mrcnn.layer_choice import check_some_learn, choose_layers
-from mrcnn.matterport_graph import MatterportGraph, build_matterport_graph
-from mrcnn.parallel_model import is_chief, mirrored_strategy
-from mrcnn.run_folders import checkpoint_name, find_last, run_folder
-from mrcnn.training import fit_detector
+from mrcnn.training.imagenet import imagenet_weights_path
+from mrcnn.training.loop import fit_detector
+from mrcnn.training.weights import (
+    LoadReport,
+    check_some_learn,
+    choose_layers,
+    load_by_name,
+    save_matterport,
+    seeded_parts,
+)
 from mrcnn.utils import norm_boxes
-from mrcnn.weights import LoadReport, load_by_name, save_matterport
 
 __all__ = [
     "CONFIG_NAME",

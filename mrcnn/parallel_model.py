@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from mrcnn.errors import InputError
-from mrcnn.json_values import parse_json
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_io import parse_json
 
 
 def mirrored_strategy(

@@ -4,7 +4,7 @@ import pytest
 from benchmarks.adaptation_methods import BETAS, format_table, log_numbers, main, method_config, parse_betas
 from benchmarks.latent_scores import centre_accuracy, common_types, type_accuracies
 from benchmarks.methods_figure import draw_methods
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def cells(counts):

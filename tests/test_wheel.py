@@ -72,7 +72,7 @@ def test_wheel_shows_its_help_without_loading_tensorflow(aecfe, tmp_path):
     done = run(aecfe, "--help", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert "detector" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "experiments.cli" in loaded
+    assert "aecfe.cli" in loaded
     assert not loaded & {"tensorflow", "keras", "numpy", "h5py", "sklearn", "cv2", "bokeh", "matplotlib"}
 
 

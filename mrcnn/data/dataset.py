@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.images import read_image
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 class Dataset:

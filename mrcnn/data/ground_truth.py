@@ -9,10 +9,10 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.data.augmentation import AnyAugmentation, apply_augmenter, augment_instances
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.masks import extract_bboxes
+from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
 from mrcnn.data.resizing import resize_image, resize_mask
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 class GroundTruth(NamedTuple):
@@ -114,3 +114,40 @@ def active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.nd
     # An image of a source without classes of its own may show any of them.
     active[dataset.source_class_ids.get(source, list(range(dataset.num_classes)))] = 1
     return active
+
+
+def load_image_gt(
+    dataset: Dataset,
+    config: Config,
+    image_id: int,
+    augment: bool = False,
+    augmentation: AnyAugmentation | None = None,
+    use_mini_mask: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Load an image with its ground truth (Matterport's name, arguments and results).
+
+    Args:
+        dataset: where from.
+        config: sizes.
+        image_id: which image.
+        augment: flip every second image left to right; `augmentation` is the better way.
+        augmentation: an imgaug augmenter, or what `data.augmentation` makes.
+        use_mini_mask: crop masks to their boxes and resize them to MINI_MASK_SHAPE.
+
+    Returns:
+        image: uint8 array of shape (height, width, channels), resized and padded.
+        image_meta: see `compose_image_meta`.
+        class_ids: int32 array of shape (num_instances,).
+        bbox: int32 array of shape (num_instances, 4), pixels.
+        mask: bool array of shape (height, width, num_instances), or of the mini-masks' height and width.
+
+    Raises:
+        InputError: if image and masks do not fit together.
+    """
+    if augment and augmentation is None:
+        augmentation = iaa.Fliplr(0.5)
+    truth = load_ground_truth(dataset, image_id, config, augmentation)
+    masks = truth.masks
+    if use_mini_mask:
+        masks = minimize_mask(truth.boxes, masks, config.MINI_MASK_SHAPE)
+    return truth.image, truth.meta, truth.class_ids, truth.boxes, masks

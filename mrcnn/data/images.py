@@ -14,9 +14,9 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mrcnn.data.ordinary_files import check_ordinary_file
 from mrcnn.data.png_files import check_png
-from mrcnn.errors import InputError, first_line
+from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.ordinary_files import check_ordinary_file
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 # Their kinds by content. Pillow knows dozens more, some of which start other programs (EPS) or hold films (GIF).

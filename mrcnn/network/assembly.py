@@ -8,12 +8,11 @@ import tensorflow as tf
 from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 from mrcnn.network import losses
-from mrcnn.network.anchor_grid import LEVEL_NAMES, AnchorGrid
-from mrcnn.network.backbone import resnet
+from mrcnn.network.anchors import LEVEL_NAMES, AnchorGrid
+from mrcnn.network.backbone import feature_pyramid, resnet
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.heads import box_head, mask_head
 from mrcnn.network.proposals import ProposalLayer, rpn_head
-from mrcnn.network.pyramid import feature_pyramid
 from mrcnn.network.roi_align import PyramidROIAlign
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 

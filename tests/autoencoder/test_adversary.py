@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adversary import HIDDEN_UNITS, adversarial_loss, build_discriminator, discriminator_scores
+from autoencoder.adaptation import HIDDEN_UNITS, adversarial_loss, build_discriminator, discriminator_scores
 
 
 def log_softmax(logits):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from autoencoder.config import AutoencoderConfig
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def test_config_defaults_are_those_of_the_thesis():

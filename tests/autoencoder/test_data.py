@@ -7,13 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
+from autoencoder.batches import make_batches, prepare_images, read_batches
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_batches, prepare_images
-from autoencoder.reading import read_batches
 from autoencoder.scaling import FeatureScaling
 from autoencoder.training import train_autoencoder
-from mrcnn.errors import InputError
 from mrcnn.feature_store import FeatureStoreWriter
+from mrcnn.files.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +112,7 @@ def test_make_batches_by_type_needs_labels_of_the_source(stores, scaling, typed_
     config = AutoencoderConfig(global_batch_size=6, image_size=32, balance="type")
     with pytest.raises(InputError, match="dora.h5: no cell has a type or label"):
         make_batches(config, mixed, scaling, source=1)
-    with caplog.at_level("INFO", logger="autoencoder.data"):
+    with caplog.at_level("INFO", logger="autoencoder.batches"):
         (batch,) = take(make_batches(config, mixed, scaling, source=0), 1)
     assert batch["centre_id"].tolist() == [0, 0, 0, 1, 1, 1]
     assert "'type0', 'type1'" in caplog.text
@@ -154,12 +153,12 @@ def test_training_on_features_that_are_not_finite_is_an_input_error(stores, stor
 
 ENDING = """
 import sys
-import autoencoder.data
+import autoencoder.batches
 from autoencoder.config import AutoencoderConfig
-from autoencoder.data import make_batches
+from autoencoder.batches import make_batches
 from autoencoder.scaling import FeatureScaling
 
-autoencoder.data.READ_AHEAD_BYTES *= 8  # still reading when the end comes
+autoencoder.batches.READ_AHEAD_BYTES *= 8  # still reading when the end comes
 stores = {"anna": sys.argv[1]}
 config = AutoencoderConfig(global_batch_size=2, image_size=32)
 batches = make_batches(config, stores, FeatureScaling.fit("minmax", stores))

@@ -8,8 +8,8 @@ import pytest
 from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import embed, is_embedding_of, reconstruct
 from autoencoder.training import train_autoencoder
-from mrcnn.errors import InputError
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
+from mrcnn.files.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.group_normalization import GroupNormalization
+from autoencoder.layers import GroupNormalization
 from autoencoder.network import build_encoder
 from tests.autoencoder.compare_layers import assert_alike, give_same_weights, outputs_and_gradients
 

@@ -14,9 +14,9 @@ from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import embed
 from autoencoder.state import list_checkpoints
 from autoencoder.training import train_autoencoder
-from mrcnn.errors import InputError
-from mrcnn.interruption import Interruption, handle_signals
-from mrcnn.output_lock import OutputLock
+from mrcnn.files.atomic import OutputLock
+from mrcnn.files.errors import InputError
+from mrcnn.files.interruption import Interruption, handle_signals
 
 
 @pytest.fixture(scope="module")

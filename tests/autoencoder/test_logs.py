@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autoencoder.logs import TrainingLog
+from autoencoder.log import TrainingLog
 
 HEADER = b"step,loss,seconds\n"
 ROWS = b"10,0.5,1.0\n20,nan,2.0\n"

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from autoencoder.config import AutoencoderConfig
+from autoencoder.layers import FlattenedGroupNormalization
 from autoencoder.network import build_autoencoder, build_encoder, build_feature_decoder, build_image_decoder
-from autoencoder.normalization import FlattenedGroupNormalization
 
 
 def sides_of_convolutions(decoder):

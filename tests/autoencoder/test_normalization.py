@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from autoencoder.normalization import FlattenedGroupNormalization
+from autoencoder.layers import FlattenedGroupNormalization
 
 
 @pytest.mark.parametrize(("name", "groups"), [("gn0", 32), ("gn1", 30), ("gn2", 20)])

@@ -4,11 +4,12 @@ import h5py
 import numpy as np
 import pytest
 
+from autoencoder.batches import read_batches
 from autoencoder.folder import describe_stores
-from autoencoder.reading import check_finite, read_batches
-from mrcnn.errors import InputError
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, Shard
-from mrcnn.shards import shard_settings
+from mrcnn.feature_store.reader import check_finite
+from mrcnn.feature_store.shards import shard_settings
+from mrcnn.files.errors import InputError
 
 SHARES = (3, 2, 2)
 
@@ -240,7 +241,7 @@ def test_read_batches_of_many_centres_hold_smaller_windows(stores, monkeypatch):
         return read_rows(self, field, indices)
 
     monkeypatch.setattr(FeatureStore, "read_rows", noted)
-    monkeypatch.setattr("autoencoder.reading.ALL_WINDOWS_ROWS", 20)
+    monkeypatch.setattr("autoencoder.batches.ALL_WINDOWS_ROWS", 20)
     many = {f"{name}{copy}": path for copy in range(2) for name, path in stores.items()}
     batches = read(many, 12, shares=(1,) * 6)
     assert max(held) == 8

@@ -3,8 +3,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from autoencoder.sampling import RowOrder, TypeOrder, batch_shares, rows_by_type
-from mrcnn.errors import InputError
+from autoencoder.batches import RowOrder, TypeOrder, batch_shares, rows_by_type
+from mrcnn.files.errors import InputError
 
 
 @pytest.mark.parametrize(

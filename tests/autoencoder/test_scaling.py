@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from autoencoder.scaling import FeatureScaling
-from mrcnn.errors import InputError
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
+from mrcnn.files.errors import InputError
 
 
 def read_features(path):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder import ssim
-from autoencoder.ssim import band_matrix, structural_similarity
+from autoencoder import losses as ssim
+from autoencoder.losses import band_matrix, structural_similarity
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from autoencoder import state as state_module
 from autoencoder.config import AutoencoderConfig
 from autoencoder.state import TrainingState, list_checkpoints, load_newest_checkpoint, save_checkpoint
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 VALUES = [np.arange(6.0, dtype=np.float32).reshape(2, 3), np.int64(7), np.zeros((0,), np.float32)]
 

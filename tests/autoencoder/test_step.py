@@ -79,7 +79,7 @@ def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
     make = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
     measured = dict(zip(metric_names(config), make(batch, tf.constant(1.0)).numpy(), strict=True))
     # Seen by the discriminator that has learnt, the old latents cost what the step has charged.
-    from autoencoder.adversary import adversarial_loss
+    from autoencoder.adaptation import adversarial_loss
 
     charged = adversarial_loss(state.discriminator(latents), batch["centre_id"], 0)
     assert measured["adaptation_loss"] == pytest.approx(float(charged), rel=1e-4)

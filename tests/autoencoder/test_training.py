@@ -12,10 +12,10 @@ import pytest
 from autoencoder import training
 from autoencoder.config import AutoencoderConfig
 from autoencoder.folder import load_autoencoder
-from autoencoder.logs import TrainingLog
+from autoencoder.log import TrainingLog
 from autoencoder.step import metric_names
 from autoencoder.training import train_autoencoder
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder import transposed_convolution
+from autoencoder import layers as transposed_convolution
+from autoencoder.layers import Conv2DTranspose
 from autoencoder.network import build_image_decoder
-from autoencoder.transposed_convolution import Conv2DTranspose
 from tests.autoencoder.compare_layers import assert_alike, give_same_weights, outputs_and_gradients
 
 # (input side, channels, filters, kernel, stride): the padded form, a k1 and a k2 one; then the transposed form, with

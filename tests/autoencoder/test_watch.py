@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autoencoder.watch import PATIENCE, CollapseWatch
+from autoencoder.log import PATIENCE, CollapseWatch
 
 CALM = {"latent_deviation": 0.2, "discriminator_loss": 0.8, "discriminator_accuracy": 0.6}
 

@@ -19,7 +19,7 @@ import tensorflow as tf  # noqa: E402
 
 from autoencoder.config import AutoencoderConfig  # noqa: E402
 from autoencoder.training import train_autoencoder  # noqa: E402
-from mrcnn.errors import InputError  # noqa: E402
+from mrcnn.files.errors import InputError  # noqa: E402
 from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy  # noqa: E402
 
 

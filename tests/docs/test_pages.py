@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.cli import build_parser, main
+from aecfe.cli import build_parser, main
 
 ROOT = Path(__file__).parents[2]
 # What begins a block of commands that does not say that it is one.
@@ -128,10 +128,10 @@ NOT_RUN: dict[str, dict[str, list[str]]] = {
             " --set settings.GPU_COUNT=2"
         ],
     },
-    "needs a whole run, which tests/experiments/test_report.py has": {
+    "needs a whole run, which tests/experiments/reports/test_report.py has": {
         "README.md": [".venv/bin/aecfe report runs/demo"],
     },
-    "tests/experiments/test_export_pipeline.py runs it, with a detector that finds cells": {
+    "tests/experiments/cells/test_export.py runs it, with a detector that finds cells": {
         "docs/deploy.md": [
             "import matplotlib.pyplot as plt",
             'image, cells = find_cells("smears/a.png")',
@@ -320,7 +320,9 @@ def short_backbone(small_resnet):
 @pytest.fixture(scope="module", autouse=True)
 def open_detectors_once():
     """A detector that was opened stays open for the commands after it, which saves each of them its compiling."""
-    from experiments import detector_stage, embed_images, export_pipeline
+    from experiments.cells import detector as detector_stage
+    from experiments.cells import export as export_pipeline
+    from experiments.cells import features as embed_images
     from mrcnn import model
 
     original, opened = model.load_detector, {}
@@ -376,7 +378,7 @@ def test_page_does_what_it_says(page, request):
     folder, monkeypatch = request.getfixturevalue("reader"), request.getfixturevalue("monkeypatch")
     if page in ONLY_READ:
         draw_outlines(folder)
-        monkeypatch.setattr("experiments.detector_stage.train_detector", only_read)
+        monkeypatch.setattr("experiments.cells.detector.train_detector", only_read)
     namespace, made = {"__name__": page}, set()
     for block in to_run:
         where = f"{page}:{block.line}"

@@ -109,7 +109,7 @@ def study_values(study_data):
 def make_study(study_data, study_values, tmp_path, monkeypatch):
     """Function of changed settings that makes a study whose stores are there already, without any detector."""
     from experiments.settings import RunSettings, build
-    from experiments.study import Study
+    from experiments.thesis.study import Study
 
     def make(folder: Path = tmp_path, **changes):
         values = {**study_values, "output": str(folder), "reproduce": {**study_values["reproduce"], **changes}}

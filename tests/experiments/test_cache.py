@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from experiments.cache import Cache, hash_arrays, hash_json
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def test_cache_computes_once_for_the_same_inputs(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings, build
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def pipeline_of(data, output, **centre):

@@ -1,4 +1,4 @@
-"""The same seed gives the same tables, from stores on; tests/mrcnn/test_determinism.py has the detector."""
+"""The same seed gives the same tables, from stores on; tests/mrcnn/training/test_determinism.py has the detector."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 # In a process of their own, since TensorFlow must not have computed before it is told to use one thread.
 PROGRAM = """
 import sys
-from experiments.cli import main
+from aecfe.cli import main
 
 folder, *stores = sys.argv[1:]
 for command in (

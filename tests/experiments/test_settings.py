@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.settings import RunSettings, load_settings
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.settings import RunSettings, build, load_settings, read_section
-from experiments.study_settings import AblationSettings, ReproduceSettings
-from mrcnn.errors import InputError
+from experiments.settings import AblationSettings, ReproduceSettings, RunSettings, build, load_settings, read_section
+from mrcnn.files.errors import InputError
 
 
 def settings_of(**reproduce):

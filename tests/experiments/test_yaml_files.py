@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from experiments.yaml_files import MAX_BYTES, parse_yaml, read_yaml_file
-from mrcnn.errors import InputError
+from experiments.settings import MAX_BYTES, parse_yaml, read_yaml_file
+from mrcnn.files.errors import InputError
 
 
 def test_plain_values_are_read():

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mrcnn import store_parts
 from mrcnn.config import make_config
 from mrcnn.data.records import ImageRecord
+from mrcnn.feature_store import writer as store_parts
+from mrcnn.feature_store.shards import Shard
 from mrcnn.features import extract_features
 from mrcnn.model import load_detector
 from mrcnn.network import backbone
-from mrcnn.shards import Shard
 
 FOREVER = 600.0
 

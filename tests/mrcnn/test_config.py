@@ -5,7 +5,7 @@ import pytest
 
 from mrcnn.config import Config, SmearConfig, make_config, setting_names
 from mrcnn.data.molding import mold_for_detection
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def test_config_computes_batch_and_image_shape():

@@ -3,8 +3,8 @@ import logging
 import pytest
 
 from mrcnn.config import make_config
-from mrcnn.detection_limit import detection_limit, warn_of_full, with_detections
-from mrcnn.errors import InputError
+from mrcnn.detection import detection_limit, warn_of_full, with_detections
+from mrcnn.files.errors import InputError
 
 
 def test_detection_limit_is_the_smaller_of_detections_and_proposals():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from mrcnn import displays
+from mrcnn import visualize as displays
 
 BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
 NAMES = ["BG", "cell", "platelet"]

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mrcnn import drawing
+from mrcnn import visualize as drawing
 
 
 def test_random_colors_are_distinct_and_repeatable():

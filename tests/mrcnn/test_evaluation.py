@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from mrcnn.data.annotations import VocBoxDataset
+from mrcnn.annotations.label_masks import VocBoxDataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.errors import InputError
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
+from mrcnn.files.errors import InputError
 
 XML = """<annotation><object><name>WBC</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>
 <xmax>{x2}</xmax><ymax>{y2}</ymax>

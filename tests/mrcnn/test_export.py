@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.cli import main
+from aecfe.cli import main
 from mrcnn.config import make_config
-from mrcnn.errors import InputError
 from mrcnn.export import export_detector, signatures
+from mrcnn.files.errors import InputError
 from mrcnn.model import MaskRCNN, detector_hash
 
 MAX_DETECTIONS = 6

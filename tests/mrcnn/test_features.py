@@ -8,9 +8,9 @@ import pytest
 from mrcnn.config import make_config
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.errors import InputError
 from mrcnn.feature_store import FeatureStore
 from mrcnn.features import choose_cell, extract_features, grown_box, make_cells, resize_square
+from mrcnn.files.errors import InputError
 from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, load_detector
 
 

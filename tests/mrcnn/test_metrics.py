@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from mrcnn import image_metrics, metrics
+from mrcnn import metrics
+from mrcnn import utils as image_metrics
 
 CELLS = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
 EMPTY = np.zeros((0, 4))

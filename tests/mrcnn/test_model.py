@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.molding import parse_image_meta
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 from mrcnn.model import (
     CONFIG_NAME,
     WEIGHTS_NAME,

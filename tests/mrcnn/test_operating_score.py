@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mrcnn.errors import InputError
-from mrcnn.operating_score import choose_operating_score, measure_operating_score
+from mrcnn.evaluation import choose_operating_score, measure_operating_score
+from mrcnn.files.errors import InputError
 
 
 def f1_at(score, scores, correct, num_cells) -> float:

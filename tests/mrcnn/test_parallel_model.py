@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 from mrcnn.model import MaskRCNN
 from mrcnn.network.normalization import GroupNorm
 from mrcnn.parallel_model import ParallelModel, mirrored_strategy

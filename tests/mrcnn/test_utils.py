@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.transform import resize as resize_with_skimage
 
 from mrcnn import utils
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 class Shapes(utils.Dataset):

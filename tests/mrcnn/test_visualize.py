@@ -1,4 +1,8 @@
-from mrcnn import displays, drawing, pictures, plots, visualize
+from mrcnn import overlays as pictures
+from mrcnn import visualize
+from mrcnn import visualize as displays
+from mrcnn import visualize as drawing
+from mrcnn.matterport import plots
 
 
 def test_visualize_hands_on_every_public_name():

@@ -46,7 +46,7 @@ def write_weights(path, num_classes, prefixes=("",), class_bias=None):
     """Write random weights whose activations stay small, as trained ones do."""
     from mrcnn.config import Config
     from mrcnn.network.assembly import DetectorParts
-    from mrcnn.weights import save_matterport
+    from mrcnn.training.weights import save_matterport
 
     config_class = type("FileConfig", (Config,), {"NAME": "file", "BACKBONE": "resnet50", "NUM_CLASSES": num_classes})
     layers = DetectorParts(config_class()).named_layers()
@@ -80,7 +80,7 @@ def check_result(result, image):
 
 
 def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_folder, monkeypatch):
-    from mrcnn import downloads
+    from mrcnn.training import imagenet as downloads
 
     monkeypatch.setattr(downloads, "COCO_MODEL_URL", (weights_folder / "coco.h5").as_uri())
     run("balloon_style.py", "train", "--dataset", coins, "--weights=coco", "--epochs=1")

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aecfe.commands.actions  # noqa: F401
 import autoencoder.embedding  # noqa: F401  what follows is imported for the children
 import autoencoder.training  # noqa: F401
-import experiments.commands  # noqa: F401
-import experiments.detector_stage  # noqa: F401
+import experiments.cells.detector  # noqa: F401
 import mrcnn.features
-from experiments.cli import main
+from aecfe.cli import main
 from mrcnn.network import backbone
 
 PART_SIZE = 4  # images: so that few of them make several parts of a store

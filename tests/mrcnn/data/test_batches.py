@@ -8,7 +8,7 @@ from mrcnn.data.augmentation import strong_augmentation
 from mrcnn.data.batches import load_example, make_augmentation, sample_order, training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import active_class_ids, largest_instances, load_ground_truth
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.molding import parse_image_meta
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 HEIGHT, WIDTH = 60, 90
 # Of three classes; the third is a crowd, the last has no pixel.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mrcnn.data import images
 from mrcnn.data.images import image_size, list_images, read_image, read_values, turn
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 @pytest.fixture

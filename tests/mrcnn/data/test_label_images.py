@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from mrcnn.data.label_images import label_image, write_label_image
+from mrcnn.data.masks import label_image, write_label_image
 
 
 def test_label_image_numbers_instances_in_their_order():

@@ -10,7 +10,7 @@ from mrcnn.data.molding import (
     parse_image_meta,
     unmold_image,
 )
-from mrcnn.errors import InputError
+from mrcnn.files.errors import InputError
 
 
 def config_of(**overrides) -> Config:

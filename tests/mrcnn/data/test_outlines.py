@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mrcnn.data.outlines import mask_polygons
+from mrcnn.data.masks import mask_polygons
 
 
 def area(ring):

@@ -3,8 +3,7 @@ import pytest
 
 from mrcnn.config import Config, make_config
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
-from mrcnn.data.molding import mold_for_detection
-from mrcnn.data.unmolding import DetectionFrame, unmold_detections
+from mrcnn.data.molding import DetectionFrame, mold_for_detection, unmold_detections
 from mrcnn.utils import norm_boxes
 
 

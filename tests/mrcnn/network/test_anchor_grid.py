@@ -3,8 +3,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn.config import Config, make_config
-from mrcnn.network.anchor_grid import LEVEL_NAMES, AnchorGrid
-from mrcnn.network.anchors import feature_map_shapes, pyramid_anchors
+from mrcnn.network.anchors import LEVEL_NAMES, AnchorGrid, feature_map_shapes, pyramid_anchors
 from mrcnn.utils import norm_boxes
 
 SCALES, RATIOS, STRIDES = (8, 16, 32, 48, 64), (0.5, 1, 2), (4, 8, 16, 32, 64)

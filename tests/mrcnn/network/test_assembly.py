@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.anchor_grid import AnchorGrid
+from mrcnn.network.anchors import AnchorGrid
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork, SubtractMean, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.molding import mold_for_detection
-from mrcnn.errors import InputError
-from mrcnn.network.graph_molding import mold
+from mrcnn.files.errors import InputError
+from mrcnn.network.in_graph import mold
 
 GREY = {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [120.0]}
 MODES = {

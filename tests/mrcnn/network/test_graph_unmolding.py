@@ -3,9 +3,8 @@ import pytest
 import tensorflow as tf
 
 from mrcnn.data.masks import unmold_mask
-from mrcnn.data.unmolding import DetectionFrame, unmold_detections
-from mrcnn.network.graph_molding import MoldedBatch
-from mrcnn.network.graph_unmolding import paste_masks, unmold
+from mrcnn.data.molding import DetectionFrame, unmold_detections
+from mrcnn.network.in_graph import MoldedBatch, paste_masks, unmold
 
 NETWORK, WINDOW, IMAGE = (96, 96), (12, 0, 84, 96), (150, 200)
 MAX_DETECTIONS = 8

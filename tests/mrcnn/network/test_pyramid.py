@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.network.pyramid import feature_pyramid
+from mrcnn.network.backbone import feature_pyramid
 
 SIDES = (16, 8, 4, 2)
 

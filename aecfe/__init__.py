@@ -1,0 +1,1 @@
+"""The door to the software: its command line."""

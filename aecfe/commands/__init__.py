@@ -1,0 +1,1 @@
+"""Commands of `aecfe`, a file for each subject."""

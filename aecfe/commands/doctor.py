@@ -1,0 +1,234 @@
+"""`aecfe doctor`: whether this machine can do the work, and what to do where it cannot."""
+
+import importlib
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mrcnn.files.errors import first_line
+
+LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "h5py",
+    "scikit-learn",
+    "scikit-image",
+    "opencv-python-headless",
+    "imaug",
+    "anndata",
+    "umap-learn",
+    "bokeh",
+    "skops",
+)
+# Of what is installed under other names than it is imported by, those whose import has failed on servers.
+FRAGILE_IMPORTS = {"opencv-python-headless": "cv2", "imaug": "imgaug"}
+
+# GiB. The demo peaks below 3, and its training needs some room for the system beside it.
+LEAST_MEMORY, LEAST_DISK = 4, 5
+# A GPU and a CPU round sums of this length differently from the fourth digit on, with TF32 from the third.
+LARGEST_DIFFERENCE = 2e-2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: of what was looked at.
+        value: what was found.
+        advice: what to do about it; empty if all is well.
+        stops: whether the work cannot be done with it as it is.
+    """
+
+    name: str
+    value: str
+    advice: str = ""
+    stops: bool = False
+
+    def line(self) -> str:
+        """The finding as a line of text."""
+        mark = "ok" if not self.advice else "FAULT" if self.stops else "note"
+        return f"{mark:6}{self.name:24}{self.value}{'; ' + self.advice if self.advice else ''}"
+
+
+def examine(folder: str | os.PathLike = ".") -> Iterator[Finding]:
+    """Look at versions, memory, disk and devices, one after another; devices come last and take some seconds.
+
+    Args:
+        folder: where results will be written.
+    """
+    yield Finding("aecfe", _version("aecfe"))
+    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in LIBRARIES:
+        yield library(name)
+    yield memory(*_memory())
+    yield disk(Path(folder))
+    yield from devices()
+
+
+def library(name: str) -> Finding:
+    """Whether a package is installed, and works where that is in doubt."""
+    found = _version(name)
+    if found == "none":
+        return Finding(name, "not installed", "run `make venv`, or install requirements.txt", stops=True)
+    if name in FRAGILE_IMPORTS:
+        try:
+            importlib.import_module(FRAGILE_IMPORTS[name])
+        except Exception as error:  # whatever a broken installation raises
+            advice = "run `make distclean` and `make venv`, or install requirements.txt with --no-deps"
+            return Finding(name, f"{found}, does not import ({first_line(error)})", advice, stops=True)
+    return Finding(name, found)
+
+
+def memory(total: float | None, free: float | None) -> Finding:
+    """Whether there is memory enough.
+
+    Args:
+        total: GiB of this machine, or of the control group that limits us; None if it cannot be told.
+        free: of them, what no process uses.
+    """
+    if total is None or free is None:
+        return Finding("memory", "cannot be told here")
+    advice = "" if free >= LEAST_MEMORY else f"the demo wants {LEAST_MEMORY} GiB; close other programs"
+    return Finding("memory", f"{free:.1f} of {total:.1f} GiB free", advice)
+
+
+def disk(folder: Path) -> Finding:
+    """Whether there is room for results."""
+    free = shutil.disk_usage(folder).free / 2**30
+    if not os.access(folder, os.W_OK):
+        return Finding("disk", f"{folder.resolve()} cannot be written to", "choose another folder with --folder", True)
+    advice = "" if free >= LEAST_DISK else "10,000 cells take 2 GB as features; choose a larger disk for them"
+    return Finding("disk", f"{free:.0f} GiB free at {folder.resolve()}", advice)
+
+
+def devices() -> Iterator[Finding]:
+    """The CPUs and GPUs that TensorFlow sees, each GPU checked with one training step against a CPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("CPU cores", str(cores))
+    try:
+        import tensorflow as tf
+    except Exception as error:  # whatever a broken installation raises
+        yield Finding("TensorFlow", f"does not import ({first_line(error)})", "run `make venv`", stops=True)
+        return
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:  # otherwise the first step takes all memory of the GPU
+        tf.config.experimental.set_memory_growth(gpu, True)
+    reference, seconds = training_step("/CPU:0")
+    yield Finding("CPU step", f"{seconds * 1000:.0f} ms for a training step of a small network")
+    for number, gpu in enumerate(gpus):
+        name = tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        yield check_gpu(name, reference, lambda number=number: training_step(f"/GPU:{number}"))
+    if not gpus:
+        yield missing_gpu(_cards())
+
+
+def check_gpu(name: str, reference: float, step: Callable[[], tuple[float, float]]) -> Finding:
+    """Whether a GPU takes a training step and comes to the loss that a CPU comes to.
+
+    Args:
+        name: of the GPU.
+        reference: loss after the step on a CPU.
+        step: takes the step on the GPU and returns the loss and the seconds.
+    """
+    try:
+        loss, seconds = step()
+    except Exception as error:  # whatever TensorFlow, CUDA and cuDNN raise
+        advice = "driver, CUDA and TensorFlow may not fit together; see “NVIDIA GPUs” in README.md"
+        return Finding(name, f"no training step ({first_line(error)})", advice, stops=True)
+    if abs(loss - reference) > LARGEST_DIFFERENCE * abs(reference):
+        return Finding(name, f"loss {loss:.4f}, on the CPU {reference:.4f}", "do not trust this GPU", stops=True)
+    return Finding(name, f"{seconds * 1000:.0f} ms for the same step, same loss")
+
+
+def missing_gpu(cards: str) -> Finding:
+    """What to tell where TensorFlow sees no GPU.
+
+    Args:
+        cards: names of the NVIDIA cards that the driver sees; empty if none.
+    """
+    if not cards:
+        return Finding("GPU", "none; everything runs on the CPU, with the settings of experiments/configs/demo.yaml")
+    advice = 'install "tensorflow[and-cuda]==' + _version("tensorflow") + '"; see “NVIDIA GPUs” in README.md'
+    return Finding("GPU", f"{cards} is there, but TensorFlow does not see it", advice)
+
+
+def training_step(device: str) -> tuple[float, float]:
+    """Loss of a small convolutional network after one training step, and the seconds of a second one.
+
+    Args:
+        device: TensorFlow's name, for example "/GPU:0".
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(8, 64, 64, 3)).astype(np.float32)
+    targets = rng.normal(size=(8, 4)).astype(np.float32)
+    initial = [keras.initializers.GlorotUniform(seed) for seed in range(2)]
+    with tf.device(device):
+        network = keras.Sequential(
+            [
+                keras.Input((64, 64, 3)),
+                keras.layers.Conv2D(16, 3, strides=2, activation="relu", kernel_initializer=initial[0]),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(4, kernel_initializer=initial[1]),
+            ]
+        )
+        network.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", jit_compile=False)
+        network.train_on_batch(images, targets)
+        loss = float(network.test_on_batch(images, targets))
+        started = time.perf_counter()
+        network.train_on_batch(images, targets)
+        return loss, time.perf_counter() - started
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _memory() -> tuple[float | None, float | None]:
+    """GiB in all and free, of the machine or of the control group that this process is in."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return None, None
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text()) / 2**30
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text()) / 2**30
+    except (OSError, ValueError):  # no such group, or one without a limit
+        return total, free
+    return min(total, limit), min(free, limit - used)
+
+
+def _cards() -> str:
+    """Names of the NVIDIA cards that the driver sees."""
+    try:
+        asked = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ", ".join(asked.stdout.split("\n")).strip(", ") if asked.returncode == 0 else ""
+
+
+def doctor(folder: str) -> bool:
+    """Print what was found, a line each, and whether the work can be done."""
+    sound = True
+    for finding in examine(folder):
+        print(finding.line(), flush=True)
+        sound &= not finding.stops
+    print("This machine can do the work." if sound else "Mend the faults above first.")
+    return sound

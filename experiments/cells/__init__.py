@@ -1,0 +1,1 @@
+"""Cells of images: the trained detector, what it finds, and their vectors."""

@@ -1,0 +1,103 @@
+"""One picture of what the detector found on some of a centre's images, and of what it missed."""
+
+import textwrap
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from mrcnn.data.images import read_image
+from mrcnn.data.masks import unmold_mask
+from mrcnn.data.records import ImageRecord
+from mrcnn.data.resizing import resize
+from mrcnn.feature_store import StoreReader
+from mrcnn.files.errors import InputError
+from mrcnn.overlays import FONT
+from mrcnn.visualize import draw_detections, sheet
+
+MAX_TILES = 48
+MAX_COLUMNS = 8
+SHEET_WIDTH = 2000  # px, about
+MAX_TILE = 480  # px
+GAP = 6
+LEAST_SHARE_LOST = 3  # at most one tile in so many is an image without a cell, where there are enough of the others
+LINE_HEIGHT, CHARACTER_WIDTH = 16, 7  # px of the font at the size of captions
+MAX_LINES = 8
+
+
+def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_tiles: int = MAX_TILES) -> np.ndarray:
+    """Draw the stored cells over some images, chosen evenly, and after them images without a cell with the reason.
+
+    Images are read one after the other and shrunk before anything is drawn, so that large ones take little memory.
+
+    Args:
+        store: an opened store, with masks or without.
+        records: by key, where the images lie. One that cannot be read is drawn as an empty tile with the reason.
+        max_tiles: images on the sheet at most.
+
+    Returns:
+        uint8 array of shape (sheet height, sheet width, 3).
+    """
+    rows = choose_images(store.image_column("reason") == "", max_tiles)
+    columns = min(MAX_COLUMNS, max(1, int(np.ceil(np.sqrt(4 / 3 * len(rows))))))
+    side = min(MAX_TILE, SHEET_WIDTH // columns - GAP)
+    keys, reasons = store.image_keys, store.image_column("reason")
+    kept, detected = store.image_column("num_cells"), store.image_column("num_detections")
+    ends = np.cumsum(kept, dtype=np.int64)
+    tiles, captions = [], []
+    for row in rows:
+        key, reason = str(keys[row]), str(reasons[row])
+        tiles.append(_draw_image(store, records[key], slice(int(ends[row] - kept[row]), int(ends[row])), reason, side))
+        captions.append(f"{kept[row]} of {detected[row]} cells: {key}" if kept[row] < detected[row] else key)
+    return sheet(tiles, columns, captions, tile_size=side, gap=GAP)
+
+
+def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
+    """Rows of images with a cell and then of images without one, evenly over each.
+
+    Args:
+        is_found: bool array of shape (images,).
+        max_tiles: rows at most.
+    """
+    found, lost = np.flatnonzero(is_found), np.flatnonzero(~is_found)
+    num_lost = min(len(lost), max(max_tiles // LEAST_SHARE_LOST, max_tiles - len(found)))
+    return np.concatenate([_evenly(found, max_tiles - num_lost), _evenly(lost, num_lost)])
+
+
+def _evenly(rows: np.ndarray, number: int) -> np.ndarray:
+    """At most `number` of some rows, the first and the last among them."""
+    places = np.linspace(0, len(rows) - 1, min(number, len(rows)))
+    return rows[np.round(places).astype(np.int64)]
+
+
+def _draw_image(store: StoreReader, record: ImageRecord, cells: slice, reason: str, side: int) -> np.ndarray:
+    """An image with its cells or the reason why it has none, its longer side `side` px."""
+    try:
+        image = read_image(record.path)
+    except InputError as error:
+        # The file may have gone since the cells were found.
+        return _write_text(np.full((side, side, 3), 225, np.uint8), reason or str(error))
+    scale = side / max(image.shape[:2])
+    picture = resize(image, [max(1, round(length * scale)) for length in image.shape[:2]])
+    if reason:
+        return _write_text(picture, reason)
+    boxes = store.read("box", cells.start, cells.stop) * scale
+    scores = store.read("score", cells.start, cells.stop)
+    masks = None
+    if "mask" in store.fields:
+        small = store.read("mask", cells.start, cells.stop) / 255.0
+        whole = [unmold_mask(m, np.round(b), picture.shape) for m, b in zip(small, boxes, strict=True)]
+        masks = np.stack(whole, axis=-1)
+    return draw_detections(picture, boxes, scores, masks)
+
+
+def _write_text(picture: np.ndarray, text: str) -> np.ndarray:
+    """Write text on a white strip over the top of a picture, as many lines of it as there is room for."""
+    picture = np.ascontiguousarray(picture).copy()
+    text = text.encode("ascii", "replace").decode()
+    room = min(MAX_LINES, picture.shape[0] // LINE_HEIGHT)
+    lines = textwrap.wrap(text, max(1, picture.shape[1] // CHARACTER_WIDTH), max_lines=max(1, room), placeholder=" ..")
+    picture[: len(lines) * LINE_HEIGHT + 4] = 255
+    for number, line in enumerate(lines, 1):
+        cv2.putText(picture, line, (3, number * LINE_HEIGHT - 3), FONT, 0.4, (160, 0, 0), 1, cv2.LINE_AA)
+    return picture

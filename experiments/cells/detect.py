@@ -1,0 +1,167 @@
+"""Find the cells of any images and write them down, for those who want cells and no features."""
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.cells.writers import AddRows, CellFiles, cell_table, measure_cells, table_rows, write_image_files
+from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
+from mrcnn.data.records import ImageRecord
+from mrcnn.detection import detection_limit, warn_of_full
+from mrcnn.files.errors import InputError
+from mrcnn.files.progress import Bar
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+log = logging.getLogger(__name__)
+
+
+def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
+    """List the images that files and folders name, in the order given; no image is opened.
+
+    Args:
+        inputs: image files, and folders of which the images directly inside are taken.
+
+    Returns:
+        Records whose keys are the paths below the deepest folder that holds all of the images: `a/1.png` and
+        `b/1.png` keep those keys, the images of a single folder have their names. An image named twice comes once.
+
+    Raises:
+        InputError: if an input is missing, a folder holds no image, or the images lie on different drives.
+    """
+    paths: dict[str, Path] = {}
+    num_named = 0
+    for given in map(Path, inputs):
+        found = list_images(given) if os.path.isdir(given) else [given]
+        if not found:
+            suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+            raise InputError(f"{given}: no images ({suffixes}) directly in this folder; name those that hold them")
+        if not os.path.isfile(found[0]):  # of Path it would fail for a name that is too long
+            raise InputError(f"{given}: no such image or folder")
+        num_named += len(found)
+        paths |= {os.path.abspath(path): path for path in found}
+    if num_named > len(paths):
+        log.info("%d images were named more than once and are taken once", num_named - len(paths))
+    try:
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:
+        raise InputError("the images lie on different drives; give those of one drive at a time") from None
+    return [ImageRecord(Path(os.path.relpath(whole, root)).as_posix(), path) for whole, path in paths.items()]
+
+
+def detect_images(
+    detector: "MaskRCNN",
+    images: Sequence[ImageRecord],
+    files: CellFiles,
+    *,
+    pixel_size: float | None = None,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> dict[str, int]:
+    """Detect the cells of some images, batch by batch, and write them to files.
+
+    Files that are there are replaced: call `files.check` first. Nothing is kept from one batch to the next, so memory
+    depends on the size of the images and not on their number.
+
+    Args:
+        detector: a trained model, opened with `load_detector`.
+        images: of `find_images`.
+        files: where to write.
+        pixel_size: side of a pixel in micrometres, or None.
+        batch_size: images in a batch.
+        progress: show a bar with the time left.
+
+    Returns:
+        Counts: images, unreadable (a warning names each, also those that the network cannot take), without_cells,
+        cells, and empty_masks: cells of which the mask has no pixel, so that they are in the CSV alone. A warning says
+        on which images there may be more cells than the detector gives.
+
+    Raises:
+        InputError: if the pixel size is not a positive number, or no image could be read.
+    """
+    if pixel_size is not None and not 0.0 < pixel_size < math.inf:
+        raise InputError(f"--pixel-size must be a positive number of micrometres; got {pixel_size:g}")
+    counts = dict.fromkeys(("images", "unreadable", "without_cells", "cells", "empty_masks"), 0)
+    counts["images"] = len(images)
+    full: list[str] = []
+    with (
+        cell_table(files.csv, pixel_size) as add_rows,
+        Bar(total=len(images), desc="detect", unit="image", disable=not progress) as bar,
+    ):
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            full += _detect_batch(detector, batch, files, add_rows, pixel_size, counts)
+            bar.update(len(batch))
+        # Within the block, so that no empty table is left.
+        if counts["unreadable"] == len(images):
+            raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
+    if counts["empty_masks"]:
+        log.warning("%d cells have an empty mask: they have neither label nor outline", counts["empty_masks"])
+    warn_of_full(full, detector.config)
+    return counts
+
+
+def _detect_batch(
+    detector: "MaskRCNN",
+    batch: Sequence[ImageRecord],
+    files: CellFiles,
+    add_rows: AddRows,
+    pixel_size: float | None,
+    counts: dict[str, int],
+) -> list[str]:
+    """Detect on the readable images of a batch, write their files and add to the counts.
+
+    Returns:
+        Keys of the images with as many cells as the detector gives.
+    """
+    # Without a name of its own a class is called by its number.
+    class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
+    records, images, full = [], [], []
+    for record in batch:
+        try:
+            images.append(read_image(record.path))
+            records.append(record)
+        except InputError as error:
+            log.warning("%s", error)
+            counts["unreadable"] += 1
+    for record, image, result in zip(records, images, _results(detector, records, images), strict=True):
+        if result is None:
+            counts["unreadable"] += 1
+            continue
+        result = result | {"masks": _instances_contiguous(result["masks"])}
+        cells = measure_cells(result, class_names)
+        write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
+        add_rows(table_rows(record.key, cells, pixel_size))
+        counts["cells"] += len(cells)
+        counts["without_cells"] += not cells
+        counts["empty_masks"] += sum(cell.area == 0 for cell in cells)
+        if len(cells) >= detection_limit(detector.config):
+            full.append(record.key)
+    return full
+
+
+def _results(
+    detector: "MaskRCNN", records: Sequence[ImageRecord], images: Sequence[np.ndarray]
+) -> list[dict[str, np.ndarray] | None]:
+    """What the detector finds on each image, None on one that it cannot take, which is named in a warning."""
+    if not images:
+        return []
+    try:
+        return detector.detect(images)
+    except InputError as error:
+        if len(images) == 1:
+            log.warning("%s: %s", records[0].path, error)
+            return [None]
+    # One of them; the message does not know its name.
+    return [_results(detector, [record], [image])[0] for record, image in zip(records, images, strict=True)]
+
+
+def _instances_contiguous(masks: np.ndarray) -> np.ndarray:
+    """The same masks, shape (height, width, n), laid out instance by instance: reading one is then far faster."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, -1, 0)), 0, -1)

@@ -1,0 +1,397 @@
+"""The command `aecfe features`: from a folder of images to a vector for each cell, with what is needed to judge it.
+
+out.h5ad          a vector for each cell: mean RoI features of the detector, or latents of an autoencoder
+out.csv           a row for each cell, and one with the reason for each image without a cell
+out.overlay.png   some of the images with what was found on them
+out.h5            feature store of the cells; an interrupted call goes on from it
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from autoencoder.embedding import OBS_STRINGS, compiled_encoder, describe_cells, encode_store
+from autoencoder.folder import WEIGHTS, TrainedAutoencoder, file_hash, load_autoencoder
+from experiments.cache import hash_json
+from experiments.cells.contact_sheet import contact_sheet
+from experiments.cells.export import check_detector
+from experiments.centres.centre import check_centre_name
+from experiments.centres.duplicates import content_hashes
+from experiments.provenance import versions
+from mrcnn.data.records import ImageRecord
+from mrcnn.detection import detection_limit
+from mrcnn.feature_store import UNREADABLE, FeatureStore, is_unreadable
+from mrcnn.feature_store.reader import roi_vectors
+from mrcnn.features import extract_features
+from mrcnn.files.atomic import OutputLock, atomic_path, remove_leftovers
+from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import atomic_hdf5, read_note
+from mrcnn.files.json_io import parse_json
+from mrcnn.files.output_paths import check_output_file
+from mrcnn.model import detector_config, detector_hash, load_detector
+
+FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
+# A centre's images often lie in a folder of this name, whose own name says nothing.
+IMAGES_FOLDER = "images"
+PROVENANCE = "provenance"
+BOX = ("y1", "x1", "y2", "x2")
+CSV_COLUMNS = ("cell", "key", "centre", "image", "status", "reason", "score", *BOX, "detections")
+
+# Of what is known by its hash, which says nothing to a person.
+_DIFFERENT = {"detector": "another detector", "autoencoder": "another autoencoder or none", "images": "other images"}
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """What one call writes; None leaves that file out.
+
+    Attributes:
+        h5ad: a vector for each cell.
+        store: feature store of the cells.
+        csv: a row for each cell, and one for each image without a cell.
+        overlay: picture of some images with what was found on them.
+    """
+
+    h5ad: Path
+    store: Path
+    csv: Path | None
+    overlay: Path | None
+
+    @classmethod
+    def beside(cls, output: str | os.PathLike, *, csv: bool = True, overlay: bool = True) -> "FeatureFiles":
+        """Name the files after the `.h5ad` file.
+
+        Raises:
+            InputError: if it has another ending.
+        """
+        h5ad = Path(output)
+        if h5ad.suffix.lower() != ".h5ad":
+            raise InputError(f"-o {output}: the name must end in .h5ad; the other files are named after it")
+        table, picture = h5ad.with_suffix(".csv"), h5ad.with_suffix(".overlay.png")
+        return cls(h5ad, h5ad.with_suffix(".h5"), table if csv else None, picture if overlay else None)
+
+    def listed(self) -> list[Path]:
+        """The files, in the order in which to look at them."""
+        return [path for path in (self.h5ad, self.csv, self.overlay, self.store) if path is not None]
+
+    def check(self, images: Sequence[ImageRecord]) -> None:
+        """Refuse places where a file cannot be written, or would be taken for one of the images.
+
+        Args:
+            images: what will be searched.
+
+        Raises:
+            InputError: naming the place.
+        """
+        for path in self.listed():
+            check_output_file(path)
+        folders = {os.path.dirname(os.path.abspath(image.path)) for image in images}
+        if self.overlay is not None and os.path.dirname(os.path.abspath(self.overlay)) in folders:
+            raise InputError(
+                f"-o {self.h5ad}: {self.overlay.name} would lie among the images, and be taken for one of them the "
+                "next time; write to another folder, or give --no-overlay"
+            )
+
+
+def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
+    """The centre that images belong to: the given name, or that of the deepest folder that holds all of them.
+
+    Where this folder is called `images`, the one above gives its name.
+
+    Args:
+        images: of `find_images`.
+        given: by the user, or None.
+
+    Raises:
+        InputError: if the name cannot be used.
+    """
+    first = images[0]
+    folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.key).parts) - 1]
+    name = given
+    if name is None:
+        name = folder.parent.name if folder.name.lower() == IMAGES_FOLDER else folder.name
+    try:
+        check_centre_name(name)
+        name.encode()
+    except (InputError, UnicodeEncodeError):
+        source = f"--centre {given!r}" if given is not None else f"{ascii(str(folder))}"
+        raise InputError(f"{source}: gives no name that a centre can have; give --centre NAME") from None
+    return name
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What an `.h5ad` file of `aecfe features` says of its origin.
+
+    Raises:
+        InputError: if it is no such file.
+    """
+    try:
+        provenance = parse_json(read_note(path, f"uns/{PROVENANCE}"))
+        if isinstance(provenance["identity"], dict) and isinstance(provenance["counts"], dict):
+            return provenance
+    except (KeyError, TypeError, ValueError):  # InputError is one
+        pass
+    raise InputError(f"{path}: was not written by aecfe features; give another -o, or --overwrite to replace it")
+
+
+def check_same_inputs(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a finished file that was made of something else.
+
+    Args:
+        path: the file.
+        there: its identity, what decides what is in it.
+        wanted: what would be made now.
+
+    Raises:
+        InputError: naming all that differs.
+    """
+    different = [
+        _DIFFERENT.get(name, f"{name.replace('_', ' ')} {there.get(name)!r}, not {value!r}")
+        for name, value in wanted.items()
+        if there.get(name) != value
+    ]
+    if different:
+        raise InputError(
+            f"{path}: is there already, made with {'; '.join(different)}; give another -o, or --overwrite to make it "
+            "again"
+        )
+
+
+def write_cell_table(path: Path, cells: pd.DataFrame, missed: Sequence[dict[str, str]], images: pd.DataFrame) -> None:
+    """Write the CSV of cells and of images without one, image by image in their order, atomically.
+
+    Args:
+        path: the file.
+        cells: a row for each cell, as in the `.h5ad` file.
+        missed: of a store: key and reason of each image without a cell.
+        images: by key, in their order, the columns `image` and `centre`.
+    """
+    found = cells.rename_axis("cell").reset_index().assign(reason="")
+    lost = pd.DataFrame(
+        [
+            {
+                "key": entry["key"],
+                "status": UNREADABLE if is_unreadable(entry["reason"]) else MISSED,
+                "reason": entry["reason"],
+                "detections": 0,
+            }
+            for entry in missed
+        ],
+        columns=["key", "status", "reason", "detections"],
+    )
+    lost = lost.join(images, on="key")
+    # As plain objects: categories of the one are unknown to the other, and whole numbers stay whole beside gaps.
+    table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
+    order = images.index.get_indexer(table["key"])
+    table = table.iloc[order.argsort(kind="stable")]
+    table["score"] = [f"{score:.4f}" if pd.notna(score) else "" for score in table["score"]]
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+log = logging.getLogger(__name__)
+
+IMAGE_FILES = "image_files"  # setting of the store
+
+
+def embed_images(
+    images: Sequence[ImageRecord],
+    files: FeatureFiles,
+    detector: str | os.PathLike,
+    autoencoder: str | os.PathLike | None = None,
+    *,
+    centre: str,
+    all_cells: bool = False,
+    min_score: float | None = None,
+    max_detections: int | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+    command: Sequence[str] = (),
+    progress: bool = True,
+) -> tuple[dict[str, int], bool]:
+    """Find the cells of some images and write a vector for each, with a table and a picture to judge them by.
+
+    The `.h5ad` file comes last: where it is, everything is. What is there of the same inputs is used as it is.
+
+    Args:
+        images: of `find_images`.
+        files: where to write; call its `check` first.
+        detector: folder of a trained detector.
+        autoencoder: folder of an autoencoder that was trained on its features; None keeps the features, averaged over
+            their 14 x 14 places.
+        centre: name of the centre that the images are from.
+        all_cells: keep every cell of an image, not one (`mrcnn.features.choose_cell`).
+        min_score: least score of a cell; None leaves the detector's own.
+        max_detections: most cells of an image; None leaves the detector's own.
+        batch_size: images in a batch of the detector.
+        overwrite: make everything again.
+        command: the command line, to be noted.
+        progress: show bars.
+
+    Returns:
+        Counts of the feature store (images, found, missed, unreadable, detections, cells), and whether anything was
+        made.
+
+    Raises:
+        InputError: if a model cannot be used, the two do not belong together, the autoencoder scales features per
+            centre and does not know this one, files of other inputs are there, another run is writing them, or no
+            image has a cell.
+    """
+    overrides = {} if min_score is None else {"DETECTION_MIN_CONFIDENCE": min_score}
+    config = detector_config(detector, overrides, max_detections)
+    trained = None if autoencoder is None else _open_autoencoder(autoencoder, detector, centre)
+    identity = {
+        "detector": detector_hash(detector),
+        "autoencoder": None if trained is None else file_hash(trained.folder / WEIGHTS),
+        "images": hash_json(content_hashes(images, "look at images", progress)),
+        "centre": centre,
+        "all_cells": all_cells,
+        "min_score": config.DETECTION_MIN_CONFIDENCE,
+        "max_detections": detection_limit(config),
+    }
+    if files.h5ad.exists() and not overwrite:
+        earlier = read_provenance(files.h5ad)
+        check_same_inputs(files.h5ad, earlier["identity"], identity)
+        # Without its store, which is large and may have been removed, it is as good.
+        if all(path is None or path.exists() for path in (files.csv, files.overlay)):
+            return earlier["counts"], False
+    with OutputLock(files.h5ad) as lock:
+        if lock.is_held:
+            for path in (files.h5ad, files.csv, files.overlay):  # the store has a lock of its own
+                if path is not None:
+                    remove_leftovers(path.parent, path.name)
+        _check_store(files.store, identity["images"], overwrite)
+        counts = extract_features(
+            load_detector(detector, overrides, max_detections),
+            images,
+            files.store,
+            centre=centre,
+            all_cells=all_cells,
+            batch_size=batch_size,
+            attributes={IMAGE_FILES: identity["images"]},
+            overwrite=overwrite,
+            progress=progress,
+        )
+        _write_beside(files, images, centre)
+        if not counts["cells"]:
+            raise InputError(_why_nothing(files, counts))
+        provenance = {
+            "identity": identity,
+            "counts": counts,
+            "command": list(command),
+            "versions": {"aecfe": version("aecfe"), **versions()},
+        }
+        with FeatureStore(files.store) as store:
+            if trained is None:
+                vectors = roi_vectors(store)
+            else:
+                vectors = encode_store(trained, compiled_encoder(trained), store, progress=progress)
+            _write_h5ad(files.h5ad, vectors, cell_rows(store, images), provenance, trained)
+    return counts, True
+
+
+def cell_rows(store: FeatureStore, images: Sequence[ImageRecord]) -> pd.DataFrame:
+    """What is known of each cell of an opened store: a row of the `.h5ad` file's obs and of the CSV.
+
+    Args:
+        store: the store.
+        images: those that it was made of.
+
+    Returns:
+        Table as of `autoencoder.embedding.describe_cells`, and image (the file), y1, x1, y2, x2 (pixels, the last two
+        exclusive), detections (cells that the detector found on the image, of which these are kept) and status.
+    """
+    table = describe_cells(store, {})
+    path_of = {record.key: shown_path(record.path) for record in images}
+    detections = dict(zip(store.image_keys.tolist(), store.image_column("num_detections").tolist(), strict=True))
+    table["image"] = [path_of[key] for key in table["key"]]
+    boxes = np.round(store.read("box", 0, len(store))).astype(np.int32)
+    for column, values in zip(BOX, boxes.T, strict=True):
+        table[column] = values
+    table["detections"] = np.array([detections[key] for key in table["key"]], np.int32)
+    table["status"] = FOUND
+    return table
+
+
+def shown_path(path: Path) -> str:
+    """A path as text that any file can hold: what is not UTF-8 is written with escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def _open_autoencoder(folder: str | os.PathLike, detector: str | os.PathLike, centre: str) -> TrainedAutoencoder:
+    """Load an autoencoder and check, before hours of detection, that it can be used for these images."""
+    trained = load_autoencoder(folder)
+    check_detector(trained, detector)
+    try:
+        trained.scaling.centre_id(centre)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}; if the images are from a centre that it knows, give --centre") from None
+    return trained
+
+
+def _check_store(path: Path, images_hash: str, overwrite: bool) -> None:
+    """Refuse a store of other images; what else it may differ in is looked at by the extraction."""
+    if overwrite or not path.exists():
+        return
+    with FeatureStore(path) as store:
+        if store.settings.get(IMAGE_FILES) != images_hash:
+            raise InputError(
+                f"{path}: is a feature store of other images, of images that have changed since, or of aecfe extract; "
+                "give another -o, or --overwrite to replace it"
+            )
+
+
+def _write_beside(files: FeatureFiles, images: Sequence[ImageRecord], centre: str) -> None:
+    """Write the table and the picture, and say where more cells were found than kept."""
+    with FeatureStore(files.store) as store:
+        more = int(np.sum(store.image_column("num_detections") > store.image_column("num_cells")))
+        if more:
+            log.info(
+                "%d images show several cells, of which the one in the middle is kept; --all-cells keeps all", more
+            )
+        if files.csv is not None:
+            rows = {record.key: (shown_path(record.path), centre) for record in images}
+            listed = pd.DataFrame.from_dict(rows, orient="index", columns=["image", "centre"])
+            write_cell_table(files.csv, cell_rows(store, images), store.missed, listed)
+        if files.overlay is not None:
+            picture = contact_sheet(store, {record.key: record for record in images})
+            with atomic_path(files.overlay) as temporary:
+                Image.fromarray(picture).save(temporary)
+
+
+def _why_nothing(files: FeatureFiles, counts: dict[str, int]) -> str:
+    shown = " and ".join(str(path) for path in (files.csv, files.overlay) if path is not None)
+    look = f"; see {shown}" if shown else ""
+    if counts["unreadable"] == counts["images"]:
+        return f"none of the {counts['images']} images could be read{look}; mend them and give --overwrite"
+    return (
+        f"no cell on any of {counts['images']} images ({counts['unreadable']} unreadable){look}; give a lower "
+        "--min-score with --overwrite, or a detector that was trained on such images"
+    )
+
+
+def _write_h5ad(
+    path: Path,
+    vectors: np.ndarray,
+    cells: pd.DataFrame,
+    provenance: dict[str, Any],
+    trained: TrainedAutoencoder | None,
+) -> None:
+    cells = cells.astype({name: "category" for name in (*OBS_STRINGS, "image", "status")})
+    data = anndata.AnnData(vectors, obs=cells)
+    data.uns[PROVENANCE] = json.dumps(provenance)
+    if trained is not None:
+        data.uns["config"] = json.dumps(trained.config.to_dict())
+        data.uns["run"] = json.dumps(trained.run)
+    with atomic_hdf5(path) as (file, _):
+        anndata.io.write_elem(file, "/", data)

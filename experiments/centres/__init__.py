@@ -1,0 +1,1 @@
+"""Centres: folders of images with labels and masks, their cell types, splits and checks."""

@@ -1,0 +1,228 @@
+"""How the names that each centre gives its cells map to common cell types.
+
+Labs divide white blood cells differently. A scheme names the common types and says, for each layout of a
+centre, which of its own names belong to which type; names that no type takes are left out of the comparison,
+not guessed.
+
+Schemes:
+    thesis13: the 13 classes of thesis section 3.1, agreed with a medical expert there.
+    eleven: the same without atypical lymphocytes and smudge cells, which not every centre labels, and without
+        monoblasts.
+    five: the types that nearly every centre labels; banded and segmented neutrophils are one.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.settings import read_yaml_file
+from mrcnn.files.errors import InputError
+
+THESIS_CLASSES = (
+    "basophil",
+    "eosinophil",
+    "erythroblast",
+    "myeloblast",
+    "promyelocyte",
+    "myelocyte",
+    "metamyelocyte",
+    "neutrophil_banded",
+    "neutrophil_segmented",
+    "monocyte",
+    "lymphocyte_typical",
+    "lymphocyte_atypical",
+    "smudge_cell",
+)
+ELEVEN_CLASSES = tuple(c for c in THESIS_CLASSES if c not in ("lymphocyte_atypical", "smudge_cell"))
+FIVE_CLASSES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
+SCHEMES: dict[str, tuple[str, ...]] = {
+    "thesis13": THESIS_CLASSES,
+    "eleven": ELEVEN_CLASSES,
+    "five": FIVE_CLASSES,
+}
+
+# Each centre's names for the 13 classes. Its other names are listed in LEFT_OUT, so that a folder which
+# belongs to the data set is told from one that does not.
+_MATEK19 = {
+    "BAS": "basophil",
+    "EBO": "erythroblast",
+    "EOS": "eosinophil",
+    "KSC": "smudge_cell",
+    "LYA": "lymphocyte_atypical",
+    "LYT": "lymphocyte_typical",
+    "MMZ": "metamyelocyte",
+    "MOB": "monocyte",
+    "MON": "monocyte",
+    "MYB": "myelocyte",
+    "MYO": "myeloblast",
+    "NGB": "neutrophil_banded",
+    "NGS": "neutrophil_segmented",
+    "PMO": "promyelocyte",
+}
+_INT20 = {
+    "01-NORMO": "erythroblast",
+    "05-MONO": "monocyte",
+    "08-LYMPH-neo": "lymphocyte_atypical",
+    "09-BASO": "basophil",
+    "10-EOS": "eosinophil",
+    "11-STAB": "neutrophil_banded",
+    "12-LYMPH-reaktiv": "lymphocyte_atypical",
+    "13-MYBL": "myeloblast",
+    "14-LYMPH-typ": "lymphocyte_typical",
+    "15-SEG": "neutrophil_segmented",
+    "17-Kernschatten": "smudge_cell",
+    "18-PMYEL": "promyelocyte",
+    "19-MYEL": "myelocyte",
+    "20-Meta": "metamyelocyte",
+}
+_MLL23 = {
+    "basophil": "basophil",
+    "eosinophil": "eosinophil",
+    "lymphocyte": "lymphocyte_typical",
+    "lymphocyte_neoplastic": "lymphocyte_atypical",
+    "lymphocyte_reactive": "lymphocyte_atypical",
+    "metamyelocyte": "metamyelocyte",
+    "monocyte": "monocyte",
+    "myeloblast": "myeloblast",
+    "myelocyte": "myelocyte",
+    "neutrophil_band": "neutrophil_banded",
+    "neutrophil_segmented": "neutrophil_segmented",
+    "normoblast": "erythroblast",
+    "promyelocyte": "promyelocyte",
+    "smudge_cell": "smudge_cell",
+}
+# Where a folder of Acevedo-20 holds several types the label is the prefix of the file name, else the folder.
+_ACEVEDO20 = {
+    "basophil": "basophil",
+    "BNE": "neutrophil_banded",
+    "eosinophil": "eosinophil",
+    "erythroblast": "erythroblast",
+    "lymphocyte": "lymphocyte_typical",
+    "MMY": "metamyelocyte",
+    "monocyte": "monocyte",
+    "MY": "myelocyte",
+    "PMY": "promyelocyte",
+    "SNE": "neutrophil_segmented",
+}
+# Any other centre: the classes' own names, and the plain ones of data sets with five types.
+_GENERIC = {
+    **{name: name for name in THESIS_CLASSES},
+    "lymphocyte": "lymphocyte_typical",
+    "neutrophil": "neutrophil_segmented",
+    "neutrophil_band": "neutrophil_banded",
+    "normoblast": "erythroblast",
+}
+LAYOUT_MAPS: dict[str, dict[str, str]] = {
+    "matek19": _MATEK19,
+    "int20": _INT20,
+    "mll23": _MLL23,
+    "acevedo20": _ACEVEDO20,
+    "generic": _GENERIC,
+}
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "matek19": ("PMB",),
+    "int20": ("04-LGL", "16-PLZ", "21-Haarzelle", "22-Atyp-PMYEL"),
+    "mll23": ("hairy_cell", "lymphocyte_large_granular", "plasma_cell", "promyelocyte_atypical"),
+    "acevedo20": ("IG", "NEUTROPHIL", "platelet"),
+    "generic": (),
+}
+_MONOBLASTS = "MOB"
+_FIVE_OF_THIRTEEN = {
+    "neutrophil_segmented": "neutrophil",
+    "neutrophil_banded": "neutrophil",
+    "lymphocyte_typical": "lymphocyte",
+    "monocyte": "monocyte",
+    "eosinophil": "eosinophil",
+    "basophil": "basophil",
+}
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Cell types and the names that belong to them.
+
+    Attributes:
+        name: the scheme's name, or the file that the map came from.
+        classes: the cell types, in the order in which tables list them.
+        mapping: dict from a centre's own name, folded by `fold_label`, to one of `classes`.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    mapping: dict[str, str]
+
+    def cell_type(self, label: str) -> str:
+        """Return the cell type of a centre's own name, or "" if none takes it."""
+        return self.mapping.get(fold_label(label), "")
+
+
+def fold_label(label: str) -> str:
+    """Bring a name to one spelling: "Smudge cell", "smudge-cell" and "SMUDGE_CELL" are the same."""
+    return re.sub(r"[\W_]+", "_", label.casefold()).strip("_")
+
+
+def labels_of(layout: str) -> frozenset[str]:
+    """Every name that a data set gives its cells, mapped or left out, folded by `fold_label`.
+
+    Args:
+        layout: key of `LAYOUT_MAPS`.
+    """
+    return frozenset(fold_label(label) for label in (*LAYOUT_MAPS[layout], *LEFT_OUT[layout]))
+
+
+def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> ClassMap:
+    """Make the map for one centre.
+
+    Args:
+        source: "thesis13", "eleven" or "five"; or a dict from the centre's own names to cell types, where ""
+            or None leaves a name out; or a YAML file with such a dict.
+        layout: key of `LAYOUT_MAPS`; any other layout gets the generic names. It has no bearing on a map of
+            one's own.
+
+    Returns:
+        The map.
+
+    Raises:
+        InputError: if the scheme or file is unknown, or the map is not one from names to names.
+    """
+    if isinstance(source, dict):
+        return _own_map("own map", source)
+    if str(source) in SCHEMES:
+        return _scheme_map(str(source), layout if layout in LAYOUT_MAPS else "generic")
+    path = Path(source)
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"class map {source}: not one of {', '.join(SCHEMES)} and not a .yaml file")
+    missing = "cannot be read (no such file); give a YAML file with a class map"
+    return _own_map(str(path), read_yaml_file(path, missing=missing))
+
+
+def _scheme_map(scheme: str, layout: str) -> ClassMap:
+    classes = SCHEMES[scheme]
+    mapping = {}
+    for label, cell_type in LAYOUT_MAPS[layout].items():
+        if label == _MONOBLASTS and scheme != "thesis13":
+            continue  # the thesis counts monoblasts as monocytes, the later schemes leave them out
+        if scheme == "five":
+            cell_type = _FIVE_OF_THIRTEEN.get(cell_type, "")
+        if cell_type in classes:
+            mapping[fold_label(label)] = cell_type
+    return ClassMap(scheme, classes, mapping)
+
+
+def _own_map(name: str, content: object) -> ClassMap:
+    if not isinstance(content, dict) or not content:
+        raise InputError(f"{name}: a class map is a list of lines like 'LYT: lymphocyte_typical'")
+    mapping: dict[str, str] = {}
+    for label, cell_type in content.items():
+        if not isinstance(label, str) or not isinstance(cell_type, str | None):
+            # YAML reads an unquoted 01 as a number and NO as false.
+            raise InputError(f"{name}: {label!r}: {cell_type!r} must be text; put it in quotes")
+        folded = fold_label(label)
+        if mapping.get(folded, cell_type or "") != (cell_type or ""):
+            raise InputError(f"{name}: {label!r} is mapped twice, to {mapping[folded]!r} and {cell_type!r}")
+        mapping[folded] = cell_type or ""
+    classes = tuple(dict.fromkeys(c for c in mapping.values() if c))
+    if not classes:
+        raise InputError(f"{name}: maps no name to any cell type")
+    return ClassMap(name, classes, mapping)

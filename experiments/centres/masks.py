@@ -1,0 +1,285 @@
+"""The images of a centre that the detector can learn from: finding their masks, checking them, making a Dataset.
+
+Masks are a folder of label images, or outlines in a COCO, VIA or labelme file.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.centres.centre import Centre
+from experiments.settings import ANNOTATION_FORMATS, CentreSettings
+from mrcnn.annotations.label_masks import MASK_SUFFIXES, AnnotationCheck, CellMaskDataset, check_annotations
+from mrcnn.annotations.labelme import read_labelme
+from mrcnn.annotations.outlines import OutlineDataset, check_outlines, parse_annotations, read_annotations, recognise
+from mrcnn.annotations.shapes import Annotations
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.records import ImageRecord
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_files import read_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnnotationChoice:
+    """What the user says of a centre's masks.
+
+    Attributes:
+        path: file or folder, as it is or from the centre's folder; None looks in the centre's folder.
+        format: one of `ANNOTATION_FORMATS`.
+        names: labels of the outlines that are cells; empty for all.
+        semantics: what the values of label images mean, "cell" or "instances".
+    """
+
+    path: str | Path | None = None
+    format: str = "auto"
+    names: tuple[str, ...] = ()
+    semantics: str = "cell"
+
+
+def choice_of_settings(settings: CentreSettings, root: Path) -> AnnotationChoice:
+    """What a run's settings say of the masks of the centre in `root`."""
+    path = root / settings.annotations if settings.annotations else None
+    names = tuple(settings.annotation_names)
+    return AnnotationChoice(path, settings.annotation_format, names, settings.mask_semantics)
+
+
+@dataclass(frozen=True)
+class LabelImages:
+    """Masks as label images, see `mrcnn.annotations.label_masks`."""
+
+    folder: Path
+    semantics: str
+
+    def check(self, records: list[ImageRecord]) -> AnnotationCheck:
+        """Look at every image and mask."""
+        return check_annotations(records, self.folder, semantics=self.semantics)
+
+    def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
+        """The images, ready for training."""
+        return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
+
+    def identity(self) -> dict[str, Any]:
+        """What the values mean and content of the files, by which a training run knows that it had the same masks."""
+        content = hashlib.sha256()
+        masks = (path for path in self.folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
+        # Names below the folder and not the folder's own, so that a copy of the masks is the same masks.
+        for name, path in sorted((path.relative_to(self.folder).as_posix(), path) for path in masks):
+            content.update(os.fsencode(name) + b"\0")
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+        return {"format": "masks", "semantics": self.semantics, "sha256": content.hexdigest()}
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Masks as outlines, see `mrcnn.annotations.outlines`."""
+
+    annotations: Annotations
+    names: tuple[str, ...]
+
+    def check(self, records: list[ImageRecord]) -> AnnotationCheck:
+        """Look at every image and outline."""
+        return check_outlines(records, self.annotations, names=self.names or None)
+
+    def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
+        """The images, ready for training; without groups for evaluation, which cannot count them."""
+        return OutlineDataset(records, self.annotations, names=self.names or None, source=source, crowds=crowds)
+
+    def identity(self) -> dict[str, Any]:
+        """Format, labels and content of the files, by which a training run knows that it had the same outlines."""
+        content = hashlib.sha256()
+        for path in self.annotations.sources:
+            # Beside labelme files may lie what is no file, a fault that the check lists.
+            content.update(path.read_bytes() if path.is_file() else b"")
+        return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content.hexdigest()}
+
+
+@dataclass
+class MaskedImages:
+    """The usable images of a centre with masks.
+
+    Attributes:
+        centre: its name.
+        source: where the masks come from.
+        records: images with good masks, those without a cell among them.
+        faults: (key, reason) of what is wrong with the others, and with the annotation files.
+        num_cells: cells of each of the records, by key.
+    """
+
+    centre: str
+    source: LabelImages | Outlines
+    records: list[ImageRecord]
+    faults: list[tuple[str, str]]
+    num_cells: dict[str, int] = field(default_factory=dict)
+
+    def dataset(self, keys: Iterable[str] | None = None, *, crowds: bool = True) -> Dataset:
+        """The images whose key is in `keys`, or all; `crowds=False` leaves out outlines of groups."""
+        wanted = None if keys is None else set(keys)
+        chosen = [r for r in self.records if wanted is None or r.key in wanted]
+        return self.source.dataset(chosen, self.centre.replace(".", "_"), crowds)
+
+
+def masked_images(
+    centres: Mapping[str, Centre], choices: Mapping[str, AnnotationChoice], *, strict: bool = False
+) -> list[MaskedImages]:
+    """Check the masks of centres; faults of all of them are logged, one line each, and their images left out.
+
+    Args:
+        centres: by name.
+        choices: what the user says of the masks of each.
+        strict: refuse to go on if there is any fault.
+
+    Raises:
+        InputError: if a centre has no masks, no usable one, or no cell on any, or for a fault with `strict`; all are
+            listed before.
+    """
+    found = []
+    for name, centre in centres.items():
+        source = find_masks(centre.root, centre.records, choices[name])
+        if source is None:
+            raise InputError(
+                f"{centre.root}: centre {name} has neither a folder masks/ nor COCO, VIA or labelme annotations "
+                "for the detector to learn from"
+            )
+        found.append(check_masks(name, centre.records, source))
+    num_faults = sum(len(images.faults) for images in found)
+    for images in found:
+        root, num_images = centres[images.centre].root, len(images.records)
+        if not num_images:
+            raise InputError(f"{root}: no usable mask ({len(images.faults)} faults, listed above)")
+        if not any(images.num_cells.values()):
+            more = f" ({len(images.faults)} faults, listed above)" if images.faults else ""
+            raise InputError(f"{root}: no cell on any of the {num_images} usable images{more}; nothing to learn from")
+    if strict and num_faults:
+        raise InputError(f"{num_faults} faults in the annotations, listed above; mend them or leave out --strict")
+    return found
+
+
+def check_masks(name: str, records: list[ImageRecord], source: LabelImages | Outlines) -> MaskedImages:
+    """Check the masks of one centre; faults are logged, one line each."""
+    check = source.check(records)
+    for key, reason in check.faults:
+        log.warning("%s: %s: left out: %s", name, key, reason)
+    num_empty = sum(count == 0 for count in check.num_objects.values())
+    if num_empty:
+        log.info("%s: %d of %d images are annotated as having no cell", name, num_empty, len(check.good))
+    return MaskedImages(name, source, check.good, check.faults, check.num_objects)
+
+
+def warn_of_crowded(images: Sequence[MaskedImages], limit: int) -> None:
+    """Say of which images training would not use all cells.
+
+    Args:
+        images: what the detector learns from.
+        limit: its MAX_GT_INSTANCES.
+    """
+    for masked in images:
+        crowded = {key: count for key, count in masked.num_cells.items() if count > limit}
+        if crowded:
+            most = max(crowded, key=lambda key: crowded[key])
+            log.warning(
+                "%s: %d images have more cells than MAX_GT_INSTANCES %d, up to %d on %s; training takes the largest "
+                "alone: raise it with --set settings.MAX_GT_INSTANCES=%d",
+                *(masked.centre, len(crowded), limit, crowded[most], most, crowded[most]),
+            )
+
+
+def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:
+    """Find the masks of a centre.
+
+    Without a path, `masks/` is taken where it is; else the one COCO or VIA file in the centre's folder, in `images/`,
+    in `annotations/` or beside the images; else the labelme files beside the images.
+
+    Args:
+        root: the centre's folder.
+        records: its images.
+        choice: what the user says.
+
+    Returns:
+        Where they come from, or None if nothing is there and nothing was asked for.
+
+    Raises:
+        InputError: if what was asked for is not there or is something else, or if there is a choice to make.
+    """
+    if choice.format not in ANNOTATION_FORMATS:
+        raise InputError(f"annotation format must be one of {', '.join(ANNOTATION_FORMATS)}; got {choice.format!r}")
+    if choice.path is None:
+        source = _look_for(root, records, choice)
+    else:
+        source = _open(_locate(root, choice.path), choice)
+    if source is None and choice.format != "auto":
+        raise InputError(f"{root}: no {choice.format} annotations in this centre; say where they are")
+    if isinstance(source, LabelImages) and choice.names:
+        raise InputError(f"{source.folder}: label masks have no names to choose {', '.join(choice.names)} from")
+    return source
+
+
+def _locate(root: Path, path: str | Path) -> Path:
+    for candidate in (Path(path), root / path):
+        if candidate.exists():
+            return candidate
+    raise InputError(f"{path}: no such annotation file or folder, neither here nor in {root}")
+
+
+def _open(path: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
+    """Take the file or folder that the user names."""
+    if path.is_file():
+        if choice.format == "masks":
+            raise InputError(f"{path}: label masks are a folder, not a file")
+        return Outlines(read_annotations(path, choice.format), choice.names)
+    if choice.format != "masks":
+        source = _choose(sorted(path.rglob("*.json")), choice)
+        if source is not None:
+            return source
+    has_masks = any(p.suffix.lower() in MASK_SUFFIXES for p in path.rglob("*"))
+    if choice.format not in ("auto", "masks") or not has_masks:
+        wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
+        raise InputError(f"{path}: no {wanted} in this folder")
+    return LabelImages(path, choice.semantics)
+
+
+def _look_for(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:
+    """Look where annotations usually lie."""
+    if choice.format in ("auto", "masks"):
+        if (root / "masks").is_dir():
+            return LabelImages(root / "masks", choice.semantics)
+        if choice.format == "masks":
+            return None
+    folders = [root, root / "images", root / "annotations", *sorted({record.path.parent for record in records})]
+    files = dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json")))
+    return _choose(list(files), choice)
+
+
+def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
+    """Of JSON files take the one of COCO or VIA, or all of labelme."""
+    single: dict[Path, Any] = {}
+    labelme, damaged = [], {}
+    for path in files:
+        try:
+            value = read_json(path)
+        except InputError as error:
+            damaged[path] = str(error)
+            continue
+        file_format = recognise(value)
+        if file_format is None or choice.format not in ("auto", file_format):
+            continue
+        if file_format == "labelme":
+            labelme.append(path)
+        else:
+            single[path] = value
+    if len(single) + bool(labelme) > 1:
+        named = [*map(str, list(single)[:5]), *([f"the labelme files in {labelme[0].parent}"] if labelme else [])]
+        raise InputError(f"more than one set of annotations: {', '.join(named)}; choose one with --annotations")
+    if labelme:
+        # What cannot be read among them belongs to some image, and is listed as its fault.
+        return Outlines(read_labelme(sorted([*labelme, *damaged])), choice.names)
+    for reason in damaged.values():
+        log.warning("%s", reason)
+    for path, value in single.items():
+        return Outlines(parse_annotations(value, path), choice.names)
+    return None

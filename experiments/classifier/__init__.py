@@ -1,0 +1,1 @@
+"""Classifiers of cells, kept as folders and applied to new files."""

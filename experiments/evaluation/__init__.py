@@ -1,0 +1,1 @@
+"""Evaluation across centres: vectors, classifiers, scores and their tables."""

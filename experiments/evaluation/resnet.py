@@ -1,0 +1,135 @@
+"""ResNet-RF of thesis section 3.4: features of a ResNet-101 trained on ImageNet, for the random forest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mrcnn.feature_store import StoreReader
+from mrcnn.files.errors import InputError
+from mrcnn.files.progress import Progress
+from mrcnn.training.imagenet import imagenet_weights_path
+from mrcnn.training.keras_h5 import StoredWeights
+
+NUM_FEATURES = 2048
+LEAST_SIZE = 32  # pixels; the network halves its maps five times
+TOP_LAYER = "predictions"  # a file with the classifier has this layer too
+
+
+def resnet_vectors(
+    store: StoreReader,
+    weights: str | Path,
+    *,
+    image_size: int = 224,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+) -> np.ndarray:
+    """Compute the features of each cell: the last maps of ResNet-101, averaged over their pixels.
+
+    Args:
+        store: opened; the network sees its crops.
+        weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file,
+            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network, to see what
+            a forest makes of the network's form alone.
+        image_size: side in pixels to which crops are brought.
+        batch_size: crops at a time.
+        seed: of the initial weights, for "random".
+        progress: whether to tell how far the work is.
+
+    Returns:
+        float32 array of shape (n, 2048); rows as in the store.
+
+    Raises:
+        InputError: if the file cannot be fetched or read, is damaged, or holds another network; or `image_size` is
+            below 32.
+
+    Reference:
+        He et al. 2016, "Deep residual learning for image recognition".
+    """
+    compute = _make_compute(build_resnet101(weights, image_size=image_size, seed=seed), image_size)
+    vectors = np.empty((len(store), NUM_FEATURES), np.float32)
+    with Progress(f"ResNet-101 {store.centre}", "cells", len(store), show=progress) as bar:
+        for start in range(0, len(store), batch_size):
+            stop = min(start + batch_size, len(store))
+            vectors[start:stop] = compute(store.read("crop", start, stop)).numpy()
+            bar.advance(stop - start)
+    return vectors
+
+
+def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0) -> keras.Model:
+    """Build the network of `keras.applications` with the given weights.
+
+    Args:
+        weights: as in `resnet_vectors`; so are the rest.
+        image_size: side of the images in pixels.
+        seed: of the initial weights, for "random".
+
+    Returns:
+        Model from images `(batch, image_size, image_size, 3)` as `keras.applications.resnet.preprocess_input` gives
+        them to features `(batch, 2048)`.
+
+    Raises:
+        InputError: as in `resnet_vectors`.
+    """
+    if image_size < LEAST_SIZE:
+        raise InputError(f"image_size must be {LEAST_SIZE} or more, got {image_size}")
+    if weights == "imagenet":
+        weights = imagenet_weights_path("resnet101")
+    elif weights != "random" and not Path(weights).is_file():
+        raise InputError(f'ResNet weights {weights}: no such file; give "imagenet", "random" or an .h5 file')
+    shape = (image_size, image_size, 3)
+    model = keras.applications.ResNet101(weights=None, include_top=False, pooling="avg", input_shape=shape)
+    if weights == "random":
+        _draw_kernels(model, seed)
+    else:
+        _load(model, Path(weights))
+    return model
+
+
+def _make_compute(model: keras.Model, image_size: int) -> Callable[[np.ndarray], tf.Tensor]:
+    """From uint8 images of any size to features."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    def compute(images):
+        resized = tf.image.resize(images, (image_size, image_size), antialias=True)
+        return model(keras.applications.resnet.preprocess_input(resized), training=False)
+
+    return compute
+
+
+def _draw_kernels(model: keras.Model, seed: int) -> None:
+    """Draw initial kernels that the seed fixes, whatever the global random state."""
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    seeds = np.random.SeedSequence(seed).generate_state(len(layers))
+    for layer, number in zip(layers, seeds.tolist(), strict=True):
+        initializer = type(layer.kernel_initializer)
+        settings = {**layer.kernel_initializer.get_config(), "seed": number}
+        layer.kernel.assign(initializer.from_config(settings)(layer.kernel.shape))
+
+
+def _load(model: keras.Model, path: Path) -> None:
+    """Set every weight from a file of `keras.applications`; nothing is changed unless all of them fit.
+
+    Raises:
+        InputError: if the file is damaged, unsafe or of another network.
+    """
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    advice = "give the file of ResNet101 in keras.applications"
+    with StoredWeights(path, lambda name: name in layers) as stored:
+        ours = {name: {v.name: tuple(v.shape) for v in layer.weights} for name, layer in layers.items()}
+        others = [name for name in ours if stored.shapes.get(name) != ours[name]]
+        if others:
+            raise InputError(
+                f"{path}: {len(others)} of {len(ours)} layers are missing or of another shape, as {others[0]}; {advice}"
+            )
+        # ResNet-152 has every layer of ResNet-101, and further ones.
+        surplus = sorted(set(stored.shapes) - set(ours) - {TOP_LAYER})
+        if surplus:
+            raise InputError(f"{path}: holds {len(surplus)} layers that ResNet-101 lacks, as {surplus[0]}; {advice}")
+        values = {name: {kind: stored.read(name, kind) for kind in ours[name]} for name in ours}
+    for name, weights in values.items():
+        for variable in layers[name].weights:
+            variable.assign(weights[variable.name])

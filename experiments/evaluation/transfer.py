@@ -1,0 +1,202 @@
+"""What classifiers that learned on one centre name the cells of each: the predictions behind every table.
+
+Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell are all made from
+them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.evaluation.classifiers import Probe
+from mrcnn.files.errors import InputError
+
+TEST_ON = ("test", "all")
+Pair = tuple[str, str]  # trained on, tested on
+Vectors = Mapping[str, np.ndarray]  # by centre, of shape (n, d)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells that every representation describes.
+
+    Attributes:
+        keys: by centre, keys of the cells' images, str array of shape (n,).
+        types: by centre, cell types, str array of shape (n,); "" for none.
+        parts: by centre, "train", "test" or "" (in neither part of the split), str array of shape (n,).
+        classes: cell types, in the order of tables and of confusion matrices.
+    """
+
+    keys: dict[str, np.ndarray]
+    types: dict[str, np.ndarray]
+    parts: dict[str, np.ndarray]
+    classes: tuple[str, ...]
+
+    @property
+    def centres(self) -> tuple[str, ...]:
+        """Centres with labelled cells; the others are not scored."""
+        return tuple(centre for centre, types in self.types.items() if np.any(types != ""))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every ordered pair of centres, each with itself too."""
+        return [(trained_on, tested_on) for trained_on in self.centres for tested_on in self.centres]
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Labelled cells of each class, by centre."""
+        return {c: {name: int(np.sum(types == name)) for name in self.classes} for c, types in self.types.items()}
+
+    def train_rows(self, centre: str) -> np.ndarray:
+        """Rows that a classifier learns from, int64."""
+        return np.flatnonzero((self.types[centre] != "") & (self.parts[centre] == "train"))
+
+    def test_rows(self, pair: Pair, test_on: str) -> np.ndarray:
+        """Rows of the second centre that are tested, int64: its test part, or with "all" the whole of another."""
+        trained_on, tested_on = pair
+        types, parts = self.types[tested_on], self.parts[tested_on]
+        whole = test_on == "all" and trained_on != tested_on
+        return np.flatnonzero((types != "") & ((parts != "") if whole else (parts == "test")))
+
+    def truth(self, pair: Pair, test_on: str) -> np.ndarray:
+        """Class numbers of the tested cells of a pair, int64."""
+        return self.class_numbers(self.types[pair[1]][self.test_rows(pair, test_on)])
+
+    def class_numbers(self, names: np.ndarray) -> np.ndarray:
+        """Place of each name in `classes`, int64; -1 for a name that is none of them."""
+        return class_numbers(names, self.classes)
+
+
+def class_numbers(names: Sequence[str] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Place of each name among some classes, int64 of shape (n,); -1 for a name that is none of them."""
+    number_of = {str(name): number for number, name in enumerate(classes)}
+    return np.array([number_of.get(str(name), -1) for name in names], np.int64)
+
+
+def make_cells(
+    keys: Mapping[str, np.ndarray],
+    types: Mapping[str, np.ndarray],
+    parts: Mapping[str, np.ndarray],
+    classes: Sequence[str] | None = None,
+) -> Cells:
+    """Gather and check the cells of a comparison.
+
+    Args:
+        keys: by centre, of shape (n,).
+        types: by centre, of shape (n,); "" for none.
+        parts: by centre, of shape (n,).
+        classes: their order in tables; those without a cell are dropped. Alphabetical by default.
+
+    Returns:
+        The cells.
+
+    Raises:
+        InputError: if no centre has labels, or one with labels has no training or no test cell.
+        ValueError: if lengths differ, a part is unknown, or a type is not among `classes`.
+    """
+    keys, types, parts = ({c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (keys, types, parts))
+    found = {str(name) for values in types.values() for name in np.unique(values)} - {""}
+    if not found:
+        raise InputError("no centre has a labelled cell; check the labels and the class map")
+    order = sorted(found) if classes is None else [name for name in classes if name in found]
+    if set(order) != found:
+        raise ValueError(f"classes lacks {', '.join(sorted(found - set(order)))}")
+    for centre, values in types.items():
+        check_parts(centre, values, parts[centre])
+        if len(keys[centre]) != len(values):
+            raise ValueError(f"{centre}: {len(keys[centre])} keys but {len(values)} cell types")
+    return Cells(keys, types, parts, tuple(order))
+
+
+def check_parts(centre: str, types: np.ndarray, parts: np.ndarray) -> None:
+    """Check that a centre with labels has labelled training and test cells.
+
+    Raises:
+        InputError: if one is lacking.
+        ValueError: if lengths differ or a part is unknown.
+    """
+    if types.shape != parts.shape:
+        raise ValueError(f"{centre}: {len(types)} labels but {len(parts)} parts of the split")
+    unknown = set(np.unique(parts).tolist()) - {"train", "test", ""}
+    if unknown:
+        raise ValueError(f"{centre}: parts must be 'train', 'test' or '', got {sorted(unknown)}")
+    if np.any(types != ""):
+        for part in ("train", "test"):
+            if not np.any((types != "") & (parts == part)):
+                raise InputError(
+                    f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
+                )
+
+
+def predict_pairs(
+    trainings: Sequence[Vectors],
+    cells: Cells,
+    probe: Probe,
+    *,
+    runs: int,
+    seed: int,
+    test_on: str = "test",
+    n_jobs: int = 2,
+    advance: Callable[[], object] | None = None,
+) -> dict[Pair, np.ndarray]:
+    """Let a classifier learn on each centre and name the tested cells of every centre.
+
+    Args:
+        trainings: the vectors by centre, from each training of the representation; run number r takes number r modulo
+            their number.
+        cells: rows as in the vectors.
+        probe: the classifier.
+        runs: how many classifiers, with seeds `seed`, `seed + 1` and so on. Where neither the classifier nor the
+            vectors change from run to run, only one is made.
+        seed: 0 or more.
+        test_on: which cells of other centres are tested: "test", their test parts, as in the thesis; "all", as in its
+            authors' published code.
+        n_jobs: cores for a classifier.
+        advance: called after each classifier, for a bar.
+
+    Returns:
+        By pair of centres, class numbers int16 of shape (runs, number of tested cells).
+
+    Raises:
+        InputError: if a centre's vectors are missing.
+        ValueError: if shapes do not fit, a value is not finite, or a setting is out of range.
+    """
+    if runs < 1 or test_on not in TEST_ON or not trainings:
+        raise ValueError(f"runs must be 1 or more, test_on one of {TEST_ON}, trainings not empty")
+    for vectors in trainings:
+        for centre in cells.centres:
+            check_vectors(centre, vectors, len(cells.types[centre]))
+    if not probe.is_random:
+        runs = min(runs, len(trainings))
+    predictions: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
+    for trained_on in cells.centres:
+        rows = cells.train_rows(trained_on)
+        labels = cells.types[trained_on][rows]
+        for run in range(runs):
+            vectors = trainings[run % len(trainings)]
+            classifier = probe.make(seed + run, n_jobs).fit(vectors[trained_on][rows], labels)
+            for tested_on in cells.centres:
+                pair = (trained_on, tested_on)
+                named = classifier.predict(vectors[tested_on][cells.test_rows(pair, test_on)])
+                predictions[pair].append(cells.class_numbers(named).astype(np.int16))
+            if advance is not None:
+                advance()
+    return {pair: np.stack(values) for pair, values in predictions.items()}
+
+
+def check_vectors(centre: str, vectors: Vectors, num_cells: int) -> None:
+    """Check the vectors of a centre.
+
+    Raises:
+        InputError: if they are missing.
+        ValueError: if the shape does not fit, or a value is not finite.
+    """
+    if centre not in vectors:
+        raise InputError(f"no features of centre {centre}; compute them for every centre")
+    matrix = vectors[centre]
+    if matrix.ndim != 2 or len(matrix) != num_cells:
+        raise ValueError(f"{centre}: vectors of shape {matrix.shape} for {num_cells} cells")
+    # Block by block: flattened features of a whole centre fill gigabytes, and so would a mask of them.
+    if not all(np.isfinite(matrix[start : start + 256]).all() for start in range(0, len(matrix), 256)):
+        raise ValueError(f"{centre}: vectors hold NaN or infinite values")

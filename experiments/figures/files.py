@@ -1,0 +1,121 @@
+"""Figures as files: PNG for the screen, PDF for print, JSON that says what made them.
+
+The same figure and provenance give the same bytes, so that a changed file means a changed figure. Hence the files
+hold no date; the name of the program's release stands in `Provenance.software`.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mrcnn.files.atomic import atomic_path, write_json
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_io import read_json_file
+
+FORMAT = "aecfe-figure"
+PRINT_DPI = 300
+_PRINT = {
+    "pdf.fonttype": 42,  # TrueType, which printers and publishers take; Type 3, the default, many refuse
+    "image.composite_image": False,  # every photo stays one of its own, that a program can take out of the PDF
+    "savefig.bbox": None,  # the size that the figure was laid out for
+}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a figure was made from.
+
+    Attributes:
+        command: the command line that draws it again.
+        config_hash: hash of the settings in force.
+        inputs: hash of each file that was read, by its name.
+        software: name and version of the program.
+    """
+
+    command: str
+    config_hash: str
+    inputs: Mapping[str, str]
+    software: str
+
+
+def save_figure(
+    figure: Figure, folder: str | os.PathLike, name: str, title: str, provenance: Provenance
+) -> dict[str, Path]:
+    """Write `<name>.png`, `<name>.pdf` and `<name>.json`, each atomically, the JSON last.
+
+    The PNG has 300 dots an inch. The PDF holds lines and text as such, with its fonts inside, and photos as
+    images of the same 300. Both name title, command and settings in their metadata; the JSON adds the inputs
+    and the hashes of both files.
+
+    Args:
+        figure: laid out at the size that it is printed in; a layout engine runs once and is then taken off.
+        folder: made if it is missing.
+        name: of the files without their ending, as "figure-3.4".
+        title: what the figure shows, in one line.
+        provenance: what it was made from.
+
+    Returns:
+        The paths, by ending.
+
+    Raises:
+        ValueError: if the name is not a plain file name.
+        OSError: if a file cannot be written.
+    """
+    if not re.fullmatch(r"\w[\w.\-]*", name):
+        raise ValueError(f"figure name {name!r} may hold letters, digits and _.- only")
+    made_by = f"Made by: {provenance.command}"
+    settings = f"settings {provenance.config_hash}"
+    chunks = {"Title": title, "Description": f"{made_by}; {settings}", "Software": provenance.software or None}
+    information = {
+        "Title": title,
+        "Subject": made_by,
+        "Keywords": settings,
+        "Creator": provenance.software or None,
+        "CreationDate": None,
+    }
+    # Both before the first file: a figure that cannot be drawn leaves none.
+    contents = {"png": _render(figure, "png", chunks)}
+    figure.set_layout_engine("none")  # a second run of the engine moves things by hairs
+    contents["pdf"] = _render(figure, "pdf", information)
+    paths = {ending: Path(folder) / f"{name}.{ending}" for ending in (*contents, "json")}
+    for ending, content in contents.items():
+        with atomic_path(paths[ending]) as temporary:
+            temporary.write_bytes(content)
+    files = {paths[ending].name: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
+    made = {field.name: getattr(provenance, field.name) for field in fields(Provenance)}
+    made["inputs"] = dict(sorted(provenance.inputs.items()))
+    write_json(paths["json"], {"format": FORMAT, "title": title, **made, "sha256": files})
+    return paths
+
+
+def read_provenance(path: str | os.PathLike) -> Provenance:
+    """Read what a figure was made from.
+
+    Args:
+        path: the JSON that `save_figure` wrote.
+
+    Raises:
+        InputError: if the file is missing or not such a JSON.
+    """
+    path = Path(path)
+    content = read_json_file(path, missing="draw the figure again", advice="draw the figure again", allow_nan=True)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: does not describe a figure; give the .json beside a figure's .png")
+    try:
+        return Provenance(**{field.name: content[field.name] for field in fields(Provenance)})
+    except KeyError as error:
+        raise InputError(f"{path}: lacks {error.args[0]!r}; draw the figure again") from None
+
+
+def _render(figure: Figure, kind: str, metadata: Mapping[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_PRINT):
+        figure.savefig(buffer, format=kind, dpi=PRINT_DPI, facecolor="white", metadata=dict(metadata))
+    return buffer.getvalue()

@@ -1,0 +1,310 @@
+"""Scatter plots that answer the mouse: hovering shows a cell, a click on the legend hides a group.
+
+The plots are drawn by BokehJS, which is put into the page itself, so that a page needs no network. Names of files,
+centres and types come from other people's folders. They reach the page as data alone: tooltips show them as text, and
+the only markup in a tooltip is the picture, whose address is made here. A string for a whole tooltip would not do: as
+soon as one of its fields is marked safe, Bokeh takes the text of all others as markup too.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.figures.style import GREY, INK, group_style
+from experiments.reports import html as h
+
+# Thousands of crops must fit into a page.
+CROP_SIDE, CROP_QUALITY = 56, 75
+SHOWN_SIDE = 112
+PLOT_HEIGHT = 400
+LEGEND_COLUMNS = 3
+# Characters of a name in a legend, and of a text in a tooltip, which is as wide as its longest line.
+MAX_LABEL, MAX_TEXT = 24, 60
+NO_TYPE = "no type"
+
+# Bokeh's names of matplotlib's markers.
+_MARKERS = {
+    "o": "circle",
+    "^": "triangle",
+    "s": "square",
+    "D": "diamond",
+    "v": "inverted_triangle",
+    "P": "plus",
+    "X": "hex",
+    "*": "star",
+}
+_BLOCK_CLASS = "map-data"
+# The page's policy knows this text by its hash: it must not depend on what the page shows.
+_LOADER = f"""
+for (const block of document.querySelectorAll("script.{_BLOCK_CLASS}")) {{
+  const {{documents, items}} = JSON.parse(block.textContent);
+  Bokeh.embed.embed_items(documents, items);
+}}
+"""
+
+
+@dataclass(frozen=True)
+class MapCells:
+    """What hovering shows of each cell; all of length n.
+
+    Attributes:
+        centres, types, files: as the store names them; type "" where there is none.
+        scores: detection scores; NaN where they are not known.
+        crops: JPEG of each cell, or b"" where there is none.
+        flags: why a cell is worth a look, "" where it is not; None if nothing was looked for.
+    """
+
+    centres: Sequence[str]
+    types: Sequence[str]
+    files: Sequence[str]
+    scores: Sequence[float] | np.ndarray
+    crops: Sequence[bytes]
+    flags: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of the cells.
+
+    Attributes:
+        title: what the plot shows.
+        points: float array of shape (n, 2); rows with NaN are not drawn. Panels that have the same array move together.
+        groups: the group of each cell, which is its colour; "" is drawn grey as "no type".
+        order: groups in the order of the legend.
+        axes: names of x and y, or None for a map, whose numbers mean nothing.
+        level: y of a dashed line, or None.
+    """
+
+    title: str
+    points: np.ndarray
+    groups: Sequence[str]
+    order: Sequence[str]
+    axes: tuple[str, str] | None = None
+    level: float | None = None
+
+
+def crop_jpeg(pixels: np.ndarray) -> bytes:
+    """Encode the crop of a cell, uint8 array of shape (height, width, 3), small enough for a page of thousands."""
+    return h.encode_image(pixels, max_side=CROP_SIDE, quality=CROP_QUALITY)
+
+
+def interactive_maps(anchor: str, cells: MapCells, panels: Sequence[Panel]) -> tuple[list[h.Html], h.Html]:
+    """Make plots of the same cells; the page keeps one copy of what hovering shows.
+
+    The page that they are put into must have the scripts of `page_scripts`. The same cells give the same markup.
+
+    Args:
+        anchor: begins the ids of the elements, unique in the page.
+        cells: what is drawn.
+        panels: the plots.
+
+    Returns:
+        An element for each plot, and one for their data, which goes anywhere into the page.
+
+    Raises:
+        ValueError: if a panel has not one point and group for each cell.
+    """
+    from bokeh.document import Document
+
+    count = len(cells.files)
+    for panel in panels:
+        if panel.points.shape != (count, 2) or len(panel.groups) != count:
+            raise ValueError(f"{count} cells, but points of shape {panel.points.shape} and {len(panel.groups)} groups")
+    document = Document()
+    for figure in _figures(cells, panels):
+        document.add_root(figure)
+    names = [f"{anchor}-{number}" for number in range(1, len(panels) + 1)]
+    ids = {root.id: name for root, name in zip(document.roots, names, strict=True)}
+    block = {
+        "documents": {anchor: document.to_json(deferred=False)},
+        "items": [{"docid": anchor, "roots": ids, "root_ids": list(ids)}],
+    }
+    # Text in a script element ends at the first "</script", and "<!--" changes how it is read.
+    text = json.dumps(_with_plain_ids(block), separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    data = h.tag("script", h.Html(text), type="application/json", class_=_BLOCK_CLASS)
+    plots = [
+        h.tag("figure", h.tag("figcaption", panel.title), h.tag("div", id=name), class_="plot")
+        for panel, name in zip(panels, names, strict=True)
+    ]
+    return plots, data
+
+
+def side_by_side(plots: Sequence[h.Html], static: h.Html | None = None) -> h.Html:
+    """Lay plots beside each other, two in a row.
+
+    Args:
+        plots: as from `interactive_maps`.
+        static: what is shown where scripts do not run; None says that they are needed.
+    """
+    otherwise = static or h.paragraph("This plot needs JavaScript, which this viewer does not run.", kind="missing")
+    return h.join([h.tag("div", *plots, class_="plots"), h.tag("noscript", otherwise)])
+
+
+def page_scripts(content: Sequence[h.Html]) -> tuple[str, ...]:
+    """The scripts that a page needs: none if there is no plot in it."""
+    if not any(f'class="{_BLOCK_CLASS}"' in piece for piece in content):
+        return ()
+    from bokeh.resources import Resources
+
+    # The core alone: without Bokeh's widgets, tables and formulas the page is a third as large.
+    return (*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, _LOADER)
+
+
+def _figures(cells: MapCells, panels: Sequence[Panel]) -> list[Any]:
+    from bokeh.models import ColumnDataSource
+
+    flags = cells.flags if cells.flags is not None else [""] * len(cells.files)
+    data: dict[str, Any] = {
+        "centre": [_shortened(name) for name in cells.centres],
+        "type": [_shortened(_readable(name)) for name in cells.types],
+        # Files of a centre mostly differ in the end of their names.
+        "file": [name if len(name) <= MAX_TEXT else f"…{name[1 - MAX_TEXT :]}" for name in map(str, cells.files)],
+        "score": [h.DASH if np.isnan(score) else f"{score:.2f}" for score in cells.scores],
+        "crop": [_address(crop) for crop in cells.crops],
+        "flags": [_shortened(text or "nothing odd", 3 * MAX_TEXT) for text in flags],
+        "edge": np.array([1.0 if text else 0.0 for text in flags], np.float32),
+    }
+    for number, panel in enumerate(panels):
+        data[f"x{number}"], data[f"y{number}"] = np.asarray(panel.points, np.float32).T.copy()
+    source = ColumnDataSource(data)
+    figures: list[Any] = []
+    for number, panel in enumerate(panels):
+        twin = next((f for f, other in zip(figures, panels, strict=False) if other.points is panel.points), None)
+        figures.append(_figure(source, panel, number, twin, with_flags=cells.flags is not None))
+    return figures
+
+
+def _figure(source: Any, panel: Panel, number: int, twin: Any, *, with_flags: bool) -> Any:
+    from bokeh.models import BoxZoomTool, HoverTool, PanTool, ResetTool, WheelZoomTool
+    from bokeh.plotting import figure
+
+    fields = [("centre", "@centre"), ("type", "@type"), ("file", "@file"), ("score", "@score")]
+    fields += [("look at", "@flags")] if with_flags else []
+    picture = f'<img src="@crop{{safe}}" width="{SHOWN_SIDE}" height="{SHOWN_SIDE}" alt="no picture">'
+    # Of cells on one spot the first: a pile of pictures would cover the plot.
+    hover = HoverTool(tooltips=[("cell", picture), *fields], limit=1)
+    wheel = WheelZoomTool()
+    shared = {} if twin is None else {"x_range": twin.x_range, "y_range": twin.y_range}
+    plot = figure(
+        height=PLOT_HEIGHT,
+        sizing_mode="stretch_width",
+        tools=[PanTool(), BoxZoomTool(), wheel, ResetTool(), hover],
+        toolbar_location="above",
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color="#d8dee4",
+        **shared,
+    )
+    plot.toolbar.logo = None  # a link to another place
+    plot.grid.grid_line_color = "#e3e7eb"
+    _add_groups(plot, source, panel, number)
+    _style_axes(plot, panel)
+    return plot
+
+
+def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
+    from bokeh.models import CDSView, IndexFilter, Legend, LegendItem
+
+    names = np.asarray(panel.groups, str)
+    drawn = np.isfinite(panel.points).all(axis=1)
+    size = float(np.clip(160 / np.sqrt(max(int(drawn.sum()), 1)), 5, 9))
+    styles = [(name, *group_style(i)) for i, name in enumerate(name for name in panel.order if name)]
+    styles += [("", GREY, "o")]
+    edges = source.data["edge"]
+    items = []
+    for name, color, marker in styles:
+        rows = np.flatnonzero((names == name) & drawn)
+        if not len(rows):
+            continue
+        renderer = plot.scatter(
+            f"x{number}",
+            f"y{number}",
+            source=source,
+            view=CDSView(filter=IndexFilter(indices=rows.tolist())),
+            marker=_MARKERS[marker],
+            size=size,
+            fill_color=color,
+            fill_alpha=0.7,
+            line_color="#000000",
+            line_alpha="edge",
+            line_width=1.6,
+        )
+        # The legend draws a cell of the group, if there is one then without a ring.
+        example = int(rows[np.argmin(edges[rows])])
+        items.append(
+            LegendItem(label={"value": _shortened(_readable(name), MAX_LABEL)}, renderers=[renderer], index=example)
+        )
+    legend = Legend(
+        items=items,
+        location="top_left",
+        click_policy="hide",
+        ncols=LEGEND_COLUMNS,
+        border_line_color=None,
+        background_fill_color=None,
+        label_text_font_size="12px",
+        label_text_color=INK,
+        padding=0,
+        spacing=2,
+        label_height=14,
+        glyph_height=16,
+        glyph_width=16,
+    )
+    plot.add_layout(legend, "below")
+    plot.height = PLOT_HEIGHT + 20 * -(-len(items) // LEGEND_COLUMNS)
+
+
+def _style_axes(plot: Any, panel: Panel) -> None:
+    from bokeh.models import Span
+
+    if panel.axes is None:
+        plot.axis.visible = False
+        plot.grid.visible = False
+    else:
+        plot.xaxis.axis_label, plot.yaxis.axis_label = panel.axes
+        plot.axis.axis_label_text_font_style = "normal"
+        plot.axis.axis_label_text_color = INK
+    if panel.level is not None:
+        plot.add_layout(Span(location=panel.level, dimension="width", line_color=GREY, line_dash="dashed"))
+
+
+def _readable(name: str) -> str:
+    return h.spaced(str(name)) or NO_TYPE
+
+
+def _shortened(text: str, length: int = MAX_TEXT) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _address(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" if jpeg else ""
+
+
+def _with_plain_ids(block: Any) -> Any:
+    """Number Bokeh's objects from 1 in the order of their mention; their own numbers go on through the process."""
+    known: dict[str, str] = {}
+
+    def plain(name: str) -> str:
+        return known.setdefault(name, f"m{len(known) + 1}")
+
+    def visit(value: Any) -> Any:
+        if isinstance(value, dict):
+            # Objects have ids; data are in lists, and no column of ours is called id.
+            return {key: plain(item) if key == "id" else visit(item) for key, item in value.items()}
+        return [visit(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    documents = visit(block["documents"])
+    items = [
+        {
+            "docid": item["docid"],
+            "roots": {plain(root): element for root, element in item["roots"].items()},
+            "root_ids": [plain(root) for root in item["root_ids"]],
+        }
+        for item in block["items"]
+    ]
+    return {"documents": documents, "items": items}

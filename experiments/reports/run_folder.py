@@ -1,0 +1,128 @@
+"""What a report reads of a run's folder; what is not there is None or empty, so that any run has a report."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from experiments.settings import RunSettings
+from mrcnn.data.records import ImageRecord
+from mrcnn.feature_store import FeatureStore
+from mrcnn.files.atomic import atomic_path
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_io import read_json_file
+
+# Name of each autoencoder in the table -> its folder in the run.
+AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
+AUTOENCODER_NAMES = {"AE-CFE": "AE-CFE (with adaptation)", "AE-RF": "AE-RF (no adaptation)"}
+
+
+@dataclass(frozen=True)
+class CentreSummary:
+    """What the store of a centre says of its images; nothing here grows with the size of a cell.
+
+    Attributes:
+        counts: images, found, missed, unreadable, detections, cells.
+        missed: images without a cell: dicts of key, reason, label, cell_type.
+        found_types: cell type of each image with a cell, or its label where there is no type.
+        cell_types: harmonised type of each cell, "" where there is none.
+    """
+
+    counts: dict[str, int]
+    missed: list[dict[str, str]]
+    found_types: list[str]
+    cell_types: list[str]
+
+
+class Run:
+    """A run's folder, for reading, and for the figures that the report leaves in it.
+
+    Args:
+        folder: the run's folder.
+        settings: resolved settings.
+        records: the images by centre, for the overlays.
+        seed: of every choice of examples.
+    """
+
+    def __init__(self, folder: Path, settings: RunSettings, records: Mapping[str, Sequence[ImageRecord]], seed: int):
+        self.folder, self.settings, self.seed = Path(folder), settings, seed
+        self.paths = {c: {record.key: record.path for record in rows} for c, rows in records.items()}
+
+    @property
+    def centres(self) -> list[str]:
+        """Centres that are compared, in the order of the settings."""
+        return [name for name, centre in self.settings.centres.items() if centre.use == "all"]
+
+    @cached_property
+    def stores(self) -> dict[str, Path]:
+        """Path of each centre's feature store, as far as there is one."""
+        paths = {name: self.folder / "features" / f"{name}.h5" for name in self.centres}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+    @cached_property
+    def summaries(self) -> dict[str, CentreSummary]:
+        """Counts of each store."""
+        return {name: _summarise(path) for name, path in self.stores.items()}
+
+    @cached_property
+    def autoencoders(self) -> dict[str, Path]:
+        """Folder of each autoencoder that was trained to its end."""
+        runs = {name: self.read_json(f"{folder}/run.json") or {} for name, folder in AUTOENCODERS.items()}
+        return {name: self.folder / AUTOENCODERS[name] for name, run in runs.items() if run.get("complete")}
+
+    def read_json(self, path: str | Path) -> Any:
+        """Read a JSON file below the run's folder, or None if it is not there.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        path = self.folder / path
+        if not path.exists():
+            return None
+        advice = "remove it and run that stage again"
+        return read_json_file(path, missing=advice, advice=advice, allow_nan=True)
+
+    def read_csv(self, path: str | Path) -> list[dict[str, str]]:
+        """Read the rows of a CSV file below the run's folder; none if it is not there.
+
+        Raises:
+            InputError: if it is damaged.
+        """
+        return read_rows(self.folder / path)
+
+    def save_figure(self, name: str, data: bytes) -> bytes:
+        """Leave a PNG as `figures/<name>.png` and return it."""
+        with atomic_path(self.folder / "figures" / f"{name}.png") as temporary:
+            temporary.write_bytes(data)
+        return data
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file by column; none if it is not there.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with open(path, encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a UTF-8 CSV file ({error}); remove it and run that stage again") from None
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it and run that stage again")
+    return rows
+
+
+def _summarise(path: Path) -> CentreSummary:
+    with FeatureStore(path) as store:
+        by_image = dict(zip(store.keys.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
+        return CentreSummary(
+            counts=store.counts,
+            missed=store.missed,
+            found_types=[str(cell_type or label) for cell_type, label in by_image.values()],
+            cell_types=store.cell_types.tolist(),
+        )

@@ -1,0 +1,348 @@
+"""White blood cells drawn from scratch: outline, nucleus, chromatin, granules.
+
+A cell is not painted in colours but as amounts of four dyes, as a stained cell is: how these look is the
+matter of a centre's stain (`experiments.synthetic.smear`). So the same cell can be shown as different
+laboratories would show it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+_SHIFT = 4  # cv2.fillPoly takes coordinates in fixed point with this many binary places
+
+
+def smooth_noise(shape: tuple[int, int], grain: float, rng: np.random.Generator) -> np.ndarray:
+    """Return random texture of about unit variance whose spots are about `grain` pixels wide.
+
+    Args:
+        shape: (height, width).
+        grain: distance in pixels between independent values, at least 1.
+        rng: source of randomness.
+
+    Returns:
+        float32 array of shape (height, width).
+    """
+    rows, columns = (int(np.ceil(n / grain)) + 3 for n in shape)
+    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
+    fine = cv2.resize(coarse, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)
+    y, x = (int(rng.integers(0, max(1, f - n))) for f, n in zip(fine.shape, shape, strict=True))
+    return fine[y : y + shape[0], x : x + shape[1]] * 1.3  # cubic interpolation loses about this much deviation
+
+
+def wavy_circle(rng: np.random.Generator, waviness: float, num_points: int = 56) -> np.ndarray:
+    """Return a closed outline around 0 of mean radius 1 as complex numbers x + iy.
+
+    Args:
+        rng: source of randomness.
+        waviness: deviation of the radius, 0 for a circle; 0.1 is a strongly uneven cell.
+        num_points: number of corners.
+    """
+    angles = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
+    radius = np.ones(num_points)
+    for order in (2, 3, 4, 5, 7):
+        radius += waviness * rng.normal() * 1.2 / (order - 0.5) * np.cos(order * angles + rng.uniform(0, 2 * np.pi))
+    return np.clip(radius, 0.7, 1.3) * np.exp(1j * angles)
+
+
+class Stencil:
+    """A binary drawing in the frame of a cell: 0 is the middle, 1 the mean cell radius, turned by `turn`."""
+
+    def __init__(self, side: int, scale: float, turn: float):
+        self.mask = np.zeros((side, side), np.uint8)
+        self._scale, self._turn, self._middle = scale, np.exp(1j * turn), side / 2 - 0.5
+
+    def _to_pixels(self, points: np.ndarray) -> np.ndarray:
+        z = points * self._turn * self._scale
+        xy = np.stack([z.real, z.imag], axis=-1) + self._middle
+        return np.round(xy * (1 << _SHIFT)).astype(np.int32)
+
+    def fill(self, outline: np.ndarray, value: int = 255) -> None:
+        """Fill a closed outline, complex array of shape (n,)."""
+        cv2.fillPoly(self.mask, [self._to_pixels(outline)], value, shift=_SHIFT)
+
+    def stroke(self, path: np.ndarray, width: float) -> None:
+        """Draw a line of some width, in cell radii, along a path, complex array of shape (n,)."""
+        thickness = max(1, round(width * self._scale))
+        cv2.polylines(self.mask, [self._to_pixels(path)], False, 255, thickness, shift=_SHIFT)
+
+    def dots(self, places: np.ndarray, radii: np.ndarray) -> None:
+        """Draw discs around places, complex array of shape (n,), with radii in cell radii, of shape (n,)."""
+        for xy, radius in zip(self._to_pixels(places), radii * self._scale, strict=True):
+            cv2.circle(self.mask, xy.tolist(), max(1, round(radius * (1 << _SHIFT))), 255, -1, shift=_SHIFT)
+
+
+# Fills a nucleus of the given size (in cell radii) on the stencil.
+NucleusDrawer = Callable[[Stencil, float, np.random.Generator], None]
+
+
+def round_nucleus(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
+    """Draw a round to slightly oval nucleus, as lymphocytes, blasts and erythroblasts have."""
+    shift = rng.uniform(0.3, 0.95) * max(0.0, 0.93 - size) * np.exp(2j * np.pi * rng.random())
+    stencil.fill(shift + size * wavy_circle(rng, 0.04))
+
+
+def kidney_nucleus(depth: tuple[float, float]) -> NucleusDrawer:
+    """Make a drawer of nuclei that are dented on one side, by `depth` (share of the radius)."""
+
+    def draw(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
+        outline = wavy_circle(rng, 0.05)
+        away = np.abs(np.angle(outline))
+        dent = 1 - rng.uniform(*depth) * np.exp(-((away / rng.uniform(0.5, 0.75)) ** 2))
+        outline = outline * dent
+        stencil.fill(size * (outline.real * rng.uniform(0.8, 0.95) + 1.08j * outline.imag) - rng.uniform(0.05, 0.15))
+
+    return draw
+
+
+def band_nucleus(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
+    """Draw a ribbon of even width, bent to a C or an S."""
+    t = np.linspace(-1, 1, 25)
+    if rng.random() < 0.7:
+        path = 0.82 * size * np.exp(1j * t * np.radians(rng.uniform(95, 140))) - rng.uniform(0.0, 0.1)
+    else:
+        path = size * (1.15 * t + 1j * rng.uniform(0.45, 0.65) * np.sin(np.pi * t * rng.uniform(0.8, 1.0)))
+    width = rng.uniform(0.34, 0.42)
+    for part in np.array_split(np.arange(len(path)), 5):
+        stencil.stroke(path[max(part[0] - 1, 0) : part[-1] + 1], width * rng.uniform(0.92, 1.1))
+
+
+def lobed_nucleus(lobes: tuple[int, int]) -> NucleusDrawer:
+    """Make a drawer of nuclei of `lobes` (fewest, most) lobes that hang on thin threads."""
+
+    def draw(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
+        num_lobes = int(rng.integers(lobes[0], lobes[1] + 1))
+        step = np.radians({2: 150, 3: 100, 4: 78, 5: 64}[num_lobes]) * rng.uniform(0.88, 1.1)
+        angles = (np.arange(num_lobes) - (num_lobes - 1) / 2) * step
+        places = size * rng.uniform(0.75, 1.1, num_lobes) * np.exp(1j * angles)
+        radii = {2: 0.4, 3: 0.31, 4: 0.265, 5: 0.23}[num_lobes] * rng.uniform(0.88, 1.15, num_lobes)
+        stencil.stroke(places, rng.uniform(0.06, 0.13))
+        for place, angle, radius in zip(places, angles, radii, strict=True):
+            lobe = wavy_circle(rng, 0.07)
+            stretched = lobe.real * rng.uniform(0.8, 1.0) + 1j * lobe.imag * rng.uniform(1.0, 1.2)
+            stencil.fill(place + radius * stretched * np.exp(1j * (angle + rng.normal(0, 0.4))))
+
+    return draw
+
+
+def places_in_disc(number: int, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Return `number` complex places, spread evenly over the disc of `radius` around 0."""
+    return radius * np.sqrt(rng.random(number)) * np.exp(2j * np.pi * rng.random(number))
+
+
+CHROMATIN, AZURE, EOSIN, HAEMOGLOBIN = range(4)
+NUM_DYES = 4
+
+PATCH_REACH = 1.4  # half the side of a cell's patch, in cell radii
+SUPERSAMPLING = 2  # white cells are drawn twice as large and averaged down, which smooths every edge
+
+
+class WhiteCell(NamedTuple):
+    """A white cell on a square patch, the middle of the patch being the middle of the cell.
+
+    Attributes:
+        dyes: float32 array of shape (side, side, 4), optical density of each dye, zero outside the cell.
+        coverage: float32 array of shape (side, side), share of the pixel that the cell covers, 0 to 1.
+        nucleus: bool array of shape (side, side), pixels that lie mostly in the nucleus.
+    """
+
+    dyes: np.ndarray
+    coverage: np.ndarray
+    nucleus: np.ndarray
+
+
+@dataclass(frozen=True)
+class Granules:
+    """Round grains in the cytoplasm: how many per cell, radius (share of the cell radius), dye, density."""
+
+    number: tuple[int, int]
+    radius: tuple[float, float]
+    dye: int
+    density: float
+    over_nucleus: bool = False
+
+
+@dataclass(frozen=True)
+class CellType:
+    """How a type of white cell looks under any stain; pairs are the ends of a uniform distribution.
+
+    Attributes:
+        radius: cell radius in radii of a red cell (3.75 micrometres).
+        waviness: unevenness of the outline, see `wavy_circle`.
+        azure, eosin, haemoglobin: density of these dyes in the cytoplasm.
+        draw_nucleus: fills the nucleus of a given size on a stencil.
+        nucleus_size: radius (round nuclei) or reach of the nucleus in cell radii.
+        chromatin: density of the nucleus.
+        clumping: relative deviation of the density within the nucleus.
+        clump_size: width of the clumps in cell radii.
+        nucleoli: number of pale spots in the nucleus.
+        fine_grain: amount of dust-like grains in the cytoplasm.
+        granules: large grains, or None.
+        vacuoles: number of holes in the cytoplasm.
+        rim: how much darker the cytoplasm is at its edge.
+    """
+
+    radius: tuple[float, float]
+    draw_nucleus: NucleusDrawer
+    nucleus_size: tuple[float, float]
+    azure: tuple[float, float]
+    eosin: tuple[float, float]
+    chromatin: tuple[float, float]
+    waviness: float = 0.03
+    haemoglobin: tuple[float, float] = (0.0, 0.0)
+    clumping: float = 0.18
+    clump_size: float = 0.16
+    nucleoli: tuple[int, int] = (0, 0)
+    fine_grain: float = 0.0
+    granules: Granules | None = None
+    vacuoles: tuple[int, int] = (0, 0)
+    rim: float = 0.3
+
+
+CELL_TYPES: dict[str, CellType] = {
+    "basophil": CellType(
+        (1.45, 1.75), lobed_nucleus((2, 3)), (0.40, 0.50), (0.3, 0.5), (0.2, 0.4), (0.65, 0.85),
+        waviness=0.04, granules=Granules((55, 95), (0.06, 0.105), CHROMATIN, 1.0, over_nucleus=True),
+    ),
+    "eosinophil": CellType(
+        (1.65, 1.95), lobed_nucleus((2, 2)), (0.44, 0.54), (0.0, 0.1), (0.5, 0.75), (0.85, 1.1),
+        granules=Granules((130, 190), (0.055, 0.08), EOSIN, 0.85), rim=0.1,
+    ),
+    "erythroblast": CellType(
+        (1.05, 1.35), round_nucleus, (0.54, 0.68), (0.1, 0.4), (0.1, 0.3), (1.15, 1.4),
+        haemoglobin=(0.4, 0.8), clumping=0.12,
+    ),
+    "myeloblast": CellType(
+        (1.85, 2.3), round_nucleus, (0.78, 0.87), (0.7, 1.0), (0.0, 0.1), (0.55, 0.72), waviness=0.05,
+        clumping=0.09, clump_size=0.07, nucleoli=(2, 4), rim=0.5,
+    ),
+    "promyelocyte": CellType(
+        (2.1, 2.5), round_nucleus, (0.62, 0.71), (0.6, 0.9), (0.1, 0.25), (0.6, 0.8), waviness=0.04,
+        clumping=0.12, clump_size=0.09, nucleoli=(0, 2),
+        granules=Granules((90, 150), (0.022, 0.036), CHROMATIN, 0.55, over_nucleus=True),
+    ),
+    "myelocyte": CellType(
+        (1.75, 2.1), round_nucleus, (0.54, 0.63), (0.25, 0.45), (0.2, 0.35), (0.75, 0.95),
+        clump_size=0.12, fine_grain=0.5,
+    ),
+    "metamyelocyte": CellType(
+        (1.65, 2.0), kidney_nucleus((0.45, 0.65)), (0.56, 0.66), (0.1, 0.25), (0.3, 0.45), (0.8, 1.0),
+        clump_size=0.14, fine_grain=0.5,
+    ),
+    "neutrophil_banded": CellType(
+        (1.55, 1.85), band_nucleus, (0.50, 0.60), (0.0, 0.12), (0.3, 0.5), (0.9, 1.15),
+        fine_grain=0.4, rim=0.15,
+    ),
+    "neutrophil_segmented": CellType(
+        (1.55, 1.85), lobed_nucleus((3, 5)), (0.45, 0.54), (0.0, 0.1), (0.3, 0.5), (0.95, 1.2),
+        fine_grain=0.4, rim=0.15,
+    ),
+    "monocyte": CellType(
+        (2.0, 2.5), kidney_nucleus((0.25, 0.6)), (0.62, 0.74), (0.5, 0.75), (0.05, 0.15), (0.65, 0.85),
+        waviness=0.1, clumping=0.2, clump_size=0.13, fine_grain=0.2, vacuoles=(2, 7), rim=0.0,
+    ),
+    "lymphocyte_typical": CellType(
+        (1.15, 1.45), round_nucleus, (0.72, 0.88), (0.6, 0.9), (0.0, 0.1), (1.0, 1.25), clump_size=0.25,
+        clumping=0.2, rim=0.5,
+    ),
+}  # fmt: skip
+
+
+def draw_white_cell(cell_type: str, red_cell_radius: float, rng: np.random.Generator) -> WhiteCell:
+    """Draw one white cell of a type.
+
+    Args:
+        cell_type: a key of `CELL_TYPES`.
+        red_cell_radius: radius of a red cell in pixels, the yardstick of all sizes.
+        rng: source of randomness.
+
+    Returns:
+        The cell as amounts of dye on its own patch, whose side is even.
+
+    Raises:
+        KeyError: if `cell_type` is none of `CELL_TYPES`.
+    """
+    look = CELL_TYPES[cell_type]
+    radius = red_cell_radius * rng.uniform(*look.radius)
+    side = 2 * int(np.ceil(radius * PATCH_REACH)) * SUPERSAMPLING
+    scale = radius * SUPERSAMPLING
+    turn = rng.uniform(0, 2 * np.pi)
+
+    body = Stencil(side, scale, turn)
+    outline = wavy_circle(rng, look.waviness)
+    aspect = rng.uniform(1.0, 1.0 + 2.5 * look.waviness + 0.06)
+    body.fill(outline.real * np.sqrt(aspect) + 1j * outline.imag / np.sqrt(aspect))
+    nucleus = Stencil(side, scale, turn + rng.uniform(0, 2 * np.pi))
+    look.draw_nucleus(nucleus, rng.uniform(*look.nucleus_size), rng)
+    # The nucleus keeps a little cytoplasm around it wherever the outline comes close.
+    margin = 2 * max(1, round(0.05 * scale)) + 1
+    inner = cv2.erode(body.mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
+    nucleus_mask = cv2.bitwise_and(nucleus.mask, inner)
+
+    dyes = _cytoplasm(look, body.mask, scale, rng)
+    chromatin, amount = _chromatin(look, nucleus_mask, scale, rng)
+    dyes *= (1 - amount)[..., np.newaxis]
+    dyes[..., CHROMATIN] += chromatin
+    dyes[..., AZURE] += 0.15 * amount
+    if look.granules is not None:
+        _add_granules(dyes, look.granules, nucleus_mask, scale, rng)
+
+    coverage = cv2.GaussianBlur(body.mask, (0, 0), 0.7).astype(np.float32) / 255
+    dyes *= coverage[..., np.newaxis]
+    half = (side // SUPERSAMPLING, side // SUPERSAMPLING)
+    dyes, coverage, amount = (cv2.resize(a, half, interpolation=cv2.INTER_AREA) for a in (dyes, coverage, amount))
+    return WhiteCell(dyes, coverage, amount > 0.5)
+
+
+def _cytoplasm(look: CellType, body: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Fill the cell with unevenly stained cytoplasm; returns float32 dyes of shape (side, side, 4)."""
+    texture = 1 + 0.13 * smooth_noise(body.shape, 0.3 * scale, rng) + 0.06 * smooth_noise(body.shape, 3, rng)
+    depth = cv2.blur(body, (max(3, round(0.4 * scale)),) * 2).astype(np.float32) / 255
+    texture *= 1 + look.rim * (1 - depth)
+    if look.vacuoles[1]:
+        holes = Stencil(body.shape[0], scale, 0.0)
+        number = int(rng.integers(look.vacuoles[0], look.vacuoles[1] + 1))
+        holes.dots(places_in_disc(number, 0.9, rng), rng.uniform(0.04, 0.1, number))
+        texture *= 1 - 0.8 * (cv2.GaussianBlur(holes.mask, (0, 0), 0.8).astype(np.float32) / 255)
+    dyes = np.zeros((*body.shape, NUM_DYES), np.float32)
+    dyes[..., AZURE] = rng.uniform(*look.azure) * texture
+    dyes[..., EOSIN] = rng.uniform(*look.eosin) * texture
+    dyes[..., HAEMOGLOBIN] = rng.uniform(*look.haemoglobin) * texture
+    if look.fine_grain:
+        dust = np.clip(smooth_noise(body.shape, 2.5, rng) - 0.6, 0, 1.5) * look.fine_grain
+        dyes[..., EOSIN] += 0.5 * dust
+        dyes[..., CHROMATIN] += 0.25 * dust
+    return dyes
+
+
+def _chromatin(
+    look: CellType, nucleus: np.ndarray, scale: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the density of chromatin and the share of nucleus, both float32 of shape (side, side)."""
+    amount = cv2.GaussianBlur(nucleus, (0, 0), 0.8).astype(np.float32) / 255
+    clumps = smooth_noise(nucleus.shape, max(1.5, look.clump_size * scale), rng)
+    clumps += 0.5 * smooth_noise(nucleus.shape, max(1.5, 0.45 * look.clump_size * scale), rng)
+    depth = cv2.blur(nucleus, (max(3, round(0.17 * scale)),) * 2).astype(np.float32) / 255
+    density = 1 + look.clumping * np.tanh(clumps) + 0.25 * (1 - depth)
+    if look.nucleoli[1]:
+        spots = Stencil(nucleus.shape[0], scale, 0.0)
+        number = int(rng.integers(look.nucleoli[0], look.nucleoli[1] + 1))
+        spots.dots(places_in_disc(number, 0.55, rng), rng.uniform(0.08, 0.14, number))
+        density *= 1 - 0.38 * (cv2.GaussianBlur(spots.mask, (0, 0), 1.2).astype(np.float32) / 255)
+    return rng.uniform(*look.chromatin) * density * amount, amount
+
+
+def _add_granules(
+    dyes: np.ndarray, granules: Granules, nucleus: np.ndarray, scale: float, rng: np.random.Generator
+) -> None:
+    """Add large grains to `dyes` in place."""
+    number = int(rng.integers(granules.number[0], granules.number[1] + 1))
+    stencil = Stencil(nucleus.shape[0], scale, 0.0)
+    stencil.dots(places_in_disc(number, 0.95, rng), rng.uniform(*granules.radius, number))
+    if not granules.over_nucleus:
+        stencil.mask[nucleus > 0] = 0
+    grains = cv2.GaussianBlur(stencil.mask, (0, 0), 0.9).astype(np.float32) / 255
+    dyes[..., granules.dye] += granules.density * grains * (1 + 0.15 * smooth_noise(nucleus.shape, 4, rng))

@@ -1,0 +1,173 @@
+"""Thesis Table 3.2: which representation of the cells lets a classifier travel from centre to centre."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
+from experiments.evaluation.comparison import Column, Comparison, Protocol, compare_columns
+from experiments.evaluation.transfer import Vectors
+from experiments.settings import COLUMNS, HANDMADE, HANDMADE_LAB, RESNET
+from experiments.thesis.study import Study
+from mrcnn.files.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MAPPED = ("AE-RF", "AE-CFE")  # before and after adaptation, thesis Figure 3.14
+
+
+def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path] | None = None) -> Comparison:
+    """Compute every column of Table 3.2 and compare them.
+
+    Args:
+        study: detectors, stores, splits and autoencoders.
+        protocol: how to compare.
+        features: vectors made elsewhere, by the name of their column, as `vector_files.read_vectors` takes them.
+
+    Raises:
+        InputError: if something that a column needs is missing or does not fit.
+    """
+    settings = study.settings.reproduce.ablation
+    cells = study.cells()
+    foreign = foreign_columns(features or {}, cells)  # before hours of training
+    columns = [*own_columns(study, settings.columns), *foreign]
+    chosen = choose_standardised(columns, settings.standardise)
+    return compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
+
+
+def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
+    """The columns that this software computes, in the order of their names; autoencoders are trained together.
+
+    Raises:
+        InputError: if there is no such column, or something that one needs is missing.
+    """
+    settings = study.settings.reproduce.ablation
+    known = (*COLUMNS, *settings.autoencoders)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"column {unknown[0]!r} is none of {', '.join(known)}; see reproduce.ablation")
+    if RESNET in names:
+        _resnet_vectors(study)  # kept in the cache; before hours of training, since weights may be missing
+    trained = train_columns(study, names)
+    columns = []
+    for name in names:
+        if name in trained:
+            columns.append(
+                Column(name, tuple(study.latents(folder) for folder in trained[name]), _describe(study, name))
+            )
+        else:
+            vectors, note = untrained_vectors(study, name)
+            columns.append(Column(name, (vectors,), note))
+    return columns
+
+
+def train_columns(study: Study, names: Sequence[str], training_runs: int | None = None) -> dict[str, list[Path]]:
+    """Train the autoencoders among some columns.
+
+    Args:
+        study: stores and autoencoders.
+        names: the columns.
+        training_runs: trainings of each; None takes those of the settings.
+
+    Returns:
+        By column, the folder of each of its trainings; columns that are no autoencoders are left out.
+    """
+    settings = study.settings.reproduce.ablation
+    runs = range(settings.training_runs if training_runs is None else training_runs)
+    wanted, owners = [], []
+    for name in names:
+        overrides = settings.autoencoder_of(name)
+        if overrides is not None:
+            seed = study.autoencoder_config(overrides)["seed"]
+            wanted += [({**overrides, "seed": seed + run}, None) for run in runs]
+            owners += [name for _ in runs]
+    trained: dict[str, list[Path]] = {}
+    for name, folder in zip(owners, study.train(wanted), strict=True):
+        trained.setdefault(name, []).append(folder)
+    return trained
+
+
+def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> tuple[Vectors, str]:
+    """Vectors of a column that no autoencoder makes, and what to know of them.
+
+    Args:
+        study: detectors and stores.
+        name: "Hand-made", "Hand-made, Lab", "ResNet-RF" or "R-CNN-RF".
+        backbone: of the detector that found the cells; None takes the configuration's.
+    """
+    if name in (HANDMADE, HANDMADE_LAB):
+        from experiments.evaluation.handmade import handmade_vectors
+
+        standardise = name == HANDMADE_LAB
+        make = partial(handmade_vectors, standardise_crops=standardise)
+        vectors = study.store_vectors("handmade", {"standardise": standardise}, make, backbone)
+        crop = "the crop, each channel of it standardised in Lab first" if standardise else "the crop"
+        return vectors, f"{name}: Lab histograms and histograms of oriented gradients of {crop}."
+    if name == RESNET:
+        return _resnet_vectors(study, backbone)
+    # Reading them takes less time than a copy in the cache would, and no space.
+    column = raw_column(study.stores(backbone), study.settings.evaluate.raw_features)
+    return column.trainings[0], column.note
+
+
+def check_resnet_weights(weights: str) -> None:
+    """Refuse a file that is not there.
+
+    Args:
+        weights: as in `ReproduceSettings.resnet_weights`.
+
+    Raises:
+        InputError: naming it.
+    """
+    if weights not in ("imagenet", "random") and not Path(weights).is_file():
+        raise InputError(
+            f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications, imagenet or random"
+        )
+
+
+def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors, str]:
+    from experiments.evaluation.resnet import resnet_vectors
+    from mrcnn.training.imagenet import FILE_HASHES
+
+    settings = study.settings.reproduce
+    weights, seed = settings.resnet_weights, study.settings.seed
+    note = f"{RESNET}: ResNet-101 with the weights {Path(weights).name}, at {settings.resnet_image_size} px."
+    if weights == "imagenet":
+        identity = FILE_HASHES["resnet101"]
+        note = f"{RESNET}: ResNet-101 trained on ImageNet, at {settings.resnet_image_size} px."
+    elif weights == "random":
+        identity = f"random {seed}"
+        note = (
+            f"{RESNET}: **not the thesis' column**: ResNet-101 with random weights, since no ImageNet weights were "
+            "given (--weights)."
+        )
+    else:
+        check_resnet_weights(weights)
+        from autoencoder.folder import file_hash
+
+        identity = file_hash(weights)
+    options = {"weights": identity, "image_size": settings.resnet_image_size}
+
+    def make(store):
+        return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed, progress=study.progress)
+
+    return study.store_vectors("resnet", options, make, backbone), note
+
+
+def _describe(study: Study, name: str) -> str:
+    """Settings of an autoencoder's column in which it differs from the thesis' defaults."""
+    from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
+
+    overrides = study.settings.reproduce.ablation.autoencoder_of(name)
+    config, plain = study.autoencoder_config(overrides), AutoencoderConfig().to_dict()
+    length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']:g} epochs"
+    shown = [
+        f"{key.replace('_', ' ')} {value}"
+        for key, value in config.items()
+        if key not in (*HOUSEKEEPING, *LENGTH, "seed", "adaptation") and value != plain[key] and value is not None
+        if not (config["adaptation"] == "none" and key in ("beta", "adaptation_warmup_steps", "source_centre"))
+    ]
+    runs = study.settings.reproduce.ablation.training_runs
+    shown += [f"{runs} trainings"] if runs > 1 else []
+    return f"{name}: autoencoder, adaptation {config['adaptation']}, {length}{''.join(', ' + text for text in shown)}."

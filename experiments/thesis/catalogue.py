@@ -1,0 +1,293 @@
+"""Every table and figure of the thesis by its name: `aecfe reproduce table-3.2`."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from experiments.evaluation.comparison import STANDARDISED, Comparison, Protocol
+from experiments.provenance import command_text, machine_text, versions_text
+from experiments.settings import COLUMNS, RESNET, RunSettings
+from experiments.thesis.study import Study
+from mrcnn.files.atomic import OutputLock, write_json
+from mrcnn.files.errors import InputError
+from mrcnn.files.json_io import parse_json
+
+log = logging.getLogger(__name__)
+
+TABLES = ("table-3.1", "table-3.2", "table-3.3")
+RECONSTRUCTIONS = tuple(f"figure-3.{number}" for number in range(6, 14))
+SAMPLES = ("figure-3.1", "figure-3.2", "figure-3.3")
+FIGURES = ("figure-2.6", *SAMPLES, "figure-3.4", "figure-3.5", *RECONSTRUCTIONS, "figure-3.14", "curves")
+GROUPS = {"tables": TABLES, "figures": FIGURES, "all": (*FIGURES, *TABLES)}
+TIMES = "times.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the settings.
+
+    Attributes:
+        protocol: how representations are compared.
+        features: vectors made elsewhere, by the name of their column.
+        published: a published classifier for Table 3.3, as `oracle_table.Published` takes it, or None.
+        command: the command line.
+    """
+
+    protocol: Protocol
+    features: Mapping[str, Path] = field(default_factory=dict)
+    published: Mapping[str, object] | None = None
+    command: Sequence[str] = field(default_factory=lambda: tuple(sys.argv))
+
+
+def resolve_targets(names: Iterable[str]) -> list[str]:
+    """The tables and figures that some names stand for, each once, figures of data first.
+
+    Raises:
+        InputError: for a name that is none.
+    """
+    wanted = set()
+    for name in names:
+        if name not in (*GROUPS, *GROUPS["all"]):
+            raise InputError(f"reproduce {name}: is none of {', '.join((*GROUPS, *GROUPS['all']))}")
+        wanted.update(GROUPS.get(name, (name,)))
+    return [name for name in GROUPS["all"] if name in wanted]
+
+
+def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> list[Path]:
+    """Make tables and figures, and write them below the study's folder.
+
+    Args:
+        settings: resolved settings.
+        targets: as from `resolve_targets`.
+        options: of the command line.
+        study: what they are made from.
+
+    Returns:
+        The files that were written; of each table its Markdown, of each figure its PNG.
+
+    Raises:
+        InputError: if something that a target needs is missing or does not fit, or another run is writing the folder.
+    """
+    check_targets(settings, targets, options, study)
+    with OutputLock(study.output, inside=True):
+        return _make_targets(settings, targets, options, study)
+
+
+def _make_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> list[Path]:
+    study.write_config()
+    written: list[Path] = []
+    for number, name in enumerate(targets, 1):
+        log.info("[%d/%d] %s", number, len(targets), name)
+        started = time.monotonic()
+        if name in RECONSTRUCTIONS:
+            from experiments.thesis.figures import train_reconstructions
+
+            train_reconstructions(study, [target for target in targets if target in RECONSTRUCTIONS])
+        made = _MAKERS[name](settings, name, options, study, started)
+        seconds, files = time.monotonic() - started, ", ".join(map(str, made)) or "nothing to draw"
+        log.info("[%d/%d] %s: %.0f s, %s", number, len(targets), name, seconds, files)
+        written += made
+    return written
+
+
+def check_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> None:
+    """Find what would stop a table or figure before hours of work on it.
+
+    Raises:
+        InputError: naming the setting or option.
+    """
+    from experiments.thesis.ablation import MAPPED, check_resnet_weights
+
+    ablation, bottleneck = settings.reproduce.ablation, settings.reproduce.bottleneck
+    wanted = set(targets)
+    names: set[str] = set()
+    if wanted & {"table-3.2", "table-3.3", "curves"}:
+        names.update(ablation.columns)
+    if "figure-3.14" in wanted:
+        names.update(MAPPED)
+    if "table-3.2" in wanted:
+        _check_foreign(ablation.columns, options.features)
+        if RESNET in ablation.columns:
+            check_resnet_weights(settings.reproduce.resnet_weights)
+    if "table-3.3" in wanted:
+        _check_oracles(settings)
+        names.add(ablation.reference)
+    if wanted & {"table-3.2", "table-3.3"} and options.protocol.runs < ablation.training_runs:
+        raise InputError(
+            f"--runs {options.protocol.runs}: run number r takes training number r, and there are "
+            f"{ablation.training_runs} trainings (reproduce.ablation.training_runs); give as many runs or more"
+        )
+    overrides = {f"column {name}": ablation.autoencoder_of(name) for name in sorted(names)}
+    if wanted & {"table-3.1", *RECONSTRUCTIONS}:
+        overrides["reproduce.bottleneck"] = {**bottleneck.autoencoder, "adaptation": "none"}
+    for where, values in overrides.items():
+        if values is not None:
+            _check_autoencoder(study, where, values)
+    if wanted & {"table-3.1", *RECONSTRUCTIONS}:
+        from experiments.thesis.bottleneck import scored_centre
+
+        scored_centre(study)
+
+
+def _check_foreign(columns: Sequence[str], features: Mapping[str, Path]) -> None:
+    for name in features:
+        if name in columns:
+            raise InputError(f"--features {name}: Table 3.2 has a column of this name; give yours another")
+        if name.endswith(STANDARDISED):
+            raise InputError(f"--features {name}: {STANDARDISED.strip()!r} marks standardised columns; leave it out")
+
+
+def _check_oracles(settings: RunSettings) -> None:
+    ablation = settings.reproduce.ablation
+    known = (*COLUMNS, *ablation.autoencoders)
+    if ablation.reference not in known:
+        raise InputError(
+            f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is none "
+            f"of {', '.join(known)}"
+        )
+    from experiments.thesis.oracles import OracleConfig  # imports TensorFlow
+
+    try:
+        OracleConfig.from_dict(settings.reproduce.oracle.network)
+    except InputError as error:
+        raise InputError(f"reproduce.oracle.network: {error}") from None
+
+
+def _check_autoencoder(study: Study, where: str, overrides: Mapping[str, object]) -> None:
+    try:
+        source = study.autoencoder_config(overrides)["source_centre"]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if source is not None and source not in study.compared:
+        raise InputError(f"{where}: source_centre {source!r} is none of the centres {', '.join(study.compared)}")
+
+
+def _provenance(study: Study, options: Options, name: str, started: float) -> dict[str, str]:
+    """Lines that say what made a table."""
+    seconds = _longest_time(study, name, time.monotonic() - started)
+    versions = versions_text(("tensorflow", "keras", "numpy", "scikit-learn"))
+    return {
+        "command": f"`{command_text(options.command)}`",
+        "configuration": f"{study.settings.name}, hash {study.config_hash()}, seed {study.settings.seed}",
+        "machine": machine_text(),
+        "time": f"{seconds / 60:.1f} min (of the longest call that made this table with these settings; what other "
+        "calls and tables left is read again)",
+        "versions": f"{versions} (those under which a network was trained stand in its run.json)",
+    }
+
+
+def _longest_time(study: Study, name: str, seconds: float) -> float:
+    """Keep the longest time of each table and settings, which is that of making it and not of reading it again."""
+    path = study.output / TIMES
+    try:
+        times = parse_json(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        times = {}
+    times = {k: v for k, v in times.items() if isinstance(v, (int, float))} if isinstance(times, dict) else {}
+    key = f"{name} {study.config_hash()}"
+    if seconds > times.get(key, 0.0):
+        times[key] = round(seconds, 1)
+        write_json(path, times)
+    return times[key]
+
+
+def _make_table_3_1(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+    from experiments.evaluation.thesis_numbers import thesis_centres
+    from experiments.thesis.bottleneck import make_bottleneck, write_bottleneck
+    from experiments.thesis.figures import bottleneck_figure
+
+    result = make_bottleneck(study, options.protocol)
+    thesis = thesis_centres(study.centres, settings.scheme).get(result.centre)
+    provenance = _provenance(study, options, name, started)
+    paths = write_bottleneck(result, study.output / "tables", options.protocol, provenance, thesis)
+    return [paths["md"], *_save([bottleneck_figure(result)], options, study)]
+
+
+def _make_table_3_2(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+    from experiments.thesis.ablation import make_ablation
+
+    comparison = make_ablation(study, options.protocol, options.features)
+    title = "Representations across centres (thesis Table 3.2)"
+    return _write_comparison(comparison, name, title, settings, options, study, started)
+
+
+def _make_table_3_3(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+    from experiments.thesis.oracle_table import Published, make_oracles
+
+    published = None if options.published is None else Published(**options.published)
+    comparison = make_oracles(study, options.protocol, published)
+    title = f"Networks trained on one centre, and {settings.reproduce.ablation.reference} (thesis Table 3.3)"
+    return _write_comparison(comparison, name, title, settings, options, study, started)
+
+
+def _write_comparison(
+    comparison: Comparison,
+    name: str,
+    title: str,
+    settings: RunSettings,
+    options: Options,
+    study: Study,
+    started: float,
+) -> list[Path]:
+    from experiments.evaluation.comparison_tables import Heading, write_comparison
+    from experiments.evaluation.thesis_numbers import thesis_centres
+    from experiments.thesis.figures import comparison_figures
+
+    reference = settings.reproduce.ablation.reference
+    if reference not in comparison.columns and reference + STANDARDISED in comparison.columns:
+        reference += STANDARDISED
+    if reference not in comparison.columns:
+        log.warning("%s: has no column %s (reproduce.ablation.reference) to compare with", name, reference)
+    provenance = _provenance(study, options, name, started)
+    heading = Heading(name, title, provenance, thesis_centres(study.centres, settings.scheme), reference)
+    paths = write_comparison(comparison, study.output / "tables", heading)
+    return [paths["md"], *_save(comparison_figures(comparison, name), options, study)]
+
+
+def _make_figure(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+    from experiments.thesis import figures
+
+    makers: dict[str, Callable[[], Iterable[figures.Drawing]]] = {
+        "figure-2.6": lambda: figures.augmentation_sheet(study),
+        "figure-3.4": lambda: figures.class_distribution(study),
+        "figure-3.5": lambda: figures.segmentations(study),
+        "figure-3.14": lambda: figures.maps(study),
+        "curves": lambda: figures.training_curves(study),
+    }
+    if name in SAMPLES:
+        drawings = figures.sample_sheets(study, [int(name.rpartition(".")[2])])
+    elif name in RECONSTRUCTIONS:
+        drawings = figures.reconstructions(study, [name])
+    else:
+        drawings = makers[name]()
+    return _save(drawings, options, study)
+
+
+def _save(drawings: Iterable, options: Options, study: Study) -> list[Path]:
+    """Save drawings below `figures/`; returns the PNG files."""
+    from experiments.figures.files import Provenance, save_figure
+
+    written = []
+    for drawing in drawings:
+        provenance = Provenance(
+            command=command_text(options.command),
+            config_hash=study.config_hash(),
+            inputs=dict(drawing.inputs),
+            software=f"aecfe {version('aecfe')}",
+        )
+        written.append(
+            save_figure(drawing.figure, study.output / "figures", drawing.name, drawing.title, provenance)["png"]
+        )
+    return written
+
+
+_MAKERS: dict[str, Callable[[RunSettings, str, Options, Study, float], list[Path]]] = {
+    **dict.fromkeys(FIGURES, _make_figure),
+    "table-3.1": _make_table_3_1,
+    "table-3.2": _make_table_3_2,
+    "table-3.3": _make_table_3_3,
+}

@@ -1,0 +1,316 @@
+"""The thesis' figures: what each one shows, put together from a study and drawn."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.cache import hash_arrays
+from experiments.evaluation.comparison import STANDARDISED, Comparison
+from experiments.figures.scores import (
+    MAX_PANELS,
+    draw_before_after,
+    draw_bottleneck_curves,
+    draw_confusions,
+    draw_recall_intervals,
+)
+from experiments.figures.sheets import (
+    HATCHES,
+    draw_class_distribution,
+    draw_photo_sheet,
+    draw_reconstruction_grid,
+    draw_segmentations,
+)
+from experiments.figures.style import choose_rows, draw_loss_curves, project
+from experiments.reports.report_pictures import Picture, overlays, training_samples
+from experiments.reports.run_folder import Run, read_rows
+from experiments.thesis.ablation import MAPPED, train_columns
+from experiments.thesis.bottleneck import FIGURES, Bottleneck, Variant, scored_centre, settings_variants, train_grid
+from experiments.thesis.study import Study
+from mrcnn.data.images import read_image
+from mrcnn.files.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MAX_POINTS = 3000  # of a map
+MAX_METHODS = 8  # whose recalls can be told apart in a figure
+UNTYPED = "no type"
+OTHER_NAME = "none of these"
+SAMPLE_FIGURES = 3  # Figures 3.1, 3.2, 3.3; further centres share the last number
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that is ready to be saved.
+
+    Attributes:
+        name: of its files, as "figure-3.4".
+        title: what it shows, in one line.
+        figure: the drawing.
+        inputs: hashes of what it was made from, by name.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+    inputs: Mapping[str, str]
+
+
+def augmentation_sheet(study: Study) -> Iterator[Drawing]:
+    """Figure 2.6: training images of the detector, and each of the thesis' augmentations by itself."""
+    from mrcnn.data.augmentation import augment_instances, thesis_augmenters
+
+    run = _run(study)
+    splits = run.read_json("detector/split.json")
+    samples = training_samples(run, splits, 4) if splits else []
+    if not samples:
+        raise InputError("figure-2.6: the images that the detector learned from are gone; put them back")
+    rows = []
+    augmenters = thesis_augmenters()
+    for number, (image, masks) in enumerate(samples):
+        versions = [image]
+        for name, augmenter in augmenters.items():
+            changed = (
+                augment_instances(image, masks, augmenter, (study.settings.seed, number, attempt, len(name))).image
+                for attempt in range(20)
+            )
+            # A mirror is one only every other time; a sheet of it shows it done.
+            versions.append(next((c for c in changed if not np.array_equal(c, image)), image))
+        rows.append((f"image {number + 1}", versions))
+    figure = draw_photo_sheet(rows, captions=["original", *augmenters])
+    yield Drawing("figure-2.6", "Augmentations of the detector's training images (thesis Figure 2.6)", figure, {})
+
+
+def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
+    """Figures 3.1 to 3.3: images of every class of a centre, under the centre's own names.
+
+    Args:
+        study: centres.
+        numbers: which of the three; the third shows all centres from the third on, each in files of its own.
+    """
+    for place, (name, centre) in enumerate(study.centres.items(), 1):
+        number = min(place, SAMPLE_FIGURES)
+        if number not in numbers:
+            continue
+        by_label: dict[str, list] = {}
+        for record in centre.records:
+            by_label.setdefault(record.label or "unlabelled", []).append(record)
+        rows = []
+        for label, records in sorted(by_label.items()):
+            chosen = choose_rows(len(records), study.settings.reproduce.figure_cells, study.settings.seed)
+            photos = [image for image in (_open(records[i].path) for i in chosen) if image is not None]
+            rows.append((f"{label} ({len(records):,})", photos))
+        if not any(photos for _, photos in rows):
+            raise InputError(f"figure-3.{number}: none of the images of {name} that were chosen can be opened")
+        suffix = "-" + re.sub(r"[^\w.\-]+", "-", name) if place > SAMPLE_FIGURES else ""
+        title = f"Images of {name}, by its own classes with their counts (thesis Figure 3.{number})"
+        yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows), {})
+
+
+def class_distribution(study: Study) -> Iterator[Drawing]:
+    """Figure 3.4: images of each class of the comparison, by centre."""
+    counts = {name: centre.counts for name, centre in study.centres.items()}
+    if len(counts) > len(HATCHES):
+        log.warning("figure-3.4: not drawn, since bars of more than %d centres cannot be told apart", len(HATCHES))
+        return
+    figure = draw_class_distribution(counts, study.class_map.classes)
+    yield Drawing("figure-3.4", "Images of each cell type, by centre (thesis Figure 3.4)", figure, {})
+
+
+def segmentations(study: Study) -> Iterator[Drawing]:
+    """Figure 3.5: what the detector finds, drawn over images of every centre."""
+    study.stores()
+    run = _run(study)
+    each = max(2, 12 // max(len(study.centres), 1))
+    pictures: list[tuple[str, np.ndarray]] = []
+    for centre in study.centres:
+        drawn: list[Picture] = overlays(run, centre, each)[0]
+        names = [picture.name.replace("_", " ") or "unlabelled" for picture in drawn]
+        pictures += [(f"{centre}: {name}", picture.pixels) for name, picture in zip(names, drawn, strict=True)]
+    if not pictures:
+        raise InputError("figure-3.5: no cell was found whose image is still there")
+    figure = draw_segmentations(pictures, columns=4)
+    yield Drawing("figure-3.5", "Cells as the detector outlines them (thesis Figure 3.5)", figure, _store_hashes(study))
+
+
+def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
+    """Figures 3.6 to 3.13: reconstructed images over the sizes of the bottleneck, a figure for each variant.
+
+    Args:
+        study: stores and autoencoders.
+        names: figures to draw; those whose variant is not in the settings are told of.
+    """
+    from autoencoder.embedding import reconstruct
+    from mrcnn.feature_store import open_store
+
+    wanted = _wanted_variants(study, names)
+    for name in names:
+        if name not in wanted:
+            variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
+            log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
+    folders = train_grid(study, list(wanted.values())) if wanted else {}
+    centre = scored_centre(study)
+    for name, variant in sorted(wanted.items(), key=lambda item: int(item[0].partition(".")[2])):
+        path = study.stores(variant.backbone)[centre]
+        with open_store(path) as store:
+            rows = choose_rows(len(store), study.settings.reproduce.figure_cells, study.settings.seed)
+        originals, drawn, inputs = np.empty(0), {}, {}
+        for (own, size), folder in folders.items():
+            if own == variant:
+                originals, drawn[f"BN {size}"] = reconstruct(folder, path, rows)
+                inputs[folder.name] = study.weights_hash(folder)
+        figure = draw_reconstruction_grid(originals, drawn)
+        number = name.partition(".")[2]
+        title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
+        yield Drawing(name, title, figure, inputs)
+
+
+def train_reconstructions(study: Study, names: Sequence[str]) -> None:
+    """Train the autoencoders of some of Figures 3.6 to 3.13 together, which is faster than figure by figure."""
+    wanted = _wanted_variants(study, names)
+    if wanted:
+        train_grid(study, list(wanted.values()))
+
+
+def _wanted_variants(study: Study, names: Sequence[str]) -> dict[str, Variant]:
+    """By name of the figure, its variant, as far as the settings have it."""
+    configured = {FIGURES[variant]: variant for variant in settings_variants(study)}
+    return {name: variant for name, variant in configured.items() if name in names}
+
+
+def maps(study: Study) -> Iterator[Drawing]:
+    """Figure 3.14: UMAP of the latents without and with adaptation, by centre and by type."""
+    trained = train_columns(study, MAPPED, training_runs=1)
+    cells = study.cells()
+    sizes = [len(types) for types in cells.types.values()]
+    rows = choose_rows(sum(sizes), MAX_POINTS, study.settings.seed)
+    centres = np.concatenate([np.full(size, name) for size, name in zip(sizes, cells.types, strict=True)])[rows]
+    types = np.concatenate(list(cells.types.values()))[rows]
+    points = []
+    for column in MAPPED:
+        latents = study.latents(trained[column][0])
+        vectors = np.concatenate([latents[name] for name in cells.types])[rows]
+
+        def lay_out(vectors: np.ndarray = vectors) -> dict[str, np.ndarray]:
+            laid_out, method = project(vectors, study.settings.seed)
+            return {"points": laid_out, "method": np.array(method)}
+
+        inputs = {"vectors": hash_arrays(vectors), "seed": study.settings.seed}
+        found = study.cache.arrays("maps", inputs, lay_out)
+        points.append(found["points"])
+    figure = draw_before_after(
+        *points,
+        centres,
+        np.where(types == "", UNTYPED, types),
+        list(cells.types),
+        [*cells.classes, *([UNTYPED] if np.any(types == "") else [])],
+    )
+    title = f"{found['method']} of the latents of {len(rows):,} cells, before and after adaptation (thesis Figure 3.14)"
+    inputs = {trained[column][0].name: study.weights_hash(trained[column][0]) for column in MAPPED}
+    yield Drawing("figure-3.14", title, figure, inputs)
+
+
+def training_curves(study: Study) -> Iterator[Drawing]:
+    """Losses of the detector and of the autoencoders of Table 3.2 over their training."""
+    study.stores()
+    run = _run(study)
+    panels = {"Detector": ("loss",), "Masks": ("mrcnn_mask_loss",), "Boxes": ("mrcnn_bbox_loss",)}
+    rows = run.read_csv("detector/log.csv")
+    if rows:
+        step = "epoch" if "epoch" in rows[0] else "step"
+        figure = draw_loss_curves({study.backbone: rows}, panels, step_column=step)
+        yield Drawing("curves-detector", "Training of the detector", figure, {})
+    settings = study.settings.reproduce.ablation
+    names = [name for name in settings.columns if settings.autoencoder_of(name)]
+    trained = train_columns(study, names, training_runs=1)
+    logs = {name: read_rows(folders[0] / "log.csv") for name, folders in trained.items()}
+    logs = {name: rows for name, rows in logs.items() if rows}
+    if logs:
+        panels = {
+            "Features (MSE)": ("feature_loss",),
+            "Image": ("image_loss",),
+            "Adaptation": ("adaptation_loss",),
+        }
+        figure = draw_loss_curves(logs, panels, log_scale=True)
+        inputs = {folders[0].name: study.weights_hash(folders[0]) for folders in trained.values()}
+        yield Drawing("curves-autoencoders", "Training of the autoencoders of Table 3.2", figure, inputs)
+
+
+def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
+    """Recall of each class with intervals, and confusion matrices, of the columns of a table.
+
+    They are those of other centres, or, where there is only one centre, of that one.
+    """
+    across = len(comparison.cells.centres) > 1
+    where = "in other centres" if across else "in the own centre"
+    probes = {name: comparison.main_probe(name) for name in comparison.columns}
+    names = [name for name, probe in probes.items() if comparison.has(name, probe, across)]
+    if not names:
+        return
+    recalls = {name: comparison.recall(name, probes[name], across) for name in names}
+    classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
+    plain = [name for name in names if not name.endswith(STANDARDISED)] or names
+    shown = _at_most(MAX_METHODS, plain, f"{table}-recall")
+    figure = draw_recall_intervals({name: recalls[name] for name in shown}, classes)
+    yield Drawing(f"{table}-recall", f"Recall of each class {where}, with 95 % intervals ({table})", figure, {})
+    shown = _at_most(MAX_PANELS, names, f"{table}-confusion")
+    matrices, classes = _confusions(comparison, {name: probes[name] for name in shown}, across)
+    figure = draw_confusions(matrices, classes)
+    yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure, {})
+
+
+def _confusions(
+    comparison: Comparison, probes: Mapping[str, str], across: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Confusion matrix of each column, and the classes.
+
+    Where a network gave names outside the classes, these are one class more, or shares of a row would be too large.
+    """
+    matrices = {name: comparison.confusion(name, probe, across) for name, probe in probes.items()}
+    others = {name: comparison.named_otherwise(name, probe, across) for name, probe in probes.items()}
+    classes = list(comparison.cells.classes)
+    if not any(counts.any() for counts in others.values()):
+        return matrices, classes
+    for name, matrix in matrices.items():
+        matrices[name] = np.pad(matrix, (0, 1))
+        matrices[name][:-1, -1] = others[name]
+    return matrices, [*classes, OTHER_NAME]
+
+
+def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
+    """The first names; the others are told in the log."""
+    if len(names) > limit:
+        log.warning("%s: has no room for %s", figure, ", ".join(names[limit:]))
+    return list(names[:limit])
+
+
+def bottleneck_figure(result: Bottleneck) -> Drawing:
+    """Accuracy over the size of the bottleneck."""
+    accuracy = {
+        variant.name: {size: result.accuracy(variant, size) for size in result.sizes} for variant in result.variants
+    }
+    title = f"Accuracy in {result.centre} over the size of the bottleneck (thesis Table 3.1)"
+    return Drawing("table-3.1-accuracy", title, draw_bottleneck_curves(accuracy), {})
+
+
+def _run(study: Study) -> Run:
+    """The run of the configuration's backbone, with its detector, for the pictures that a report has too."""
+    pipeline = study.detector(study.backbone)
+    records = {name: centre.records for name, centre in study.opened.items()}
+    return Run(pipeline.output, pipeline.settings, records, study.settings.seed)
+
+
+def _open(path: Path) -> np.ndarray | None:
+    try:
+        return read_image(path)
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _store_hashes(study: Study) -> dict[str, str]:
+    return {name: store["fingerprint"] for name, store in study.described().items()}

@@ -1,0 +1,158 @@
+"""ResNeXt (Xie et al. 2017), the network of the oracles in Table 3.3 of the thesis, and its grouped convolution."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from autoencoder.layers import GroupNormalization
+
+NORMALIZATIONS = ("batch", "group")
+# ResNeXt-50; a stage halves the side of its maps, but for the first.
+BLOCKS = (3, 4, 6, 3)
+CARDINALITY = 32
+WIDTH_PER_GROUP = 4
+BASE_FILTERS = 64
+EXPANSION = 4  # channels that leave a block of the first stage, in base filters
+MAX_NORM_GROUPS = 32
+# Keras' own 0.99 would keep 37 % of the untrained statistics after a hundred steps.
+BATCH_MOMENTUM = 0.9
+EPSILON = 1e-5  # as in the authors' code
+
+Convolve = Callable[..., keras.KerasTensor]
+
+
+@keras.saving.register_keras_serializable(package="aecfe")
+class GroupedConv2D(keras.layers.Conv2D):
+    """Convolution in groups, `(batch, height, width, channels)` -> `(batch, height', width', filters)`.
+
+    Arguments, weights and results are those of `keras.layers.Conv2D` with the same `groups`; results differ by
+    rounding. On a CPU, Keras compiles every such convolution by XLA on its own, whose gradient takes hundreds of times
+    as long as it should, and TensorFlow has a gradient with oneDNN alone. There this layer computes a plain convolution
+    for each group; on a GPU it hands all groups to TensorFlow at once.
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: keras.Variable) -> tf.Tensor:
+        """Convolve each group of channels with its own filters."""
+        if self.groups == 1 or self.data_format != "channels_last":
+            return super().convolution_op(inputs, kernel)
+        kernel = tf.convert_to_tensor(kernel)
+        if _has_gpu():
+            return self._convolve(inputs, kernel)
+        parts = zip(tf.split(inputs, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)
+        return tf.concat([self._convolve(*part) for part in parts], axis=-1)
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.convolution(inputs, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+
+
+def build_resnext(
+    image_size: int,
+    num_classes: int,
+    *,
+    blocks: Sequence[int] = BLOCKS,
+    cardinality: int = CARDINALITY,
+    width_per_group: int = WIDTH_PER_GROUP,
+    normalization: str = "batch",
+    base_filters: int = BASE_FILTERS,
+    seed: int = 0,
+) -> keras.Model:
+    """Build a ResNeXt that takes images as they are; the defaults are those of ResNeXt-50 (32x4d).
+
+    A block is a 1x1 convolution to `cardinality * width_per_group` channels, a 3x3 convolution of these in groups, and
+    a 1x1 convolution to `4 * base_filters` channels, each with normalisation; the input is added before the last ReLU.
+    Both numbers of channels double from stage to stage. The 3x3 convolution of a stage's first block has stride 2, but
+    for the first stage, which the pooling precedes.
+
+    Args:
+        image_size: side of the images in pixels.
+        num_classes: number of logits.
+        blocks: number of blocks in each stage.
+        cardinality: groups of the 3x3 convolutions.
+        width_per_group: channels of a group in the first stage.
+        normalization: "batch" for BatchNorm, "group" for GroupNorm of 32 groups, or the largest smaller number that
+            divides the channels.
+        base_filters: channels of the first convolution.
+        seed: of the initial weights.
+
+    Returns:
+        Model from images `(batch, image_size, image_size, 3)` in [0, 255], of any type, to float32 logits
+        `(batch, num_classes)`.
+
+    Raises:
+        ValueError: if `normalization` is neither of the two.
+
+    Reference:
+        Xie et al. 2017, "Aggregated residual transformations for deep neural networks", table 1 and figure 3c.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization must be one of {NORMALIZATIONS}, got {normalization!r}")
+    initializers = _initializers(seed)
+
+    def convolve(x, filters: int, size: int, name: str, strides: int = 1, groups: int = 1):
+        x = GroupedConv2D(
+            filters,
+            size,
+            strides=strides,
+            padding="same",
+            groups=groups,
+            use_bias=False,
+            kernel_initializer=next(initializers),
+            name=f"{name}_conv",
+        )(x)
+        return make_normalization(normalization, filters, f"{name}_norm")(x)
+
+    images = keras.Input((image_size, image_size, 3), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)
+    x = keras.layers.ReLU(name="stem_relu")(convolve(x, base_filters, 7, "stem", strides=2))
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    for stage, num_blocks in enumerate(blocks):
+        filters = EXPANSION * base_filters * 2**stage
+        width = cardinality * width_per_group * 2**stage
+        for block in range(num_blocks):
+            strides = 2 if stage > 0 and block == 0 else 1
+            x = _block(x, filters, width, cardinality, strides, f"stage{stage + 1}_block{block + 1}", convolve)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    logits = keras.layers.Dense(num_classes, kernel_initializer=next(initializers), name="logits", dtype="float32")(x)
+    return keras.Model(images, logits, name="resnext")
+
+
+def make_normalization(kind: str, channels: int, name: str) -> keras.layers.Layer:
+    """Make the layer that follows a convolution.
+
+    Args:
+        kind: one of `NORMALIZATIONS`.
+        channels: of its input.
+        name: of the layer.
+    """
+    if kind == "batch":
+        return keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM, epsilon=EPSILON, name=name)
+    groups = max(number for number in range(1, MAX_NORM_GROUPS + 1) if channels % number == 0)
+    return GroupNormalization(groups, epsilon=EPSILON, name=name)
+
+
+def _block(
+    x: keras.KerasTensor, filters: int, width: int, cardinality: int, strides: int, name: str, convolve: Convolve
+) -> keras.KerasTensor:
+    """Add one block; its shortcut is a projection where the shape changes."""
+    shortcut = x
+    if strides > 1 or x.shape[-1] != filters:
+        shortcut = convolve(x, filters, 1, f"{name}_shortcut", strides=strides)
+    y = keras.layers.ReLU(name=f"{name}_relu1")(convolve(x, width, 1, f"{name}_1"))
+    y = convolve(y, width, 3, f"{name}_2", strides=strides, groups=cardinality)
+    y = convolve(keras.layers.ReLU(name=f"{name}_relu2")(y), filters, 1, f"{name}_3")
+    y = keras.layers.Add(name=f"{name}_add")([shortcut, y])
+    return keras.layers.ReLU(name=f"{name}_out")(y)
+
+
+def _has_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
+def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
+    """Give each layer an initialiser with a seed of its own, so that no global seed is needed."""
+    sequence = np.random.SeedSequence(seed)
+    while True:
+        (child,) = sequence.spawn(1)
+        yield keras.initializers.HeNormal(seed=int(child.generate_state(1)[0]))

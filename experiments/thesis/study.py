@@ -1,0 +1,306 @@
+"""The working folder of the thesis' experiments: what tables and figures share.
+
+    data/                     drawn centres, where the configuration has some
+    splits/                   training and test part of each centre
+    <backbone>/               a run's `detector/` and `features/`, for each backbone that is asked for
+    autoencoders/<name>/      each autoencoder under its settings and the hash of all that it depends on
+    oracles/<name>/           the same for the networks of Table 3.3
+    cache/                    vectors, predictions and scores by the hash of their inputs
+    tables/, figures/         what is shown
+
+Everything is made when it is first asked for, and reused as long as what it depends on is the same.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.cache import Cache, hash_arrays, hash_json
+from experiments.centres.centre import Centre
+from experiments.centres.class_maps import ClassMap
+from experiments.centres.splits import Split
+from experiments.evaluation.transfer import Cells, Vectors, make_cells
+from experiments.pipeline import Pipeline
+from experiments.settings import RunSettings
+from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, default_jobs, run_jobs
+from mrcnn.feature_store import StoreReader
+from mrcnn.files.atomic import write_json
+from mrcnn.files.errors import InputError
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+HASH_LENGTH = 12
+
+Make = Callable[[StoreReader], np.ndarray]  # from an opened store to vectors of shape (n, d)
+
+
+class Study:
+    """What the experiments work on.
+
+    Args:
+        settings: resolved settings; `settings.output` is the working folder.
+        jobs: autoencoders to train at a time; None for `training_jobs.default_jobs`.
+        overwrite: make everything again that this study is asked for.
+        progress: show bars.
+    """
+
+    def __init__(
+        self, settings: RunSettings, *, jobs: int | None = None, overwrite: bool = False, progress: bool = True
+    ):
+        self.settings, self.jobs, self.overwrite, self.progress = settings, jobs, overwrite, progress
+        self.output = Path(settings.output)
+        self.cache = Cache(self.output / "cache", overwrite=overwrite)
+        self._pipelines: dict[str, Pipeline] = {}
+        self._detectors: set[str] = set()
+        self._extracted: dict[str, dict[str, Path]] = {}
+        self._described: dict[str, dict[str, Any]] = {}
+        self._trained: set[Path] = set()
+
+    @property
+    def backbone(self) -> str:
+        """Backbone of the detector that Tables 3.2 and 3.3 use: the configuration's."""
+        from mrcnn.config import SmearConfig
+
+        return self.settings.detector.settings.get("BACKBONE", SmearConfig.BACKBONE)
+
+    @cached_property
+    def opened(self) -> dict[str, Centre]:
+        """Every centre of the configuration, those that only the detector learns from too."""
+        pipeline = Pipeline(self.settings, overwrite=self.overwrite, progress=self.progress)
+        return pipeline.open_centres()
+
+    @property
+    def centres(self) -> dict[str, Centre]:
+        """The centres whose cells are compared."""
+        return self.pipeline(self.backbone).study
+
+    @property
+    def compared(self) -> list[str]:
+        """Their names, which need no look at the images."""
+        return [name for name, centre in self.settings.centres.items() if centre.use == "all"]
+
+    @property
+    def class_map(self) -> ClassMap:
+        """The cell types that are compared; those of all centres are the same."""
+        return next(iter(self.centres.values())).class_map
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """Training and test part of each centre's labelled images, saved and reused."""
+        return Pipeline(self.settings, progress=self.progress, centres=self.opened).splits()
+
+    @property
+    def source_centre(self) -> str:
+        """The centre that the others are brought to."""
+        return self.settings.autoencoder.get("source_centre") or self.compared[0]
+
+    def pipeline(self, backbone: str) -> Pipeline:
+        """The run of one backbone's detector, in a folder of its own."""
+        if backbone not in self._pipelines:
+            detector = dataclasses.replace(
+                self.settings.detector, settings={**self.settings.detector.settings, "BACKBONE": backbone}
+            )
+            settings = dataclasses.replace(self.settings, detector=detector, output=str(self.output / backbone))
+            self._pipelines[backbone] = Pipeline(
+                settings, overwrite=self.overwrite, progress=self.progress, centres=self.opened
+            )
+        return self._pipelines[backbone]
+
+    def detector(self, backbone: str) -> Pipeline:
+        """The run of a backbone, with its detector trained: once, though several tables and figures ask for it."""
+        pipeline = self.pipeline(backbone)
+        if backbone not in self._detectors:
+            pipeline.train_detector()
+            self._detectors.add(backbone)
+        return pipeline
+
+    def stores(self, backbone: str | None = None) -> dict[str, Path]:
+        """Feature store of each centre, made by the detector of a backbone, by default the configuration's."""
+        backbone = backbone or self.backbone
+        if backbone not in self._extracted:
+            pipeline = self.detector(backbone)
+            if not all(path.is_file() for path in pipeline.stores.values()) or not self._is_extracted(backbone):
+                pipeline.extract()
+            self._extracted[backbone] = pipeline.stores
+        return self._extracted[backbone]
+
+    def described(self, backbone: str | None = None) -> dict[str, dict[str, Any]]:
+        """What each store holds, without where it lies: what results depend on."""
+        from autoencoder.folder import describe_stores
+
+        backbone = backbone or self.backbone
+        if backbone not in self._described:
+            described = describe_stores(self.stores(backbone))
+            self._described[backbone] = {
+                name: {key: value for key, value in store.items() if key != "path"} for name, store in described.items()
+            }
+        return self._described[backbone]
+
+    def cells(self, backbone: str | None = None) -> Cells:
+        """The cells that a backbone's detector found, with their types and parts of the split.
+
+        Types are those of the images now; stores hold what they were when the cells were found.
+        """
+        from mrcnn.feature_store import open_store
+
+        keys, types = {}, {}
+        for name, path in self.stores(backbone).items():
+            with open_store(path) as store:
+                keys[name] = store.keys
+            types[name] = self._current_types(name, keys[name])
+        parts = {name: self.splits[name].parts(own) for name, own in keys.items()}
+        return make_cells(keys, types, parts, self.class_map.classes)
+
+    def autoencoder_config(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings of an autoencoder: the configuration's, changed by `overrides`, and checked.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        from autoencoder.config import AutoencoderConfig
+
+        values = {"seed": self.settings.seed, **self.settings.autoencoder, **overrides}
+        return AutoencoderConfig.from_dict(values).to_dict()
+
+    def autoencoder_folder(self, overrides: Mapping[str, Any], backbone: str | None = None) -> Path:
+        """Where the autoencoder of some settings lies, or will lie."""
+        from autoencoder.config import HOUSEKEEPING
+
+        config = self.autoencoder_config(overrides)
+        kept = {name: value for name, value in config.items() if name not in HOUSEKEEPING}
+        # A list, since the order of the centres decides which is the source.
+        inputs: dict[str, Any] = {"config": kept, "stores": list(self.described(backbone).items())}
+        if config["balance"] == "type":
+            inputs["types"] = self._stored_types(backbone)
+        names = (config["adaptation"], config["latent_size"], config["image_source"], config["image_loss"])
+        name = "-".join([backbone or self.backbone, *map(str, names), hash_json(inputs)[:HASH_LENGTH]])
+        return self.output / "autoencoders" / name
+
+    def _current_types(self, centre: str, keys: np.ndarray) -> np.ndarray:
+        """Cell type of each key's image, str array of shape (n,)."""
+        type_of = {record.key: record.cell_type for record in self.centres[centre].records}
+        return np.array([type_of[key] for key in keys.tolist()], str)
+
+    def _stored_types(self, backbone: str | None) -> str:
+        """Hash of the types in the stores, which an autoencoder with balance "type" learns from.
+
+        Raises:
+            InputError: if they are no longer those of the images.
+        """
+        from mrcnn.feature_store import open_store
+
+        found = []
+        for name, path in self.stores(backbone).items():
+            with open_store(path) as store:
+                found.append(store.cell_types)
+                if not np.array_equal(store.cell_types, self._current_types(name, store.keys)):
+                    raise InputError(
+                        f"{path}: holds other cell types than the images have now, of which balance 'type' learns; "
+                        "delete it, and it is made again"
+                    )
+        return hash_arrays(*found)
+
+    def train(self, wanted: Sequence[tuple[Mapping[str, Any], str | None]]) -> list[Path]:
+        """Train and embed autoencoders, as far as they are not there.
+
+        Args:
+            wanted: for each, overrides of the configuration's settings, and the backbone or None for its own.
+
+        Returns:
+            Folder of each, in the same order.
+        """
+        folders = [self.autoencoder_folder(*each) for each in wanted]
+        parts = {name: split.part_of for name, split in self.splits.items()}
+        jobs = {
+            folder: TrainingJob(self.autoencoder_config(overrides), self.stores(backbone), folder, parts)
+            for folder, (overrides, backbone) in zip(folders, wanted, strict=True)
+            if folder not in self._trained
+        }
+        missing = [job for job in jobs.values() if self.overwrite or not self._is_embedded(job)]
+        if missing:
+            log.info("%d autoencoders to train, %d are there", len(missing), len(set(folders)) - len(missing))
+        run_jobs(missing, self.jobs or default_jobs(), sys.argv, resume=not self.overwrite, progress=self.progress)
+        self._trained.update(jobs)
+        return folders
+
+    def latents(self, folder: Path, backbone: str | None = None) -> Vectors:
+        """Latents of all cells, by centre, rows as in the stores."""
+        from experiments.evaluation.vectors import read_embedding
+
+        table = read_embedding(folder / EMBEDDING)
+        missing = [name for name in self.stores(backbone) if name not in table]
+        if missing:
+            raise InputError(f"{folder / EMBEDDING}: lacks the centre {missing[0]}; delete it, and it is made again")
+        return {name: table[name][0] for name in self.stores(backbone)}
+
+    def weights_hash(self, folder: Path) -> str:
+        """SHA-256 of the weights of a trained autoencoder."""
+        from autoencoder.folder import read_run
+
+        run = read_run(folder)
+        return "" if run is None else run.get("weights_sha256", "")
+
+    def store_vectors(self, kind: str, options: Mapping[str, Any], make: Make, backbone: str | None = None) -> Vectors:
+        """Vectors that are computed from each store by itself, and kept.
+
+        Args:
+            kind: what they are, for the cache.
+            options: what they depend on beside the store.
+            make: function of an opened store that returns an array of shape (n, d).
+            backbone: of the detector.
+        """
+        from mrcnn.feature_store import open_store
+
+        vectors = {}
+        for name, path in self.stores(backbone).items():
+            inputs = {"store": self.described(backbone)[name], **options}
+
+            def compute(path: Path = path) -> dict[str, np.ndarray]:
+                with open_store(path) as store:
+                    return {"vectors": make(store)}
+
+            vectors[name] = self.cache.arrays(kind, inputs, compute)["vectors"]
+        return vectors
+
+    def write_config(self) -> None:
+        """Write the resolved settings to `config.json`."""
+        write_json(self.output / CONFIG, self.settings.to_dict())
+
+    def config_hash(self) -> str:
+        """Hash of all settings but where data and results lie, for tables and figures to name."""
+        values = self.settings.to_dict()
+        for name in ("output", "data"):
+            values.pop(name)
+        return hash_json(values)[:HASH_LENGTH]
+
+    def _is_extracted(self, backbone: str) -> bool:
+        """Whether the stores hold what this backbone's detector finds on these images."""
+        from mrcnn.feature_store import open_store
+        from mrcnn.training.folder import detector_hash
+
+        if self.overwrite:
+            return False
+        pipeline = self.pipeline(backbone)
+        own = detector_hash(pipeline.output / "detector")
+        for name, path in pipeline.stores.items():
+            with open_store(path) as store:
+                keys = sorted(record.key for record in self.centres[name].records)
+                wanted = {"all_cells": self.settings.extract.all_cells, "with_masks": self.settings.extract.masks}
+                same = all(store.attributes.get(key) == value for key, value in wanted.items())
+                if not same or store.detector_hash != own or sorted(store.image_keys.tolist()) != keys:
+                    return False
+        return True
+
+    def _is_embedded(self, job: TrainingJob) -> bool:
+        from autoencoder.embedding import is_embedding_of
+        from autoencoder.folder import read_run
+
+        run = read_run(job.folder)
+        return bool(run and run["complete"]) and is_embedding_of(job.folder / EMBEDDING, job.folder)

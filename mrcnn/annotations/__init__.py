@@ -1,0 +1,1 @@
+"""Annotations of cells: label masks, COCO, VIA, labelme and Pascal VOC."""

@@ -1,0 +1,142 @@
+"""Running the detection network on images, in batches of one size each."""
+
+import copy
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from mrcnn.config import Config
+from mrcnn.data.molding import DetectionFrame, mold_for_detection, unmold_detections
+from mrcnn.files.errors import InputError
+from mrcnn.network.assembly import DetectorParts, FeatureNetwork
+from mrcnn.utils import norm_boxes
+
+Result = dict[str, np.ndarray]
+
+
+class DetectionRun:
+    """The compiled detection network, with and without masks.
+
+    Args:
+        parts: the weights.
+        config: sizes and thresholds.
+
+    Attributes:
+        last_shape: (height, width) of the last batch, as the network took it; None before the first.
+    """
+
+    def __init__(self, parts: DetectorParts, config: Config):
+        self.parts, self.config = parts, config
+        self.last_shape: tuple[int, int] | None = None
+        self._compiled: dict[tuple[bool, str], tf.types.experimental.PolymorphicFunction] = {}
+
+    def on_images(self, images: Sequence[np.ndarray], masks: bool, paste: bool) -> list[Result]:
+        """Detect on images of any sizes; arguments and results as of `MaskRCNN.detect`.
+
+        Raises:
+            InputError: for an image of another type or shape.
+        """
+        molded = [mold_for_detection(image, self.config) for image in images]
+        results: list[Result] = [{} for _ in molded]
+        for rows in _rows_by_shape([m.image for m in molded]):
+            batch = np.stack([molded[i].image for i in rows])
+            self.last_shape = batch.shape[1:3]
+            windows = np.array([molded[i].window for i in rows], np.float32)
+            frames = [DetectionFrame(batch.shape[1:3], molded[i].window, np.shape(images[i])[:2]) for i in rows]
+            for i, result in zip(rows, self.on_batch(batch, windows, frames, masks, paste), strict=True):
+                results[i] = result
+        return results
+
+    def on_batch(
+        self, batch: np.ndarray, windows: np.ndarray, frames: Sequence[DetectionFrame], masks: bool, paste: bool
+    ) -> list[Result]:
+        """Detect on a batch of the network's size.
+
+        Args:
+            batch: uint8 or float32 array of shape (batch, height, width, channels), 0 to 255.
+            windows: float array of shape (batch, 4), pixels: the part that is image.
+            frames: where each image lies, for the results.
+            masks: run the mask head too.
+            paste: make masks of the image's size too.
+        """
+        outputs = self._network(masks, batch.dtype.name)(batch, norm_boxes(windows, batch.shape[1:3]))
+        outputs = {name: value.numpy() for name, value in outputs.items()}
+        results, first = [], 0
+        for rows, frame in zip(outputs["detections"], frames, strict=True):
+            rows = rows[rows[:, 5] > 0.0]
+            chosen = slice(first, first + len(rows))
+            first += len(rows)
+            small_masks = outputs["masks"][chosen] if masks else None
+            results.append(unmold_detections(rows, frame, outputs["features"][chosen], small_masks, paste=paste))
+        return results
+
+    def _network(self, with_masks: bool, dtype: str) -> tf.types.experimental.PolymorphicFunction:
+        """The network, traced once for all batch sizes, and for all image sizes where they differ."""
+        key = (with_masks, dtype)
+        if key not in self._compiled:
+            network = FeatureNetwork(self.parts, self.config, with_masks)
+            fixed = self.config.IMAGE_RESIZE_MODE == "square"
+            sides = tuple(int(v) for v in self.config.IMAGE_SHAPE[:2]) if fixed else (None, None)
+            images = tf.TensorSpec((None, *sides, self.config.IMAGE_CHANNEL_COUNT), dtype)
+            self._compiled[key] = tf.function(
+                lambda images, windows: network(images, windows=windows),
+                input_signature=[images, tf.TensorSpec((None, 4), tf.float32)],
+            )
+        return self._compiled[key]
+
+
+def _rows_by_shape(images: Sequence[np.ndarray]) -> list[list[int]]:
+    """Indices of the images of each shape, in the order in which the shapes come."""
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        rows.setdefault(image.shape, []).append(index)
+    return list(rows.values())
+
+
+log = logging.getLogger(__name__)
+
+MAX_NAMED = 3
+# Each cell comes from a proposal of its own.
+LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
+
+
+def detection_limit(config: Config) -> int:
+    """The most cells that a detector gives for one image."""
+    return min(getattr(config, name) for name in LIMITS)
+
+
+def with_detections(config: Config, max_detections: int) -> Config:
+    """The same settings for `max_detections` cells of an image, with proposals enough for them.
+
+    The number of proposals is raised where it is too small and never lowered.
+
+    Raises:
+        InputError: if `max_detections` is below 1.
+    """
+    if max_detections < 1:
+        raise InputError(f"the number of detections must be at least 1; got {max_detections}")
+    changed = copy.copy(config)
+    changed.DETECTION_MAX_INSTANCES = max_detections
+    changed.POST_NMS_ROIS_INFERENCE = max(config.POST_NMS_ROIS_INFERENCE, max_detections)
+    changed.PRE_NMS_LIMIT = max(config.PRE_NMS_LIMIT, changed.POST_NMS_ROIS_INFERENCE)
+    return changed
+
+
+def warn_of_full(keys: Sequence[str], config: Config) -> None:
+    """Say on which images as many cells were found as the detector gives, so that there may have been more.
+
+    Args:
+        keys: names of these images; nothing is said of none.
+        config: of the detector.
+    """
+    if not keys:
+        return
+    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+    log.warning(
+        "%d images have %d cells, the most that this detector gives, and perhaps others that were left out: %s%s "
+        "(limits: DETECTION_MAX_INSTANCES %d, POST_NMS_ROIS_INFERENCE %d)",
+        *(len(keys), detection_limit(config), ", ".join(keys[:MAX_NAMED]), more),
+        *(config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE),
+    )

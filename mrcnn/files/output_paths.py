@@ -1,0 +1,65 @@
+"""Whether results can be written where they are asked for, found out before the work that makes them."""
+
+import os
+from pathlib import Path
+
+from mrcnn.files.errors import InputError
+
+# Bytes. File systems take 255, and a file or folder has a longer name than its own while it is being written.
+LONGEST_NAME = 240
+
+
+def check_output_file(path: str | os.PathLike, option: str = "-o") -> None:
+    """Refuse a place where no file can be written.
+
+    Args:
+        path: the file, which may be there already.
+        option: how the user named it, for the message.
+
+    Raises:
+        InputError: if a folder or a device is there, a folder above it is a file or must not be written to, or a
+            name is too long.
+    """
+    if os.path.isdir(path):
+        raise InputError(f"{option} {path}: is a folder; name a file")
+    # A device would be replaced by a file, since results are written under another name and moved.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{option} {path}: is no ordinary file; name another")
+    _check_can_be_made(path, option)
+
+
+def check_output_folder(path: str | os.PathLike, option: str = "-o") -> None:
+    """Refuse a place where no folder can be made, or a folder that must not be written to.
+
+    Args:
+        path: the folder, which may be there already.
+        option: how the user named it, for the message.
+
+    Raises:
+        InputError: if a file is there, a folder above it is a file or must not be written to, or a name is too long.
+    """
+    if not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise InputError(f"{option} {path}: is a file; name a folder")
+        _check_can_be_made(path, option)
+    elif not _may_write(path):
+        raise InputError(f"{option} {path}: this folder must not be written to; choose another place")
+
+
+def _check_can_be_made(path: str | os.PathLike, option: str) -> None:
+    """Check the names that are not there yet, and the nearest folder above that is."""
+    place = Path(os.path.abspath(path))
+    names = [place.name]
+    while not os.path.lexists(place := place.parent):
+        names.append(place.name)
+    if not os.path.isdir(place):
+        raise InputError(f"{option} {path}: {place} is a file, and nothing can lie below it; choose another place")
+    if not _may_write(place):
+        raise InputError(f"{option} {path}: the folder {place} must not be written to; choose another place")
+    for name in names:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise InputError(f"{option} {path}: a name of more than {LONGEST_NAME} bytes; choose a shorter one")
+
+
+def _may_write(folder: str | os.PathLike) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -1,0 +1,185 @@
+"""From raw images to what the network takes, inside the graph: `mrcnn.data.molding` for images of one size."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from mrcnn.config import Config
+from mrcnn.network.graph_resizing import linear_positions, resize
+
+# OpenCV's weights of red, green and blue in grey, in units of 1/32768.
+GREY_WEIGHTS, GREY_BITS = (9798, 19235, 3735), 15
+
+
+class MoldedBatch(NamedTuple):
+    """Images as the network takes them, save for the mean colour.
+
+    Attributes:
+        images: uint8 `(batch, network height, network width, channels)`.
+        window: float32 `(4,)`, `(y1, x1, y2, x2)` pixels of them that show the image.
+        image_shape: int32 `(2,)`, height and width of the raw images.
+    """
+
+    images: tf.Tensor
+    window: tf.Tensor
+    image_shape: tf.Tensor
+
+    @property
+    def network_shape(self) -> tf.Tensor:
+        """Height and width of the network's input, int32 `(2,)`."""
+        return tf.shape(self.images)[1:3]
+
+
+def mold(images: tf.Tensor, config: Config) -> MoldedBatch:
+    """Resize and pad images for detection, as `mrcnn.data.molding.mold_for_detection` does each.
+
+    Args:
+        images: uint8 `(batch, height, width, 1, 3 or 4)`, RGB.
+        config: its IMAGE settings apply.
+
+    Returns:
+        The molded batch; with mode "square" its shape is known when the graph is built.
+    """
+    channels = config.IMAGE_CHANNEL_COUNT
+    image_shape = tf.shape(images)[1:3]
+    # Most of this is int32 and float64, for which there are few GPU kernels.
+    with tf.device("/CPU:0"):
+        images = fit_channels(images, channels)
+        if config.IMAGE_RESIZE_MODE == "none":
+            _check_sides(image_shape)
+            return MoldedBatch(images, tf.cast(tf.concat([[0, 0], image_shape], axis=0), tf.float32), image_shape)
+        resized_shape = scaled_shape(image_shape, config)
+        if config.IMAGE_RESIZE_MODE == "square":
+            padded_shape = tf.constant([config.IMAGE_MAX_DIM] * 2)
+        else:
+            padded_shape = (resized_shape + 63) // 64 * 64
+        start = (padded_shape - resized_shape) // 2
+        end = start + resized_shape
+        padding = tf.stack([start, padded_shape - end], axis=1)
+        molded = tf.pad(resize(images, resized_shape), tf.pad(padding, [[1, 1], [0, 0]]))
+    side = config.IMAGE_MAX_DIM if config.IMAGE_RESIZE_MODE == "square" else None
+    molded.set_shape((None, side, side, channels))
+    return MoldedBatch(molded, tf.cast(tf.concat([start, end], axis=0), tf.float32), image_shape)
+
+
+def scaled_shape(image_shape: tf.Tensor, config: Config) -> tf.Tensor:
+    """Height and width, int32 `(2,)`, that an image of `image_shape` is resized to; see `Config.IMAGE_RESIZE_MODE`."""
+    sides = tf.cast(image_shape, tf.float64)
+    shorter, longer = tf.reduce_min(sides), tf.reduce_max(sides)
+    scale = tf.constant(1.0, tf.float64)
+    if config.IMAGE_MIN_DIM:
+        scale = tf.maximum(scale, config.IMAGE_MIN_DIM / shorter)
+    if config.IMAGE_MIN_SCALE:
+        scale = tf.maximum(scale, tf.constant(config.IMAGE_MIN_SCALE, tf.float64))
+    if config.IMAGE_RESIZE_MODE == "square":
+        most = config.IMAGE_MAX_DIM
+        scale = tf.where(tf.round(longer * scale) > most, most / longer, scale)
+    return tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
+
+
+def fit_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Bring images `(batch, height, width, 1, 3 or 4)` to 1 or 3 channels, as `mrcnn.data.molding.fit_channels`."""
+    given = tf.shape(images)[3]
+    known = tf.reduce_any(given == [1, 3, 4])
+    tf.debugging.Assert(known, ["an image must have 1, 3 or 4 channels; got", given])
+
+    def convert() -> tf.Tensor:
+        if channels == 3:
+            return tf.cond(given == 1, lambda: tf.repeat(images, 3, axis=3), lambda: images[..., :3])
+        weighted = tf.cast(images[..., :3], tf.int32) * tf.constant(GREY_WEIGHTS)
+        total = tf.reduce_sum(weighted, axis=3, keepdims=True) + (1 << (GREY_BITS - 1))
+        return tf.cast(tf.bitwise.right_shift(total, GREY_BITS), tf.uint8)
+
+    fitted = tf.cond(given == channels, lambda: images, convert)
+    fitted.set_shape((None, None, None, channels))
+    return fitted
+
+
+def _check_sides(image_shape: tf.Tensor) -> None:
+    fits = tf.reduce_all(image_shape % 64 == 0)
+    message = "this detector (IMAGE_RESIZE_MODE 'none') takes images whose sides are multiples of 64; got"
+    tf.debugging.Assert(fits, [message, image_shape])
+
+
+def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Bring detections to the pixels of the raw images; those without a whole pixel are dropped.
+
+    Args:
+        detections: float32 `(batch, max_detections, 6)`, normalised box, class id, score; zero rows are padding.
+        molded: the images that they were found on.
+        per_detection: name -> tensor `(n, ...)` with a row for each of the n real detections, image by image.
+
+    Returns:
+        Rows of each image best first, then zero rows: "boxes" float32 `(batch, max_detections, 4)` in pixels, not
+        rounded; "scores" float32 and "class_ids" int32 `(batch, max_detections)`; "num_detections" int32 `(batch,)`;
+        and each of `per_detection` as `(batch, max_detections, ...)`.
+    """
+    real = tf.where(detections[..., 5] > 0.0)
+    rows = tf.gather_nd(detections, real)
+    boxes = _image_boxes(rows[:, :4], molded)
+    whole = tf.round(boxes)
+    keep = tf.reduce_all(whole[:, 2:] > whole[:, :2], axis=1)
+    shape = tf.shape(detections, tf.int64)[:2]
+    kept = tf.scatter_nd(real, tf.cast(keep, tf.int32), shape)
+    places = tf.gather_nd(tf.cumsum(kept, axis=1, exclusive=True), real)
+    places = tf.boolean_mask(tf.stack([real[:, 0], tf.cast(places, tf.int64)], axis=1), keep)
+
+    def pad(values: tf.Tensor) -> tf.Tensor:
+        padded_shape = tf.concat([shape, tf.shape(values, tf.int64)[1:]], axis=0)
+        padded = tf.scatter_nd(places, tf.boolean_mask(values, keep), padded_shape)
+        padded.set_shape([None, detections.shape[1], *values.shape[1:]])
+        return padded
+
+    return {
+        "boxes": pad(tf.cast(boxes, tf.float32)),
+        "scores": pad(rows[:, 5]),
+        "class_ids": pad(tf.cast(rows[:, 4], tf.int32)),
+        "num_detections": tf.reduce_sum(kept, axis=1),
+        **{name: pad(values) for name, values in per_detection.items()},
+    }
+
+
+def _image_boxes(boxes: tf.Tensor, molded: MoldedBatch) -> tf.Tensor:
+    """Normalised boxes `(n, 4)` as pixels of the raw images, clipped to them, float64."""
+    size = tf.cast(tf.tile(molded.network_shape, [2]), tf.float32) - 1.0
+    pixels = tf.cast(boxes * size, tf.float64) + tf.constant([0.0, 0.0, 1.0, 1.0], tf.float64)
+    limits = tf.tile(molded.image_shape, [2])
+    scale = tf.tile(molded.window[2:] - molded.window[:2], [2]) / tf.cast(limits, tf.float32)
+    moved = pixels - tf.cast(tf.tile(molded.window[:2], [2]), tf.float64)
+    return tf.clip_by_value(moved / tf.cast(scale, tf.float64), 0.0, tf.cast(limits, tf.float64))
+
+
+def paste_masks(boxes: tf.Tensor, masks: tf.Tensor, image_shape: tf.Tensor) -> tf.Tensor:
+    """Turn small masks into masks of the whole image, as `mrcnn.data.masks.unmold_mask` does each.
+
+    Args:
+        boxes: float32 `(batch, max_detections, 4)`, pixels, within the image; they are rounded here.
+        masks: float32 `(batch, max_detections, 28, 28)`, probabilities over the box.
+        image_shape: int32 (height, width).
+
+    Returns:
+        uint8 `(batch, max_detections, height, width)`, 1 inside; zeros where a box is empty.
+    """
+    whole = tf.reshape(tf.cast(tf.round(boxes), tf.int32), (-1, 4))
+    small = tf.reshape(masks, tf.concat([[-1], tf.shape(masks)[2:]], axis=0))
+
+    def paste(box_and_mask: tuple) -> tf.Tensor:
+        box, mask = box_and_mask
+        probabilities = _interpolate(_interpolate(mask, 1, box[3] - box[1]), 0, box[2] - box[0])
+        inside = tf.cast(probabilities >= 0.5, tf.uint8)
+        return tf.pad(inside, tf.stack([box[:2], image_shape - box[2:]], axis=1))
+
+    full = tf.map_fn(paste, (whole, small), fn_output_signature=tf.TensorSpec((None, None), tf.uint8))
+    full = tf.reshape(full, tf.concat([tf.shape(boxes)[:2], image_shape], axis=0))
+    full.set_shape((None, boxes.shape[1], None, None))
+    return full
+
+
+def _interpolate(values: tf.Tensor, axis: int, new_length: tf.Tensor) -> tf.Tensor:
+    """Resize a matrix along an axis, linearly between the centres of its cells; the border is repeated."""
+    length = tf.shape(values)[axis]
+    before, share = linear_positions(length, new_length)
+    share = tf.expand_dims(share, 1 - axis)
+    first = tf.gather(values, tf.clip_by_value(before, 0, length - 1), axis=axis)
+    second = tf.gather(values, tf.clip_by_value(before + 1, 0, length - 1), axis=axis)
+    return first * (1.0 - share) + second * share

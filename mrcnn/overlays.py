@@ -1,0 +1,188 @@
+"""Pictures of detections as arrays: overlays of boxes, scores and outlines, and sheets of many images."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from mrcnn.data.resizing import resize
+from mrcnn.files.errors import InputError
+
+Color = tuple[float, float, float]
+# Light enough to show on dark nuclei, saturated enough to show on pale background.
+OVERLAY_COLORS: tuple[Color, ...] = (
+    (0.0, 0.9, 0.2),
+    (1.0, 0.2, 0.2),
+    (0.1, 0.6, 1.0),
+    (1.0, 0.6, 0.0),
+    (0.9, 0.2, 1.0),
+    (0.0, 0.9, 0.9),
+)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+# px; no picture is enlarged beyond it, or thin strips would fill the memory.
+MAX_ENLARGED_SIDE = 4000
+
+
+def draw_detections(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray | None = None,
+    masks: np.ndarray | None = None,
+    *,
+    colors: Sequence[Color] = OVERLAY_COLORS,
+    min_side: int = 0,
+) -> np.ndarray:
+    """Draw boxes, scores and mask outlines over an image.
+
+    Args:
+        image: uint8 array of shape (height, width, 3), RGB; it is not changed.
+        boxes: array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels.
+        scores: array of shape (num_boxes,), written beside the boxes, or None.
+        masks: bool array of shape (height, width, num_boxes), or None.
+        colors: RGB colours in [0, 1], used in turn.
+        min_side: the picture is enlarged until its shorter side has so many pixels, which keeps the numbers
+            on small images readable, or its longer side has `MAX_ENLARGED_SIDE`.
+
+    Returns:
+        uint8 array of shape (height, width, 3), larger than `image` if `min_side` asks for it.
+
+    Raises:
+        ValueError: if boxes, scores and masks differ in number.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    for name, number in (("scores", scores), ("masks", masks)):
+        count = len(boxes) if number is None else np.shape(number)[-1]
+        if count != len(boxes):
+            raise ValueError(f"got {len(boxes)} boxes and {count} {name}")
+    shorter, longer = sorted(image.shape[:2])
+    scale = max(1.0, min(min_side / shorter, MAX_ENLARGED_SIDE / longer))
+    height, width = (round(side * scale) for side in image.shape[:2])
+    canvas = np.ascontiguousarray(resize(image, (height, width))).copy()
+    thickness = max(1, round(min(height, width) / 150))
+    for i, box in enumerate(boxes * scale):
+        color = _to_rgb8(colors[i % len(colors)])
+        if masks is not None:
+            _draw_outline(canvas, masks[..., i], color, thickness)
+        # Exclusive ends: the last pixel inside is one before.
+        y1, x1, y2, x2 = (int(round(v)) for v in box)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
+    if scores is not None:  # after all boxes, so that no line crosses a number
+        for i, (box, score) in enumerate(zip(boxes * scale, scores, strict=True)):
+            _draw_label(canvas, f"{score:.2f}", box, _to_rgb8(colors[i % len(colors)]))
+    return canvas
+
+
+def sheet(
+    images: Sequence[np.ndarray],
+    columns: int = 4,
+    captions: Sequence[str] | None = None,
+    *,
+    tile_size: int = 192,
+    gap: int = 6,
+) -> np.ndarray:
+    """Lay images on a white sheet, row by row, each fitted into a square tile with its aspect ratio kept.
+
+    Args:
+        images: uint8 arrays of shape (height, width, 3), of any sizes.
+        columns: tiles in a row.
+        captions: a line of ASCII text under each image, shortened where it is too long.
+        tile_size: side of a tile in pixels.
+        gap: white space between tiles in pixels.
+
+    Returns:
+        uint8 array of shape (sheet height, sheet width, 3).
+
+    Raises:
+        InputError: if there is no image.
+        ValueError: if captions and images differ in number, or columns is below 1.
+    """
+    if len(images) == 0:
+        raise InputError("no images to make a sheet of")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"got {len(images)} images and {len(captions)} captions")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    step_x, step_y = tile_size + gap, tile_size + gap + (18 if captions is not None else 0)
+    page = np.full((rows * step_y + gap, columns * step_x + gap, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = gap + (i // columns) * step_y, gap + (i % columns) * step_x
+        scale = tile_size / max(image.shape[:2])
+        tile = resize(image, [max(1, round(side * scale)) for side in image.shape[:2]])
+        y, x = top + (tile_size - tile.shape[0]) // 2, left + (tile_size - tile.shape[1]) // 2
+        page[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        if captions is not None:
+            text = _fit_text(captions[i], tile_size)
+            cv2.putText(page, text, (left, top + tile_size + 13), FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return page
+
+
+def augmentation_sheet(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray] | None = None,
+    *,
+    columns: int = 8,
+    tile_size: int = 160,
+) -> np.ndarray:
+    """Lay augmented samples on a sheet, with the outlines of their masks.
+
+    Args:
+        images: uint8 arrays of shape (height, width, 3).
+        masks: per image a bool array of shape (height, width, num_instances), or None.
+        columns: tiles in a row.
+        tile_size: side of a tile in pixels.
+
+    Returns:
+        uint8 array of shape (sheet height, sheet width, 3).
+
+    Raises:
+        InputError: if there is no image.
+        ValueError: if masks and images differ in number.
+    """
+    if masks is None:
+        return sheet(images, columns, tile_size=tile_size)
+    outlined = []
+    for image, instance_masks in zip(images, masks, strict=True):
+        scale = tile_size / max(image.shape[:2])
+        tile = resize(image, [max(1, round(side * scale)) for side in image.shape[:2]]).copy()
+        for i in range(instance_masks.shape[-1]):
+            color = _to_rgb8(OVERLAY_COLORS[i % len(OVERLAY_COLORS)])
+            _draw_outline(tile, instance_masks[..., i], color, thickness=max(1, tile_size // 100))
+        outlined.append(tile)
+    return sheet(outlined, columns, tile_size=tile_size)
+
+
+def _draw_outline(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], thickness: int) -> None:
+    """Outline a mask of any size on a canvas of the same aspect ratio."""
+    height, width = canvas.shape[:2]
+    inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, color, thickness)
+
+
+def _draw_label(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Write black text on a patch of the box's colour, above the box or, without room there, inside it."""
+    font_scale = max(0.35, min(canvas.shape[:2]) / 500)
+    (text_width, text_height), _ = cv2.getTextSize(text, FONT, font_scale, 1)
+    patch_height, patch_width = text_height + 6, text_width + 4
+    y1, x1 = int(round(box[0])), int(round(box[1]))
+    top = y1 - patch_height if y1 >= patch_height else max(y1, 0)
+    left = min(max(x1, 0), max(0, canvas.shape[1] - patch_width))
+    cv2.rectangle(canvas, (left, top), (left + patch_width - 1, top + patch_height - 1), color, cv2.FILLED)
+    cv2.putText(canvas, text, (left + 2, top + text_height + 3), FONT, font_scale, (0, 0, 0), 1, cv2.LINE_AA)
+
+
+def _fit_text(text: str, width: int) -> str:
+    """Shorten text until it fits into `width` pixels, in what OpenCV's fonts can write."""
+    text = text.encode("ascii", "replace").decode()
+    if cv2.getTextSize(text, FONT, 0.4, 1)[0][0] <= width:
+        return text
+    while text and cv2.getTextSize(f"{text}..", FONT, 0.4, 1)[0][0] > width:
+        text = text[:-1]
+    return f"{text}.."
+
+
+def _to_rgb8(color: Color) -> tuple[int, int, int]:
+    red, green, blue = (int(round(255 * v)) for v in color)
+    return red, green, blue

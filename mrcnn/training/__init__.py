@@ -1,0 +1,1 @@
+"""Training of the detector, and the weights that it starts from."""

@@ -1,0 +1,149 @@
+"""A trained detector as a folder: `config.json` and the weights."""
+
+import hashlib
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from mrcnn.config import Config
+from mrcnn.files.atomic import write_json
+from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.hdf5 import check_weights_file, save_weights
+from mrcnn.files.json_io import read_json_file
+from mrcnn.network.assembly import DetectorParts
+
+WEIGHTS_NAME = "weights.weights.h5"
+CONFIG_NAME = "config.json"
+_SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
+
+
+def save_detector(parts: DetectorParts, config: Config, folder: Path) -> None:
+    """Write settings and weights to `folder`, each whole or not at all, the weights last."""
+    write_json(folder / CONFIG_NAME, config.to_dict())
+    save_weights(parts, folder / WEIGHTS_NAME)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a finished detector.
+
+    Raises:
+        InputError: if the folder holds none.
+    """
+    path = folder / CONFIG_NAME
+    if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
+        raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
+    advice = "copy the detector's folder again"
+    settings = read_json_file(path, missing=advice, advice=advice)
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: not the settings of a detector; copy the detector's folder again")
+    return settings
+
+
+def load_parts(parts: DetectorParts, path: Path) -> None:
+    """Load what `MaskRCNN.save` wrote.
+
+    Raises:
+        InputError: if the file is damaged, of another architecture, or refers to other files.
+    """
+    check_weights_file(path, advice="copy the detector's folder again")
+    try:
+        parts.load_weights(path)
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: these weights do not fit the configuration ({first_line(error)})") from error
+    for variable in parts.variables:
+        if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
+            raise InputError(f"{path}: {variable.path} holds NaN or infinity; copy the detector's folder again")
+
+
+def check_can_hold(config: Config, path: Path) -> None:
+    """Refuse a configuration of a far larger network than the weights beside it, before its memory is asked for.
+
+    Raises:
+        InputError: if the file cannot hold the weights of its largest layers.
+    """
+    hidden, channels = config.FPN_CLASSIF_FC_LAYERS_SIZE, config.TOP_DOWN_PYRAMID_SIZE
+    pooled = config.POOL_SIZE**2 * channels
+    num_weights = hidden * (pooled + hidden + 5 * config.NUM_CLASSES) + 36 * channels**2
+    # Four bytes each. Nothing is compressed, unless by somebody who repacked the file.
+    if 4 * num_weights > 4 * path.stat().st_size + _SMALL_NETWORK:
+        raise InputError(
+            f"{path}: has {path.stat().st_size} bytes, far less than the network of {CONFIG_NAME} needs; copy the "
+            "detector's folder again"
+        )
+
+
+def detector_hash(folder: str | os.PathLike) -> str:
+    """SHA-256 of a trained detector's configuration and weights, which names the features that it gives."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        with open(Path(folder) / name, "rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+# Windows' separator too, in paths that old scripts carry around.
+CHECKPOINT_PATH = re.compile(r"(?:.*[/\\])?[\w-]+\d{8}T\d{4,6}[/\\]mask_rcnn_[\w-]+_(\d{4})\.h5$")
+
+
+class MissingCheckpoint(InputError, FileNotFoundError):
+    """There is no checkpoint to go on from; scripts may catch it under either name."""
+
+
+class RunFolder(NamedTuple):
+    """A run's folder and how far it has come.
+
+    Attributes:
+        folder: of its checkpoints and logs.
+        epoch: epochs that it has had.
+    """
+
+    folder: Path
+    epoch: int
+
+
+def run_folder(
+    model_dir: str | os.PathLike, name: str, model_path: str | os.PathLike | None = None, now: datetime | None = None
+) -> RunFolder:
+    """The folder that a run writes to: that of the checkpoint it goes on from, or a new one with the date.
+
+    Args:
+        model_dir: folder of all runs.
+        name: of the configuration.
+        model_path: weights that were loaded, or None.
+        now: time of a new folder's name; None takes the clock.
+    """
+    match = CHECKPOINT_PATH.match(str(model_path)) if model_path else None
+    if match:
+        return RunFolder(Path(model_path).parent, int(match.group(1)))
+    date = (now or datetime.now()).strftime("%Y%m%dT%H%M%S")
+    return RunFolder(Path(model_dir) / f"{name.lower()}{date}", 0)
+
+
+def checkpoint_name(name: str, epoch: int | str) -> str:
+    """File name of the weights after `epoch` epochs; text such as "{epoch:04d}" stands in for a number."""
+    number = f"{epoch:04d}" if isinstance(epoch, int) else epoch
+    return f"mask_rcnn_{name.lower()}_{number}.h5"
+
+
+def find_last(model_dir: str | os.PathLike, name: str) -> Path:
+    """The newest checkpoint of the newest run.
+
+    Raises:
+        MissingCheckpoint: if there is no run of that name, or it has no checkpoint.
+    """
+    key = name.lower()
+    # Somebody may have added a word to the date.
+    dated = re.compile(re.escape(key) + r"\d{8}T\d{4,6}(?!\d)")
+    folders = sorted(p for p in Path(model_dir).glob(f"{key}*") if p.is_dir() and dated.match(p.name))
+    if not folders:
+        raise MissingCheckpoint(f"{model_dir}: no run of {key!r} there; train one, or name the weights")
+    checkpoints = sorted(folders[-1].glob("mask_rcnn*.h5"))
+    if not checkpoints:
+        raise MissingCheckpoint(f"{folders[-1]}: no checkpoint there; its training ended before the first epoch did")
+    return checkpoints[-1]

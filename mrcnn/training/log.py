@@ -1,0 +1,186 @@
+"""What a training leaves behind while it runs: bar, log, checkpoints, and the stop at a loss that is not finite."""
+
+import csv
+import errno
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mrcnn.files.atomic import write_text
+from mrcnn.files.errors import InputError, one_line
+from mrcnn.files.hdf5 import save_weights
+from mrcnn.files.progress import Bar
+from mrcnn.training.epoch_part import remove_parts
+from mrcnn.training.step import LOSS_NAMES
+
+
+class SummaryWriter:
+    """Write numbers, step by step, to a file of events.
+
+    What TensorFlow raises where a file cannot be written names an operation of its graph; here it is one line.
+
+    Args:
+        folder: gets the file; each writer makes one of its own.
+
+    Raises:
+        OSError: if the disk is full.
+        InputError: if the folder cannot be written to for another reason.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self._folder = Path(folder)
+        with self._faults():
+            self._writer = tf.summary.create_file_writer(str(folder))
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Write one point of each curve, and flush them.
+
+        Raises:
+            OSError, InputError: as above.
+        """
+        with self._faults():
+            with self._writer.as_default():
+                for name, value in values.items():
+                    tf.summary.scalar(name, value, step=step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file; all that was written is flushed."""
+        with suppress(tf.errors.OpError):
+            self._writer.close()
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.ResourceExhaustedError:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder)) from None
+        except tf.errors.OpError as error:
+            reason = " ".join(str(error.message).split())[:200]
+            raise InputError(f"{self._folder}: cannot be written ({reason}); choose another place") from None
+
+
+CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """A bar over all steps of the run, with the time left and the mean losses of the epoch."""
+
+    def __init__(self, total_steps: int, first_step: int):
+        super().__init__()
+        self.total_steps, self.first_step = total_steps, first_step
+        self.bar: Bar | None = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Open the bar."""
+        self.bar = Bar(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Advance."""
+        self.bar.update()
+        self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Close the bar."""
+        self.bar.close()
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Stop at the first loss term that is not finite, and say which."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Check the terms before their sum.
+
+        Raises:
+            InputError: naming the term and the step.
+        """
+        bad = [name for name in (*LOSS_NAMES, "loss") if not math.isfinite(logs[name])]
+        if bad:
+            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+            raise InputError(
+                f"the detector's {bad[0]} is not finite at step {step}: lower LEARNING_RATE, or check the masks; "
+                "the last epoch's checkpoint is kept"
+            )
+
+
+class EpochLog(keras.callbacks.Callback):
+    """After each epoch, append its losses to `log.csv` and save weights and optimiser state.
+
+    Args:
+        folder: takes both; None, for a worker that is not the chief, only gathers the rows.
+        rows: of the epochs before; new ones are appended.
+    """
+
+    def __init__(self, folder: Path | None, rows: list[dict[str, Any]]):
+        super().__init__()
+        self.folder, self.rows = folder, rows
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write the log, then the checkpoint, each whole or not at all; resuming cuts a row without its checkpoint."""
+        row = {"epoch": epoch + 1, "step": int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))}
+        self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
+        if self.folder is None:
+            return
+        write_rows(self.folder / "log.csv", self.rows)
+        save_weights(self.model, self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5")
+        for other, path in checkpoints(self.folder):
+            if other != epoch + 1:
+                path.unlink()
+        remove_parts(self.folder)
+
+
+class TensorBoardLog(keras.callbacks.Callback):
+    """After each epoch, write its losses where TensorBoard finds them."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.writer = SummaryWriter(folder)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write one point of each curve."""
+        self.writer.write(logs or {}, epoch + 1)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write dictionaries as CSV, atomically; columns are those of the first row, then new ones."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(columns)]
+    lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Epochs and paths of the checkpoints in a run's folder, oldest first."""
+    found = []
+    for path in (folder / "checkpoint").glob("epoch-*.weights.h5"):
+        match = CHECKPOINT_NAME.match(path.name)
+        if match:
+            found.append((int(match.group(1)), path))
+    return sorted(found)
+
+
+def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
+    """Rows of a log that `write_rows` wrote, up to an epoch; numbers of epoch and step as such, losses as text.
+
+    Raises:
+        InputError: if it is not such a log.
+    """
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not the log of a training ({one_line(error)}); remove it to go on without it"
+        ) from None
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it to go on without it")
+    return [row for row in rows if row["epoch"] <= last_epoch]

@@ -1,0 +1,150 @@
+"""The detector's training step: losses, gradients, optimiser, schedule."""
+
+import os
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from mrcnn.config import Config
+from mrcnn.network.assembly import DetectorParts, TrainingNetwork
+from mrcnn.network.losses import LossSum
+from mrcnn.training.weights import save_matterport
+
+LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly from 0, stays, and drops once.
+
+    Args:
+        peak: the rate after the warm-up.
+        warmup_steps: length of the rise.
+        drop_step: step at which the rate is multiplied by `drop_factor`.
+        drop_factor: see there.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int, drop_step: int, drop_factor: float):
+        self.peak, self.warmup_steps = float(peak), int(warmup_steps)
+        self.drop_step, self.drop_factor = int(drop_step), float(drop_factor)
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """The rate at `step`, counted from 0."""
+        step = tf.cast(step, tf.float32)
+        rise = tf.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
+        return self.peak * rise * tf.where(step >= self.drop_step, self.drop_factor, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {
+            "peak": self.peak,
+            "warmup_steps": self.warmup_steps,
+            "drop_step": self.drop_step,
+            "drop_factor": self.drop_factor,
+        }
+
+
+def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
+    """The optimiser that `config` names; `DetectorTrainer` clips the gradients."""
+    drops = config.LEARNING_RATE_DROP_AFTER < 1.0
+    rate: float | WarmupDrop = float(learning_rate)  # which callbacks can change, where a schedule cannot be
+    if drops or config.LEARNING_RATE_WARMUP_STEPS:
+        rate = WarmupDrop(
+            learning_rate,
+            config.LEARNING_RATE_WARMUP_STEPS,
+            int(round(total_steps * config.LEARNING_RATE_DROP_AFTER)) if drops else 2**31 - 1,
+            config.LEARNING_RATE_DROP_FACTOR,
+        )
+    if config.OPTIMIZER == "adam":
+        return keras.optimizers.Adam(rate)
+    return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM)
+
+
+class DetectorTrainer(keras.Model):
+    """One training step of the detector, the same whether one device takes the batch or several share it.
+
+    Args:
+        parts: the weights.
+        config: settings, of the loss too.
+    """
+
+    def __init__(self, parts: DetectorParts, config: Config):
+        super().__init__(name="detector_trainer")
+        self.parts, self.config = parts, config
+        self.training_network = TrainingNetwork(parts, config)
+        self.built = True
+
+    def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """The unweighted losses of a batch on one device."""
+        return {name: loss.mean() for name, loss in self.training_network(batch, training=training).items()}
+
+    def train_on_replica(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Take one step on this replica's part of the global batch.
+
+        Returns:
+            "loss" and each term -> scalar over the global batch, the same on every replica; weights are not counted in.
+        """
+        variables = self.trainable_variables
+        with tf.GradientTape() as tape:
+            shares = self._shares(self.training_network(batch, training=True))
+            target = self._total(shares) + self._weight_decay() / _num_replicas()
+        gradients = _all_reduce_sum(tape.gradient(target, variables))
+        gradients = self._clip(gradients)
+        # The optimiser sums over replicas once more.
+        gradients = [gradient / _num_replicas() for gradient in gradients]
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return self._logs(shares)
+
+    def validate_on_replica(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Losses of a validation batch; as `train_on_replica`, with nothing learned."""
+        return self._logs(self._shares(self.training_network(batch, training=False)))
+
+    def _shares(self, losses: dict[str, LossSum]) -> dict[str, tf.Tensor]:
+        """What this replica adds to each mean over the global batch."""
+        counts = _all_reduce_sum([losses[name].count for name in LOSS_NAMES])
+        return {
+            name: tf.math.divide_no_nan(losses[name].total, tf.stop_gradient(count))
+            for name, count in zip(LOSS_NAMES, counts, strict=True)
+        }
+
+    def _logs(self, shares):
+        terms = _all_reduce_sum([shares[name] for name in LOSS_NAMES])
+        terms = dict(zip(LOSS_NAMES, terms, strict=True))
+        return {"loss": self._total(terms), **terms}
+
+    def _total(self, losses):
+        return tf.add_n([self.config.LOSS_WEIGHTS.get(name, 1.0) * losses[name] for name in LOSS_NAMES])
+
+    def _weight_decay(self) -> tf.Tensor:
+        """L2 penalty, divided by each kernel's size as in Matterport's; normalisation and biases are left out."""
+        kernels = [v for v in self.trainable_variables if v.path.endswith("kernel")]
+        if not self.config.WEIGHT_DECAY or not kernels:
+            return tf.constant(0.0)
+        return self.config.WEIGHT_DECAY * tf.add_n([tf.reduce_mean(tf.square(v)) for v in kernels])
+
+    def _clip(self, gradients: list) -> list:
+        """Bound the norm of the global batch's whole gradient, as `clipnorm` did in the Keras of Matterport's time.
+
+        Keras' optimisers would clip each replica's part before these are summed.
+        """
+        if not self.config.GRADIENT_CLIP_NORM:
+            return gradients
+        return tf.clip_by_global_norm(gradients, self.config.GRADIENT_CLIP_NORM)[0]
+
+    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save weights and optimiser as Keras does, or, to a file not called `.weights.h5`, in Matterport's layout."""
+        if str(filepath).endswith(".weights.h5"):
+            super().save_weights(filepath, overwrite=overwrite, **kwargs)
+        else:
+            save_matterport(self.parts.named_layers(), filepath)
+
+
+def _num_replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _all_reduce_sum(values: list) -> list:
+    if _num_replicas() == 1:
+        return values
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -1,0 +1,71 @@
+"""Two runs that write one output: the second is told who is writing."""
+
+import pytest
+
+from aecfe.cli import main
+from aecfe.commands import actions as commands
+from experiments.pipeline import Pipeline
+from experiments.settings import RunSettings, build
+from experiments.synthetic.centre import generate_centre
+from mrcnn.feature_store import merge_stores
+from mrcnn.files.atomic import OutputLock, write_json
+from mrcnn.files.errors import InputError
+
+
+def refused(capsys, *command):
+    assert main([str(argument) for argument in command]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
+    return line
+
+
+def test_evaluate_takes_its_folder_for_itself(study_data, tmp_path, capsys):
+    with OutputLock(tmp_path / "table", inside=True):
+        error = refused(capsys, "evaluate", study_data[1]["anna"], "-o", tmp_path / "table")
+    assert error.startswith(f"aecfe: error: {tmp_path / 'table'}: another run (pid ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_join_takes_its_store_for_itself(study_data, tmp_path):
+    with OutputLock(tmp_path / "all.h5"), pytest.raises(InputError, match=r"all.h5: another run \(pid"):
+        merge_stores([study_data[1]["anna"]], tmp_path / "all.h5")
+    (tmp_path / ".1234.tmp.all.h5").write_bytes(b"of a killed process")
+    merge_stores([study_data[1]["anna"]], tmp_path / "all.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["all.h5"]
+
+
+def test_synth_takes_each_centre_for_itself(tmp_path, capsys):
+    command = ("synth", tmp_path / "smears", "--centres", "north", "--images", 1, "--size", 48)
+    with OutputLock(tmp_path / "smears" / "north"):
+        assert f"{tmp_path / 'smears' / 'north'}: another run" in refused(capsys, *command)
+    for name in (".north.77.tmp", ".north.77.tmp.old", ".river.77.tmp"):
+        (tmp_path / "smears" / name).mkdir(parents=True)
+    generate_centre("north", tmp_path / "smears" / "north", num_images=1, seed=0, image_size=48)
+    assert sorted(path.name for path in (tmp_path / "smears").iterdir()) == [".river.77.tmp", "north"]
+
+
+def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, tmp_path, monkeypatch, capsys):
+    settings = build(RunSettings, {**study_values, "output": str(tmp_path / "run")}, "tiny")
+    stages = []
+    monkeypatch.setattr(Pipeline, "_run_stages", lambda self: stages.append(self.output))
+    monkeypatch.setattr(Pipeline, "check_autoencoder_settings", lambda self: {})
+    with OutputLock(tmp_path / "run", inside=True):
+        with pytest.raises(InputError, match=r"run: another run \(pid \d+ on .*\) is writing it"):
+            Pipeline(settings).run()
+        write_json(tmp_path / "run" / "config.json", {**study_values, "output": str(tmp_path / "run")})
+        monkeypatch.setattr(commands, "load_settings", lambda path: settings)
+        assert "is writing it" in refused(capsys, "report", tmp_path / "run")
+    assert not stages
+    Pipeline(settings).run()
+    assert stages == [tmp_path / "run"]
+
+
+def test_reproduce_takes_its_study_for_itself(make_study, tmp_path, monkeypatch):
+    from experiments.thesis import catalogue as reproduce
+
+    monkeypatch.setattr(reproduce, "check_targets", lambda *arguments: None)
+    study = make_study(tmp_path / "study")
+    with OutputLock(tmp_path / "study", inside=True):
+        with pytest.raises(InputError, match=r"study: another run \(pid"):
+            reproduce.reproduce(study.settings, [], None, study)
+    assert reproduce.reproduce(study.settings, [], None, study) == []
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["config.json"]

@@ -1,0 +1,447 @@
+"""Finding cells alone: names, files and what is in them, mostly with a detector whose detections are made up."""
+
+import csv
+import json
+import logging
+import math
+import os
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from aecfe.cli import main
+from aecfe.commands import actions as commands
+from experiments.cells.detect import detect_images, find_images
+from experiments.cells.writers import CellFiles
+from mrcnn.config import make_config
+from mrcnn.files.errors import InputError
+
+
+class MadeUpDetector:
+    """Finds as many cells as the first pixel's value says: overlapping squares of 6 px, each 4 px right of the last."""
+
+    def __init__(self, num_classes=2, limit=100):
+        limits = {"DETECTION_MAX_INSTANCES": limit, "POST_NMS_ROIS_INFERENCE": 1000}
+        self.config = SimpleNamespace(NUM_CLASSES=num_classes, **limits)
+        self.batches = []
+
+    def detect(self, images):
+        self.batches.append(len(images))
+        return [self.result(image) for image in images]
+
+    def result(self, image):
+        count = int(image[0, 0, 0])
+        boxes = np.array([[2, 2 + 4 * i, 8, 8 + 4 * i] for i in range(count)], np.int32).reshape(-1, 4)
+        masks = np.zeros((*image.shape[:2], count), bool)
+        for i, (y1, x1, y2, x2) in enumerate(boxes):
+            masks[y1:y2, x1:x2, i] = True
+        return {
+            "rois": boxes,
+            "class_ids": np.arange(count, dtype=np.int32) % (self.config.NUM_CLASSES - 1) + 1,
+            "scores": np.linspace(0.9, 0.6, count).astype(np.float32),
+            "masks": masks,
+            "feats": np.zeros((count, 14, 14, 8), np.float32),
+        }
+
+
+def save_image(path, num_cells, size=(20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((*size, 3), 220, np.uint8)
+    pixels[0, 0] = num_cells
+    Image.fromarray(pixels).save(path, **({"quality": 100} if path.suffix == ".jpg" else {}))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images with 0, 1 and 2 cells, and one that cannot be read."""
+    for count in range(3):
+        save_image(tmp_path / "in" / f"{count}.png", count)
+    (tmp_path / "in" / "cut.png").write_bytes((tmp_path / "in" / "1.png").read_bytes()[:60])
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    """What is logged; the command line, once it has run in this process, keeps it from pytest."""
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    return caplog
+
+
+def all_files(tmp_path):
+    out = tmp_path / "out"
+    return CellFiles(out / "cells.csv", out / "labels", out / "geojson", out / "overlay")
+
+
+def detect(inputs, files, detector=None, **settings):
+    images = find_images(inputs)
+    files.check(images)
+    return detect_images(detector or MadeUpDetector(), images, files, **({"progress": False} | settings))
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_detect_images_counts_and_names(folder, tmp_path, warnings):
+    counts = detect([folder], all_files(tmp_path))
+    assert counts == {"images": 4, "unreadable": 1, "without_cells": 1, "cells": 3, "empty_masks": 0}
+    assert "cut.png" in warnings.text
+    images = ["0.png", "1.png", "2.png"]
+    assert files_below(tmp_path / "out") == sorted(
+        ["cells.csv"]
+        + [f"labels/{name}.labels.tif" for name in images]
+        + [f"geojson/{name}.geojson" for name in images]
+        + [f"overlay/{name}.overlay.png" for name in images]
+    )
+
+
+def test_detect_images_csv_row_is_known(folder, tmp_path):
+    detect([folder / "2.png"], CellFiles(csv=tmp_path / "cells.csv"), pixel_size=0.5)
+    first, second = rows_of(tmp_path / "cells.csv")
+    assert list(first) == [
+        "image", "cell", "class_id", "class_name", "y1", "x1", "y2", "x2", "score", "area_px", "area_um2",
+        "equivalent_diameter_um",
+    ]  # fmt: skip
+    assert list(second.values())[:10] == ["2.png", "2", "1", "cell", "2", "6", "8", "12", "0.6000", "36"]
+    assert float(first["area_um2"]) == pytest.approx(9.0)
+    assert float(first["equivalent_diameter_um"]) == pytest.approx(2 * math.sqrt(9.0 / math.pi), rel=1e-5)
+
+
+def test_detect_images_csv_without_a_pixel_size_has_pixels_alone(folder, tmp_path):
+    detect([folder], CellFiles(csv=tmp_path / "cells.csv"))
+    rows = rows_of(tmp_path / "cells.csv")
+    assert [(row["image"], row["cell"]) for row in rows] == [("1.png", "1"), ("2.png", "1"), ("2.png", "2")]
+    assert list(rows[0])[-1] == "area_px"
+
+
+def test_detect_images_labels_are_the_numbers_of_the_csv(folder, tmp_path):
+    detect([folder], CellFiles(labels=tmp_path / "labels"))
+    labels = tifffile.imread(tmp_path / "labels" / "2.png.labels.tif")
+    expected = np.zeros((20, 30), np.uint16)
+    expected[2:8, 6:12] = 2
+    expected[2:8, 2:8] = 1  # the better score has the columns that both cover
+    np.testing.assert_array_equal(labels, expected)
+    assert labels.dtype == np.uint16
+    assert not tifffile.imread(tmp_path / "labels" / "0.png.labels.tif").any()
+
+
+def test_detect_images_geojson_is_what_qupath_reads(folder, tmp_path):
+    detect([folder], CellFiles(geojson=tmp_path / "geojson"), pixel_size=0.5)
+    text = (tmp_path / "geojson" / "2.png.geojson").read_text(encoding="ascii")
+    collection = json.loads(text)
+    assert collection["type"] == "FeatureCollection"
+    _, second = collection["features"]
+    assert second == {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[[6, 2], [12, 2], [12, 8], [6, 8], [6, 2]]]},
+        "properties": {
+            "objectType": "detection",
+            "name": "2",
+            "classification": {"name": "cell", "color": [0, 230, 51]},
+            "measurements": {
+                "Score": 0.6,
+                "Area px^2": 36,
+                "Area µm^2": 9.0,
+                "Equivalent diameter µm": pytest.approx(3.3851),
+            },
+        },
+    }
+    empty = json.loads((tmp_path / "geojson" / "0.png.geojson").read_text())
+    assert empty == {"type": "FeatureCollection", "features": []}
+
+
+def test_detect_images_with_masks_in_parts_with_holes_and_empty(tmp_path, warnings):
+    class OddMasks(MadeUpDetector):
+        def result(self, image):
+            result = super().result(image)
+            result["masks"][4, 4, 0] = False
+            result["masks"][4, :, 1] = False
+            result["masks"][..., 2] = False
+            return result
+
+    path = save_image(tmp_path / "in" / "a.png", 3)
+    counts = detect([path], all_files(tmp_path), OddMasks())
+    assert counts["cells"] == 3 and counts["empty_masks"] == 1
+    assert "1 cells have an empty mask" in warnings.text
+    features = json.loads((tmp_path / "out" / "geojson" / "a.png.geojson").read_text())["features"]
+    assert [feature["properties"]["name"] for feature in features] == ["1", "2"]
+    assert features[0]["geometry"]["type"] == "Polygon" and len(features[0]["geometry"]["coordinates"]) == 2
+    assert features[1]["geometry"]["type"] == "MultiPolygon" and len(features[1]["geometry"]["coordinates"]) == 2
+    assert [row["area_px"] for row in rows_of(tmp_path / "out" / "cells.csv")] == ["35", "30", "0"]
+
+
+def test_detect_images_of_several_classes(tmp_path):
+    path = save_image(tmp_path / "in" / "a.png", 3)
+    detect([path], all_files(tmp_path), MadeUpDetector(num_classes=3))
+    rows = rows_of(tmp_path / "out" / "cells.csv")
+    assert [(row["class_id"], row["class_name"]) for row in rows] == [
+        ("1", "class 1"),
+        ("2", "class 2"),
+        ("1", "class 1"),
+    ]
+    features = json.loads((tmp_path / "out" / "geojson" / "a.png.geojson").read_text())["features"]
+    colors = [tuple(feature["properties"]["classification"]["color"]) for feature in features]
+    assert colors[0] == colors[2] != colors[1]
+
+
+def test_detect_images_overlay_shows_the_image_with_marks(folder, tmp_path):
+    save_image(folder / "large.png", 2, (450, 600))
+    detect([folder], CellFiles(overlay=tmp_path / "overlay"))
+    picture = np.asarray(Image.open(tmp_path / "overlay" / "large.png.overlay.png"))
+    assert picture.shape == (450, 600, 3)
+    assert (picture[200:, 200:] == 220).all() and not (picture[:12, :16] == 220).all()
+    assert np.asarray(Image.open(tmp_path / "overlay" / "1.png.overlay.png")).shape == (400, 600, 3)
+
+
+def test_detect_images_works_in_batches(folder, tmp_path):
+    detector = MadeUpDetector()
+    detect([folder], CellFiles(csv=tmp_path / "cells.csv"), detector, batch_size=3)
+    assert detector.batches == [3]  # of the second batch, cut.png, nothing is left
+    whole = (tmp_path / "cells.csv").read_bytes()
+    detect([folder], CellFiles(csv=tmp_path / "single.csv"), batch_size=1)
+    assert (tmp_path / "single.csv").read_bytes() == whole
+
+
+def test_detect_images_keeps_nothing_of_a_batch(tmp_path):
+    class Watched(MadeUpDetector):
+        peaks = []
+
+        def detect(self, images):
+            self.peaks.append(tracemalloc.get_traced_memory()[0])
+            return super().detect(images)
+
+    for i in range(12):
+        save_image(tmp_path / "in" / f"{i:02}.png", 2, (200, 300))
+    tracemalloc.start()
+    try:
+        detect([tmp_path / "in"], all_files(tmp_path), Watched(), batch_size=2)
+    finally:
+        tracemalloc.stop()
+    # An image is 180 kB, its masks 120 kB: keeping any of the five batches would show.
+    assert Watched.peaks[-1] - Watched.peaks[1] < 100_000
+
+
+def test_detect_images_of_unreadable_images_alone_leave_nothing(folder, tmp_path):
+    with pytest.raises(InputError, match="none of the 1 images could be read"):
+        detect([folder / "cut.png"], all_files(tmp_path))
+    assert files_below(tmp_path / "out") == []
+
+
+def test_detect_images_that_fail_leave_no_csv(folder, tmp_path):
+    class Failing(MadeUpDetector):
+        def detect(self, images):
+            if self.batches:
+                raise RuntimeError("killed")
+            return super().detect(images)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        detect([folder], CellFiles(csv=tmp_path / "out" / "cells.csv"), Failing(), batch_size=1)
+    assert files_below(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("pixel_size", [0.0, -0.5, math.nan, math.inf])
+def test_detect_images_refuse_an_impossible_pixel_size(folder, tmp_path, pixel_size):
+    with pytest.raises(InputError, match="--pixel-size must be a positive number"):
+        detect([folder], all_files(tmp_path), pixel_size=pixel_size)
+
+
+def test_detect_images_warn_where_the_detector_gives_no_more(folder, tmp_path, warnings):
+    detect([folder], CellFiles(csv=tmp_path / "a.csv"), MadeUpDetector(limit=3))
+    assert "left out" not in warnings.text
+    detect([folder], CellFiles(csv=tmp_path / "b.csv"), MadeUpDetector(limit=2))
+    assert "1 images have 2 cells, the most that this detector gives" in warnings.text and "2.png" in warnings.text
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_detect_images_go_on_after_an_image_that_the_network_refuses(folder, tmp_path, warnings, batch_size):
+    class Choosy(MadeUpDetector):
+        def detect(self, images):
+            if any(image[0, 0, 0] == 1 for image in images):
+                raise InputError("sides must be multiples of 64")
+            return super().detect(images)
+
+    (folder / "cut.png").unlink()
+    counts = detect([folder], all_files(tmp_path), Choosy(), batch_size=batch_size)
+    assert counts == {"images": 3, "unreadable": 1, "without_cells": 1, "cells": 2, "empty_masks": 0}
+    assert f"{folder / '1.png'}: sides must be multiples of 64" in warnings.text
+    assert {row["image"] for row in rows_of(tmp_path / "out" / "cells.csv")} == {"2.png"}
+    assert not (tmp_path / "out" / "labels" / "1.png.labels.tif").exists()
+
+
+def test_find_images_names_never_collide(tmp_path, monkeypatch):
+    for name in ("a/1.png", "b/1.png", "b/1.jpg"):
+        save_image(tmp_path / "in" / name, 1)
+    monkeypatch.chdir(tmp_path)
+    images = find_images(["in/b", os.fspath(tmp_path / "in" / "a" / "1.png"), "in/a/../a/1.png"])
+    assert [image.key for image in images] == ["b/1.jpg", "b/1.png", "a/1.png"]
+    files = all_files(tmp_path)
+    paths = [path for image in images for path in files.of_image(image.key).values()]
+    assert len(set(paths)) == 9
+    assert files.of_image("b/1.jpg")["labels"] == tmp_path / "out" / "labels" / "b" / "1.jpg.labels.tif"
+
+
+def test_find_images_in_one_folder_have_their_names(folder):
+    assert [image.key for image in find_images([folder])] == ["0.png", "1.png", "2.png", "cut.png"]
+    assert [image.key for image in find_images([folder / "2.png", folder / "0.png"])] == ["2.png", "0.png"]
+
+
+def test_find_images_refuse_what_is_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"absent\.png: no such image or folder"):
+        find_images([tmp_path / "absent.png"])
+    with pytest.raises(InputError, match="empty: no images .* directly in this folder"):
+        find_images([tmp_path / "empty"])
+
+
+def test_cell_files_keep_what_is_there(folder, tmp_path):
+    files = all_files(tmp_path)
+    images = find_images([folder])
+    there = files.of_image("1.png")["geojson"]
+    there.parent.mkdir(parents=True)
+    there.write_text("mine")
+    with pytest.raises(InputError, match=r"1\.png\.geojson: already there; .* --overwrite"):
+        files.check(images)
+    files.csv.write_text("mine")
+    with pytest.raises(InputError, match=r"1\.png\.geojson and 1 more: already there"):
+        files.check(images)
+    files.check(images, overwrite=True)
+
+
+def test_cell_files_never_replace_an_image(folder):
+    image = save_image(folder / "0.png.overlay.png", 1)
+    with pytest.raises(InputError, match="is one of the images"):
+        CellFiles(overlay=folder).check(find_images([folder]), overwrite=True)
+    assert image.exists()
+
+
+def test_cell_files_refuse_a_folder_for_a_file_and_the_reverse(folder, tmp_path):
+    images = find_images([folder])
+    with pytest.raises(InputError, match="--csv .* is a folder"):
+        CellFiles(csv=tmp_path).check(images)
+    with pytest.raises(InputError, match="--labels .* is a file"):
+        CellFiles(labels=folder / "0.png").check(images)
+
+
+@pytest.mark.parametrize("kind", ["labels", "overlay"])
+def test_cell_files_refuse_pictures_among_the_images(folder, tmp_path, kind):
+    save_image(tmp_path / "in" / "b" / "0.png", 1)
+    with pytest.raises(InputError, match=f"--{kind} .*/in: would lie among the images"):
+        CellFiles(**{kind: folder}).check(find_images([folder]))
+    # Keys bring the folders of the images with them.
+    with pytest.raises(InputError, match="among the images"):
+        CellFiles(**{kind: folder}).check(find_images([folder, folder / "b"]))
+    CellFiles(**{kind: folder / "found"}).check(find_images([folder]))
+    CellFiles(geojson=folder, csv=folder / "cells.csv").check(find_images([folder]))
+
+
+@pytest.mark.parametrize(
+    ("csv_path", "folder_path"), [("both", "both"), ("both", "both/below"), ("out/1.png.geojson", "out")]
+)
+def test_cell_files_refuse_a_table_where_other_outputs_go(folder, tmp_path, csv_path, folder_path):
+    files = CellFiles(csv=tmp_path / csv_path, geojson=tmp_path / folder_path)
+    with pytest.raises(InputError, match="--csv .* is also where"):
+        files.check(find_images([folder]), overwrite=True)
+
+
+def test_cell_files_refuse_names_that_would_be_too_long(folder, tmp_path):
+    save_image(folder / f"{'a' * 229}.png", 1)
+    images = find_images([folder])
+    CellFiles(geojson=tmp_path / "out").check(images[:1])
+    with pytest.raises(InputError, match="more than 240 bytes; rename the image"):
+        CellFiles(geojson=tmp_path / "out").check(images)
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def error_of(capsys):
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give at least one of --overlay, --csv, --labels and --geojson"),
+        (["--csv", "cells.csv", "--min-score", "1.5"], "--min-score must lie between 0 and 1"),
+        (["--csv", "cells.csv"], "no trained detector"),
+    ],
+)
+def test_detect_command_tells_mistakes(folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert run("detect", folder, "--detector", tmp_path / "none", *arguments) == 2
+    assert message in error_of(capsys)
+    assert not (tmp_path / "cells.csv").exists()
+
+
+def test_detect_command_tells_how_to_start_again(folder, tmp_path, monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "detect", interrupted)
+    assert run("detect", folder, "--detector", tmp_path, "--csv", tmp_path / "cells.csv") == 130
+    error = capsys.readouterr().err
+    assert "--overwrite" in error and "go on from here" not in error
+
+
+def test_detect_command_with_a_network(cell_records, tmp_path, tiny_config_class, small_resnet, see_cells, capsys):
+    from mrcnn.model import MaskRCNN
+
+    with small_resnet():
+        model = MaskRCNN("inference", make_config({}, tiny_config_class), tmp_path / "detector")
+        see_cells(model.parts)
+        model.save()
+        images = [record.path for record in cell_records[:4]]
+        out = tmp_path / "out"
+        arguments = ["detect", *images, "--detector", tmp_path / "detector", "--min-score", 0, "--pixel-size", 0.1,
+                     "--csv", out / "cells.csv", "--labels", out / "labels", "--geojson", out / "geojson",
+                     "--overlay", out / "overlay"]  # fmt: skip
+        assert run(*arguments) == 0
+        printed = capsys.readouterr()
+        assert "images 4, unreadable 1" in printed.out and "2.png" in printed.err
+        assert run(*arguments) == 2
+        assert "--overwrite" in error_of(capsys)
+        before = (out / "cells.csv").read_bytes()
+        assert run(*arguments, "--overwrite") == 0
+        assert (out / "cells.csv").read_bytes() == before
+
+    rows = rows_of(out / "cells.csv")
+    assert {row["image"] for row in rows} <= {"0.png", "1.png", "3.png"} and rows
+    for name in ("0.png", "1.png", "3.png"):
+        own = [row for row in rows if row["image"] == name]
+        features = json.loads((out / "geojson" / f"{name}.geojson").read_text())["features"]
+        areas = {
+            feature["properties"]["name"]: feature["properties"]["measurements"]["Area px^2"] for feature in features
+        }
+        assert areas == {row["cell"]: int(row["area_px"]) for row in own if row["area_px"] != "0"}
+        labels = tifffile.imread(out / "labels" / f"{name}.labels.tif")
+        assert labels.shape == (64, 64) and set(np.unique(labels)) <= {0, *(int(row["cell"]) for row in own)}
+        # The best-scored cell is covered by no other.
+        if own:
+            assert np.count_nonzero(labels == 1) == int(own[0]["area_px"])
+        assert (out / "overlay" / f"{name}.overlay.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["a\nb.png", 'a,"b.png', "a\rb.png", "-a.png"])
+def test_detect_images_csv_has_one_row_for_each_cell_whatever_the_name(tmp_path, name):
+    save_image(tmp_path / "in" / name, 2)
+    detect([tmp_path / "in"], CellFiles(csv=tmp_path / "cells.csv"))
+    # A carriage return alone would end the row for whoever reads it.
+    assert [row["image"] for row in rows_of(tmp_path / "cells.csv")] == [name.replace("\r", "\\r")] * 2
+
+
+def test_find_images_refuses_names_that_no_file_has(tmp_path):
+    for name in ("a" * 300, "a\0b"):
+        with pytest.raises(InputError, match="no such image or folder"):
+            find_images([tmp_path / name])

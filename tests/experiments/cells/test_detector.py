@@ -1,0 +1,260 @@
+"""What a trained detector is known by, when it is replaced, and on which images it is measured."""
+
+import hashlib
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from aecfe.cli import main
+from mrcnn.files.atomic import OutputLock
+from mrcnn.files.errors import InputError
+
+TINY_DETECTOR = [
+    "--set=settings.BACKBONE=resnet50",
+    "--set=settings.FPN_CLASSIF_FC_LAYERS_SIZE=64",
+    "--set=settings.IMAGE_MIN_DIM=64",
+    "--set=settings.IMAGE_MAX_DIM=64",
+    "--set=settings.RPN_ANCHOR_SCALES=[8,16,24,32,48]",
+    "--set=settings.TRAIN_ROIS_PER_IMAGE=8",
+    "--set=settings.PRE_NMS_LIMIT=200",
+    "--set=settings.POST_NMS_ROIS_TRAINING=40",
+    "--set=settings.POST_NMS_ROIS_INFERENCE=20",
+    "--set=settings.MAX_GT_INSTANCES=4",
+    "--set=settings.DETECTION_MAX_INSTANCES=4",
+    "--set=settings.STEPS_PER_EPOCH=1",
+    "--set=settings.VALIDATION_STEPS=0",
+    "--set=epochs=1",
+    "--set=train_share=0.5",
+]
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def train(folder, output, *options):
+    return run("detector", "train", folder, "-o", output, *TINY_DETECTOR, *options)
+
+
+def error_of(capsys):
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
+    return line
+
+
+def content_of(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backbone(small_resnet):
+    with small_resnet():
+        yield
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, draw_cell):
+    """A centre of eight images with label masks."""
+    folder = tmp_path_factory.mktemp("centres") / "lab"
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for seed in range(8):
+        image, mask = draw_cell(seed)
+        Image.fromarray(image).save(folder / "images" / f"{seed}.png")
+        Image.fromarray(mask[..., 0].astype(np.uint8)).save(folder / "masks" / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(lab, tmp_path_factory):
+    """A detector after one step on half of the images."""
+    folder = tmp_path_factory.mktemp("detector") / "run"
+    assert train(lab, folder, "--instances") == 0
+    return folder
+
+
+@pytest.fixture
+def detector(trained, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(trained, tmp_path / "detector")
+
+
+def min_confidence(folder):
+    return json.loads((folder / "config.json").read_text())["DETECTION_MIN_CONFIDENCE"]
+
+
+def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(detector, datasets):
+        measured.append((detector.config.DETECTION_MIN_CONFIDENCE, sum(d.num_images for d in datasets)))
+        return 0.812345
+
+    monkeypatch.setattr("experiments.cells.detector.measure_operating_score", measure)
+    assert train(lab, tmp_path / "a", "--instances", "--set=min_score_for_ap=0.1") == 0
+    assert measured == [(0.1, 4)]  # half of the eight images
+    assert min_confidence(tmp_path / "a") == 0.8123
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["min_confidence"] == 0.8123
+    before = content_of(tmp_path / "a")
+    assert train(lab, tmp_path / "a", "--instances", "--set=min_score_for_ap=0.1") == 0
+    assert content_of(tmp_path / "a") == before and len(measured) == 1  # the finished detector is kept
+
+    assert train(lab, tmp_path / "b", "--instances", "--set=settings.DETECTION_MIN_CONFIDENCE=0.33") == 0
+    assert min_confidence(tmp_path / "b") == 0.33 and len(measured) == 1
+
+
+def test_detector_that_finds_nothing_keeps_its_score(lab, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.cells.detector.measure_operating_score", lambda *a: None)
+    assert train(lab, tmp_path / "a", "--instances") == 0
+    assert min_confidence(tmp_path / "a") == 0.7
+    assert "no cell was found on the held-out images" in capsys.readouterr().err
+
+
+def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(lab, detector, tmp_path, capsys):
+    before = content_of(detector)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["layer_names"] = [b"conv1"]
+        file.create_group("conv1").attrs["weight_names"] = [b"conv1/kernel:0"]
+        file["conv1"]["conv1/kernel:0"] = [[1.0]]
+    for options in (
+        ["--weights", tmp_path / "typo.h5"],
+        ["--weights", tmp_path / "other.h5"],
+        ["--layers", "("],
+        ["--layers", "nothing"],
+    ):
+        assert train(lab, detector, "--instances", "--overwrite", *options) == 2
+        error_of(capsys)
+        assert content_of(detector) == before
+
+
+def test_overwrite_leaves_nothing_of_the_detector_before(lab, detector):
+    other_notes = detector / "tensorboard" / "notes.txt"
+    other_notes.write_text("mine")
+    (detector / "metrics.json").write_text("{}")
+    # As of a kill after another training's epoch: it must not be gone on from.
+    (detector / "checkpoint" / "epoch-0001.weights.h5").write_text("no weights")
+    (detector / "run.json").write_text("damaged")
+    events = set((detector / "tensorboard").glob("events*"))
+
+    assert train(lab, detector, "--instances", "--overwrite") == 0
+
+    assert json.loads((detector / "run.json").read_text())["complete"]
+    assert not (detector / "metrics.json").exists() and not list((detector / "checkpoint").iterdir())
+    assert len(set((detector / "tensorboard").glob("events*")) - events) == 1
+    assert not any(path.exists() for path in events) and other_notes.read_text() == "mine"
+
+
+def test_detector_of_other_masks_is_not_reused(lab, detector, tmp_path, capsys):
+    before = content_of(detector)
+    assert train(lab, detector) == 2  # the values of the masks mean something else
+    assert "other annotations" in error_of(capsys)
+
+    masks = shutil.copytree(lab / "masks", tmp_path / "redrawn")
+    assert train(lab, detector, "--instances", "--annotations", masks) == 0  # a copy of the same
+    assert "detector reused" in capsys.readouterr().err
+    mask = np.array(Image.open(masks / "3.png"))
+    mask[:32] = 0
+    mask[40, 40] = 1
+    Image.fromarray(mask).save(masks / "3.png")
+    assert train(lab, detector, "--instances", "--annotations", masks) == 2
+    assert "other annotations" in error_of(capsys)
+    assert content_of(detector) == before
+
+
+def test_detector_without_a_note_of_its_masks_is_reused_with_a_warning(lab, detector, capsys):
+    note = json.loads((detector / "run.json").read_text())
+    assert note["identity"].pop("annotations")["lab"]["semantics"] == "instances"
+    (detector / "run.json").write_text(json.dumps(note))
+
+    assert train(lab, detector) == 0
+
+    printed = capsys.readouterr().err
+    assert "warning" in printed and "which masks of lab it learned from" in printed and "detector reused" in printed
+
+
+def test_detector_of_outlines_noted_under_the_first_name_is_known(lab, detector, tmp_path, capsys):
+    note = json.loads((detector / "run.json").read_text())
+    annotations = note["identity"].pop("annotations")
+    (detector / "run.json").write_text(json.dumps(note))
+    for lab_then, message in ((annotations["lab"], "reused"), ({"format": "coco"}, "other annotations")):
+        note["identity"]["outlines"] = {"lab": lab_then}
+        (detector / "run.json").write_text(json.dumps(note))
+        train(lab, detector, "--instances")
+        assert message in capsys.readouterr().err
+
+
+def write_boxes(folder, names):
+    (folder / "annotations").mkdir()
+    box = "<xmin>9</xmin><ymin>9</ymin><xmax>40</xmax><ymax>40</ymax>"
+    for name in names:
+        text = f"<annotation><object><name>WBC</name><bndbox>{box}</bndbox></object></annotation>"
+        (folder / "annotations" / f"{name}.xml").write_text(text)
+
+
+@pytest.mark.parametrize("truth", ["masks", "boxes", "presence"])
+def test_evaluate_counts_no_image_that_was_learned_from(lab, trained, tmp_path, truth):
+    centre = shutil.copytree(lab, tmp_path / "lab")
+    if truth != "masks":
+        shutil.rmtree(centre / "masks")
+    if truth == "boxes":
+        write_boxes(centre, range(8))
+    arguments = ["--instances"] if truth == "masks" else []
+    assert run("detector", "evaluate", trained, centre, *arguments, "-o", tmp_path / "m.json") == 0
+    measured = json.loads((tmp_path / "m.json").read_text())["lab"]
+    assert (measured["truth"], measured["held_out"], measured["num_images"]) == (truth, True, 4)
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_evaluate_refuses_a_centre_of_learned_images_alone(lab, trained, tmp_path, capsys, with_masks):
+    centre = shutil.copytree(lab, tmp_path / "lab")
+    for key in json.loads((trained / "split.json").read_text())["lab"]["test"]:
+        (centre / key).unlink()
+    if not with_masks:
+        shutil.rmtree(centre / "masks")
+    assert run("detector", "evaluate", trained, centre, "-o", tmp_path / "m.json") == 2
+    assert "the detector learned from every image of centre lab" in error_of(capsys)
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_evaluate_refuses_a_centre_whose_held_out_images_have_no_mask(lab, trained, tmp_path, capsys):
+    centre = shutil.copytree(lab, tmp_path / "lab")
+    for key in json.loads((trained / "split.json").read_text())["lab"]["test"]:
+        (centre / "masks" / key.removeprefix("images/")).unlink()
+    assert run("detector", "evaluate", trained, centre) == 2
+    error = error_of(capsys)
+    assert "no usable mask in centre lab of an image that the detector did not learn from (4 faults" in error
+
+
+def test_finished_detector_loses_what_a_killed_run_did_not_remove(lab, detector):
+    before = content_of(detector)
+    (detector / "checkpoint").mkdir(exist_ok=True)
+    for name in ("epoch-0001.weights.h5", "part-0001-000001.weights.h5", "part-0001-000001.losses.json"):
+        (detector / "checkpoint" / name).touch()
+    with OutputLock(detector, inside=True):  # to use it takes no lock, as on a read-only disk
+        assert train(lab, detector, "--instances") == 0
+    assert content_of(detector) == before
+
+
+def test_detector_is_written_by_one_run_at_a_time(lab, tmp_path, capsys):
+    with OutputLock(tmp_path / "run", inside=True):
+        assert train(lab, tmp_path / "run", "--instances") == 2
+        assert f"{tmp_path / 'run'}: another run (pid " in error_of(capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_an_unknown_training_are_not_gone_on_from(lab, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    (folder / "checkpoint").mkdir(parents=True)
+    for name in ("epoch-0001.weights.h5", "part-0001-000001.weights.h5", ".7.tmp.epoch-0002.weights.h5"):
+        (folder / "checkpoint" / name).write_bytes(b"of other settings")
+
+    def stop(*arguments, **options):
+        raise InputError("stop")
+
+    monkeypatch.setattr("mrcnn.model.MaskRCNN.train", stop)
+    assert train(lab, folder, "--instances") == 2
+    assert not list((folder / "checkpoint").iterdir())

@@ -1,0 +1,426 @@
+"""`aecfe features`: with a tiny detector against extraction and embedding, else with detections that are made up."""
+
+import csv
+import json
+import shutil
+
+import anndata
+import numpy as np
+import pytest
+from PIL import Image
+
+import mrcnn.model
+from aecfe.cli import main
+from autoencoder.config import AutoencoderConfig
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, file_hash
+from autoencoder.network import build_autoencoder
+from autoencoder.scaling import FeatureScaling
+from experiments.cells import features as module
+from experiments.cells.contact_sheet import choose_images, contact_sheet
+from experiments.cells.detect import find_images
+from experiments.cells.features import centre_name
+from experiments.evaluation.vectors import read_embedding
+from mrcnn.config import make_config
+from mrcnn.feature_store import FeatureStore
+from mrcnn.feature_store.reader import roi_vectors
+from mrcnn.files.atomic import OutputLock, write_json
+from mrcnn.files.errors import InputError
+from mrcnn.model import MaskRCNN, detector_config, detector_hash, load_detector
+
+LATENT_SIZE = 6
+CENTRE = "Köln 2"
+
+
+class MadeUpDetector:
+    """Finds as many cells as the first pixel's red says, with features that tell the image, its green, and the cell."""
+
+    seen: list[int] = []
+    stop_at = -1
+
+    def __init__(self, folder, overrides=None, max_detections=None):
+        self.model_dir = folder
+        self.config = detector_config(folder, overrides, max_detections)
+
+    def detect(self, images, masks, paste):
+        self.seen.extend(int(image[0, 0, 1]) for image in images)
+        if self.stop_at in self.seen:
+            raise KeyboardInterrupt
+        return [self.result(image) for image in images]
+
+    def result(self, image):
+        count = min(int(image[0, 0, 0]), self.config.DETECTION_MAX_INSTANCES)
+        levels = np.arange(count) + int(image[0, 0, 1])
+        return {
+            "rois": np.array([[2, 2 + 8 * i, 20, 10 + 8 * i] for i in range(count)], np.int32).reshape(-1, 4),
+            "class_ids": np.ones(count, np.int32),
+            "scores": np.linspace(0.9, 0.8, count).astype(np.float32),
+            "small_masks": np.ones((count, 28, 28), np.float32),
+            "feats": np.ones((count, 14, 14, 256), np.float32) * levels[:, None, None, None],
+        }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backbone(small_resnet):
+    with small_resnet():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config_class, tmp_path_factory):
+    """A folder as of `aecfe run`, with a detector that has learned nothing but finds something."""
+    folder = tmp_path_factory.mktemp("run")
+    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "TOP_DOWN_PYRAMID_SIZE": 256}, tiny_config_class)
+    detector = MaskRCNN("inference", config, folder / "detector")
+    detector.parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-2.0, 2.0])
+    detector.save()
+    for kind in ("minmax", "centre"):
+        autoencoder = folder / kind
+        autoencoder.mkdir()
+        settings = AutoencoderConfig(latent_size=LATENT_SIZE, image_size=32, feature_scaling=kind)
+        settings.save(autoencoder / CONFIG)
+        columns = FeatureScaling.shape(kind, 1)
+        statistics = np.zeros(columns, np.float32), np.ones(columns, np.float32)
+        FeatureScaling(kind, ("there",), *statistics).save(autoencoder / SCALING)
+        build_autoencoder(settings).save_weights(autoencoder / WEIGHTS)
+        stores = {"there": {"detector_hash": detector_hash(folder / "detector")}}
+        write_json(
+            autoencoder / RUN, {"complete": True, "stores": stores, "weights_sha256": file_hash(autoencoder / WEIGHTS)}
+        )
+    return folder
+
+
+@pytest.fixture
+def made_up(run, monkeypatch):
+    """Lets every command find made-up cells; gives the list of the images that the detector was given."""
+    monkeypatch.setattr(module, "load_detector", MadeUpDetector)
+    monkeypatch.setattr(mrcnn.model, "load_detector", MadeUpDetector)
+    MadeUpDetector.seen.clear()
+    return MadeUpDetector.seen
+
+
+def save_image(path, num_cells, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((30, 40, 3), 220, np.uint8)
+    pixels[0, 0, :2] = num_cells, number
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Images with 1, 0, 2 and 3 cells, and one that cannot be read; names as people give them."""
+    folder = tmp_path / CENTRE / "images"
+    for number, (name, count) in enumerate({"a b.png": 1, "leer.png": 0, "zwölf #2.png": 2, "細胞.png": 3}.items()):
+        save_image(folder / name, count, 10 * number)
+    (folder / "kaputt.png").write_bytes((folder / "a b.png").read_bytes()[:60])
+    return folder
+
+
+def features(run, images, output, *options):
+    images = images if isinstance(images, list) else [images]
+    command = ["features", *images, "--detector", run, "-o", output, "--min-score", 0.5, *options]
+    return main([str(part) for part in command])
+
+
+def error_of(capsys):
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def rows_of(path):
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_features_are_those_of_extraction_and_embedding(run, draw_cell, tmp_path, monkeypatch):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(draw_cell(number)[0]).save(folder / f"{number}.png")
+    opened = load_detector(run / "detector")  # once, since it is compiled with each opening
+    for place in (mrcnn.model, module):
+        monkeypatch.setattr(place, "load_detector", lambda *arguments: opened)
+    latents, store = tmp_path / "latents.h5ad", tmp_path / "extracted.h5"
+    for command in (
+        ["features", folder, "--detector", run, "--autoencoder", run / "minmax", "-o", latents],
+        ["extract", folder, "--detector", run / "detector", "-o", store],
+        ["embed", run / "minmax", store, "-o", tmp_path / "embedded.h5ad"],
+    ):
+        assert main([str(part) for part in command]) == 0
+
+    made, expected = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("latents", "embedded"))
+    assert made.X.dtype == np.float32 and made.X.shape == (3, LATENT_SIZE) and np.ptp(made.X) > 0.01
+    np.testing.assert_array_equal(made.X, expected.X)
+    assert made.obs_names.tolist() == expected.obs_names.tolist() == [f"here/{n}.png" for n in range(3)]
+    for column in expected.obs:
+        assert made.obs[column].tolist() == expected.obs[column].tolist(), column
+    assert {name: made.uns[name] for name in ("run", "config")} == dict(expected.uns)
+    with FeatureStore(store) as extracted:
+        boxes = extracted.read("box", 0, 3)
+    np.testing.assert_array_equal(made.obs[["y1", "x1", "y2", "x2"]], boxes)
+    provenance = json.loads(made.uns["provenance"])
+    assert provenance["identity"]["detector"] == detector_hash(run / "detector")
+    assert provenance["identity"]["autoencoder"] == file_hash(run / "minmax" / WEIGHTS)
+    assert provenance["versions"]["tensorflow"] and provenance["command"]
+
+
+def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys):
+    output = tmp_path / "out put" / "mein.v1.h5ad"
+    assert features(run, images, output) == 0
+
+    printed = capsys.readouterr()
+    names = [output.with_name(f"mein.v1.{ending}") for ending in ("h5ad", "csv", "overlay.png", "h5")]
+    assert printed.out == (
+        f"3 cells, 1 images without a cell, 1 unreadable images; written: {', '.join(map(str, names))}\n"
+    )
+    assert "2 images show several cells" in printed.err and "kaputt.png" in printed.err
+    assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in names)
+    rows = rows_of(names[1])
+    assert [row["key"] for row in rows] == ["a b.png", "kaputt.png", "leer.png", "zwölf #2.png", "細胞.png"]
+    assert [row["status"] for row in rows] == ["found", "unreadable", "missed", "found", "found"]
+    assert [row["detections"] for row in rows] == ["1", "0", "0", "2", "3"]
+    assert rows[0] == {
+        "cell": f"{CENTRE}/a b.png", "key": "a b.png", "centre": CENTRE, "image": str(images / "a b.png"),
+        "status": "found", "reason": "", "score": "0.9000", "y1": "2", "x1": "2", "y2": "20", "x2": "10",
+        "detections": "1",
+    }  # fmt: skip
+    assert "cannot be read" in rows[1]["reason"] and rows[1]["cell"] == rows[1]["y1"] == rows[1]["score"] == ""
+    assert rows[2]["reason"] == "no detection above score 0.5" and rows[2]["image"] == str(images / "leer.png")
+    vectors, columns = read_embedding(output)[CENTRE]
+    assert columns["key"].tolist() == ["a b.png", "zwölf #2.png", "細胞.png"]
+    # The only cell; the first of two that lie beside the middle, since it has the better score; the one in the middle.
+    np.testing.assert_array_equal(vectors[:, 0], [0, 20, 32])
+    with FeatureStore(names[3]) as store:
+        np.testing.assert_array_equal(vectors, roi_vectors(store))
+    with Image.open(names[2]) as picture:
+        assert picture.size[0] > 1000 and np.ptp(np.asarray(picture)) > 0
+
+
+def test_all_cells_of_an_image_have_rows_of_their_own(run, images, made_up, tmp_path):
+    assert features(run, images, tmp_path / "all.h5ad", "--all-cells", "--no-overlay", "--centre", "mine") == 0
+    data = anndata.read_h5ad(tmp_path / "all.h5ad")
+    assert data.obs_names.tolist()[1:3] == ["mine/zwölf #2.png", "mine/zwölf #2.png#2"]
+    assert data.obs["x1"].tolist() == [2, 2, 10, 2, 10, 18] and data.X[:, 0].tolist() == [0, 20, 21, 30, 31, 32]
+    assert [row["cell"] for row in rows_of(tmp_path / "all.csv") if row["cell"]] == data.obs_names.tolist()
+    assert not (tmp_path / "all.overlay.png").exists()
+
+
+def test_a_second_call_uses_what_is_there(run, images, made_up, tmp_path, capsys):
+    output = tmp_path / "out.h5ad"
+    assert features(run, images, output) == 0
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out.*")}
+    count = len(made_up)
+    capsys.readouterr()
+    assert features(run, images, output) == 0
+    assert "is there already" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("out.*")} == written and len(written) == 4
+    # What was removed by hand is written again; the store, which is large, is not missed.
+    (tmp_path / "out.csv").unlink()
+    assert features(run, images, output) == 0
+    assert len(made_up) == count and (tmp_path / "out.csv").exists()
+    (tmp_path / "out.h5").unlink()
+    assert features(run, images, output) == 0 and len(made_up) == count
+    assert "out.h5\n" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_other_inputs_are_refused_and_replaced_if_wanted(run, images, made_up, tmp_path, capsys):
+    output = tmp_path / "out.h5ad"
+    assert features(run, images, output) == 0
+    other = tmp_path / "other"
+    shutil.copytree(run / "detector", other)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    for command, reason in (
+        ([run, images, output, "--centre", "mine"], "centre 'Köln 2', not 'mine'"),
+        ([run, images, output, "--all-cells"], "all cells False, not True"),
+        ([run, images, output, "--max-detections", "2"], "max detections 6, not 2"),
+        ([run, images, output, "--min-score", "0.25"], "min score 0.5, not 0.25"),
+        ([run, images, output, "--autoencoder", run / "minmax"], "another autoencoder"),
+        ([other, images, output], "another detector"),
+        ([run, [images / "a b.png"], output], "other images"),
+    ):
+        assert features(*command) == 2
+        error = error_of(capsys)
+        assert reason in error and "--overwrite" in error and str(output) in error
+    before = output.read_bytes()
+    # Another picture under the same name, and so in the store that is left without its .h5ad file.
+    save_image(images / "a b.png", 2, 7)
+    assert features(run, images, output) == 2 and "other images" in error_of(capsys)
+    assert output.read_bytes() == before
+    output.unlink()
+    assert features(run, images, output) == 2
+    error = error_of(capsys)
+    assert "out.h5: is a feature store of other images" in error and "--overwrite" in error
+    assert features(run, images, output, "--overwrite") == 0
+    assert anndata.read_h5ad(output).X[0, 0] == 7
+    output.write_bytes(b"something else")
+    assert features(run, images, output) == 2 and "was not written by aecfe features" in error_of(capsys)
+
+
+def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch, capsys):
+    assert features(run, images, tmp_path / "whole.h5ad", "--batch-size", 1) == 0
+    made_up.clear()
+    monkeypatch.setattr(MadeUpDetector, "stop_at", 20)
+    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 130
+    assert "to go on from here" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.h5.parts"] and made_up == [0, 10, 20]
+    monkeypatch.setattr(MadeUpDetector, "stop_at", -1)
+    made_up.clear()
+    # Other images meanwhile: the half store is theirs no more.
+    save_image(images / "neu.png", 1, 50)
+    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 2
+    assert "image_files" in (error := error_of(capsys)) and "--overwrite" in error
+    (images / "neu.png").unlink()
+    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 0
+    assert made_up == [20, 30]
+    whole, resumed = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("whole", "out"))
+    np.testing.assert_array_equal(resumed.X, whole.X)
+    assert resumed.obs.equals(whole.obs)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_overwrite_begins_anew_where_parts_of_other_inputs_lie(run, images, made_up, tmp_path, monkeypatch):
+    monkeypatch.setattr(MadeUpDetector, "stop_at", 20)
+    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 130
+    monkeypatch.setattr(MadeUpDetector, "stop_at", -1)
+    made_up.clear()
+    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1, "--centre", "mine", "--overwrite") == 0
+    assert made_up == [0, 10, 20, 30]
+    assert set(anndata.read_h5ad(tmp_path / "out.h5ad").obs["centre"]) == {"mine"}
+    assert not (tmp_path / "out.h5.parts").exists()
+
+
+def test_one_call_at_a_time_writes_the_files(run, images, made_up, tmp_path, capsys):
+    leftover = tmp_path / ".999999.tmp.out.csv"
+    leftover.write_text("of a killed call")
+    with OutputLock(tmp_path / "out.h5ad"):
+        assert features(run, images, tmp_path / "out.h5ad") == 2
+    assert "out.h5ad" in error_of(capsys) and not made_up and leftover.exists()
+    assert features(run, images, tmp_path / "out.h5ad") == 0
+    assert not leftover.exists()
+
+
+def test_no_cell_at_all_is_an_error_with_a_table(run, images, made_up, tmp_path, capsys):
+    assert features(run, [images / "leer.png", images / "kaputt.png"], tmp_path / "a.h5ad") == 2
+    error = error_of(capsys)
+    assert "no cell on any of 2 images (1 unreadable)" in error and "a.csv" in error and "--min-score" in error
+    assert [row["status"] for row in rows_of(tmp_path / "a.csv")] == ["missed", "unreadable"]
+    assert not (tmp_path / "a.h5ad").exists() and (tmp_path / "a.overlay.png").exists()
+    assert features(run, [images / "kaputt.png"], tmp_path / "b.h5ad", "--no-csv", "--no-overlay") == 2
+    assert "none of the 1 images could be read; mend" in error_of(capsys)
+
+
+def test_models_that_do_not_belong_together_are_refused_before_the_detection(run, images, made_up, tmp_path, capsys):
+    assert features(run, images, tmp_path / "out.h5ad", "--autoencoder", run / "centre") == 2
+    error = error_of(capsys)
+    assert "'Köln 2' has no feature statistics (known: there)" in error and "give --centre" in error
+    other = tmp_path / "other"
+    shutil.copytree(run / "detector", other)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    assert features(other, images, tmp_path / "out.h5ad", "--autoencoder", run / "minmax") == 2
+    assert "was trained on features of" in error_of(capsys)
+    assert not made_up and not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("out.h5", [], "the name must end in .h5ad"),
+        ("images/out.h5ad", [], "would lie among the images"),
+        ("out.h5ad", ["--min-score", "1.5"], "--min-score must lie between 0 and 1"),
+        ("out.h5ad", ["--centre", "a/b"], "--centre 'a/b': gives no name"),
+        ("out.h5ad", ["--detector", "nothing"], "no trained detector there"),
+        ("out.h5ad", ["--autoencoder", "nothing"], "no trained autoencoder there"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, capsys, output, options, message):
+    save_image(tmp_path / "images" / "a.png", 1, 0)
+    monkeypatch.chdir(tmp_path)
+    assert main(["features", "images", "--detector", str(run), "-o", output, *options]) == 2
+    assert message in error_of(capsys)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "images"]
+
+
+def test_centre_is_named_after_the_folder(tmp_path, monkeypatch):
+    for name in ("north/images/a.png", "south/b.png"):
+        save_image(tmp_path / "lab" / name, 1, 0)
+    lab = tmp_path / "lab"
+    assert centre_name(find_images([lab / "north" / "images"])) == "north"
+    assert centre_name(find_images([lab / "south"])) == "south"
+    assert centre_name(find_images([lab / "south", lab / "north" / "images"])) == "lab"
+    assert centre_name(find_images([lab / "south" / "b.png"]), "mine") == "mine"
+    monkeypatch.chdir(lab / "south")
+    assert centre_name(find_images(["."])) == "south"
+    save_image(tmp_path / ".hidden" / "a.png", 1, 0)
+    with pytest.raises(InputError, match="gives no name that a centre can have; give --centre"):
+        centre_name(find_images([tmp_path / ".hidden"]))
+
+
+def test_choose_images_is_even_and_leaves_room_for_misses():
+    found = np.ones(1000, bool)
+    found[::10] = False
+    chosen = choose_images(found, 48)
+    assert len(set(chosen.tolist())) == 48
+    assert found[chosen].sum() == 32 and found[chosen[:32]].all()
+    assert chosen[0] == 1 and chosen[31] == 999 and chosen[32] == 0 and chosen[-1] == 990
+    assert np.ptp(np.diff(chosen[:32])) <= 3
+    assert choose_images(np.array([True, False, True]), 48).tolist() == [0, 2, 1]
+    assert len(choose_images(np.zeros(60, bool), 48)) == 48
+    assert choose_images(np.array([True] * 5 + [False] * 60), 12).tolist()[:5] == [0, 1, 2, 3, 4]
+
+
+def test_contact_sheet_outlines_cells_and_shows_misses(run, images, made_up, tmp_path):
+    assert features(run, images, tmp_path / "out.h5ad", "--all-cells") == 0
+    records = {record.key: record for record in find_images([images])}
+    with FeatureStore(tmp_path / "out.h5") as store:
+        one = contact_sheet(store, {**records, "a b.png": records["leer.png"]}, max_tiles=1)
+        whole = contact_sheet(store, records, max_tiles=48)
+        (images / "a b.png").unlink()
+        gone = contact_sheet(store, records, max_tiles=48)
+    side = one.shape[1] - 12
+    picture = one[6 : 6 + side, 6 : 6 + side].astype(int)  # without the gaps and the caption
+    # The box of the only cell, from (2, 2) to (20, 10) in an image of 30 x 40 px, is green.
+    rows, columns = np.nonzero(picture[..., 1] - picture[..., 0] > 60)
+    top = (side - 30 * side // 40) // 2  # the tile is higher than the picture
+    unit = side / 40
+    assert abs(columns.min() - 2 * unit) <= 4 and abs(rows.max() - (top + 20 * unit)) <= 4
+    assert whole.shape == gone.shape and (whole != gone).any()
+
+
+def test_extract_with_another_limit_is_another_store(run, images, made_up, tmp_path, capsys):
+    detector, store = run / "detector", tmp_path / "out.h5"
+    extract = ["extract", str(images), "--detector", str(detector), "-o", str(store), "--all-cells", "--name", "c"]
+    assert main([*extract, "--max-detections", "2"]) == 0
+    with FeatureStore(store) as stored:
+        assert stored.settings["max_detections"] == 2 and stored.counts["cells"] == 1 + 2 + 2
+    assert "2 images have 2 cells, the most that this detector gives" in capsys.readouterr().err
+    assert main([*extract, "--max-detections", "2"]) == 0
+    for options, reason in (([], "max_detections 2, not None"), (["--max-detections", "3"], "max_detections 2, not 3")):
+        assert main([*extract, *options]) == 2
+        assert reason in (error := error_of(capsys)) and "--overwrite" in error
+    # The detector's own limit is no other setting, so that older stores stay what they are.
+    assert main([*extract, "--max-detections", "6", "--overwrite"]) == 0
+    with FeatureStore(store) as stored:
+        assert "max_detections" not in stored.settings and stored.counts["cells"] == 6
+    assert main(extract) == 0
+
+
+def test_load_detector_raises_the_limit_with_the_proposals(run):
+    config = detector_config(run / "detector", {"DETECTION_MIN_CONFIDENCE": 0.25}, 50)
+    assert (config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE) == (50, 50)
+    assert config.DETECTION_MIN_CONFIDENCE == 0.25
+    assert detector_config(run / "detector").DETECTION_MAX_INSTANCES == 6
+    with pytest.raises(InputError, match="at least 1"):
+        detector_config(run / "detector", max_detections=0)
+
+
+def test_detect_takes_the_limit(run, images, tmp_path, monkeypatch):
+    taken = {}
+
+    def load(folder, overrides, max_detections):
+        taken.update(overrides, max_detections=max_detections)
+        raise InputError("enough")
+
+    monkeypatch.setattr(mrcnn.model, "load_detector", load)
+    command = ["detect", str(images), "--detector", str(run / "detector"), "--csv", str(tmp_path / "cells.csv")]
+    assert main([*command, "--max-detections", "7", "--min-score", "0.5"]) == 2
+    assert taken == {"DETECTION_MIN_CONFIDENCE": 0.5, "max_detections": 7}

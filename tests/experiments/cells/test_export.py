@@ -1,0 +1,435 @@
+"""The exported pipeline, in a process that has TensorFlow and none of our packages, against extraction and embedding;
+and the code of docs/deploy.md that uses it."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from aecfe.cli import main
+from autoencoder.config import AutoencoderConfig
+from autoencoder.embedding import embed
+from autoencoder.export import export_autoencoder
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, file_hash, load_autoencoder
+from autoencoder.network import build_autoencoder
+from autoencoder.scaling import FeatureScaling
+from experiments.cells.export import choose_cells, export_pipeline
+from experiments.cells.models import AUTOENCODER_MARK, autoencoder_folder, detector_folder
+from mrcnn.config import make_config
+from mrcnn.data.images import read_image
+from mrcnn.data.records import ImageRecord
+from mrcnn.feature_store import FeatureStore
+from mrcnn.features import choose_cell, extract_features
+from mrcnn.files.atomic import write_json
+from mrcnn.files.errors import InputError
+from mrcnn.model import MaskRCNN, detector_hash, load_detector
+
+ROOT = Path(__file__).parents[3]
+PROCESS = ROOT / "tests" / "saved_model_process.py"
+MAX_DETECTIONS, LATENT_SIZE, NUM_IMAGES = 6, 8, 5
+SIGNATURES = ("serving_default", "latents", "features", "single_cell")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_backbone(small_resnet):
+    with small_resnet():
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config_class, tmp_path_factory):
+    """A folder as of `aecfe run`, with a detector that has learned nothing but finds something."""
+    folder = tmp_path_factory.mktemp("run")
+    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "TOP_DOWN_PYRAMID_SIZE": 256}, tiny_config_class)
+    detector = MaskRCNN("inference", config, folder / "detector")
+    # Not so far apart as to make every score 1.
+    detector.parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-2.0, 2.0])
+    detector.save()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def records(draw_cell, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("here")
+    paths = [folder / f"{number}.png" for number in range(NUM_IMAGES)]
+    for number, path in enumerate(paths):
+        image = draw_cell(number)[0]
+        # Ever less contrast, so that scores differ from image to image.
+        cv2.imwrite(str(path), (200 + (image - 200.0) / (1 + number)).astype(np.uint8))
+    return [ImageRecord(path.name, path, label="", cell_type="") for path in paths]
+
+
+@pytest.fixture(scope="module")
+def images(records):
+    return np.stack([read_image(record.path) for record in records])
+
+
+@pytest.fixture(scope="module")
+def min_score(run, images):
+    """A score that one image does not reach, and no detection has."""
+    found = load_detector(run / "detector").detect(list(images), masks=False)
+    best = np.sort([result["scores"].max() for result in found])
+    return float(best[:2].mean())
+
+
+@pytest.fixture(scope="module")
+def expected(run, images, min_score):
+    """What `detect` finds on each image."""
+    detector = load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
+    return detector.detect(list(images), masks=False)
+
+
+@pytest.fixture(scope="module")
+def stores(run, records, min_score, tmp_path_factory):
+    """The store of all cells, and that of one for each image, by the name of the signature that gives its cells."""
+    folder = tmp_path_factory.mktemp("stores")
+    detector = load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
+    paths = {"latents": folder / "all.h5", "single_cell": folder / "single.h5"}
+    for name, path in paths.items():
+        extract_features(
+            detector, records, path, centre="here", all_cells=name == "latents", batch_size=NUM_IMAGES, progress=False
+        )
+    return paths
+
+
+@pytest.fixture(scope="module")
+def autoencoders(run, stores):
+    """Folders of two autoencoders of the run as after a training, by the scaling of the features."""
+    with FeatureStore(stores["latents"]) as store:
+        features = store.read("features", 0, len(store)).astype(np.float32)
+    mean, deviation = features.mean(axis=(0, 1, 2)), features.std(axis=(0, 1, 2)) + 0.1
+    nothing = np.zeros((2, 0), np.float32)
+    scalings = {
+        "minmax": FeatureScaling("minmax", ("there", "here"), nothing, nothing),
+        "centre": FeatureScaling(
+            "centre", ("there", "here"), np.stack([mean + 1.0, mean]), np.stack([2.0 * deviation, deviation])
+        ),
+    }
+    record = {"detector_hash": detector_hash(run / "detector")}
+    for kind, scaling in scalings.items():
+        folder = run / kind
+        folder.mkdir()
+        config = AutoencoderConfig(latent_size=LATENT_SIZE, image_size=32, feature_scaling=kind)
+        config.save(folder / CONFIG)
+        scaling.save(folder / SCALING)
+        build_autoencoder(config).save_weights(folder / WEIGHTS)
+        stored = {centre: record for centre in scaling.centres}
+        write_json(folder / RUN, {"complete": True, "stores": stored, "weights_sha256": file_hash(folder / WEIGHTS)})
+    return {kind: run / kind for kind in scalings}
+
+
+@pytest.fixture(scope="module")
+def embedded(autoencoders, stores, tmp_path_factory):
+    """Scaling -> "latents" and "single_cell" -> the embedding of that store."""
+    output = tmp_path_factory.mktemp("embedded") / "embedding.h5ad"
+    return {
+        kind: {name: embed(folder, {"here": path}, output, progress=False) for name, path in stores.items()}
+        for kind, folder in autoencoders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(run, autoencoders, min_score, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        kind: export_pipeline(run / "detector", autoencoder, folder / kind / "1", min_score=min_score)
+        for kind, autoencoder in autoencoders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def results(exported, images, tmp_path_factory):
+    """Scaling -> arrays by "case/signature/output", from a process of its own."""
+    folder, arguments = tmp_path_factory.mktemp("foreign"), []
+    for kind, path in exported.items():
+        inputs = {f"all/{name}/images": images for name in SIGNATURES}
+        inputs |= {f"grey/{name}/images": images[:2, :50, :, :1] for name in ("single_cell", "features")}
+        if kind == "centre":
+            inputs |= {key.replace("images", "centre"): np.array(["here"]) for key in inputs}
+            inputs |= {"there/latents/images": images, "there/latents/centre": ["there"] * NUM_IMAGES}
+            inputs |= {"unknown/latents/images": images, "unknown/latents/centre": ["nowhere"]}
+        np.savez(folder / f"{kind}.npz", **inputs)
+        arguments += [path, f"{kind}.npz", f"{kind}-results.npz"]
+    done = subprocess.run([sys.executable, "-I", PROCESS, *arguments], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {kind: dict(np.load(folder / f"{kind}-results.npz").items()) for kind in exported}
+
+
+def real_rows(results: dict, place: str, name: str) -> np.ndarray:
+    """The rows of an output that are cells, image by image."""
+    counts = results[f"{place}/num_detections"]
+    return np.concatenate([rows[:count] for rows, count in zip(results[f"{place}/{name}"], counts, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["minmax", "centre"])
+def test_pipeline_finds_what_detect_finds(kind, results, expected):
+    counts = [len(result["scores"]) for result in expected]
+    assert min(counts) == 0 and max(counts) > 1
+    for signature in ("serving_default", "latents", "features"):
+        place = f"all/{signature}"
+        assert results[kind][f"{place}/num_detections"].tolist() == counts
+        boxes, scores, class_ids = (real_rows(results[kind], place, n) for n in ("boxes", "scores", "class_ids"))
+        assert np.abs(boxes - np.concatenate([r["rois"] for r in expected])).max() <= 0.5 + 1e-3
+        np.testing.assert_allclose(scores, np.concatenate([r["scores"] for r in expected]), atol=1e-5)
+        np.testing.assert_array_equal(class_ids, np.concatenate([r["class_ids"] for r in expected]))
+
+
+@pytest.mark.parametrize("kind", ["minmax", "centre"])
+def test_pipeline_latents_are_those_of_extraction_and_embedding(kind, results, embedded):
+    for signature, store in (
+        ("serving_default", "latents"),
+        ("latents", "latents"),
+        ("features", "latents"),
+        ("single_cell", "single_cell"),
+    ):
+        latents = real_rows(results[kind], f"all/{signature}", "latents")
+        assert len(latents) > 1 and np.ptp(latents) > 0.1
+        np.testing.assert_allclose(latents, embedded[kind][store].X, atol=1e-5, err_msg=signature)
+
+
+def test_pipeline_features_are_those_of_the_store(results, stores):
+    features = real_rows(results["minmax"], "all/features", "features")
+    np.testing.assert_array_equal(features, features.astype(np.float16))
+    with FeatureStore(stores["latents"]) as store:
+        # A value between two steps of float16 may fall to either side.
+        np.testing.assert_allclose(features, store.read("features", 0, len(store)), rtol=2e-3, atol=1e-4)
+
+
+def test_single_cell_keeps_the_cell_that_extraction_keeps(results, stores, embedded):
+    counts = results["minmax"]["all/single_cell/num_detections"]
+    assert sorted(set(counts.tolist())) == [0, 1]
+    boxes = real_rows(results["minmax"], "all/single_cell", "boxes")
+    with FeatureStore(stores["single_cell"]) as store:
+        assert store.keys.tolist() == [f"{number}.png" for number in np.flatnonzero(counts)]
+        assert np.abs(boxes - store.read("box", 0, len(store))).max() <= 0.5 + 1e-3
+
+
+def test_choose_cells_takes_what_extraction_takes():
+    random = np.random.default_rng(0)
+    batch, rows, shape = 200, 4, (40, 60)
+    corners = random.uniform(0.0, [*shape, *shape], (batch, rows, 4))
+    boxes = np.concatenate([corners.reshape(-1, 2, 2).min(1), corners.reshape(-1, 2, 2).max(1)], axis=1)
+    boxes = boxes.reshape(batch, rows, 4).astype(np.float32)
+    scores = -np.sort(-random.uniform(0.5, 1.0, (batch, rows)).astype(np.float32))
+    counts = random.integers(0, rows + 1, batch).astype(np.int32)
+    scores[np.arange(rows) >= counts[:, np.newaxis]] = 0.0
+    numbers = np.tile(np.arange(rows, dtype=np.int32), (batch, 1))
+    found = {"boxes": boxes, "scores": scores, "num_detections": counts, "rows": numbers}
+
+    chosen = choose_cells({k: tf.constant(v) for k, v in found.items()}, tf.constant(shape))
+
+    assert chosen["boxes"].shape == (batch, 1, 4)
+    np.testing.assert_array_equal(chosen["num_detections"], np.minimum(counts, 1))
+    best = [
+        choose_cell(np.round(b[:n]), s[:n], shape) if n else 0 for b, s, n in zip(boxes, scores, counts, strict=True)
+    ]
+    assert len(set(best)) > 2
+    np.testing.assert_array_equal(chosen["rows"][:, 0], best)
+
+
+def test_pipeline_takes_other_sizes_and_pads_with_zeros(results):
+    for kind, case in (("minmax", "all"), ("minmax", "grey"), ("centre", "grey")):
+        count = NUM_IMAGES if case == "all" else 2
+        for signature, rows in (("features", MAX_DETECTIONS), ("single_cell", 1)):
+            place = f"{case}/{signature}"
+            outputs = {k.rpartition("/")[2]: v for k, v in results[kind].items() if k.startswith(place + "/")}
+            shapes = {
+                "boxes": ((count, rows, 4), np.float32),
+                "scores": ((count, rows), np.float32),
+                "class_ids": ((count, rows), np.int32),
+                "num_detections": ((count,), np.int32),
+                "latents": ((count, rows, LATENT_SIZE), np.float32),
+            }
+            if signature == "features":
+                shapes["features"] = ((count, rows, 14, 14, 256), np.float32)
+            assert {name: (value.shape, value.dtype) for name, value in outputs.items()} == shapes
+            for name in set(shapes) - {"num_detections"}:
+                for row, number in zip(outputs[name], outputs["num_detections"], strict=True):
+                    assert not row[number:].any()
+                    assert row[:number].any() or not number
+
+
+def test_pipeline_scales_by_the_named_centre(results, autoencoders, stores):
+    trained = load_autoencoder(autoencoders["centre"])
+    with FeatureStore(stores["latents"]) as store:
+        scaled = trained.scaling.apply(store.read("features", 0, len(store)), "there")
+    latents = real_rows(results["centre"], "there/latents", "latents")
+    np.testing.assert_allclose(latents, tf.function(trained.encoder)(scaled, training=False), atol=1e-4)
+    assert np.abs(latents - real_rows(results["centre"], "all/latents", "latents")).max() > 0.01
+
+
+def test_pipeline_refuses_an_unknown_centre(results):
+    message = str(results["centre"]["unknown/latents/error"])
+    assert "known: there, here" in message and "nowhere" in message
+
+
+def test_exported_folder_says_what_it_is(exported, run, autoencoders, min_score):
+    extra = exported["centre"] / "assets.extra"
+    assert json.loads((extra / "detector.json").read_text())["DETECTION_MIN_CONFIDENCE"] == min_score
+    assert json.loads((extra / "autoencoder.json").read_text())["latent_size"] == LATENT_SIZE
+    description = json.loads((extra / "export.json").read_text())
+    assert description["detector"] == detector_hash(run / "detector")
+    assert description["autoencoder"] == file_hash(autoencoders["centre"] / WEIGHTS)
+    assert description["centres"] == ["there", "here"] and description["centre"] is None
+
+
+def test_export_command_builds_a_centre_in(run, autoencoders, results, images, tmp_path, capsys):
+    output = tmp_path / "models" / "1"
+    command = ["export", "pipeline", str(run), str(autoencoders["centre"]), str(output)]
+    assert main([*command, "--centre", "here", "--max-detections", "2"]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    loaded = tf.saved_model.load(output)
+    found = loaded.single_cell(tf.constant(images))
+    boxes, config = found["boxes"], json.loads((output / "assets.extra" / "detector.json").read_text())
+    assert boxes.shape == (NUM_IMAGES, 1, 4) and config["DETECTION_MAX_INSTANCES"] == 2
+    assert json.loads((output / "assets.extra" / "export.json").read_text())["centre"] == "here"
+    # Where the same cell is kept although only two are found, its latent is the same.
+    same = np.flatnonzero(np.abs(boxes - results["centre"]["all/single_cell/boxes"]).max(axis=(1, 2)) < 1e-3)
+    assert len(same)
+    expected = results["centre"]["all/single_cell/latents"][same]
+    np.testing.assert_allclose(found["latents"].numpy()[same], expected, atol=1e-4)
+
+
+def test_export_refuses_what_does_not_belong_together(run, autoencoders, tmp_path):
+    other = tmp_path / "other"
+    load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": 0.25}).save(other)
+    faults = [
+        ((other, autoencoders["minmax"]), {}, "is detector .* was trained on features of"),
+        ((tmp_path, autoencoders["minmax"]), {}, "no trained detector there"),
+        ((run / "detector", autoencoders["minmax"]), {"centre": "here"}, "all centres alike .minmax.; leave it out"),
+        ((run / "detector", autoencoders["centre"]), {"centre": "nowhere"}, "'nowhere' has no feature statistics"),
+        ((run / "detector", autoencoders["centre"]), {"max_detections": 0}, "at least 1"),
+    ]
+    for folders, options, message in faults:
+        with pytest.raises(InputError, match=message):
+            export_pipeline(*folders, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="holds something else"):
+        export_pipeline(run / "detector", autoencoders["minmax"], tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nothing", "nothing", "out"], "no trained autoencoder there"),
+        (["nothing", "run", "out"], "name one of them: run/a, run/b"),
+        (["nothing", "run/a", "out", "--min-score", "1.5"], "--min-score must lie between 0 and 1"),
+        (["nothing", "run/a", "run"], "holds something else"),
+        (["nothing", "run/a", "run/a/scaling.npz"], "is a file"),
+    ],
+)
+def test_export_command_names_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / AUTOENCODER_MARK).touch()
+    assert main(["export", "pipeline", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_trained_folders_are_found_in_a_run(run, autoencoders, tmp_path):
+    assert detector_folder(run) == detector_folder(run / "detector") == run / "detector"
+    assert autoencoder_folder(autoencoders["minmax"]) == autoencoders["minmax"]
+    (tmp_path / "adapted").mkdir()
+    (tmp_path / "adapted" / SCALING).touch()
+    assert autoencoder_folder(tmp_path) == tmp_path / "adapted"
+    with pytest.raises(InputError, match="name one of them: .*centre, .*minmax"):
+        autoencoder_folder(run)
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """Answers as TensorFlow Serving's REST interface is documented to, with the SavedModels below `models/`."""
+
+    def do_POST(self) -> None:
+        name = re.fullmatch(r"/v1/models/(\w+):predict", self.path).group(1)
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        model = tf.saved_model.load(f"models/{name}/1")
+        function = model.signatures[request.get("signature_name", "serving_default")]
+        specs = function.structured_input_signature[1]
+        try:
+            inputs = {name: tf.constant(value, specs[name].dtype) for name, value in request["inputs"].items()}
+            outputs = {name: value.numpy().tolist() for name, value in function(**inputs).items()}
+            status, answer = 200, {"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))}
+        except tf.errors.InvalidArgumentError as error:
+            status, answer = 400, {"error": error.message}
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def served():
+    """Address of a stand-in for TensorFlow Serving in the present folder."""
+    server = HTTPServer(("127.0.0.1", 0), StandIn)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def code_of_guide(heading: str) -> str:
+    """The Python code of a section of the guide."""
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    level, _, _ = heading.partition(" ")
+    section = re.split(rf"^#{{1,{len(level)}}} ", text.split(f"\n{heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert blocks
+    return "\n".join(blocks)
+
+
+@pytest.fixture
+def guide_folder(exported, autoencoders, records, expected, stores, tmp_path, monkeypatch):
+    """The present folder, with what the guide reads: models, two smears with cells, and a feature store."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("models/pipeline", "smears", "features"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "models" / "pipeline" / "1").symlink_to(exported["minmax"])
+    export_autoencoder(load_autoencoder(autoencoders["minmax"]), "models/autoencoder/1")
+    with_cells = [record for record, result in zip(records, expected, strict=True) if len(result["scores"])]
+    for name, record in zip("ab", with_cells, strict=False):
+        (tmp_path / "smears" / f"{name}.png").symlink_to(record.path)
+    (tmp_path / "features" / "north.h5").symlink_to(stores["latents"])
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_guide_works(guide_folder, served, embedded):
+    notebook, plain, rest, alone = {}, {}, {}, {}
+    exec(code_of_guide("### In a notebook"), notebook)
+    boxes = notebook["find_cells"]("smears/a.png")[1]["boxes"]
+    assert len(notebook["plt"].gca().patches) == len(boxes) > 0
+    exec(code_of_guide("### In plain TensorFlow"), plain)
+    code = code_of_guide("### From TensorFlow Serving, over REST")
+    assert "localhost:8501" in code
+    exec(code.replace("localhost:8501", served), rest)
+    exec(code_of_guide("## The autoencoder alone"), alone)
+
+    table = notebook["table"]
+    assert (guide_folder / "latents.csv").is_file() and set(table["image"]) == {"smears/a.png", "smears/b.png"}
+    assert table.shape == (len(table), 2 + LATENT_SIZE)
+    assert plain["keys"] == [b"smears/a.png", b"smears/b.png"] and plain["latents"].shape == (2, LATENT_SIZE)
+    image = tf.constant(read_image(guide_folder / "smears" / "a.png")[np.newaxis])
+    direct = plain["find"](images=image)
+    np.testing.assert_allclose(rest["latent"], direct["latents"][0, 0], atol=1e-6)
+    np.testing.assert_allclose(rest["found"]["boxes"], direct["boxes"], atol=1e-4)
+    np.testing.assert_allclose(alone["latents"], embedded["minmax"]["latents"].X[:16], atol=1e-5)
+    assert alone["images"].shape == (len(alone["latents"]), 32, 32, 3)

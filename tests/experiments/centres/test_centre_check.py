@@ -1,0 +1,230 @@
+"""`aecfe centres check`: what it takes for a centre, what it finds, and how that reads."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aecfe.cli import main
+from experiments.centres.centre import find_centres
+from experiments.centres.check import check_centres, load_centres, look_at_images
+from mrcnn.files.errors import InputError
+
+
+def draw(path, seed, size=(16, 12)):
+    """Save noise that no other seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two centres side by side: one of csv with all kinds of trouble, one of classes."""
+    north, river = tmp_path / "data" / "north", tmp_path / "data" / "river"
+    for number in range(1, 6):
+        draw(north / "images" / f"{number}.png", number)
+    draw(north / "images" / "6.png", 6, (40, 30))
+    draw(north / "masks" / "1.png", 7)
+    (north / "images" / "7.png").write_bytes((north / "images" / "6.png").read_bytes()[:60])
+    (north / "images" / "8.png").write_text("no image")
+    Image.new("RGB", (8, 8), "white").save(north / "images" / "9.png")
+    (north / "images" / "2.png").write_bytes((north / "images" / "1.png").read_bytes())
+    (north / "images" / "4.png").write_bytes((north / "images" / "3.png").read_bytes())
+    (north / "images" / "notes.txt").write_text("x")
+    labels = ["monocyte", "monocyte", "basophil", "Eosinophil", "artefact", "basophil"]
+    rows = [f"{number}.png,{label}" for number, label in enumerate(labels, start=1)]
+    (north / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    draw(river / "lymphocyte" / "a.png", 20)
+    (river / "monocyte").mkdir()
+    (river / "monocyte" / "b.png").write_bytes((north / "images" / "1.png").read_bytes())
+    (river / "monocyte" / "c.png").write_bytes((north / "images" / "5.png").read_bytes())
+    (river / "basophil").mkdir()
+    (river / "basophil" / "d.png").write_bytes((north / "images" / "6.png").read_bytes())
+    (tmp_path / "data" / "papers").mkdir()
+    (tmp_path / "data" / "papers" / "a.pdf").write_text("x")
+    return tmp_path / "data"
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_check_counts_labels_types_and_files(data):
+    centres = load_centres([find_centres(data)], scheme="five")
+    result = check_centres(centres, progress=False)
+    north, river = result["centres"]
+    assert (north["name"], north["layout"], north["images"], north["inner"]) == ("north", "csv", 9, "")
+    assert [tuple(row.values()) for row in north["labels"]] == [
+        ("monocyte", "monocyte", 2),
+        ("Eosinophil", "eosinophil", 1),
+        ("basophil", "basophil", 2),
+        ("artefact", "", 1),
+    ]
+    assert north["classes"] == {"neutrophil": 0, "lymphocyte": 0, "monocyte": 2, "eosinophil": 1, "basophil": 2}
+    assert (north["without_type"], north["unlabelled"]) == (1, 3)
+    assert north["other_files"] == ["images/notes.txt"]
+    assert north["masks"] == f"label images in {data / 'north' / 'masks'}"
+    assert (river["layout"], river["images"], river["masks"], river["annotations_dat"]) == ("folders", 4, "", None)
+    assert (result["scheme"], result["decoded"]) == ("five", True)
+
+
+def test_check_finds_what_cannot_be_read(data):
+    (centre,) = load_centres([find_centres(data / "north")])
+    checks = look_at_images(centre, progress=False)
+    assert list(checks.unreadable) == ["images/7.png", "images/8.png"]
+    assert checks.unreadable["images/8.png"] == "not an image (PNG, JPEG, TIFF or BMP expected)"
+    assert checks.plain == ["images/9.png"]
+    assert checks.sizes == {(16, 12): 5, (40, 30): 1, (8, 8): 1}
+    headers = look_at_images(centre, decode=False, progress=False)
+    # The header of a truncated file is whole.
+    assert list(headers.unreadable) == ["images/8.png"] and headers.plain is None
+    assert headers.sizes == {(16, 12): 5, (40, 30): 2, (8, 8): 1}
+
+
+def test_check_tells_duplicates_apart(data):
+    result = check_centres(load_centres([find_centres(data)]), progress=False)
+    found = {
+        tuple(f"{image['centre']}/{image['image']}" for image in one["images"]): (
+            one["different_labels"],
+            one["different_centres"],
+        )
+        for one in result["duplicates"]
+    }
+    assert found == {
+        ("north/images/1.png", "north/images/2.png", "river/monocyte/b.png"): (False, True),
+        ("north/images/3.png", "north/images/4.png"): (True, False),
+        # No cell type speaks against the other's: an artefact is none.
+        ("north/images/5.png", "river/monocyte/c.png"): (False, True),
+        ("north/images/6.png", "river/basophil/d.png"): (False, True),
+    }
+    assert [centre["duplicates"] for centre in result["centres"]] == [6, 3]
+
+
+def test_check_says_in_which_centres_a_type_differs(data):
+    (data / "river" / "monocyte" / "d.png").write_bytes((data / "river" / "basophil" / "d.png").read_bytes())
+    result = check_centres(load_centres([find_centres(data)]), progress=False)
+    assert result["duplicates"][-1]["different_labels"]
+    river = check_centres(load_centres([find_centres(data / "river")]), progress=False)
+    assert [one["different_labels"] for one in river["duplicates"]] == [True]
+
+
+def test_find_centres_tells_centres_from_folders_of_them(data, tmp_path):
+    place = find_centres(data)
+    assert place.centres == (data / "north", data / "river") and place.skipped == ("papers",)
+    for centre in (data / "north", data / "river"):
+        assert find_centres(centre).centres == (centre,)
+    # Classes of their own names are a centre; so is what an archive wraps.
+    draw(tmp_path / "own" / "good" / "1.png", 1)
+    draw(tmp_path / "own" / "bad" / "1.png", 1)
+    assert find_centres(tmp_path / "own").centres == (tmp_path / "own",)
+    draw(tmp_path / "zip" / "outer" / "inner" / "BAS" / "1.png", 1)
+    draw(tmp_path / "zip" / "outer" / "inner" / "EBO" / "1.png", 1)
+    assert find_centres(tmp_path / "zip").centres == (tmp_path / "zip",)
+    # A folder of centres may be wrapped, and hold one without labels.
+    draw(tmp_path / "all" / "blood" / "new" / "1.png", 1)
+    draw(tmp_path / "all" / "blood" / "matek" / "outer" / "BAS" / "1.png", 1)
+    assert [path.name for path in find_centres(tmp_path / "all").centres] == ["matek", "new"]
+    with pytest.raises(InputError, match="no such folder"):
+        find_centres(tmp_path / "absent")
+
+
+def test_command_prints_and_writes_what_it_found(data, tmp_path, capsys):
+    assert run("centres", "check", data, "--scheme", "five", "--json", tmp_path / "new" / "check.json") == 0
+    text = capsys.readouterr().out
+    for line in (
+        f"{data}: 2 centres in it: north, river; without an image: papers",
+        f"north ({data / 'north'})",
+        "  artefact    -                1",
+        "  types without image   neutrophil, lymphocyte",
+        "  labels of no type     1 image",
+        "  no label              3 images",
+        "  cannot be read        2 images (all were decoded)",
+        "    images/8.png: not an image (PNG, JPEG, TIFF or BMP expected)",
+        "  of one colour         1 image",
+        "  width x height        smallest 8 x 8 (1), commonest 16 x 12 (5), largest 40 x 30 (1); 3 sizes",
+        "  files, no images      1",
+        "Duplicates: 4 sets of files of the same content, 9 images.",
+        "  different labels, of which one must be wrong: 1",
+        "    north/images/3.png (basophil) = north/images/4.png (Eosinophil)",
+        "  in different centres, which are then not independent: 3",
+    ):
+        assert line in text.splitlines()
+    written = json.loads((tmp_path / "new" / "check.json").read_text())
+    assert written["format"] == "aecfe-centre-check"
+    assert written["places"] == [{"root": str(data), "centres": ["north", "river"], "skipped": ["papers"]}]
+    assert written["centres"][0]["sizes"]["largest"] == {"width": 40, "height": 30, "images": 1}
+    assert len(written["duplicates"]) == 4
+
+
+def test_command_tells_of_annotations_and_of_a_likely_layout(tmp_path, capsys):
+    root = tmp_path / "matek"
+    for number, name in enumerate(["BAS/BAS_0001.tiff", "BAS/BAS_0002.tiff", "EBO/MYO_0003.tiff"]):
+        draw(root / "AML-Cytomorphology" / name, number)
+    lines = ["BAS/BAS_0001.tiff BAS UNC EOS", "BAS/BAS_0002.tiff BAS nan nan", "MYO/MYO_0003.tiff MYO nan nan"]
+    (root / "annotations.dat").write_text("\n".join([*lines, "PMO/PMO_0001.tiff PMO nan nan", "?"]))
+    assert run("centres", "check", root, "--no-decode") == 0
+    text = capsys.readouterr().out.splitlines()
+    for line in (
+        "  layout                matek19, which begins in AML-Cytomorphology",
+        "  cannot be read        0 images (all were opened, not decoded)",
+        "  width x height        16 x 12, all of them",
+        "  annotations.dat       1 image of another annotation than folder (the folder counts)",
+        "    EBO/MYO_0003.tiff: MYO",
+        "  annotated again       1, of which 1 as another type, 1 not to be assigned",
+        "  only in the file      1",
+        "  lines not understood  1",
+        "Duplicates: no two files have the same content.",
+    ):
+        assert line in text
+    draw(root / "AML-Cytomorphology" / "strange" / "1.tiff", 9)
+    assert run("centres", "check", root) == 0
+    assert "most names are those of matek19: try --layout matek19" in capsys.readouterr().out
+
+
+def test_long_lists_are_shortened(tmp_path, capsys):
+    root = tmp_path / "lab"
+    draw(root / "monocyte" / "good.png", 1)
+    for number in range(13):
+        (root / "monocyte" / f"{number:02d}.png").write_text("x")
+    assert run("centres", "check", root, "--json", tmp_path / "all.json") == 0
+    text = capsys.readouterr().out
+    assert "    monocyte/09.png: not an image" in text and "monocyte/10.png: " not in text
+    assert text.count("    and 3 more") == 1
+    assert "    lab/monocyte/00.png (monocyte) = lab/monocyte/01.png (monocyte) = " in text
+    assert "lab/monocyte/03.png (monocyte) and 9 more" in text and "lab/monocyte/04.png" not in text
+    assert len(json.loads((tmp_path / "all.json").read_text())["centres"][0]["unreadable"]) == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "absent: no such folder"),
+        (["data/papers"], "data/papers: empty; a centre holds"),
+        (["data/north", "data"], "two centres are called north"),
+        (["data/north", "--layout", "other"], "layout 'other' is not one of"),
+        (["data/river", "--layout", "csv"], "layout csv needs it"),
+        (["data", "--scheme", "thirteen"], "class map thirteen: not one of"),
+        (["data", "--json", "data"], "--json data: is a folder"),
+    ],
+)
+def test_command_refuses_in_one_line(data, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(data.parent)
+    assert run("centres", "check", *arguments) == 2
+    output = capsys.readouterr()
+    line = output.err.splitlines()[-1]
+    assert line.startswith("aecfe: error: ") and message in line
+    assert output.out == ""
+
+
+def test_check_needs_no_tensorflow(data):
+    code = (
+        "import sys; from aecfe.cli import main; status = main(['centres', 'check', sys.argv[1]]); "
+        "sys.exit(status or 'tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(data)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,467 @@
+"""Layouts of a centre, on miniature folders: files are empty, since listing a centre opens no image."""
+
+import logging
+import os
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from experiments.centres.centre import detect_layout, load_centre
+from experiments.centres.class_maps import ELEVEN_CLASSES, FIVE_CLASSES, LAYOUT_MAPS, THESIS_CLASSES, make_class_map
+from mrcnn.data.images import read_image
+from mrcnn.files.errors import InputError
+
+
+def plant(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def types_of(centre):
+    return {record.key: (record.label, record.cell_type) for record in centre.records}
+
+
+def refusal(*args, **options):
+    with pytest.raises(InputError) as error:
+        load_centre(*args, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_acevedo20_labels_by_folder_and_prefix(tmp_path):
+    root = plant(
+        tmp_path / "acevedo",
+        "basophil/BA_1.jpg",
+        "ig/MY_1.jpg",
+        "ig/PMY_1.jpg",
+        "ig/MMY_1.jpg",
+        "ig/IG_1.jpg",
+        "neutrophil/SNE_1.jpg",
+        "neutrophil/BNE_1.jpg",
+        "neutrophil/NEUTROPHIL_1.jpg",
+        "lymphocyte/LY_1.jpg",
+        "platelet/PLATELET_1.jpg",
+        "platelet/.DS_Store",
+        "platelet/Thumbs.db",
+    )
+    centre = load_centre("acevedo", root)
+    assert centre.layout == "acevedo20"
+    assert types_of(centre) == {
+        "basophil/BA_1.jpg": ("basophil", "basophil"),
+        "ig/IG_1.jpg": ("IG", ""),
+        "ig/MMY_1.jpg": ("MMY", "metamyelocyte"),
+        "ig/MY_1.jpg": ("MY", "myelocyte"),
+        "ig/PMY_1.jpg": ("PMY", "promyelocyte"),
+        "lymphocyte/LY_1.jpg": ("lymphocyte", "lymphocyte_typical"),
+        "neutrophil/BNE_1.jpg": ("BNE", "neutrophil_banded"),
+        "neutrophil/NEUTROPHIL_1.jpg": ("NEUTROPHIL", ""),
+        "neutrophil/SNE_1.jpg": ("SNE", "neutrophil_segmented"),
+        "platelet/PLATELET_1.jpg": ("platelet", ""),
+    }
+    assert centre.unmapped == {"IG": 1, "NEUTROPHIL": 1, "platelet": 1}
+    assert centre.num_other_files == 1
+    five = load_centre("acevedo", root, class_map="five")
+    assert five.counts == {"neutrophil": 2, "lymphocyte": 1, "monocyte": 0, "eosinophil": 0, "basophil": 1}
+
+
+def test_matek19_and_int20_and_mll23_are_told_by_their_folders(tmp_path):
+    matek = plant(tmp_path / "matek", "MOB/1.tiff", "NGS/1.tiff", "PMB/1.tiff", "KSC/1.tiff")
+    int20 = plant(tmp_path / "int20", "17-Kernschatten/1.tif", "12-LYMPH-reaktiv/1.tif", "16-PLZ/1.tif")
+    mll23 = plant(tmp_path / "mll23", "normoblast/1.tif", "lymphocyte/1.tif", "hairy_cell/1.tif")
+    for layout, root, cell_types in [
+        ("matek19", matek, ["smudge_cell", "monocyte", "neutrophil_segmented", ""]),
+        ("int20", int20, ["lymphocyte_atypical", "", "smudge_cell"]),
+        ("mll23", mll23, ["", "lymphocyte_typical", "erythroblast"]),
+    ]:
+        centre = load_centre(layout, root)
+        assert centre.layout == layout
+        assert [record.cell_type for record in centre.records] == cell_types
+    later = load_centre("matek", matek, class_map="eleven")
+    assert [r.cell_type for r in later.records] == ["", "", "neutrophil_segmented", ""]
+    assert later.unmapped == {"KSC": 1, "MOB": 1, "PMB": 1}
+
+
+@pytest.mark.parametrize(
+    ("layout", "empty"),
+    [
+        ("matek19", {}),
+        ("int20", {}),
+        ("mll23", {}),
+        ("acevedo20", {"myeloblast", "lymphocyte_atypical", "smudge_cell"}),
+    ],
+)
+def test_layouts_reach_the_classes_of_the_thesis(layout, empty):
+    """Some classes are empty for Acevedo-20 (thesis section 3.1)."""
+    assert set(LAYOUT_MAPS[layout].values()) == set(THESIS_CLASSES) - set(empty)
+
+
+def test_schemes_have_their_number_of_classes():
+    assert (len(THESIS_CLASSES), len(ELEVEN_CLASSES), len(FIVE_CLASSES)) == (13, 11, 5)
+    for layout in LAYOUT_MAPS:
+        for scheme, classes in [("eleven", ELEVEN_CLASSES), ("five", FIVE_CLASSES)]:
+            assert set(make_class_map(scheme, layout).mapping.values()) <= set(classes)
+
+
+def test_generic_folders_and_spelling(tmp_path):
+    root = plant(tmp_path / "lab", "Smudge Cell/a/2.png", "smudge-cell/3.PNG", "Artefact/1.jpg", "masks/1.png")
+    centre = load_centre("lab", root)
+    assert centre.layout == "folders"
+    assert types_of(centre) == {
+        "Artefact/1.jpg": ("Artefact", ""),
+        "Smudge Cell/a/2.png": ("Smudge Cell", "smudge_cell"),
+        "smudge-cell/3.PNG": ("smudge-cell", "smudge_cell"),
+    }
+    plain = plant(tmp_path / "plain", "basophil/1.png", "monocyte/1.png", "lymphocyte_typical/2.png")
+    assert detect_layout(plain) == "folders"
+    assert load_centre("plain", plain).unmapped == {}
+
+
+def test_csv_keeps_images_without_a_row(tmp_path):
+    root = plant(tmp_path / "bccd", "images/1.jpg", "images/2.jpg", "images/3.jpg", "annotations/1.xml")
+    (root / "labels.csv").write_text("\ufeffimage, label,note\n1.jpg,neutrophil,x\n2.jpg,giant platelet,y\n\n")
+    centre = load_centre("bccd", root)
+    assert centre.layout == "csv"
+    assert types_of(centre) == {
+        "images/1.jpg": ("neutrophil", "neutrophil_segmented"),
+        "images/2.jpg": ("giant platelet", ""),
+        "images/3.jpg": ("", ""),
+    }
+    assert centre.unmapped == {"giant platelet": 1}
+    assert centre.num_unlabelled == 1
+    assert centre.masks is None
+    assert centre.boxes == root / "annotations"
+
+
+def test_csv_beside_its_images(tmp_path):
+    root = plant(tmp_path / "lab", "1.png", "masks/1.png")
+    (root / "labels.csv").write_text("image,label\n1.png,monocyte\n")
+    centre = load_centre("lab", root)
+    assert types_of(centre) == {"1.png": ("monocyte", "monocyte")}
+    assert centre.masks == root / "masks"
+    assert centre.num_other_files == 0
+
+
+def test_unlabelled_images(tmp_path):
+    for root in (plant(tmp_path / "a", "1.png"), plant(tmp_path / "b", "images/1.png")):
+        centre = load_centre("new", root)
+        assert centre.layout == "unlabelled"
+        assert centre.num_unlabelled == 1
+
+
+def test_csv_faults_are_all_named(tmp_path):
+    root = plant(tmp_path / "lab", "images/1.png", "images/notes.txt")
+    lines = ["image,label", "1.png,a", "1.png,b", "../x.png,a", ",a", "notes.txt,a"]
+    (root / "labels.csv").write_text("\n".join(lines + [f"gone{i}.png,a" for i in range(20)]))
+    message = refusal("lab", root)
+    assert "24 faults" in message and "and 14 more" in message
+    for fault in (
+        "row 3: 1.png was named in row 2",
+        "row 4: ../x.png lies outside",
+        "row 5 names no image",
+        "row 6: notes.txt is not an image file",
+        "row 7: gone0.png is missing",
+    ):
+        assert fault in message
+    assert "gone6.png" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image;label\n1.png;a\n", "no column image or label in its first line (image;label)"),
+        ("image,class\n1.png,a\n", "no column label"),
+        ("", "no column image or label in its first line (empty)"),
+        (b"image,label\n1.png,\xff\xfe\n", "not a UTF-8 CSV file"),
+    ],
+)
+def test_csv_without_its_columns(tmp_path, text, message):
+    root = plant(tmp_path / "lab", "images/1.png")
+    (root / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in refusal("lab", root)
+
+
+def test_folder_faults(tmp_path):
+    assert "no such folder" in refusal("lab", tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "empty; a centre holds" in refusal("lab", tmp_path / "empty")
+    assert "no images" in refusal("lab", plant(tmp_path / "text", "BAS/readme.txt"))
+    assert "layout csv needs it" in refusal("lab", plant(tmp_path / "one", "1.png"), layout="csv")
+    assert "is not one of auto" in refusal("lab", tmp_path, layout="other")
+    assert "usable as a file name" in refusal("a/b", tmp_path)
+
+
+def test_folders_may_hold_images_of_equal_names(tmp_path):
+    root = plant(
+        tmp_path / "lab", "basophil/001.png", "monocyte/001.png", "masks/basophil/001.png", "annotations/a.json"
+    )
+    centre = load_centre("lab", root)
+    assert [record.key for record in centre.records] == ["basophil/001.png", "monocyte/001.png"]
+    assert centre.masks and centre.boxes
+
+
+def test_folders_beside_images_are_no_classes(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    root = plant(tmp_path / "lab", "images/1.png", "labels/1.png", "found/1.png.overlay.png", "notes/a.txt")
+    centre = load_centre("lab", root)
+    assert (centre.layout, [record.key for record in centre.records]) == ("unlabelled", ["images/1.png"])
+    assert "not read: found, labels" in caplog.text
+    # Without images of its own, images/ is a folder as any other.
+    assert load_centre("b", plant(tmp_path / "b", "images/a/1.png", "blast/1.png")).layout == "folders"
+
+
+def test_folder_of_masks_that_the_user_names_is_no_class(tmp_path, monkeypatch):
+    root = plant(tmp_path / "lab", "basophil/1.png", "drawn/1.png", "basophil/drawn/1.png")
+    names = ["basophil/1.png", "basophil/drawn/1.png"]
+    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
+    assert [r.key for r in load_centre("lab", root, annotations=root / "drawn").records] == names
+    kept = [r.key for r in load_centre("lab", root, annotations="basophil/drawn").records]
+    assert kept == ["basophil/1.png", "drawn/1.png"]
+    assert len(load_centre("lab", root).records) == len(load_centre("lab", root, annotations="absent").records) == 3
+    # Outlines may lie among the images that they belong to.
+    plant(root, "drawn/1.json")
+    assert len(load_centre("lab", root, annotations="drawn").records) == 3
+    (root / "labels.csv").write_text("image,label\nbasophil/1.png,basophil\n")
+    (root / "drawn" / "1.json").unlink()
+    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
+
+
+def test_own_class_map(tmp_path):
+    root = plant(tmp_path / "lab", "Baso/1.png", "Junk/1.png", "01/1.png")
+    own = {"baso": "basophil", "Junk": "", "01": "blast"}
+    centre = load_centre("lab", root, class_map=own)
+    assert centre.counts == {"basophil": 1, "blast": 1}
+    assert centre.unmapped == {"Junk": 1}
+    (tmp_path / "map.yaml").write_text('baso: basophil\nJunk:\n"01": blast\n')
+    assert types_of(load_centre("lab", root, class_map=tmp_path / "map.yaml")) == types_of(centre)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("01: blast\n", "put it in quotes"),
+        ("- a\n- b\n", "a list of lines"),
+        ("a: [\n", "not a YAML file"),
+        ("a: b\nA: c\n", "mapped twice"),
+        ("a: ''\n", "maps no name"),
+    ],
+)
+def test_own_class_map_faults(tmp_path, text, message):
+    root = plant(tmp_path / "lab", "a/1.png")
+    (tmp_path / "map.yaml").write_text(text)
+    assert message in refusal("lab", root, class_map=tmp_path / "map.yaml")
+    assert "cannot be read" in refusal("lab", root, class_map=tmp_path / "absent.yaml")
+    assert "not one of thesis13" in refusal("lab", root, class_map="thesis12")
+
+
+# Folders of the published data sets, with a number of images for each that no other has.
+MATEK19 = ["BAS", "EBO", "EOS", "KSC", "LYA", "LYT", "MMZ", "MOB", "MON", "MYB", "MYO", "NGB", "NGS", "PMB", "PMO"]
+INT20 = [
+    "01-NORMO", "04-LGL", "05-MONO", "08-LYMPH-neo", "09-BASO", "10-EOS", "11-STAB", "12-LYMPH-reaktiv", "13-MYBL",
+    "14-LYMPH-typ", "15-SEG", "16-PLZ", "17-Kernschatten", "18-PMYEL", "19-MYEL", "20-Meta", "21-Haarzelle",
+    "22-Atyp-PMYEL",
+]  # fmt: skip
+MLL23 = [
+    "basophil", "eosinophil", "hairy_cell", "lymphocyte", "lymphocyte_large_granular", "lymphocyte_neoplastic",
+    "lymphocyte_reactive", "metamyelocyte", "monocyte", "myeloblast", "myelocyte", "neutrophil_band",
+    "neutrophil_segmented", "normoblast", "plasma_cell", "promyelocyte", "promyelocyte_atypical", "smudge_cell",
+]  # fmt: skip
+ACEVEDO20 = [
+    "basophil/BA", "eosinophil/EO", "erythroblast/ERB", "ig/IG", "ig/MMY", "ig/MY", "ig/PMY", "lymphocyte/LY",
+    "monocyte/MO", "neutrophil/BNE", "neutrophil/NEUTROPHIL", "neutrophil/SNE", "platelet/PLATELET",
+]  # fmt: skip
+# Images of each of the 13 classes, in the order of THESIS_CLASSES, where the first folder has 1 image, the second 2 ...
+PUBLISHED = {
+    "matek19": ([1, 3, 2, 11, 15, 10, 7, 12, 13, 8 + 9, 6, 5, 4], {"PMB": 14}),
+    "int20": ([5, 6, 1, 9, 14, 15, 16, 7, 11, 3, 10, 4 + 8, 13], {"04-LGL", "16-PLZ", "21-Haarzelle", "22-Atyp-PMYEL"}),
+    "mll23": ([1, 2, 14, 10, 16, 11, 8, 12, 13, 9, 4, 6 + 7, 18], {"hairy_cell", "plasma_cell"}),
+    "acevedo20": ([1, 2, 3, 0, 7, 6, 5, 10, 12, 9, 8, 0, 0], {"IG", "NEUTROPHIL", "platelet"}),
+}
+
+
+def plant_published(root, layout):
+    folders = {"matek19": MATEK19, "int20": INT20, "mll23": MLL23, "acevedo20": ACEVEDO20}[layout]
+    for number, folder in enumerate(folders, start=1):
+        parent, prefix = folder.split("/") if layout == "acevedo20" else (folder, folder)
+        suffix = {"acevedo20": "jpg", "matek19": "tiff"}.get(layout, "tif")
+        plant(root, *(f"{parent}/{prefix}_{i:04d}.{suffix}" for i in range(1, number + 1)))
+    return root
+
+
+@pytest.mark.parametrize("layout", sorted(PUBLISHED))
+def test_published_layouts_have_their_counts(tmp_path, layout):
+    counts, left_out = PUBLISHED[layout]
+    root = plant_published(tmp_path / "data", layout)
+    centre = load_centre("data", root)
+    assert centre.layout == detect_layout(root) == layout
+    assert centre.counts == dict(zip(THESIS_CLASSES, counts, strict=True))
+    assert set(left_out) <= set(centre.unmapped)
+    assert sum(counts) + sum(centre.unmapped.values()) == len(centre.records)
+
+    eleven = load_centre("data", root, class_map="eleven")
+    expected = dict(zip(THESIS_CLASSES, counts, strict=True))
+    smudges, atypical = expected.pop("smudge_cell"), expected.pop("lymphocyte_atypical")
+    # Monoblasts, the 8 images of MOB, are monocytes in the thesis and nothing in the later scheme.
+    monoblasts = 8 if layout == "matek19" else 0
+    expected["monocyte"] -= monoblasts
+    assert eleven.counts == expected
+    assert sum(eleven.unmapped.values()) == sum(centre.unmapped.values()) + smudges + atypical + monoblasts
+
+
+@pytest.mark.parametrize("layout", sorted(PUBLISHED))
+@pytest.mark.parametrize("wrappers", ["PBC_dataset_normal_DIB", "PKG - AML/AML-Cytomorphology_LMU/AML-Cytomorphology"])
+def test_folders_around_a_published_layout_change_nothing(tmp_path, layout, wrappers):
+    plain = load_centre("plain", plant_published(tmp_path / "plain", layout))
+    plant_published(tmp_path / "wrapped" / wrappers, layout)
+    plant(tmp_path / "wrapped", "__MACOSX/data/._1.jpg", "__MACOSX/1.jpg", "readme.txt", "empty/notes.txt")
+    wrapped = load_centre("wrapped", tmp_path / "wrapped")
+    assert (wrapped.layout, wrapped.inner, plain.inner) == (layout, wrappers, "")
+    assert types_of(wrapped) == types_of(plain)
+    assert all(record.path == tmp_path / "wrapped" / wrappers / record.key for record in wrapped.records)
+    assert [path.name for path in wrapped.other_files] == ["readme.txt"]
+    assert detect_layout(tmp_path / "wrapped") == layout
+
+
+def test_hidden_files_and_copies_of_macos_are_no_images(tmp_path):
+    names = ["neutrophil/SNE_1.jpg", "neutrophil/.DS_169665.jpg", "neutrophil/__MACOSX/SNE_2.jpg"]
+    root = plant(tmp_path / "data", *names)
+    assert [r.key for r in load_centre("data", root, layout="acevedo20").records] == ["neutrophil/SNE_1.jpg"]
+
+
+def test_folders_that_say_something_are_not_passed_over(tmp_path):
+    alone = load_centre("a", plant(tmp_path / "a", "basophil/slide1/1.png", "basophil/slide2/1.png"))
+    assert {record.label for record in alone.records} == {"basophil"}
+    own = load_centre("b", plant(tmp_path / "b", "blast/1.png"))
+    assert types_of(own) == {"blast/1.png": ("blast", "")}
+    # labels.csv and images/ begin a centre wherever they lie.
+    root = plant(tmp_path / "c", "lab/images/1.png", "masks/1.png")
+    assert types_of(load_centre("c", root)) == {"images/1.png": ("", "")}
+    (root / "lab" / "labels.csv").write_text("image,label\n1.png,monocyte\n")
+    listed = load_centre("c", root)
+    assert (listed.layout, listed.inner, listed.masks) == ("csv", "lab", root / "masks")
+    assert types_of(listed) == {"images/1.png": ("monocyte", "monocyte")}
+
+
+def matek19_with(tmp_path, text, *moved):
+    """Matek-19 as the archive gives it, in which the last images have been moved to another folder."""
+    root = tmp_path / "AML-Cytomorphology_LMU"
+    names = ["BAS/BAS_0001.tiff", "BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff", "MYO/MYO_0001.tiff", *moved]
+    plant(root / "AML-Cytomorphology", *names)
+    plant(root, "abbreviations.txt")
+    (root / "annotations.dat").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def test_annotations_of_matek19_are_compared_with_the_folders(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    text = (
+        "BAS/BAS_0001.tiff BAS UNC UNC\nBAS/BAS_0002.tiff BAS EOS BAS\nEBO/EBO_0001.tiff EBO nan nan\n"
+        "MYO/MYO_0001.tiff MYO MYO nan\nMYB/MYB_0007.tiff MYB nan nan\nPMO/PMO_0001.tiff PMO nan nan\n"
+    )
+    centre = load_centre("matek", matek19_with(tmp_path, text, "BAS/MYB_0007.tiff", "EOS/EOS_0009.tiff"))
+    found = centre.reannotations
+    assert (centre.layout, centre.inner, centre.num_other_files) == ("matek19", "AML-Cytomorphology", 0)
+    assert (found.num_entries, found.not_understood) == (6, ())
+    assert found.differences == {"BAS/MYB_0007.tiff": ("BAS", "MYB")}
+    assert types_of(centre)["BAS/MYB_0007.tiff"] == ("BAS", "basophil")
+    assert found.repeated == {
+        "BAS/BAS_0001.tiff": ("UNC", "UNC"),
+        "BAS/BAS_0002.tiff": ("EOS", "BAS"),
+        "MYO/MYO_0001.tiff": ("MYO",),
+    }
+    assert (found.renamed, found.unassigned) == (("BAS/BAS_0002.tiff",), ("BAS/BAS_0001.tiff",))
+    assert (found.without_entry, found.without_image) == (("EOS/EOS_0009.tiff",), ("PMO/PMO_0001.tiff",))
+    assert "1 images lie in another folder than annotations.dat says" in caplog.text
+    assert "BAS/MYB_0007.tiff (MYB)" in caplog.text
+    assert load_centre("other", tmp_path, layout="folders").reannotations is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfimage label first second\r\nBAS/BAS_0001.tiff\tBAS\tEOS\tNaN\r\nMYO/MYO_0001.tiff MYO\r\n\r\n",
+        b"AML-Cytomorphology/BAS/BAS_0001.png, BAS, EOS, nan\nAML-Cytomorphology\\MYO\\MYO_0001.tiff.tiff;MYO;;\n",
+        b'# by us\n"./bas/bas_0001.TIF"  bas   EOS\nMYO/MYO_0001.tiff MYO nan nan\nMYO/MYO_0001.tiff MYO nan nan\n',
+    ],
+)
+def test_annotations_of_matek19_may_be_written_in_several_ways(tmp_path, text):
+    found = load_centre("matek", matek19_with(tmp_path, text)).reannotations
+    assert (found.num_entries, found.differences, found.without_image, found.not_understood) == (2, {}, (), ())
+    assert found.repeated == {"BAS/BAS_0001.tiff": ("EOS",)}
+    assert found.without_entry == ("BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff")
+
+
+def test_annotations_of_matek19_conclude_nothing_from_what_is_unclear(tmp_path):
+    text = (
+        "BAS/BAS_0001.tiff BAS nan nan\nBAS/BAS_0001.tiff EOS nan nan\nnothing\nBAS/BAS_0002.tiff\n"
+        "EBO/EBO_0001.tiff EBO EBO EBO EBO\nMYO/1.tiff MYO nan nan\nEOS/1.tiff EOS nan nan\nPMO/2.tiff nan nan nan\n"
+    )
+    root = matek19_with(tmp_path, text, "NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff")
+    found = load_centre("matek", root).reannotations
+    assert found.not_understood == (2, 3, 4, 5)
+    # Two lines name an image 1, and two images are called 2: which is which cannot be known.
+    assert found.differences == {}
+    assert {"NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff", "BAS/BAS_0002.tiff"} <= set(found.without_entry)
+    assert load_centre("matek", matek19_with(tmp_path / "b", b"\xff\xfe\x00\x01")).reannotations.not_understood == ()
+
+
+def test_images_with_transparency_as_in_matek19_keep_their_colours(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
+    opacity = np.full((400, 400, 1), 255, np.uint8)
+    opacity[:10] = 0
+    path = tmp_path / "BAS_0001.tiff"
+    tifffile.imwrite(path, np.dstack([colours, opacity]), photometric="rgb", extrasamples=["unassalpha"])
+    image = read_image(path)
+    assert image.shape == (400, 400, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image[10:], colours[10:])
+    assert (image[:10] == 255).all()
+    Image.fromarray(np.dstack([colours, np.full_like(opacity, 255)])).save(path, compression="tiff_lzw")
+    np.testing.assert_array_equal(read_image(path), colours)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling"])
+def test_labels_csv_that_is_no_file_is_refused_and_not_passed_over(tmp_path, kind):
+    root = plant(tmp_path / "lab", "images/1.png")
+    make = {
+        "folder": lambda path: path.mkdir(),
+        "pipe": os.mkfifo,
+        "dangling": lambda path: path.symlink_to("gone.csv"),
+    }
+    make[kind](root / "labels.csv")
+    assert "labels.csv: no file that can be read" in refusal("lab", root)
+
+
+def test_links_to_folders_are_named_and_not_followed(tmp_path, caplog):
+    root = plant(tmp_path / "lab", "BAS/1.png", "EOS/2.png")
+    (root / "BAS" / "again").symlink_to("..")
+    with caplog.at_level(logging.WARNING):
+        assert sorted(types_of(load_centre("lab", root))) == ["BAS/1.png", "EOS/2.png"]
+    assert f"{root / 'BAS' / 'again'}: a link to a folder, which is not followed" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_matek19_annotations_that_are_no_file_are_named(tmp_path, caplog, kind):
+    root = plant(tmp_path / "lab", "BAS/1.tiff", "KSC/2.tiff")
+    (root / "annotations.dat").mkdir() if kind == "folder" else os.mkfifo(root / "annotations.dat")
+    with caplog.at_level(logging.WARNING):
+        assert load_centre("lab", root, layout="matek19").reannotations is None
+    assert f"annotations.dat: cannot be read, since it is a {kind}" in caplog.text
+
+
+def test_matek19_lines_of_blanks_and_separators_are_read_at_once(tmp_path):
+    text = "BAS/BAS_0001.tiff BAS UNC nan\n" + " " * 300_000 + "x\n" + "a.tiff" + " ;" * 100_000 + "\n"
+    started = time.monotonic()
+    assert load_centre("matek", matek19_with(tmp_path, text)).reannotations.not_understood == (2, 3)
+    assert time.monotonic() - started < 5
+
+
+def test_load_centre_refuses_a_name_that_no_folder_has(tmp_path):
+    assert "no such folder" in refusal("lab", tmp_path / ("a" * 300))

@@ -1,0 +1,341 @@
+"""Which masks a centre's detector learns from, and the command line from outlines to a detector."""
+
+import json
+import logging
+import os
+
+import cv2
+import pytest
+from PIL import Image
+
+from aecfe.cli import main
+from experiments.centres.centre import load_centre
+from experiments.centres.masks import (
+    AnnotationChoice,
+    LabelImages,
+    Outlines,
+    choice_of_settings,
+    find_masks,
+    warn_of_crowded,
+)
+from experiments.centres.masks import masked_images as check_centres
+from experiments.settings import CentreSettings, load_settings
+from mrcnn.data.masks import mask_polygons
+from mrcnn.files.errors import InputError
+
+SIZE = 64
+TINY_DETECTOR = {
+    "BACKBONE": "resnet50",
+    "FPN_CLASSIF_FC_LAYERS_SIZE": 64,
+    "IMAGE_MIN_DIM": SIZE,
+    "IMAGE_MAX_DIM": SIZE,
+    "RPN_ANCHOR_SCALES": [8, 16, 24, 32, 48],
+    "TRAIN_ROIS_PER_IMAGE": 8,
+    "PRE_NMS_LIMIT": 200,
+    "POST_NMS_ROIS_TRAINING": 40,
+    "POST_NMS_ROIS_INFERENCE": 20,
+    "MAX_GT_INSTANCES": 4,
+    "DETECTION_MAX_INSTANCES": 4,
+    "STEPS_PER_EPOCH": 1,
+    "VALIDATION_STEPS": 0,
+}
+
+
+def run(*arguments):
+    return main([str(a) for a in arguments])
+
+
+def coco_of(masks):
+    """COCO annotations of masks by image name, the first image with a crowd in its corner besides."""
+    images = [{"id": i, "file_name": name, "width": SIZE, "height": SIZE} for i, name in enumerate(masks)]
+    annotations = []
+    for i, mask in enumerate(masks.values()):
+        outline = [[v for point in polygon[0] for v in point] for polygon in mask_polygons(mask)]
+        annotations.append({"id": i, "image_id": i, "category_id": 1, "segmentation": outline, "iscrowd": 0})
+    crowd = {"size": [SIZE, SIZE], "counts": [0, 6, SIZE * SIZE - 6]}
+    annotations.append({"id": 99, "image_id": 0, "category_id": 2, "segmentation": crowd, "iscrowd": 1})
+    categories = [{"id": 1, "name": "WBC"}, {"id": 2, "name": "clump"}]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def labelme_of(name, label="WBC"):
+    points = [[20, 20], [40, 22], [30, 40]]
+    return {"imagePath": name, "shapes": [{"label": label, "points": points, "shape_type": "polygon"}]}
+
+
+def via_of(*names):
+    shape = {"name": "circle", "cx": 30, "cy": 30, "r": 9}
+    region = {"shape_attributes": shape, "region_attributes": {}}
+    return {name: {"filename": name, "regions": [region]} for name in names}
+
+
+def put(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, draw_cell):
+    """A centre of four images, without masks."""
+    (tmp_path / "lab" / "images").mkdir(parents=True)
+    for seed in range(4):
+        cv2.imwrite(str(tmp_path / "lab" / "images" / f"{seed}.png"), draw_cell(seed)[0])
+    return tmp_path / "lab"
+
+
+@pytest.fixture
+def coco(draw_cell):
+    return coco_of({f"{seed}.png": draw_cell(seed)[1][..., 0] for seed in range(4)})
+
+
+def find(folder, **choice):
+    centre = load_centre("lab", folder)
+    return find_masks(centre.root, centre.records, AnnotationChoice(**choice))
+
+
+def test_label_masks_come_first_and_nothing_is_found_where_nothing_is(folder, coco):
+    put(folder / "synthetic.json", {"seed": 1})
+    assert find(folder) is None
+    put(folder / "annotations.json", coco)
+    (folder / "masks").mkdir()
+    assert find(folder, semantics="instances") == LabelImages(folder / "masks", "instances")
+    assert find(folder, format="coco").annotations.kind == "coco"
+
+
+@pytest.mark.parametrize("place", ["annotations.json", "images/anything.json", "annotations/instances_train.json"])
+def test_coco_and_via_are_found_by_content(folder, coco, place):
+    put(folder / "labels.json", ["some", "other", "file"])
+    path = put(folder / place, coco)
+    source = find(folder)
+    assert isinstance(source, Outlines)
+    assert (source.annotations.kind, source.annotations.sources) == ("coco", [path])
+    put(path, via_of("0.png"))
+    assert find(folder).annotations.kind == "via"
+
+
+def test_labelme_files_are_found_beside_the_images_with_the_damaged_ones(folder, capsys):
+    for seed in range(3):
+        put(folder / "images" / f"{seed}.json", labelme_of(f"{seed}.png"))
+    (folder / "images" / "2.json").write_text("{")
+    source = find(folder)
+    assert source.annotations.kind == "labelme" and len(source.annotations.images) == 2
+    images = check_centres({"lab": load_centre("lab", folder)}, {"lab": AnnotationChoice()})[0]
+    assert [record.key for record in images.records] == ["images/0.png", "images/1.png"]
+    assert [key for key, _ in images.faults] == ["2.json", "images/2.png", "images/3.png"]
+
+
+def test_several_candidates_are_named(folder, coco):
+    first, second = put(folder / "a.json", coco), put(folder / "b.json", via_of("0.png"))
+    with pytest.raises(InputError) as error:
+        find(folder)
+    assert str(first) in str(error.value) and str(second) in str(error.value)
+    assert find(folder, format="via").annotations.sources == [second]
+    assert find(folder, path="a.json").annotations.sources == [first]
+    second.unlink()
+    put(folder / "images" / "0.json", labelme_of("0.png"))
+    with pytest.raises(InputError, match="more than one set of annotations: .*a.json, the labelme files in .*images"):
+        find(folder)
+
+
+def test_path_is_taken_as_it_is_then_from_the_centre(folder, coco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside, outside = put(folder / "truth" / "a.json", coco), put(tmp_path / "b.json", coco)
+    assert find(folder, path="truth/a.json").annotations.sources == [inside]
+    assert [path.resolve() for path in find(folder, path="b.json").annotations.sources] == [outside]
+    # A folder: the one file in it, labelme files, or label masks.
+    assert find(folder, path="truth").annotations.sources == [inside]
+    put(folder / "lm" / "x.json", labelme_of("0.png"))
+    assert find(folder, path="lm").annotations.kind == "labelme"
+    (folder / "drawn").mkdir()
+    Image.new("L", (SIZE, SIZE)).save(folder / "drawn" / "0.png")
+    assert (
+        find(folder, path="drawn")
+        == find(folder, path="drawn", format="masks")
+        == LabelImages(folder / "drawn", "cell")
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"path": "absent.json"}, "no such annotation file or folder"),
+        ({"path": "empty"}, "no annotations of a known format in this folder"),
+        ({"path": "empty", "format": "masks"}, "no masks annotations"),
+        ({"path": "a.json", "format": "masks"}, "label masks are a folder"),
+        ({"path": "a.json", "format": "via"}, "not a VIA file"),
+        ({"path": "other.json"}, "neither COCO, VIA nor labelme"),
+        ({"format": "labelme"}, "no labelme annotations in this centre"),
+        ({"format": "yolo"}, "annotation format must be one of auto, masks, coco, via, labelme"),
+        ({"path": "drawn", "names": ("WBC",)}, "label masks have no names to choose WBC from"),
+    ],
+)
+def test_choices_that_lead_to_nothing_are_refused(folder, coco, choice, message):
+    put(folder / "a.json", coco)
+    put(folder / "other.json", [1, 2])
+    (folder / "empty").mkdir()
+    (folder / "drawn").mkdir()
+    Image.new("L", (SIZE, SIZE)).save(folder / "drawn" / "0.png")
+    with pytest.raises(InputError, match=message):
+        find(folder, **choice)
+
+
+def test_names_choose_the_cells_and_evaluation_leaves_groups_out(folder, coco):
+    put(folder / "annotations.json", coco)
+    centres = {"lab": load_centre("lab", folder)}
+    images = check_centres(centres, {"lab": AnnotationChoice()})[0]
+    assert images.dataset().load_mask(0)[1].tolist() == [1, -1]
+    assert images.dataset({"images/0.png"}, crowds=False).load_mask(0)[1].tolist() == [1]
+    only = check_centres(centres, {"lab": AnnotationChoice(names=("WBC",))})[0]
+    assert only.dataset().load_mask(0)[1].tolist() == [1]
+    assert only.source.identity() != images.source.identity()
+
+
+def test_label_images_are_known_by_content_and_meaning_of_their_masks(tmp_path):
+    for name in ("here", "copy"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        for value, path in enumerate(("a.png", "deep/b.TIF"), 1):
+            Image.new("L", (4, 4), value).save(tmp_path / name / path)
+    here, copy = (LabelImages(tmp_path / name, "cell") for name in ("here", "copy"))
+    first = here.identity()
+    assert first == copy.identity() != LabelImages(tmp_path / "here", "instances").identity()
+    (tmp_path / "here" / "notes.txt").write_text("no mask")
+    assert here.identity() == first
+    (tmp_path / "here" / "a.png").rename(tmp_path / "here" / "c.png")
+    assert here.identity() != first
+    Image.new("L", (4, 4), 3).save(tmp_path / "copy" / "deep" / "b.TIF")
+    assert copy.identity() != first
+
+
+def test_settings_of_a_run_say_where_the_annotations_are(folder, coco, tmp_path):
+    text = "centres: {lab: {root: lab, annotations: truth/a.json, annotation_format: coco, annotation_names: [WBC]}}\n"
+    (tmp_path / "run.yaml").write_text(text + "detector: {train_on: [lab]}\n")
+    settings = load_settings(tmp_path / "run.yaml").centres["lab"]
+    choice = choice_of_settings(settings, folder)
+    assert choice == AnnotationChoice(folder / "truth" / "a.json", "coco", ("WBC",), "cell")
+    assert choice_of_settings(CentreSettings(), folder) == AnnotationChoice()
+    with pytest.raises(InputError, match="annotation_format must be one of"):
+        load_settings(tmp_path / "run.yaml", ["centres.lab.annotation_format=yolo"])
+
+
+def test_strict_stops_after_every_fault_of_every_centre_was_listed(folder, coco, draw_cell, tmp_path, capsys):
+    coco["annotations"][1]["segmentation"] = [[1, 1, 5, 5]]
+    coco["annotations"][2]["category_id"] = 7
+    put(folder / "annotations.json", coco)
+    other = tmp_path / "other"
+    (other / "images").mkdir(parents=True)
+    for seed in range(2):
+        cv2.imwrite(str(other / "images" / f"{seed}.png"), draw_cell(seed)[0])
+    put(other / "via.json", via_of("0.png", "gone.png"))
+
+    assert run("detector", "train", folder, other, "-o", tmp_path / "run", "--strict") == 2
+
+    lines = capsys.readouterr().err.splitlines()
+    warnings = [line for line in lines if line.startswith("warning: ")]
+    for line, parts in zip(
+        warnings,
+        [
+            ("lab: images/1.png", "annotation 1 ('WBC'): polygon with 2 different points"),
+            ("lab: images/2.png", "annotation 2: category_id 7 is none of the categories"),
+            ("other: gone.png", "none of the images"),
+            ("other: images/1.png", "not annotated in via.json"),
+        ],
+        strict=True,
+    ):
+        assert all(part in line for part in parts)
+    assert lines[-1] == "aecfe: error: 4 faults in the annotations, listed above; mend them or leave out --strict"
+    assert not (tmp_path / "run").exists()
+
+
+def test_centre_without_a_usable_outline_is_refused(folder, coco, tmp_path, capsys):
+    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
+    assert "has neither a folder masks/ nor COCO, VIA or labelme annotations" in capsys.readouterr().err
+    for thing in coco["annotations"]:
+        thing["segmentation"] = []
+    put(folder / "annotations.json", coco)
+    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("aecfe: error: ") and "no usable mask (5 faults, listed above)" in error
+    coco["annotations"] = []
+    put(folder / "annotations.json", coco)
+    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
+    assert "no cell on any of the 4 usable images; nothing" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_images_without_a_cell_are_kept_even_with_strict(folder, coco, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    coco["annotations"] = coco["annotations"][:2]
+    put(folder / "annotations.json", coco)
+    centres = {"lab": load_centre("lab", folder)}
+    (images,) = check_centres(centres, {"lab": AnnotationChoice()}, strict=True)
+    assert list(images.num_cells.values()) == [1, 1, 0, 0] and not images.faults
+    assert images.dataset().load_mask(3)[0].shape == (SIZE, SIZE, 0)
+    assert "lab: 2 of 4 images are annotated as having no cell" in caplog.text
+
+
+def test_images_with_more_cells_than_training_takes_are_named(folder, coco, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    put(folder / "annotations.json", coco)
+    images = check_centres({"lab": load_centre("lab", folder)}, {"lab": AnnotationChoice()})
+    warn_of_crowded(images, 2)
+    assert "MAX_GT_INSTANCES" not in caplog.text
+    warn_of_crowded(images, 1)
+    assert "lab: 1 images have more cells than MAX_GT_INSTANCES 1, up to 2 on images/0.png" in caplog.text
+
+
+def test_class_folders_with_equal_names_have_their_own_masks_and_outlines(tmp_path, draw_cell):
+    root = tmp_path / "lab"
+    for seed, name in enumerate(("basophil", "eosinophil")):
+        for kind, pixels in (("", draw_cell(seed)[0]), ("masks", draw_cell(seed)[1][..., 0] * 255)):
+            (root / kind / name).mkdir(parents=True)
+            cv2.imwrite(str(root / kind / name / "001.png"), pixels.astype("uint8"))
+    put(root / "annotations" / "a.json", coco_of({f"{n}/001.png": draw_cell(0)[1][..., 0] for n in ("basophil",)}))
+    centres = {"lab": load_centre("lab", root)}
+    (images,) = check_centres(centres, {"lab": AnnotationChoice()})
+    assert not images.faults and [images.dataset().load_mask(i)[0].sum() for i in range(2)] == [
+        draw_cell(seed)[1].sum() for seed in range(2)
+    ]
+    (images,) = check_centres(centres, {"lab": AnnotationChoice(format="coco")})
+    assert [record.key for record in images.records] == ["basophil/001.png"]
+
+
+def test_command_takes_masks_from_a_folder_of_any_name(folder, draw_cell, tmp_path, capsys):
+    (folder / "drawn").mkdir()
+    for seed in range(4):
+        cv2.imwrite(str(folder / "drawn" / f"{seed}.PNG"), draw_cell(seed)[1][..., 0] * 255)
+    (folder / "images").rename(folder / "blast")
+    assert run("detector", "train", folder, "-o", tmp_path / "run", "--annotations", "drawn", "--layers", "(") == 2
+    assert "left out" not in capsys.readouterr().err
+
+
+def test_detector_learns_from_coco_outlines_without_the_faulty_ones(folder, coco, small_resnet, tmp_path, capsys):
+    coco["annotations"][3]["segmentation"] = [[500, 1, 590, 1, 590, 90]]
+    put(folder / "annotations.json", coco)
+    settings = [f"--set=settings.{key}={json.dumps(value)}" for key, value in TINY_DETECTOR.items()]
+    train = ["detector", "train", folder, "-o", tmp_path / "run", *settings, "--set=epochs=1"]
+    with small_resnet():
+        assert run(*train) == 0
+        assert "annotation 3 ('WBC'): corner (500, 1) is outside the image" in capsys.readouterr().err
+        note = json.loads((tmp_path / "run" / "run.json").read_text())
+        assert note["complete"] and [key for key, _ in note["left_out"]["lab"]] == ["images/3.png"]
+        assert run("detector", "evaluate", tmp_path / "run", folder) == 0
+    printed = capsys.readouterr().out
+    assert "masks" in printed and "num_cells          1" in printed
+
+    # Other outlines of the same images are another training.
+    coco["annotations"][1]["segmentation"] = [[5, 5, 20, 5, 20, 20]]
+    put(folder / "annotations.json", coco)
+    assert run(*train) == 2
+    assert "other annotations" in capsys.readouterr().err
+
+
+def test_identity_of_outlines_does_not_wait_for_a_pipe_beside_them(tmp_path):
+    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
+    triangle = {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [triangle], "imagePath": "a.png"}))
+    os.mkfifo(tmp_path / "b.json")
+    source = find_masks(tmp_path, load_centre("lab", tmp_path).records, AnnotationChoice())
+    assert source.identity()["format"] == "labelme"
+    ((name, reason),) = source.check(load_centre("lab", tmp_path).records).faults
+    assert name == "b.json" and "pipe" in reason

@@ -1,0 +1,267 @@
+"""Splits are stratified, the same every time, and safe to reuse."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from experiments.centres.splits import load_or_make_split, load_split, make_split, save_split
+from mrcnn.files.errors import InputError
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """What was logged, also after a test of the command line has turned the logging to the terminal."""
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    return caplog
+
+
+def cells(**counts):
+    labels = np.array([name for name, count in counts.items() for _ in range(count)])
+    return np.array([f"{i:04d}.png" for i in range(len(labels))]), labels
+
+
+def test_make_split_keeps_proportions():
+    keys, labels = cells(a=100, b=50, c=10)
+    split = make_split("x", keys, labels)
+    parts = split.parts(keys)
+    assert [int(np.sum((parts == "test") & (labels == name))) for name in "abc"] == [20, 10, 2]
+    assert set(split.train) | set(split.test) == set(keys)
+    assert not set(split.train) & set(split.test)
+
+
+def test_make_split_is_repeatable_in_any_order():
+    keys, labels = cells(a=30, b=20)
+    order = np.random.default_rng(0).permutation(len(keys))
+    assert make_split("x", keys, labels) == make_split("x", keys[order], labels[order])
+    assert make_split("x", keys, labels).test != make_split("x", keys, labels, seed=1).test
+
+
+def test_make_split_keeps_the_cells_of_an_image_together_and_leaves_unlabelled_ones_out():
+    keys, labels = cells(a=20, b=20)
+    keys, labels = np.append(keys, [*keys, "none.png"]), np.append(labels, [*labels, ""])
+    parts = make_split("x", keys, labels).parts(keys)
+    np.testing.assert_array_equal(parts[:40], parts[40:80])
+    assert parts[-1] == ""
+    with pytest.raises(ValueError, match="has labels 'a' and 'b'"):
+        make_split("x", ["1.png", "1.png"], ["a", "b"])
+
+
+def test_single_samples_train():
+    keys, labels = cells(a=30, b=1, c=1)
+    parts = make_split("x", keys, labels).parts(keys)
+    assert parts[30] == parts[31] == "train"
+    alone = make_split("x", *cells(a=1, b=1))
+    assert len(alone.train) == 2 and not alone.test
+
+
+@pytest.mark.parametrize("counts", [{"a": 2, "b": 2, "c": 2}, {"a": 2}, {"a": 2, "b": 9, "c": 3, "d": 2, "e": 2}])
+def test_small_centres_can_be_split(counts):
+    keys, labels = cells(**counts)
+    parts = make_split("x", keys, labels).parts(keys)
+    assert np.sum(parts == "test") >= len(counts)
+    assert set(labels[parts == "train"]) == set(counts)
+
+
+def test_split_is_saved_and_reused(tmp_path):
+    keys, labels = cells(a=30, b=20)
+    path = tmp_path / "splits" / "x.json"
+    first = load_or_make_split(path, "x", keys, labels)
+    before = path.read_bytes()
+    assert load_or_make_split(path, "x", keys, labels) == first == load_split(path)
+    assert path.read_bytes() == before
+    for arguments, message in [
+        (("y", keys, labels), "for centre x, not y"),
+        (("x", keys, labels, 0.3), "test fraction 0.2, not 0.3"),
+        (("x", keys, labels, 0.2, 1), "seed 42, not 1"),
+        (("x", keys[:-1], labels[:-1]), "images and labels"),
+        (("x", keys, labels[::-1]), "images and labels"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            load_or_make_split(path, *arguments)
+
+
+def test_changed_split_is_refused(tmp_path):
+    path = tmp_path / "x.json"
+    save_split(make_split("x", *cells(a=30, b=20)), path)
+    content = json.loads(path.read_text())
+    content["train"].append(content["test"].pop())
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="was changed"):
+        load_split(path)
+    for text, message in [("{", "not valid JSON"), ("[]", "not a split"), ('{"a": 1}', "not a split")]:
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_split(path)
+    with pytest.raises(InputError, match="no such file"):
+        load_split(tmp_path / "absent.json")
+
+
+def test_split_without_groups_is_the_one_of_earlier_versions():
+    """Files that users have must stay valid: the keys and the hash are fixed here."""
+    keys, labels = cells(a=7, b=5, c=1)
+    split = make_split("x", keys, labels)
+    assert split.test == ("0003.png", "0006.png", "0011.png")
+    assert split.data_hash == "bf101240f1c2772308a7c3286937ccaaa5ad7f227e278546ed8a6c43125da736"
+    # Groups and duplicates that join no labelled images have no say.
+    own = {key: key for key in keys}
+    assert make_split("x", keys, labels, groups=own, duplicates=[("0001.png",), ("0002.png", "gone.png")]) == split
+
+
+def random_case(rng):
+    """Cells of some images in groups of very different sizes, with copies here and there."""
+    num_images, num_groups = int(rng.integers(2, 150)), int(rng.integers(1, 25))
+    keys = [f"{i:04d}.png" for i in range(num_images)]
+    groups = {key: f"p{int(num_groups * rng.random() ** 2)}" for key in keys}
+    likely = {group: rng.dirichlet(np.full(4, 0.5)) for group in groups.values()}
+    labels = [str(rng.choice(list("abcd"), p=likely[groups[key]])) if rng.random() < 0.9 else "" for key in keys]
+    duplicates = [tuple(rng.choice(keys, 2, replace=False)) for _ in range(int(rng.integers(0, 6)))]
+    return keys, labels, groups, duplicates
+
+
+def test_groups_and_duplicates_never_straddle():
+    rng = np.random.default_rng(0)
+    for case in range(60):
+        keys, labels, groups, duplicates = random_case(rng)
+        given = {"groups": groups if case % 3 else None, "duplicates": duplicates if case % 2 else ()}
+        split = make_split("x", keys, labels, seed=case, **given)
+        part_of = split.part_of
+        labelled = [key for key, label in zip(keys, labels, strict=True) if label]
+        assert sorted([*split.train, *split.test]) == labelled
+        # Parts are joined until nothing changes, so that copies link groups; unlabelled images link too.
+        sets = [set(copies) for copies in given["duplicates"]]
+        if given["groups"]:
+            sets += [{key for key in keys if groups[key] == group} for group in set(groups.values())]
+        while any(one is not two and one & two for one in sets for two in sets):
+            one, two = next((one, two) for one in sets for two in sets if one is not two and one & two)
+            sets = [other for other in sets if other is not one and other is not two] + [one | two]
+        for joined in sets:
+            assert len({part_of[key] for key in joined if key in part_of}) <= 1
+        units = [joined & set(labelled) for joined in sets]
+        units += [{key} for key in labelled if not any(key in unit for unit in units)]
+        label_of = dict(zip(keys, labels, strict=True))
+        for label in set(labels) - {""}:
+            bearers = [unit for unit in units if any(label_of[key] == label for key in unit)]
+            parts = {part_of[key] for key in labelled if label_of[key] == label}
+            # Of few units it may be impossible to part those of every class.
+            if len(bearers) == 1:
+                assert len(parts) == 1
+            elif len(bearers) >= 5:
+                assert parts == {"train", "test"}
+        shuffled = rng.permutation(len(keys))
+        again = make_split("x", np.array(keys)[shuffled], np.array(labels)[shuffled], seed=case, **given)
+        assert again == split
+
+
+def test_groups_keep_proportions():
+    rng = np.random.default_rng(0)
+    keys, labels = cells(a=600, b=300, c=60)
+    groups = {key: f"patient {rng.integers(60)}" for key in keys}
+    parts = make_split("x", keys, labels, groups=groups).parts(keys)
+    shares = [np.mean(parts[labels == name] == "test") for name in "abc"]
+    assert abs(np.mean(parts == "test") - 0.2) < 0.01
+    assert max(abs(share - 0.2) for share in shares) < 0.03
+    other = make_split("x", keys, labels, seed=1, groups=groups).parts(keys)
+    assert np.mean(parts != other) > 0.1
+
+
+def test_groups_of_one_class_each_and_of_great_size_are_divided_as_well_as_it_goes():
+    labels = np.repeat(["a", "b"], [100, 40])
+    keys = np.array([f"{i:04d}.png" for i in range(len(labels))])
+    sizes = [70, 20, 10, 30, 10]
+    groups = dict(zip(keys, np.repeat(list("vwxyz"), sizes), strict=True))
+    split = make_split("x", keys, labels, groups=groups)
+    # 20 of the 100 and 10 of the 40 are nearest to a fifth of each.
+    assert {groups[key] for key in split.test} == {"w", "z"}
+    assert len(split.test) == 30
+
+
+def test_class_in_two_groups_is_in_both_parts_if_that_can_be():
+    keys, labels = cells(a=12, b=2, c=1)
+    groups = dict(zip(keys, "111222333444" + "54" + "1", strict=True))
+    for seed in range(20):
+        split = make_split("x", keys, labels, seed=seed, groups=groups)
+        parts = split.parts(keys)
+        assert set(parts[labels == "b"]) == {"train", "test"}
+        assert parts[-1] == "train"
+
+
+def test_groups_that_cannot_be_divided_all_train(logged):
+    keys, labels = cells(a=5, b=5)
+    split = make_split("x", keys, labels, groups=dict(zip(keys, "1" * 5 + "2" * 5, strict=True)))
+    assert split.test == () and len(split.train) == 10
+    assert "all images train" in logged.text
+
+
+def test_duplicates_are_divided_as_images_are():
+    keys, labels = cells(a=110, b=55)
+    duplicates = [tuple(keys[i : i + 2]) for i in range(0, 20, 2)]
+    parts = make_split("x", keys, labels, duplicates=duplicates).parts(keys)
+    copies = [parts[i] for i in range(20)]
+    assert copies[::2] == copies[1::2]
+    # 100 files of other content with label a, 55 with b.
+    single = np.append(parts[:20:2], parts[20:])
+    assert [int(np.sum(single[:100] == "test")), int(np.sum(single[100:] == "test"))] == [20, 11]
+
+
+def test_duplicates_of_different_labels_are_told_and_stay_together(logged):
+    keys, labels = cells(a=20, b=20)
+    pairs = [(keys[0], keys[30]), (keys[1], keys[2], "none.png")]
+    for seed in range(10):
+        parts = make_split("lab", keys, labels, seed=seed, duplicates=pairs).parts(keys)
+        assert parts[0] == parts[30] and parts[1] == parts[2]
+        assert set(parts[labels == "b"]) == {"train", "test"}
+    assert "lab: images of the same content have different labels: 0000.png (a), 0030.png (b)" in logged.text
+    assert "0001.png" not in logged.text
+
+
+def test_labelled_image_without_a_group_is_refused():
+    keys, labels = cells(a=3)
+    labels = np.append(labels, "")
+    groups = dict.fromkeys(keys, "p1")
+    assert make_split("x", [*keys, "none.png"], labels, groups=groups).test == ()
+    with pytest.raises(ValueError, match=r"1 images have no group, for example 0002\.png"):
+        make_split("x", keys, ["a"] * 3, groups={key: "p1" for key in keys[:2]})
+
+
+def test_saved_split_of_other_groups_is_refused(tmp_path):
+    keys, labels = cells(a=30, b=20)
+    groups = {key: str(i // 5) for i, key in enumerate(keys)}
+    other = {key: str(i // 10) for i, key in enumerate(keys)}
+    pair = [(keys[0], keys[7])]
+    path = tmp_path / "x.json"
+    grouped = load_or_make_split(path, "x", keys, labels, groups=groups)
+    assert load_or_make_split(path, "x", keys, labels, groups={k: f"renamed {g}" for k, g in groups.items()}) == grouped
+    for options in ({}, {"groups": other}, {"duplicates": pair}, {"groups": groups, "duplicates": pair}):
+        with pytest.raises(InputError, match="kept other groups or duplicates together; delete it"):
+            load_or_make_split(path, "x", keys, labels, **options)
+    load_or_make_split(tmp_path / "plain.json", "x", keys, labels)
+    for options in ({"groups": groups}, {"duplicates": pair}):
+        with pytest.raises(InputError, match="does not keep groups and duplicates of images together; delete it"):
+            load_or_make_split(tmp_path / "plain.json", "x", keys, labels, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train": "a"}, "train is no list of images"),
+        ({"test": [3]}, "test is no list of images"),
+        ({"train": ["a", "a"]}, "an image twice"),
+        ({"test_fraction": 2}, "test_fraction is 2"),
+        ({"seed": True}, "seed is True"),
+        ({"centre": None}, "does not name its centre"),
+        ({"more": 1}, "parts of a split"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused_although_its_hash_is_right(tmp_path, changes, reason):
+
+    from experiments.cache import hash_json
+
+    path = tmp_path / "a.json"
+    save_split(make_split("north", [f"{n}.png" for n in range(8)], ["a", "b"] * 4), path)
+    content = json.loads(path.read_text())
+    inner = {**{k: v for k, v in content.items() if k not in ("format", "hash")}, **changes}
+    path.write_text(json.dumps({"format": content["format"], **inner, "hash": hash_json(inner)}))
+    with pytest.raises(InputError, match=reason):
+        load_split(path)

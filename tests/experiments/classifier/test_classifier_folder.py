@@ -1,0 +1,439 @@
+"""Training classifiers of cells and naming the cells of new files, by the commands; nothing here needs TensorFlow."""
+
+import csv
+import importlib
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from aecfe.cli import main
+from experiments.cells.models import QUESTIONS, add_cards, make_card
+from experiments.classifier.apply import COLUMNS
+from experiments.classifier.folder import read_classifier
+from experiments.classifier.inputs import LEAST_CELLS, read_cells
+from experiments.evaluation import classifiers as probes
+from experiments.evaluation.classifiers import make_forest
+from experiments.evaluation.vectors import standardise_by_centre
+from mrcnn.files.errors import InputError
+
+TYPES = ["lymphocyte", "monocyte", "smudge_cell"]
+SHIFTS = {"north": 0.0, "river": 0.5, "harbour": 30.0}  # of all numbers of a centre
+LENGTH = 5
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def draw(centre, num_cells=45, seed=0, unlabelled=0):
+    """Vectors of cells whose type says where they lie, keys and types."""
+    rng = np.random.default_rng([seed, len(centre)])
+    numbers = np.arange(num_cells) % len(TYPES)
+    x = rng.normal(size=(num_cells, LENGTH)) * 0.5 + 2 * numbers[:, None] + SHIFTS[centre]
+    types = np.array(TYPES, dtype="<U20")[numbers]
+    types[:unlabelled] = ""
+    return x.astype(np.float32), [f"{i:03d}.png" for i in range(num_cells)], types
+
+
+def write_npz(path, centres, **options):
+    parts = [draw(centre, **options) for centre in centres]
+    names = np.repeat(np.array(centres), [len(part[0]) for part in parts])
+    x, keys, types = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    np.savez(path, X=x, key=keys, centre=names, cell_type=types)
+    return path
+
+
+def write_h5ad(path, centres, detector="d" * 64, weights="a" * 64, notes=True, **options):
+    """An embedding as `aecfe embed` writes it."""
+    parts = [draw(centre, **options) for centre in centres]
+    obs = pd.concat(
+        [
+            pd.DataFrame({"key": keys, "centre": c, "cell_type": t})
+            for c, (_, keys, t) in zip(centres, parts, strict=True)
+        ]
+    )
+    obs.index = [str(i) for i in range(len(obs))]
+    data = anndata.AnnData(np.concatenate([part[0] for part in parts]), obs=obs.astype("category"))
+    if notes:
+        run = {"complete": True, "stores": {c: {"detector_hash": detector} for c in centres}, "weights_sha256": weights}
+        data.uns["config"], data.uns["run"] = json.dumps({"latent_size": LENGTH}), json.dumps(run)
+    data.write_h5ad(path)
+    return path
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def error_of(capsys):
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning")]
+    assert line.startswith("aecfe: error: ")
+    return line.removeprefix("aecfe: error: ")
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """Forests of ten trees, but for that of `folder`, which is made before."""
+    monkeypatch.setattr(probes, "NUM_TREES", 10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A forest of embeddings of two centres."""
+    place = tmp_path_factory.mktemp("classifier")
+    embedding = write_h5ad(place / "embedding.h5ad", ["north", "river"], unlabelled=5)
+    assert run("classifier", "train", embedding, "-o", place / "forest") == 0
+    return place / "forest"
+
+
+def test_training_leaves_a_record_of_what_was_learned(folder):
+    record = json.loads((folder / "classifier.json").read_text())
+    assert sorted(os.listdir(folder)) == ["MODEL_CARD.md", "classifier.json", "forest.skops"]
+    assert record["vectors"] == {"kind": "latents", "length": 5, "detector": "d" * 64, "autoencoder": "a" * 64}
+    assert record["classes"] == TYPES and record["centres"] == ["north", "river"]
+    assert record["counts"]["river"] == {"lymphocyte": 13, "monocyte": 13, "smudge_cell": 14}
+    assert record["standardise"] == "none" and record["settings"] == {"trees": 100, "max_depth": 16, "seed": 0}
+    assert {"scikit-learn", "skops", "python", "aecfe"} <= set(record["versions"])
+    assert record["scores"]["out_of_bag_balanced_accuracy"] > 0.9
+    assert set(record["scores"]["left_out_centre_balanced_accuracy"]) == {"north", "river"}
+
+
+def test_the_forest_is_the_one_of_the_thesis(folder):
+    parts = [draw(centre, unlabelled=5) for centre in ("north", "river")]
+    x, types = (np.concatenate([part[i][5:] for part in parts]) for i in (0, 2))
+    wanted = make_forest(0, n_jobs=1).set_params(n_estimators=100).fit(x, types)
+    new = draw("harbour", seed=9)[0] - 30
+    np.testing.assert_allclose(read_classifier(folder).model.predict_proba(new), wanted.predict_proba(new), atol=1e-12)
+
+
+def test_nothing_of_the_training_cells_but_trees_is_stored(folder):
+    model = read_classifier(folder).model
+    assert isinstance(model, RandomForestClassifier) and not hasattr(model, "oob_decision_function_")
+    assert b"oob_decision_function_" not in (folder / "forest.skops").read_bytes()
+
+
+def test_new_cells_are_named_with_probabilities(folder, tmp_path, capsys):
+    new = write_h5ad(tmp_path / "new.h5ad", ["river"], seed=3, unlabelled=9)
+    assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv") == 0
+    rows = rows_of(tmp_path / "calls.csv")
+    _, keys, types = draw("river", seed=3)
+    assert list(rows[0]) == list(COLUMNS) and [row["key"] for row in rows] == keys
+    assert {row["centre"] for row in rows} == {"river"}
+    assert np.mean([row["predicted"] == name for row, name in zip(rows, types.tolist(), strict=True)]) > 0.9
+    assert [row["truth"] for row in rows] == [""] * 9 + types[9:].tolist()
+    for row in rows:
+        first, second = float(row["probability"]), float(row["second_probability"])
+        assert 1 >= first >= second >= 0 and first + second <= 1.0001 and row["predicted"] != row["second"]
+    printed = capsys.readouterr().out
+    counts = {name: sum(row["predicted"] == name for row in rows) for name in TYPES}
+    assert f"river: 45 cells: {', '.join(f'{name} {count}' for name, count in counts.items())}" in printed
+    assert "on 36 cells of 3 known types" in printed and "not for diagnosis" in printed
+    assert "it learned from cells of river, maybe these very ones" in printed
+
+
+def test_balanced_accuracy_counts_types_that_the_classifier_does_not_know(tmp_path, capsys):
+    write_npz(tmp_path / "two.npz", ["north"])
+    with np.load(tmp_path / "two.npz") as arrays:
+        known = arrays["cell_type"] != "smudge_cell"
+        np.savez(tmp_path / "two.npz", **{name: values[known] for name, values in arrays.items()})
+    assert run("classifier", "train", tmp_path / "two.npz", "-o", tmp_path / "two") == 0
+    write_npz(tmp_path / "new.npz", ["river"], seed=4)
+    assert run("classifier", "apply", tmp_path / "two", tmp_path / "new.npz", "-o", tmp_path / "calls.csv") == 0
+    printed, warned = capsys.readouterr()
+    rows = rows_of(tmp_path / "calls.csv")
+    recall = [np.mean([r["predicted"] == name for r in rows if r["truth"] == name]) for name in TYPES]
+    assert recall[2] == 0 and f"balanced accuracy {np.mean(recall):.3f} on 45 cells of 3 known types" in printed
+    assert "does not know smudge_cell; these cells are counted as named wrongly" in printed
+    assert "nothing says that these vectors are from the network" in warned
+    assert "it learned from cells of" not in printed
+
+
+@pytest.mark.parametrize("kind", ["forest", "logistic"])
+def test_a_classifier_standardises_a_new_centre_by_its_own_cells(tmp_path, kind):
+    """All numbers of harbour lie 30 higher, which only statistics of its own can take back."""
+    options = ["--classifier", kind, "--standardise", "centre", "--seed", 7]
+    training = write_npz(tmp_path / "training.npz", ["north", "river"])
+    assert run("classifier", "train", training, "-o", tmp_path / "model", *options) == 0
+    new = write_npz(tmp_path / "new.npz", ["harbour"], seed=5)
+    assert run("classifier", "apply", tmp_path / "model", new, "-o", tmp_path / "calls.csv") == 0
+    rows = rows_of(tmp_path / "calls.csv")
+    assert np.mean([row["predicted"] == row["truth"] for row in rows]) > 0.9
+    x = standardise_by_centre({"harbour": draw("harbour", seed=5)[0]})["harbour"]
+    shares = read_classifier(tmp_path / "model").model.predict_proba(x)
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], shares.max(axis=1), atol=1e-4)
+    record = json.loads((tmp_path / "model" / "classifier.json").read_text())
+    assert record["standardise"] == "centre" and record["file"] == f"{kind}.skops"
+    assert ("out_of_bag_balanced_accuracy" in record["scores"]) == (kind == "forest")
+    assert ("cross_validated_balanced_accuracy" in record["scores"]) == (kind == "logistic")
+
+
+def test_too_few_cells_are_not_standardised(tmp_path, capsys):
+    training = write_npz(tmp_path / "training.npz", ["north", "river"])
+    assert run("classifier", "train", training, "-o", tmp_path / "m", "--standardise", "centre") == 0
+    few = write_npz(tmp_path / "few.npz", ["harbour"], num_cells=LEAST_CELLS - 1)
+    capsys.readouterr()
+    assert run("classifier", "apply", tmp_path / "m", few, "-o", tmp_path / "calls.csv") == 2
+    assert f"has {LEAST_CELLS - 1} cells, too few to standardise within it (at least {LEAST_CELLS})" in error_of(capsys)
+    assert run("classifier", "train", few, "-o", tmp_path / "n", "--standardise", "centre") == 2
+    assert "too few to standardise" in error_of(capsys)
+    enough = write_npz(tmp_path / "enough.npz", ["harbour"], num_cells=LEAST_CELLS)
+    assert run("classifier", "apply", tmp_path / "m", enough, "-o", tmp_path / "calls.csv") == 0
+
+
+def test_stores_are_pooled_and_must_be_of_the_same_detector(study_data, tmp_path, capsys):
+    stores = study_data[1]
+    assert run("classifier", "train", stores["anna"], "-o", tmp_path / "m") == 0
+    record = json.loads((tmp_path / "m" / "classifier.json").read_text())
+    assert record["vectors"] == {"kind": "mean features", "length": 256, "detector": "detector-a", "autoencoder": ""}
+    assert "left_out_centre_balanced_accuracy" not in record["scores"]
+    assert run("classifier", "apply", tmp_path / "m", *stores.values(), "-o", tmp_path / "calls.csv") == 0
+    assert [row["centre"] for row in rows_of(tmp_path / "calls.csv")] == ["anna"] * 20 + ["bert"] * 20
+
+    record["vectors"]["detector"] = "detector-b"
+    (tmp_path / "m" / "classifier.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run("classifier", "apply", tmp_path / "m", stores["bert"], "-o", tmp_path / "b.csv") == 2
+    assert "is from detector detector-a, not detector-b; extract the images with that detector" in error_of(capsys)
+
+
+def test_features_that_are_not_finite_are_refused_and_named(study_data, tmp_path, capsys):
+    store = shutil.copy(study_data[1]["bert"], tmp_path / "bert.h5")
+    with h5py.File(store, "r+") as file:
+        file["cells"]["features"][3, 0, 0, 0] = np.inf
+        file["cells"]["features"][7, 0, 0, 0] = np.nan
+    assert run("classifier", "train", store, "-o", tmp_path / "m") == 2
+    assert f"{store}: features of cell 3 (images/03.png) are not finite, and of 1 more" in error_of(capsys)
+
+
+def test_vectors_that_are_not_finite_are_refused_and_named(folder, tmp_path, capsys):
+    new = write_h5ad(tmp_path / "new.h5ad", ["river"])
+    data = anndata.read_h5ad(new)
+    data.X[4, 2] = np.nan
+    data.write_h5ad(new)
+    assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv") == 2
+    assert f"{new}: the vector in row 4 holds NaN or infinite values" in error_of(capsys)
+    assert not (tmp_path / "calls.csv").exists()
+
+
+def test_vectors_of_other_networks_or_kinds_are_refused(folder, study_data, tmp_path, capsys):
+    places = {
+        "detector": write_h5ad(tmp_path / "a.h5ad", ["river"], detector="e" * 64),
+        "autoencoder": write_h5ad(tmp_path / "b.h5ad", ["river"], weights="b" * 64),
+        "elsewhere": write_h5ad(tmp_path / "c.h5ad", ["river"], notes=False),
+        "npz": write_npz(tmp_path / "d.npz", ["river"]),
+        "store": study_data[1]["bert"],
+    }
+    said = {
+        "detector": "is from detector eeeeeeeeeeee, not dddddddddddd; extract the images with that detector",
+        "autoencoder": "is from autoencoder bbbbbbbbbbbb, not aaaaaaaaaaaa; embed the feature stores with that",
+        "elsewhere": "holds vectors, not latents; give the .h5ad file that `aecfe embed` writes",
+        "npz": "holds vectors, not latents; give the .h5ad file that `aecfe embed` writes",
+        "store": "holds mean features, not latents; give the .h5ad file that `aecfe embed` writes",
+    }
+    for name, path in places.items():
+        assert run("classifier", "apply", folder, path, "-o", tmp_path / "calls.csv") == 2
+        message = error_of(capsys)
+        assert message.startswith(f"{path}: unlike the training cells of {folder}, ") and said[name] in message
+
+
+def test_vectors_of_another_length_are_refused(tmp_path, capsys):
+    assert run("classifier", "train", write_npz(tmp_path / "a.npz", ["north"]), "-o", tmp_path / "m") == 0
+    with np.load(write_npz(tmp_path / "b.npz", ["river"])) as arrays:
+        np.savez(tmp_path / "b.npz", **{**arrays, "X": arrays["X"][:, :4]})
+    capsys.readouterr()
+    assert run("classifier", "apply", tmp_path / "m", tmp_path / "b.npz", "-o", tmp_path / "calls.csv") == 2
+    assert "has vectors of 4 numbers, not 5" in error_of(capsys)
+
+
+def test_training_files_of_two_networks_or_of_one_centre_are_refused(tmp_path, capsys):
+    one = write_h5ad(tmp_path / "one.h5ad", ["north"])
+    other = write_h5ad(tmp_path / "other.h5ad", ["river"], weights="b" * 64)
+    assert run("classifier", "train", one, other, "-o", tmp_path / "m") == 2
+    assert error_of(capsys).startswith(f"{other}: unlike {one}, is from autoencoder bbbbbbbbbbbb, not aaaaaaaaaaaa")
+    again = write_h5ad(tmp_path / "again.h5ad", ["north"])
+    assert run("classifier", "train", one, again, "-o", tmp_path / "m") == 2
+    assert error_of(capsys) == f"{again}: {one} holds centre north too; give one of them"
+
+
+def test_centres_are_chosen_by_name(tmp_path, capsys):
+    file = write_npz(tmp_path / "a.npz", ["north", "river"])
+    assert run("classifier", "train", file, "-o", tmp_path / "m", "--train-on", "river") == 0
+    assert json.loads((tmp_path / "m" / "classifier.json").read_text())["centres"] == ["river"]
+    capsys.readouterr()
+    assert run("classifier", "train", file, "-o", tmp_path / "n", "--train-on", "delta") == 2
+    assert error_of(capsys) == "--train-on delta: is in none of the files; choose from north, river"
+    assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize(
+    ("types", "part"),
+    [
+        ([""] * 45, "no cell has a cell_type"),
+        (["monocyte"] * 45, "all labelled cells are of type monocyte; a classifier needs two types or more"),
+        (
+            ["monocyte", "=HYPERLINK(1)", "c"] * 15,
+            "cell type '=HYPERLINK(1)': must be of 1 to 100 printable characters",
+        ),
+        (["monocyte", "two\nlines", "c"] * 15, "cell type 'two\\nlines': must be"),
+        (["monocyte", "m" * 200, "c"] * 15, "must be of 1 to 100 printable characters"),
+    ],
+)
+def test_labels_that_nothing_can_be_learned_from_are_refused(tmp_path, capsys, types, part):
+    with np.load(write_npz(tmp_path / "a.npz", ["north"])) as arrays:
+        np.savez(tmp_path / "a.npz", **{**arrays, "cell_type": np.array(types)})
+    assert run("classifier", "train", tmp_path / "a.npz", "-o", tmp_path / "m") == 2
+    assert part in error_of(capsys)
+
+
+def test_what_is_there_is_not_written_over(folder, tmp_path, capsys):
+    new = write_h5ad(tmp_path / "new.h5ad", ["river"])
+    (tmp_path / "calls.csv").write_text("mine")
+    assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv") == 2
+    assert "already there; name another file, or give --overwrite" in error_of(capsys)
+    assert (tmp_path / "calls.csv").read_text() == "mine"
+    assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv", "--overwrite") == 0
+    assert len(rows_of(tmp_path / "calls.csv")) == 45
+    capsys.readouterr()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    assert run("classifier", "train", new, "-o", tmp_path / "full", "--overwrite") == 2
+    assert "holds something else" in error_of(capsys)
+    assert os.listdir(tmp_path / "full") == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"sha256": "0" * 64}, "is not the file that classifier.json tells of"),
+        ({"sha256": 5}, "odd vectors and sha256"),
+        ({"format": "other"}, "not of the format"),
+        ({"classes": ["a", "b", "c"]}, "names other cell types"),
+        ({"classes": ["monocyte", "lymphocyte", "smudge_cell"]}, "odd classes"),
+        ({"classes": ["lymphocyte", "=1+1", "smudge_cell"]}, "odd classes"),
+        ({"classes": "abc"}, "odd classes"),
+        ({"classifier": "../forest"}, "odd classifier"),
+        ({"standardise": "all"}, "odd standardise"),
+        ({"centres": {}}, "odd centres"),
+        ({"vectors": {"kind": "latents", "length": 6}}, "has n_features_in_ 5, its classifier.json 6"),
+        ({"vectors": {"kind": "latents", "length": True}}, "odd vectors"),
+        ({"vectors": {"kind": "other", "length": 5}}, "odd vectors"),
+        ({"vectors": {"kind": "latents", "length": 5, "evil": 1}}, "evil"),
+        ({"vectors": {"kind": ["latents"], "length": 5}}, "unhashable"),
+        ({"vectors": None}, "mapping"),
+    ],
+)
+def test_a_record_that_is_odd_is_refused(folder, tmp_path, change, part):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    record = json.loads((copy / "classifier.json").read_text()) | change
+    (copy / "classifier.json").write_text(json.dumps(record))
+    with pytest.raises(InputError) as caught:
+        read_classifier(copy)
+    assert part in str(caught.value) and "\n" not in str(caught.value) and str(copy) in str(caught.value)
+
+
+def test_a_folder_that_is_no_classifier_is_refused(folder, tmp_path, capsys):
+    new = write_h5ad(tmp_path / "new.h5ad", ["river"])
+    assert run("classifier", "apply", tmp_path / "none", new, "-o", tmp_path / "calls.csv") == 2
+    assert "classifier.json: no such file; give a folder that `aecfe classifier train` wrote" in error_of(capsys)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for content in (b"[" * 100_000, b"[]", b"\xff\xfe", b'{"format": 1', b"null"):
+        (copy / "classifier.json").write_bytes(content)
+        assert run("classifier", "apply", copy, new, "-o", tmp_path / "calls.csv") == 2
+        assert "not the record of a classifier" in error_of(capsys)
+    (copy / "classifier.json").unlink()
+    (copy / "classifier.json").symlink_to(folder / "classifier.json")
+    assert run("classifier", "apply", copy, new, "-o", tmp_path / "calls.csv") == 2
+    assert "is a link, which is not followed" in error_of(capsys)
+
+
+def test_origin_of_an_embedding_is_not_taken_from_other_files(tmp_path):
+    place = write_h5ad(tmp_path / "a.h5ad", ["river"])
+    with h5py.File(place, "r+") as file:
+        run_note = file["uns"]["run"][()]
+        del file["uns"]["run"]
+        with h5py.File(tmp_path / "other.h5", "w") as other:
+            other["run"] = run_note
+        file["uns"]["run"] = h5py.ExternalLink("other.h5", "run")
+    assert read_cells([str(place)])[0].kind == "vectors"
+    with h5py.File(place, "r+") as file:
+        del file["uns"]["run"]
+        file["uns"]["run"] = "[" * 100_000
+    assert read_cells([str(place)])[0].kind == "vectors"
+
+
+def test_the_card_says_what_the_record_says(folder):
+    card = (folder / "MODEL_CARD.md").read_text()
+    record = json.loads((folder / "classifier.json").read_text())
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == list(QUESTIONS)
+    assert "Not for diagnosis" in card and "aecfe classifier apply" in card
+    assert "| monocyte | 13 | 13 |" in card and record["sha256"] in card and "a" * 64 in card
+    assert f"{record['scores']['out_of_bag_balanced_accuracy']:.3f}" in card
+
+
+def test_names_cannot_break_the_card(tmp_path):
+    with np.load(write_npz(tmp_path / "a.npz", ["north"])) as arrays:
+        odd = {"cell_type": np.array(["a|b", "[x](y)", "<script>"] * 15), "centre": np.full(45, "n|\n# `o`")}
+        np.savez(tmp_path / "a.npz", **{**arrays, **odd})
+    assert run("classifier", "train", tmp_path / "a.npz", "-o", tmp_path / "m") == 0
+    table = [line for line in (tmp_path / "m" / "MODEL_CARD.md").read_text().splitlines() if line.startswith("|")]
+    assert table[2:] == [r"| \<script\> | 15 |", r"| \[x\](y) | 15 |", r"| a\|b | 15 |"]
+
+
+def test_trained_networks_get_a_card_that_keeps_what_people_wrote(tmp_path, caplog):
+    for name, run_json in {
+        "detector": {"complete": True, "seed": 1, "train_images": {"north": 40}, "versions": {"keras": "3"}},
+        "autoencoder": {"complete": True, "seed": 2, "stores": {"river": {"cells": 7}}, "losses": {"total": 0.5}},
+        "begun": {"complete": False},
+        "oracle": {"complete": True, "kind": "oracle"},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "weights.weights.h5"):
+            (tmp_path / name / file).write_text(name)
+        (tmp_path / name / "run.json").write_text(json.dumps(run_json))
+    (tmp_path / "autoencoder" / "scaling.npz").write_text("")
+    (tmp_path / "begun" / "run.json").write_text('{"complete": tr')  # a fault of another model ends no training
+    cards = [tmp_path / name / "MODEL_CARD.md" for name in ("autoencoder", "detector")]
+    assert add_cards(tmp_path) == cards
+    assert "run.json" in caplog.text and "no model card is written there" in caplog.text
+    assert "`river`: 7 cells" in cards[0].read_text() and "total at the end: 0.5" in cards[0].read_text()
+    assert "`north`: 40 images" in cards[1].read_text() and "Not for diagnosis" in cards[1].read_text()
+    cards[1].write_text(cards[1].read_text() + "from people")
+    assert add_cards(tmp_path / "detector") == [] and cards[1].read_text().endswith("from people")
+    (tmp_path / "detector" / "weights.weights.h5").write_text("others")
+    assert add_cards(tmp_path / "detector") == [] and "tells of other weights" in caplog.text
+
+
+def test_the_documented_card_is_the_one_with_every_question():
+    text = (Path(__file__).parents[3] / "docs" / "model-card.md").read_text(encoding="utf-8")
+    assert make_card("Name of the model", {}) in text
+    with pytest.raises(ValueError, match="heading 'Other'"):
+        make_card("a", {"Other": "text"})
+
+
+def test_the_commands_do_without_tensorflow(folder, tmp_path, monkeypatch):
+    new = write_h5ad(tmp_path / "new.h5ad", ["river"])
+    before = dict(sys.modules)
+    own = ("experiments", "autoencoder", "mrcnn")
+    for name in [name for name in sys.modules if name.split(".")[0] in own]:
+        del sys.modules[name]
+    for name in ("tensorflow", "keras"):
+        monkeypatch.setitem(sys.modules, name, None)  # to import it fails
+    try:
+        again = importlib.import_module("aecfe.cli").main
+        assert again is not main
+        assert again(["classifier", "train", str(new), "-o", str(tmp_path / "model")]) == 0
+        assert again(["classifier", "apply", str(folder), str(new), "-o", str(tmp_path / "calls.csv")]) == 0
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] in own]:
+            del sys.modules[name]
+        sys.modules.update({name: module for name, module in before.items() if name.split(".")[0] in own})

@@ -1,0 +1,207 @@
+"""Tables of stores and files of vectors: the same cells in every column, nothing computed twice, faulty files."""
+
+import csv
+import json
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from aecfe.cli import main
+from experiments.centres.splits import load_split
+from experiments.evaluation import score_tables
+from experiments.evaluation.comparison import Protocol, evaluate_methods
+from experiments.evaluation.evaluate import evaluate_files, sort_inputs
+from mrcnn.feature_store import open_store
+from mrcnn.feature_store.reader import roi_vectors
+from mrcnn.files.errors import InputError
+
+PROTOCOL = Protocol(runs=1, seed=0, bootstrap=100, jobs=1)
+TYPES = np.array(["monocyte", "eosinophil"] * 10)
+KEYS = np.array([f"images/{i:02d}.png" for i in range(20)])
+
+
+def one_hot(types, order=("monocyte", "eosinophil")):
+    return np.eye(2, dtype=np.float32)[[order.index(name) for name in types]]
+
+
+def write_vectors(path, centres=("anna", "bert"), rows=slice(None), vectors=None, types=None):
+    """An .npz or .h5ad file of the cells of the stores: by default their types as vectors, and no types."""
+    columns = {
+        "key": np.concatenate([KEYS[rows] for _ in centres]),
+        "centre": np.repeat(centres, len(KEYS[rows])),
+        "cell_type": np.concatenate([(np.full(20, "") if types is None else types)[rows] for _ in centres]),
+    }
+    x = np.concatenate([(one_hot(TYPES) if vectors is None else vectors)[rows] for _ in centres])
+    if path.suffix == ".npz":
+        np.savez(path, X=x, **{name: v for name, v in columns.items() if name != "cell_type" or types is not None})
+    else:
+        anndata.AnnData(x, obs=pd.DataFrame(columns, index=np.arange(len(x)).astype(str))).write_h5ad(path)
+    return path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    """A tenth of the trees, which takes a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
+        yield
+
+
+@pytest.fixture(scope="module")
+def evaluated(study_data, tmp_path_factory):
+    """Two stores, and an .npz file in another order, through the command."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    noise = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    rival = write_vectors(folder / "rival.npz", ("bert", "anna"), np.arange(20)[::-1], vectors=noise)
+    command = ["evaluate", *study_data[1].values(), rival, "-o", folder / "out", "--runs", 2, "--seed", 3]
+    assert run(*command) == 0
+    return folder / "out", command, noise
+
+
+def test_evaluate_writes_the_forest_table_as_ever(evaluated, study_data, capsys):
+    out, command, noise = evaluated
+    raw, labels, parts = {}, {}, {}
+    for name, path in study_data[1].items():
+        with open_store(path) as store:
+            raw[name], labels[name] = roi_vectors(store), store.cell_types
+            parts[name] = load_split(out / "splits" / f"{name}.json").parts(store.keys)
+    methods = {"R-CNN-RF": raw, "rival": {name: noise for name in raw}}
+    expected = evaluate_methods(methods, labels, parts, 2, 3, progress=False)
+    assert json.loads((out / "cross_centre.json").read_text()) == json.loads(json.dumps(score_tables.to_json(expected)))
+    assert (out / "cross_centre.csv").read_text() == score_tables.to_csv(expected)
+    assert (out / "cross_centre.md").read_text() == score_tables.to_markdown(expected)
+    assert run(*command) == 0
+    assert capsys.readouterr().out == score_tables.to_text(expected) + "\n"
+
+
+def test_evaluate_compares_all_classifiers(evaluated):
+    out = evaluated[0]
+    rows = rows_of(out / "comparison.csv")
+    classifiers = ["forest", "logistic", "linear-svm", "knn-1", "knn-20"]
+    assert list(dict.fromkeys((r["column"], r["classifier"]) for r in rows)) == [
+        (column, classifier) for column in ("R-CNN-RF", "rival") for classifier in classifiers
+    ]
+    forests = {(r["column"], r["trained_on"], r["tested_on"]): r for r in rows if r["classifier"] == "forest"}
+    for row in rows_of(out / "cross_centre.csv"):
+        assert row["accuracy_mean"] == forests[row["method"], row["trained_on"], row["tested_on"]]["accuracy_mean"]
+    content = json.loads((out / "comparison.json").read_text())
+    assert content["protocol"]["runs"] == 2 and content["protocol"]["test_on"] == "test"
+    assert content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.2
+    markdown = (out / "comparison.md").read_text()
+    assert "rival: vectors of rival.npz." in markdown and "Compared with R-CNN-RF" in markdown
+    assert r"\begin{table}" in (out / "comparison.tex").read_text()
+
+
+def test_evaluate_computes_nothing_twice(evaluated, monkeypatch):
+    out, command, _ = evaluated
+    kept = sorted((out / "cache").rglob("*.npz"))
+    assert len(kept) == 2 * 5 + 2  # each classifier on each column, forests for both tables, and mixing scores
+    before = (out / "comparison.csv").read_bytes()
+    monkeypatch.setattr(
+        "experiments.evaluation.comparison.predict_pairs", lambda *_, **__: pytest.fail("predicted again")
+    )
+    monkeypatch.setattr("experiments.evaluation.comparison.mixing_scores", lambda *_: pytest.fail("mixed again"))
+    assert run(*command) == 0
+    assert sorted((out / "cache").rglob("*.npz")) == kept and (out / "comparison.csv").read_bytes() == before
+
+
+def test_evaluate_takes_protocol_standardisation_and_tested_cells(tmp_path):
+    first = write_vectors(tmp_path / "first.npz", types=TYPES)
+    options = ["--runs", 1, "--protocol", "dinobloom", "--standardise", "none", "centre", "--test-on", "all"]
+    assert run("evaluate", first, "-o", tmp_path / "out", *options) == 0
+    rows = rows_of(tmp_path / "out" / "comparison.csv")
+    assert {r["column"] for r in rows} == {"first", "first (std)"}
+    assert {r["classifier"] for r in rows} == {"forest", "logistic", "knn-1", "knn-20"}
+    assert {int(r["num_test"]) for r in rows if r["trained_on"] != r["tested_on"]} == {20}
+    assert {r["method"] for r in rows_of(tmp_path / "out" / "cross_centre.csv")} == {"first"}
+
+
+def test_evaluate_takes_the_cells_of_the_first_file_with_types(tmp_path):
+    paths = [
+        write_vectors(tmp_path / "untyped.npz", rows=np.arange(20)[::-1]),
+        write_vectors(tmp_path / "typed.h5ad", ("anna", "bert"), np.arange(16), types=TYPES),
+        # Other types than in the file before, which are not looked at.
+        write_vectors(tmp_path / "wrong.h5ad", rows=np.roll(np.arange(20), 7), types=TYPES[::-1]),
+    ]
+    evaluate_files({}, sort_inputs(map(str, paths))[1], tmp_path / "out", PROTOCOL, progress=False)
+    content = json.loads((tmp_path / "out" / "cross_centre.json").read_text())
+    assert content["methods"] == ["untyped", "typed", "wrong"]
+    assert content["class_counts"]["anna"] == {"eosinophil": 8, "monocyte": 8}
+    # Every file has the types as its vectors, and only their right order makes them say the types.
+    assert {score["accuracy"]["mean"] for score in content["scores"]} == {1.0}
+
+
+def test_evaluate_takes_a_file_that_lacks_a_centre_without_types(tmp_path):
+    path = write_vectors(tmp_path / "typed.npz", ("anna", "bert"), types=TYPES)
+    with np.load(path) as arrays:
+        whole = {name: np.concatenate([values, values[:20]]) for name, values in arrays.items()}
+    whole["centre"][40:], whole["cell_type"][40:] = "carl", ""
+    np.savez(path, **whole)
+    files = {"typed": path, "rival": write_vectors(tmp_path / "rival.npz")}
+    evaluate_files({}, files, tmp_path / "out", PROTOCOL, standardise=["centre"], progress=False)
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content["centres"] == ["anna", "bert"] and content["columns"] == ["typed (std)", "rival (std)"]
+    assert None not in content["mixing"]["rival (std)"].values()
+
+
+def test_vectors_without_types_and_stores_are_nothing_to_score(tmp_path, capsys):
+    path = write_vectors(tmp_path / "rival.npz")
+    assert run("evaluate", path, "-o", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"aecfe: error: {path}: without a cell_type there is nothing to score; add it, or give")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_do_not_describe_the_cells_are_refused(study_data, tmp_path):
+    stores = study_data[1]
+    for name, options, message in (
+        ("few", {"rows": slice(3, None)}, r"few.npz, centre anna: lacks 3 of 20 keys, first 'images/00.png'"),
+        ("one", {"centres": ("anna",)}, r"one.npz: has no cells of centre bert"),
+    ):
+        path = write_vectors(tmp_path / f"{name}.npz", **options)
+        with pytest.raises(InputError, match=message):
+            evaluate_files(stores, {name: path}, tmp_path / "out", PROTOCOL, progress=False)
+    assert not list((tmp_path / "out").glob("c*"))
+
+
+@pytest.mark.parametrize("centre", ["../bert", "a\\b", ".bert", "a\nb"])
+def test_centres_that_would_be_written_elsewhere_are_refused(tmp_path, centre):
+    path = write_vectors(tmp_path / "typed.npz", (centre,), types=TYPES)
+    with pytest.raises(InputError, match="must be usable as a file name") as caught:
+        evaluate_files({}, {"typed": path}, tmp_path / "in" / "out", PROTOCOL, progress=False)
+    assert "\n" not in str(caught.value)
+    assert [each.name for each in tmp_path.iterdir()] == ["typed.npz"]
+
+
+def test_an_image_of_two_types_is_refused(tmp_path):
+    path = write_vectors(tmp_path / "typed.h5ad", ("anna",), rows=[0, 1, 2, 3, 4], types=TYPES)
+    table = anndata.read_h5ad(path)
+    table.obs["key"] = ["x", "x", "y", "z", "z"]
+    table.write_h5ad(path)
+    with pytest.raises(InputError, match="centre anna: image x has labels 'monocyte' and 'eosinophil'; give all cells"):
+        evaluate_files({}, {"typed": path}, tmp_path / "out", PROTOCOL, progress=False)
+
+
+def test_sort_inputs_names_columns_by_their_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stores, files = sort_inputs(["north.h5", "a/embedding.h5ad", "embedding.h5ad", "b/DinoBloom.NPZ", "river.h5"])
+    assert stores == ["north.h5", "river.h5"]
+    assert {name: str(path) for name, path in files.items()} == {
+        "a": "a/embedding.h5ad", tmp_path.name: "embedding.h5ad", "DinoBloom": "b/DinoBloom.NPZ"
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"b/x.npz: a/x.h5ad makes a column called x too; rename one of them"):
+        sort_inputs(["a/x.h5ad", "b/x.npz"])
+    with pytest.raises(InputError, match="R-CNN-RF.npz: R-CNN-RF is the column of the feature stores"):
+        sort_inputs(["R-CNN-RF.npz", "north.h5"])
+    assert list(sort_inputs(["R-CNN-RF.npz"])[1]) == ["R-CNN-RF"]

@@ -1,0 +1,177 @@
+"""Scores of mixing on clouds of points whose answer is known."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from experiments.evaluation.mixing import _weigh, centre_accuracy, lisi, mixing_scores, proxy_a_distance
+
+NAMES = ["centre_accuracy", "proxy_a_distance", "silhouette_centre", "silhouette_type", "lisi_centre", "lisi_type"]
+
+
+def clouds(counts, distance, seed=0, size=3):
+    """Points in one normal cloud for each name, `distance` apart along every axis; and the name of each."""
+    names = np.array([name for name, number in counts.items() for _ in range(number)])
+    steps = np.array([list(counts).index(name) for name in names])
+    noise = np.random.default_rng(seed).normal(size=(len(names), size))
+    return noise + distance * steps[:, np.newaxis], names
+
+
+def test_centre_accuracy_of_three_centres_is_chance_or_1():
+    vectors, centres = clouds({"a": 100, "b": 60, "c": 40}, distance=0.0)
+    assert centre_accuracy(vectors, centres, seed=0) == pytest.approx(1 / 3, abs=0.1)
+    assert centre_accuracy(*clouds({"a": 100, "b": 60, "c": 40}, distance=9.0), seed=0) == 1.0
+
+
+def test_proxy_a_distance_is_0_for_centres_alike_and_2_for_centres_apart():
+    vectors, centres = clouds({"c": 200, "a": 100, "b": 50}, distance=0.0)
+    vectors[centres == "b"] += 20.0
+    distances = proxy_a_distance(vectors, centres, seed=0)
+    assert list(distances) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert distances["a", "b"] == distances["b", "c"] == 2.0
+    assert 0.0 <= distances["a", "c"] < 0.4
+
+
+def test_proxy_a_distance_is_that_of_the_best_cut_whatever_the_sizes():
+    vectors, centres = clouds({"a": 2000, "b": 200}, distance=1.0, size=1)
+    # The best cut lies in the middle: error 0.3085, distance 2 (1 - 2 * 0.3085) = 0.766.
+    assert proxy_a_distance(vectors, centres, seed=0)["a", "b"] == pytest.approx(0.766, abs=0.15)
+
+
+def test_proxy_a_distance_is_never_negative():
+    # Pairs of the same cell in both centres: where one is left out, the other says the wrong centre.
+    vectors = np.repeat(np.eye(10), 2, axis=0)
+    centres = np.tile(["a", "b"], 10)
+    assert centre_accuracy(vectors, centres, seed=0) < 0.5
+    assert proxy_a_distance(vectors, centres, seed=0) == {("a", "b"): 0.0}
+
+
+def test_proxy_a_distance_of_one_centre_is_empty():
+    assert proxy_a_distance(np.zeros((6, 2)), np.repeat("a", 6), seed=0) == {}
+
+
+def test_lisi_is_the_number_of_labels_where_they_mix_and_1_where_they_do_not():
+    vectors, labels = clouds({"a": 200, "b": 200, "c": 200}, distance=0.0)
+    mixed = lisi(vectors, labels)
+    assert mixed.shape == (600,) and mixed.dtype == np.float64
+    assert 2.7 < np.median(mixed) <= mixed.max() <= 3.0
+    np.testing.assert_allclose(lisi(*clouds({"a": 200, "b": 200}, distance=100.0)), 1.0)
+
+
+def test_lisi_of_equally_far_neighbours_is_that_of_their_counts():
+    # Corners of a simplex: everyone is as far from everyone. A cell "b" sees four "a", a cell "a" three and one "b".
+    values = lisi(np.eye(5), np.array(["a", "a", "a", "a", "b"]))
+    np.testing.assert_allclose(values, [1 / (0.75**2 + 0.25**2)] * 4 + [1.0])
+
+
+def test_lisi_leaves_out_the_cell_itself_also_where_cells_are_doubled():
+    # Each cell has one double, of the other label, and one neighbour is asked for.
+    vectors = np.repeat(np.arange(6.0), 2)[:, np.newaxis] * 10
+    np.testing.assert_allclose(lisi(vectors, np.tile(["a", "b"], 6), perplexity=1 / 3), 1.0)
+    # The two nearest are the double, "b", and a far "a" or "b"; the weight of the far one is next to nothing.
+    np.testing.assert_allclose(lisi(vectors, np.tile(["a", "b"], 6), perplexity=2 / 3), 1.0, atol=1e-6)
+
+
+def test_lisi_of_two_cells_and_of_a_constant_space():
+    np.testing.assert_allclose(lisi(np.array([[0.0], [1.0]]), np.array(["a", "b"])), 1.0)
+    np.testing.assert_allclose(lisi(np.zeros((4, 2)), np.array(["a", "b", "b", "b"])), [1.0] + [9 / 5] * 3)
+
+
+def test_lisi_does_not_depend_on_scale_or_order():
+    vectors, labels = clouds({"a": 60, "b": 90}, distance=1.0)
+    values = lisi(vectors, labels, perplexity=10)
+    np.testing.assert_allclose(lisi(1e4 * vectors + 5.0, labels, perplexity=10), values, rtol=1e-6)
+    order = np.random.default_rng(0).permutation(150)
+    np.testing.assert_allclose(lisi(vectors[order], labels[order], perplexity=10), values[order], rtol=1e-6)
+
+
+def test_weigh_meets_the_perplexity_in_each_row():
+    squared = np.random.default_rng(0).exponential(size=(50, 90)) * np.logspace(-6, 6, 50)[:, np.newaxis]
+    squared[0] += 1e3  # far from all neighbours, which is the same as near, relative to each other
+    weights = _weigh(squared, 30.0)
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+    entropy = -np.sum(weights * np.log(np.maximum(weights, 1e-300)), axis=1)
+    np.testing.assert_allclose(np.exp(entropy), 30.0, rtol=1e-5)
+    # Gaussian: the logarithm of the weights falls with the squared distance in a straight line.
+    slopes = np.diff(np.log(weights[7][:3])) / np.diff(squared[7][:3])
+    assert slopes[0] == pytest.approx(slopes[1]) and slopes[0] < 0
+
+
+def test_lisi_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="two cells"):
+        lisi(np.zeros((1, 2)), np.array(["a"]))
+    with pytest.raises(ValueError, match=r"\(3,\) labels"):
+        lisi(np.zeros((4, 2)), np.array(["a", "b", "a"]))
+    with pytest.raises(ValueError, match="perplexity"):
+        lisi(np.zeros((4, 2)), np.array(["a", "b", "a", "b"]), perplexity=0.0)
+
+
+def test_mixing_scores_tell_good_spaces_from_bad_ones():
+    vectors, cell_types = clouds({"x": 120, "y": 120}, distance=20.0)
+    centres = np.tile(["a", "b"], 120)
+    good = mixing_scores(vectors, centres, cell_types, seed=0)
+    assert list(good) == NAMES
+    assert good["centre_accuracy"] < 0.65 and good["proxy_a_distance"] < 0.6
+    assert good["silhouette_type"] > 0.8 and abs(good["silhouette_centre"]) < 0.1
+    assert good["lisi_centre"] > 1.8 and good["lisi_type"] == pytest.approx(1.0)
+    # The same space with the two names exchanged is as bad as can be.
+    bad = mixing_scores(vectors, cell_types, centres, seed=0)
+    assert bad["centre_accuracy"] == 1.0 and bad["proxy_a_distance"] == 2.0
+    assert bad["silhouette_centre"] == good["silhouette_type"] and bad["silhouette_type"] == good["silhouette_centre"]
+    assert bad["lisi_centre"] == good["lisi_type"] and bad["lisi_type"] == good["lisi_centre"]
+
+
+def test_mixing_scores_do_not_depend_on_units_or_constant_features():
+    vectors, centres = clouds({"a": 40, "b": 40}, distance=1.0)
+    cell_types = np.tile(["x", "y"], 40)
+    scores = mixing_scores(vectors, centres, cell_types, seed=0)
+    constant = np.full((80, 1), 0.1, np.float32)
+    other = np.hstack([1000.0 * vectors[:, :1] + 7.0, vectors[:, 1:], constant])
+    assert mixing_scores(other, centres, cell_types, seed=0) == pytest.approx(scores, rel=1e-4)
+
+
+def test_mixing_scores_of_types_leave_unlabelled_cells_out():
+    vectors, cell_types = clouds({"x": 40, "y": 40}, distance=20.0)
+    centres = np.tile(["a", "b"], 40)
+    cell_types[::4] = ""
+    scores = mixing_scores(vectors, centres, cell_types, seed=0)
+    assert scores["silhouette_type"] > 0.8 and scores["lisi_type"] == pytest.approx(1.0)
+
+
+def test_mixing_scores_that_are_not_defined_are_none():
+    vectors, _ = clouds({"a": 30}, distance=0.0)
+    one = mixing_scores(vectors, np.repeat("a", 30), np.repeat("", 30), seed=0)
+    assert one == dict.fromkeys(NAMES)
+    few = mixing_scores(vectors, np.array(["a"] * 27 + ["b"] * 3), np.array(["x", "y"] * 15), seed=0)
+    assert [name for name in NAMES if few[name] is None] == [name for name in NAMES if "type" not in name]
+    single = mixing_scores(vectors, np.tile(["a", "b"], 15), np.array(["x", "y", *[""] * 28]), seed=0)
+    assert [name for name in NAMES if single[name] is None] == ["silhouette_type", "lisi_type"]
+
+
+def test_mixing_scores_leave_a_small_centre_out_and_say_so(caplog):
+    vectors, _ = clouds({"a": 44}, distance=0.0)
+    centres, cell_types = np.array(["a", "b"] * 20 + ["tiny"] * 4), np.repeat("", 44)
+    with caplog.at_level(logging.INFO, "experiments.evaluation.mixing"):
+        scores = mixing_scores(vectors, centres, cell_types, seed=0)
+    assert "tiny" in caplog.text
+    expected = lisi(((vectors - vectors.mean(axis=0)) / vectors.std(axis=0))[:40], centres[:40]).mean()
+    assert scores["lisi_centre"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_mixing_scores_choose_cells_by_the_seed():
+    vectors, centres = clouds({"a": 40, "b": 40}, distance=0.5, size=2)
+    cell_types = np.tile(["x", "y"], 40)
+    first, again, other = (mixing_scores(vectors, centres, cell_types, seed, max_cells=40) for seed in (0, 0, 1))
+    assert first == again and first["silhouette_centre"] != other["silhouette_centre"]
+    assert first["silhouette_centre"] != mixing_scores(vectors, centres, cell_types, 0)["silhouette_centre"]
+
+
+def test_mixing_scores_refuse_what_does_not_fit():
+    vectors, centres = clouds({"a": 10, "b": 10}, distance=0.0)
+    with pytest.raises(ValueError, match="do not fit"):
+        mixing_scores(vectors, centres[:-1], centres, seed=0)
+    with pytest.raises(ValueError, match="max_cells"):
+        mixing_scores(vectors, centres, centres, seed=0, max_cells=1)
+    with pytest.raises(ValueError, match="NaN"):
+        mixing_scores(np.where(vectors > 1, np.nan, vectors), centres, centres, seed=0)

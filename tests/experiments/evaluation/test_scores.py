@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from experiments.evaluation.scores import (
+    Difference,
+    compare,
+    count_confusion,
+    mean_scores,
+    measure_run,
+    pooled_recall,
+    score_pair,
+)
+
+
+def test_measure_run_gives_the_scores_worked_out_by_hand():
+    scores = measure_run(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]), 3)
+    assert scores == pytest.approx(
+        {"accuracy": 3 / 4, "balanced_accuracy": 3 / 4, "macro_f1": 11 / 15, "weighted_f1": 11 / 15}
+    )
+    # Ten of class 0 all named 0, one of class 1 named 0: F1 of class 0 is 20/21, of class 1 it is 0.
+    scores = measure_run(np.array([0] * 10 + [1]), np.zeros(11, int), 2)
+    assert scores == pytest.approx(
+        {"accuracy": 10 / 11, "balanced_accuracy": 1 / 2, "macro_f1": 10 / 21, "weighted_f1": 10 / 11 * 20 / 21}
+    )
+
+
+def test_measure_run_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, named = rng.integers(0, 4, (2, 300))
+    named = np.where(rng.random(300) < 0.4, truth, named)
+    scores = measure_run(truth, named, 6)
+    assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(truth, named))
+    assert scores["balanced_accuracy"] == pytest.approx(metrics.balanced_accuracy_score(truth, named))
+    for kind in ("macro", "weighted"):
+        expected = metrics.f1_score(truth, named, average=kind, labels=np.unique(truth))
+        assert scores[f"{kind}_f1"] == pytest.approx(expected)
+
+
+def test_measure_run_counts_names_outside_the_classes_as_wrong():
+    scores = measure_run(np.array([0, 0, 1]), np.array([0, -1, -1]), 2)
+    assert scores["accuracy"] == pytest.approx(1 / 3)
+    assert scores["balanced_accuracy"] == pytest.approx(1 / 4)
+    assert count_confusion(np.array([0, 0, 1]), np.array([0, -1, -1]), 2).tolist() == [[1, 0], [0, 0]]
+
+
+def test_score_pair_gathers_runs():
+    truth = np.array([0, 0, 0, 1])
+    runs = np.array([[0, 0, 0, 1], [0, 0, 1, 0]])
+    scores = score_pair(truth, runs, 2)
+    assert scores.values["accuracy"].tolist() == [1.0, 0.5]
+    assert (scores.mean("accuracy"), scores.deviation("accuracy")) == (0.75, 0.25)
+    assert scores.confusion.tolist() == [[5, 1], [1, 1]]
+    assert (scores.num_test, scores.majority_rate) == (4, 0.75)
+    assert scores.recall[0][0] == pytest.approx(5 / 6) and scores.recall[1][0] == 0.5
+
+
+def test_intervals_are_as_wide_as_the_number_of_cells_makes_them():
+    rng = np.random.default_rng(0)
+    for count, width in ((100, 0.1), (10_000, 0.01)):
+        truth = np.zeros(count, int)
+        named = (rng.random((1, count)) < 0.5).astype(int)
+        low, high = score_pair(truth, named, 2).accuracy_interval
+        # The normal approximation: 1.96 sqrt(0.25 / n) on each side.
+        assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(count), rel=0.15)
+        assert width == pytest.approx((high - low) / 2, rel=0.2)
+        options = {"measure": "accuracy", "bootstrap": 1000, "seed": 0}
+        _, low, high = mean_scores([truth], [named], ["x"], **options)
+        assert high - low == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(count), rel=0.15)
+
+
+def test_intervals_of_few_cells_leave_room_for_doubt():
+    scores = score_pair(np.array([0, 0, 1]), np.array([[0, 0, 0]]), 2)
+    # Wilson's interval of 2 of 2 and of 0 of 1, from tables of it.
+    assert scores.recall[0] == pytest.approx((1, 0.342, 1), abs=1e-3)
+    assert scores.recall[1] == pytest.approx((0, 0, 0.793), abs=1e-3)
+
+
+def test_mean_scores_is_the_mean_over_pairs():
+    truths = [np.array([0, 0, 0, 1]), np.array([0, 1])]
+    predictions = [np.array([[0, 0, 0, 0]]), np.array([[0, 1]])]
+    for measure, expected in (("accuracy", (0.75 + 1) / 2), ("balanced_accuracy", (0.5 + 1) / 2)):
+        mean, low, high = mean_scores(truths, predictions, ["x", "y"], measure=measure, bootstrap=200, seed=0)
+        assert mean == pytest.approx(expected) and low <= mean <= high
+    with pytest.raises(ValueError, match="measure"):
+        mean_scores(truths, predictions, ["x", "y"], measure="macro_f1", bootstrap=200, seed=0)
+
+
+def test_compare_sees_a_small_difference_on_the_same_cells():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 400)
+    first = np.where(rng.random(400) < 0.5, truth, (truth + 1) % 3)
+    second = first.copy()
+    right = np.flatnonzero(first == truth)[:20]
+    second[right] = (truth[right] + 1) % 3  # the second errs on 20 cells more, and nowhere else
+    difference = compare([truth], [first[None]], [second[None]], ["x"], measure="accuracy", bootstrap=1000, seed=0)
+    assert difference.mean == pytest.approx(0.05)
+    # Each one's own interval is five points wide on either side, that of the difference about two.
+    assert difference.is_clear and 0.025 < difference.low < difference.high < 0.075
+    assert (difference.runs_better, difference.runs) == (1, 1)
+
+
+def test_compare_is_antisymmetric_and_0_for_the_same():
+    rng = np.random.default_rng(0)
+    truths = [rng.integers(0, 3, n) for n in (50, 80)]
+    one, other = ([rng.integers(0, 3, (2, len(t))) for t in truths] for _ in range(2))
+    options = {"measure": "balanced_accuracy", "bootstrap": 300, "seed": 0}
+    there = compare(truths, one, other, ["x", "y"], **options)
+    back = compare(truths, other, one, ["x", "y"], **options)
+    assert there.mean == pytest.approx(-back.mean)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    same = compare(truths, one, one, ["x", "y"], **options)
+    assert (same.mean, same.low, same.high, same.runs_better) == (0, 0, 0, 0) and not same.is_clear
+
+
+def test_compare_pairs_no_runs_where_their_numbers_differ():
+    truth = np.array([0, 1])
+    difference = compare(
+        [truth], [np.zeros((2, 2), int)], [np.zeros((1, 2), int)], ["x"], measure="accuracy", bootstrap=100, seed=0
+    )
+    assert (difference.runs_better, difference.runs) == (-1, 0)
+
+
+def test_resampling_draws_the_same_cells_of_a_centre_in_every_pair():
+    rng = np.random.default_rng(0)
+    truth = np.zeros(60, int)
+    named = rng.integers(0, 2, (1, 60))
+    flipped = 1 - named
+    # Rightness of the two pairs adds up to 1 for every cell, so that only different cells could make the mean vary.
+    options = {"measure": "accuracy", "bootstrap": 300, "seed": 0}
+    mean, low, high = mean_scores([truth, truth], [named, flipped], ["x", "x"], **options)
+    assert mean == low == high == 0.5
+    _, low, high = mean_scores([truth, truth], [named, flipped], ["x", "y"], **options)
+    assert low < 0.5 < high
+
+
+def test_resampling_refuses_pairs_that_cannot_be_of_the_same_cells():
+    options = {"measure": "accuracy", "bootstrap": 100, "seed": 0}
+    named = np.array([[0, 0]])
+    with pytest.raises(ValueError, match="pairs that test x have other cells"):
+        mean_scores([np.array([0, 1]), np.array([1, 0])], [named, named], ["x", "x"], **options)
+
+
+def test_resampling_by_counts_has_the_spread_of_drawing_cells():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [30, 90])
+    named = np.where(rng.random((3, 120)) < 0.6, truth, 1 - truth)
+    right = (named == truth).mean(axis=0)
+    for measure, draws in (
+        ("accuracy", right[rng.integers(0, 120, (4000, 120))].mean(axis=1)),
+        (
+            "balanced_accuracy",
+            (right[:30][rng.integers(0, 30, (4000, 30))].mean(axis=1)
+             + right[30:][rng.integers(0, 90, (4000, 90))].mean(axis=1)) / 2,
+        ),
+    ):  # fmt: skip
+        _, low, high = mean_scores([truth], [named], ["x"], measure=measure, bootstrap=4000, seed=0)
+        assert (low, high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.01)
+
+
+def test_pooled_recall_is_over_all_cells_together():
+    truths = [np.array([0, 0, 1]), np.array([0])]
+    predictions = [np.array([[0, 1, 1]]), np.array([[0]])]
+    recall = pooled_recall(truths, predictions, ["x", "y"])
+    assert recall[0][0] == pytest.approx(2 / 3) and recall[1][0] == 1.0
+
+
+def test_pooled_recall_counts_a_cell_of_several_pairs_once():
+    truth, named = np.zeros(40, int), np.repeat([[0, 1]], [30, 10], axis=1)
+    once = pooled_recall([truth], [named], ["x"])[0]
+    assert pooled_recall([truth, truth], [named, named], ["x", "x"])[0] == pytest.approx(once)
+    # Cells of another centre are further ones.
+    _, low, high = pooled_recall([truth, truth], [named, named], ["x", "y"])[0]
+    assert high - low < 0.8 * (once[2] - once[1])
+    # Two pairs of which one names a cell rightly: half of it.
+    assert pooled_recall([truth, truth], [named, 1 - named], ["x", "x"])[0][0] == 0.5
+
+
+def test_difference_is_not_clear_by_rounding():
+    assert not Difference(0.1, 1e-17, 0.2, 1, 1).is_clear and not Difference(-0.1, -0.2, -1e-17, 0, 1).is_clear
+    assert not Difference(0.1, 0.1, 0.1, 1, 1).is_clear  # of so few cells that resampling knows no doubt
+    assert Difference(0.1, 0.01, 0.2, 1, 1).is_clear and Difference(-0.1, -0.2, -0.01, 0, 1).is_clear
+
+
+def test_recall_has_the_interval_of_resampled_cells():
+    truth, named = np.zeros(200, int), np.repeat([[0, 1]], [150, 50], axis=1)
+    mean, low, high = pooled_recall([truth], [named], ["x"], bootstrap=4000, seed=1)[0]
+    # The normal approximation of 150 of 200: 1.96 sqrt(0.75 x 0.25 / 200) on each side.
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 200)
+    assert mean == 0.75 and (low, high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.006)
+    # Cells that half of the pairs name rightly spread less than cells that are right or wrong.
+    even = pooled_recall([truth, truth], [named, 1 - named], ["x", "x"])[0]
+    assert even[0] == 0.5

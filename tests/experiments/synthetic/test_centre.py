@@ -1,0 +1,289 @@
+"""The embedded synthetic centres: exact masks, stable images, and folders that are never spoilt."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.synthetic import centre as synthetic
+from experiments.synthetic import smear as synthetic_smear
+from experiments.synthetic.cells import CELL_TYPES, NUM_DYES, draw_white_cell, smooth_noise
+from experiments.synthetic.centre import CENTRES, draw_cell_image, generate_centre, generate_centres
+from mrcnn.files.errors import InputError
+
+CLASSES = {
+    "basophil",
+    "eosinophil",
+    "erythroblast",
+    "myeloblast",
+    "promyelocyte",
+    "myelocyte",
+    "metamyelocyte",
+    "neutrophil_banded",
+    "neutrophil_segmented",
+    "monocyte",
+    "lymphocyte_typical",
+    "lymphocyte_atypical",
+    "smudge_cell",
+}
+
+
+def read_folder(folder):
+    """Every file of a folder by relative path, as bytes."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def read_labels(folder):
+    with open(folder / "labels.csv", newline="") as handle:
+        return [(row["image"], row["label"]) for row in csv.DictReader(handle)]
+
+
+@pytest.mark.parametrize("name", CENTRES)
+@pytest.mark.parametrize("cell_type", CELL_TYPES)
+def test_draw_cell_image_masks_the_labelled_cell_exactly(name, cell_type):
+    style = CENTRES[name]
+    drawn = draw_cell_image(style, cell_type, np.random.default_rng(7), image_size=96)
+    image, instances, nucleus = drawn
+    assert image.shape == (96, 96, 3) and image.dtype == np.uint8
+    assert instances.shape == nucleus.shape == (96, 96) and instances.dtype == np.uint8
+
+    cell = instances == 1
+    assert cell[47:49, 47:49].all(), "the labelled cell covers the middle of the image"
+    radius = np.sqrt(cell.sum() / np.pi) / (style.red_cell_radius * 96)
+    low, high = CELL_TYPES[cell_type].radius
+    assert 0.8 * low < radius < 1.2 * high, "its area is that of its type"
+
+    assert nucleus.sum() > 0.1 * cell.sum() and not (nucleus & ~cell).any()
+    grey = image.astype(float).mean(axis=-1)
+    background = np.percentile(grey[instances == 0], 90)
+    assert np.median(grey[nucleus]) < 0.85 * background
+
+
+def test_mask_edge_is_where_the_image_changes():
+    """On a bare slide without noise, everything that is darker than the background is in the mask."""
+    style = dataclasses.replace(
+        CENTRES["north"],
+        blur=(0.0, 0.0),
+        noise=0.0,
+        jpeg_quality=(100, 100),
+        crowding=0.0,
+        platelets=(0, 0),
+        debris=(0, 0),
+        second_cell_share=0.0,
+        vignetting=0.0,
+    )
+    for seed in range(5):
+        image, instances, _ = draw_cell_image(style, "lymphocyte_typical", np.random.default_rng(seed))
+        level = image.astype(float).sum(axis=-1)
+        dark = level < np.median(level[instances == 0]) - 90
+        overlap = (dark & (instances == 1)).sum() / (dark | (instances == 1)).sum()
+        assert overlap > 0.93
+
+
+def test_second_cell_touches_the_border_and_spares_the_first():
+    style = dataclasses.replace(CENTRES["river"], second_cell_share=1.0)
+    for seed in range(12):
+        drawn = draw_cell_image(style, "monocyte", np.random.default_rng(seed), image_size=96)
+        second = drawn.instances == 2
+        inner = second[1:-1, 1:-1].sum()
+        assert second.sum() > 15
+        assert second.sum() > inner, "the border cuts it"
+        assert drawn.instances[48, 48] == 1
+        assert (drawn.instances == 1).sum() > second.sum() / 2
+
+
+def test_second_cell_has_its_centre_in_the_image():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        _, place, reach = synthetic_smear._second_cell(CENTRES["north"], 160, np.array([70.0, 90.0]), 40.0, rng)
+        assert (place >= 0).all() and (place <= 160).all()
+        assert min(place.min(), 160 - place.max()) <= reach / 2, "the border cuts it"
+
+
+def test_white_cell_dyes_stay_inside_the_cell():
+    for cell_type in CELL_TYPES:
+        cell = draw_white_cell(cell_type, 12.0, np.random.default_rng(3))
+        side = cell.coverage.shape[0]
+        assert cell.dyes.shape == (side, side, NUM_DYES) and side % 2 == 0
+        assert np.abs(cell.dyes[cell.coverage == 0]).max(initial=0) == 0
+        assert cell.coverage[[0, -1]].max() == 0 and cell.coverage[:, [0, -1]].max() == 0
+        assert (cell.coverage[cell.nucleus] > 0.5).all()
+
+
+def test_nuclei_have_the_lobes_of_their_type():
+    """Round nuclei fill their hull, dented ones less, lobed ones least."""
+    from skimage.morphology import convex_hull_image
+
+    def solidity(cell_type):
+        cells = [draw_white_cell(cell_type, 16.0, np.random.default_rng(seed)) for seed in range(10)]
+        return np.mean([c.nucleus.sum() / convex_hull_image(c.nucleus).sum() for c in cells])
+
+    assert solidity("lymphocyte_typical") > 0.95
+    assert solidity("monocyte") < solidity("myelocyte")
+    assert solidity("neutrophil_segmented") < 0.8 and solidity("neutrophil_banded") < 0.8
+
+
+def test_smooth_noise_has_unit_variance_and_its_grain():
+    noise = smooth_noise((400, 300), 8.0, np.random.default_rng(0))
+    assert noise.shape == (400, 300)
+    assert 0.8 < noise.std() < 1.2
+    assert np.abs(np.diff(noise, axis=0)).mean() < 0.3
+
+
+def test_unknown_cell_type_raises():
+    with pytest.raises(KeyError):
+        draw_cell_image(CENTRES["north"], "platelet", np.random.default_rng(0))
+
+
+def test_generate_centre_writes_matching_files(tmp_path):
+    steps = []
+    folder = generate_centre(
+        "north", tmp_path / "a" / "north", num_images=6, seed=1, progress=lambda *a: steps.append(a)
+    )
+    assert folder == tmp_path / "a" / "north"
+    assert steps == [(i, 6) for i in range(1, 7)]
+    names = [f"{i:04d}.png" for i in range(6)]
+    assert [name for name, _ in read_labels(folder)] == names
+    assert {label for _, label in read_labels(folder)} <= CLASSES
+    for name in names:
+        image, mask = (np.asarray(Image.open(folder / part / name)) for part in ("images", "masks"))
+        size = CENTRES["north"].image_size
+        assert image.shape == (size, size, 3) and mask.shape == (size, size)
+        assert set(np.unique(mask)) <= {0, 1, 2} and mask[size // 2, size // 2] == 1
+    assert json.loads((folder / "synthetic.json").read_text())["num_images"] == 6
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["north"], "nothing is left beside it"
+
+
+def test_image_files_hold_rgb_as_drawn(tmp_path):
+    folder = generate_centre("harbour", tmp_path / "h", num_images=1, seed=0)
+    stored = np.asarray(Image.open(folder / "images" / "0000.png")).astype(float)
+    red, _, blue = np.percentile(stored, 80, axis=(0, 1))
+    assert red > blue + 50, "a yellow lamp"
+
+
+def test_generation_depends_on_name_seed_and_index_only(tmp_path):
+    short = read_folder(generate_centre("river", tmp_path / "short", num_images=3, seed=5, image_size=64))
+    long = read_folder(generate_centre("river", tmp_path / "long", num_images=5, seed=5, image_size=64))
+    other = read_folder(generate_centre("river", tmp_path / "other", num_images=3, seed=6, image_size=64))
+    pictures = [name for name in short if name.endswith(".png")]
+    assert len(pictures) == 6
+    assert all(short[name] == long[name] for name in pictures)
+    assert long["labels.csv"].startswith(short["labels.csv"])
+    assert all(short[name] != other[name] for name in pictures if name.startswith("images"))
+
+
+@pytest.mark.parametrize("name", CENTRES)
+def test_types_are_dealt_in_the_stated_numbers(name):
+    counts = CENTRES[name].type_counts
+    assert set(counts) == set(CELL_TYPES) <= CLASSES
+    deck = sum(counts.values())
+    for start in (0, deck):
+        dealt = [synthetic.cell_type_of_image(name, 0, start + i) for i in range(deck)]
+        assert {t: dealt.count(t) for t in counts} == dict(counts)
+    assert [synthetic.cell_type_of_image(name, 0, i) for i in range(deck)] != dealt, "shuffled anew"
+
+
+def test_class_proportions_differ_between_centres():
+    assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
+
+
+def test_colours_differ_between_centres_more_than_within():
+    def colours(name):
+        style = CENTRES[name]
+        drawn = [draw_cell_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64) for i in range(6)]
+        background = [np.median(d.image[d.instances == 0], axis=0) for d in drawn]
+        nuclei = [np.median(d.image[d.nucleus], axis=0) for d in drawn]
+        return np.concatenate([background, nuclei], axis=1)
+
+    values = {name: colours(name) for name in CENTRES}
+    spread = max(v.std(axis=0).max() for v in values.values())
+    names = list(values)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            gap = np.abs(values[one].mean(axis=0) - values[other].mean(axis=0))
+            assert gap[:3].max() > 30 and gap[3:].max() > 30
+            assert gap.max() > 1.5 * spread
+
+
+def test_matching_centre_is_reused_untouched(tmp_path):
+    folder = generate_centre("north", tmp_path / "n", num_images=2, seed=0, image_size=64)
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert generate_centre("north", folder, num_images=2, seed=0, image_size=64, overwrite=True) == folder
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+
+
+def test_other_settings_are_refused_unless_overwritten(tmp_path):
+    folder = generate_centre("north", tmp_path / "n", num_images=3, seed=0, image_size=64)
+    before = read_folder(folder)
+    with pytest.raises(InputError, match="num_images.*overwrite"):
+        generate_centre("north", folder, num_images=2, seed=0, image_size=64)
+    assert read_folder(folder) == before
+    generate_centre("north", folder, num_images=2, seed=0, image_size=64, overwrite=True)
+    assert len(list((folder / "images").iterdir())) == len(list((folder / "masks").iterdir())) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["n"]
+
+
+def test_incomplete_centre_is_refused_unless_overwritten(tmp_path):
+    settings = {"num_images": 2, "seed": 0, "image_size": 64}
+    folder = generate_centre("north", tmp_path / "n", **settings)
+    complete = read_folder(folder)
+    (folder / "masks" / "0001.png").unlink()
+    with pytest.raises(InputError, match="missing"):
+        generate_centre("north", folder, **settings)
+    generate_centre("north", folder, **settings, overwrite=True)
+    assert read_folder(folder) == complete
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_never_replaced(tmp_path, overwrite):
+    foreign = tmp_path / "mine"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="thesis.txt"):
+        generate_centre("north", foreign, num_images=1, seed=0, overwrite=overwrite)
+    generated = generate_centre("north", tmp_path / "n", num_images=1, seed=0, image_size=64)
+    (generated / "notes.txt").write_text("added later")
+    with pytest.raises(InputError, match="notes.txt"):
+        generate_centre("north", generated, num_images=2, seed=0, overwrite=overwrite)
+    assert (foreign / "thesis.txt").read_text() == "years of work" and (generated / "notes.txt").exists()
+
+
+def test_interrupted_generation_leaves_nothing(tmp_path):
+    def interrupt(done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_centre("north", tmp_path / "n", num_images=3, seed=0, image_size=64, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "south"}, "south.*north, river, harbour"),
+        ({"num_images": 0}, "num_images is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"image_size": 8}, "image_size is 8"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, change, message):
+    arguments = {"name": "north", "folder": tmp_path / "n", "num_images": 1, "seed": 0} | change
+    with pytest.raises(InputError, match=message):
+        generate_centre(**arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "n").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        generate_centre("north", tmp_path / "n", num_images=1, seed=0)
+
+
+def test_generate_centres_makes_one_folder_each(tmp_path):
+    folders = generate_centres(tmp_path / "data", ["north", "harbour"], num_images=1, seed=0, image_size=64)
+    assert folders == {"north": tmp_path / "data" / "north", "harbour": tmp_path / "data" / "harbour"}
+    assert all((folder / "synthetic.json").is_file() for folder in folders.values())

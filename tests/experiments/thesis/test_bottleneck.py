@@ -1,0 +1,212 @@
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.cache import Cache
+from experiments.evaluation.comparison import Protocol
+from experiments.thesis.bottleneck import (
+    FIGURES,
+    Bottleneck,
+    Variant,
+    make_bottleneck,
+    scored_centre,
+    settings_variants,
+    train_grid,
+    write_bottleneck,
+)
+from mrcnn.files.errors import InputError
+
+PROTOCOL = Protocol(runs=2, seed=0)
+WHOLE, BOX = Variant("resnet101", "mse", "image"), Variant("resnet50", "ssim", "crop")
+
+
+def result_of(**changes):
+    """Two variants by two sizes, whose scores somebody wrote down."""
+    scores = {
+        (WHOLE, 5): [0.5, 0.7],
+        (WHOLE, 50): [0.8, 0.8],
+        (BOX, 5): [0.6, 0.6],
+        (BOX, 50): [0.9, 0.95],
+    }
+    values = {
+        "centre": "m19",
+        "folders": {key: Path("autoencoders") / f"{key[0].name}-{key[1]}" for key in scores},
+        "scores": {
+            key: {"accuracy": np.array(runs), "balanced_accuracy": np.array(runs) / 2} for key, runs in scores.items()
+        },
+        "baselines": {
+            ("Hand-made", backbone): {"accuracy": np.full(2, value), "balanced_accuracy": np.full(2, value / 2)}
+            for backbone, value in (("resnet101", 0.4), ("resnet50", 0.3))
+        },
+        "num_train": {"resnet101": 80, "resnet50": 79},
+        "num_test": {"resnet101": 20, "resnet50": 21},
+    }
+    return Bottleneck(**{**values, **changes})
+
+
+def written(tmp_path, thesis_centre=None, **changes):
+    paths = write_bottleneck(result_of(**changes), tmp_path, PROTOCOL, {"command": "`aecfe x`"}, thesis_centre)
+    return {ending: path.read_text(encoding="utf-8") for ending, path in paths.items()}
+
+
+def table_of(text, title):
+    lines = text.partition(f"## {title}\n")[2].partition("\n## ")[0].splitlines()
+    header, _, *rows = [re.split(r" \| ", line[2:-2]) for line in lines if line.startswith("|")]
+    return header, rows
+
+
+def test_figures_are_numbered_as_in_the_thesis():
+    numbers = {Variant(*key).name: figure for key, figure in FIGURES.items()}
+    assert numbers == {
+        "ResNet50-MSE": "figure-3.6",
+        "ResNet50-BB-MSE": "figure-3.7",
+        "ResNet50-SSIM": "figure-3.8",
+        "ResNet50-BB-SSIM": "figure-3.9",
+        "ResNet101-MSE": "figure-3.10",
+        "ResNet101-BB-MSE": "figure-3.11",
+        "ResNet101-SSIM": "figure-3.12",
+        "ResNet101-BB-SSIM": "figure-3.13",
+    }
+
+
+def test_columns_have_the_order_of_the_thesis(make_study):
+    study = make_study(bottleneck={})
+    assert [variant.name for variant in settings_variants(study)] == [
+        "ResNet101-MSE", "ResNet50-MSE", "ResNet101-SSIM", "ResNet50-SSIM",
+        "ResNet101-BB-MSE", "ResNet50-BB-MSE", "ResNet101-BB-SSIM", "ResNet50-BB-SSIM",
+    ]  # fmt: skip
+
+
+def test_markdown_shows_accuracy_and_balanced_accuracy(tmp_path):
+    text = written(tmp_path)["md"]
+    header, rows = table_of(text, "Accuracy")
+    assert header == ["Bottleneck", "ResNet101-MSE", "ResNet50-BB-SSIM"]
+    # Both are best in the first row.
+    assert rows == [
+        ["5", "**60.0 ± 10.0**", "**60.0 ± 0.0**"],
+        ["50", "80.0 ± 0.0", "**92.5 ± 2.5**"],
+        ["Hand-made", "40.0 ± 0.0", "30.0 ± 0.0"],
+    ]
+    assert table_of(text, "Balanced accuracy")[1][1] == ["50", "40.0 ± 0.0", "**46.2 ± 1.2**"]
+    assert "the cells of m19 from latents" in text and "over 2 forests" in text
+    assert "ResNet101 found 80 to learn from and 20 to test on; ResNet50 found 79 to learn from and 21" in text
+    assert "In brackets" not in text and text.endswith("## What made this\n\n- command: `aecfe x`\n")
+
+
+def test_markdown_shows_the_thesis_in_brackets_on_its_own_data(tmp_path):
+    text = written(tmp_path, "matek19")["md"]
+    _, rows = table_of(text, "Accuracy")
+    # Thesis Table 3.1: ResNet101 AE-MSE 0.46 and 0.81, ResNet50 AE-SSIM-BB 0.72 and 0.84.
+    assert rows[0] == ["5", "**60.0 ± 10.0** [46]", "**60.0 ± 0.0** [72]"]
+    assert rows[1] == ["50", "80.0 ± 0.0 [81]", "**92.5 ± 2.5** [84]"]
+    assert "[" not in "".join(table_of(text, "Balanced accuracy")[1][0]) and "In brackets: the thesis' number." in text
+    # The thesis' table is of Matek-19 alone.
+    assert "In brackets" not in written(tmp_path, "int20")["md"]
+
+
+def test_csv_has_a_line_for_each_training(tmp_path):
+    rows = list(csv.DictReader(written(tmp_path, "matek19")["csv"].splitlines()))
+    assert [(row["bottleneck"], row["backbone"]) for row in rows[4:]] == [
+        ("Hand-made", "resnet101"), ("Hand-made", "resnet50")
+    ]  # fmt: skip
+    assert len(rows) == 6 and rows[4]["accuracy_mean"] == "0.4000"
+    assert rows[3] == {
+        "bottleneck": "50", "backbone": "resnet50", "image_loss": "ssim", "image_source": "crop",
+        "accuracy_mean": "0.9250", "accuracy_std": "0.0250",
+        "balanced_accuracy_mean": "0.4625", "balanced_accuracy_std": "0.0125", "thesis_accuracy": "0.84",
+    }  # fmt: skip
+    assert [row["thesis_accuracy"] for row in csv.DictReader(written(tmp_path)["csv"].splitlines())] == [""] * 6
+
+
+def test_latex_and_json_hold_the_same(tmp_path):
+    texts = written(tmp_path, "matek19")
+    assert r"\label{tab:3.1}" in texts["tex"] and r"\begin{tabular}{lrr}" in texts["tex"]
+    assert r"    50 & 80.0 $\pm$ 0.0 [81] & \textbf{92.5 $\pm$ 2.5} [84] \\" in texts["tex"]
+    content = json.loads(texts["json"])
+    assert (content["centre"], content["runs"], content["num_test"]) == ("m19", 2, {"resnet101": 20, "resnet50": 21})
+    assert content["cells"][0] == {
+        "bottleneck": 5, "backbone": "resnet101", "image_loss": "mse", "image_source": "image",
+        "autoencoder": "ResNet101-MSE-5", "accuracy": [0.5, 0.7], "balanced_accuracy": [0.25, 0.35],
+    }  # fmt: skip
+
+
+def test_result_knows_its_rows_and_columns():
+    result = result_of()
+    assert (result.variants, result.sizes) == ([WHOLE, BOX], [5, 50])
+    assert result.accuracy(BOX, 50) == pytest.approx((0.925, 0.025))
+
+
+@pytest.fixture
+def untrained(make_study, monkeypatch):
+    """Function of settings that makes a study whose latents are the types, without any training."""
+
+    def make(**settings):
+        study = make_study(bottleneck={**study_bottleneck, **settings})
+        wanted = []
+
+        def train(each):
+            wanted.extend(each)
+            return [Path(f"{overrides['image_loss']}-{overrides['latent_size']}") for overrides, _ in each]
+
+        def latents(folder, backbone):
+            cells = study.cells()
+            return {c: np.eye(len(cells.classes), dtype=np.float32)[cells.class_numbers(t)]
+                    for c, t in cells.types.items()}  # fmt: skip
+
+        monkeypatch.setattr(study, "train", train)
+        monkeypatch.setattr(study, "latents", latents)
+        return study, wanted
+
+    study_bottleneck = {"sizes": [3, 6], "backbones": ["resnet50"], "image_losses": ["mse", "ssim"]}
+    study_bottleneck["image_sources"] = ["crop"]
+    return make
+
+
+def test_train_grid_asks_for_every_cell_of_the_table(untrained):
+    study, wanted = untrained(autoencoder={"steps": 9})
+    folders = train_grid(study)
+    assert [path.name for path in folders.values()] == ["mse-3", "mse-6", "ssim-3", "ssim-6"]
+    common = {"steps": 9, "adaptation": "none", "image_source": "crop"}
+    assert wanted == [
+        ({**common, "latent_size": size, "image_loss": loss}, "resnet50") for loss in ("mse", "ssim") for size in (3, 6)
+    ]
+    assert list(train_grid(study, [Variant("resnet101", "ssim", "image")])) == [
+        (Variant("resnet101", "ssim", "image"), size) for size in (3, 6)
+    ]
+
+
+def test_make_bottleneck_scores_latents_that_say_the_type_1(untrained):
+    study, _ = untrained(sizes=[3], image_losses=["mse"], centre="bert")
+    result = make_bottleneck(study, PROTOCOL)
+    ((key, scores),) = result.scores.items()
+    assert key == (Variant("resnet50", "mse", "crop"), 3) and result.centre == "bert"
+    assert {name: runs.tolist() for name, runs in scores.items()} == {
+        name: [1.0, 1.0] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
+    }
+    assert (result.num_train, result.num_test) == ({"resnet50": 16}, {"resnet50": 4})
+    assert set(result.baselines) == {(name, "resnet50") for name in ("Hand-made", "Hand-made, Lab", "R-CNN-RF")}
+    assert result.baselines["R-CNN-RF", "resnet50"]["accuracy"].tolist() == [1.0, 1.0]
+    assert study.cache.num_made == 1 + 3 + 2 * 2  # predictions, and hand-made vectors of two centres
+
+    # Predictions are numbers of classes, so that those in another order are not read for these.
+    study.cache = Cache(study.cache.folder)
+    cells = study.cells()
+    turned = type(cells)(cells.keys, cells.types, cells.parts, cells.classes[::-1])
+    vectors = {c: np.eye(2, dtype=np.float32)[cells.class_numbers(t)] for c, t in cells.types.items()}
+    study.cells, study.latents = lambda backbone: turned, lambda folder, backbone: vectors
+    assert make_bottleneck(study, PROTOCOL).scores[key]["accuracy"].tolist() == [1.0, 1.0]
+    assert study.cache.num_made == 1 + 3
+
+
+def test_a_centre_that_is_not_compared_is_named(make_study):
+    study = make_study(bottleneck={"centre": "bert"})
+    assert scored_centre(study) == "bert"
+    study.settings.centres["bert"].use = "detector"
+    with pytest.raises(InputError, match="reproduce.bottleneck.centre: bert is none of anna; choose another"):
+        scored_centre(study)
+    study.settings.reproduce.bottleneck.centre = None
+    assert scored_centre(study) == "anna"

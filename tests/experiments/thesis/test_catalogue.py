@@ -1,0 +1,123 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from experiments.evaluation.comparison import Protocol
+from experiments.thesis.catalogue import GROUPS, Options, reproduce, resolve_targets
+from mrcnn.files.errors import InputError
+
+PROTOCOL = Protocol(runs=2, seed=0, bootstrap=100, jobs=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One working folder for all tests, so that each autoencoder is trained once."""
+    return tmp_path_factory.mktemp("reproduce")
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_resolve_targets_opens_groups_and_keeps_the_order():
+    assert resolve_targets(["table-3.2", "figure-3.4", "table-3.2"]) == ["figure-3.4", "table-3.2"]
+    assert resolve_targets(["tables"]) == ["table-3.1", "table-3.2", "table-3.3"]
+    assert len(resolve_targets(["all"])) == len(GROUPS["all"]) == 19
+    with pytest.raises(InputError, match=r"reproduce table-4: is none of tables, figures, all"):
+        resolve_targets(["table-4"])
+
+
+def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
+    study = make_study(folder)
+    options = Options(PROTOCOL, command=("/usr/bin/aecfe", "reproduce", "table-3.2"))
+    written = reproduce(study.settings, ["table-3.2"], options, study)
+    assert [path.name for path in written] == ["table-3.2.md", "table-3.2-recall.png", "table-3.2-confusion.png"]
+    rows = rows_of(folder / "tables" / "table-3.2.csv")
+    columns = ["R-CNN-RF", "R-CNN-RF (std)", "AE-CFE", "AE-CFE (std)"]
+    assert list(dict.fromkeys(row["column"] for row in rows)) == columns
+    assert {row["classifier"] for row in rows} == {"forest", "logistic", "linear-svm", "knn-1", "knn-20"}
+    assert len(rows) == 4 * 5 * 4
+    # The features say the type, in the other centre too.
+    of_features = [r for r in rows if r["column"] in columns[:2] and r["classifier"] == "forest"]
+    assert all(float(row["accuracy_mean"]) == 1.0 for row in of_features)
+    text = (folder / "tables" / "table-3.2.md").read_text()
+    assert "`aecfe reproduce table-3.2`" in text and "AE-CFE: autoencoder, adaptation mmd, 2 steps" in text
+    content = json.loads((folder / "tables" / "table-3.2.json").read_text())
+    assert content["class_counts"]["anna"] == {"monocyte": 10, "eosinophil": 10}
+    assert content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.5
+
+    again = make_study(folder)
+    reproduce(again.settings, ["table-3.2"], options, again)
+    assert again.cache.num_made == 0
+    assert (folder / "tables" / "table-3.2.md").read_text() == text
+
+
+def test_reproduce_computes_again_what_depends_on_another_seed(make_study, folder):
+    changes = {"ablation": {"columns": ["R-CNN-RF"], "standardise": ["none"]}}
+    study = make_study(folder, **changes)
+    reproduce(study.settings, ["table-3.2"], Options(Protocol(runs=2, seed=5, bootstrap=100, jobs=1)), study)
+    assert study.cache.num_made == 5 + 1  # each classifier's predictions and the mixing scores
+
+
+def test_reproduce_makes_table_3_1_with_its_figures(make_study, folder):
+    study = make_study(folder)
+    written = reproduce(study.settings, ["figure-3.7", "table-3.1"], Options(PROTOCOL), study)
+    assert [path.name for path in written] == ["figure-3.7.png", "table-3.1.md", "table-3.1-accuracy.png"]
+    rows = rows_of(folder / "tables" / "table-3.1.csv")
+    assert [(r["bottleneck"], r["backbone"], r["image_loss"], r["image_source"]) for r in rows] == [
+        ("3", "resnet50", "mse", "crop"), ("6", "resnet50", "mse", "crop"), ("Hand-made", "resnet50", "", ""),
+        ("Hand-made, Lab", "resnet50", "", ""), ("R-CNN-RF", "resnet50", "", ""),
+    ]  # fmt: skip
+    assert all(0 <= float(row["accuracy_mean"]) <= 1 and row["thesis_accuracy"] == "" for row in rows)
+    folders = [path.name for path in (folder / "autoencoders").glob("resnet50-none-*")]
+    assert len(folders) == 2
+
+
+def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
+    study = make_study(folder, ablation={"columns": ["R-CNN-RF"], "standardise": ["none"]})
+    cells = study.cells()
+    numbers = {c: np.eye(2)[cells.class_numbers(t)] for c, t in cells.types.items()}
+    path = folder / "rival.npz"
+    # In another order than the stores, which the keys put right.
+    np.savez(
+        path,
+        X=np.concatenate([numbers[c][::-1] for c in ("bert", "anna")]).astype(np.float32),
+        key=np.concatenate([cells.keys[c][::-1] for c in ("bert", "anna")]),
+        centre=np.repeat(["bert", "anna"], 20),
+    )
+    reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": path}), study)
+    rows = [r for r in rows_of(folder / "tables" / "table-3.2.csv") if r["column"] == "Rival"]
+    # 20 neighbours are more than there are training cells, so that all of them vote.
+    right = [float(row["accuracy_mean"]) == 1.0 for row in rows if row["classifier"] != "knn-20"]
+    assert len(right) == 4 * 4 and all(right)
+
+
+def test_reproduce_names_a_file_that_lacks_a_centre(make_study, folder):
+    study = make_study(folder)
+    np.savez(folder / "rival.npz", X=np.ones((1, 2), np.float32), key=["images/00.png"], centre=["anna"])
+    with pytest.raises(InputError, match=r"rival.npz: has no cells of centre bert"):
+        reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": folder / "rival.npz"}), study)
+
+
+def test_reproduce_makes_table_3_3(make_study, folder):
+    study = make_study(folder)
+    reproduce(study.settings, ["table-3.3"], Options(PROTOCOL), study)
+    rows = rows_of(folder / "tables" / "table-3.3.csv")
+    forests = [(name, "forest") for name in ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")]
+    assert [(r["column"], r["classifier"]) for r in rows[::4]] == [("ResNeXt (GroupNorm)", "network"), *forests]
+    again = make_study(folder)
+    reproduce(again.settings, ["table-3.3"], Options(PROTOCOL), again)
+    assert again.cache.num_made == 0
+
+
+def test_reproduce_draws_the_figures_of_the_data(make_study, folder):
+    study = make_study(folder)
+    names = ["figure-3.1", "figure-3.2", "figure-3.4", "figure-3.14"]
+    written = reproduce(study.settings, names, Options(PROTOCOL), study)
+    assert [path.stem for path in written] == names
+    for name in names:
+        content = json.loads((folder / "figures" / f"{name}.json").read_text())
+        assert content["config_hash"] == study.config_hash() and (folder / "figures" / f"{name}.pdf").stat().st_size

@@ -1,0 +1,162 @@
+"""Table 3.3 with a published classifier: where it stands, and that it sees the images that it is said to see."""
+
+import csv
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from aecfe.cli import main
+from experiments.evaluation.comparison import Column, Protocol
+from experiments.evaluation.comparison_tables import Heading, write_comparison
+from experiments.thesis import oracle_table
+from experiments.thesis.oracle_table import PUBLISHED, Published, make_oracles
+from mrcnn.data.images import read_image
+from mrcnn.files.errors import InputError
+
+PROTOCOL = Protocol(runs=1, seed=0, bootstrap=100, jobs=1)
+OWN, ACROSS = [("anna", "anna"), ("anna", "bert")], [("bert", "anna"), ("bert", "bert")]
+PALE = 201.5  # mean green of an image: the drawn cells are dark on a pale ground, and some are larger than others
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_trees():
+    """A tenth of the trees, which takes a tenth of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch):
+    """In place of trained networks: latents that are the types, and a ResNeXt that names one type always."""
+
+    def own_columns(study, names):
+        cells = study.cells()
+        vectors = {c: np.eye(2, dtype=np.float32)[cells.class_numbers(t)] for c, t in cells.types.items()}
+        return [Column(name, (vectors,)) for name in names]
+
+    def train_and_test(study, cells, images, normalization, protocol):
+        return {pair: np.zeros((1, len(cells.test_rows(pair, protocol.test_on))), np.int16) for pair in cells.pairs}
+
+    monkeypatch.setattr(oracle_table, "own_columns", own_columns)
+    monkeypatch.setattr(oracle_table, "_train_and_test", train_and_test)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One working folder for all tests, so that the forests are grown once."""
+    return tmp_path_factory.mktemp("oracles")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A classifier that takes images of any size, and names the pale ones monocytes and the others debris."""
+    folder = tmp_path_factory.mktemp("published")
+    images = keras.Input((None, None, 3))
+    scores = keras.layers.Dense(2, name="scores")(keras.layers.GlobalAveragePooling2D()(images))
+    model = keras.Model(images, scores)
+    model.get_layer("scores").set_weights([np.array([[0, 0], [-1, 1], [0, 0]]), np.array([PALE, -PALE])])
+    model.save(folder / "pale.keras")
+    (folder / "classes.txt").write_text("debris\nMonocyte\n")
+    return Published(folder / "pale.keras", folder / "classes.txt", pixels="0..255", image_size=48)
+
+
+def named_by(comparison):
+    return comparison.predictions[PUBLISHED, "network"]
+
+
+def test_published_classifier_names_the_original_images(make_study, folder, published):
+    study = make_study(folder)
+    comparison = make_oracles(study, PROTOCOL, replace(published, centre="anna"))
+    cells, named = comparison.cells, named_by(comparison)
+    assert list(named) == OWN
+    kinds = set()
+    for pair, (numbers,) in named.items():
+        paths = {record.key: record.path for record in study.centres[pair[1]].records}
+        keys = cells.keys[pair[1]][cells.test_rows(pair, "test")]
+        is_pale = np.array([read_image(paths[key])[..., 1].mean() > PALE for key in keys])
+        # Debris is none of the types that are compared.
+        np.testing.assert_array_equal(numbers, np.where(is_pale, cells.classes.index("monocyte"), -1))
+        kinds |= set(is_pale.tolist())
+    assert kinds == {True, False}
+
+
+def test_published_classifier_stands_in_the_rows_of_its_own_centre_alone(make_study, folder, published, tmp_path):
+    comparison = make_oracles(make_study(folder), PROTOCOL, replace(published, centre="anna"))
+    networks, forests = ("ResNeXt (GroupNorm)", PUBLISHED), ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")
+    assert comparison.columns == networks + forests
+    paths = write_comparison(comparison, tmp_path / "tables", Heading("table-3.3", "Networks", {}))
+    with open(paths["csv"], newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    of = {name: [(r["trained_on"], r["tested_on"]) for r in rows if r["column"] == name] for name in comparison.columns}
+    assert of == {name: OWN if name == PUBLISHED else OWN + ACROSS for name in comparison.columns}
+    assert {float(r["accuracy_mean"]) for r in rows if r["column"] == "AE-CFE"} == {1.0}
+    lines = [line.strip("| ").split(" | ") for line in paths["md"].read_text(encoding="utf-8").splitlines()]
+    plain = [name for name in comparison.columns if not name.endswith("(std)")]
+    start = lines.index(["Trained on", "Tested on", *plain, "Largest class", "Cells"])
+    shown = {tuple(line[:2]): line[3] for line in lines[start + 2 : start + 8]}
+    assert [pair for pair, text in shown.items() if text != "–"] == OWN
+    assert [pair for pair, text in shown.items() if text == "–"] == [
+        *ACROSS, ("mean", "other centres"), ("mean", "own centre")
+    ]  # fmt: skip
+
+
+def test_published_classifier_is_asked_again_only_where_the_images_are_of_another_size(make_study, folder, published):
+    for size, num_made in ((48, None), (48, 0), (40, 2)):  # other sizes: the predictions for either centre
+        study = make_study(folder)
+        make_oracles(study, PROTOCOL, replace(published, centre="anna", image_size=size))
+        assert num_made in (None, study.cache.num_made)
+
+
+def test_the_note_of_a_network_tells_its_own_cardinality(make_study, folder):
+    study = make_study(folder, oracle={"normalizations": ["group"], "network": {"cardinality": 8}})
+    assert "ResNeXt of cardinality 8 with GroupNorm" in make_oracles(study, PROTOCOL).notes["ResNeXt (GroupNorm)"]
+
+
+def test_origin_none_puts_the_published_classifier_in_every_row(make_study, folder, published):
+    named = named_by(make_oracles(make_study(folder), PROTOCOL, replace(published, centre="none")))
+    assert list(named) == OWN + ACROSS
+    for tested_on in ("anna", "bert"):
+        np.testing.assert_array_equal(named["anna", tested_on], named["bert", tested_on])
+
+
+def test_origin_is_the_centre_of_layout_matek19_unless_named(make_study, folder, published):
+    study = make_study(folder)
+    with pytest.raises(InputError, match=r"--oracle: say with --oracle-centre .*: anna, bert, or none$"):
+        make_oracles(study, PROTOCOL, published)
+    study.opened["bert"] = replace(study.opened["bert"], layout="matek19")
+    assert list(named_by(make_oracles(study, PROTOCOL, published))) == ACROSS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"centre": "carl"}, r"--oracle-centre carl: is none of anna, bert, none"),
+        ({"centre": "anna", "image_size": None}, r"pale.keras: takes images of any size; .*--oracle-size"),
+        ({"centre": "anna", "pixels": "0..2"}, "pixels must be one of"),
+    ],
+)
+def test_published_classifier_is_checked_before_anything_is_trained(
+    make_study, published, monkeypatch, changes, message
+):
+    monkeypatch.setattr(oracle_table, "own_columns", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match=message):
+        make_oracles(make_study(), PROTOCOL, replace(published, **changes))
+
+
+def test_reproduce_hands_the_size_of_the_images_on(published, tmp_path, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr("experiments.thesis.catalogue.reproduce", lambda *given: taken.append(given[2].published) or [])
+    command = ["reproduce", "table-3.3", "--config", "demo", "-o", str(tmp_path / "out"), "--oracle-size"]
+    model = ["--oracle", str(published.model), "--classes", str(published.classes), "--oracle-pixels", "0..255"]
+    assert main([*command, "48", *model]) == 0
+    assert [Published(**each) for each in taken] == [published]
+    for arguments, message in (
+        ([*command, "0", *model], "--oracle-size must be 1 or more; got 0"),
+        ([*command, "48"], "--oracle-size tells of the model of --oracle, and none is given"),
+    ):
+        assert main(arguments) == 2
+        assert f"aecfe: error: {message}\n" == capsys.readouterr().err
+    assert len(taken) == 1

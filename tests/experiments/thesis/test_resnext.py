@@ -1,0 +1,130 @@
+"""The grouped convolution is Keras' own with a gradient, and the network is the published one."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments.thesis import resnext
+from experiments.thesis.resnext import GroupedConv2D, build_resnext, make_normalization
+
+
+def grouped_reference(images, kernel, groups, strides):
+    """Convolve without padding, pixel by pixel and group by group."""
+    size, _, width, filters = kernel.shape
+    out = (images.shape[1] - size) // strides + 1
+    per_group = filters // groups
+    result = np.zeros((len(images), out, out, filters))
+    for group in range(groups):
+        of_filters = slice(group * per_group, (group + 1) * per_group)
+        channels = images[..., group * width : (group + 1) * width]
+        for y in range(out):
+            for x in range(out):
+                patch = channels[:, y * strides : y * strides + size, x * strides : x * strides + size]
+                result[:, y, x, of_filters] = np.tensordot(patch, kernel[..., of_filters], 3)
+    return result
+
+
+@pytest.mark.parametrize(
+    "on_gpu", [False, True]
+)  # the form for a GPU runs on a CPU too, but has no gradient everywhere
+@pytest.mark.parametrize("strides", [1, 2])
+def test_grouped_convolution_equals_a_reference(strides, on_gpu, monkeypatch):
+    monkeypatch.setattr(resnext, "_has_gpu", lambda: on_gpu)
+    random = np.random.default_rng(0)
+    images = random.normal(size=(2, 7, 7, 12)).astype(np.float32)
+    layer = GroupedConv2D(8, 3, strides=strides, groups=4, use_bias=False)
+    outputs = layer(images)
+    expected = grouped_reference(images, layer.kernel.numpy(), 4, strides)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    assert layer.compute_output_shape(images.shape) == outputs.shape
+
+
+def test_grouped_convolution_has_the_gradient_of_separate_convolutions():
+    random = np.random.default_rng(1)
+    images = tf.constant(random.normal(size=(2, 6, 6, 8)), tf.float32)
+    layer = GroupedConv2D(12, 3, padding="same", groups=4, activation="relu")
+    layer.build(images.shape)
+    layer.bias.assign(random.normal(size=12))
+
+    def separate(images, kernel, bias):
+        parts = [
+            tf.nn.conv2d(images[..., 2 * g : 2 * g + 2], kernel[..., 3 * g : 3 * g + 3], 1, "SAME") for g in range(4)
+        ]
+        return tf.nn.relu(tf.concat(parts, -1) + bias)
+
+    def gradients(function, values):
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            loss = tf.reduce_sum(tf.sin(function()))
+        return tape.gradient(loss, values)
+
+    copies = [images, tf.convert_to_tensor(layer.kernel), tf.convert_to_tensor(layer.bias)]
+    expected = gradients(lambda: separate(*copies), copies)
+    assert all(np.abs(values).max() > 0.1 for values in expected)
+    ours = [images, layer.kernel.value, layer.bias.value]
+    for compile_by_xla in (False, True):
+        step = tf.function(lambda: gradients(lambda: layer(images), ours), jit_compile=compile_by_xla)
+        for values, reference in zip(step(), expected, strict=True):
+            np.testing.assert_allclose(values, reference, atol=1e-4)
+
+
+def test_grouped_convolution_takes_the_weights_of_keras_own_and_is_saved(tmp_path):
+    images = np.random.default_rng(2).normal(size=(1, 5, 5, 4)).astype(np.float32)
+    settings = {"filters": 6, "kernel_size": 3, "padding": "same", "groups": 2}
+    theirs = keras.layers.Conv2D(**settings)
+    expected = theirs(images)
+    model = keras.Sequential([keras.Input((5, 5, 4)), GroupedConv2D(**settings)])
+    model.layers[0].set_weights(theirs.get_weights())
+    np.testing.assert_allclose(model(images), expected, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[0]) is GroupedConv2D and loaded.layers[0].groups == 2
+    np.testing.assert_allclose(loaded(images), expected, atol=1e-6)
+
+
+def count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def test_build_resnext_has_the_published_number_of_parameters(monkeypatch):
+    # The shapes are those of any convolution; building 512 single ones takes its time.
+    monkeypatch.setattr(resnext, "_has_gpu", lambda: True)
+    model = build_resnext(224, 1000)
+    assert count(model.trainable_weights) == 25_028_904  # ResNeXt-50 (32x4d), 25.03 M
+    assert model.get_layer("stage4_block3_out").output.shape == (None, 7, 7, 2048)
+    assert model.get_layer("stage2_block1_2_conv").kernel.shape == (3, 3, 8, 256)
+    assert model.output.shape == (None, 1000)
+
+
+SMALL = {"blocks": (1, 1), "cardinality": 4, "width_per_group": 2, "base_filters": 8}
+
+
+def test_build_resnext_takes_bytes_and_scales_them_itself():
+    model = build_resnext(32, 3, **SMALL)
+    images = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    logits = model(images)
+    assert logits.shape == (2, 3) and logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, model(images.astype(np.float32)), atol=1e-6)
+    scaled = keras.Model(model.input, model.get_layer("rescaling").output)
+    black_and_white = np.zeros((2, 32, 32, 3), np.uint8)
+    black_and_white[1] = 255
+    np.testing.assert_allclose(scaled(black_and_white)[:, 0, 0, 0], [-1, 1], atol=1e-6)
+
+
+def test_build_resnext_weights_follow_the_seed_alone():
+    first, same, other = (build_resnext(32, 3, **SMALL, seed=seed) for seed in (5, 5, 6))
+    for a, b, c in zip(first.weights, same.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.name != "kernel" or not np.array_equal(a, c)
+
+
+def test_normalization_is_as_asked_for():
+    batch = make_normalization("batch", 24, "norm")
+    assert isinstance(batch, keras.layers.BatchNormalization) and batch.momentum == 0.9
+    groups = {channels: make_normalization("group", channels, "norm").groups for channels in (8, 33, 48, 64, 37)}
+    assert groups == {8: 8, 33: 11, 48: 24, 64: 32, 37: 1}
+    model = build_resnext(32, 3, **SMALL, normalization="group")
+    assert not any("moving" in weight.name for weight in model.weights)
+    with pytest.raises(ValueError, match="one of"):
+        build_resnext(32, 3, normalization="layer")

@@ -1,0 +1,139 @@
+"""What a study makes once, and what makes it make something again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.pipeline import Pipeline
+from experiments.thesis import study as study_module
+from mrcnn.files.errors import InputError
+from mrcnn.training import folder as detector_folder
+from mrcnn.training.folder import CONFIG_NAME, WEIGHTS_NAME
+
+
+def relabel(study, centre, key, cell_type):
+    """Give an image another type, as a corrected labels.csv does."""
+    records = study.opened[centre].records
+    for i, record in enumerate(records):
+        if record.key == key:
+            records[i] = dataclasses.replace(record, label=cell_type, cell_type=cell_type)
+
+
+def test_cells_have_the_types_that_the_images_have_now(make_study):
+    study = make_study()
+    assert study.cells().types["anna"][0] == "monocyte"
+    study = make_study()
+    relabel(study, "anna", "images/00.png", "eosinophil")
+    # The split is of the labels, and a saved one of others is refused.
+    with pytest.raises(InputError, match="anna.json: is a split of other images and labels"):
+        study.cells()
+    (study.output / "splits" / "anna.json").unlink()
+    assert study.cells().types["anna"][0] == "eosinophil" and study.cells().counts["anna"]["eosinophil"] == 11
+
+
+def test_an_autoencoder_that_learns_from_types_is_another_for_other_types(make_study, study_data, tmp_path):
+    study = make_study()
+    plain, by_type = ({"balance": balance} for balance in ("none", "type"))
+    before = study.autoencoder_folder(plain), study.autoencoder_folder(by_type)
+    relabel(study, "bert", "images/01.png", "monocyte")
+    assert study.autoencoder_folder(plain) == before[0]
+    with pytest.raises(InputError, match="bert.h5: holds other cell types than the images have now.*delete it"):
+        study.autoencoder_folder(by_type)
+
+
+def test_the_folder_of_an_autoencoder_tells_its_settings_and_nothing_of_housekeeping(make_study):
+    study = make_study()
+    folder = study.autoencoder_folder({"adaptation": "none", "latent_size": 7})
+    assert folder.name.startswith("resnet50-none-7-crop-ssim-")
+    assert study.autoencoder_folder({"adaptation": "none", "latent_size": 7, "checkpoint_every": 3}) == folder
+    for change in ({"seed": 1}, {"steps": 3}, {"image_size": 64}):
+        assert study.autoencoder_folder({"adaptation": "none", "latent_size": 7, **change}) != folder
+
+
+def test_train_passes_on_jobs_and_overwrite_and_trains_each_once(make_study, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        study_module, "run_jobs",
+        lambda jobs, number, command, *, resume, progress: calls.append(([j.folder for j in jobs], number, resume)),
+    )  # fmt: skip
+    study = make_study()
+    study.jobs, study.overwrite = 3, True
+    wanted = [({"latent_size": size}, None) for size in (3, 4, 3)]
+    folders = study.train(wanted)
+    assert folders[0] == folders[2] != folders[1]
+    assert calls == [(folders[:2], 3, False)]
+    study.train(wanted)  # for another table
+    assert calls[1] == ([], 3, False)
+
+
+@pytest.fixture
+def work(monkeypatch, study_data):
+    """What pipelines were asked to do, in order, with a detector and stores that are there at once."""
+    calls = []
+
+    def train_detector(pipeline):
+        calls.append(("detector", pipeline.output.name, pipeline.overwrite))
+        (pipeline.output / "detector").mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG_NAME, WEIGHTS_NAME):
+            (pipeline.output / "detector" / name).write_text("x")
+
+    monkeypatch.setattr(Pipeline, "train_detector", train_detector)
+    monkeypatch.setattr(Pipeline, "extract", lambda pipeline: calls.append(("extract", pipeline.output.name)))
+    monkeypatch.setattr(Pipeline, "stores", property(lambda pipeline: study_data[1]))
+    return calls
+
+
+def unpatched(study):
+    """The fixture's study has stores already; this one asks its pipelines for them."""
+    study.stores = study_module.Study.stores.__get__(study)
+    return study
+
+
+def test_a_detector_is_trained_once_though_everything_is_made_again(make_study, work):
+    study = unpatched(make_study())
+    study.overwrite = True
+    study.detector("resnet50")
+    for _ in range(2):
+        study.stores()
+        study.detector("resnet50")
+    study.stores("resnet101")
+    assert work == [
+        ("detector", "resnet50", True), ("extract", "resnet50"),
+        ("detector", "resnet101", True), ("extract", "resnet101"),
+    ]  # fmt: skip
+
+
+def test_stores_are_made_again_for_another_detector_other_images_or_masks(make_study, work, monkeypatch):
+    unpatched(make_study()).stores()
+    assert ("extract", "resnet50") in work  # the stores are of another detector
+    work.clear()
+    monkeypatch.setattr(detector_folder, "detector_hash", lambda folder: "detector-a")
+    unpatched(make_study()).stores()
+    assert work == [("detector", "resnet50", False)]
+    study = unpatched(make_study())
+    study.settings.extract.masks = False
+    study.stores()
+    study = unpatched(make_study())
+    study.opened["anna"].records.pop()
+    study.stores()
+    assert work.count(("extract", "resnet50")) == 2
+
+
+def test_config_hash_tells_settings_and_not_places(make_study, tmp_path):
+    study, other = make_study(tmp_path / "a"), make_study(tmp_path / "b")
+    assert study.config_hash() == other.config_hash()
+    assert study.config_hash() != make_study(tmp_path / "a", bootstrap=200).config_hash()
+
+
+def test_store_vectors_are_kept_by_store_and_options(make_study):
+    study = make_study()
+    calls = []
+
+    def make(store):
+        calls.append(store.centre)
+        return np.zeros((len(store), 1), np.float32)
+
+    for options in ({"size": 1}, {"size": 1}, {"size": 2}):
+        assert study.store_vectors("kind", options, make)["anna"].shape == (20, 1)
+    assert calls == ["anna", "bert"] * 2

@@ -1,0 +1,279 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mrcnn.annotations import label_masks as annotations
+from mrcnn.data.records import ImageRecord
+from mrcnn.files.errors import InputError
+
+REAL_DATA = Path(__file__).parents[4] / "shared" / "data"
+
+
+def write_cell(folder, name, mask, image_size=None):
+    """Write an image of a sample and, unless None, its mask; return its record."""
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / "masks").mkdir(exist_ok=True)
+    path = folder / "images" / f"{name}.png"
+    height, width = image_size or mask.shape
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(path)
+    if mask is not None:
+        Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+    return ImageRecord(f"images/{name}.png", path)
+
+
+def make_label_mask():
+    """A cell with a nucleus of another value, a second cell, and a fragment of one pixel."""
+    mask = np.zeros((40, 50), np.uint8)
+    mask[5:20, 5:20] = 128
+    mask[8:15, 8:15] = 255
+    mask[25:35, 30:40] = 128
+    mask[38, 2] = 255
+    return mask
+
+
+def test_cell_masks_are_components_without_fragments(tmp_path):
+    dataset = annotations.CellMaskDataset([write_cell(tmp_path, "a", make_label_mask())], tmp_path / "masks")
+    assert dataset.class_names == ["BG", "cell"] and dataset.num_images == 1
+    masks, class_ids = dataset.load_mask(0)
+    assert masks.dtype == bool and masks.shape == (40, 50, 2)
+    np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [225, 100])
+    np.testing.assert_array_equal(class_ids, [1, 1])
+    assert class_ids.dtype == np.int32
+    assert dataset.image_reference(0) == "images/a.png"
+    assert dataset.load_image(0).shape == (40, 50, 3)
+
+
+def test_instances_semantics_takes_each_value_as_drawn(tmp_path):
+    labels = np.zeros((20, 20), np.uint16)
+    labels[2:8, 2:8] = 300
+    labels[2:8, 8:14] = 7  # touches the other
+    labels[19, 19] = 7  # a second part of it
+    record = write_cell(tmp_path, "a", labels)
+    dataset = annotations.CellMaskDataset([record], tmp_path / "masks", semantics="instances")
+    masks, _ = dataset.load_mask(0)
+    np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [37, 36])
+    np.testing.assert_array_equal(masks[..., 1], labels == 300)
+
+
+def test_palette_masks_keep_their_indices(tmp_path):
+    image = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8), "L").convert("P")
+    image.putdata([0, 1, 2, 2])
+    image.putpalette([200, 10, 10] * 256)
+    image.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "p.png"), [[0, 1], [2, 2]])
+
+
+def test_coloured_masks_are_refused_and_grey_rgb_is_taken(tmp_path):
+    values = np.zeros((4, 4, 3), np.uint8)
+    values[1] = 128
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    assert annotations.read_label_mask(tmp_path / "grey.png").sum() == 4 * 128
+    values[0, 0, 1] = 9
+    Image.fromarray(values).save(tmp_path / "colour.png")
+    with pytest.raises(InputError, match="colours"):
+        annotations.read_label_mask(tmp_path / "colour.png")
+
+
+def test_fragment_rule_keeps_cells_of_unlike_size():
+    labels = np.zeros((100, 100), int)
+    labels[:50, :50] = 1  # 2,500 px: fragments are below 50
+    labels[60:68, 60:68] = 1  # 64 px
+    labels[80:86, 80:86] = 1  # 36 px
+    assert annotations.instance_masks(labels).sum(axis=(0, 1)).tolist() == [2500, 64]
+    assert annotations.instance_masks(np.zeros((9, 9), int)).shape == (9, 9, 0)
+
+
+@pytest.mark.parametrize("name", ["images/s/a.jpg", "a.jpg", "s/a.png"])
+def test_find_mask_by_key_shortened_key_or_name(tmp_path, name):
+    record = ImageRecord(name, tmp_path / name)
+    assert annotations.find_mask(record, tmp_path / "masks") is None
+    mask = tmp_path / "masks" / "s" / "a.tif" if "s/" in name else tmp_path / "masks" / "a.tif"
+    mask.parent.mkdir(parents=True)
+    mask.touch()
+    assert annotations.find_mask(record, tmp_path / "masks") == mask
+
+
+def test_find_mask_never_takes_the_image_itself(tmp_path):
+    (tmp_path / "a.png").touch()
+    assert annotations.find_mask(ImageRecord("a.png", tmp_path / "a.png"), tmp_path) is None
+
+
+def test_check_lists_every_fault_and_keeps_the_good(tmp_path):
+    good = write_cell(tmp_path, "good", make_label_mask())
+    missing = write_cell(tmp_path, "missing", None, (40, 50))
+    other_size = write_cell(tmp_path, "size", make_label_mask(), (30, 30))
+    specks = np.zeros((40, 50), np.uint8)
+    specks[3, 3] = specks[20, 20:30] = 255
+    empty = write_cell(tmp_path, "empty", specks)
+    unreadable = write_cell(tmp_path, "cut", make_label_mask())
+    unreadable.path.write_bytes(unreadable.path.read_bytes()[:60])
+    bad_mask = write_cell(tmp_path, "badmask", make_label_mask())
+    (tmp_path / "masks" / "badmask.png").write_text("no image")
+    records = [missing, good, other_size, empty, unreadable, bad_mask]
+    faults, kept = annotations.check_annotations(records, tmp_path / "masks")
+    assert kept == [good]
+    assert [key for key, _ in faults] == [r.key for r in (missing, other_size, empty, unreadable, bad_mask)]
+    reasons = [reason for _, reason in faults]
+    expected = ["missing mask", "50x40 px, image is 30x30", "only specks", "cut.png", "badmask.png"]
+    for reason, part in zip(reasons, expected, strict=True):
+        assert part in reason
+
+
+def test_masks_of_zeros_say_that_there_is_no_cell(tmp_path):
+    cell, empty = write_cell(tmp_path, "a", make_label_mask()), write_cell(tmp_path, "b", np.zeros((40, 50), np.uint8))
+    check = annotations.check_annotations([cell, empty], tmp_path / "masks")
+    assert (check.faults, check.good) == ([], [cell, empty])
+    assert check.num_objects == {"images/a.png": 2, "images/b.png": 0}
+    masks, class_ids = annotations.CellMaskDataset(check.good, tmp_path / "masks").load_mask(1)
+    assert masks.shape == (40, 50, 0) and masks.dtype == bool and class_ids.shape == (0,)
+
+
+@pytest.mark.parametrize("suffix", [".PNG", ".TIF", ".Tiff", ".Bmp"])
+def test_find_mask_takes_endings_in_any_case(tmp_path, suffix):
+    record = ImageRecord("images/a.PNG", tmp_path / "images" / "a.PNG")
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "masks" / f"a{suffix}").touch()
+    assert annotations.find_mask(record, tmp_path / "masks").samefile(tmp_path / "masks" / f"a{suffix}")
+    (tmp_path / "masks" / "a.png").touch()
+    assert annotations.find_mask(record, tmp_path / "masks") == tmp_path / "masks" / "a.png"
+    # The image's own name in another spelling is still the image, to disks that do not tell them apart.
+    record.path.touch()
+    assert annotations.find_mask(record, tmp_path / "images") is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.6, "0.6"), (np.nan, "nan"), (np.inf, "inf")])
+def test_masks_of_values_that_are_not_whole_are_refused(tmp_path, value, shown):
+    labels = np.zeros((20, 30), np.float32)
+    labels[5:15, 5:15] = 2
+    Image.fromarray(labels).save(tmp_path / "a.tif")
+    assert annotations.read_label_mask(tmp_path / "a.tif").sum() == 200
+    labels[7, 7] = value
+    Image.fromarray(labels).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=f"a.tif: mask has values such as {shown}; save whole numbers"):
+        annotations.read_label_mask(tmp_path / "a.tif")
+
+
+def test_masks_are_read_as_deep_and_upright_as_images(tmp_path):
+    labels = np.zeros((20, 30), np.uint16)
+    labels[5:15, 5:15] = 300
+    tifffile.imwrite(tmp_path / "deep.tif", np.repeat(labels[..., np.newaxis], 3, axis=-1), photometric="rgb")
+    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "deep.tif"), labels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray((labels > 0).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "turned.png"), np.rot90(labels > 0, -1))
+
+
+def test_masks_of_several_pages_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
+        for _ in range(2):
+            file.write(np.ones((20, 30), np.uint16))
+    with pytest.raises(InputError, match="2 pages in one TIFF file"):
+        annotations.read_label_mask(tmp_path / "stack.tif")
+
+
+def test_check_finds_masks_shared_by_images_of_one_name(tmp_path):
+    record = write_cell(tmp_path, "a", make_label_mask())
+    other = ImageRecord("other/a.png", record.path)
+    faults, kept = annotations.check_annotations([record, other], tmp_path / "masks")
+    assert not kept and all("shared by 2 images" in reason for _, reason in faults)
+
+
+def test_dataset_and_check_name_what_is_wrong_with_the_call(tmp_path):
+    record = write_cell(tmp_path, "a", None, (9, 9))
+    with pytest.raises(InputError, match="no mask in"):
+        annotations.CellMaskDataset([record], tmp_path / "masks")
+    with pytest.raises(InputError, match="semantics must be one of cell, instances"):
+        annotations.check_annotations([record], tmp_path / "masks", semantics="nuclei")
+    with pytest.raises(InputError, match="no such folder of masks"):
+        annotations.check_annotations([record], tmp_path / "absent")
+
+
+VOC = """<annotation><filename>a.jpg</filename>
+<object><name>WBC</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>30</xmax><ymax>60</ymax></bndbox></object>
+<object><name>RBC</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>
+</annotation>"""
+
+
+def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
+    (tmp_path / "a.xml").write_text(VOC)
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.jpg")
+    dataset = annotations.VocBoxDataset([ImageRecord("images/a.jpg", tmp_path / "a.jpg")], tmp_path)
+    np.testing.assert_array_equal(dataset.load_boxes(0), [[20, 10, 60, 30]])
+    assert dataset.image_reference(0) == "images/a.jpg"
+    with pytest.raises(InputError, match="has no masks"):
+        dataset.load_mask(0)
+    with pytest.raises(InputError, match="no annotation"):
+        annotations.VocBoxDataset([ImageRecord("images/b.jpg", tmp_path / "b.jpg")], tmp_path)
+
+
+def test_voc_dataset_refuses_a_file_that_two_images_would_share(tmp_path):
+    (tmp_path / "a.xml").write_text(VOC)
+    records = [ImageRecord(key, tmp_path / key) for key in ("basophil/a.jpg", "eosinophil/a.jpg")]
+    with pytest.raises(InputError, match=r"a\.xml: could be that of basophil/a\.jpg or eosinophil/a\.jpg"):
+        annotations.VocBoxDataset(records, tmp_path)
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not here")
+def test_real_masks_hold_one_cell_each():
+    # Every fifth, and 034 among them, whose mask has stray pixels.
+    paths = sorted((REAL_DATA / "cellavision" / "images").iterdir())[3::5]
+    records = [ImageRecord(f"images/{path.name}", path) for path in paths]
+    folder = REAL_DATA / "cellavision" / "masks"
+    check = annotations.check_annotations(records, folder)
+    assert "034.png" in {path.name for path in paths} and not check.faults
+    dataset = annotations.CellMaskDataset(check.good, folder)
+    assert [dataset.load_mask(i)[0].shape[-1] for i in dataset.image_ids] == [1] * len(paths)
+
+
+def test_label_masks_with_transparency_are_refused(tmp_path):
+    # As drawing programs save a shape on nothing: whatever is beneath the transparency is 0 too.
+    clear = np.zeros((20, 30, 4), np.uint8)
+    clear[3:13, 2:12, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png: mask has colours or transparency"):
+        annotations.read_label_mask(tmp_path / "a.png")
+    clear[..., 3] = 255
+    clear[3:13, 2:12, :3] = 7
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    assert (annotations.read_label_mask(tmp_path / "a.png") == 7).sum() == 100
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.uint32, 4_000_000_000), (np.float32, 1e20)])
+def test_label_masks_beyond_31_bits_are_refused(tmp_path, kind, value):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((20, 30), value, kind), photometric="minisblack")
+    with pytest.raises(InputError, match=r"a\.tif: mask has values up to"):
+        annotations.read_label_mask(tmp_path / "a.tif")
+
+
+def test_a_photograph_in_place_of_a_mask_does_not_fill_the_memory(tmp_path):
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (1000, 1000)).save(tmp_path / "a.png")
+    values = np.arange(1_000_000, dtype=np.int32).reshape(1000, 1000)
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", values, photometric="minisblack")
+    records = [ImageRecord("a.png", tmp_path / "a.png")]
+    check = annotations.check_annotations(records, tmp_path / "masks", semantics="instances")
+    ((key, reason),) = check.faults
+    assert key == "a.png" and "a.tif: 999999 objects on 1000x1000 px, whose masks take more than 1 GiB" in reason
+    with pytest.raises(InputError, match="999999 objects"):
+        annotations.CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)
+
+
+@pytest.mark.parametrize("semantics", annotations.MASK_SEMANTICS)
+def test_count_instances_is_the_number_of_masks(semantics):
+    labels = np.zeros((60, 60), np.int32)
+    labels[2:22, 2:22], labels[30:40, 30:40], labels[50, 50] = 3, 3, 9
+    expected = annotations.instance_masks(labels, semantics).shape[-1]
+    assert annotations.count_instances(labels, semantics) == expected == 2
+
+
+def test_voc_dataset_compares_with_the_image(tmp_path):
+    (tmp_path / "a.xml").write_text(VOC)
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
+    dataset = annotations.VocBoxDataset([ImageRecord("a.jpg", tmp_path / "a.jpg")], tmp_path)
+    with pytest.raises(InputError, match="outside the image of 20x20 px"):
+        dataset.load_boxes(0)

@@ -1,0 +1,171 @@
+"""Reading labelme files: shapes, groups, bitmaps, folders and faults."""
+
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.annotations.labelme import read_labelme
+from mrcnn.annotations.outlines import read_annotations
+from mrcnn.annotations.shapes import ShapeFault
+from mrcnn.files.errors import InputError
+
+SQUARE = [[2, 3], [12, 3], [12, 9], [2, 9]]
+
+
+def shape(points, kind="polygon", label="cell", **more):
+    return {"label": label, "points": points, "group_id": None, "shape_type": kind, "flags": {}, **more}
+
+
+def labelme(*shapes, name="a.png"):
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": list(shapes),
+        "imagePath": name,
+        "imageData": None,
+        "imageHeight": 30,
+        "imageWidth": 40,
+    }
+
+
+def png(pixels, mode=None):
+    data = io.BytesIO()
+    Image.fromarray(pixels, mode).save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(value, name="a.json"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return path
+
+    return write_file
+
+
+def test_shapes_become_masks(write):
+    path = write(
+        labelme(
+            shape(SQUARE),
+            shape([[12, 9], [2, 3]], "rectangle", "box"),
+            shape([[20, 15], [20, 23]], "circle"),
+            shape([*SQUARE, SQUARE[0]], "linestrip"),
+            {"label": "old", "points": SQUARE},
+        )
+    )
+    annotations = read_labelme(path)
+    assert read_annotations(path).kind == annotations.kind == "labelme"
+    image = annotations.images[0]
+    assert (image.file_name, image.width, image.height, image.faults) == ("a.png", 40, 30, [])
+    assert [(o.name, o.label) for o in image.objects][:2] == [("shape 1", "cell"), ("shape 2", "box")]
+    masks = [o.draw(30, 40) for o in image.objects]
+    for index in (1, 3, 4):
+        np.testing.assert_array_equal(masks[index], masks[0])
+    assert masks[0].sum() == 60 and abs(masks[2].sum() - math.pi * 64) < 8
+
+
+def test_bitmap_lies_over_its_box(write):
+    pixels = np.random.default_rng(0).random((5, 7)) < 0.5
+    expected = np.zeros((30, 40), bool)
+    expected[4:9, 10:17] = pixels
+    # labelme's second point is the last pixel; some exporters give the corner after it.
+    for points in ([[10, 4], [16, 8]], [[10.0, 4.0], [17.0, 9.0]]):
+        for encoded in (png(pixels), png(pixels.astype(np.uint8) * 255)):
+            image = read_labelme(write(labelme(shape(points, "mask", mask=encoded)))).images[0]
+            np.testing.assert_array_equal(image.objects[0].draw(30, 40), expected)
+
+
+def test_shapes_of_a_group_are_one_object(write):
+    other = [[20, 20], [24, 20], [24, 24], [20, 24]]
+    path = write(
+        labelme(
+            shape(SQUARE, group_id=1),
+            shape(other, group_id=1),
+            shape(other, group_id=1, label="platelet"),
+            shape(other),
+            shape(other),
+        )
+    )
+    objects = read_labelme(path).images[0].objects
+    assert [(o.name, o.label, int(o.draw(30, 40).sum())) for o in objects] == [
+        ("shapes 1 + 2", "cell", 76),
+        ("shape 3", "platelet", 16),
+        ("shape 4", "cell", 16),
+        ("shape 5", "cell", 16),
+    ]
+
+
+def test_a_faulty_part_makes_its_group_faulty(write):
+    path = write(labelme(shape(SQUARE, group_id=1), shape([[1, 1]], "point", group_id=1)))
+    assert read_labelme(path).images[0].objects[0].fault == "shape 2: a point encloses nothing; draw a polygon"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (shape([[1, 1], [5, 5]], "line"), "a line encloses nothing"),
+        (shape([[1, 1]], "point"), "a point encloses nothing"),
+        (shape([[1, 1], [5, 5], [9, 1]], "linestrip"), "does not end where it begins"),
+        (shape([[1, 1], [5, 5]]), "polygon with 2 different points"),
+        (shape([[1, 1], [5]]), "a point has 1 coordinates instead of 2"),
+        (shape([[1, 1], 5]), "a point is 5, not a list"),
+        (shape(None), "points is missing, not a list"),
+        (shape([[1, 1]], "rectangle"), "rectangle of 1 points instead of 2"),
+        (shape([[1, 1], [1, 1]], "circle"), "without area"),
+        (shape(SQUARE, "cuboid"), "unknown shape_type 'cuboid'"),
+        (shape([[1, 1], [5, 5]], "mask"), "mask is missing, not a PNG"),
+        (shape([[1, 1], [5, 5]], "mask", mask="%%%"), "mask is not a readable PNG"),
+        (shape([[1, 1], [5, 5]], "mask", mask=base64.b64encode(b"GIF89a").decode()), "mask is not a readable PNG"),
+        (shape([[1, 1], [5, 5]], "mask", mask=png(np.ones((3, 5), bool))), "mask of 5x3 px for a box of 5x5 px"),
+        (shape([[1, 1], [5, 5]], "mask", mask=png(np.ones((5, 5, 3), np.uint8))), "mask has colours"),
+        (shape(SQUARE, label=None), "label is missing, not text"),
+        (7, "is 7, not a mapping"),
+    ],
+)
+def test_faulty_shapes_carry_their_fault(write, entry, message):
+    faulty, good = read_labelme(write(labelme(entry, shape(SQUARE)))).images[0].objects
+    with pytest.raises(ShapeFault, match=message):
+        faulty.draw(30, 40)
+    assert good.draw(30, 40).sum() == 60
+
+
+def test_damaged_bitmap_is_refused(write):
+    speckle = np.random.default_rng(0).random((20, 20)) < 0.5
+    encoded = base64.b64encode(base64.b64decode(png(speckle))[:70]).decode()
+    thing = read_labelme(write(labelme(shape([[1, 1], [20, 20]], "mask", mask=encoded)))).images[0].objects[0]
+    assert "not a readable PNG" in thing.fault
+
+
+def test_folder_is_read_with_its_folders_and_faulty_files_noted(write, tmp_path):
+    write(labelme(shape(SQUARE)))
+    write(labelme(shape(SQUARE), name="b.png"), "deeper/b.json")
+    write({"settings": 1}, "c.json")
+    write("{", "d.json")
+    annotations = read_labelme(tmp_path)
+    assert [image.file_name for image in annotations.images] == ["a.png", "b.png"]
+    assert [key for key, _ in annotations.faults] == ["c.json", "d.json"]
+    assert annotations.faults[0][1] == "not a labelme file: no imagePath or no list of shapes in it"
+    assert annotations.faults[1][1].startswith("not JSON")
+
+
+def test_single_file_of_something_else_is_refused(write, tmp_path):
+    with pytest.raises(InputError, match="x.json: not a labelme file"):
+        read_labelme(write({"shapes": 1, "imagePath": "a.png"}, "x.json"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no .json file"):
+        read_labelme(tmp_path / "empty")
+
+
+def test_a_bitmap_of_too_many_pixels_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("mrcnn.annotations.labelme.MAX_PIXELS", 50)
+    bitmap = shape([[2, 3], [11, 8]], "mask", mask=png(np.full((6, 10), 255, np.uint8)))
+    (tmp_path / "a.json").write_text(json.dumps(labelme(bitmap)))
+    (thing,) = read_labelme(tmp_path / "a.json").images[0].objects
+    assert thing.fault == "mask of 10x6 px, which is beyond any image"

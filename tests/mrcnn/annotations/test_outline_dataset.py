@@ -1,0 +1,323 @@
+"""Outlines as a Dataset: classes, groups, how images are matched, and the check that lists every fault."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.annotations.label_masks import CellMaskDataset, check_annotations
+from mrcnn.annotations.outlines import OutlineDataset, check_outlines, match_images, read_annotations
+from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, make_polygon, make_rectangle
+from mrcnn.data.records import ImageRecord
+from mrcnn.files.errors import InputError
+
+HEIGHT, WIDTH = 30, 40
+
+
+def thing(name, x1, y1, x2, y2, label="cell", **more):
+    return OutlinedObject(name, label, (make_rectangle(x1, y1, x2, y2),), **more)
+
+
+@pytest.fixture
+def centre(tmp_path):
+    """Function from image names to records; the images are there, below `images/`."""
+
+    def make(*names, size=(WIDTH, HEIGHT)):
+        records = []
+        for name in names:
+            path = tmp_path / "images" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (200, 180, 210)).save(path)
+            records.append(ImageRecord(f"images/{name}", path))
+        return records
+
+    return make
+
+
+@pytest.fixture
+def outlines(tmp_path):
+    """Function from image names with their objects to annotations, as of a file beside `images/`."""
+
+    def make(images, **more):
+        source = tmp_path / "annotations.json"
+        entries = [OutlinedImage(name, source, list(objects), **more) for name, objects in images.items()]
+        return Annotations("coco", [source], entries)
+
+    return make
+
+
+def test_every_object_is_a_cell_by_default_and_groups_are_negative(centre, outlines):
+    records = centre("a.png")
+    annotations = outlines(
+        {"a.png": [thing("1", 2, 3, 12, 9, "WBC"), thing("2", 20, 5, 30, 9, "", is_crowd=True), thing("3", 1, 1, 2, 2)]}
+    )
+    dataset = OutlineDataset(records, annotations, source="north")
+    assert dataset.class_names == ["BG", "cell"] and dataset.image_reference(0) == "images/a.png"
+    masks, class_ids = dataset.load_mask(0)
+    assert masks.shape == (HEIGHT, WIDTH, 3) and masks.dtype == bool and class_ids.dtype == np.int32
+    np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [60, 40, 1])
+    np.testing.assert_array_equal(class_ids, [1, -1, 1])
+    masks, class_ids = OutlineDataset(records, annotations, crowds=False).load_mask(0)
+    np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [60, 1])
+    assert dataset.load_image(0).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_names_choose_and_classes_tell_apart(centre, outlines):
+    records = centre("a.png")
+    objects = [thing(str(i), i, 0, i + 1, 2, label) for i, label in enumerate(["mono", "baso", "mono", "rbc", "eo"])]
+    objects.append(thing("5", 9, 0, 10, 2, "baso", is_crowd=True))
+    annotations = outlines({"a.png": objects})
+    assert OutlineDataset(records, annotations, names=["mono", "eo"]).load_mask(0)[1].tolist() == [1, 1, 1]
+    dataset = OutlineDataset(
+        records, annotations, classes={"baso": "granulocyte", "mono": "monocyte", "eo": "granulocyte"}
+    )
+    assert dataset.class_names == ["BG", "granulocyte", "monocyte"]
+    masks, class_ids = dataset.load_mask(0)
+    assert class_ids.tolist() == [2, 1, 2, 1, -1]
+    assert np.argwhere(masks[0])[:, 0].tolist() == [0, 1, 2, 4, 9]
+    assert OutlineDataset(records, annotations, classes=["eo", "rbc"]).load_mask(0)[1].tolist() == [2, 1]
+    with pytest.raises(InputError, match="several labels, not one text"):
+        OutlineDataset(records, annotations, names="mono")
+
+
+def test_labels_that_nothing_bears_are_refused_with_those_there_are(centre, outlines):
+    annotations = outlines({"a.png": [thing("1", 1, 1, 5, 5, "WBC"), thing("2", 6, 6, 9, 9, "RBC")]})
+    with pytest.raises(InputError, match="no object is named wbc; the names are 'RBC', 'WBC'"):
+        check_outlines(centre("a.png"), annotations, names=["wbc"])
+
+
+def test_faults_of_labels_left_out_do_not_matter(centre, outlines):
+    records = centre("a.png")
+    annotations = outlines(
+        {"a.png": [thing("1", 1, 1, 5, 5), OutlinedObject("2", "artefact", fault="a point encloses nothing")]}
+    )
+    assert not check_outlines(records, annotations, names=["cell"]).faults
+    assert len(check_outlines(records, annotations).faults) == 1
+    # What has no known label might be a cell.
+    annotations.images[0].objects.append(OutlinedObject("3", None, fault="category_id 9 is none of the categories"))
+    assert len(check_outlines(records, annotations, names=["cell"]).faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("a.png", "images/a.png"),
+        ("images/a.png", "images/a.png"),
+        ("./images/a.png", "images/a.png"),
+        ("images\\a.png", "images/a.png"),
+        ("s/b.png", "images/s/b.png"),
+        ("b.png", "images/s/b.png"),
+        ("other/../images/a.png", "images/a.png"),
+    ],
+)
+def test_images_are_found_by_path_key_or_the_end_of_it(centre, outlines, name, key):
+    records = centre("a.png", "s/b.png")
+    images, unmatched = match_images(records, outlines({name: []}))
+    assert not unmatched
+    assert [len(images[record.key]) for record in records] == [int(record.key == key) for record in records]
+
+
+def test_absolute_names_are_taken_only_if_they_lead_to_an_image_of_the_centre(centre, outlines, tmp_path):
+    records = centre("a.png")
+    (tmp_path / "secret.png").write_bytes(records[0].path.read_bytes())
+    names = [
+        str(records[0].path),
+        str(tmp_path / "secret.png"),
+        "../a.png",
+        "C:\\images\\a.png",
+        "https://lab.org/a.png",
+    ]
+    images, unmatched = match_images(records, outlines({name: [] for name in names}))
+    assert [image.file_name for image in images["images/a.png"]] == names[:1]
+    assert [name for name, _ in unmatched] == names[1:]
+    assert all("leads out of the folder of images" in reason for _, reason in unmatched)
+
+
+def test_a_name_that_fits_two_images_is_refused(centre, outlines):
+    images, unmatched = match_images(centre("p/a.png", "q/a.png"), outlines({"a.png": [], "c.png": []}))
+    assert not any(images.values())
+    assert [reason.partition(": ")[2] for _, reason in unmatched] == [
+        "could be images/p/a.png or images/q/a.png; write the folder too",
+        "is none of the images of the centre",
+    ]
+
+
+def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
+    records = centre("good.png", "three.png", "cut.png", "unlisted.png", "twice.png", "empty.png", "crowd.png")
+    records += centre("small.png", size=(20, 10))
+    cut = records[2].path
+    cut.write_bytes(cut.read_bytes()[:50])
+    cell = thing("annotation 1", 1, 1, 9, 9)
+    annotations = outlines(
+        {
+            "good.png": [cell],
+            "three.png": [
+                OutlinedObject("annotation 2", "WBC", fault="polygon with 2 different points, of at least 3"),
+                cell,
+                OutlinedObject("annotation 3", "", (make_polygon([90, 95, 95], [1, 1, 9]),)),
+                thing("annotation 4", 5.6, 5.6, 6.4, 6.4),
+                thing("annotation 5", 1, 1, 9, 9),
+            ],
+            "cut.png": [OutlinedObject("annotation 6", "cell", fault="unknown shape 'heart'")],
+            "twice.png": [cell],
+            "./twice.png": [cell],
+            "empty.png": [],
+            "crowd.png": [thing("annotation 7", 1, 1, 9, 9, is_crowd=True)],
+            "small.png": [thing("annotation 8", 21, 21, 35, 25), OutlinedObject("annotation 9", "cell", fault="bad")],
+            "gone.png": [cell],
+        },
+        width=WIDTH,
+        height=HEIGHT,
+    )
+    annotations.images[0].width = annotations.images[0].height = None
+    annotations.images[5].faults.append("its id 5 is that of 2 images")
+    annotations.faults.append(("annotations.json", "annotation 10: image_id 99 is none of the images"))
+
+    faults, good = check_outlines(records, annotations)
+
+    assert [record.key for record in good] == ["images/good.png"]
+    at = "annotations.json: "
+    assert [fault for fault in faults if fault[0] != "images/cut.png"] == [
+        ("annotations.json", "annotation 10: image_id 99 is none of the images"),
+        ("gone.png", at + "is none of the images of the centre"),
+        ("images/three.png", at + "annotation 2 ('WBC'): polygon with 2 different points, of at least 3"),
+        ("images/three.png", at + "annotation 3: corner (90, 1) is outside the image of 40x30 px"),
+        ("images/three.png", at + "annotation 4 ('cell'): covers no pixel of the image"),
+        ("images/three.png", at + "annotation 5 ('cell'): repeats annotation 1"),
+        ("images/unlisted.png", "not annotated in annotations.json"),
+        ("images/twice.png", "annotated 2 times in annotations.json"),
+        ("images/empty.png", at + "its id 5 is that of 2 images"),
+        ("images/crowd.png", at + "nothing but groups (iscrowd) on it"),
+        ("images/small.png", at + "made for an image of 40x30 px, this one has 20x10 px"),
+        ("images/small.png", at + "annotation 9 ('cell'): bad"),
+    ]
+    unreadable, shape = (reason for key, reason in faults if key == "images/cut.png")
+    assert "cut.png" in unreadable and shape == at + "annotation 6 ('cell'): unknown shape 'heart'"
+
+
+def test_images_annotated_without_an_object_are_good(centre, outlines):
+    records = centre("a.png", "b.png", "c.png")
+    white, red = (thing(label, 1, 1, 9, 9, label) for label in ("WBC", "RBC"))
+    annotations = outlines({"a.png": [white], "b.png": [], "c.png": [red]})
+    check = check_outlines(records, annotations, names=["WBC"])
+    assert (check.faults, check.good) == ([], records)
+    assert list(check.num_objects.values()) == [1, 0, 0]
+    for number in (1, 2):
+        masks, class_ids = OutlineDataset(check.good, annotations, names=["WBC"]).load_mask(number)
+        assert masks.shape == (HEIGHT, WIDTH, 0) and masks.dtype == bool and class_ids.shape == (0,)
+
+
+def test_images_without_an_object_are_doubtful_beside_objects_without_an_image(centre, tmp_path):
+    value = {
+        "images": [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png", "width": 40.0, "height": 30.0}],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": 5, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+            {"id": 6, "image_id": "2.png", "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]},
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    records = centre("a.png", "b.png")
+    faults, good = check_outlines(records, read_annotations(tmp_path / "a.json"))
+    assert good == records[:1]
+    assert faults[1:] == [("images/b.png", "a.json: no object on it; one of the 1 that belong to no image may be its")]
+
+
+def test_names_are_found_whether_accents_are_composed_or_not(centre, outlines):
+    whole = unicodedata.normalize("NFC", "zelle_ä.png")
+    apart = unicodedata.normalize("NFD", whole)
+    assert whole != apart
+    for on_disk, in_file in ((whole, apart), (apart, whole), (f"{apart}.d/a.png", f"{whole}.d/a.png")):
+        records = centre(on_disk)
+        images, unmatched = match_images(records, outlines({in_file: []}))
+        assert not unmatched and len(images[records[0].key]) == 1
+    # Where both are there, each is itself.
+    both = centre(f"p/{whole}", f"p/{apart}")
+    images, unmatched = match_images(both, outlines({f"p/{whole}": [], apart: []}))
+    assert not unmatched
+    assert [images[record.key][0].file_name for record in both] == [f"p/{whole}", apart]
+
+
+def test_outlines_are_drawn_on_the_image_as_viewers_show_it(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
+    shape = {"label": "cell", "points": [[1, 30], [9, 30], [9, 39], [1, 39]], "shape_type": "polygon"}
+    value = {"imagePath": "a.jpg", "imageWidth": HEIGHT, "imageHeight": WIDTH, "shapes": [shape]}
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    records, annotations = [ImageRecord("a.jpg", tmp_path / "a.jpg")], read_annotations(tmp_path / "a.json")
+    assert check_outlines(records, annotations).good == records
+    dataset = OutlineDataset(records, annotations)
+    assert dataset.load_mask(0)[0].shape[:2] == dataset.load_image(0).shape[:2] == (WIDTH, HEIGHT)
+
+
+def test_dataset_refuses_what_the_check_would_list(centre, outlines):
+    records = centre("a.png")
+    with pytest.raises(InputError, match="annotated 0 times; run the annotation check first"):
+        OutlineDataset(records, outlines({}))
+    dataset = OutlineDataset(records, outlines({"a.png": [thing("region 1", 50, 50, 60, 60)]}))
+    with pytest.raises(InputError, match="annotations.json: images/a.png: region 1: corner .* outside"):
+        dataset.load_mask(0)
+
+
+def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path):
+    """Two overlapping-free cells, written as label mask, COCO, VIA 1, VIA 2 and labelme."""
+    records = centre("a.png")
+    corners = [[(2, 3), (14, 3), (14, 20), (8, 25), (2, 20)], [(20, 5), (33, 9), (28, 22)]]
+    polygons = [make_polygon(*zip(*points, strict=True)) for points in corners]
+    labels = sum((i * p.draw(HEIGHT, WIDTH).astype(np.uint8) for i, p in enumerate(polygons, 1)))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
+    regions = [
+        {
+            "shape_attributes": {"name": "polygon", "all_points_x": list(xs), "all_points_y": list(ys)},
+            "region_attributes": {},
+        }
+        for xs, ys in (zip(*points, strict=True) for points in corners)
+    ]
+    files = {
+        "coco": {
+            "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+            "categories": [{"id": 1, "name": "cell"}],
+            "annotations": [
+                {"id": i, "image_id": 1, "category_id": 1, "segmentation": [[v for point in points for v in point]]}
+                for i, points in enumerate(corners)
+            ],
+        },
+        "via1": {"a": {"filename": "a.png", "regions": {str(i): region for i, region in enumerate(regions)}}},
+        "via2": {"_via_img_metadata": {"a": {"filename": "a.png", "regions": regions}}},
+        "labelme": {
+            "imagePath": "a.png",
+            "shapes": [{"label": "cell", "points": points, "shape_type": "polygon"} for points in corners],
+        },
+    }
+    assert not check_annotations(records, tmp_path / "masks", semantics="instances").faults
+    expected = CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)[0]
+    assert expected.sum() > 300
+    for name, value in files.items():
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(value))
+        annotations = read_annotations(path)
+        check = check_outlines(records, annotations)
+        assert (check.faults, check.good) == ([], records)
+        np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0], expected)
+
+
+def test_more_objects_than_memory_holds_are_a_fault_of_their_image(centre, tmp_path):
+    (record,) = centre("a.png", size=(2000, 2000))
+    objects = [thing(f"annotation {i}", i, 0, i + 5, 5) for i in range(300)]
+    image = OutlinedImage("a.png", tmp_path / "a.json", objects)
+    annotations = Annotations("coco", [tmp_path / "a.json"], [image])
+    ((key, reason),) = check_outlines([record], annotations).faults
+    assert key == record.key and "300 objects on 2000x2000 px, whose masks take more than 1 GiB" in reason
+    with pytest.raises(InputError, match=r"a\.json: images/a\.png: 300 objects"):
+        OutlineDataset([record], annotations).load_mask(0)
+
+
+def test_names_of_files_cannot_write_to_the_terminal(centre, tmp_path):
+    (record,) = centre("a.png")
+    image = OutlinedImage("b\x1b[2J\n.png", tmp_path / "a.json", [thing("annotation 1", 1, 1, 9, 9)])
+    faults = check_outlines([record], Annotations("coco", [tmp_path / "a.json"], [image])).faults
+    assert faults and all(text.isprintable() for fault in faults for text in fault)

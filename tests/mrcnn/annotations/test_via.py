@@ -1,0 +1,149 @@
+"""Reading VIA files of both versions: shapes, labels and faults."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mrcnn.annotations.outlines import read_annotations
+from mrcnn.annotations.shapes import ShapeFault
+from mrcnn.annotations.via import read_via
+from mrcnn.files.errors import InputError
+
+POLYGON = {"name": "polygon", "all_points_x": [2, 12, 12, 2], "all_points_y": [3, 3, 9, 9]}
+
+
+def region(shape, **attributes):
+    return {"shape_attributes": shape, "region_attributes": attributes}
+
+
+def version_1(*regions, name="a.png"):
+    entry = {"fileref": "", "size": 123, "filename": name, "base64_img_data": "", "file_attributes": {}}
+    return {f"{name}123": {**entry, "regions": {str(i): r for i, r in enumerate(regions)}}}
+
+
+def version_2(*regions, name="a.png"):
+    return {f"{name}123": {"filename": name, "size": 123, "regions": list(regions), "file_attributes": {}}}
+
+
+def project(*regions):
+    return {
+        "_via_settings": {"core": {}},
+        "_via_img_metadata": version_2(*regions),
+        "_via_attributes": {"region": {}, "file": {}},
+        "_via_data_format_version": "2.0.10",
+        "_via_image_id_list": ["a.png123"],
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(value):
+        path = tmp_path / "via.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return path
+
+    return write_file
+
+
+@pytest.mark.parametrize("make", [version_1, version_2, project])
+def test_every_kind_of_file_gives_the_same(write, make):
+    path = write(make(region(POLYGON, kind="cell"), region({"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4})))
+    annotations = read_via(path)
+    assert read_annotations(path).kind == annotations.kind == "via"
+    assert not annotations.faults
+    image = annotations.images[0]
+    assert (image.file_name, image.width, image.height) == ("a.png", None, None)
+    assert [(o.name, o.label) for o in image.objects] == [("region 1", "cell"), ("region 2", "")]
+    expected = np.zeros((2, 20, 20), bool)
+    expected[0, 3:9, 2:12] = True
+    expected[1, 2:6, 1:4] = True
+    np.testing.assert_array_equal([o.draw(20, 20) for o in image.objects], expected)
+
+
+def test_round_shapes_and_closed_lines(write):
+    square = {"all_points_x": [2, 12, 12, 2, 2], "all_points_y": [3, 3, 9, 9, 3]}
+    shapes = [
+        {"name": "circle", "cx": 20, "cy": 15, "r": 8},
+        {"name": "ellipse", "cx": 20, "cy": 15, "rx": 12, "ry": 5},
+        {"name": "ellipse", "cx": 20, "cy": 15, "rx": 5, "ry": 12, "theta": math.pi / 2},
+        {"name": "polyline", **square},
+    ]
+    circle, ellipse, turned, line = (
+        o.draw(30, 40) for o in read_via(write(version_2(*map(region, shapes)))).images[0].objects
+    )
+    assert abs(circle.sum() - math.pi * 64) < 8
+    assert abs(ellipse.sum() - math.pi * 60) < 8
+    assert (turned ^ ellipse).sum() <= 4
+    assert line.sum() == 60
+
+
+def test_labels_come_from_the_attribute_that_looks_like_one(write):
+    regions = [
+        region(POLYGON, celltype="WBC"),
+        region(POLYGON, quality="good", Class="RBC"),
+        region(POLYGON, quality="good", colour="red"),
+        region(POLYGON, type={"WBC": True, "blurred": True, "RBC": False}),
+        region(POLYGON),
+        {"shape_attributes": POLYGON},
+    ]
+    path = write(version_2(*regions))
+    assert [o.label for o in read_via(path).images[0].objects] == ["WBC", "RBC", "", "WBC,blurred", "", ""]
+    assert [o.label for o in read_via(path, "quality").images[0].objects] == ["", "good", "good", "", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"name": "point", "cx": 3, "cy": 4}, "a point encloses nothing"),
+        ({"name": "polyline", "all_points_x": [1, 5, 5], "all_points_y": [1, 1, 5]}, "does not end where it begins"),
+        ({"name": "polygon", "all_points_x": [1, 5], "all_points_y": [1, 1]}, "polygon with 2 different points"),
+        ({"name": "polygon", "all_points_x": [1, 5, 5]}, "all_points_y is missing"),
+        ({"name": "rect", "x": 1, "y": 2, "width": 0, "height": 4}, "rectangle without area: 0 by 4"),
+        ({"name": "rect", "x": 1, "y": 2, "width": 3}, "height is missing"),
+        ({"name": "circle", "cx": 1, "cy": 2, "r": -1}, "without area"),
+        ({"name": "ellipse", "cx": 1, "cy": 2, "rx": 3, "ry": "4"}, "radius is '4'"),
+        ({"name": "heart"}, "unknown shape 'heart'"),
+        ({}, "unknown shape missing"),
+        (None, "shape_attributes are missing"),
+    ],
+)
+def test_faulty_regions_carry_their_fault(write, shape, message):
+    faulty, good = read_via(write(version_2(region(shape), region(POLYGON)))).images[0].objects
+    with pytest.raises(ShapeFault, match=message):
+        faulty.draw(30, 40)
+    assert good.draw(30, 40).sum() == 60
+
+
+def test_faulty_entries_are_noted(write):
+    value = version_2(region(POLYGON))
+    value |= {
+        "b": {"filename": "b.png", "regions": 3},
+        "c": {"regions": []},
+        "d": {"filename": "d.png", "regions": [5]},
+        "e": {"filename": "e.png"},
+    }
+    annotations = read_via(write(value))
+    assert annotations.faults == [("via.json", "image 'c' has no filename")]
+    neither = "neither a list nor a mapping"
+    faults = [image.faults for image in annotations.images]
+    assert faults == [[], [f"regions are 3, {neither}"], [], [f"regions are missing, {neither}"]]
+    assert annotations.images[2].objects[0].fault == "is 5, not a mapping"
+
+
+@pytest.mark.parametrize("value", [{}, [], {"_via_settings": {}}, {"images": [], "annotations": [], "categories": []}])
+def test_other_files_are_refused(write, value):
+    with pytest.raises(InputError, match="via.json: not a VIA file"):
+        read_via(write(value))
+
+
+def test_project_without_its_mapping_is_refused(write):
+    with pytest.raises(InputError, match="not a VIA project: _via_img_metadata is a list of 0"):
+        read_via(write({"_via_img_metadata": []}))
+
+
+def test_image_named_twice_is_refused_and_not_lost(write):
+    entry = json.dumps(version_2(region(POLYGON)))[1:-1]
+    with pytest.raises(InputError, match="key 'a.png123' appears twice"):
+        read_via(write(f"{{{entry}, {entry}}}"))

@@ -1,0 +1,625 @@
+"""The feature store: what goes in comes out, whatever is done to the writer, and odd files are refused."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, clear_parts, merge_stores
+from mrcnn.feature_store import reader as store_reader
+from mrcnn.files.atomic import OutputLock
+from mrcnn.files.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+DETECTOR = {"hash": "abc123", "config": {"BACKBONE": "resnet101", "STRIDES": (4, 8)}}
+
+
+def make_cell(seed, with_mask=False):
+    rng = np.random.default_rng(seed)
+    return Cell(
+        features=rng.normal(size=(14, 14, 256)).astype(np.float16),
+        crop=rng.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+        image=rng.integers(0, 256, (128, 128, 3), dtype=np.uint8),
+        box=np.array([1.5, 2.0, 30.0, 40.0 + seed], np.float32),
+        score=0.5 + seed / 1000,
+        class_id=1,
+        image_shape=(400, 380),
+        mask=rng.integers(0, 256, (28, 28), dtype=np.uint8) if with_mask else None,
+    )
+
+
+def open_writer(path, **changes):
+    options = {"centre": "matek", "detector": DETECTOR, "attributes": {"score_threshold": 0.7}}
+    return FeatureStoreWriter(path, **{**options, "part_size": 3, **changes})
+
+
+def add_images(writer, numbers):
+    """Every fifth image has no cell, every seventh has two; done images are passed over."""
+    for number in numbers:
+        key = f"images/{number:03d}.png"
+        if key in writer.done_keys:
+            continue
+        if number % 5 == 4:
+            writer.missed(key, "no detection above score 0.7", "MON", "monocyte")
+        else:
+            cells = [make_cell(number), make_cell(100 + number)][: 1 + (number % 7 == 0)]
+            writer.add(key, cells, label="BAS", cell_type="basophil", num_detections=len(cells) + 1)
+
+
+def content(path):
+    with FeatureStore(path) as store:
+        rows = {field: store.read(field, 0, len(store)) for field in store.fields}
+        return rows, store.image_keys.tolist(), store.missed, store.counts
+
+
+def assert_same_content(one, other):
+    for (rows, *rest), (other_rows, *other_rest) in [(content(one), content(other))]:
+        assert rest == other_rest
+        assert rows.keys() == other_rows.keys()
+        for field in rows:
+            np.testing.assert_array_equal(rows[field], other_rows[field], err_msg=field)
+
+
+@pytest.fixture
+def store_path(tmp_path):
+    path = tmp_path / "store.h5"
+    with open_writer(path) as writer:
+        add_images(writer, range(8))
+    return path
+
+
+def test_store_round_trip(tmp_path):
+    path = tmp_path / "features" / "matek.h5"
+    with open_writer(path, with_masks=True) as writer:
+        cells = [make_cell(1, True), make_cell(2, True)]
+        writer.add("ä/1.png", cells, label="Ü", cell_type="basophil", num_detections=4)
+        writer.missed("2.png", "no detection above score 0.7", label="MON", cell_type="monocyte")
+        writer.missed("3.png", "unreadable: truncated")
+        writer.add("4.png", [make_cell(3, True)])
+    assert not (tmp_path / "features" / "matek.h5.parts").exists()
+    assert sorted(p.name for p in path.parent.iterdir()) == ["matek.h5"]
+    with FeatureStore(path) as store:
+        assert len(store) == 3
+        assert store.centre == "matek"
+        assert store.attributes["detector"]["hash"] == store.detector_hash == "abc123"
+        assert store.attributes["detector"]["config"] == {"BACKBONE": "resnet101", "STRIDES": [4, 8]}
+        assert store.attributes["score_threshold"] == 0.7
+        assert store.attributes["schema"] == 1
+        assert store.keys.tolist() == ["ä/1.png", "ä/1.png", "4.png"]
+        assert store.labels.tolist() == ["Ü", "Ü", ""]
+        assert store.cell_types.tolist() == ["basophil", "basophil", ""]
+        counts = {"images": 4, "found": 2, "missed": 1, "unreadable": 1, "detections": 5, "cells": 3}
+        assert store.counts == counts
+        assert [m["key"] for m in store.missed] == ["2.png", "3.png"]
+        assert store.missed[0] == {
+            "key": "2.png",
+            "reason": "no detection above score 0.7",
+            "label": "MON",
+            "cell_type": "monocyte",
+        }
+        for row, seed in enumerate((1, 2, 3)):
+            cell = make_cell(seed, True)
+            for field in ("features", "crop", "image", "box", "mask"):
+                stored = store.read(field, row, row + 1)[0]
+                assert stored.dtype == getattr(cell, field).dtype
+                np.testing.assert_array_equal(stored, getattr(cell, field))
+        np.testing.assert_array_equal(store.read("image_shape", 0, 3), [[400, 380]] * 3)
+        np.testing.assert_allclose(store.read("score", 0, 3), [0.501, 0.502, 0.503], rtol=1e-6)
+        np.testing.assert_array_equal(store.read_rows("crop", [0, 2]), store.read("crop", 0, 3)[[0, 2]])
+        np.testing.assert_array_equal(store.read_rows("key", [1, 2]), ["ä/1.png", "4.png"])
+        assert store.read_rows("features", []).shape == (0, 14, 14, 256)
+
+
+def test_store_read_refuses_bad_rows_and_fields(store_path):
+    with FeatureStore(store_path) as store:
+        with pytest.raises(IndexError, match="rows 0:100"):
+            store.read("box", 0, 100)
+        for rows in ([0, 100], [len(store)], [-1, 0]):
+            with pytest.raises(IndexError, match=f"rows {rows[0]} to {rows[-1]} of a store with {len(store)} cells"):
+                store.read_rows("box", rows)
+        for rows in ([2, 1], [1, 1]):
+            with pytest.raises(ValueError, match="increasing"):
+                store.read_rows("box", rows)
+        with pytest.raises(InputError, match=r"no field 'ears' \(it has features, .*, cell_type\)$"):
+            store.read("ears", 0, 1)
+        with pytest.raises(InputError, match="extract again with masks"):
+            store.read("mask", 0, 1)
+
+
+def test_store_counts_images_by_what_came_of_them(tmp_path):
+    with open_writer(tmp_path / "store.h5") as writer:
+        writer.add("0.png", [make_cell(0), make_cell(1)], num_detections=7)
+        for number, reason in enumerate(("far", "unreadable", "near", "unreadable: cut", "dim"), 1):
+            writer.missed(f"{number}.png", reason, label="B")
+    with FeatureStore(tmp_path / "store.h5") as store:
+        assert store.counts == {
+            "images": 6,
+            "found": 1,
+            "missed": 3,
+            "unreadable": 2,
+            "detections": 7,
+            "cells": 2,
+        }
+        assert [row["reason"] for row in store.missed] == ["far", "unreadable", "near", "unreadable: cut", "dim"]
+        widths = {"cells/key": 5, "cells/label": 1, "cells/cell_type": 1, "images/key": 5, "images/label": 1}
+        assert store.text_widths() == {**widths, "images/cell_type": 1, "images/reason": 15}
+
+
+def test_store_without_any_cell(tmp_path):
+    path = tmp_path / "empty.h5"
+    with open_writer(path) as writer:
+        writer.missed("1.png", "unreadable: not an image")
+    with FeatureStore(path) as store:
+        assert len(store) == 0
+        assert store.keys.tolist() == []
+        assert store.read("features", 0, 0).shape == (0, 14, 14, 256)
+        assert store.counts["unreadable"] == store.counts["images"] == 1
+    with open_writer(tmp_path / "nothing.h5"):
+        pass
+    with FeatureStore(tmp_path / "nothing.h5") as store:
+        assert store.counts["images"] == 0
+
+
+def test_writer_resumes_after_an_error(tmp_path, store_path):
+    path = tmp_path / "resumed.h5"
+    with pytest.raises(RuntimeError, match="lost"), open_writer(path) as writer:
+        add_images(writer, range(5))
+        raise RuntimeError("lost the accelerator")
+    assert not path.exists()
+    with open_writer(path) as writer:
+        assert len(writer.done_keys) == 5
+        add_images(writer, range(8))
+    assert_same_content(path, store_path)
+
+
+def test_writer_resumes_after_kill(tmp_path, store_path):
+    path = tmp_path / "killed.h5"
+    script = f"""
+import importlib.util, os, signal, sys
+spec = importlib.util.spec_from_file_location("cells", {str(Path(__file__))!r})
+cells = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(cells)
+writer = cells.open_writer({str(path)!r})
+cells.add_images(writer, range(7))
+(writer._parts_folder / ".1.tmp.part-00009.h5").write_bytes(b"half a part")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.run([sys.executable, "-c", script], env=env, timeout=60, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert not path.exists()
+    with open_writer(path) as writer:
+        assert 0 < len(writer.done_keys) < 7, "one part is whole, the last images were only in memory"
+        add_images(writer, range(8))
+    assert_same_content(path, store_path)
+    assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
+
+
+def test_writer_survives_a_kill_between_merge_and_cleaning(tmp_path, store_path, monkeypatch):
+    path = tmp_path / "late.h5"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    writer = open_writer(path)
+    add_images(writer, range(8))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mrcnn.feature_store.writer.os.rename", die)
+        writer.finish()
+    writer._unlock()
+    assert path.exists()
+    with open_writer(path) as again:
+        assert len(again.done_keys) == 8
+    assert_same_content(path, store_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"detector": {"hash": "other"}}, "made with detector 'abc123', not 'other'"),
+        ({"centre": "int20"}, "made with centre 'matek', not 'int20'"),
+        ({"attributes": {"score_threshold": 0.5}}, "made with score_threshold 0.7, not 0.5"),
+        ({"with_masks": True}, "made with masks False, not True"),
+    ],
+)
+def test_writer_refuses_parts_of_another_origin(tmp_path, change, message):
+    path = tmp_path / "store.h5"
+    with pytest.raises(RuntimeError), open_writer(path) as writer:
+        add_images(writer, range(3))
+        raise RuntimeError("stop")
+    with pytest.raises(InputError, match=message) as error:
+        open_writer(path, **change)
+    assert "\n" not in str(error.value) and "delete" in str(error.value)
+    open_writer(path).finish()  # and the refusal left the parts as they were
+    assert len(FeatureStore(path)) > 0
+
+
+def kill_after_merge(path, numbers, monkeypatch, function):
+    """Write a store as a run does that is killed after the merge, in `function`."""
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    writer = open_writer(path)
+    add_images(writer, numbers)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"mrcnn.feature_store.writer.{function}", die)
+        writer.finish()
+    writer._unlock()
+
+
+@pytest.mark.parametrize("function", ["os.rename", "shutil.rmtree"])
+def test_clear_parts_removes_what_a_kill_after_the_merge_left(tmp_path, store_path, monkeypatch, function):
+    path = tmp_path / "new" / "late.h5"
+    kill_after_merge(path, range(8), monkeypatch, function)
+    assert len(list(path.parent.iterdir())) == 2
+    with OutputLock(path):
+        clear_parts(path)  # another run writes the store anew
+    assert len(list(path.parent.iterdir())) == 2
+    clear_parts(path)
+    assert list(path.parent.iterdir()) == [path]
+    assert_same_content(path, store_path)
+
+
+def test_clear_parts_leaves_the_parts_of_another_extraction(tmp_path):
+    path = tmp_path / "store.h5"
+    for changes, numbers in (({}, range(4)), ({"detector": {"hash": "new"}}, range(8))):
+        with open_writer(path) as writer:
+            add_images(writer, range(8))
+        with pytest.raises(RuntimeError, match="stop"), open_writer(path, **changes) as writer:
+            add_images(writer, numbers)
+            raise RuntimeError("stop")
+        clear_parts(path)
+        assert len(list((tmp_path / "store.h5.parts").iterdir())) > 0
+        shutil.rmtree(tmp_path / "store.h5.parts")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
+def test_writer_refuses_a_second_writer(tmp_path):
+    first = open_writer(tmp_path / "store.h5")
+    with pytest.raises(InputError, match=r"store.h5: another run \(pid \d+ on .*\) is writing it"):
+        open_writer(tmp_path / "store.h5")
+    first.finish()
+
+
+def test_writer_refuses_bad_cells(tmp_path):
+    writer = open_writer(tmp_path / "store.h5")
+    cell = make_cell(1)
+    nan = cell.features.copy()
+    nan[0, 0, 0] = np.nan
+    for bad, message in [
+        (cell._replace(features=nan), "features holds NaN"),
+        (cell._replace(features=cell.features.astype(np.float32) * 0 + 1e9), "too large for float16"),
+        (cell._replace(crop=cell.crop[:64]), r"crop must have shape \(128, 128, 3\)"),
+        (cell._replace(crop=cell.crop.astype(np.float32)), "crop must be uint8"),
+        (make_cell(1, True), "has a mask"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            writer.add("1.png", [bad])
+    with pytest.raises(ValueError, match="no cells"):
+        writer.add("1.png", [])
+    writer.add("1.png", [cell])
+    with pytest.raises(ValueError, match="added twice"):
+        writer.missed("1.png", "again")
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        writer.missed("bad\udcff.png", "odd name")
+    writer.finish()
+    with FeatureStore(tmp_path / "store.h5") as store:
+        assert store.keys.tolist() == ["1.png"], "a refused cell leaves no trace"
+
+
+def test_writer_takes_parts_of_one_image_and_counts_them_from_zero(tmp_path, store_path):
+    writer = open_writer(tmp_path / "store.h5", part_size=1)
+    add_images(writer, range(8))
+    parts = sorted(p.name for p in (tmp_path / "store.h5.parts").glob("part-*.h5"))
+    assert parts == [f"part-{number:05d}.h5" for number in range(8)]
+    writer.finish()
+    assert_same_content(tmp_path / "store.h5", store_path)
+    with pytest.raises(ValueError, match="part_size must be 1 or more, got 0"):
+        open_writer(tmp_path / "none.h5", part_size=0)
+
+
+def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("mrcnn.feature_store.writer.PartBuffer.write", full)
+    with pytest.raises(RuntimeError, match="lost"), open_writer(tmp_path / "store.h5") as writer:
+        add_images(writer, range(1, 2))
+        raise RuntimeError("lost the accelerator")
+    assert "the last cells could not be saved (no space left)" in caplog.text
+    with pytest.raises(OSError, match="no space left"), open_writer(tmp_path / "other.h5") as writer:
+        add_images(writer, range(1, 2))
+
+
+def leave_parts(path, numbers=range(8), **changes):
+    with pytest.raises(RuntimeError), open_writer(path, **changes) as writer:
+        add_images(writer, numbers)
+        raise RuntimeError("stop")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"detector": {"hash": "aaa"}},
+        {"detector": {"hash": "xyz"}},
+        {"attributes": {"score_threshold": 0.5}},
+        {"numbers": range(7)},
+    ],
+)
+def test_clear_parts_leaves_what_is_not_in_the_store(tmp_path, store_path, others):
+    path = tmp_path / "late.h5"
+    leave_parts(path, **others)
+    shutil.copy(store_path, path)
+    clear_parts(path)
+    assert (tmp_path / "late.h5.parts").is_dir()
+
+
+def test_clear_parts_removes_what_the_store_holds(tmp_path, store_path, monkeypatch):
+    path = tmp_path / "late.h5"
+    leave_parts(path)
+    shutil.copy(store_path, path)
+    trash = tmp_path / ".late.h5.parts.merged"
+    trash.mkdir()
+    with monkeypatch.context() as patch:
+        # As in a folder that must not be written to.
+        patch.setattr(OutputLock, "__enter__", lambda _: SimpleNamespace(is_held=False))
+        clear_parts(path)
+    assert trash.is_dir() and (tmp_path / "late.h5.parts").is_dir()
+    clear_parts(path)
+    assert not trash.exists() and not (tmp_path / "late.h5.parts").exists()
+    trash.mkdir()
+    clear_parts(path)
+    assert not trash.exists()
+    clear_parts(tmp_path / "absent.h5")
+
+
+def refused(path):
+    with pytest.raises(InputError) as error:
+        FeatureStore(path)
+    message = str(error.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+def test_store_refuses_what_is_no_store(tmp_path, store_path):
+    assert "no such" in refused(tmp_path / "absent.h5")
+    (tmp_path / "text.h5").write_text("not hdf5 at all")
+    assert "not an HDF5" in refused(tmp_path / "text.h5")
+    (tmp_path / "zero.h5").write_bytes(b"")
+    assert "not an HDF5" in refused(tmp_path / "zero.h5")
+    data = store_path.read_bytes()
+    (tmp_path / "half.h5").write_bytes(data[: len(data) // 2])
+    assert "cut short" in refused(tmp_path / "half.h5")
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["data"] = np.arange(3)
+    assert "not a feature store" in refused(tmp_path / "plain.h5")
+
+
+def test_store_refuses_another_schema(store_path):
+    with h5py.File(store_path, "r+") as file:
+        file.attrs["schema"] = np.int32(99)
+    assert "has schema 99, this software reads 1" in refused(store_path)
+
+
+def test_store_refuses_links_and_foreign_storage(tmp_path, store_path):
+    def with_crop(make):
+        with h5py.File(store_path, "r+") as file:
+            cells = file["cells"]
+            rows = len(cells["key"])
+            if "crop" in cells:
+                del cells["crop"]
+            make(cells, (rows, 128, 128, 3))
+        return refused(store_path)
+
+    def external_link(cells, _):
+        cells["crop"] = h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "/cells/crop")
+
+    def external_storage(cells, shape):
+        cells.create_dataset("crop", shape, "uint8", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)])
+
+    def virtual(cells, shape):
+        layout = h5py.VirtualLayout(shape, "uint8")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "crop", shape)
+        cells.create_virtual_dataset("crop", layout)
+
+    def soft_link(cells, _):
+        cells["crop"] = h5py.SoftLink("/cells/image")
+
+    assert "link to somewhere else" in with_crop(external_link)
+    assert "in another file" in with_crop(external_storage)
+    assert "in another file" in with_crop(virtual)
+    assert "link to somewhere else" in with_crop(soft_link)
+    assert "no 'crop'" in with_crop(lambda *_: None)
+    assert "is not a dataset" in with_crop(lambda cells, _: cells.create_group("crop"))
+    floats = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "float32"))
+    assert "not uint8 of shape (n, 128, 128, 3)" in floats
+    zipped = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "uint8", compression="gzip"))
+    assert "is compressed" in zipped
+
+
+def test_store_refuses_absurd_sizes(tmp_path, store_path):
+    with h5py.File(store_path, "r+") as file:
+        for name in file["cells"]:
+            file["cells"][name].resize(10**10, axis=0)
+    assert "states 10000000000 rows but does not hold them" in refused(store_path)
+    path = tmp_path / "attribute.h5"
+    open_writer(path).finish()
+    with h5py.File(path, "r+") as file:
+        file.attrs["centre"] = "a string of variable length"
+    assert "attribute 'centre' has an odd type or size" in refused(path)
+
+
+def test_store_refuses_columns_of_different_length(store_path):
+    with h5py.File(store_path, "r+") as file:
+        file["cells/box"].resize(3, axis=0)
+    assert "differ in length" in refused(store_path)
+
+
+def test_store_reports_a_flipped_bit(store_path):
+    with FeatureStore(store_path) as store:
+        raw = store.read("crop", 1, 2).tobytes()
+    data = bytearray(store_path.read_bytes())
+    data[data.index(raw) + 100] ^= 1
+    store_path.write_bytes(data)
+    with FeatureStore(store_path) as store:
+        store.read("crop", 0, 1)
+        with pytest.raises(InputError, match="damaged"):
+            store.read("crop", 0, 3)
+
+
+def test_finish_holds_few_rows_at_a_time(tmp_path, monkeypatch):
+    """The merge goes over the parts one by one, in blocks of rows, however many cells there are."""
+    largest = []
+    plain = h5py.Dataset.__setitem__
+
+    def watched(self, rows, values):
+        largest.append(np.asarray(values).nbytes)
+        return plain(self, rows, values)
+
+    writer = open_writer(tmp_path / "store.h5", part_size=20)
+    add_images(writer, range(60))
+    writer._flush()
+    open_before = h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+    monkeypatch.setattr("mrcnn.feature_store.writer.MERGE_ROWS", 4)
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", watched)
+    writer.finish()
+    assert max(largest) <= 4 * 14 * 14 * 256 * 2
+    assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_before
+
+
+def test_merge_stores_joins_shards(tmp_path, store_path):
+    shards = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    for shard, numbers in zip(shards, (range(3), range(3, 8)), strict=True):
+        with open_writer(shard) as writer:
+            add_images(writer, numbers)
+    merge_stores(shards, tmp_path / "joined.h5")
+    assert_same_content(tmp_path / "joined.h5", store_path)
+    with pytest.raises(InputError, match="give every shard once"):
+        merge_stores([shards[0], shards[0]], tmp_path / "twice.h5")
+    with open_writer(tmp_path / "c.h5", detector={"hash": "other"}) as writer:
+        add_images(writer, range(8, 9))
+    with pytest.raises(InputError, match="cannot be joined"):
+        merge_stores([*shards, tmp_path / "c.h5"], tmp_path / "mixed.h5")
+    assert not (tmp_path / "mixed.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("cells/score", np.nan, "cells/score of row 1 is not from 0 to 1"),
+        ("cells/score", 1.5, "cells/score of row 1 is not from 0 to 1"),
+        ("cells/class_id", 0, "cells/class_id of row 1 is below 1"),
+        ("cells/image_shape", (0, 5), "cells/image_shape of row 1 is below 1"),
+        ("cells/box", (0, 0, np.nan, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/box", (0, 0, 9999, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/box", (9, 9, 1, 1), "cells/box of row 1 does not lie in its image"),
+        ("cells/key", b"other.png", "cells/key of row 1 is not the image that the cell is of"),
+        ("images/key", b"images/000.png", "images/key of row 1 is there before"),
+        ("images/key", b"", "images/key of row 1 is empty"),
+        ("images/num_detections", -1, "images/num_detections of row 1 is below 0"),
+    ],
+)
+def test_rows_that_no_extraction_gives_are_refused(store_path, column, value, reason):
+    with h5py.File(store_path, "r+") as file:
+        file[column][1] = value
+    with pytest.raises(InputError, match=reason):
+        FeatureStore(store_path)
+
+
+def remake(file, name, rows, filter_mask=0):
+    """Write rows of a column anew, some of them perhaps not at all."""
+    values = file[name][...]
+    chunk = (1, *values.shape[1:])
+    del file[name]
+    dataset = file.create_dataset(name, values.shape, values.dtype, chunks=chunk, fletcher32=True)
+    for row in rows:
+        if filter_mask:
+            dataset.id.write_direct_chunk((row, 0, 0, 0), values[row].tobytes(), filter_mask=filter_mask)
+        else:
+            dataset[row] = values[row]
+
+
+def test_rows_that_would_be_read_as_zeros_are_refused(store_path):
+    with h5py.File(store_path, "r+") as file:
+        remake(file, "cells/crop", [n for n in range(len(file["cells/crop"])) if n != 2])
+    with pytest.raises(InputError, match="does not hold them|chunks instead of"):
+        FeatureStore(store_path)
+
+
+def test_rows_without_their_checksum_are_refused(store_path):
+    with h5py.File(store_path, "r+") as file:
+        remake(file, "cells/crop", range(len(file["cells/crop"])), filter_mask=1)
+    with pytest.raises(InputError, match="not held as they should be|does not hold them"):
+        FeatureStore(store_path)
+
+
+@pytest.mark.parametrize("centre", ["", "../a", "a/b", "a\\b", ".a", "a\nb"])
+def test_a_centre_that_is_no_name_for_files_is_refused(store_path, centre):
+    data = centre.encode()
+    with h5py.File(store_path, "r+") as file:
+        file.attrs.create("centre", np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
+    with pytest.raises(InputError, match="no name for files"):
+        FeatureStore(store_path)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', "[" * 2000, '{"a": "\\ud800"}', '{"a": 1e999}'])
+def test_a_header_that_is_no_plain_json_is_refused(store_path, text):
+    with h5py.File(store_path, "r+") as file:
+        file.attrs.create("settings", np.bytes_(text.encode()), dtype=h5py.string_dtype("utf-8", len(text)))
+    with pytest.raises(InputError, match="'settings' is not valid JSON"):
+        FeatureStore(store_path)
+
+
+@pytest.fixture
+def count_checks(monkeypatch):
+    """List that grows with each check of a store, where times of files are trusted at once."""
+    checked = []
+    check_layout = store_reader.check_layout
+    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 0.0)
+    monkeypatch.setattr(store_reader, "_checked", {})
+    monkeypatch.setattr(
+        store_reader, "check_layout", lambda file, path, masks: checked.append(path) or check_layout(file, path, masks)
+    )
+    return checked
+
+
+def test_store_is_checked_once_while_it_stays_as_it_is(store_path, count_checks):
+    for _ in range(3):
+        with FeatureStore(store_path) as store:
+            assert len(store) > 0
+    assert count_checks == [store_path]
+
+
+def test_store_is_checked_again_when_it_changed(store_path, count_checks):
+    FeatureStore(store_path).close()
+    with h5py.File(store_path, "r+") as file:
+        file["cells/score"][0] = np.nan
+    os.utime(store_path, ns=(1, 1))  # a time of change that is made up does not help
+    with pytest.raises(InputError, match="score"):
+        FeatureStore(store_path)
+    assert count_checks == [store_path, store_path]
+
+
+def test_store_is_checked_again_so_soon_after_a_change_that_another_could_go_unseen(
+    store_path, count_checks, monkeypatch
+):
+    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 3600.0)
+    for _ in range(2):
+        FeatureStore(store_path).close()
+    assert count_checks == [store_path, store_path]
+
+
+def test_store_that_is_wrong_is_refused_every_time(store_path, count_checks):
+    with h5py.File(store_path, "r+") as file:
+        file["cells/score"][0] = np.nan
+    for _ in range(2):
+        with pytest.raises(InputError, match="score"):
+            FeatureStore(store_path)

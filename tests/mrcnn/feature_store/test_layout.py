@@ -1,0 +1,110 @@
+"""The layout of a store's file, as h5py and other programs see it."""
+
+import time
+from datetime import datetime
+
+import h5py
+import numpy as np
+import pytest
+
+from mrcnn.feature_store import layout as store_layout
+from mrcnn.feature_store.layout import (
+    cell_fields,
+    check_cell,
+    create_file,
+    decode_text,
+    encode_text,
+    make_header,
+    text_width,
+)
+
+
+def make_cell(**changes):
+    values = {
+        "features": np.zeros((14, 14, 256), np.float32),
+        "crop": np.zeros((128, 128, 3), np.uint8),
+        "image": np.zeros((128, 128, 3), np.uint8),
+        "box": (1, 2, 3, 4),
+        "score": 0.5,
+        "class_id": 1,
+        "image_shape": (40, 30),
+    }
+    return store_layout.Cell(**{**values, **changes})
+
+
+@pytest.mark.parametrize(("num_rows", "chunk"), [(0, 1), (1, 1), (3, 3), (5000, 1024)])
+def test_create_file_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_path, num_rows, chunk):
+    header = make_header("north", {"hash": "abc"}, True, {"min_score": 0.5})
+    with h5py.File(tmp_path / "store.h5", "w") as file:
+        create_file(file, header, num_rows, num_rows, {"cells/key": 7})
+        cells, images = file["cells"], file["images"]
+        assert list(cells) == sorted(cell_fields(True)) and "mask" not in cell_fields(False)
+        assert cells["features"].chunks == (1, 14, 14, 256) and cells["mask"].chunks == (1, 28, 28)
+        assert cells["box"].chunks == (chunk, 4) and cells["score"].chunks == images["num_cells"].chunks == (chunk,)
+        for dataset in (*cells.values(), *images.values()):
+            assert len(dataset) == num_rows and dataset.maxshape[0] is None
+            assert dataset.fletcher32 and dataset.compression is None
+        assert cells["key"].dtype.itemsize == 7 and images["key"].dtype.itemsize == 1
+        assert file.attrs["schema"] == 1 and file.attrs["with_masks"] == 1 and file.attrs["centre"] == b"north"
+
+
+def test_create_file_makes_the_same_bytes_at_another_time(tmp_path, monkeypatch):
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 12, tzinfo=tz)
+
+    monkeypatch.setattr(store_layout, "datetime", Noon)
+    header = make_header("north", {"hash": "abc"}, False, {})
+    contents = []
+    for number in range(2):
+        time.sleep(1.1 * number)  # HDF5 would keep full seconds
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            create_file(file, header, 2, 2, {})
+            assert file.attrs["created"] == b"2026-01-02T12:00:00+00:00"
+        contents.append((tmp_path / f"{number}.h5").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_make_header_refuses_what_does_not_fit():
+    fits = make_header("c", {"hash": "abc"}, False, {"note": "a" * 50_000})
+    size = 50_000 + 60_000 - sum(len(store_layout.json.dumps(value)) for value in fits.values())
+    make_header("c", {"hash": "abc"}, False, {"note": "a" * size})
+    with pytest.raises(ValueError, match="take 60001 bytes; at most 60000 fit"):
+        make_header("c", {"hash": "abc"}, False, {"note": "a" * (size + 1)})
+    with pytest.raises(ValueError, match="reserved names: centre, schema"):
+        make_header("c", {"hash": "abc"}, False, {"schema": 1, "centre": 2, "free": 3})
+    with pytest.raises(ValueError, match="must have a 'hash'"):
+        make_header("c", {"hash": ""}, False, {})
+
+
+def test_check_cell_brings_values_to_the_types_of_the_store():
+    row = check_cell("a", make_cell(features=np.full((14, 14, 256), 65504.0)), False)
+    assert {name: str(value.dtype) for name, value in row.items()} == {
+        name: dtype for name, (dtype, _) in store_layout.ARRAY_FIELDS.items() if name != "mask"
+    }
+    assert row["features"].max() == 65504 and row["box"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="a: features holds NaN or values too large for float16"):
+        check_cell("a", make_cell(features=np.full((14, 14, 256), 65520.0)), False)
+    with pytest.raises(ValueError, match="a: cell lacks its mask, unlike the store"):
+        check_cell("a", make_cell(), True)
+    with pytest.raises(ValueError, match=r"a: mask must have shape \(28, 28\), got \(28, 27\)"):
+        check_cell("a", make_cell(mask=np.zeros((28, 27), np.uint8)), True)
+
+
+def test_encode_text_refuses_what_a_column_cannot_hold():
+    assert encode_text("label", "") == b"" and encode_text("key", "ä") == b"\xc3\xa4"
+    assert len(encode_text("key", "a" * 4096)) == 4096
+    for name, text in (("key", ""), ("label", "a\0b"), ("label", "ä" * 2048 + "a")):
+        with pytest.raises(ValueError, match=f"{name} must be text of at most 4096 bytes without NUL"):
+            encode_text(name, text)
+
+
+def test_decode_text_undoes_encoding_and_leaves_numbers():
+    assert decode_text(np.array([b"a", "ä".encode()])).tolist() == ["a", "ä"]
+    numbers = np.array([1, 2], np.int32)
+    assert decode_text(numbers) is numbers
+
+
+def test_text_width_is_at_least_one():
+    assert text_width([]) == text_width([b""]) == 1 and text_width([b"a", b"abc", b"ab"]) == 3

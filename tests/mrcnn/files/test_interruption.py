@@ -1,0 +1,130 @@
+"""Signals end a work at once, or after the step at hand where it asks for that."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from mrcnn.files import interruption
+from mrcnn.files.interruption import Interruption, handle_signals, held_back, interrupt, wait_for_blocks
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    yield
+    interruption._state.number = None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_raises_at_once(number):
+    with pytest.raises(KeyboardInterrupt) as raised, handle_signals():
+        os.kill(os.getpid(), number)
+        raise AssertionError("went on")
+    assert isinstance(raised.value, Interruption) and raised.value.number == number
+
+
+def test_signal_waits_for_the_step(capsys):
+    steps, told = [], []
+    with pytest.raises(Interruption) as raised, handle_signals(told.append):
+        with held_back() as waiting:
+            for step in range(5):
+                if step == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                steps.append(step)
+                assert waiting.is_due == (step == 2)
+                waiting.check()
+    assert steps == [0, 1, 2] and told == [signal.SIGTERM] and raised.value.number == signal.SIGTERM
+
+
+def test_signal_after_the_last_step_comes_when_the_block_ends():
+    with pytest.raises(Interruption), handle_signals(), held_back():
+        with held_back():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_error_of_the_block_is_not_hidden_by_an_interruption():
+    with pytest.raises(ValueError, match="mine"), handle_signals(), held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("mine")
+
+
+def test_handlers_are_put_back_and_what_was_asked_is_forgotten():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interruption), handle_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    with held_back() as waiting:
+        assert not waiting.is_due
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handle_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_handle_no_signals():
+    def work():
+        with handle_signals():
+            done.append(signal.getsignal(signal.SIGTERM))
+
+    done, before = [], signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [before]
+
+
+def status_of(function):
+    """How a child process ends that calls a function with signals handled."""
+    child = os.fork()
+    if not child:
+        try:
+            with handle_signals():
+                function()
+        except Interruption:
+            os._exit(77)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_second_signal_ends_the_process_at_once(monkeypatch):
+    clock = [10.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: clock[0])
+
+    def twice(seconds):
+        with held_back() as waiting:
+            os.kill(os.getpid(), signal.SIGTERM)
+            clock[0] += seconds
+            os.kill(os.getpid(), signal.SIGTERM)
+            waiting.check()
+
+    assert status_of(lambda: twice(1.5)) == -signal.SIGTERM
+    # Launchers send the same signal to the process and to its group.
+    assert status_of(lambda: twice(0.1)) == 77
+
+
+def test_wait_for_blocks_waits_for_a_work_in_another_thread_to_save():
+    saved, begun = [], threading.Event()
+
+    def work():
+        with pytest.raises(Interruption), held_back() as waiting:
+            begun.set()
+            while not waiting.is_due:
+                pass
+            saved.append(True)
+            waiting.check()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait()
+    interrupt()
+    wait_for_blocks(30.0)
+    assert saved == [True]
+    thread.join()

@@ -1,0 +1,353 @@
+import csv
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mrcnn.annotations.label_masks import CellMaskDataset
+from mrcnn.config import make_config
+from mrcnn.data.batches import training_batches
+from mrcnn.files.errors import InputError
+from mrcnn.model import WEIGHTS_NAME, MaskRCNN, load_detector
+from mrcnn.training.log import checkpoints, write_rows
+from mrcnn.training.step import LOSS_NAMES, DetectorTrainer
+
+
+@pytest.fixture(scope="module")
+def build(small_resnet):
+    def make(config, folder):
+        with small_resnet():
+            return MaskRCNN("training", config, folder)
+
+    return make
+
+
+@contextmanager
+def eager_steps():
+    """Takes steps without compiling them first, which pays for a few of them."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def eagerly():
+    with eager_steps():
+        yield
+
+
+def weights_of(model) -> list[np.ndarray]:
+    return [np.array(w) for w in model.parts.get_weights()]
+
+
+def log_of(folder) -> list[dict[str, str]]:
+    with open(folder / "log.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def state_of(trainer) -> list[np.ndarray]:
+    """What a training step depends on, besides the batch: weights, optimiser state and step count."""
+    return [v.numpy() for v in (*trainer.parts.weights, *trainer.optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def strong_config(tiny_config_class):
+    overrides = {"AUGMENTATION": "strong", "AUGMENTATION_SHARE": 0.8, "VALIDATION_STEPS": 1}
+    return make_config(overrides, tiny_config_class)
+
+
+class Killer(keras.callbacks.Callback):
+    """Keeps what a training would leave if it were killed after its first epoch, and its state at that moment."""
+
+    def __init__(self, folder, copy):
+        super().__init__()
+        self.folder, self.copy, self.state = folder, copy, []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            shutil.copytree(self.folder, self.copy)
+            self.state = state_of(self.model)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(build, strong_config, cell_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    model, killer = build(strong_config, folder), Killer(folder, tmp_path_factory.mktemp("killed") / "run")
+    rows = model.train(
+        cell_dataset(5), cell_dataset(3, 50), 1e-3, 2, "all", folder=folder, progress=False, custom_callbacks=[killer]
+    )
+    return SimpleNamespace(model=model, folder=folder, rows=rows, killed=killer.copy, state_at_kill=killer.state)
+
+
+def test_train_overfits_two_images(build, tiny_config_class, cell_dataset, tmp_path):
+    config = make_config({"STEPS_PER_EPOCH": 8, "LEARNING_RATE_WARMUP_STEPS": 4}, tiny_config_class)
+    dataset = cell_dataset(2)
+    rows = build(config, tmp_path).train(dataset, [], 3e-3, 3, "all", folder=tmp_path, progress=False)
+    losses = [float(row["loss"]) for row in rows]
+    assert losses[-1] < 0.8 * losses[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint",
+        "config.json",
+        "log.csv",
+        "tensorboard",
+        WEIGHTS_NAME,
+    ]
+
+
+def test_train_writes_a_row_for_each_epoch(uninterrupted):
+    read = log_of(uninterrupted.folder)
+    assert [(row["epoch"], row["step"]) for row in read] == [("1", "2"), ("2", "4")]
+    assert read == [{name: str(value) for name, value in row.items()} for row in uninterrupted.rows]
+    assert {"loss", "val_loss", *LOSS_NAMES, *(f"val_{name}" for name in LOSS_NAMES)} <= set(read[0])
+    for row in read:
+        for prefix in ("", "val_"):
+            terms = sum(float(row[prefix + name]) for name in LOSS_NAMES)
+            assert float(row[f"{prefix}loss"]) == pytest.approx(terms, rel=1e-3)
+    assert [epoch for epoch, _ in checkpoints(uninterrupted.folder)] == [2]
+
+
+def test_train_writes_curves_for_tensorboard(uninterrupted):
+    (path,) = (uninterrupted.folder / "tensorboard").iterdir()
+    points = [
+        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    ]
+    for row in uninterrupted.rows:
+        curve = {tag: value for step, tag, value in points if step == row["epoch"]}
+        assert set(curve) == set(row) - {"epoch", "step"}
+        assert curve["loss"] == pytest.approx(float(row["loss"]), rel=1e-4)
+
+
+class StateRecorder(keras.callbacks.Callback):
+    """Keeps the state in which a training begins and ends."""
+
+    def on_train_begin(self, logs=None):
+        self.at_start = state_of(self.model)
+
+    def on_train_end(self, logs=None):
+        self.at_end = state_of(self.model)
+
+
+def test_train_goes_on_where_it_was_interrupted(
+    build, strong_config, cell_dataset, uninterrupted, tmp_path, monkeypatch, eagerly
+):
+    first_steps = []
+
+    def recording_batches(datasets, config, batch_size, augmentation=None, first_step=0, **kwargs):
+        if kwargs.get("shuffle", True):
+            first_steps.append(first_step)
+        return training_batches(datasets, config, batch_size, augmentation, first_step, **kwargs)
+
+    monkeypatch.setattr("mrcnn.training.loop.training_batches", recording_batches)
+    folder, recorder = tmp_path / "run", StateRecorder()
+    shutil.copytree(uninterrupted.killed, folder)
+    first = log_of(folder)
+    assert [row["epoch"] for row in first] == ["1"] and [epoch for epoch, _ in checkpoints(folder)] == [1]
+    # As if it had been killed between the log and the checkpoint of the second epoch.
+    write_rows(folder / "log.csv", [*first, {**first[0], "epoch": 2, "loss": "99"}])
+    model = build(strong_config, folder)
+    rows = model.train(
+        cell_dataset(5),
+        cell_dataset(3, 50),
+        1e-3,
+        2,
+        "all",
+        folder=folder,
+        progress=False,
+        custom_callbacks=[recorder],
+    )
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 2), (2, 4)] and len(log_of(folder)) == 2
+    assert rows[0] == uninterrupted.rows[0]
+    assert first_steps == [2]
+    for a, b in zip(uninterrupted.state_at_kill, recorder.at_start, strict=True):
+        np.testing.assert_array_equal(a, b)
+    changed = [not np.array_equal(a, b) for a, b in zip(recorder.at_start, recorder.at_end, strict=True)]
+    assert np.mean(changed) > 0.9
+    # Rounding differs from run to run and grows from step to step, here over two of them.
+    for name in ("loss", "val_loss", *LOSS_NAMES):
+        assert float(rows[1][name]) == pytest.approx(float(uninterrupted.rows[1][name]), rel=0.02, abs=0.01)
+
+
+def test_initial_weights_and_losses_follow_the_seed(build, strong_config, cell_dataset, tmp_path):
+    models = [build(strong_config, tmp_path / name) for name in ("a", "b")]
+    for a, b in zip(*map(weights_of, models), strict=True):
+        np.testing.assert_array_equal(a, b)
+    batch = next(iter(training_batches([cell_dataset(3)], strong_config, 2)))
+    losses = [DetectorTrainer(model.parts, strong_config)(batch) for model in models]
+    for name in LOSS_NAMES:
+        assert float(losses[0][name]) == pytest.approx(float(losses[1][name]), rel=1e-4)
+
+
+def test_train_does_nothing_when_all_epochs_are_done(build, strong_config, uninterrupted, cell_dataset):
+    again = build(strong_config, uninterrupted.folder)
+    rows = again.train(cell_dataset(5), [], 1e-3, 2, "all", folder=uninterrupted.folder, progress=False)
+    assert rows == uninterrupted.rows
+    for a, b in zip(weights_of(again), weights_of(uninterrupted.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_train_leaves_a_detector_that_loads(uninterrupted, small_resnet):
+    with small_resnet():
+        loaded = load_detector(uninterrupted.folder)
+    for a, b in zip(weights_of(loaded), weights_of(uninterrupted.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def kernel_of(model, name) -> np.ndarray:
+    return next(layer for layer in model.parts.named_layers() if layer.name == name).kernel.numpy()
+
+
+@pytest.fixture(scope="module")
+def two_stages(build, tiny_config_class, cell_dataset, tmp_path_factory):
+    """A run as Matterport's scripts do it: an epoch of the heads, one of all layers, in a dated folder."""
+    config = make_config({"STEPS_PER_EPOCH": 1}, tiny_config_class)
+    model = build(config, tmp_path_factory.mktemp("logs"))
+    names = ("res2a_branch2a", "fpn_p3", "mrcnn_mask_conv1")
+    kernels = [[kernel_of(model, name) for name in names]]
+    rows = []
+    with eager_steps():
+        for epochs, layers in ((1, "heads"), (2, "all")):
+            rows.append(model.train(cell_dataset(2), [], 1e-3, epochs, layers, progress=False))
+            kernels.append([kernel_of(model, name) for name in names])
+    return SimpleNamespace(model=model, config=config, rows=rows, kernels=kernels)
+
+
+def test_train_heads_then_all_keeps_counting_steps(two_stages):
+    start, after_heads, after_all = two_stages.kernels
+    assert [np.array_equal(a, b) for a, b in zip(start, after_heads, strict=True)] == [True, False, False]
+    assert [np.array_equal(a, b) for a, b in zip(after_heads, after_all, strict=True)] == [False, False, False]
+    assert [[(row["epoch"], row["step"]) for row in rows] for rows in two_stages.rows] == [[(1, 1)], [(1, 1), (2, 2)]]
+    assert two_stages.model.epoch == 2
+
+
+def test_train_keeps_every_epoch_in_a_dated_folder(two_stages):
+    model = two_stages.model
+    log_dir = Path(model.log_dir)
+    assert str(log_dir.parent) == model.model_dir and log_dir.name.startswith("tiny20")
+    names = sorted(path.name for path in log_dir.iterdir())
+    assert names == [
+        "checkpoint",
+        "config.json",
+        "log.csv",
+        "mask_rcnn_tiny_0001.h5",
+        "mask_rcnn_tiny_0002.h5",
+        "tensorboard",
+        WEIGHTS_NAME,
+    ]
+    assert model.find_last() == str(log_dir / "mask_rcnn_tiny_0002.h5")
+    assert model.checkpoint_path.format(epoch=2) == model.find_last()
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_weights_of_an_epoch_make_a_new_model_go_on_with_the_run(two_stages, build, epoch):
+    model = build(two_stages.config, two_stages.model.model_dir)
+    path = two_stages.model.checkpoint_path.format(epoch=epoch)
+    model.load_weights(path, by_name=True)
+    assert model.log_dir == two_stages.model.log_dir and model.epoch == epoch
+    np.testing.assert_array_equal(kernel_of(model, "fpn_p3"), two_stages.kernels[epoch][1])
+
+
+class WatchRate(keras.callbacks.Callback):
+    """Notes the learning rate at the end of each epoch and saves the model, as scripts' callbacks do."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path, self.rates = path, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+        self.model.save_weights(self.path)
+
+
+def test_callbacks_of_scripts_change_the_rate_and_save_the_model(
+    build, tiny_config_class, cell_dataset, tmp_path, eagerly
+):
+    # Steps that a script has divided for.
+    model = build(make_config({}, type("Mine", (tiny_config_class,), {"STEPS_PER_EPOCH": 3 / 2})), tmp_path)
+    watch = WatchRate(tmp_path / "best.h5")
+    halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model.train(cell_dataset(2), [], 1e-3, 2, "heads", progress=False, custom_callbacks=[halve, watch])
+    assert watch.rates == pytest.approx([5e-4, 2.5e-4])
+    last = kernel_of(model, "mrcnn_mask_conv1")
+    model.train(cell_dataset(2), [], 1e-4, 3, "heads", progress=False, custom_callbacks=[watch])
+    assert watch.rates[2] == pytest.approx(1e-4)  # what the second call asks for
+    again = build(model.config, tmp_path / "again")
+    again.load_weights(watch.path, by_name=True)
+    np.testing.assert_array_equal(kernel_of(again, "mrcnn_mask_conv1"), kernel_of(model, "mrcnn_mask_conv1"))
+    assert not np.array_equal(last, kernel_of(model, "mrcnn_mask_conv1"))
+
+
+class StopHere(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("last", "first_step"),
+    [
+        (2, 2),
+        (1, 1),  # an earlier epoch is taken up, without the optimiser's state
+        # Killed after the weights of an epoch were written, but before its checkpoint: the epoch is done again.
+        (3, 2),
+    ],
+)
+def test_train_goes_on_after_the_epoch_that_was_loaded(
+    two_stages, build, cell_dataset, tmp_path, monkeypatch, last, first_step
+):
+    run = tmp_path / Path(two_stages.model.log_dir).name
+    shutil.copytree(two_stages.model.log_dir, run)
+    shutil.copy(run / "mask_rcnn_tiny_0002.h5", run / "mask_rcnn_tiny_0003.h5")
+    model = build(two_stages.config, tmp_path)
+    model.load_weights(run / f"mask_rcnn_tiny_{last:04d}.h5")
+
+    def stop(datasets, config, batch_size, augmentation, start_step, **kwargs):
+        raise StopHere(start_step)
+
+    monkeypatch.setattr("mrcnn.training.loop.training_batches", stop)
+    with pytest.raises(StopHere) as caught:
+        model.train(cell_dataset(2), [], 1e-3, 4, "all", progress=False)
+    assert caught.value.args == (first_step,)
+
+
+def test_train_writes_the_checkpoint_of_an_epoch_last(build, tiny_config_class, cell_dataset, tmp_path, eagerly):
+    seen = []
+
+    class Watcher(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            run = Path(model.log_dir)
+            seen.append(([path.name for path in run.glob("*.h5")], checkpoints(run)))
+
+    model = build(make_config({"STEPS_PER_EPOCH": 1}, tiny_config_class), tmp_path)
+    model.train(cell_dataset(2), [], 1e-3, 1, "heads", progress=False, custom_callbacks=[Watcher()])
+    assert seen == [(["mask_rcnn_tiny_0001.h5"], [])]
+    assert [epoch for epoch, _ in checkpoints(Path(model.log_dir))] == [1]
+
+
+def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted, tiny_config_class, cell_dataset):
+    other = build(make_config({"NUM_CLASSES": 3}, tiny_config_class), uninterrupted.folder)
+    with pytest.raises(InputError, match="cannot go on from this checkpoint") as caught:
+        other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_train_needs_images(build, tiny_config_class, tmp_path):
+    empty = CellMaskDataset([], tmp_path)
+    with pytest.raises(InputError, match="no image to train on"):
+        build(tiny_config_class(), tmp_path).train(empty, [], 1e-3, 1, "all", folder=tmp_path)
+
+
+def test_train_refuses_a_batch_that_devices_cannot_share(build, tiny_config_class, cell_dataset, tmp_path):
+    class ThreeDevices:
+        num_replicas_in_sync = 3
+
+    model = build(tiny_config_class(), tmp_path)
+    model.strategy = ThreeDevices()
+    with pytest.raises(InputError, match="a batch of 2 images .* cannot be shared evenly by 3 devices"):
+        model.train(cell_dataset(2), [], 1e-3, 1, "all", folder=tmp_path)

@@ -1,0 +1,103 @@
+"""One global batch makes one step, however many devices or processes share it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrcnn.files.errors import InputError
+from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy
+
+SCRIPT = Path(__file__).with_name("replica_process.py")
+# Of the largest change of a weight in the step: sums over parts of a batch differ in the last digits of float32.
+TOLERANCE = 1e-4
+
+
+def start(kind: str, folder: Path, output: Path, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), kind, str(folder), str(output)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors[-3000:]
+
+
+def change_and_losses(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    with np.load(path) as saved:
+        losses = saved["losses"]
+        arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
+    half = len(arrays) // 2
+    return [after - before for before, after in zip(arrays[:half], arrays[half:], strict=True)], losses
+
+
+def assert_same_step(path: Path, single: tuple[list[np.ndarray], np.ndarray]) -> None:
+    changes, losses = change_and_losses(path)
+    (training, validation), (expected, expected_later) = np.split(losses, 2), np.split(single[1], 2)
+    np.testing.assert_allclose(training, expected, rtol=1e-4)
+    # Sorted by name, the anchors' two losses come last.
+    np.testing.assert_allclose(validation[-2:], expected_later[-2:], rtol=1e-3)
+    # After the step its last digits decide which of two near-equal proposals stays: seen to move a head's loss by 4 %.
+    np.testing.assert_allclose(validation[:-2], expected_later[:-2], rtol=0.15)
+    # The rate times the norm that the whole gradient is clipped to.
+    assert np.sqrt(sum(np.square(change).sum() for change in changes)) == pytest.approx(1e-2 * 0.5, rel=0.01)
+    largest = max(np.abs(change).max() for change in single[0])
+    for change, expected in zip(changes, single[0], strict=True):
+        np.testing.assert_allclose(change, expected, atol=TOLERANCE * largest)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """The step of one device: changes of the weights, and losses of training and validation."""
+    folder = tmp_path_factory.mktemp("single")
+    finish(start("1", folder / "run", folder / "out.npz"))
+    return change_and_losses(folder / "out.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_replicas", [2, 3])
+def test_replicas_take_the_step_of_one_device(num_replicas, single, tmp_path):
+    finish(start(str(num_replicas), tmp_path / "run", tmp_path / "out.npz"))
+    assert_same_step(tmp_path / "out.npz", single)
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_step_of_one_and_only_the_chief_writes(single, tmp_path):
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("localhost", 0)), second.bind(("localhost", 0))
+        addresses = [f"localhost:{s.getsockname()[1]}" for s in (first, second)]
+    workers = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        folder, output = tmp_path / f"run{index}", tmp_path / f"{index}.npz"
+        workers.append(start("workers", folder, output, TF_CONFIG=json.dumps(task)))
+    for worker in workers:
+        finish(worker)
+    for index in range(2):
+        assert_same_step(tmp_path / f"{index}.npz", single)
+    written = {path.name for path in (tmp_path / "run0").iterdir()}
+    assert written >= {"config.json", "log.csv", "weights.weights.h5"}
+    assert not (tmp_path / "run1").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "[1]"]
+)
+def test_multi_worker_strategy_wants_tf_config(text, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(InputError, match="TF_CONFIG"):
+        multi_worker_strategy()
+
+
+def test_mirrored_strategy_wants_as_many_gpus():
+    with pytest.raises(InputError, match="GPU_COUNT is 64"):
+        mirrored_strategy(64)

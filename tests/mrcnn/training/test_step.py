@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+
+from mrcnn.config import Config, make_config
+from mrcnn.data.batches import training_batches
+from mrcnn.network.assembly import DetectorParts
+from mrcnn.training.step import LOSS_NAMES, DetectorTrainer, WarmupDrop, make_optimizer
+
+
+def test_warmup_drop_known_answers():
+    rate = WarmupDrop(0.1, 4, 10, 0.2)
+    values = [float(rate(step)) for step in (0, 1, 3, 4, 9, 10, 50)]
+    np.testing.assert_allclose(values, [0.025, 0.05, 0.1, 0.1, 0.1, 0.02, 0.02], rtol=1e-6)
+    assert WarmupDrop.from_config(rate.get_config()).get_config() == rate.get_config()
+
+
+@pytest.mark.parametrize(("drop_after", "last"), [(1.0, 0.1), (0.5, 0.02)])
+def test_make_optimizer_drops_the_rate_only_when_asked(drop_after, last):
+    config = make_config({"LEARNING_RATE_DROP_AFTER": drop_after}, Config)
+    optimizer = make_optimizer(config, 0.1, 100)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+    optimizer.build([keras.Variable(1.0)])
+    optimizer.iterations.assign(99)
+    assert float(optimizer.learning_rate) == pytest.approx(last)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", keras.optimizers.SGD), ("adam", keras.optimizers.Adam)])
+def test_make_optimizer_leaves_clipping_to_the_trainer(name, kind):
+    # Keras' optimisers clip each replica's gradient before these are summed.
+    optimizer = make_optimizer(make_config({"OPTIMIZER": name}, Config), 0.1, 100)
+    assert isinstance(optimizer, kind)
+    assert optimizer.clipnorm is optimizer.global_clipnorm is optimizer.clipvalue is None
+
+
+@pytest.fixture(scope="module")
+def parts(tiny_config_class, small_resnet):
+    keras.utils.set_random_seed(0)
+    with small_resnet():
+        return DetectorParts(tiny_config_class())
+
+
+@pytest.fixture(scope="module")
+def step(parts, tiny_config_class, cell_dataset):
+    """Function: settings -> what a step of plain gradient descent at rate 1 changes, by path, and its logs."""
+
+    def take(**settings):
+        config = make_config({"WEIGHT_DECAY": 0.0, "GRADIENT_CLIP_NORM": 0.0, **settings}, tiny_config_class)
+        batch = next(iter(training_batches([cell_dataset(3)], config, 2)))
+        trainer = DetectorTrainer(parts, config)
+        trainer.compile(optimizer=keras.optimizers.SGD(1.0))
+        before = [v.numpy() for v in parts.trainable_variables]
+        logs = trainer.train_on_replica(batch)
+        changes = {v.path: v.numpy() - old for v, old in zip(parts.trainable_variables, before, strict=True)}
+        for variable, old in zip(parts.trainable_variables, before, strict=True):
+            variable.assign(old)
+        return changes, {name: float(value) for name, value in logs.items()}
+
+    return take
+
+
+@pytest.fixture(scope="module")
+def plain_changes(step):
+    return step()[0]
+
+
+def norms(changes) -> np.ndarray:
+    return np.array([np.linalg.norm(change) for change in changes.values()])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_train_step_clips_the_joint_norm(step, plain_changes, optimizer):
+    total = float(np.linalg.norm(norms(plain_changes)))
+    changes, _ = step(OPTIMIZER=optimizer, GRADIENT_CLIP_NORM=total / 4)
+    np.testing.assert_allclose(norms(changes), norms(plain_changes) / 4, rtol=0.02, atol=1e-4 * total)
+    changes, _ = step(OPTIMIZER=optimizer, GRADIENT_CLIP_NORM=total * 4)
+    np.testing.assert_allclose(norms(changes), norms(plain_changes), rtol=0.02, atol=1e-4 * total)
+
+
+def test_train_step_weighs_the_terms(step):
+    weights = dict(zip(LOSS_NAMES, (1.0, 0.0, 2.5, 0.0, 3.0), strict=True))
+    changes, logs = step(LOSS_WEIGHTS=weights)
+    assert all(logs[name] > 0 for name in LOSS_NAMES)
+    assert logs["loss"] == pytest.approx(sum(weights[name] * logs[name] for name in LOSS_NAMES), rel=1e-4)
+    still = {path for path, change in changes.items() if not change.any()}
+    assert {path.split("/")[-2] for path in still} == {"rpn_bbox_pred", "mrcnn_bbox_fc"}
+
+
+def test_train_step_decays_kernels_by_their_mean_square(step, parts):
+    changes, _ = step(LOSS_WEIGHTS=dict.fromkeys(LOSS_NAMES, 0.0), WEIGHT_DECAY=10.0)
+    kernels = 0
+    for variable in parts.trainable_variables:
+        expected = np.zeros(variable.shape)
+        if variable.path.endswith("kernel"):
+            kernels += 1
+            expected = -10.0 * 2.0 * variable.numpy() / np.prod(variable.shape)
+        np.testing.assert_allclose(changes[variable.path], expected, rtol=1e-3, atol=1e-6)
+    assert kernels > 20
+
+
+def test_trainer_call_gives_the_unweighted_losses(parts, tiny_config_class, cell_dataset):
+    config = make_config({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, 0.0)}, tiny_config_class)
+    batch = next(iter(training_batches([cell_dataset(3)], config, 2)))
+    trainer = DetectorTrainer(parts, config)
+    losses, logs = trainer(batch), trainer.validate_on_replica(batch)
+    assert set(losses) == set(LOSS_NAMES) and float(logs["loss"]) == 0.0
+    for name in LOSS_NAMES:
+        assert float(losses[name]) == pytest.approx(float(logs[name]), rel=1e-3) and losses[name] > 0
