@@ -35,7 +35,6 @@ def embed(
     *,
     splits: Mapping[str, Mapping[str, str]] | None = None,
     batch_size: int = BATCH_SIZE,
-    progress: bool = True,
 ) -> anndata.AnnData:
     """Encode every cell of some stores and write the latents as AnnData.
 
@@ -47,7 +46,6 @@ def embed(
         output: the .h5ad file.
         splits: by centre and image key, the name of the split; "" where it has no entry.
         batch_size: cells read and encoded at a time.
-        progress: whether to show progress bars.
 
     Returns:
         AnnData with X float32 of shape (cells, latent_size); obs with key, centre, label, cell_type, split
@@ -61,7 +59,7 @@ def embed(
     with OutputLock(output) as lock:
         if lock.is_held:
             remove_leftovers(Path(output).parent, Path(output).name)
-        data = _embed(load_autoencoder(folder), stores, splits or {}, batch_size, progress)
+        data = _embed(load_autoencoder(folder), stores, splits or {}, batch_size)
         with atomic_hdf5(output) as (file, _):
             anndata.io.write_elem(file, "/", data)
     return data
@@ -72,7 +70,6 @@ def _embed(
     stores: Mapping[str, StorePath],
     splits: Mapping[str, Mapping[str, str]],
     batch_size: int,
-    progress: bool,
 ) -> anndata.AnnData:
     encode = compiled_encoder(trained)
     latents, tables = [], []
@@ -81,7 +78,7 @@ def _embed(
             if store.centre != centre:
                 raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
             _check_detector(trained, store)
-            latents.append(encode_store(trained, encode, store, batch_size=batch_size, progress=progress))
+            latents.append(encode_store(trained, encode, store, batch_size=batch_size))
             tables.append(describe_cells(store, splits.get(centre, {})))
     if not tables:
         raise InputError("no feature stores are given; name at least one")
@@ -170,7 +167,6 @@ def encode_store(
     store: StoreReader,
     *,
     batch_size: int = BATCH_SIZE,
-    progress: bool = False,
 ) -> np.ndarray:
     """Encode all cells of an opened store, in its order; a thread reads ahead.
 
@@ -179,7 +175,6 @@ def encode_store(
         encode: as from `compiled_encoder`.
         store: the store.
         batch_size: cells read and encoded at a time.
-        progress: whether to show a progress bar.
 
     Returns:
         Latents, float32 array of shape (cells, latent_size).
@@ -201,7 +196,7 @@ def encode_store(
     with (
         held_back() as interruption,
         closing(batches),
-        Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell", disable=not progress) as bar,
+        Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell") as bar,
     ):
         for start, features in zip(starts, batches, strict=True):
             latents[start : start + len(features)] = encode(features, centre_id).numpy()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from autoencoder.folder import CONFIG, TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE, build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
+from mrcnn.files.provenance import versions
 
 SAVED_MODEL_NAME = "saved_model.pb"
 # Where a SavedModel keeps files that TensorFlow neither reads nor minds.
@@ -137,7 +137,7 @@ def describe(trained: TrainedAutoencoder) -> dict[str, Any]:
         "detector": trained.detector_hash,
         "feature_scaling": trained.scaling.kind,
         "centres": list(trained.scaling.centres),
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": versions(),
     }
 
 

@@ -20,6 +20,7 @@ from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.files.json_io import read_json_file
+from mrcnn.files.provenance import file_hash
 
 CONFIG = "config.json"
 RUN = "run.json"
@@ -262,15 +263,6 @@ def check_same_run(
         raise InputError(
             f"{folder}: holds another autoencoder ({'; '.join(differences)}); choose another output or --overwrite"
         )
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _fingerprint(store: StoreReader) -> str:

@@ -45,13 +45,12 @@ class FeatureScaling:
     deviation: np.ndarray
 
     @classmethod
-    def fit(cls, kind: str, stores: Mapping[str, StorePath], *, progress: bool = False) -> "FeatureScaling":
+    def fit(cls, kind: str, stores: Mapping[str, StorePath]) -> "FeatureScaling":
         """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
 
         Args:
             kind: "minmax", "channel" or "centre".
             stores: feature store by centre, or the shards of one.
-            progress: whether to show a progress bar.
 
         Raises:
             InputError: if a store is empty or cannot be read.
@@ -63,7 +62,7 @@ class FeatureScaling:
         if kind == "minmax":
             nothing = np.zeros(cls.shape(kind, len(centres)), np.float32)
             return cls(kind, centres, nothing, nothing)
-        moments = [_channel_moments(stores[centre], progress) for centre in centres]
+        moments = [_channel_moments(stores[centre]) for centre in centres]
         if kind == "channel":
             moments = [_pool(moments)] * len(centres)
         mean = np.stack([m for _, m, _ in moments]).astype(np.float32)
@@ -187,13 +186,13 @@ class FeatureScaling:
         return ""
 
 
-def _channel_moments(path: StorePath, progress: bool) -> tuple[int, np.ndarray, np.ndarray]:
+def _channel_moments(path: StorePath) -> tuple[int, np.ndarray, np.ndarray]:
     """Count, mean and sum of squared deviations of each channel of a store, a few rows at a time."""
     parts: tuple[int, np.ndarray, np.ndarray] | None = None
     with open_store(path) as store:
         if len(store) == 0:
             raise InputError(f"{store.path}: holds no cells; leave this centre out")
-        for start in Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}", disable=not progress):
+        for start in Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}"):
             stop = min(start + _READ_ROWS, len(store))
             rows = store.read("features", start, stop)
             check_finite(store, range(start, stop), rows)

@@ -2,15 +2,13 @@
 
 import logging
 import os
-import platform
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +22,6 @@ from autoencoder.folder import (
     WEIGHTS,
     TrainedAutoencoder,
     describe_stores,
-    file_hash,
     is_finished,
     load_autoencoder,
     prepare_folder,
@@ -47,6 +44,7 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.interruption import held_back
 from mrcnn.files.progress import Bar
+from mrcnn.files.provenance import file_hash, versions
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +70,6 @@ def train_autoencoder(
     *,
     strategy: tf.distribute.Strategy | None = None,
     resume: bool = True,
-    progress: bool = True,
-    command: Sequence[str] = (),
 ) -> TrainedAutoencoder:
     """Train an autoencoder and leave it in a folder.
 
@@ -90,8 +86,6 @@ def train_autoencoder(
             `mrcnn.parallel_model.multi_worker_strategy()`; None is one device. Of several processes only the first
             writes, and only it needs to see `output`; all of them need the stores.
         resume: False removes what an earlier training left in `output` and begins anew.
-        progress: whether to show progress bars.
-        command: the command line, to be kept in `run.json`.
 
     Returns:
         The trained autoencoder, loaded from `output`.
@@ -119,8 +113,8 @@ def train_autoencoder(
         "cells": num_cells,
         "steps": num_steps,
         "replicas": strategy.num_replicas_in_sync,
-        "versions": _versions(),
-        "command": list(command),
+        "versions": versions(),
+        "command": sys.argv,
     }
     with ExitStack() as stack:
         (finished,) = workers.from_chief(
@@ -129,7 +123,7 @@ def train_autoencoder(
         if finished:
             logger.info("%s: trained already", output)
             return load_autoencoder(output)
-        return _train(config, stores, output, record, workers, strategy, source, progress)
+        return _train(config, stores, output, record, workers, strategy, source)
 
 
 def _claim_folder(
@@ -158,18 +152,17 @@ def _train(
     workers: Workers,
     strategy: tf.distribute.Strategy,
     source: int,
-    progress: bool,
 ) -> TrainedAutoencoder:
     """Train in a folder that is ready, from its last checkpoint on."""
     if workers.is_chief:
         _tell_of_centres(config, stores, source)
-    scaling = _agree_on_scaling(config, stores, output, workers, progress)
+    scaling = _agree_on_scaling(config, stores, output, workers)
     with strategy.scope():
         state = TrainingState.build(config, len(stores))
     start_step = _restore(state, output, workers)
     written_to = output if workers.is_chief else None
     task = _Task(config, stores, scaling, source, strategy, workers, written_to, record["steps"])
-    metrics, seconds = _run_steps(task, state, start_step, progress)
+    metrics, seconds = _run_steps(task, state, start_step)
     record.update(complete=True, seconds=round(seconds, 1), losses=metrics, parameters=state.model.count_params())
     if not workers.is_chief:
         return TrainedAutoencoder(output, config, record, scaling, state.model)
@@ -179,7 +172,7 @@ def _train(
     return load_autoencoder(output)
 
 
-def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: bool) -> tuple[dict[str, float], float]:
+def _run_steps(task: _Task, state: TrainingState, start_step: int) -> tuple[dict[str, float], float]:
     """Train from a step on to the end.
 
     Returns:
@@ -194,7 +187,7 @@ def _run_steps(task: _Task, state: TrainingState, start_step: int, progress: boo
     batches = _distributed_batches(task, start_step)
     watch = CollapseWatch(len(task.stores))
     log = TrainingLog(output, names, every=config.log_every, start_step=start_step)
-    shown = progress and output is not None
+    shown = output is not None
     with (
         held_back() as interruption,
         closing(batches),
@@ -269,7 +262,7 @@ def _tell_of_centres(config: AutoencoderConfig, stores: Mapping[str, StorePath],
 
 
 def _agree_on_scaling(
-    config: AutoencoderConfig, stores: Mapping[str, StorePath], output: Path, workers: Workers, progress: bool
+    config: AutoencoderConfig, stores: Mapping[str, StorePath], output: Path, workers: Workers
 ) -> FeatureScaling:
     """Fit the scaling, unless the training that is resumed has done so; the same in every process."""
 
@@ -277,7 +270,7 @@ def _agree_on_scaling(
         if (output / SCALING).exists():
             scaling = FeatureScaling.load(output / SCALING)
         else:
-            scaling = FeatureScaling.fit(config.feature_scaling, stores, progress=progress)
+            scaling = FeatureScaling.fit(config.feature_scaling, stores)
             scaling.save(output / SCALING)
         return scaling.mean, scaling.deviation
 
@@ -301,13 +294,3 @@ def _restore(state: TrainingState, output: Path, workers: Workers) -> int:
         state.set_values(values)
         logger.info("resuming after step %d", step)
     return int(step)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-        "h5py": h5py.__version__,
-    }

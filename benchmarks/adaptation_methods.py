@@ -209,12 +209,11 @@ def _train(
     from autoencoder.folder import LOG
     from autoencoder.training import train_autoencoder
 
-    shown = sys.stderr.isatty()
-    train_autoencoder(config, stores, folder, resume=not overwrite, progress=shown, command=sys.argv)
+    train_autoencoder(config, stores, folder, resume=not overwrite)
     path = folder / "embedding.h5ad"
     embedding = anndata.read_h5ad(path) if is_embedding_of(path, folder) else None
     if embedding is None or list(dict.fromkeys(embedding.obs["centre"])) != list(stores):
-        embedding = embed(folder, stores, path, progress=shown)
+        embedding = embed(folder, stores, path)
     keras.backend.clear_session()  # or the graphs of all methods would stay in memory
     with open(folder / LOG, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file)), np.asarray(embedding.X)

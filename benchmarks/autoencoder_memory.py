@@ -87,7 +87,7 @@ def train(stores: dict[str, str], folder: Path, steps: int) -> dict[str, float]:
 
     logging.getLogger("autoencoder").setLevel(logging.ERROR)  # it would warn that all latents are alike: cells are
     config = AutoencoderConfig(image_size=32, global_batch_size=BATCH, steps=steps, log_every=1)
-    trained = train_autoencoder(config, stores, folder, progress=False)
+    trained = train_autoencoder(config, stores, folder)
     seconds = np.genfromtxt(trained.folder / "log.csv", delimiter=",", names=True)["seconds"]
     return {"peak_mib": peak_mib(), "ms_per_step": 1000 * float(seconds[-1] - seconds[0]) / (steps - 1)}
 

@@ -36,9 +36,9 @@ from benchmarks.stages import (
     stages_of_detection,
     training_step,
 )
-from experiments.provenance import machine_text
 from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.files.atomic import write_json
+from mrcnn.files.provenance import machine_text
 
 DEFAULT_SIDE, SOURCE_SIDE = 256, 400
 

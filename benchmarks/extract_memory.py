@@ -94,7 +94,7 @@ def extract(folder: Path, num_images: int, size: int) -> list[tuple[int, float]]
         return results
 
     detector.detect = detect_and_look
-    extract_features(detector, records, folder / "features.h5", centre="drawn", batch_size=BATCH, progress=False)
+    extract_features(detector, records, folder / "features.h5", centre="drawn", batch_size=BATCH)
     return readings
 
 

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", help="folder that the centres' roots are relative to; default: the run's")
     options = parser.parse_args(arguments)
     settings = load_settings(Path(options.run) / CONFIG, [f"data={options.data}"] if options.data else [])
-    pipeline = Pipeline(settings, progress=False)
+    pipeline = Pipeline(settings)
     centres = {name: centre for name, centre in pipeline.open_centres().items() if centre.masks or centre.boxes}
     names = {name: settings.centres[name].box_names for name in centres}
     detector = Path(options.run) / "detector"
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             started = time.monotonic()
             change = {"POST_NMS_ROIS_INFERENCE": count, "PRE_NMS_LIMIT": max(1000, 4 * count)}
             measured = evaluate_detector(
-                detector, {name: centre}, pipeline.annotation_choices, names, overrides=change, progress=False
+                detector, {name: centre}, pipeline.annotation_choices, names, overrides=change
             )[name]
             values = " ".join(f"{measured[c]:9.3f}" if measured.get(c) is not None else f"{'-':>9}" for c in COLUMNS)
             print(f"{name:14} {count:9} {values} {time.monotonic() - started:9.0f}", flush=True)

@@ -25,9 +25,9 @@ from autoencoder.network import FEATURE_SHAPE
 from benchmarks.autoencoder_speed import BATCH, CENTRES, Training, make_stores
 from benchmarks.bench import SOURCE_SIDE
 from benchmarks.stages import Smears, in_turn, open_model
-from experiments.provenance import machine_text
 from mrcnn.config import SmearConfig
 from mrcnn.feature_store import open_store
+from mrcnn.files.provenance import machine_text
 
 CELLS = (1e5, 1e7, 1e9)
 PASSES = 10  # over all cells in a training

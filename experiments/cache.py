@@ -1,7 +1,5 @@
 """Results that are kept under the hash of all that they depend on, so that nothing is computed twice."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,6 +12,7 @@ import numpy as np
 
 from mrcnn.files.array_files import read_arrays
 from mrcnn.files.atomic import atomic_path, write_json
+from mrcnn.files.provenance import hash_json
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +20,6 @@ log = logging.getLogger(__name__)
 BEHAVIOUR = 1
 _MAX_BYTES = 8 * 2**30
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "tensorflow", "keras")
-
-
-def hash_json(value: Any) -> str:
-    """SHA-256 of a JSON value, the same for equal values whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def hash_arrays(*arrays: np.ndarray) -> str:
-    """SHA-256 over types, shapes and values of some arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        # As bytes in place: features of a whole centre fill gigabytes, and so would a copy.
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
-    return digest.hexdigest()
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +31,6 @@ class Pipeline:
     Args:
         settings: resolved settings.
         overwrite: make everything again.
-        progress: show progress bars.
         centres: as another run opened them, so that they are neither drawn nor listed again; None opens them here.
     """
 
@@ -41,10 +39,9 @@ class Pipeline:
         settings: RunSettings,
         *,
         overwrite: bool = False,
-        progress: bool = True,
         centres: dict[str, Centre] | None = None,
     ):
-        self.settings, self.overwrite, self.progress = settings, overwrite, progress
+        self.settings, self.overwrite = settings, overwrite
         self.output = Path(settings.output)
         self.seconds: dict[str, float] = {}
         self._centres = centres
@@ -137,7 +134,6 @@ class Pipeline:
             settings=settings,
             seed=self.settings.seed,
             overwrite=self.overwrite,
-            progress=self.progress,
         )
 
     def evaluate_detector(self) -> dict[str, dict[str, Any]]:
@@ -155,7 +151,6 @@ class Pipeline:
             self.annotation_choices,
             {n: c.box_names for n, c in self.settings.centres.items()},
             min_score_for_ap=self.settings.detector.min_score_for_ap,
-            progress=self.progress,
         )
         write_metrics(folder, measured)
         return measured
@@ -178,7 +173,6 @@ class Pipeline:
                 with_masks=settings.masks,
                 batch_size=settings.batch_size,
                 overwrite=self.overwrite,
-                progress=self.progress,
             )
             log.info(
                 "%s: a cell on %d of %d images (%d missed, %d unreadable)",
@@ -210,8 +204,6 @@ class Pipeline:
                 self.stores,
                 self.output / AUTOENCODERS[method],
                 resume=not self.overwrite,
-                progress=self.progress,
-                command=sys.argv,
             )
 
     def splits(self) -> "dict[str, Split]":
@@ -226,7 +218,7 @@ class Pipeline:
         for name, centre in self.study.items():
             keys, types = zip(*((r.key, r.cell_type) for r in centre.records), strict=True)
             noted = self.output / SPLITS / "content" / f"{name}.json"
-            hashes = remembered_hashes(centre.records, noted, f"hash {name}", progress=self.progress)
+            hashes = remembered_hashes(centre.records, noted, f"hash {name}")
             splits[name] = load_or_make_split(
                 self.output / SPLITS / f"{name}.json",
                 name,
@@ -262,7 +254,7 @@ class Pipeline:
                 remove_stale_lock(folder / EMBEDDING)
                 log.info("%s: reused", folder / EMBEDDING)
                 continue
-            embed(folder, self.stores, folder / EMBEDDING, splits=parts, progress=self.progress)
+            embed(folder, self.stores, folder / EMBEDDING, splits=parts)
 
     def evaluate(self) -> Mapping[str, Any]:
         """Grow the forests and write the cross-centre table."""

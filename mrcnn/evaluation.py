@@ -32,7 +32,6 @@ def evaluate_masks(
     score_threshold: float,
     *,
     batch_size: int = 8,
-    progress: bool = True,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Compare detections with instance masks.
@@ -42,7 +41,6 @@ def evaluate_masks(
         datasets: images with masks; what is found on images without a cell is wrong.
         score_threshold: the operating score, for precision, recall and the detection rate.
         batch_size: images in a batch.
-        progress: show a bar.
         description: of the bar.
 
     Returns:
@@ -57,7 +55,7 @@ def evaluate_masks(
     truth: dict[str, list] = {"gt_boxes": [], "gt_masks": []}
     found: dict[str, list] = {"pred_boxes": [], "scores": [], "pred_masks": []}
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
-    for batch in _batches(samples, batch_size, description, progress):
+    for batch in _batches(samples, batch_size, description):
         images = [dataset.load_image(image_id) for dataset, image_id in batch]
         names = [image_name(dataset, image_id) for dataset, image_id in batch]
         results = detect_each(detector, images, names)
@@ -82,7 +80,6 @@ def evaluate_boxes(
     score_threshold: float,
     *,
     batch_size: int = 8,
-    progress: bool = True,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Compare detections with boxes; arguments and result as of `evaluate_masks`, less the masks.
@@ -91,7 +88,7 @@ def evaluate_boxes(
     `num_unreadable`, with a warning for each.
     """
     truth, found, scores, unreadable = [], [], [], 0
-    for batch in _batches(list(dataset.image_ids), batch_size, description, progress):
+    for batch in _batches(list(dataset.image_ids), batch_size, description):
         images, known, names = [], [], []
         for image_id in batch:
             try:
@@ -120,7 +117,6 @@ def evaluate_presence(
     score_threshold: float,
     *,
     batch_size: int = 8,
-    progress: bool = True,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Share of images with a detection, for images that are known to show a cell and nothing more.
@@ -130,7 +126,7 @@ def evaluate_presence(
         warning for each), `score_threshold`.
     """
     hits, unreadable = [], 0
-    for batch in _batches(list(records), batch_size, description, progress):
+    for batch in _batches(list(records), batch_size, description):
         images, names = [], []
         for record in batch:
             try:
@@ -204,8 +200,8 @@ def _measured(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _batches(items: list, size: int, description: str, progress: bool):
-    with Bar(total=len(items), desc=description, unit="image", disable=not progress) as bar:
+def _batches(items: list, size: int, description: str):
+    with Bar(total=len(items), desc=description, unit="image") as bar:
         for start in range(0, len(items), size):
             batch = items[start : start + size]
             yield batch

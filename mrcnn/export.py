@@ -1,17 +1,16 @@
 """A trained detector as a SavedModel: raw images in, cells out, with TensorFlow alone."""
 
 import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.detection import with_detections
 from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
+from mrcnn.files.provenance import versions
 from mrcnn.model import MaskRCNN
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
@@ -60,7 +59,7 @@ def export_detector(
     module.weights = [variable.value for variable in model.parts.variables]
     description = {
         "detector": detector,
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": versions(),
     }
     with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=functions)

@@ -104,7 +104,6 @@ def extract_features(
     part_size: int = 128,
     attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> dict[str, int]:
     """Detect the cells of a centre and write them to a feature store, going on where an interrupted run stopped.
 
@@ -124,7 +123,6 @@ def extract_features(
         part_size: images or cells after which they are safe on the disk; a kill costs at most so many.
         attributes: further settings to note in the store, JSON values; a store that notes others is another one.
         overwrite: extract again although a store is there; an interrupted run of the same settings still goes on.
-        progress: show a bar with the time left, or log it now and then where there is no terminal.
 
     Returns:
         The store's counts: images, found, missed, unreadable, detections, cells.
@@ -172,7 +170,7 @@ def extract_features(
         part_size=part_size,
         replace_parts=overwrite,
     ) as writer:
-        _extract(detector, records, writer, all_cells, with_masks, batch_size, progress)
+        _extract(detector, records, writer, all_cells, with_masks, batch_size)
     with FeatureStore(path) as store:
         is_full = store.image_column("num_detections") >= detection_limit(config)
         warn_of_full(store.image_keys[is_full].tolist(), config)
@@ -199,7 +197,7 @@ def _check_names(records: Sequence[ImageRecord]) -> None:
         raise InputError(f"{names[0]}{more}: name is not valid UTF-8; rename the file")
 
 
-def _extract(detector, records, writer, all_cells, with_masks, batch_size, progress) -> None:
+def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> None:
     """Deal with all images that are not in the store yet."""
     done = frozenset(writer.done_keys)
     if done:
@@ -210,7 +208,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size, progr
     reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
     images = read_ahead(_read, (r for batch in batches for r in batch), num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
-    with closing(images), Progress(name, "images", len(records), done=len(done), show=progress) as shown:
+    with closing(images), Progress(name, "images", len(records), done=len(done)) as shown:
         with held_back() as interruption, WriteBehind() as behind:
             for batch in batches:
                 interruption.check()  # what was found so far is saved

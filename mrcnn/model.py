@@ -158,7 +158,6 @@ class MaskRCNN:
         no_augmentation_sources: Collection[str] | None = None,
         *,
         folder: str | os.PathLike | None = None,
-        progress: bool = True,
     ) -> list[dict[str, Any]]:
         """Train, or go on with a training, and save the model.
 
@@ -176,7 +175,6 @@ class MaskRCNN:
             no_augmentation_sources: sources of the datasets whose images are not augmented.
             folder: train in this very folder instead of `log_dir`, going on with what was interrupted there, and keep
                 no weights but the last.
-            progress: show a bar with the time left.
 
         Returns:
             One dictionary of losses for each epoch.
@@ -206,7 +204,6 @@ class MaskRCNN:
             no_augmentation_sources=no_augmentation_sources or (),
             callbacks=callbacks,
             strategy=self.strategy,
-            progress=progress,
         )
         self.epoch = max(self.epoch, epochs)
         if is_chief(self.strategy):

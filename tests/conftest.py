@@ -29,6 +29,14 @@ def draw_cell_image(seed: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.n
     return image, mask[..., np.newaxis] > 0
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_bars():
+    """Bars would fill the output of failing tests."""
+    from mrcnn.files.progress import hide_bars
+
+    hide_bars()
+
+
 @pytest.fixture(scope="session")
 def draw_cell():
     return draw_cell_image

@@ -7,7 +7,6 @@ something as a whole, look at it or show it stand below.
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
 from aecfe.commands.autoencoder_actions import embed, train
@@ -93,7 +92,6 @@ def synth(arguments: argparse.Namespace) -> None:
                 seed=arguments.seed,
                 image_size=arguments.size,
                 overwrite=arguments.overwrite,
-                progress=advance,
             )
         print(folder)
 
@@ -146,7 +144,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
             Protocol(arguments.protocol, arguments.runs, arguments.seed, arguments.test_on, jobs=os.cpu_count() or 1),
             standardise=arguments.standardise,
             raw_features=arguments.raw_features,
-            command=sys.argv,
         )
     print((Path(arguments.output) / "cross_centre.txt").read_text(encoding="utf-8"))
 

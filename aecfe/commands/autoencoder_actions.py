@@ -1,7 +1,6 @@
 """What `aecfe train` and `aecfe embed` do with their arguments."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +54,7 @@ def train(arguments: argparse.Namespace) -> None:
     from autoencoder.training import train_autoencoder
 
     output, resume = Path(arguments.output), not arguments.overwrite
-    train_autoencoder(config, stores, output, strategy=strategy, resume=resume, command=sys.argv)
+    train_autoencoder(config, stores, output, strategy=strategy, resume=resume)
     add_cards(output)
     print(arguments.output)
 

@@ -1,7 +1,6 @@
 """What `aecfe detect`, `features`, `extract` and `join` do with their arguments: from images to cells and features."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from aecfe.commands.checks import check_score, score_override
@@ -61,7 +60,6 @@ def features(arguments: argparse.Namespace) -> None:
         max_detections=arguments.max_detections,
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
-        command=sys.argv,
     )
     listed = ", ".join(str(path) for path in files.listed() if path.exists())
     print(

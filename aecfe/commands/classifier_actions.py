@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from mrcnn.files.atomic import check_folder_is_free
@@ -27,7 +26,6 @@ def classifier_train(arguments: argparse.Namespace) -> None:
         standardise=arguments.standardise,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
-        command=sys.argv,
         n_jobs=os.cpu_count() or 1,
     )
     num_cells = sum(sum(counts.values()) for counts in record["counts"].values())

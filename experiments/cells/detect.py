@@ -62,7 +62,6 @@ def detect_images(
     *,
     pixel_size: float | None = None,
     batch_size: int = 4,
-    progress: bool = True,
 ) -> dict[str, int]:
     """Detect the cells of some images, batch by batch, and write them to files.
 
@@ -75,7 +74,6 @@ def detect_images(
         files: where to write.
         pixel_size: side of a pixel in micrometres, or None.
         batch_size: images in a batch.
-        progress: show a bar with the time left.
 
     Returns:
         Counts: images, unreadable (a warning names each, also those that the network cannot take), without_cells,
@@ -92,7 +90,7 @@ def detect_images(
     full: list[str] = []
     with (
         cell_table(files.csv, pixel_size) as add_rows,
-        Bar(total=len(images), desc="detect", unit="image", disable=not progress) as bar,
+        Bar(total=len(images), desc="detect", unit="image") as bar,
     ):
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]

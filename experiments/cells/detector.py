@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from experiments.cache import hash_json
 from experiments.centres.centre import Centre
 from experiments.centres.masks import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
-from experiments.provenance import versions
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.label_masks import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
@@ -24,6 +22,7 @@ from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence, 
 from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
+from mrcnn.files.provenance import hash_json, versions
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
 from mrcnn.parallel_model import is_chief
 from mrcnn.training.epoch_part import remove_parts
@@ -62,7 +61,6 @@ def train_detector(
     settings: DetectorSettings,
     seed: int,
     overwrite: bool = False,
-    progress: bool = True,
     strategy: tf.distribute.Strategy | None = None,
 ) -> bool:
     """Train a detector on a share of the images of one or more centres and leave it in `output`.
@@ -78,7 +76,6 @@ def train_detector(
             pretrained weights want.
         seed: of everything random, unless the settings have a SEED.
         overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
-        progress: show a bar.
         strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
             the chief writes.
 
@@ -108,7 +105,7 @@ def train_detector(
         # Once more, since another run may have ended meanwhile.
         if not overwrite and _is_finished(output, identity):
             return False
-        _train(images, output, config, splits, identity, settings, overwrite, progress, strategy)
+        _train(images, output, config, splits, identity, settings, overwrite, strategy)
     return True
 
 
@@ -135,7 +132,6 @@ def _train(
     identity: Mapping[str, Any],
     settings: DetectorSettings,
     overwrite: bool,
-    progress: bool,
     strategy: tf.distribute.Strategy | None,
 ) -> None:
     """Train in a folder that this run alone writes, from its last checkpoint on."""
@@ -168,9 +164,7 @@ def _train(
         write_json(output / SPLIT, splits)
         write_json(output / RUN, run)
     started = time.monotonic()
-    rows = model.train(
-        train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output, progress=progress
-    )
+    rows = model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
     if not writes:
         return
     if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
@@ -203,7 +197,6 @@ def evaluate_detector(
     *,
     min_score_for_ap: float = 0.05,
     overrides: Mapping[str, Any] | None = None,
-    progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Measure a detector on each centre by the best truth it has: masks, else boxes, else the presence of a cell.
 
@@ -216,7 +209,6 @@ def evaluate_detector(
         box_names: object names that count as white cells, by centre.
         min_score_for_ap: lowest score on the precision-recall curve.
         overrides: settings of the detector to change, such as the number of proposals.
-        progress: show bars.
 
     Returns:
         For each centre its measures, `truth` ("masks", "boxes" or "presence") and `held_out`: whether the detector
@@ -230,7 +222,7 @@ def evaluate_detector(
     splits = _read(detector / SPLIT) or {}
     metrics: dict[str, dict[str, Any]] = {}
     for name, centre in centres.items():
-        show = {"progress": progress, "description": f"evaluate {name}"}
+        show = {"description": f"evaluate {name}"}
         learned = set(splits.get(name, {}).get("train", ()))
         records = [record for record in centre.records if record.key not in learned]
         if not records:

@@ -9,9 +9,9 @@ out.h5            feature store of the cells; an interrupted call goes on from i
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,13 +21,11 @@ import pandas as pd
 from PIL import Image
 
 from autoencoder.embedding import OBS_STRINGS, compiled_encoder, describe_cells, encode_store
-from autoencoder.folder import WEIGHTS, TrainedAutoencoder, file_hash, load_autoencoder
-from experiments.cache import hash_json
+from autoencoder.folder import WEIGHTS, TrainedAutoencoder, load_autoencoder
 from experiments.cells.contact_sheet import contact_sheet
 from experiments.cells.export import check_detector
 from experiments.centres.centre import check_centre_name
 from experiments.centres.duplicates import content_hashes
-from experiments.provenance import versions
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection import detection_limit
 from mrcnn.feature_store import UNREADABLE, FeatureStore, is_unreadable
@@ -38,6 +36,7 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5, read_note
 from mrcnn.files.json_io import parse_json
 from mrcnn.files.output_paths import check_output_file
+from mrcnn.files.provenance import file_hash, hash_json, versions
 from mrcnn.model import detector_config, detector_hash, load_detector
 
 FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
@@ -216,8 +215,6 @@ def embed_images(
     max_detections: int | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
-    command: Sequence[str] = (),
-    progress: bool = True,
 ) -> tuple[dict[str, int], bool]:
     """Find the cells of some images and write a vector for each, with a table and a picture to judge them by.
 
@@ -235,8 +232,6 @@ def embed_images(
         max_detections: most cells of an image; None leaves the detector's own.
         batch_size: images in a batch of the detector.
         overwrite: make everything again.
-        command: the command line, to be noted.
-        progress: show bars.
 
     Returns:
         Counts of the feature store (images, found, missed, unreadable, detections, cells), and whether anything was
@@ -253,7 +248,7 @@ def embed_images(
     identity = {
         "detector": detector_hash(detector),
         "autoencoder": None if trained is None else file_hash(trained.folder / WEIGHTS),
-        "images": hash_json(content_hashes(images, "look at images", progress)),
+        "images": hash_json(content_hashes(images, "look at images")),
         "centre": centre,
         "all_cells": all_cells,
         "min_score": config.DETECTION_MIN_CONFIDENCE,
@@ -280,7 +275,6 @@ def embed_images(
             batch_size=batch_size,
             attributes={IMAGE_FILES: identity["images"]},
             overwrite=overwrite,
-            progress=progress,
         )
         _write_beside(files, images, centre)
         if not counts["cells"]:
@@ -288,14 +282,14 @@ def embed_images(
         provenance = {
             "identity": identity,
             "counts": counts,
-            "command": list(command),
-            "versions": {"aecfe": version("aecfe"), **versions()},
+            "command": sys.argv,
+            "versions": versions("aecfe"),
         }
         with FeatureStore(files.store) as store:
             if trained is None:
                 vectors = roi_vectors(store)
             else:
-                vectors = encode_store(trained, compiled_encoder(trained), store, progress=progress)
+                vectors = encode_store(trained, compiled_encoder(trained), store)
             _write_h5ad(files.h5ad, vectors, cell_rows(store, images), provenance, trained)
     return counts, True
 

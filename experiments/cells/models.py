@@ -145,7 +145,7 @@ def add_cards(folder: Path) -> list[Path]:
     Returns:
         The cards that were written.
     """
-    from autoencoder.folder import file_hash  # imports TensorFlow, which has just been used
+    from mrcnn.files.provenance import file_hash
 
     written = []
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):

@@ -214,21 +214,20 @@ def load_centres(places: Sequence[Place], layout: str = "auto", scheme: str = "t
     return list(centres.values())
 
 
-def check_centres(centres: Sequence[Centre], *, decode: bool = True, progress: bool = True) -> dict[str, Any]:
+def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str, Any]:
     """Read every image of some centres.
 
     Args:
         centres: with names of their own.
         decode: decode the images; else only their headers are read.
-        progress: show how far it is.
 
     Returns:
         What JSON can hold: "scheme", "decoded", "centres" (a dict for each) and "duplicates" (over all of them).
     """
     found, hashes = [], {}
     for centre in centres:
-        images = look_at_images(centre, decode, progress)
-        own = content_hashes(centre.records, f"hash {centre.name}", progress)
+        images = look_at_images(centre, decode)
+        own = content_hashes(centre.records, f"hash {centre.name}")
         hashes.update({(centre.name, key): digest for key, digest in own.items()})
         found.append({**_describe(centre), **_describe_images(images)})
     sets = duplicate_sets(hashes)
@@ -243,18 +242,17 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True, progress: b
     }
 
 
-def look_at_images(centre: Centre, decode: bool = True, progress: bool = True) -> ImageChecks:
+def look_at_images(centre: Centre, decode: bool = True) -> ImageChecks:
     """Read the images of a centre, in threads.
 
     Args:
         centre: the centre.
         decode: decode them; else only their headers are read.
-        progress: show how far it is.
     """
     checks = ImageChecks({}, [] if decode else None, Counter())
     name = f"{'decode' if decode else 'open'} {centre.name}"
     with (
-        Progress(name, "images", len(centre.records), show=progress) as bar,
+        Progress(name, "images", len(centre.records)) as bar,
         closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks,
     ):
         for record, (size, is_plain, fault) in zip(centre.records, looks, strict=True):

@@ -28,13 +28,12 @@ _CHUNK_BYTES = 1 << 20
 _MAX_NAMED = 10
 
 
-def content_hashes(records: Sequence[ImageRecord], name: str = "hash", progress: bool = True) -> dict[str, str]:
+def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[str, str]:
     """Compute the SHA-256 of each image file, in threads.
 
     Args:
         records: the images.
         name: what the progress is called.
-        progress: show how far it is.
 
     Returns:
         Hexadecimal SHA-256 by key, in the order of the records. Files that cannot be read are left out and listed in a
@@ -42,7 +41,7 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash", progress:
     """
     hashes, faults = {}, []
     with (
-        Progress(name, "images", len(records), show=progress) as bar,
+        Progress(name, "images", len(records)) as bar,
         closing(read_ahead(_hash_or_fault, [record.path for record in records], num_ahead=_AHEAD)) as results,
     ):
         for record, (digest, fault) in zip(records, results, strict=True):
@@ -57,16 +56,13 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash", progress:
     return hashes
 
 
-def remembered_hashes(
-    records: Sequence[ImageRecord], path: str | os.PathLike, name: str = "hash", progress: bool = True
-) -> dict[str, str]:
+def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, name: str = "hash") -> dict[str, str]:
     """As `content_hashes`, but files that have not changed since `path` was written are not read again.
 
     Args:
         records: the images.
         path: JSON file of sizes, times of change and hashes; written if there is anything new.
         name: what the progress is called.
-        progress: show how far it is.
     """
     path = Path(path)
     try:
@@ -76,7 +72,7 @@ def remembered_hashes(
     known = {key: noted for key, noted in known.items() if _is_note(noted)} if isinstance(known, dict) else {}
     states = {record.key: _state(record.path) for record in records}
     changed = [r for r in records if states[r.key] is None or known.get(r.key, [])[:2] != states[r.key]]
-    fresh = content_hashes(changed, name, progress) if changed else {}
+    fresh = content_hashes(changed, name) if changed else {}
     read_again = {record.key for record in changed}
     hashes = {r.key: fresh.get(r.key) if r.key in read_again else known[r.key][2] for r in records}
     hashes = {key: digest for key, digest in hashes.items() if digest is not None}

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from experiments.cache import hash_json
 from experiments.centres.centre import read_columns
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
+from mrcnn.files.provenance import hash_json
 
 _MAX_TRIES = 16
 _UNITS_OF_ALL_TRIES = 8192  # many small units come near the fraction at the first try

@@ -10,13 +10,13 @@ import logging
 import os
 import stat
 import struct
+import sys
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,10 @@ from experiments.classifier.forest_checks import Unfit, check_linear, check_tree
 from experiments.classifier.inputs import HOW_TO_MAKE, STANDARDISE, CentreCells, Source, prepare_vectors
 from experiments.evaluation.classifiers import MAX_DEPTH, PROTOCOLS, make_forest
 from experiments.evaluation.comparison import score_predictions
-from experiments.provenance import versions
 from mrcnn.files.atomic import atomic_folder, atomic_path, write_json, write_text
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.json_io import parse_json
+from mrcnn.files.provenance import versions
 
 KINDS = ("forest", "logistic")
 MAX_FILE_BYTES = 512 * 2**20
@@ -361,7 +361,6 @@ def train_classifier(
     standardise: str = "none",
     seed: int = 0,
     overwrite: bool = False,
-    command: Sequence[str] = (),
     n_jobs: int = 2,
 ) -> dict[str, Any]:
     """Train a classifier on the labelled cells of some centres, and write its folder.
@@ -375,7 +374,6 @@ def train_classifier(
         standardise: "none" or "centre", see `classifier_inputs.prepare_vectors`.
         seed: of the forest, 0 or more.
         overwrite: replace an older classifier.
-        command: the command line, for the record.
         n_jobs: cores.
 
     Returns:
@@ -404,9 +402,9 @@ def train_classifier(
         "counts": {c: {name: int(np.sum(types[c] == name)) for name in classes} for c in centres},
         "scores": scores,
         "settings": {"trees": len(model), "max_depth": MAX_DEPTH, "seed": seed} if kind == "forest" else {},
-        "versions": {**versions(), "skops": version("skops"), "aecfe": version("aecfe")},
+        "versions": versions("skops", "aecfe"),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": list(command),
+        "command": sys.argv,
     }
     with atomic_folder(output, RECORD, overwrite) as folder:
         record["file"] = f"{kind}.skops"

@@ -12,12 +12,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from experiments.cache import hash_json
 from experiments.evaluation.vectors import SUFFIXES, read_vectors, standardise_by_centre
 from mrcnn.feature_store import StorePath, open_store, stores_by_centre
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import parse_json
+from mrcnn.files.provenance import hash_json
 
 STANDARDISE = ("none", "centre")
 # With fewer cells their mean and deviation say more of the cells that happen to be there than of the laboratory: the

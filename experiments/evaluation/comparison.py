@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cache import Cache, hash_arrays
+from experiments.cache import Cache
 from experiments.evaluation.classifiers import FOREST, MAX_DEPTH, NUM_TREES, PROTOCOLS, Probe
 from experiments.evaluation.mixing import mixing_scores
 from experiments.evaluation.scores import (
@@ -25,6 +25,7 @@ from experiments.evaluation.transfer import Cells, Pair, Vectors, class_numbers,
 from experiments.evaluation.vectors import standardise_by_centre
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
+from mrcnn.files.provenance import hash_arrays
 
 NUM_RUNS = 5
 SEED = 42
@@ -115,7 +116,6 @@ def evaluate_methods(
     test_on: str = "test",
     classes: Iterable[str] | None = None,
     n_jobs: int = 2,
-    progress: bool = True,
 ) -> Evaluation:
     """Train a forest on each centre for each method, and test it on every centre.
 
@@ -132,7 +132,6 @@ def evaluate_methods(
             "all", as in its authors' published code.
         classes: order of the cell types in tables; sorted by default. Types without a cell are dropped.
         n_jobs: cores for a forest.
-        progress: whether to show a bar.
 
     Returns:
         The scores.
@@ -148,7 +147,7 @@ def evaluate_methods(
     cells = make_cells(rows, types, {centre: splits[centre] for centre in types}, order)
     predictions = {}
     total = len(methods) * len(cells.centres) * runs
-    with Bar(total=total, desc="forests", disable=None if progress else True) as bar:
+    with Bar(total=total, desc="forests", disable=None) as bar:
         for method, features in methods.items():
             vectors = {centre: np.asarray(values) for centre, values in features.items()}
             try:
@@ -419,9 +418,7 @@ class Comparison:
         return {"measure": measure, "bootstrap": self.protocol.bootstrap, "seed": self.protocol.seed}
 
 
-def compare_columns(
-    columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache, *, progress: bool = True
-) -> Comparison:
+def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache) -> Comparison:
     """Let every classifier of the protocol learn on each centre from each representation, and test it on all.
 
     What was computed before for the same vectors, labels and split is read from the cache.
@@ -431,7 +428,6 @@ def compare_columns(
         cells: rows as in their vectors.
         protocol: classifiers, runs, seed and tested cells.
         cache: where predictions and mixing scores are kept.
-        progress: show a bar.
 
     Raises:
         InputError: if two columns have one name, or a column lacks a centre.
@@ -442,7 +438,7 @@ def compare_columns(
         raise InputError(f"two columns are called {twice[0]}; give one of them another name")
     probes = PROTOCOLS[protocol.name]
     predictions, mixing = {}, {}
-    with Bar(total=len(columns) * len(probes), desc="classifiers", disable=None if progress else True) as bar:
+    with Bar(total=len(columns) * len(probes), desc="classifiers", disable=None) as bar:
         for column in columns:
             inputs = _describe(column, cells)
             for probe in probes:

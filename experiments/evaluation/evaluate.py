@@ -29,12 +29,12 @@ from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.evaluation.score_tables import save_tables
 from experiments.evaluation.transfer import Cells, Pair, make_cells
 from experiments.evaluation.vectors import SUFFIXES, read_embedding, read_vectors
-from experiments.provenance import command_text, versions_text
 from experiments.settings import RCNN, EvaluateSettings
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
+from mrcnn.files.provenance import command_text, versions_text
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,6 @@ def evaluate_files(
     *,
     standardise: Sequence[str] = ("none",),
     raw_features: str = "mean",
-    command: Sequence[str] = (),
-    progress: bool = True,
 ) -> list[Path]:
     """Compare representations of the same cells and write the tables.
 
@@ -95,8 +93,6 @@ def evaluate_files(
         protocol: how to compare.
         standardise: "none", "centre" or both: columns of the comparison, see `ablation.choose_standardised`.
         raw_features: vector of a store's cell, "mean" or "flat".
-        command: the command line, for the tables to name.
-        progress: show bars.
 
     Returns:
         The tables.
@@ -107,12 +103,12 @@ def evaluate_files(
     cells = _gather_cells(stores, files, output / "splits")
     columns = [*([raw_column(stores, raw_features)] if stores else []), *foreign_columns(files, cells)]
     cache = Cache(output / "cache")
-    predictions = _grow_forests(columns, cells, protocol, cache, progress)
+    predictions = _grow_forests(columns, cells, protocol, cache)
     scores = score_methods(predictions, cells, runs=protocol.runs, seed=protocol.seed, test_on=protocol.test_on)
     written = save_tables(scores, output)
     chosen = choose_standardised(columns, standardise)
-    comparison = compare_columns(chosen, cells, protocol, cache, progress=progress)
-    heading = Heading(NAME, TITLE, _provenance(command), reference=chosen[0].name)
+    comparison = compare_columns(chosen, cells, protocol, cache)
+    heading = Heading(NAME, TITLE, _provenance(), reference=chosen[0].name)
     compared = write_comparison(comparison, output, heading)
     log.info("%s: all classifiers, with intervals", compared["md"])
     return [*written.values(), *compared.values()]
@@ -162,22 +158,21 @@ def _split(folder: Path, centre: str, keys: np.ndarray, types: np.ndarray) -> Sp
 
 
 def _grow_forests(
-    columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache, progress: bool
+    columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache
 ) -> dict[str, dict[Pair, np.ndarray]]:
     """What forests name the cells, by column; they come first, since the other classifiers can take long."""
     predictions = {}
     num_forests = len(cells.centres) * protocol.runs
-    with Bar(total=len(columns) * num_forests, desc="forests", disable=None if progress else True) as bar:
+    with Bar(total=len(columns) * num_forests, desc="forests", disable=None) as bar:
         for number, column in enumerate(columns, 1):
             predictions[column.name] = forest_predictions(column, cells, protocol, cache, advance=bar.update)
             bar.update(number * num_forests - bar.n)  # those that were there already
     return predictions
 
 
-def _provenance(command: Sequence[str]) -> dict[str, str]:
+def _provenance() -> dict[str, str]:
     """Lines that say what made a table."""
-    shown = {"command": f"`{command_text(command)}`"} if command else {}
-    return {**shown, "versions": versions_text(("aecfe", "numpy", "scikit-learn"))}
+    return {"command": f"`{command_text()}`", "versions": versions_text(("aecfe", "numpy", "scikit-learn"))}
 
 
 def make_table(

@@ -25,7 +25,6 @@ def resnet_vectors(
     image_size: int = 224,
     batch_size: int = 32,
     seed: int = 0,
-    progress: bool = True,
 ) -> np.ndarray:
     """Compute the features of each cell: the last maps of ResNet-101, averaged over their pixels.
 
@@ -37,7 +36,6 @@ def resnet_vectors(
         image_size: side in pixels to which crops are brought.
         batch_size: crops at a time.
         seed: of the initial weights, for "random".
-        progress: whether to tell how far the work is.
 
     Returns:
         float32 array of shape (n, 2048); rows as in the store.
@@ -51,7 +49,7 @@ def resnet_vectors(
     """
     compute = _make_compute(build_resnet101(weights, image_size=image_size, seed=seed), image_size)
     vectors = np.empty((len(store), NUM_FEATURES), np.float32)
-    with Progress(f"ResNet-101 {store.centre}", "cells", len(store), show=progress) as bar:
+    with Progress(f"ResNet-101 {store.centre}", "cells", len(store)) as bar:
         for start in range(0, len(store), batch_size):
             stop = min(start + batch_size, len(store))
             vectors[start:stop] = compute(store.read("crop", start, stop)).numpy()

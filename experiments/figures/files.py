@@ -33,13 +33,11 @@ class Provenance:
     """What a figure was made from.
 
     Attributes:
-        command: the command line that draws it again.
         config_hash: hash of the settings in force.
         inputs: hash of each file that was read, by its name.
         software: name and version of the program.
     """
 
-    command: str
     config_hash: str
     inputs: Mapping[str, str]
     software: str

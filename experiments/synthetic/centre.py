@@ -44,7 +44,7 @@ def generate_centres(
     seed: int = 0,
     overwrite: bool = False,
     image_size: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Generate several centres as subfolders of `folder`; see `generate_centre` for the arguments.
 
@@ -52,7 +52,7 @@ def generate_centres(
         The folder of each centre by name.
     """
     settings = {"num_images": num_images, "seed": seed, "image_size": image_size, "overwrite": overwrite}
-    return {name: generate_centre(name, Path(folder) / name, **settings, progress=progress) for name in names}
+    return {name: generate_centre(name, Path(folder) / name, **settings, advance=advance) for name in names}
 
 
 def generate_centre(
@@ -63,7 +63,7 @@ def generate_centre(
     seed: int,
     image_size: int | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the images, instance masks and labels of a synthetic centre.
 
@@ -81,7 +81,7 @@ def generate_centre(
         image_size: side of the images in pixels, 48 to 2048, instead of the style's own.
         overwrite: replace a centre that was generated with other settings. Folders that hold anything else
             are never replaced.
-        progress: called with (number of images done, `num_images`) after each image.
+        advance: called with (number of images done, `num_images`) after each image.
 
     Returns:
         `folder` as a path.
@@ -110,7 +110,7 @@ def generate_centre(
         if lock.is_held:
             _remove_leftovers(final)
         try:
-            _write_centre(unfinished, style, marker, progress)
+            _write_centre(unfinished, style, marker, advance)
             _move_into_place(unfinished, final)
         except OSError as error:
             if error.filename is None:  # of writing to an open file, as where a disk is full
@@ -159,7 +159,7 @@ def _checked_style(name: str, num_images: int, seed: int, image_size: int | None
     return CENTRES[name]
 
 
-def _write_centre(folder: Path, style: CentreStyle, marker: dict, progress: Callable[[int, int], None] | None) -> None:
+def _write_centre(folder: Path, style: CentreStyle, marker: dict, advance: Callable[[int, int], None] | None) -> None:
     """Draw all images into `folder`; the marker comes last."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
@@ -174,8 +174,8 @@ def _write_centre(folder: Path, style: CentreStyle, marker: dict, progress: Call
         _write_png(folder / "images" / file_name, drawn.image[..., ::-1])  # OpenCV's order is BGR
         _write_png(folder / "masks" / file_name, drawn.instances)
         rows.writerow([file_name, cell_type])
-        if progress is not None:
-            progress(index + 1, marker["num_images"])
+        if advance is not None:
+            advance(index + 1, marker["num_images"])
     write_text(folder / "labels.csv", table.getvalue())
     write_json(folder / MARKER, marker)
 

@@ -33,7 +33,7 @@ def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path]
     foreign = foreign_columns(features or {}, cells)  # before hours of training
     columns = [*own_columns(study, settings.columns), *foreign]
     chosen = choose_standardised(columns, settings.standardise)
-    return compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
+    return compare_columns(chosen, cells, protocol, study.cache)
 
 
 def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
@@ -144,13 +144,13 @@ def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors,
         )
     else:
         check_resnet_weights(weights)
-        from autoencoder.folder import file_hash
+        from mrcnn.files.provenance import file_hash
 
         identity = file_hash(weights)
     options = {"weights": identity, "image_size": settings.resnet_image_size}
 
     def make(store):
-        return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed, progress=study.progress)
+        return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed)
 
     return study.store_vectors("resnet", options, make, backbone), note
 

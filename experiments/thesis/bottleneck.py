@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.cache import hash_arrays
 from experiments.evaluation.classifiers import FOREST
 from experiments.evaluation.comparison import Protocol
 from experiments.evaluation.scores import measure_run
@@ -20,6 +19,7 @@ from experiments.thesis.ablation import untrained_vectors
 from experiments.thesis.study import Study
 from mrcnn.files.atomic import write_json, write_text
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import hash_arrays
 
 NAME = "table-3.1"
 TITLE = "Bottleneck sizes (thesis Table 3.1)"

@@ -1,7 +1,6 @@
 """Every table and figure of the thesis by its name: `aecfe reproduce table-3.2`."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from experiments.evaluation.comparison import STANDARDISED, Comparison, Protocol
-from experiments.provenance import command_text, machine_text, versions_text
 from experiments.settings import COLUMNS, RESNET, RunSettings
 from experiments.thesis.study import Study
 from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import parse_json
+from mrcnn.files.provenance import command_text, machine_text, versions_text
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +33,11 @@ class Options:
         protocol: how representations are compared.
         features: vectors made elsewhere, by the name of their column.
         published: a published classifier for Table 3.3, as `oracle_table.Published` takes it, or None.
-        command: the command line.
     """
 
     protocol: Protocol
     features: Mapping[str, Path] = field(default_factory=dict)
     published: Mapping[str, object] | None = None
-    command: Sequence[str] = field(default_factory=lambda: tuple(sys.argv))
 
 
 def resolve_targets(names: Iterable[str]) -> list[str]:
@@ -171,7 +168,7 @@ def _provenance(study: Study, options: Options, name: str, started: float) -> di
     seconds = _longest_time(study, name, time.monotonic() - started)
     versions = versions_text(("tensorflow", "keras", "numpy", "scikit-learn"))
     return {
-        "command": f"`{command_text(options.command)}`",
+        "command": f"`{command_text()}`",
         "configuration": f"{study.settings.name}, hash {study.config_hash()}, seed {study.settings.seed}",
         "machine": machine_text(),
         "time": f"{seconds / 60:.1f} min (of the longest call that made this table with these settings; what other "
@@ -274,7 +271,6 @@ def _save(drawings: Iterable, options: Options, study: Study) -> list[Path]:
     written = []
     for drawing in drawings:
         provenance = Provenance(
-            command=command_text(options.command),
             config_hash=study.config_hash(),
             inputs=dict(drawing.inputs),
             software=f"aecfe {version('aecfe')}",

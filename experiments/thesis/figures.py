@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.cache import hash_arrays
 from experiments.evaluation.comparison import STANDARDISED, Comparison
 from experiments.figures.scores import (
     MAX_PANELS,
@@ -33,6 +32,7 @@ from experiments.thesis.bottleneck import FIGURES, Bottleneck, Variant, scored_c
 from experiments.thesis.study import Study
 from mrcnn.data.images import read_image
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import hash_arrays
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.cache import hash_arrays, hash_json
 from experiments.evaluation.columns import choose_standardised
 from experiments.evaluation.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol, compare_columns
 from experiments.evaluation.transfer import Cells, Pair
@@ -16,6 +15,7 @@ from experiments.settings import HANDMADE, HANDMADE_LAB, RCNN
 from experiments.thesis.ablation import own_columns
 from experiments.thesis.study import HASH_LENGTH, Study
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import hash_arrays, hash_json
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
     # The reference as it is stands in the thesis' table, whatever the settings say of standardising.
     chosen = [columns[0], *choose_standardised(columns, settings.ablation.standardise)]
     chosen = list({column.name: column for column in chosen}.values())
-    compared = compare_columns(chosen, cells, protocol, study.cache, progress=study.progress)
+    compared = compare_columns(chosen, cells, protocol, study.cache)
     predictions = {(name, MAIN_PROBE): compared.predictions[name, MAIN_PROBE] for name in compared.columns}
     notes = dict(compared.notes)
     networks = {}
@@ -118,9 +118,7 @@ def _train_and_test(
             identity = hash_json({"config": config.to_dict(), "inputs": inputs_hash})[:HASH_LENGTH]
             folder = study.output / "oracles" / f"{trained_on}-{normalization}-{identity}"
             # Not even loaded where all that it names is known.
-            oracle = cache(
-                partial(train_oracle, config, learned, labels, folder, inputs_hash=inputs_hash, progress=study.progress)
-            )
+            oracle = cache(partial(train_oracle, config, learned, labels, folder, inputs_hash=inputs_hash))
             for tested_on in cells.centres:
                 pair = (trained_on, tested_on)
                 tested = images[tested_on][cells.test_rows(pair, protocol.test_on)]
@@ -185,7 +183,7 @@ def _test_published(
 ) -> dict[Pair, np.ndarray]:
     """Class numbers of the tested cells, of shape (1, n), by pair; the whole original images are shown to it."""
     classifier, type_of, origins = opened
-    from autoencoder.folder import file_hash
+    from mrcnn.files.provenance import file_hash
 
     identity = {
         "model": file_hash(published.model),

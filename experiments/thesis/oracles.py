@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 from autoencoder.config import check_names
-from experiments.provenance import versions
 from experiments.thesis.resnext import BASE_FILTERS, BLOCKS, CARDINALITY, NORMALIZATIONS, WIDTH_PER_GROUP, build_resnext
 from mrcnn.files.atomic import check_folder_is_free, write_json, write_text
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file, save_weights
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.progress import Progress
+from mrcnn.files.provenance import versions
 
 _LEAST = {
     "image_size": 32,
@@ -260,7 +260,6 @@ def train_oracle(
     output: str | os.PathLike,
     *,
     inputs_hash: str,
-    progress: bool = True,
 ) -> Oracle:
     """Train an oracle and leave it in a folder, or load it from there if it was trained before.
 
@@ -271,7 +270,6 @@ def train_oracle(
         output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5` and `log.csv`. A training that was
             broken off is begun anew.
         inputs_hash: of what was trained on; it tells a finished oracle from one of other cells.
-        progress: whether to tell how far the training is.
 
     Returns:
         The oracle, loaded from `output`.
@@ -306,7 +304,7 @@ def train_oracle(
         (output / name).unlink(missing_ok=True)
     model = _build(config, len(classes))
     batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
-    last = _run_steps(config, model, images, class_ids, batches, output, progress)
+    last = _run_steps(config, model, images, class_ids, batches, output)
     save_weights(model, output / WEIGHTS)
     record.update(complete=True, seconds=last["seconds"], loss=last["loss"], parameters=model.count_params())
     write_json(output / RUN, record)
@@ -359,14 +357,13 @@ def _run_steps(
     class_ids: np.ndarray,
     batches: Iterator[np.ndarray],
     output: Path,
-    progress: bool,
 ) -> dict[str, float]:
     """Train the model and write the log; returns its last row."""
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps)
     train_step = _make_train_step(config, model, schedule)
     rows: list[dict[str, float]] = []
     sums, count, started = tf.zeros(2), 0, time.monotonic()
-    with Progress("oracle", "steps", config.steps, show=progress) as bar:
+    with Progress("oracle", "steps", config.steps) as bar:
         for step in range(config.steps):
             chosen = next(batches)
             sums += train_step(images[chosen], class_ids[chosen], tf.constant(step, tf.int64))

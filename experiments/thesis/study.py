@@ -13,7 +13,6 @@ Everything is made when it is first asked for, and reused as long as what it dep
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cache import Cache, hash_arrays, hash_json
+from experiments.cache import Cache
 from experiments.centres.centre import Centre
 from experiments.centres.class_maps import ClassMap
 from experiments.centres.splits import Split
@@ -32,6 +31,7 @@ from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, default_job
 from mrcnn.feature_store import StoreReader
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import hash_arrays, hash_json
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +48,10 @@ class Study:
         settings: resolved settings; `settings.output` is the working folder.
         jobs: autoencoders to train at a time; None for `training_jobs.default_jobs`.
         overwrite: make everything again that this study is asked for.
-        progress: show bars.
     """
 
-    def __init__(
-        self, settings: RunSettings, *, jobs: int | None = None, overwrite: bool = False, progress: bool = True
-    ):
-        self.settings, self.jobs, self.overwrite, self.progress = settings, jobs, overwrite, progress
+    def __init__(self, settings: RunSettings, *, jobs: int | None = None, overwrite: bool = False):
+        self.settings, self.jobs, self.overwrite = settings, jobs, overwrite
         self.output = Path(settings.output)
         self.cache = Cache(self.output / "cache", overwrite=overwrite)
         self._pipelines: dict[str, Pipeline] = {}
@@ -73,7 +70,7 @@ class Study:
     @cached_property
     def opened(self) -> dict[str, Centre]:
         """Every centre of the configuration, those that only the detector learns from too."""
-        pipeline = Pipeline(self.settings, overwrite=self.overwrite, progress=self.progress)
+        pipeline = Pipeline(self.settings, overwrite=self.overwrite)
         return pipeline.open_centres()
 
     @property
@@ -94,7 +91,7 @@ class Study:
     @cached_property
     def splits(self) -> dict[str, Split]:
         """Training and test part of each centre's labelled images, saved and reused."""
-        return Pipeline(self.settings, progress=self.progress, centres=self.opened).splits()
+        return Pipeline(self.settings, centres=self.opened).splits()
 
     @property
     def source_centre(self) -> str:
@@ -108,9 +105,7 @@ class Study:
                 self.settings.detector, settings={**self.settings.detector.settings, "BACKBONE": backbone}
             )
             settings = dataclasses.replace(self.settings, detector=detector, output=str(self.output / backbone))
-            self._pipelines[backbone] = Pipeline(
-                settings, overwrite=self.overwrite, progress=self.progress, centres=self.opened
-            )
+            self._pipelines[backbone] = Pipeline(settings, overwrite=self.overwrite, centres=self.opened)
         return self._pipelines[backbone]
 
     def detector(self, backbone: str) -> Pipeline:
@@ -226,7 +221,7 @@ class Study:
         missing = [job for job in jobs.values() if self.overwrite or not self._is_embedded(job)]
         if missing:
             log.info("%d autoencoders to train, %d are there", len(missing), len(set(folders)) - len(missing))
-        run_jobs(missing, self.jobs or default_jobs(), sys.argv, resume=not self.overwrite, progress=self.progress)
+        run_jobs(missing, self.jobs or default_jobs(), resume=not self.overwrite)
         self._trained.update(jobs)
         return folders
 

@@ -17,7 +17,7 @@ from typing import Any
 from mrcnn.files.atomic import remove_stale_lock
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.interruption import interrupt, wait_for_blocks
-from mrcnn.files.progress import Bar
+from mrcnn.files.progress import Bar, hide_bars
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,12 @@ class TrainingJob:
     splits: Mapping[str, Mapping[str, str]]
 
 
-def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progress: bool = False) -> Path:
+def run_job(job: TrainingJob, resume: bool = True) -> Path:
     """Train and embed; what is there already is kept.
 
     Args:
         job: what to train.
-        command: the command line, for `run.json`.
         resume: False removes an earlier training first.
-        progress: show bars.
 
     Returns:
         Path of the embedding.
@@ -68,12 +66,12 @@ def run_job(job: TrainingJob, command: Sequence[str], resume: bool = True, progr
     # Graphs of earlier trainings would stay in memory.
     keras.utils.clear_session()
     config = AutoencoderConfig.from_dict(job.config)
-    train_autoencoder(config, job.stores, job.folder, resume=resume, progress=progress, command=command)
+    train_autoencoder(config, job.stores, job.folder, resume=resume)
     path = job.folder / EMBEDDING
     if is_embedding_of(path, job.folder):
         remove_stale_lock(path)
     else:
-        embed(job.folder, job.stores, path, splits=job.splits, progress=progress)
+        embed(job.folder, job.stores, path, splits=job.splits)
     return path
 
 
@@ -90,10 +88,8 @@ def default_jobs() -> int:
 def run_jobs(
     jobs: Sequence[TrainingJob],
     num_processes: int,
-    command: Sequence[str],
     *,
     resume: bool = True,
-    progress: bool = True,
 ) -> None:
     """Run several jobs.
 
@@ -104,21 +100,19 @@ def run_jobs(
         jobs: what to train.
         num_processes: how many at a time. More than 1 takes processes of their own, which share the cores out evenly
             and take the GPUs in turn.
-        command: the command line, for `run.json`.
         resume: False removes earlier trainings of these jobs first.
-        progress: show a bar.
 
     Raises:
         InputError: of the first job that failed, or if a process ended before its job.
     """
     if not jobs:
         return
-    bar = Bar(total=len(jobs), desc="autoencoders", disable=None if progress else True)
+    bar = Bar(total=len(jobs), desc="autoencoders", disable=None)
     num_processes = min(num_processes, len(jobs))
     if num_processes <= 1:
         with bar:
             for job in jobs:
-                run_job(job, command, resume, progress=progress and len(jobs) == 1)
+                run_job(job, resume)
                 bar.update()
         return
     context = multiprocessing.get_context("spawn")
@@ -128,7 +122,7 @@ def run_jobs(
     start = (alive, context.Value("i", 0), threads, is_interrupted)
     with bar, alive, end, ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
         try:
-            futures = {pool.submit(_run_in_worker, job, command, resume): job for job in jobs}
+            futures = {pool.submit(_run_in_worker, job, resume): job for job in jobs}
             for future in as_completed(futures):
                 _check(future, futures[future])
                 bar.update()
@@ -172,6 +166,7 @@ def _start_worker(alive: Connection, counter, threads: int, is_interrupted=None)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _end_with(alive, is_interrupted)
+    hide_bars()
     Bar.set_lock(threading.RLock())  # that for several processes would be left behind by one that is killed
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
@@ -206,11 +201,11 @@ def _end_with(alive: Connection, is_interrupted=None) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _run_in_worker(job: TrainingJob, command: Sequence[str], resume: bool) -> Path:
+def _run_in_worker(job: TrainingJob, resume: bool) -> Path:
     """Run a job, and let its warnings say which it is."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"warning: {job.folder.name}: %(message)s"))
     logger = logging.getLogger("autoencoder")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)
-    return run_job(job, command, resume)
+    return run_job(job, resume)

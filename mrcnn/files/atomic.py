@@ -5,10 +5,8 @@ import json
 import logging
 import os
 import re
-import shlex
 import shutil
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -162,12 +160,11 @@ def _is_still_there(path: Path, handle: int) -> bool:
 
 def _note() -> bytes:
     """Who is writing, as JSON."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     note = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now().isoformat(timespec="seconds"),
-        "command": _one_line(command),
+        "command": _one_line(),
     }
     return json.dumps(note).encode()
 

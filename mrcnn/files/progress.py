@@ -47,7 +47,6 @@ class Progress:
         unit: what is counted, in the plural.
         total: items in all.
         done: of them, those that an earlier run dealt with.
-        show: False tells nothing but the last line.
         clock: seconds from any start.
     """
 
@@ -58,14 +57,13 @@ class Progress:
         total: int,
         *,
         done: int = 0,
-        show: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.name, self.unit, self.total = name, unit, total
         self._before, self._now, self._clock = done, done, clock
         # None leaves the bar out where stderr is no terminal.
-        self._bar = Bar(total=total, initial=done, desc=name, unit=f" {unit}", disable=None if show else True)
-        self._logs_lines = show and self._bar.disable
+        self._bar = Bar(total=total, initial=done, desc=name, unit=f" {unit}", disable=None)
+        self._logs_lines = self._bar.disable and not Bar.hidden
         self._started = self._last_line = clock()
 
     def __enter__(self) -> "Progress":

@@ -1,6 +1,5 @@
 """A trained detector as a folder: `config.json` and the weights."""
 
-import hashlib
 import os
 import re
 from datetime import datetime
@@ -15,6 +14,7 @@ from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file, save_weights
 from mrcnn.files.json_io import read_json_file
+from mrcnn.files.provenance import file_hash
 from mrcnn.network.assembly import DetectorParts
 
 WEIGHTS_NAME = "weights.weights.h5"
@@ -79,12 +79,7 @@ def check_can_hold(config: Config, path: Path) -> None:
 
 def detector_hash(folder: str | os.PathLike) -> str:
     """SHA-256 of a trained detector's configuration and weights, which names the features that it gives."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        with open(Path(folder) / name, "rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return file_hash(Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME)
 
 
 # Windows' separator too, in paths that old scripts carry around.

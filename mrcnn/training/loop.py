@@ -66,7 +66,6 @@ def fit_detector(
     no_augmentation_sources: Collection[str] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     strategy: tf.distribute.Strategy | None = None,
-    progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Train, going on from the last finished epoch that `folder` holds, or from within the next one.
 
@@ -87,7 +86,6 @@ def fit_detector(
         no_augmentation_sources: sources whose images are not augmented.
         callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
-        progress: show a bar.
 
     Returns:
         The rows of `log.csv`, one for each epoch.
@@ -132,7 +130,7 @@ def fit_detector(
     watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
     if is_chief(strategy):
         watchers += [TensorBoardLog(folder / "tensorboard")]
-        watchers += [ProgressBar(total_steps, first_step)] if progress else []
+        watchers += [ProgressBar(total_steps, first_step)]
     # The checkpoint comes last: where there is one, all else of its epoch is done.
     epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
     loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)

@@ -116,5 +116,5 @@ def test_interruption_sets_the_flag_before_the_pipe_is_closed(monkeypatch, tmp_p
     monkeypatch.setattr(training_jobs, "ProcessPoolExecutor", Pool)
     jobs = [training_jobs.TrainingJob({}, {}, tmp_path / name, {}) for name in "ab"]
     with pytest.raises(Interruption):
-        training_jobs.run_jobs(jobs, 2, [], progress=False)
+        training_jobs.run_jobs(jobs, 2)
     assert seen == [True]

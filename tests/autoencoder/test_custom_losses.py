@@ -126,7 +126,7 @@ def test_find_own_loss_finds_functions_of_the_running_program(monkeypatch):
 def test_training_uses_a_function_and_embedding_needs_none(stores, tiny_settings, tmp_path, write_module):
     write_module("constant", "def loss(source, target):\n    return 0.25 + 0 * source[0, 0] * target[0, 0]\n")
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1}, adaptation="constant:loss", beta=2.0, balance="centre")
-    train_autoencoder(config, stores, tmp_path / "ae", progress=False)
+    train_autoencoder(config, stores, tmp_path / "ae")
     run = json.loads((tmp_path / "ae" / "run.json").read_text())
     assert run["losses"]["adaptation_loss"] == pytest.approx(0.5)  # two targets
     write_module("constant", "raise RuntimeError('imported')\n")
@@ -137,5 +137,5 @@ def test_training_uses_a_function_and_embedding_needs_none(stores, tiny_settings
 def test_training_refuses_a_function_before_it_leaves_anything(stores, tiny_settings, tmp_path):
     config = AutoencoderConfig(**tiny_settings, adaptation="nosuch:loss")
     with pytest.raises(InputError, match="no module nosuch"):
-        train_autoencoder(config, stores, tmp_path / "ae", progress=False)
+        train_autoencoder(config, stores, tmp_path / "ae")
     assert not (tmp_path / "ae").exists()

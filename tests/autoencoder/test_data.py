@@ -146,7 +146,7 @@ def test_make_batches_tells_what_the_reader_found(stores, scaling, store_with_na
 def test_training_on_features_that_are_not_finite_is_an_input_error(stores, store_with_nan, tmp_path, tiny_settings):
     config = AutoencoderConfig.from_dict(tiny_settings)
     with pytest.raises(InputError) as raised:
-        train_autoencoder(config, stores | {"bert": store_with_nan}, tmp_path / "run", progress=False)
+        train_autoencoder(config, stores | {"bert": store_with_nan}, tmp_path / "run")
     message = str(raised.value)
     assert message.startswith(f"{store_with_nan}: features of cell 6 (images/006.png)") and "\n" not in message
 

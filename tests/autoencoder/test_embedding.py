@@ -15,13 +15,13 @@ from mrcnn.files.errors import InputError
 @pytest.fixture(scope="module")
 def trained(stores, tiny_settings, tmp_path_factory):
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1, "feature_scaling": "centre"})
-    return train_autoencoder(config, stores, tmp_path_factory.mktemp("trained") / "autoencoder", progress=False)
+    return train_autoencoder(config, stores, tmp_path_factory.mktemp("trained") / "autoencoder")
 
 
 def test_embed_writes_latents_with_their_cells(trained, stores, tmp_path):
     output = tmp_path / "embedding.h5ad"
     splits = {"anna": {"images/000.png": "train", "images/001.png": "test"}}
-    embed(trained.folder, stores, output, splits=splits, batch_size=5, progress=False)
+    embed(trained.folder, stores, output, splits=splits, batch_size=5)
     assert [p.name for p in tmp_path.iterdir()] == ["embedding.h5ad"]
     data = anndata.read_h5ad(output)
 
@@ -45,13 +45,13 @@ def test_embed_names_further_cells_of_an_image(trained, tmp_path):
     cell = Cell(np.ones((14, 14, 256)), blank, blank, np.zeros(4), 0.9, 1, (9, 9))
     with FeatureStoreWriter(tmp_path / "anna.h5", centre="anna", detector={"hash": "detector-a"}) as writer:
         writer.add("a.png", [cell, cell])
-    data = embed(trained.folder, {"anna": tmp_path / "anna.h5"}, tmp_path / "e.h5ad", progress=False)
+    data = embed(trained.folder, {"anna": tmp_path / "anna.h5"}, tmp_path / "e.h5ad")
     assert data.obs_names.tolist() == ["anna/a.png", "anna/a.png#2"]
 
 
 def test_embed_gives_the_same_latents_in_batches_of_any_size(trained, stores, tmp_path):
     one, five, all_of_them = (
-        embed(trained.folder, stores, tmp_path / "e.h5ad", batch_size=size, progress=False).X for size in (1, 5, 64)
+        embed(trained.folder, stores, tmp_path / "e.h5ad", batch_size=size).X for size in (1, 5, 64)
     )
     # Batches of one are rounded in another way, and the first GroupNorm divides by small deviations.
     np.testing.assert_allclose(one, all_of_them, atol=2e-4)
@@ -63,17 +63,17 @@ def test_embed_refuses_features_that_are_not_finite(trained, store_maker, tmp_pa
     with h5py.File(path, "r+") as file:
         file["cells/features"][6, 2, 3, 4] = np.nan
     with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\) hold NaN"):
-        embed(trained.folder, {"anna": path}, tmp_path / "e.h5ad", batch_size=4, progress=False)
+        embed(trained.folder, {"anna": path}, tmp_path / "e.h5ad", batch_size=4)
     assert not (tmp_path / "e.h5ad").exists()
 
 
 def test_embed_refuses_unknown_centre_and_other_detector(trained, store_maker, tmp_path):
     dora = store_maker(tmp_path / "dora.h5", "dora", 2)
     with pytest.raises(InputError, match="'dora' has no feature statistics"):
-        embed(trained.folder, {"dora": dora}, tmp_path / "e.h5ad", progress=False)
+        embed(trained.folder, {"dora": dora}, tmp_path / "e.h5ad")
     other = store_maker(tmp_path / "anna.h5", "anna", 2, detector="detector-b")
     with pytest.raises(InputError, match="anna.h5: made by detector detector-b"):
-        embed(trained.folder, {"anna": other}, tmp_path / "e.h5ad", progress=False)
+        embed(trained.folder, {"anna": other}, tmp_path / "e.h5ad")
     assert not (tmp_path / "e.h5ad").exists()
 
 
@@ -96,7 +96,7 @@ def test_is_embedding_of_tells_whether_the_autoencoder_has_changed_since(trained
     output = tmp_path / "embedding.h5ad"
     assert not is_embedding_of(output, trained.folder)
 
-    embed(trained.folder, stores, output, progress=False)
+    embed(trained.folder, stores, output)
     assert is_embedding_of(output, trained.folder)
 
     other = tmp_path / "other"

@@ -12,12 +12,13 @@ import tensorflow as tf
 from aecfe.cli import main
 from autoencoder.config import AutoencoderConfig
 from autoencoder.export import export_autoencoder, float32_model, signatures
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, describe_stores, file_hash, load_autoencoder
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, describe_stores, load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import FeatureStore
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import file_hash
 
 PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
 SETTINGS = {

@@ -27,7 +27,7 @@ def config(tiny_settings):
 @pytest.fixture(scope="module")
 def trained(stores, config, tmp_path_factory):
     """A finished training, not to be changed."""
-    return train_autoencoder(config, stores, tmp_path_factory.mktemp("trained") / "autoencoder", progress=False)
+    return train_autoencoder(config, stores, tmp_path_factory.mktemp("trained") / "autoencoder")
 
 
 def weights_of(folder):
@@ -52,11 +52,11 @@ def test_interrupted_training_keeps_the_step_at_hand(trained, stores, config, tm
     folder = tmp_path / "autoencoder"
     with monkeypatch.context() as patch, pytest.raises(Interruption), handle_signals():
         signal_at(patch, 3)
-        train_autoencoder(config, stores, folder, progress=False)
+        train_autoencoder(config, stores, folder)
     assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step-00000003.npz"]
     assert not (folder / ".lock").exists()
     with caplog.at_level("INFO"):
-        train_autoencoder(config, stores, folder, progress=False)
+        train_autoencoder(config, stores, folder)
     assert "resuming after step 3" in caplog.text
     ours, theirs = weights_of(folder), weights_of(trained.folder)
     assert ours.keys() == theirs.keys()
@@ -73,13 +73,13 @@ def test_training_killed_after_its_last_step_notes_its_losses(trained, stores, c
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "write_json", die)
-        train_autoencoder(config, stores, folder, progress=False)
+        train_autoencoder(config, stores, folder)
     assert training.write_json is write
     assert not json.loads((folder / "run.json").read_text())["complete"]
     (folder / ".9999.tmp.weights.weights.h5").write_bytes(b"of a killed process")
     for step in (2, 3):  # of one that was killed between writing a checkpoint and removing older ones
         shutil.copy(list_checkpoints(folder / "checkpoints")[0], folder / "checkpoints" / f"step-{step:08d}.npz")
-    losses = train_autoencoder(config, stores, folder, progress=False).run["losses"]
+    losses = train_autoencoder(config, stores, folder).run["losses"]
     assert losses == pytest.approx(trained.run["losses"], rel=1e-4) and len(losses) > 3
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     assert [path.name for path in list_checkpoints(folder / "checkpoints")] == [
@@ -91,10 +91,10 @@ def test_training_killed_after_its_last_step_notes_its_losses(trained, stores, c
 def test_folder_is_trained_by_one_run_at_a_time(trained, stores, config, tmp_path):
     with OutputLock(tmp_path / "a", inside=True):
         with pytest.raises(InputError, match=r"a: another run \(pid \d+ on .*\) is writing it"):
-            train_autoencoder(config, stores, tmp_path / "a", progress=False)
+            train_autoencoder(config, stores, tmp_path / "a")
     # A finished one is only read, as from a read-only disk.
     with OutputLock(trained.folder, inside=True):
-        assert train_autoencoder(config, stores, trained.folder, progress=False).run == trained.run
+        assert train_autoencoder(config, stores, trained.folder).run == trained.run
 
 
 def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeyp
     calls = []
     monkeypatch.setattr(embedding, "compiled_encoder", encode_and_signal)
     with pytest.raises(Interruption), handle_signals():
-        embed(trained.folder, stores, output, progress=False, batch_size=4)
+        embed(trained.folder, stores, output, batch_size=4)
     assert len(calls) == 1 and not list(tmp_path.iterdir())
     with OutputLock(output), pytest.raises(InputError, match="is writing it"):
-        embed(trained.folder, stores, output, progress=False)
+        embed(trained.folder, stores, output)

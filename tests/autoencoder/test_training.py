@@ -22,9 +22,7 @@ from mrcnn.files.errors import InputError
 def trained(stores, tiny_settings, tmp_path_factory):
     """A finished training, not to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "autoencoder"
-    return train_autoencoder(
-        AutoencoderConfig(**tiny_settings), stores, folder, progress=False, command=["aecfe", "train"]
-    )
+    return train_autoencoder(AutoencoderConfig(**tiny_settings), stores, folder)
 
 
 def read_log(folder):
@@ -49,7 +47,7 @@ def broken_off(trained, stores, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "_check_finite", stop)
-        train_autoencoder(trained.config, stores, folder, progress=False)
+        train_autoencoder(trained.config, stores, folder)
     return folder
 
 
@@ -62,7 +60,7 @@ def test_train_leaves_a_whole_folder(trained, stores):
         "step-00000004.npz",
     ]
     run = json.loads((trained.folder / "run.json").read_text())
-    assert run["complete"] and run["steps"] == 4 and run["command"] == ["aecfe", "train"]
+    assert run["complete"] and run["steps"] == 4 and run["command"] == sys.argv
     assert {c: s["cells"] for c, s in run["stores"].items()} == {"anna": 12, "bert": 9, "cleo": 7}
     assert run["source_centre"] == "anna" and trained.detector_hash == "detector-a"
     assert list((trained.folder / "tensorboard").glob("events*"))
@@ -88,7 +86,7 @@ def test_load_autoencoder_gives_back_what_was_trained(trained):
 
 def test_train_again_returns_the_finished_run_untouched(trained, stores):
     before = snapshot(trained.folder)
-    again = train_autoencoder(trained.config, stores, trained.folder, progress=False)
+    again = train_autoencoder(trained.config, stores, trained.folder)
     assert snapshot(trained.folder) == before
     np.testing.assert_array_equal(again.model.get_weights()[0], trained.model.get_weights()[0])
 
@@ -96,10 +94,10 @@ def test_train_again_returns_the_finished_run_untouched(trained, stores):
 def test_train_refuses_a_folder_with_another_config_or_stores(trained, stores, tiny_settings):
     before = snapshot(trained.folder)
     with pytest.raises(InputError, match="beta is 5.0 there.; choose another output or --overwrite"):
-        train_autoencoder(AutoencoderConfig(**tiny_settings, beta=1.0), stores, trained.folder, progress=False)
+        train_autoencoder(AutoencoderConfig(**tiny_settings, beta=1.0), stores, trained.folder)
     fewer = {c: stores[c] for c in ("anna", "bert")}
     with pytest.raises(InputError, match="its feature stores are others"):
-        train_autoencoder(trained.config, fewer, trained.folder, progress=False)
+        train_autoencoder(trained.config, fewer, trained.folder)
     assert snapshot(trained.folder) == before
 
 
@@ -107,7 +105,7 @@ def test_train_without_resume_replaces_its_own_files_only(trained, stores, tiny_
     folder = shutil.copytree(trained.folder, tmp_path / "copy")
     (folder / "notes.txt").write_text("mine")
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1, "adaptation": "none"})
-    fresh = train_autoencoder(config, stores, folder, resume=False, progress=False)
+    fresh = train_autoencoder(config, stores, folder, resume=False)
     assert fresh.run["steps"] == 1 and (folder / "notes.txt").read_text() == "mine"
     (row,) = read_log(folder)
     assert row["step"] == "1" and float(row["adaptation_loss"]) == 0.0
@@ -118,7 +116,7 @@ def test_resumed_training_ends_where_an_unbroken_one_does(trained, broken_off, s
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-00000002.npz"]
     with pytest.raises(InputError, match="not finished"):
         load_autoencoder(folder)
-    resumed = train_autoencoder(trained.config, stores, folder, progress=False)
+    resumed = train_autoencoder(trained.config, stores, folder)
     for a, b in zip(resumed.model.get_weights(), trained.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     rows, expected = read_log(folder), read_log(trained.folder)
@@ -137,7 +135,7 @@ def test_training_goes_on_from_the_last_checkpoint_that_is_whole(trained, stores
     (folder / "run.json").write_text(json.dumps({**run, "complete": False}))
     (folder / "weights.weights.h5").unlink()
     cut_short(folder / "checkpoints" / "step-00000004.npz")
-    resumed = train_autoencoder(trained.config, stores, folder, progress=False)
+    resumed = train_autoencoder(trained.config, stores, folder)
     assert "step-00000004.npz: damaged checkpoint" in caplog.text
     for a, b in zip(resumed.model.get_weights(), trained.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -147,30 +145,30 @@ def test_training_without_a_whole_checkpoint_is_refused(trained, broken_off, sto
     folder = shutil.copytree(broken_off, tmp_path / "damaged")
     cut_short(folder / "checkpoints" / "step-00000002.npz")
     with pytest.raises(InputError, match="checkpoints: every checkpoint is damaged; train again with --overwrite"):
-        train_autoencoder(trained.config, stores, folder, progress=False)
+        train_autoencoder(trained.config, stores, folder)
 
 
 def test_train_goes_on_where_a_finished_run_asks_for_more_steps(trained, stores, tiny_settings, tmp_path):
     longer = AutoencoderConfig(**{**tiny_settings, "steps": 6})
-    whole = train_autoencoder(longer, stores, tmp_path / "whole", progress=False)
+    whole = train_autoencoder(longer, stores, tmp_path / "whole")
     folder = shutil.copytree(trained.folder, tmp_path / "longer")
-    extended = train_autoencoder(longer, stores, folder, progress=False)
+    extended = train_autoencoder(longer, stores, folder)
     assert extended.run["steps"] == 6 and [row["step"] for row in read_log(folder)] == ["2", "4", "6"]
     for a, b in zip(extended.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     with pytest.raises(InputError, match="has been trained for 6 steps, more than 4; choose another output"):
-        train_autoencoder(trained.config, stores, folder, progress=False)
+        train_autoencoder(trained.config, stores, folder)
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(InputError, match="cannot go on, since its checkpoints/ is gone"):
-        train_autoencoder(AutoencoderConfig(**{**tiny_settings, "steps": 8}), stores, folder, progress=False)
+        train_autoencoder(AutoencoderConfig(**{**tiny_settings, "steps": 8}), stores, folder)
 
 
 def test_train_with_adversary_resumes_both_sides(stores, tiny_settings, tmp_path):
     config = AutoencoderConfig(**tiny_settings, adaptation="adversarial")
-    whole = train_autoencoder(config, stores, tmp_path / "whole", progress=False)
+    whole = train_autoencoder(config, stores, tmp_path / "whole")
     half = AutoencoderConfig(**{**tiny_settings, "steps": 2}, adaptation="adversarial")
-    train_autoencoder(half, stores, tmp_path / "half", progress=False)
-    resumed = train_autoencoder(config, stores, tmp_path / "half", progress=False)
+    train_autoencoder(half, stores, tmp_path / "half")
+    resumed = train_autoencoder(config, stores, tmp_path / "half")
     for a, b in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert resumed.run["losses"]["discriminator_loss"] == pytest.approx(
@@ -181,28 +179,28 @@ def test_train_with_adversary_resumes_both_sides(stores, tiny_settings, tmp_path
 def test_train_tells_of_cell_types_and_of_what_may_harm(stores, tiny_settings, tmp_path, caplog):
     caplog.set_level("INFO")
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1})
-    train_autoencoder(config, {"anna": stores["anna"]}, tmp_path / "one", progress=False)
+    train_autoencoder(config, {"anna": stores["anna"]}, tmp_path / "one")
     assert "type0" in caplog.text and "one centre only" in caplog.text
 
 
 def test_loss_that_is_not_finite_stops_the_training(stores, tiny_settings, tmp_path):
     config = AutoencoderConfig(**{**tiny_settings, "feature_scaling": "channel", "learning_rate": 1e30})
     with pytest.raises(InputError, match="feature_loss is (nan|inf) at step 2; lower learning_rate"):
-        train_autoencoder(config, stores, tmp_path / "nan", progress=False)
+        train_autoencoder(config, stores, tmp_path / "nan")
 
 
 def test_train_refuses_stores_of_two_detectors(store_maker, stores, tiny_settings, tmp_path):
     other = store_maker(tmp_path / "dora.h5", "dora", 3, detector="detector-b")
     with pytest.raises(InputError, match="dora.h5: made by another detector"):
-        train_autoencoder(AutoencoderConfig(**tiny_settings), {**stores, "dora": other}, tmp_path / "x", progress=False)
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {**stores, "dora": other}, tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_train_refuses_unknown_source_and_wrong_names(stores, tiny_settings, tmp_path):
     with pytest.raises(InputError, match="source_centre 'zoe' is not among the centres .anna, bert, cleo"):
-        train_autoencoder(AutoencoderConfig(**tiny_settings, source_centre="zoe"), stores, tmp_path, progress=False)
+        train_autoencoder(AutoencoderConfig(**tiny_settings, source_centre="zoe"), stores, tmp_path)
     with pytest.raises(InputError, match="holds centre 'anna', not 'otto'"):
-        train_autoencoder(AutoencoderConfig(**tiny_settings), {"otto": stores["anna"]}, tmp_path, progress=False)
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {"otto": stores["anna"]}, tmp_path)
 
 
 def test_damaged_features_are_reported_with_the_file(stores, tiny_settings, tmp_path):
@@ -213,7 +211,7 @@ def test_damaged_features_are_reported_with_the_file(stores, tiny_settings, tmp_
         handle.seek(offset + 100)
         handle.write(b"\xff\x00\xff\x00")
     with pytest.raises(InputError, match="anna.h5: damaged"):
-        train_autoencoder(AutoencoderConfig(**tiny_settings), {"anna": path}, tmp_path / "out", progress=False)
+        train_autoencoder(AutoencoderConfig(**tiny_settings), {"anna": path}, tmp_path / "out")
 
 
 def test_load_refuses_damaged_weights(trained, tmp_path):
@@ -256,7 +254,7 @@ mirrored = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replica
 settings, expected, stores = json.loads(sys.argv[3])
 # The whole loop, against the losses of a training on one device.
 config = AutoencoderConfig(**settings)
-run = train_autoencoder(config, stores, sys.argv[2], strategy=mirrored, progress=False).run
+run = train_autoencoder(config, stores, sys.argv[2], strategy=mirrored).run
 assert run["replicas"] == num_replicas
 for name in ("loss", "feature_loss", "image_loss", "adaptation_loss"):
     value = expected[name]

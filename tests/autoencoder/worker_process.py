@@ -34,7 +34,7 @@ def main(kind: str, settings: str, stores: str, output: str, weights: str) -> in
         strategy = mirrored_strategy(int(kind), [f"CPU:{i}" for i in range(int(kind))])
     config = AutoencoderConfig(**json.loads(settings))
     try:
-        trained = train_autoencoder(config, json.loads(stores), output, strategy=strategy, progress=False)
+        trained = train_autoencoder(config, json.loads(stores), output, strategy=strategy)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

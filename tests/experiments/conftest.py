@@ -115,7 +115,7 @@ def make_study(study_data, study_values, tmp_path, monkeypatch):
         values = {**study_values, "output": str(folder), "reproduce": {**study_values["reproduce"], **changes}}
         settings = build(RunSettings, values, "tiny")
         settings.validate()
-        study = Study(settings, jobs=1, progress=False)
+        study = Study(settings, jobs=1)
         monkeypatch.setattr(study, "stores", lambda backbone=None: study_data[1])
         return study
 

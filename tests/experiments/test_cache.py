@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from experiments.cache import Cache, hash_arrays, hash_json
+from experiments.cache import Cache
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import hash_arrays, hash_json
 
 
 def test_cache_computes_once_for_the_same_inputs(tmp_path):

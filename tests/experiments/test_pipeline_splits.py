@@ -17,7 +17,7 @@ def pipeline_of(data, output, **centre):
         "centres": {"anna": {"root": "anna", **centre}},
         "detector": {"train_on": ["anna"]},
     }
-    return Pipeline(build(RunSettings, values, "run"), progress=False)
+    return Pipeline(build(RunSettings, values, "run"))
 
 
 def test_splits_keep_copies_and_patients_together(study_data, tmp_path):

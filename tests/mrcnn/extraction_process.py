@@ -96,7 +96,6 @@ def extract(job):
         batch_size=4,
         part_size=7,
         shard=Shard.parse(job["shard"]) if job.get("shard") else None,
-        progress=False,
     )
 
 

@@ -40,7 +40,7 @@ def true_masks(datasets):
 
 
 def evaluate(datasets, detector, **settings):
-    return evaluate_masks(detector, datasets, 0.7, **{"batch_size": 2, "progress": False} | settings)
+    return evaluate_masks(detector, datasets, 0.7, **{"batch_size": 2} | settings)
 
 
 def test_evaluate_masks_of_a_perfect_detector(datasets):
@@ -100,7 +100,7 @@ def test_evaluate_boxes_counts_what_it_cannot_read(cell_records, draw_cell, tmp_
         (tmp_path / f"{record.path.stem}.xml").write_text(text)
     dataset = VocBoxDataset(cell_records, tmp_path)
     oracle = Oracle(masks[i] for i in (0, 1, 3, 5))
-    measured = evaluate_boxes(oracle, dataset, 0.7, batch_size=2, progress=False)
+    measured = evaluate_boxes(oracle, dataset, 0.7, batch_size=2)
     assert measured["box_ap50"] == 1.0 and measured["recall"] == 1.0
     assert measured["num_images"] == 4 and measured["num_unreadable"] == 2 and "mask_map" not in measured
 
@@ -108,12 +108,12 @@ def test_evaluate_boxes_counts_what_it_cannot_read(cell_records, draw_cell, tmp_
 def test_evaluate_presence_is_the_share_of_images_with_a_detection(cell_records, draw_cell):
     masks = [draw_cell(i)[1] for i in (0, 1, 3, 4, 5)]
     masks[1] = masks[1][..., :0]
-    measured = evaluate_presence(Oracle(masks), cell_records, 0.7, batch_size=4, progress=False)
+    measured = evaluate_presence(Oracle(masks), cell_records, 0.7, batch_size=4)
     assert measured == {"detection_rate": 0.8, "num_images": 5, "num_unreadable": 1, "score_threshold": 0.7}
 
 
 def test_evaluate_presence_without_images():
-    assert evaluate_presence(Oracle([]), [], 0.7, progress=False)["detection_rate"] == 0.0
+    assert evaluate_presence(Oracle([]), [], 0.7)["detection_rate"] == 0.0
 
 
 class Choosy(Oracle):
@@ -148,8 +148,8 @@ def test_evaluation_counts_and_names_what_the_detector_does_not_take(cell_record
         return Choosy((masks[i] for i in (0, 1, 4, 5)), read_image(cell_records[3].path))
 
     dataset = VocBoxDataset(cell_records, tmp_path)
-    measured = evaluate_boxes(choosy(), dataset, 0.7, batch_size=6, progress=False)
+    measured = evaluate_boxes(choosy(), dataset, 0.7, batch_size=6)
     assert (measured["num_images"], measured["num_unreadable"], measured["box_ap50"]) == (4, 2, 1.0)
     assert f"{cell_records[3].path}: an image of this size is not taken" in caplog.text
-    measured = evaluate_presence(choosy(), cell_records, 0.7, batch_size=6, progress=False)
+    measured = evaluate_presence(choosy(), cell_records, 0.7, batch_size=6)
     assert measured == {"detection_rate": 1.0, "num_images": 4, "num_unreadable": 2, "score_threshold": 0.7}

@@ -53,7 +53,7 @@ def num_with_cells(cell_records):
 
 
 def extract(detector, records, path, **settings):
-    settings = {"centre": "north", "batch_size": 2, "progress": False} | settings
+    settings = {"centre": "north", "batch_size": 2} | settings
     return extract_features(detector, records, path, **settings)
 
 

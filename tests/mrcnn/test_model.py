@@ -305,7 +305,7 @@ def test_layers_that_nobody_has_are_refused(config, small_resnet, cell_dataset, 
         model = MaskRCNN("training", config, tmp_path)
     for layers, message in (("nothing", "layers 'nothing': no layer with weights"), ("(", "not a regular expression")):
         with pytest.raises(InputError, match=message):
-            model.train(cell_dataset(1), [], 1e-3, 1, layers, progress=False)
+            model.train(cell_dataset(1), [], 1e-3, 1, layers)
 
 
 def test_image_meta_graph_and_trim_zeros_graph_agree_with_their_arrays():

@@ -80,7 +80,7 @@ def all_files(tmp_path):
 def detect(inputs, files, detector=None, **settings):
     images = find_images(inputs)
     files.check(images)
-    return detect_images(detector or MadeUpDetector(), images, files, **({"progress": False} | settings))
+    return detect_images(detector or MadeUpDetector(), images, files, **settings)
 
 
 def rows_of(path):

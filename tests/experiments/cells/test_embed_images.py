@@ -12,7 +12,7 @@ from PIL import Image
 import mrcnn.model
 from aecfe.cli import main
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, file_hash
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cells import features as module
@@ -25,6 +25,7 @@ from mrcnn.feature_store import FeatureStore
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import file_hash
 from mrcnn.model import MaskRCNN, detector_config, detector_hash, load_detector
 
 LATENT_SIZE = 6

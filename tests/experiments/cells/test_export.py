@@ -18,7 +18,7 @@ from aecfe.cli import main
 from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import embed
 from autoencoder.export import export_autoencoder
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, file_hash, load_autoencoder
+from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cells.export import choose_cells, export_pipeline
@@ -30,6 +30,7 @@ from mrcnn.feature_store import FeatureStore
 from mrcnn.features import choose_cell, extract_features
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import file_hash
 from mrcnn.model import MaskRCNN, detector_hash, load_detector
 
 ROOT = Path(__file__).parents[3]
@@ -94,9 +95,7 @@ def stores(run, records, min_score, tmp_path_factory):
     detector = load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
     paths = {"latents": folder / "all.h5", "single_cell": folder / "single.h5"}
     for name, path in paths.items():
-        extract_features(
-            detector, records, path, centre="here", all_cells=name == "latents", batch_size=NUM_IMAGES, progress=False
-        )
+        extract_features(detector, records, path, centre="here", all_cells=name == "latents", batch_size=NUM_IMAGES)
     return paths
 
 
@@ -131,7 +130,7 @@ def embedded(autoencoders, stores, tmp_path_factory):
     """Scaling -> "latents" and "single_cell" -> the embedding of that store."""
     output = tmp_path_factory.mktemp("embedded") / "embedding.h5ad"
     return {
-        kind: {name: embed(folder, {"here": path}, output, progress=False) for name, path in stores.items()}
+        kind: {name: embed(folder, {"here": path}, output) for name, path in stores.items()}
         for kind, folder in autoencoders.items()
     }
 

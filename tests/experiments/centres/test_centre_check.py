@@ -56,7 +56,7 @@ def run(*arguments):
 
 def test_check_counts_labels_types_and_files(data):
     centres = load_centres([find_centres(data)], scheme="five")
-    result = check_centres(centres, progress=False)
+    result = check_centres(centres)
     north, river = result["centres"]
     assert (north["name"], north["layout"], north["images"], north["inner"]) == ("north", "csv", 9, "")
     assert [tuple(row.values()) for row in north["labels"]] == [
@@ -75,19 +75,19 @@ def test_check_counts_labels_types_and_files(data):
 
 def test_check_finds_what_cannot_be_read(data):
     (centre,) = load_centres([find_centres(data / "north")])
-    checks = look_at_images(centre, progress=False)
+    checks = look_at_images(centre)
     assert list(checks.unreadable) == ["images/7.png", "images/8.png"]
     assert checks.unreadable["images/8.png"] == "not an image (PNG, JPEG, TIFF or BMP expected)"
     assert checks.plain == ["images/9.png"]
     assert checks.sizes == {(16, 12): 5, (40, 30): 1, (8, 8): 1}
-    headers = look_at_images(centre, decode=False, progress=False)
+    headers = look_at_images(centre, decode=False)
     # The header of a truncated file is whole.
     assert list(headers.unreadable) == ["images/8.png"] and headers.plain is None
     assert headers.sizes == {(16, 12): 5, (40, 30): 2, (8, 8): 1}
 
 
 def test_check_tells_duplicates_apart(data):
-    result = check_centres(load_centres([find_centres(data)]), progress=False)
+    result = check_centres(load_centres([find_centres(data)]))
     found = {
         tuple(f"{image['centre']}/{image['image']}" for image in one["images"]): (
             one["different_labels"],
@@ -107,9 +107,9 @@ def test_check_tells_duplicates_apart(data):
 
 def test_check_says_in_which_centres_a_type_differs(data):
     (data / "river" / "monocyte" / "d.png").write_bytes((data / "river" / "basophil" / "d.png").read_bytes())
-    result = check_centres(load_centres([find_centres(data)]), progress=False)
+    result = check_centres(load_centres([find_centres(data)]))
     assert result["duplicates"][-1]["different_labels"]
-    river = check_centres(load_centres([find_centres(data / "river")]), progress=False)
+    river = check_centres(load_centres([find_centres(data / "river")]))
     assert [one["different_labels"] for one in river["duplicates"]] == [True]
 
 

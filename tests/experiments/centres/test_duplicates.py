@@ -23,11 +23,11 @@ def records_of(root, **contents):
 def test_content_hashes_are_those_of_the_bytes(tmp_path):
     large = bytes(range(256)) * 10_000
     records = records_of(tmp_path, b=b"", a=b"x", large=large)
-    hashes = content_hashes(records, progress=False)
+    hashes = content_hashes(records)
     assert list(hashes) == ["b.png", "a.png", "large.png"]
     assert hashes["large.png"] == hashlib.sha256(large).hexdigest()
     assert hashes["b.png"] == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    assert content_hashes([], progress=False) == {}
+    assert content_hashes([]) == {}
 
 
 def test_content_hashes_list_what_cannot_be_read(tmp_path, caplog, monkeypatch):
@@ -35,7 +35,7 @@ def test_content_hashes_list_what_cannot_be_read(tmp_path, caplog, monkeypatch):
     records = records_of(tmp_path, good=b"x", **{f"gone{i:02d}": None for i in range(12)})
     (tmp_path / "folder.png").mkdir()
     records.append(ImageRecord("folder.png", tmp_path / "folder.png"))
-    assert list(content_hashes(records, progress=False)) == ["good.png"]
+    assert list(content_hashes(records)) == ["good.png"]
     assert "13 files cannot be read: gone00.png (No such file or directory), gone01.png" in caplog.text
     assert "and 3 more" in caplog.text
 
@@ -49,7 +49,7 @@ def test_duplicate_sets_are_sorted_and_hold_two_or_more():
 
 def test_duplicates_of_files(tmp_path):
     records = records_of(tmp_path, a=b"cell", b=b"cell", c=b"cell ")
-    assert duplicate_sets(content_hashes(records, progress=False)) == [("a.png", "b.png")]
+    assert duplicate_sets(content_hashes(records)) == [("a.png", "b.png")]
 
 
 def test_remembered_hashes_reads_only_files_that_changed(tmp_path, monkeypatch):
@@ -58,23 +58,23 @@ def test_remembered_hashes_reads_only_files_that_changed(tmp_path, monkeypatch):
         (tmp_path / f"{name}.png").write_bytes(b"x" if name != "c" else b"y")
         records.append(ImageRecord(name, tmp_path / f"{name}.png"))
     noted = tmp_path / "noted.json"
-    first = remembered_hashes(records, noted, progress=False)
-    assert first == content_hashes(records, progress=False)
+    first = remembered_hashes(records, noted)
+    assert first == content_hashes(records)
     read = []
 
     def note(changed, *options):
         read.extend(record.key for record in changed)
-        return content_hashes(changed, progress=False)
+        return content_hashes(changed)
 
     monkeypatch.setattr(duplicates, "content_hashes", note)
-    assert remembered_hashes(records, noted, progress=False) == first and not read
+    assert remembered_hashes(records, noted) == first and not read
     (tmp_path / "b.png").write_bytes(b"yy")
-    second = remembered_hashes(records, noted, progress=False)
+    second = remembered_hashes(records, noted)
     assert read == ["b"] and second["b"] != first["b"] and second["a"] == first["a"]
     # A file that is gone has no hash, and a damaged note only costs time.
     (tmp_path / "a.png").unlink()
     noted.write_text("no JSON")
-    assert set(remembered_hashes(records, noted, progress=False)) == {"b", "c"}
+    assert set(remembered_hashes(records, noted)) == {"b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -84,5 +84,5 @@ def test_a_note_of_another_form_only_costs_time(tmp_path, noted):
     (tmp_path / "a.png").write_bytes(b"content")
     path = tmp_path / "noted.json"
     path.write_bytes(noted.encode("utf-8", "surrogatepass"))
-    hashes = remembered_hashes([ImageRecord("a.png", tmp_path / "a.png")], path, progress=False)
+    hashes = remembered_hashes([ImageRecord("a.png", tmp_path / "a.png")], path)
     assert list(hashes) == ["a.png"] and len(hashes["a.png"]) == 64

@@ -256,7 +256,7 @@ def test_saved_split_of_other_groups_is_refused(tmp_path):
 )
 def test_a_split_that_cannot_be_is_refused_although_its_hash_is_right(tmp_path, changes, reason):
 
-    from experiments.cache import hash_json
+    from mrcnn.files.provenance import hash_json
 
     path = tmp_path / "a.json"
     save_split(make_split("north", [f"{n}.png" for n in range(8)], ["a", "b"] * 4), path)

@@ -254,7 +254,7 @@ def test_an_array_that_is_named_again_and_again_is_refused(tmp_path, monkeypatch
 def test_an_array_that_states_a_size_that_it_has_not_is_refused(tmp_path, stored):
     def change(members):
         name = next(iter(members))
-        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }"
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,)}"
         members[name] = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
     refused(put(tmp_path / "f.skops", rewritten(stored, change)), "states shape (99999999999,)")

@@ -22,17 +22,18 @@ import pytest
 
 from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import is_embedding_of
-from autoencoder.folder import file_hash, load_autoencoder
+from autoencoder.folder import load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import load_newest_checkpoint
-from experiments.cache import Cache, hash_json, software
+from experiments.cache import Cache, software
 from experiments.cells.export import export_pipeline
 from experiments.evaluation.vectors import read_vectors
 from experiments.thesis.oracles import OracleConfig, load_oracle
 from experiments.thesis.published_classifier import load_model_safely
 from mrcnn.config import SmearConfig
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import file_hash, hash_json
 from mrcnn.model import load_detector
 from mrcnn.training.folder import load_parts
 from mrcnn.training.weights import load_by_name
@@ -532,7 +533,7 @@ def npy(array) -> bytes:
 
 
 def npy_stating(shape: str, size: int = 0) -> bytes:
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(size)
 
 

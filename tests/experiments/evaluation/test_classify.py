@@ -30,7 +30,7 @@ def blobs(counts, seed=0, shift=0.0):
 def evaluate(centres, runs=2, **options):
     """Evaluate one method "x" on centres given as (features, labels, parts)."""
     x, labels, parts = ({name: centre[i] for name, centre in centres.items()} for i in range(3))
-    return evaluate_methods({"x": x}, labels, parts, runs, progress=False, **options)
+    return evaluate_methods({"x": x}, labels, parts, runs, **options)
 
 
 def test_forest_has_the_settings_of_the_thesis():
@@ -71,7 +71,7 @@ def test_shifted_centre_fails_and_standardising_mends_it():
     centres = {"one": blobs(counts), "two": blobs(counts, seed=1, shift=50.0)}
     x, labels, parts = ({name: centre[i] for name, centre in centres.items()} for i in range(3))
     methods = {"raw": x, "standardised": standardise_by_centre(x)}
-    result = evaluate_methods(methods, labels, parts, runs=1, progress=False)
+    result = evaluate_methods(methods, labels, parts, runs=1)
     assert result.score("raw", "one", "two").balanced_accuracy[0] == 0.5
     assert result.score("standardised", "one", "two").balanced_accuracy[0] == 1.0
 
@@ -137,7 +137,7 @@ def test_evaluate_refuses_what_does_not_fit():
     with pytest.raises(InputError, match="no centre has a labelled cell"):
         evaluate({"one": (x, np.full(20, ""), parts)})
     with pytest.raises(InputError, match="no features of centre one"):
-        evaluate_methods({"x": {}}, {"one": labels}, {"one": parts}, progress=False)
+        evaluate_methods({"x": {}}, {"one": labels}, {"one": parts})
     with pytest.raises(ValueError, match=r"shape \(19, 3\) for 20 cells"):
         evaluate({"one": (x[:-1], labels, parts)})
     with pytest.raises(ValueError, match="NaN"):
@@ -170,9 +170,7 @@ def evaluation():
     x, labels, parts = ({name: centre[i] for name, centre in centres.items()} for i in range(3))
     noise = {name: np.random.default_rng(0).normal(size=values.shape) for name, values in x.items()}
     labels["two"][0] = ""
-    return evaluate_methods(
-        {"noise": noise, "good": x}, labels, parts, 2, classes=("c", "b", "a", "unused"), progress=False
-    )
+    return evaluate_methods({"noise": noise, "good": x}, labels, parts, 2, classes=("c", "b", "a", "unused"))
 
 
 def test_tables_hold_every_score(evaluation, tmp_path):

@@ -62,7 +62,7 @@ def test_compare_columns_scores_a_column_of_labels_1_and_noise_at_chance(tmp_pat
     cells = cells_of(150)
     rng = np.random.default_rng(0)
     noise = Column("noise", ({c: rng.normal(size=(150, 4)).astype(np.float32) for c in CENTRES},), "noise: drawn.")
-    comparison = compare_columns([labels_column(cells), noise], cells, PROTOCOL, Cache(tmp_path), progress=False)
+    comparison = compare_columns([labels_column(cells), noise], cells, PROTOCOL, Cache(tmp_path))
     assert comparison.columns == ("labels", "noise") and comparison.notes == {"noise": "noise: drawn."}
     assert comparison.probes == ("forest", "logistic", "linear-svm", "knn-1", "knn-20")
     for probe in comparison.probes:
@@ -134,7 +134,7 @@ def test_a_network_may_lack_pairs_and_give_other_names():
 
 def test_one_centre_has_nothing_of_other_centres(tmp_path, all_knowing):
     cells = cells_of(centres=("anna",))
-    comparison = compare_columns([labels_column(cells)], cells, PROTOCOL, Cache(tmp_path), progress=False)
+    comparison = compare_columns([labels_column(cells)], cells, PROTOCOL, Cache(tmp_path))
     assert comparison.pairs(True) == [] and not comparison.has("labels", MAIN_PROBE, True)
     assert comparison.mean("labels", MAIN_PROBE, "accuracy", False) == (1, 1, 1)
     assert comparison.mixing["labels"]["centre_accuracy"] is None
@@ -148,7 +148,7 @@ def test_a_centre_without_labels_mixes_and_is_not_scored(tmp_path, all_knowing):
     rng = np.random.default_rng(0)
     vectors = {c: rng.normal(size=(60, 3)) + 20 * (c == "carl") for c in types}
     columns = [Column("all", (vectors,)), Column("labelled", ({c: vectors[c] for c in CENTRES},))]
-    comparison = compare_columns(columns, cells, PROTOCOL, Cache(tmp_path), progress=False)
+    comparison = compare_columns(columns, cells, PROTOCOL, Cache(tmp_path))
     assert {pair for by_pair in comparison.predictions.values() for pair in by_pair} == set(cells.pairs)
     assert cells.centres == CENTRES
     # carl lies far from the others, and the second column says nothing of it.
@@ -160,7 +160,7 @@ NUM_RESULTS = 5 + 1  # each classifier's names, and the mixing scores
 
 def made(folder, column, cells, protocol=PROTOCOL, **options):
     cache = Cache(folder, **options)
-    compare_columns([column], cells, protocol, cache, progress=False)
+    compare_columns([column], cells, protocol, cache)
     return cache.num_made
 
 
@@ -213,7 +213,7 @@ def test_reordered_classes_give_the_same_scores_from_one_cache(tmp_path, quick):
     turned = make_cells(cells.keys, cells.types, cells.parts, cells.classes[::-1])
     column = labels_column(cells)  # the very same vectors for both
     for each in (cells, turned):
-        comparison = compare_columns([column], each, PROTOCOL, Cache(tmp_path), progress=False)
+        comparison = compare_columns([column], each, PROTOCOL, Cache(tmp_path))
         assert comparison.mean("labels", MAIN_PROBE, "accuracy", True)[0] == 1
 
 
@@ -242,10 +242,10 @@ def test_compare_columns_names_a_column_that_does_not_fit(tmp_path):
     cells = cells_of()
     column = labels_column(cells)
     with pytest.raises(InputError, match="two columns are called labels; give one"):
-        compare_columns([column, column], cells, PROTOCOL, Cache(tmp_path), progress=False)
+        compare_columns([column, column], cells, PROTOCOL, Cache(tmp_path))
     lacking = Column("half", ({"anna": column.trainings[0]["anna"]},))
     with pytest.raises(InputError, match="column half: no features of centre bert"):
-        compare_columns([lacking], cells, PROTOCOL, Cache(tmp_path), progress=False)
+        compare_columns([lacking], cells, PROTOCOL, Cache(tmp_path))
     assert not list(tmp_path.rglob("*.npz"))
 
 

@@ -77,7 +77,7 @@ def test_evaluate_writes_the_forest_table_as_ever(evaluated, study_data, capsys)
             raw[name], labels[name] = roi_vectors(store), store.cell_types
             parts[name] = load_split(out / "splits" / f"{name}.json").parts(store.keys)
     methods = {"R-CNN-RF": raw, "rival": {name: noise for name in raw}}
-    expected = evaluate_methods(methods, labels, parts, 2, 3, progress=False)
+    expected = evaluate_methods(methods, labels, parts, 2, 3)
     assert json.loads((out / "cross_centre.json").read_text()) == json.loads(json.dumps(score_tables.to_json(expected)))
     assert (out / "cross_centre.csv").read_text() == score_tables.to_csv(expected)
     assert (out / "cross_centre.md").read_text() == score_tables.to_markdown(expected)
@@ -134,7 +134,7 @@ def test_evaluate_takes_the_cells_of_the_first_file_with_types(tmp_path):
         # Other types than in the file before, which are not looked at.
         write_vectors(tmp_path / "wrong.h5ad", rows=np.roll(np.arange(20), 7), types=TYPES[::-1]),
     ]
-    evaluate_files({}, sort_inputs(map(str, paths))[1], tmp_path / "out", PROTOCOL, progress=False)
+    evaluate_files({}, sort_inputs(map(str, paths))[1], tmp_path / "out", PROTOCOL)
     content = json.loads((tmp_path / "out" / "cross_centre.json").read_text())
     assert content["methods"] == ["untyped", "typed", "wrong"]
     assert content["class_counts"]["anna"] == {"eosinophil": 8, "monocyte": 8}
@@ -149,7 +149,7 @@ def test_evaluate_takes_a_file_that_lacks_a_centre_without_types(tmp_path):
     whole["centre"][40:], whole["cell_type"][40:] = "carl", ""
     np.savez(path, **whole)
     files = {"typed": path, "rival": write_vectors(tmp_path / "rival.npz")}
-    evaluate_files({}, files, tmp_path / "out", PROTOCOL, standardise=["centre"], progress=False)
+    evaluate_files({}, files, tmp_path / "out", PROTOCOL, standardise=["centre"])
     content = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert content["centres"] == ["anna", "bert"] and content["columns"] == ["typed (std)", "rival (std)"]
     assert None not in content["mixing"]["rival (std)"].values()
@@ -171,7 +171,7 @@ def test_files_that_do_not_describe_the_cells_are_refused(study_data, tmp_path):
     ):
         path = write_vectors(tmp_path / f"{name}.npz", **options)
         with pytest.raises(InputError, match=message):
-            evaluate_files(stores, {name: path}, tmp_path / "out", PROTOCOL, progress=False)
+            evaluate_files(stores, {name: path}, tmp_path / "out", PROTOCOL)
     assert not list((tmp_path / "out").glob("c*"))
 
 
@@ -179,7 +179,7 @@ def test_files_that_do_not_describe_the_cells_are_refused(study_data, tmp_path):
 def test_centres_that_would_be_written_elsewhere_are_refused(tmp_path, centre):
     path = write_vectors(tmp_path / "typed.npz", (centre,), types=TYPES)
     with pytest.raises(InputError, match="must be usable as a file name") as caught:
-        evaluate_files({}, {"typed": path}, tmp_path / "in" / "out", PROTOCOL, progress=False)
+        evaluate_files({}, {"typed": path}, tmp_path / "in" / "out", PROTOCOL)
     assert "\n" not in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["typed.npz"]
 
@@ -190,7 +190,7 @@ def test_an_image_of_two_types_is_refused(tmp_path):
     table.obs["key"] = ["x", "x", "y", "z", "z"]
     table.write_h5ad(path)
     with pytest.raises(InputError, match="centre anna: image x has labels 'monocyte' and 'eosinophil'; give all cells"):
-        evaluate_files({}, {"typed": path}, tmp_path / "out", PROTOCOL, progress=False)
+        evaluate_files({}, {"typed": path}, tmp_path / "out", PROTOCOL)
 
 
 def test_sort_inputs_names_columns_by_their_files(tmp_path, monkeypatch):

@@ -76,13 +76,13 @@ def test_vectors_are_the_features_of_keras_network_with_the_files_weights(store,
     for variable in model.weights:
         variable.assign(np.ones(variable.shape))
     monkeypatch.setattr(keras.applications, "ResNet101", lambda **_: model)
-    vectors = resnet_vectors(store, path, image_size=SIZE, batch_size=2, progress=False)
+    vectors = resnet_vectors(store, path, image_size=SIZE, batch_size=2)
     assert vectors.dtype == np.float32 and vectors.shape == (5, 2048)
     np.testing.assert_allclose(vectors, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_vectors_of_an_untrained_network_follow_the_seed(store, small):
-    first, same, other = (resnet_vectors(store, "random", image_size=SIZE, seed=s, progress=False) for s in (1, 1, 2))
+    first, same, other = (resnet_vectors(store, "random", image_size=SIZE, seed=s) for s in (1, 1, 2))
     assert np.all(np.isfinite(first)) and first.std(axis=0).min() > 0
     np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
@@ -96,7 +96,7 @@ def test_imagenet_takes_the_file_that_is_fetched(store, small, tmp_path, monkeyp
         "experiments.evaluation.resnet.imagenet_weights_path",
         lambda name: asked.append(name) or tmp_path / "fetched.h5",
     )
-    vectors = resnet_vectors(store, "imagenet", image_size=SIZE, progress=False)
+    vectors = resnet_vectors(store, "imagenet", image_size=SIZE)
     assert asked == ["resnet101"]
     np.testing.assert_allclose(vectors, plain_features(model, store.read("crop", 0, 5)), atol=1e-3)
 

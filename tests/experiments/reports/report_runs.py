@@ -89,7 +89,6 @@ def write_full_run(folder: Path, draw_cell) -> tuple[Path, RunSettings, dict[str
         {centre: [r.cell_type for r in rows] for centre, rows in found.items()},
         {centre: ["train", "train", "test", "test"] for centre in found},
         runs=1,
-        progress=False,
     )
     save_tables(evaluation, run / "tables")
     detector = run / "detector"

@@ -140,9 +140,7 @@ def test_unknown_cell_type_raises():
 
 def test_generate_centre_writes_matching_files(tmp_path):
     steps = []
-    folder = generate_centre(
-        "north", tmp_path / "a" / "north", num_images=6, seed=1, progress=lambda *a: steps.append(a)
-    )
+    folder = generate_centre("north", tmp_path / "a" / "north", num_images=6, seed=1)
     assert folder == tmp_path / "a" / "north"
     assert steps == [(i, 6) for i in range(1, 7)]
     names = [f"{i:04d}.png" for i in range(6)]
@@ -257,7 +255,7 @@ def test_interrupted_generation_leaves_nothing(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate_centre("north", tmp_path / "n", num_images=3, seed=0, image_size=64, progress=interrupt)
+        generate_centre("north", tmp_path / "n", num_images=3, seed=0, image_size=64)
     assert list(tmp_path.iterdir()) == []
 
 

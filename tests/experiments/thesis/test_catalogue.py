@@ -32,7 +32,7 @@ def test_resolve_targets_opens_groups_and_keeps_the_order():
 
 def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
     study = make_study(folder)
-    options = Options(PROTOCOL, command=("/usr/bin/aecfe", "reproduce", "table-3.2"))
+    options = Options(PROTOCOL)
     written = reproduce(study.settings, ["table-3.2"], options, study)
     assert [path.name for path in written] == ["table-3.2.md", "table-3.2-recall.png", "table-3.2-confusion.png"]
     rows = rows_of(folder / "tables" / "table-3.2.csv")

@@ -28,7 +28,7 @@ def coloured_cells(num_red: int, num_blue: int, seed: int):
 def folder(tmp_path_factory):
     """A trained oracle; "red" is ten times as frequent as "blue"."""
     folder = tmp_path_factory.mktemp("oracle") / "new" / "red-blue"
-    train_oracle(CONFIG, *coloured_cells(30, 3, seed=0), folder, inputs_hash="abc", progress=False)
+    train_oracle(CONFIG, *coloured_cells(30, 3, seed=0), folder, inputs_hash="abc")
     return folder
 
 
@@ -50,7 +50,7 @@ def test_oracle_names_unseen_images_rightly(folder):
 
 def test_oracle_with_group_norm_names_unseen_images_rightly(tmp_path):
     config = OracleConfig(**{**CONFIG.to_dict(), "normalization": "group", "augment": False, "blocks": (1,)})
-    check_names_right(train_oracle(config, *coloured_cells(12, 4, seed=0), tmp_path, inputs_hash="", progress=False))
+    check_names_right(train_oracle(config, *coloured_cells(12, 4, seed=0), tmp_path, inputs_hash=""))
 
 
 def test_oracle_folder_says_what_was_trained(folder):
@@ -77,25 +77,25 @@ def test_finished_oracle_is_reused_and_another_refused(folder, monkeypatch):
     cells = coloured_cells(30, 3, seed=0)
     monkeypatch.setattr(oracles, "_run_steps", lambda *_: pytest.fail("trained again"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    train_oracle(CONFIG, *cells, folder, inputs_hash="abc", progress=False)
+    train_oracle(CONFIG, *cells, folder, inputs_hash="abc")
     with pytest.raises(InputError, match="its cells are others"):
-        train_oracle(CONFIG, *cells, folder, inputs_hash="abd", progress=False)
+        train_oracle(CONFIG, *cells, folder, inputs_hash="abd")
     longer = OracleConfig(**{**CONFIG.to_dict(), "steps": 41})
     with pytest.raises(InputError, match="steps is 40 there"):
-        train_oracle(longer, *cells, folder, inputs_hash="abc", progress=False)
+        train_oracle(longer, *cells, folder, inputs_hash="abc")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_unfinished_oracle_is_not_loaded_but_begun_anew(tmp_path):
     short = OracleConfig(**{**CONFIG.to_dict(), "steps": 1, "blocks": [1]})
     cells = coloured_cells(4, 4, seed=0)
-    first = train_oracle(short, *cells, tmp_path, inputs_hash="abc", progress=False)
+    first = train_oracle(short, *cells, tmp_path, inputs_hash="abc")
     run = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps({**run, "complete": False}))
     with pytest.raises(InputError, match="not finished"):
         load_oracle(tmp_path)
     (tmp_path / "weights.weights.h5").write_bytes(b"cut short")
-    again = train_oracle(short, *cells, tmp_path, inputs_hash="abd", progress=False)
+    again = train_oracle(short, *cells, tmp_path, inputs_hash="abd")
     assert again.run["inputs_hash"] == "abd" and again.run["complete"]
     for a, b in zip(first.model.weights, again.model.weights, strict=True):  # the seed fixes everything
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -105,11 +105,11 @@ def test_folder_of_something_else_is_left_alone(tmp_path):
     cells = coloured_cells(4, 4, seed=0)
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="holds something else"):
-        train_oracle(CONFIG, *cells, tmp_path, inputs_hash="", progress=False)
+        train_oracle(CONFIG, *cells, tmp_path, inputs_hash="")
     for text, message in [("{}", "not the record of an oracle"), ("[1]", "JSON object"), ("{", "not valid JSON")]:
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(InputError, match=message):
-            train_oracle(CONFIG, *cells, tmp_path, inputs_hash="", progress=False)
+            train_oracle(CONFIG, *cells, tmp_path, inputs_hash="")
     with pytest.raises(InputError, match="no such file"):
         load_oracle(tmp_path / "absent")
 
@@ -129,17 +129,17 @@ def test_damaged_weights_are_refused(folder, tmp_path):
 def test_train_oracle_checks_its_cells(tmp_path):
     images, labels = coloured_cells(4, 0, seed=0)
     with pytest.raises(InputError, match="two classes or more, got red"):
-        train_oracle(CONFIG, images, labels, tmp_path, inputs_hash="", progress=False)
+        train_oracle(CONFIG, images, labels, tmp_path, inputs_hash="")
     for wrong in (labels[:3], np.array(["red", "", "red", "red"])):
         with pytest.raises(ValueError, match="4 names"):
-            train_oracle(CONFIG, images, wrong, tmp_path, inputs_hash="", progress=False)
+            train_oracle(CONFIG, images, wrong, tmp_path, inputs_hash="")
     assert not list(tmp_path.iterdir())
 
 
 def test_loss_that_is_not_finite_ends_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(oracles, "_make_train_step", lambda *_: lambda *_: tf.constant([np.nan, 0.0]))
     with pytest.raises(InputError, match="loss is nan at step 20"):
-        train_oracle(CONFIG, *coloured_cells(4, 4, seed=0), tmp_path, inputs_hash="", progress=False)
+        train_oracle(CONFIG, *coloured_cells(4, 4, seed=0), tmp_path, inputs_hash="")
     assert json.loads((tmp_path / "run.json").read_text())["complete"] is False
 
 

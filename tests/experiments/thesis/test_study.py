@@ -55,7 +55,7 @@ def test_train_passes_on_jobs_and_overwrite_and_trains_each_once(make_study, mon
     calls = []
     monkeypatch.setattr(
         study_module, "run_jobs",
-        lambda jobs, number, command, *, resume, progress: calls.append(([j.folder for j in jobs], number, resume)),
+        lambda jobs, number, *, resume: calls.append(([j.folder for j in jobs], number, resume)),
     )  # fmt: skip
     study = make_study()
     study.jobs, study.overwrite = 3, True

@@ -29,7 +29,7 @@ def fault(jobs):
     """What a run in two processes raises whose third job asks for a centre that is not there."""
     wrong = replace(jobs[0], config={**CONFIG, "source_centre": "carl"}, folder=jobs[0].folder.with_name("wrong"))
     with pytest.raises(InputError) as raised:
-        run_jobs([*jobs, wrong], 2, ["aecfe"], progress=False)
+        run_jobs([*jobs, wrong], 2)
     return str(raised.value)
 
 
@@ -40,7 +40,7 @@ def test_run_jobs_brings_the_fault_of_a_process_as_it_is(fault):
 def test_run_jobs_gives_in_processes_what_it_gives_in_turn(jobs, fault, tmp_path):
     # The two that were sound are done, though the third failed.
     first, second = (read_embedding(job.folder / EMBEDDING) for job in jobs)
-    run_jobs([replace(jobs[1], folder=tmp_path)], 1, ["aecfe"], progress=False)
+    run_jobs([replace(jobs[1], folder=tmp_path)], 1)
     serial = read_embedding(tmp_path / EMBEDDING)
     for centre in ("anna", "bert"):
         np.testing.assert_allclose(second[centre][0], serial[centre][0], atol=1e-4)
@@ -98,7 +98,7 @@ def test_run_jobs_makes_one_line_of_what_the_user_can_mend(monkeypatch, tmp_path
     monkeypatch.setattr(training_jobs, "ProcessPoolExecutor", Pool)
     jobs = [TrainingJob({}, {}, tmp_path / "7", {})] * 2
     with pytest.raises(expected, match=message) as raised:
-        run_jobs(jobs, 2, [], progress=False)
+        run_jobs(jobs, 2)
     if expected is InputError:
         assert "\n" not in str(raised.value)
 
@@ -128,4 +128,4 @@ def test_a_process_takes_its_gpu_and_its_share_of_the_threads(monkeypatch):
 
 
 def test_run_jobs_without_jobs_does_nothing():
-    run_jobs([], 4, [])
+    run_jobs([], 4)

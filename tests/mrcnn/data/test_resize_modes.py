@@ -103,7 +103,7 @@ def trained(request, tiny_config_class, small_resnet, tmp_path_factory):
     # Where all images have one size the compiled step has nothing to show that `test_training.py` does not.
     tf.config.run_functions_eagerly(config.IMAGE_RESIZE_MODE in ("square", "crop"))
     try:
-        rows = model.train(dataset, [], 1e-3, 1, "all", folder=folder, progress=False)
+        rows = model.train(dataset, [], 1e-3, 1, "all", folder=folder)
     finally:
         tf.config.run_functions_eagerly(False)
     return model, rows, before, dataset, folder

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from mrcnn.files.progress import Progress, format_seconds
+from mrcnn.files.progress import Progress, format_seconds, hide_bars
 
 
 class Clock:
@@ -18,6 +18,7 @@ class Clock:
 
 @pytest.fixture
 def lines(caplog):
+    hide_bars(False)
     logger = logging.getLogger("mrcnn")
     # Without the handlers that the command line sets up, which would write to the terminal of the test.
     before, handlers = logger.propagate, logger.handlers
@@ -25,6 +26,7 @@ def lines(caplog):
     caplog.set_level(logging.INFO, logger="mrcnn")
     yield lambda: [record.getMessage() for record in caplog.records]
     logger.propagate, logger.handlers = before, handlers
+    hide_bars()
 
 
 @pytest.mark.parametrize(
@@ -63,14 +65,15 @@ def test_progress_is_a_bar_on_a_terminal(lines, monkeypatch):
 
 
 def test_progress_can_be_silent_until_the_end(lines, monkeypatch):
+    hide_bars()
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr("sys.stderr", terminal)
     clock = Clock()
-    with Progress("extract north", "images", 10, show=False, clock=clock) as progress:
+    with Progress("extract north", "images", 10, clock=clock) as progress:
         clock.now += 100
         progress.advance(10)
-    with Progress("extract river", "images", 10, done=10, show=False, clock=clock):
+    with Progress("extract river", "images", 10, done=10, clock=clock):
         pass
     assert terminal.getvalue() == ""
     assert lines() == ["extract north: 10 images in 1 min 40 s (0.1 images/s)"]

@@ -36,7 +36,7 @@ def main(kind: str, folder: str, output: str) -> None:
     make_dataset = conftest.cell_dataset.__wrapped__()
     model = MaskRCNN("training", config, folder, strategy=strategy)
     before = model.parts.get_weights()
-    rows = model.train(make_dataset(6), make_dataset(6, 50), 1e-2, 1, "all", folder=folder, progress=False)
+    rows = model.train(make_dataset(6), make_dataset(6, 50), 1e-2, 1, "all", folder=folder)
     after = model.parts.get_weights()
     losses = [float(value) for row in rows for name, value in sorted(row.items()) if name not in ("epoch", "step")]
     np.savez(output, *before, *after, losses=losses)

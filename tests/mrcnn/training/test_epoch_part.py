@@ -105,9 +105,7 @@ def test_interrupted_epoch_goes_on_with_its_next_step(small_resnet, tiny_config_
         with small_resnet():
             model = MaskRCNN("training", config, tmp_path / name)
         folder = tmp_path / name
-        return model.train(
-            cell_dataset(3), [], 1e-3, 1, "all", folder=folder, progress=False, custom_callbacks=[callback]
-        )
+        return model.train(cell_dataset(3), [], 1e-3, 1, "all", folder=folder, custom_callbacks=[callback])
 
     tf.config.run_functions_eagerly(True)
     try:

@@ -201,7 +201,7 @@ def test_imagenet_weights_path_fetches_once_and_keeps_the_file(tmp_path, keras_c
 
     asked = []
 
-    def download(url, target, progress):
+    def download(url, target):
         asked.append(url)
         with open(target, "wb") as file:
             file.write(b"weights")
@@ -215,7 +215,7 @@ def test_imagenet_weights_path_fetches_once_and_keeps_the_file(tmp_path, keras_c
 
 
 def test_imagenet_weights_path_refuses_a_file_of_another_checksum(keras_cache):
-    def download(url, target, progress):
+    def download(url, target):
         with open(target, "wb") as file:
             file.write(b"a portal's login page")
 
@@ -227,7 +227,7 @@ def test_imagenet_weights_path_refuses_a_file_of_another_checksum(keras_cache):
 def test_imagenet_weights_path_says_what_to_do_without_a_network(tmp_path, keras_cache):
     from urllib.error import URLError
 
-    def download(url, target, progress):
+    def download(url, target):
         raise URLError("no route to host")
 
     keras_cache(download)

@@ -80,16 +80,14 @@ class Killer(keras.callbacks.Callback):
 def uninterrupted(build, strong_config, cell_dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     model, killer = build(strong_config, folder), Killer(folder, tmp_path_factory.mktemp("killed") / "run")
-    rows = model.train(
-        cell_dataset(5), cell_dataset(3, 50), 1e-3, 2, "all", folder=folder, progress=False, custom_callbacks=[killer]
-    )
+    rows = model.train(cell_dataset(5), cell_dataset(3, 50), 1e-3, 2, "all", folder=folder, custom_callbacks=[killer])
     return SimpleNamespace(model=model, folder=folder, rows=rows, killed=killer.copy, state_at_kill=killer.state)
 
 
 def test_train_overfits_two_images(build, tiny_config_class, cell_dataset, tmp_path):
     config = make_config({"STEPS_PER_EPOCH": 8, "LEARNING_RATE_WARMUP_STEPS": 4}, tiny_config_class)
     dataset = cell_dataset(2)
-    rows = build(config, tmp_path).train(dataset, [], 3e-3, 3, "all", folder=tmp_path, progress=False)
+    rows = build(config, tmp_path).train(dataset, [], 3e-3, 3, "all", folder=tmp_path)
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < 0.8 * losses[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -161,7 +159,6 @@ def test_train_goes_on_where_it_was_interrupted(
         2,
         "all",
         folder=folder,
-        progress=False,
         custom_callbacks=[recorder],
     )
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 2), (2, 4)] and len(log_of(folder)) == 2
@@ -188,7 +185,7 @@ def test_initial_weights_and_losses_follow_the_seed(build, strong_config, cell_d
 
 def test_train_does_nothing_when_all_epochs_are_done(build, strong_config, uninterrupted, cell_dataset):
     again = build(strong_config, uninterrupted.folder)
-    rows = again.train(cell_dataset(5), [], 1e-3, 2, "all", folder=uninterrupted.folder, progress=False)
+    rows = again.train(cell_dataset(5), [], 1e-3, 2, "all", folder=uninterrupted.folder)
     assert rows == uninterrupted.rows
     for a, b in zip(weights_of(again), weights_of(uninterrupted.model), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -215,7 +212,7 @@ def two_stages(build, tiny_config_class, cell_dataset, tmp_path_factory):
     rows = []
     with eager_steps():
         for epochs, layers in ((1, "heads"), (2, "all")):
-            rows.append(model.train(cell_dataset(2), [], 1e-3, epochs, layers, progress=False))
+            rows.append(model.train(cell_dataset(2), [], 1e-3, epochs, layers))
             kernels.append([kernel_of(model, name) for name in names])
     return SimpleNamespace(model=model, config=config, rows=rows, kernels=kernels)
 
@@ -274,10 +271,10 @@ def test_callbacks_of_scripts_change_the_rate_and_save_the_model(
     model = build(make_config({}, type("Mine", (tiny_config_class,), {"STEPS_PER_EPOCH": 3 / 2})), tmp_path)
     watch = WatchRate(tmp_path / "best.h5")
     halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
-    model.train(cell_dataset(2), [], 1e-3, 2, "heads", progress=False, custom_callbacks=[halve, watch])
+    model.train(cell_dataset(2), [], 1e-3, 2, "heads", custom_callbacks=[halve, watch])
     assert watch.rates == pytest.approx([5e-4, 2.5e-4])
     last = kernel_of(model, "mrcnn_mask_conv1")
-    model.train(cell_dataset(2), [], 1e-4, 3, "heads", progress=False, custom_callbacks=[watch])
+    model.train(cell_dataset(2), [], 1e-4, 3, "heads", custom_callbacks=[watch])
     assert watch.rates[2] == pytest.approx(1e-4)  # what the second call asks for
     again = build(model.config, tmp_path / "again")
     again.load_weights(watch.path, by_name=True)
@@ -312,7 +309,7 @@ def test_train_goes_on_after_the_epoch_that_was_loaded(
 
     monkeypatch.setattr("mrcnn.training.loop.training_batches", stop)
     with pytest.raises(StopHere) as caught:
-        model.train(cell_dataset(2), [], 1e-3, 4, "all", progress=False)
+        model.train(cell_dataset(2), [], 1e-3, 4, "all")
     assert caught.value.args == (first_step,)
 
 
@@ -325,7 +322,7 @@ def test_train_writes_the_checkpoint_of_an_epoch_last(build, tiny_config_class, 
             seen.append(([path.name for path in run.glob("*.h5")], checkpoints(run)))
 
     model = build(make_config({"STEPS_PER_EPOCH": 1}, tiny_config_class), tmp_path)
-    model.train(cell_dataset(2), [], 1e-3, 1, "heads", progress=False, custom_callbacks=[Watcher()])
+    model.train(cell_dataset(2), [], 1e-3, 1, "heads", custom_callbacks=[Watcher()])
     assert seen == [(["mask_rcnn_tiny_0001.h5"], [])]
     assert [epoch for epoch, _ in checkpoints(Path(model.log_dir))] == [1]
 
@@ -333,7 +330,7 @@ def test_train_writes_the_checkpoint_of_an_epoch_last(build, tiny_config_class, 
 def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted, tiny_config_class, cell_dataset):
     other = build(make_config({"NUM_CLASSES": 3}, tiny_config_class), uninterrupted.folder)
     with pytest.raises(InputError, match="cannot go on from this checkpoint") as caught:
-        other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder, progress=False)
+        other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder)
     assert "\n" not in str(caught.value)
 
 

@@ -23,7 +23,7 @@ def main(folder: str, epochs: str) -> None:
     config = make_config(overrides, conftest.tiny_config_class.__wrapped__())
     make_dataset = conftest.cell_dataset.__wrapped__()
     model = MaskRCNN("training", config, folder)
-    model.train(make_dataset(7), make_dataset(3, 50), 1e-3, int(epochs), "all", folder=folder, progress=False)
+    model.train(make_dataset(7), make_dataset(3, 50), 1e-3, int(epochs), "all", folder=folder)
 
 
 if __name__ == "__main__":
