@@ -15,7 +15,7 @@ import numpy as np
 from autoencoder.folder import LOG, TENSORBOARD
 from autoencoder.step import DISCRIMINATOR, LATENT_DEVIATION
 from mrcnn.files.atomic import write_text
-from mrcnn.training.log import SummaryWriter
+from mrcnn.files.tensorboard import SummaryWriter
 
 _STEP = re.compile(r"[0-9]{1,12}")
 _NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[-+][0-9]{1,4})?|nan|-?inf")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.files.errors import InputError
+from mrcnn.files.provenance import command_text
 
 try:
     import fcntl
@@ -164,7 +165,7 @@ def _note() -> bytes:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now().isoformat(timespec="seconds"),
-        "command": _one_line(),
+        "command": _one_line(command_text()),
     }
     return json.dumps(note).encode()
 

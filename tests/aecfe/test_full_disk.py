@@ -115,7 +115,7 @@ def test_train_on_a_full_disk_goes_on_once_there_is_room(disk, study_data, capsy
 
 
 def test_curves_on_a_full_disk_are_one_line(disk):
-    from mrcnn.training.log import SummaryWriter
+    from mrcnn.files.tensorboard import SummaryWriter
 
     small = disk(8 * 1024)
     writer = SummaryWriter(small.folder / "tensorboard")
