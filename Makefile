@@ -14,14 +14,15 @@ KILLS ?= 100
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo real test lint format docs bench torture audit wheel pins licences \
+.PHONY: help venv demo real test lint house format docs bench torture audit wheel pins licences \
 	check-data clean distclean
 
 help:
 	@echo "make demo             three drawn centres, from smears to the report"
 	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
 	@echo "make test             run the tests, and measure how much of the code they cover"
-	@echo "make lint             check style and format"
+	@echo "make lint             check style, format and the bounds of the house"
+	@echo "make house            count lines and files by folder, and name what breaks a bound"
 	@echo "make format           put style and format right, as far as that goes by itself"
 	@echo "make docs             build the documentation as a site, site/index.html"
 	@echo "make bench            measure speed and memory"
@@ -55,6 +56,10 @@ test: $(READY)
 lint: $(READY)
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
+	@$(RUN) tools/house.py
+
+house: $(READY)
+	@$(RUN) tools/house.py
 
 format: $(READY)
 	@$(RUN) -m ruff check --fix .
@@ -71,14 +76,8 @@ docs: $(READY)
 torture: $(READY)
 	@$(RUN) tools/torture.py --kills $(KILLS)
 
-# What it needs beside the rest is installed when it is asked for.
-TOOLS := .venv/.tools-installed
-$(TOOLS): requirements-tools.txt $(READY)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-tools.txt
-	@touch $(TOOLS)
-
-audit: $(TOOLS)
-	@$(RUN) tools/audit.py
+audit: $(READY)
+	@$(RUN) -m pip_audit --requirement requirements.txt --require-hashes --disable-pip
 
 wheel: $(READY)
 	@sh tools/check-wheel.sh
@@ -87,7 +86,7 @@ pins: $(READY)
 	@sh tools/pin-requirements.sh
 
 licences: $(READY)
-	@$(RUN) tools/licences.py
+	@$(RUN) -m piplicenses --from=mixed --order=license --format=markdown
 
 clean:
 	@rm -rf runs site build dist *.egg-info .pytest_cache .ruff_cache

@@ -56,7 +56,6 @@ NOT_RUN: dict[str, dict[str, list[str]]] = {
         "README.md": ["make demo", "make test"],
         "docs/index.md": ["make demo", "make test"],
         "docs/speed.md": ["make bench"],
-        "docs/results/mutation.md": ["make mutation"],
         "docs/scale.md": ["python benchmarks/scale.py", "python benchmarks/reader_scale.py"],
     },
     "installs packages, or asks for a GPU": {
