@@ -83,7 +83,7 @@ def train_autoencoder(
         output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5`, `scaling.npz`, `log.csv`,
             `tensorboard/` and `checkpoints/` with the optimizer's state.
         strategy: how to use several devices, such as `tf.distribute.MirroredStrategy()`, or several processes,
-            `mrcnn.parallel_model.multi_worker_strategy()`; None is one device. Of several processes only the first
+            `mrcnn.files.devices.multi_worker_strategy()`; None is one device. Of several processes only the first
             writes, and only it needs to see `output`; all of them need the stores.
         resume: False removes what an earlier training left in `output` and begins anew.
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
+from mrcnn.files.devices import is_chief, place_of
 from mrcnn.files.errors import InputError
-from mrcnn.parallel_model import is_chief, place_of
 
 # What a process says when another one is gone.
 LOST = (

@@ -25,6 +25,7 @@ from mrcnn.data.molding import (
     unmold_image,
 )
 from mrcnn.detection import DetectionRun, with_detections
+from mrcnn.files.devices import is_chief, mirrored_strategy
 from mrcnn.files.errors import InputError
 from mrcnn.matterport.generator import (
     build_detection_targets,
@@ -36,7 +37,6 @@ from mrcnn.matterport.generator import (
 from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor
 from mrcnn.matterport.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
 from mrcnn.matterport.random_rois import generate_random_rois
-from mrcnn.parallel_model import is_chief, mirrored_strategy
 from mrcnn.training.folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,

@@ -1,92 +1,10 @@
 """Several GPUs, in one machine or several: a thin bridge from Matterport's names to `tf.distribute`."""
 
-import os
 from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
 
-from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import parse_json
-
-
-def mirrored_strategy(
-    gpu_count: int, devices: Sequence[str] | None = None, *, option: str = "GPU_COUNT"
-) -> tf.distribute.Strategy:
-    """The strategy by which `gpu_count` devices share a batch.
-
-    Args:
-        gpu_count: how many; 1 gives the strategy in force.
-        devices: their names; None takes the first GPUs.
-        option: what the user calls the number, for the error.
-
-    Raises:
-        InputError: if the machine has fewer GPUs.
-    """
-    if gpu_count == 1 and devices is None:
-        return tf.distribute.get_strategy()
-    if devices is None:
-        gpus = tf.config.list_logical_devices("GPU")
-        if len(gpus) < gpu_count:
-            raise InputError(
-                f"{option} is {gpu_count}, but TensorFlow sees {len(gpus)} GPUs here; set {option} to that"
-            )
-        devices = [gpu.name for gpu in gpus[:gpu_count]]
-    return tf.distribute.MirroredStrategy(list(devices))
-
-
-def multi_worker_strategy() -> tf.distribute.Strategy:
-    """The strategy by which the processes that the environment variable TF_CONFIG names share a batch.
-
-    Each process runs the same command with its own place in `task`. Only the chief, or else worker 0, writes files.
-    Call it before TensorFlow has computed anything.
-
-    Raises:
-        InputError: if TF_CONFIG is missing or not what it should be.
-    """
-    text = os.environ.get("TF_CONFIG", "")
-    try:
-        settings = parse_json(text)
-        cluster, task = settings["cluster"], settings["task"]
-        complete = task["index"] < len(cluster[task["type"]])
-    except (ValueError, KeyError, TypeError):
-        complete = False
-    if not complete:
-        raise InputError(
-            "several workers need the environment variable TF_CONFIG, as in "
-            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; '
-            f"it is {text or 'not set'}"
-        )
-    return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-def place_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Where this process stands among those that train together.
-
-    Args:
-        strategy: the strategy of the training, by which every process has as many replicas.
-
-    Returns:
-        Its number, counted from 0, and how many there are. With n replicas each, the first process has the replicas
-        0 to n - 1, the second one n to 2 n - 1, and so on.
-    """
-    ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
-    own = strategy.experimental_local_results(ids)
-    return int(own[0]) // len(own), strategy.num_replicas_in_sync // len(own)
-
-
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes files: always, unless it is a further worker of several."""
-    resolver = strategy.cluster_resolver
-    return (
-        resolver is None
-        or resolver.task_type in (None, "chief")
-        or (
-            resolver.task_type == "worker"
-            and resolver.task_id == 0
-            and "chief" not in resolver.cluster_spec().as_dict()
-        )
-    )
+from mrcnn.files.devices import mirrored_strategy
 
 
 class ParallelModel:

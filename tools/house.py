@@ -11,7 +11,7 @@ PACKAGES = ("mrcnn", "autoencoder", "experiments", "aecfe")
 # From the ground up: a file imports from its own row and from those before it. The longest name that fits counts.
 READING_ORDER = """
 mrcnn/files mrcnn/config.py | mrcnn/feature_store | mrcnn/data mrcnn/network | mrcnn/annotations
-| mrcnn/training mrcnn/parallel_model.py | mrcnn/matterport | mrcnn | autoencoder
+| mrcnn/training | mrcnn/matterport | mrcnn | autoencoder
 | experiments/settings.py experiments/cache.py | experiments/synthetic experiments/centres | experiments/cells
 | experiments/evaluation | experiments/classifier | experiments/figures | experiments/reports | experiments
 | experiments/thesis | aecfe/commands | aecfe"""

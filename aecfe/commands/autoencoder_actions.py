@@ -61,7 +61,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _strategy(arguments: argparse.Namespace) -> "tf.distribute.Strategy | None":
     """How several devices share a batch, if they do."""
-    from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy
+    from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy
 
     if arguments.multi_worker and arguments.gpus:
         raise InputError(

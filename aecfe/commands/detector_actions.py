@@ -31,7 +31,7 @@ def detector_train(arguments: argparse.Namespace) -> None:
             log.info("%s: each outline is a cell of its own; --instances has no effect", outlined)
 
     from experiments.cells.detector import train_detector  # imports TensorFlow, which takes longer than most checks
-    from mrcnn.parallel_model import multi_worker_strategy
+    from mrcnn.files.devices import multi_worker_strategy
 
     obey_deterministic(arguments)
     train_detector(

@@ -20,11 +20,11 @@ from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence, measure_operating_score
 from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
+from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import hash_json, versions
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
-from mrcnn.parallel_model import is_chief
 from mrcnn.training.epoch_part import remove_parts
 from mrcnn.training.folder import CONFIG_NAME, read_settings
 from mrcnn.training.log import checkpoints

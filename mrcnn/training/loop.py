@@ -15,11 +15,11 @@ from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import Example, training_batches
 from mrcnn.data.dataset import Dataset
+from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.files.interruption import HeldBack, Interruption, held_back
 from mrcnn.network.assembly import DetectorParts
-from mrcnn.parallel_model import is_chief
 from mrcnn.training.epoch_part import find_part, save_part
 from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, checkpoints, read_rows
 from mrcnn.training.step import DetectorTrainer, make_optimizer

@@ -19,8 +19,8 @@ import tensorflow as tf  # noqa: E402
 
 from autoencoder.config import AutoencoderConfig  # noqa: E402
 from autoencoder.training import train_autoencoder  # noqa: E402
+from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy  # noqa: E402
 from mrcnn.files.errors import InputError  # noqa: E402
-from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy  # noqa: E402
 
 
 def main(kind: str, settings: str, stores: str, output: str, weights: str) -> int:

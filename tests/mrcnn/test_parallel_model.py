@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn.files.devices import mirrored_strategy
 from mrcnn.files.errors import InputError
 from mrcnn.model import MaskRCNN
 from mrcnn.network.normalization import GroupNorm
-from mrcnn.parallel_model import ParallelModel, mirrored_strategy
+from mrcnn.parallel_model import ParallelModel
 
 
 def small_model() -> keras.Model:

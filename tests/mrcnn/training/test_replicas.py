@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy
 from mrcnn.files.errors import InputError
-from mrcnn.parallel_model import mirrored_strategy, multi_worker_strategy
 
 SCRIPT = Path(__file__).with_name("replica_process.py")
 # Of the largest change of a weight in the step: sums over parts of a batch differ in the last digits of float32.
