@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mrcnn.files.atomic import atomic_path, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
+from mrcnn.files.provenance import command_text
 
 FORMAT = "aecfe-figure"
 PRINT_DPI = 300
@@ -68,7 +69,7 @@ def save_figure(
     """
     if not re.fullmatch(r"\w[\w.\-]*", name):
         raise ValueError(f"figure name {name!r} may hold letters, digits and _.- only")
-    made_by = f"Made by: {provenance.command}"
+    made_by = f"Made by: {command_text()}"
     settings = f"settings {provenance.config_hash}"
     chunks = {"Title": title, "Description": f"{made_by}; {settings}", "Software": provenance.software or None}
     information = {
@@ -89,7 +90,7 @@ def save_figure(
     files = {paths[ending].name: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
     made = {field.name: getattr(provenance, field.name) for field in fields(Provenance)}
     made["inputs"] = dict(sorted(provenance.inputs.items()))
-    write_json(paths["json"], {"format": FORMAT, "title": title, **made, "sha256": files})
+    write_json(paths["json"], {"format": FORMAT, "title": title, "command": command_text(), **made, "sha256": files})
     return paths
 
 

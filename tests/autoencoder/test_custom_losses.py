@@ -103,6 +103,7 @@ def test_a_function_is_not_called_for_a_centre_with_few_samples(centre_ids, writ
         ("def loss(source, target):\n    return 1\n", "got 1 of type int64$"),
         ("def loss(source, target):\n    return float('nan')\n", "got nan of type float64$"),
     ],
+    ids=range(10),
 )
 def test_what_cannot_be_used_is_one_line(code, reason, write_module):
     if code is not None:
