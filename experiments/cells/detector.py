@@ -9,11 +9,11 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from experiments.centres.centre import Centre
 from experiments.centres.masks import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
+from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.label_masks import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
@@ -33,25 +33,6 @@ from mrcnn.training.weights import check_some_learn
 log = logging.getLogger(__name__)
 
 SPLIT, RUN, METRICS = "split.json", "run.json", "metrics.json"
-
-
-def split_keys(images: MaskedImages, train_share: float, seed: int) -> dict[str, list[str]]:
-    """Divide a centre's masked images at random into "train" and "test" keys, both sorted.
-
-    No labels are used, since the detector knows none.
-
-    Raises:
-        InputError: if either part would be empty.
-    """
-    keys = sorted(record.key for record in images.records)
-    order = np.random.default_rng(seed).permutation(len(keys))
-    num_train = round(train_share * len(keys))
-    if not 0 < num_train < len(keys):
-        raise InputError(f"{images.centre}: {len(keys)} images with masks are too few to hold some out; add images")
-    return {
-        "train": sorted(keys[i] for i in order[:num_train]),
-        "test": sorted(keys[i] for i in order[num_train:]),
-    }
 
 
 def train_detector(
@@ -88,7 +69,7 @@ def train_detector(
     """
     pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
     config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
-    splits = {i.centre: split_keys(i, settings.train_share, seed) for i in images}
+    splits = {i.centre: hold_out(i.centre, (r.key for r in i.records), settings.train_share, seed) for i in images}
     identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": hash_json(splits)}
     if settings.weights or settings.layers != "all":
         identity["start"] = [settings.weights, settings.exclude, settings.layers]

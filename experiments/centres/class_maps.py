@@ -1,8 +1,7 @@
-"""How the names that each centre gives its cells map to common cell types.
+"""Class maps: how the names that each centre gives its cells map to common cell types.
 
-Labs divide white blood cells differently. A scheme names the common types and says, for each layout of a
-centre, which of its own names belong to which type; names that no type takes are left out of the comparison,
-not guessed.
+Labs divide white blood cells differently. A scheme names the common types and says, for each layout of a centre, which
+of its own names belong to which type; names that no type takes are left out of the comparison, not guessed.
 
 Schemes:
     thesis13: the 13 classes of thesis section 3.1, agreed with a medical expert there.
@@ -20,121 +19,55 @@ from experiments.settings import read_yaml_file
 from mrcnn.files.errors import InputError
 
 THESIS_CLASSES = (
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "myeloblast",
-    "promyelocyte",
-    "myelocyte",
-    "metamyelocyte",
-    "neutrophil_banded",
-    "neutrophil_segmented",
-    "monocyte",
-    "lymphocyte_typical",
-    "lymphocyte_atypical",
-    "smudge_cell",
-)
+    "basophil", "eosinophil", "erythroblast", "myeloblast", "promyelocyte", "myelocyte", "metamyelocyte",
+    "neutrophil_banded", "neutrophil_segmented", "monocyte", "lymphocyte_typical", "lymphocyte_atypical", "smudge_cell",
+)  # fmt: skip
 ELEVEN_CLASSES = tuple(c for c in THESIS_CLASSES if c not in ("lymphocyte_atypical", "smudge_cell"))
 FIVE_CLASSES = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
-SCHEMES: dict[str, tuple[str, ...]] = {
-    "thesis13": THESIS_CLASSES,
-    "eleven": ELEVEN_CLASSES,
-    "five": FIVE_CLASSES,
-}
+SCHEMES: dict[str, tuple[str, ...]] = {"thesis13": THESIS_CLASSES, "eleven": ELEVEN_CLASSES, "five": FIVE_CLASSES}
 
-# Each centre's names for the 13 classes. Its other names are listed in LEFT_OUT, so that a folder which
-# belongs to the data set is told from one that does not.
-_MATEK19 = {
-    "BAS": "basophil",
-    "EBO": "erythroblast",
-    "EOS": "eosinophil",
-    "KSC": "smudge_cell",
-    "LYA": "lymphocyte_atypical",
-    "LYT": "lymphocyte_typical",
-    "MMZ": "metamyelocyte",
-    "MOB": "monocyte",
-    "MON": "monocyte",
-    "MYB": "myelocyte",
-    "MYO": "myeloblast",
-    "NGB": "neutrophil_banded",
-    "NGS": "neutrophil_segmented",
-    "PMO": "promyelocyte",
-}
-_INT20 = {
-    "01-NORMO": "erythroblast",
-    "05-MONO": "monocyte",
-    "08-LYMPH-neo": "lymphocyte_atypical",
-    "09-BASO": "basophil",
-    "10-EOS": "eosinophil",
-    "11-STAB": "neutrophil_banded",
-    "12-LYMPH-reaktiv": "lymphocyte_atypical",
-    "13-MYBL": "myeloblast",
-    "14-LYMPH-typ": "lymphocyte_typical",
-    "15-SEG": "neutrophil_segmented",
-    "17-Kernschatten": "smudge_cell",
-    "18-PMYEL": "promyelocyte",
-    "19-MYEL": "myelocyte",
-    "20-Meta": "metamyelocyte",
-}
-_MLL23 = {
-    "basophil": "basophil",
-    "eosinophil": "eosinophil",
-    "lymphocyte": "lymphocyte_typical",
-    "lymphocyte_neoplastic": "lymphocyte_atypical",
-    "lymphocyte_reactive": "lymphocyte_atypical",
-    "metamyelocyte": "metamyelocyte",
-    "monocyte": "monocyte",
-    "myeloblast": "myeloblast",
-    "myelocyte": "myelocyte",
-    "neutrophil_band": "neutrophil_banded",
-    "neutrophil_segmented": "neutrophil_segmented",
-    "normoblast": "erythroblast",
-    "promyelocyte": "promyelocyte",
-    "smudge_cell": "smudge_cell",
-}
-# Where a folder of Acevedo-20 holds several types the label is the prefix of the file name, else the folder.
-_ACEVEDO20 = {
-    "basophil": "basophil",
-    "BNE": "neutrophil_banded",
-    "eosinophil": "eosinophil",
-    "erythroblast": "erythroblast",
-    "lymphocyte": "lymphocyte_typical",
-    "MMY": "metamyelocyte",
-    "monocyte": "monocyte",
-    "MY": "myelocyte",
-    "PMY": "promyelocyte",
-    "SNE": "neutrophil_segmented",
-}
-# Any other centre: the classes' own names, and the plain ones of data sets with five types.
-_GENERIC = {
-    **{name: name for name in THESIS_CLASSES},
-    "lymphocyte": "lymphocyte_typical",
-    "neutrophil": "neutrophil_segmented",
-    "neutrophil_band": "neutrophil_banded",
-    "normoblast": "erythroblast",
-}
+# Each centre's names and the classes of the thesis; "" where none takes the name, so that a folder which belongs to
+# the data set is told from one that does not.
 LAYOUT_MAPS: dict[str, dict[str, str]] = {
-    "matek19": _MATEK19,
-    "int20": _INT20,
-    "mll23": _MLL23,
-    "acevedo20": _ACEVEDO20,
-    "generic": _GENERIC,
-}
-LEFT_OUT: dict[str, tuple[str, ...]] = {
-    "matek19": ("PMB",),
-    "int20": ("04-LGL", "16-PLZ", "21-Haarzelle", "22-Atyp-PMYEL"),
-    "mll23": ("hairy_cell", "lymphocyte_large_granular", "plasma_cell", "promyelocyte_atypical"),
-    "acevedo20": ("IG", "NEUTROPHIL", "platelet"),
-    "generic": (),
-}
+    "matek19": {
+        "BAS": "basophil", "EBO": "erythroblast", "EOS": "eosinophil", "KSC": "smudge_cell",
+        "LYA": "lymphocyte_atypical", "LYT": "lymphocyte_typical", "MMZ": "metamyelocyte", "MOB": "monocyte",
+        "MON": "monocyte", "MYB": "myelocyte", "MYO": "myeloblast", "NGB": "neutrophil_banded",
+        "NGS": "neutrophil_segmented", "PMB": "", "PMO": "promyelocyte",
+    },
+    "int20": {
+        "01-NORMO": "erythroblast", "04-LGL": "", "05-MONO": "monocyte", "08-LYMPH-neo": "lymphocyte_atypical",
+        "09-BASO": "basophil", "10-EOS": "eosinophil", "11-STAB": "neutrophil_banded",
+        "12-LYMPH-reaktiv": "lymphocyte_atypical", "13-MYBL": "myeloblast", "14-LYMPH-typ": "lymphocyte_typical",
+        "15-SEG": "neutrophil_segmented", "16-PLZ": "", "17-Kernschatten": "smudge_cell", "18-PMYEL": "promyelocyte",
+        "19-MYEL": "myelocyte", "20-Meta": "metamyelocyte", "21-Haarzelle": "", "22-Atyp-PMYEL": "",
+    },
+    "mll23": {
+        "basophil": "basophil", "eosinophil": "eosinophil", "hairy_cell": "", "lymphocyte": "lymphocyte_typical",
+        "lymphocyte_large_granular": "", "lymphocyte_neoplastic": "lymphocyte_atypical",
+        "lymphocyte_reactive": "lymphocyte_atypical", "metamyelocyte": "metamyelocyte", "monocyte": "monocyte",
+        "myeloblast": "myeloblast", "myelocyte": "myelocyte", "neutrophil_band": "neutrophil_banded",
+        "neutrophil_segmented": "neutrophil_segmented", "normoblast": "erythroblast", "plasma_cell": "",
+        "promyelocyte": "promyelocyte", "promyelocyte_atypical": "", "smudge_cell": "smudge_cell",
+    },
+    # Where a folder of Acevedo-20 holds several types the label is the prefix of the file name, else the folder.
+    "acevedo20": {
+        "basophil": "basophil", "BNE": "neutrophil_banded", "eosinophil": "eosinophil", "erythroblast": "erythroblast",
+        "IG": "", "lymphocyte": "lymphocyte_typical", "MMY": "metamyelocyte", "monocyte": "monocyte",
+        "MY": "myelocyte", "NEUTROPHIL": "", "platelet": "", "PMY": "promyelocyte", "SNE": "neutrophil_segmented",
+    },
+    # Any other centre: the classes' own names, and the plain ones of data sets with five types.
+    "generic": {
+        **{name: name for name in THESIS_CLASSES},
+        "lymphocyte": "lymphocyte_typical", "neutrophil": "neutrophil_segmented",
+        "neutrophil_band": "neutrophil_banded", "normoblast": "erythroblast",
+    },
+}  # fmt: skip
 _MONOBLASTS = "MOB"
-_FIVE_OF_THIRTEEN = {
+_FIVE_OF_THIRTEEN = {name: name for name in FIVE_CLASSES[2:]} | {
     "neutrophil_segmented": "neutrophil",
     "neutrophil_banded": "neutrophil",
     "lymphocyte_typical": "lymphocyte",
-    "monocyte": "monocyte",
-    "eosinophil": "eosinophil",
-    "basophil": "basophil",
 }
 
 
@@ -163,12 +96,8 @@ def fold_label(label: str) -> str:
 
 
 def labels_of(layout: str) -> frozenset[str]:
-    """Every name that a data set gives its cells, mapped or left out, folded by `fold_label`.
-
-    Args:
-        layout: key of `LAYOUT_MAPS`.
-    """
-    return frozenset(fold_label(label) for label in (*LAYOUT_MAPS[layout], *LEFT_OUT[layout]))
+    """Every name that the data set of a key of `LAYOUT_MAPS` gives its cells, folded by `fold_label`."""
+    return frozenset(map(fold_label, LAYOUT_MAPS[layout]))
 
 
 def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> ClassMap:
@@ -179,9 +108,6 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
             or None leaves a name out; or a YAML file with such a dict.
         layout: key of `LAYOUT_MAPS`; any other layout gets the generic names. It has no bearing on a map of
             one's own.
-
-    Returns:
-        The map.
 
     Raises:
         InputError: if the scheme or file is unknown, or the map is not one from names to names.
@@ -218,10 +144,9 @@ def _own_map(name: str, content: object) -> ClassMap:
         if not isinstance(label, str) or not isinstance(cell_type, str | None):
             # YAML reads an unquoted 01 as a number and NO as false.
             raise InputError(f"{name}: {label!r}: {cell_type!r} must be text; put it in quotes")
-        folded = fold_label(label)
-        if mapping.get(folded, cell_type or "") != (cell_type or ""):
-            raise InputError(f"{name}: {label!r} is mapped twice, to {mapping[folded]!r} and {cell_type!r}")
-        mapping[folded] = cell_type or ""
+        known = mapping.setdefault(fold_label(label), cell_type or "")
+        if known != (cell_type or ""):
+            raise InputError(f"{name}: {label!r} is mapped twice, to {known!r} and {cell_type!r}")
     classes = tuple(dict.fromkeys(c for c in mapping.values() if c))
     if not classes:
         raise InputError(f"{name}: maps no name to any cell type")

@@ -4,7 +4,6 @@ Files are compared byte by byte, by their SHA-256. A picture that was saved agai
 is not found.
 """
 
-import hashlib
 import logging
 import os
 from collections import defaultdict
@@ -13,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+from experiments.centres.centre import shorten
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.atomic import write_json
 from mrcnn.files.json_io import parse_json
 from mrcnn.files.progress import Progress
+from mrcnn.files.provenance import file_hash
 from mrcnn.files.read_ahead import read_ahead
 
 logger = logging.getLogger(__name__)
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key")
 
 _AHEAD = 64
-_CHUNK_BYTES = 1 << 20
-_MAX_NAMED = 10
 
 
 def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[str, str]:
@@ -42,17 +41,16 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
     hashes, faults = {}, []
     with (
         Progress(name, "images", len(records)) as bar,
-        closing(read_ahead(_hash_or_fault, [record.path for record in records], num_ahead=_AHEAD)) as results,
+        closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results,
     ):
-        for record, (digest, fault) in zip(records, results, strict=True):
-            if fault:
-                faults.append(f"{record.key} ({fault})")
+        for record, result in zip(records, results, strict=True):
+            if isinstance(result, OSError):
+                faults.append(f"{record.key} ({result.strerror or result})")
             else:
-                hashes[record.key] = digest
+                hashes[record.key] = result
             bar.advance(1)
     if faults:
-        more = f" and {len(faults) - _MAX_NAMED} more" if len(faults) > _MAX_NAMED else ""
-        logger.warning("%d files cannot be read: %s%s", len(faults), ", ".join(faults[:_MAX_NAMED]), more)
+        logger.warning("files that cannot be read: %s", shorten(faults))
     return hashes
 
 
@@ -64,31 +62,19 @@ def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, n
         path: JSON file of sizes, times of change and hashes; written if there is anything new.
         name: what the progress is called.
     """
-    path = Path(path)
     try:
-        known = parse_json(path.read_bytes())
-    except (OSError, ValueError):
-        known = {}  # only time is lost
-    known = {key: noted for key, noted in known.items() if _is_note(noted)} if isinstance(known, dict) else {}
-    states = {record.key: _state(record.path) for record in records}
-    changed = [r for r in records if states[r.key] is None or known.get(r.key, [])[:2] != states[r.key]]
+        known = parse_json(Path(path).read_bytes())
+        noted = {(key, size, time): digest for key, (size, time, digest) in known.items() if isinstance(digest, str)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        noted = {}  # only time is lost
+    states = {record.key: _state(record) for record in records}
+    changed = [record for record in records if states[record.key] not in noted]
     fresh = content_hashes(changed, name) if changed else {}
-    read_again = {record.key for record in changed}
-    hashes = {r.key: fresh.get(r.key) if r.key in read_again else known[r.key][2] for r in records}
-    hashes = {key: digest for key, digest in hashes.items() if digest is not None}
+    hashes = {key: fresh.get(key) or noted.get(state) for key, state in states.items()}
+    hashes = {key: digest for key, digest in hashes.items() if digest}
     if changed:
-        write_json(path, {key: [*(states[key] or ()), digest] for key, digest in hashes.items()})
+        write_json(path, {key: [*states[key][1:], digest] for key, digest in hashes.items()})
     return hashes
-
-
-def _is_note(noted: object) -> bool:
-    """Whether a value of the file is size, time of change and hash."""
-    return (
-        isinstance(noted, list)
-        and len(noted) == 3
-        and all(isinstance(value, int) for value in noted[:2])
-        and isinstance(noted[2], str)
-    )
 
 
 def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
@@ -106,22 +92,17 @@ def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
     return sorted(tuple(sorted(keys)) for keys in keys_of.values() if len(keys) > 1)
 
 
-def _state(path: Path) -> list[int] | None:
-    """Size in bytes and time of the last change in ns, or None if the file is gone."""
+def _state(record: ImageRecord) -> tuple[str, int, int]:
+    """Key, size in bytes and time of the last change in ns; size -1 of a file that is gone."""
     try:
-        state = path.stat()
+        state = record.path.stat()
     except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns]
+        return record.key, -1, 0
+    return record.key, state.st_size, state.st_mtime_ns
 
 
-def _hash_or_fault(path: Path) -> tuple[str, str]:
-    """Return (hash, "") or ("", why there is none)."""
-    content = hashlib.sha256()
+def _hash_or_error(path: Path) -> str | OSError:
     try:
-        with open(path, "rb") as handle:
-            while chunk := handle.read(_CHUNK_BYTES):
-                content.update(chunk)
+        return file_hash(path)
     except OSError as error:
-        return "", error.strerror or str(error)
-    return content.hexdigest(), ""
+        return error

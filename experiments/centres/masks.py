@@ -1,6 +1,6 @@
-"""The images of a centre that the detector can learn from: finding their masks, checking them, making a Dataset.
+"""Masks of a centre's images, for the detector to learn from: found, checked, made a Dataset.
 
-Masks are a folder of label images, or outlines in a COCO, VIA or labelme file.
+They are a folder of label images, or outlines in a COCO, VIA or labelme file.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class LabelImages:
     semantics: str
 
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
-        """Look at every image and mask."""
+        """Look at every image and its mask."""
         return check_annotations(records, self.folder, semantics=self.semantics)
 
     def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
@@ -65,7 +65,7 @@ class LabelImages:
         return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
 
     def identity(self) -> dict[str, Any]:
-        """What the values mean and content of the files, by which a training run knows that it had the same masks."""
+        """Content of the files and what the values mean: by it a training knows that it had the same masks."""
         content = hashlib.sha256()
         masks = (path for path in self.folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
         # Names below the folder and not the folder's own, so that a copy of the masks is the same masks.
@@ -91,7 +91,7 @@ class Outlines:
         return OutlineDataset(records, self.annotations, names=self.names or None, source=source, crowds=crowds)
 
     def identity(self) -> dict[str, Any]:
-        """Format, labels and content of the files, by which a training run knows that it had the same outlines."""
+        """Format, labels and content of the files: by it a training knows that it had the same outlines."""
         content = hashlib.sha256()
         for path in self.annotations.sources:
             # Beside labelme files may lie what is no file, a fault that the check lists.
@@ -208,10 +208,7 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     """
     if choice.format not in ANNOTATION_FORMATS:
         raise InputError(f"annotation format must be one of {', '.join(ANNOTATION_FORMATS)}; got {choice.format!r}")
-    if choice.path is None:
-        source = _look_for(root, records, choice)
-    else:
-        source = _open(_locate(root, choice.path), choice)
+    source = _look_for(root, records, choice) if choice.path is None else _open(root, choice)
     if source is None and choice.format != "auto":
         raise InputError(f"{root}: no {choice.format} annotations in this centre; say where they are")
     if isinstance(source, LabelImages) and choice.names:
@@ -219,23 +216,18 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     return source
 
 
-def _locate(root: Path, path: str | Path) -> Path:
-    for candidate in (Path(path), root / path):
-        if candidate.exists():
-            return candidate
-    raise InputError(f"{path}: no such annotation file or folder, neither here nor in {root}")
-
-
-def _open(path: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
-    """Take the file or folder that the user names."""
+def _open(root: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
+    """Take the file or folder that the user names, as it is or from the centre's folder."""
+    path = next((path for path in (Path(choice.path), root / choice.path) if path.exists()), None)
+    if path is None:
+        raise InputError(f"{choice.path}: no such annotation file or folder, neither here nor in {root}")
     if path.is_file():
         if choice.format == "masks":
             raise InputError(f"{path}: label masks are a folder, not a file")
         return Outlines(read_annotations(path, choice.format), choice.names)
-    if choice.format != "masks":
-        source = _choose(sorted(path.rglob("*.json")), choice)
-        if source is not None:
-            return source
+    source = None if choice.format == "masks" else _choose(sorted(path.rglob("*.json")), choice)
+    if source is not None:
+        return source
     has_masks = any(p.suffix.lower() in MASK_SUFFIXES for p in path.rglob("*"))
     if choice.format not in ("auto", "masks") or not has_masks:
         wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
@@ -245,11 +237,10 @@ def _open(path: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
 
 def _look_for(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:
     """Look where annotations usually lie."""
-    if choice.format in ("auto", "masks"):
-        if (root / "masks").is_dir():
-            return LabelImages(root / "masks", choice.semantics)
-        if choice.format == "masks":
-            return None
+    if choice.format in ("auto", "masks") and (root / "masks").is_dir():
+        return LabelImages(root / "masks", choice.semantics)
+    if choice.format == "masks":
+        return None
     folders = [root, root / "images", root / "annotations", *sorted({record.path.parent for record in records})]
     files = dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json")))
     return _choose(list(files), choice)

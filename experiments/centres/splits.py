@@ -1,8 +1,8 @@
-"""Saved splits: the same cells train and test every method, today and next year.
+"""Saved splits: the same images train and test every method, today and next year.
 
-A split is over images, not cells: the cells of one field stay together, and a method whose detector found
-other cells is still tested on the same images. Images of one patient or slide, and copies of one file, stay
-together too if they are given as groups and duplicates.
+A split is over images, not cells: the cells of one field stay together, and a method whose detector found other cells
+is still tested on the same images. Images of one patient or slide, and copies of one file, stay together too if they
+are given as groups and duplicates.
 """
 
 import logging
@@ -10,172 +10,29 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from sklearn.model_selection import train_test_split
 
-from experiments.centres.centre import read_columns
+from experiments.centres.centre import read_columns, shorten
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import hash_json
-
-_MAX_TRIES = 16
-_UNITS_OF_ALL_TRIES = 8192  # many small units come near the fraction at the first try
-_MAX_MOVES = 1000
-
-
-def join_units(
-    keys: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
-) -> list[tuple[str, ...]]:
-    """Join the images that belong together, also over several steps.
-
-    If `a` and `b` are copies of each other, everything in the group of `a` and everything in that of `b` is one unit.
-    Images outside of `keys`, such as unlabelled ones, may be the link.
-
-    Args:
-        keys: the images to return.
-        groups: group of each image; None for no groups.
-        duplicates: sets of images of the same content.
-
-    Returns:
-        The units, each sorted, in the order of their first keys; every key is in one.
-    """
-    parent: dict[object, object] = {}
-
-    def find(item: object) -> object:
-        while parent.setdefault(item, item) != item:
-            # Each step halves the way, so that long chains stay quick.
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    # Groups are linked to their images by tuples, which no key equals.
-    links = [(key, ("group", group)) for key, group in (groups or {}).items()]
-    links += [(first, other) for first, *others in duplicates for other in others]
-    for one, other in links:
-        parent[find(one)] = find(other)
-    members = defaultdict(list)
-    for key in sorted(set(keys)):
-        members[find(key)].append(key)
-    return sorted(tuple(unit) for unit in members.values())
-
-
-def choose_test_units(
-    units: Sequence[Sequence[str]], label_of: Mapping[str, str], test_fraction: float, seed: int
-) -> np.ndarray:
-    """Choose units for the test part so that each class and all images together come near the fraction.
-
-    The distance from it is chi-square-like: over the classes and over all images, the squared difference between the
-    images in the test part and those that there should be, divided by the images that there are. Units are looked at
-    in random order and taken if that lowers the distance; then single units change the part as long as that lowers it.
-    Of 16 such tries the best counts. scikit-learn's StratifiedGroupKFold divides into equal folds and knows no more
-    fractions than their number, nor does it see to it that a class stands in both parts.
-
-    Before all distances come, in this order: a class that two units or more bear stands in both parts; a class that
-    one unit alone bears stands in the training part.
-
-    Args:
-        units: keys of the images of each unit, in an order that does not depend on chance.
-        label_of: label of each key.
-        test_fraction: between 0 and 1, exclusive.
-        seed: of the order.
-
-    Returns:
-        bool array of shape (len(units),), True for the test part.
-    """
-    counts = _count_labels(units, label_of)
-    goal = _Goal(counts, test_fraction)
-    rng = np.random.default_rng(seed)
-    best, best_cost = np.zeros(len(units), bool), np.inf
-    for _ in range(max(1, min(_MAX_TRIES, _UNITS_OF_ALL_TRIES // len(units)))):
-        chosen, cost = _improve(goal, _fill(goal, rng.permutation(len(units))))
-        if cost < best_cost:
-            best, best_cost = chosen, cost
-    return best
-
-
-def _count_labels(units: Sequence[Sequence[str]], label_of: Mapping[str, str]) -> np.ndarray:
-    """Images of each label in each unit: float64 array of shape (units, labels)."""
-    column_of = {label: column for column, label in enumerate(sorted(set(label_of.values())))}
-    counts = np.zeros((len(units), len(column_of)))
-    for row, unit in enumerate(units):
-        for key in unit:
-            counts[row, column_of[label_of[key]]] += 1
-    return counts
-
-
-class _Goal:
-    """What the test part should be like.
-
-    Args:
-        counts: images of each label in each unit, array of shape (units, labels).
-        fraction: of the images that should be in it.
-    """
-
-    def __init__(self, counts: np.ndarray, fraction: float):
-        self.counts, self.bears = counts, (counts > 0).astype(np.float64)
-        self._images, self._bearers = counts.sum(axis=0), self.bears.sum(axis=0)
-        self._fraction, self._total = fraction, counts.sum()
-        # No distance exceeds twice all images, so that each weight outdoes all that follows it.
-        self._alone = 2 * self._total + 1
-        self._one_part = self._alone * (counts.shape[1] + 1)
-
-    def costs(self, images: np.ndarray, bearers: np.ndarray) -> np.ndarray:
-        """How far test parts are from it.
-
-        Args:
-            images: images of each label in them, array of shape (parts, labels).
-            bearers: units of each label in them, array of the same shape.
-
-        Returns:
-            Array of shape (parts,), rounded so that the last bit of a sum decides nothing.
-        """
-        distance = ((images - self._fraction * self._images) ** 2 / self._images).sum(axis=1)
-        distance += (images.sum(axis=1) - self._fraction * self._total) ** 2 / self._total
-        in_one_part = (self._bearers > 1) & ((bearers == 0) | (bearers == self._bearers))
-        alone_in_test = (self._bearers == 1) & (bearers == 1)
-        faults = self._one_part * in_one_part.sum(axis=1) + self._alone * alone_in_test.sum(axis=1)
-        return np.round(distance + faults, 6)
-
-
-def _fill(goal: _Goal, order: np.ndarray) -> np.ndarray:
-    """Go through the units and take each that lowers the cost: bool array of shape (units,)."""
-    chosen = np.zeros(len(order), bool)
-    images, bearers = np.zeros((2, 1, goal.counts.shape[1]))
-    cost = goal.costs(images, bearers)[0]
-    for row in order:
-        more_images, more_bearers = images + goal.counts[row], bearers + goal.bears[row]
-        new_cost = goal.costs(more_images, more_bearers)[0]
-        if new_cost < cost:
-            chosen[row], images, bearers, cost = True, more_images, more_bearers, new_cost
-    return chosen
-
-
-def _improve(goal: _Goal, chosen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Move the unit that lowers the cost most from one part to the other, until none does."""
-    chosen = chosen.copy()
-    images, bearers = goal.counts[chosen].sum(axis=0), goal.bears[chosen].sum(axis=0)
-    cost = goal.costs(images[np.newaxis], bearers[np.newaxis])[0]
-    for _ in range(_MAX_MOVES):
-        sign = np.where(chosen, -1.0, 1.0)[:, np.newaxis]
-        all_images, all_bearers = images + sign * goal.counts, bearers + sign * goal.bears
-        costs = goal.costs(all_images, all_bearers)
-        row = int(np.argmin(costs))
-        if costs[row] >= cost:
-            break
-        chosen[row] = not chosen[row]
-        images, bearers, cost = all_images[row], all_bearers[row], costs[row]
-    return chosen, float(cost)
-
+from mrcnn.files.run_folder import check_same
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "aecfe-split"
 TEST_FRACTION = 0.2  # thesis section 3.4
 SEED = 42  # of the authors' published code
+_NEW = "delete it to make a new split"
+_MAX_TRIES = 16
+_UNITS_OF_ALL_TRIES = 8192  # many small units come near the fraction at the first try
+_MAX_MOVES = 1000
 
 
 @dataclass(frozen=True)
@@ -186,7 +43,7 @@ class Split:
         centre: name of the centre.
         train: keys of training images, sorted.
         test: keys of test images, sorted.
-        test_fraction: share of test images that was asked for.
+        test_fraction: fraction of test images that was asked for.
         seed: seed of the shuffle.
         data_hash: hash of the keys and labels that were split, and of what had to stay together.
     """
@@ -209,6 +66,21 @@ class Split:
         return np.array([part_of.get(str(key), "") for key in keys], dtype="U5")
 
 
+def hold_out(centre: str, keys: Iterable[str], train_share: float, seed: int) -> dict[str, list[str]]:
+    """Divide images at random, without labels, into "train" and "test" keys, both sorted.
+
+    Raises:
+        InputError: if either part would be empty.
+    """
+    keys = sorted(keys)
+    order = np.random.default_rng(seed).permutation(len(keys))
+    num_train = round(train_share * len(keys))
+    if not 0 < num_train < len(keys):
+        raise InputError(f"{centre}: {len(keys)} images with masks are too few to hold some out; add images")
+    train, test = order[:num_train], order[num_train:]
+    return {"train": sorted(keys[i] for i in train), "test": sorted(keys[i] for i in test)}
+
+
 def make_split(
     centre: str,
     keys: Sequence[str] | np.ndarray,
@@ -221,14 +93,13 @@ def make_split(
 ) -> Split:
     """Divide a centre's labelled images, each class in the same proportion.
 
-    The order of the images does not matter. A class with a single image goes to the training part. Where the
-    test part would have fewer images than there are classes, it grows to one image per class.
+    The order of the images does not matter. A class with a single image goes to the training part. Where the test
+    part would have fewer images than there are classes, it grows to one image per class.
 
-    Images of one group, and duplicates of each other, are units that lie in one part, over several steps too: copies
-    join the groups that they are in. With duplicates alone, units take the place of images in what is said above. With
-    groups, which differ in size and hold several classes, or if duplicates have different labels, classes are in
-    proportion as well as it goes, see `choose_test_units`. Groups and duplicates that join no
-    labelled images change nothing.
+    Images of one group, and duplicates of each other, are units that lie in one part, over several steps too. With
+    duplicates alone, units take the place of images above. With groups, or if duplicates have different labels,
+    classes are in proportion as well as it goes, see `choose_test_units`. Groups and duplicates that join no labelled
+    images change nothing.
 
     Args:
         centre: name of the centre.
@@ -236,72 +107,160 @@ def make_split(
         labels: cell types, of shape (n,); images with "" are in neither part.
         test_fraction: between 0 and 1, exclusive.
         seed: of the shuffle.
-        groups: group, such as the patient or the slide, of each image; of more images than are labelled, if you like.
+        groups: group of each image, such as its patient or slide; may hold unlabelled images too.
         duplicates: sets of keys of images with the same content.
 
-    Returns:
-        The split.
-
     Raises:
-        ValueError: if a key comes with two labels, a labelled image has no group, or the fraction is not between 0
-            and 1.
+        ValueError: if a key comes with two labels, a labelled image has no group, or the fraction is out of range.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     label_of = _label_of(keys, labels)
-    units = _units(label_of, groups, duplicates)
-    _warn_of_contradictions(centre, label_of, duplicates)
+    units = join_units(label_of, groups, duplicates)
+    for copies in duplicates:
+        named = {key: label_of[key] for key in copies if key in label_of}
+        if len(set(named.values())) > 1:
+            text = ", ".join(f"{key} ({label})" for key, label in named.items())
+            logger.warning("%s: images of the same content have different labels: %s", centre, text)
     are_pure = all(len({label_of[key] for key in unit}) == 1 for unit in units)
     if all(len(unit) == 1 for unit in units) or (groups is None and are_pure):
-        test = _stratified_test_units(units, label_of, test_fraction, seed)
+        chosen = _stratified_units([label_of[unit[0]] for unit in units], test_fraction, seed)
     else:
-        chosen = choose_test_units(units, label_of, test_fraction, seed)
-        test = {unit for unit, is_chosen in zip(units, chosen, strict=True) if is_chosen}
-    if units and not test:
+        chosen = choose_test_units(_count_labels(units, label_of), test_fraction, seed)
+    if units and not any(chosen):
         logger.warning("%s: no class has two images, or two groups, to divide; all images train", centre)
-    train = sorted(key for unit in units if unit not in test for key in unit)
-    return Split(
-        centre,
-        tuple(train),
-        tuple(sorted(key for unit in test for key in unit)),
-        test_fraction,
-        seed,
-        _hash_data(label_of, units, groups is not None),
+    train, test = (
+        tuple(sorted(key for unit, is_test in zip(units, chosen, strict=True) if is_test == part for key in unit))
+        for part in (False, True)
     )
+    return Split(centre, train, test, test_fraction, seed, _hash_data(label_of, units, groups is not None))
 
 
-def _stratified_test_units(
-    units: Sequence[tuple[str, ...]], label_of: Mapping[str, str], test_fraction: float, seed: int
-) -> set[tuple[str, ...]]:
-    """Choose units of one label each, every label in the same proportion of units."""
-    counts = Counter(label_of[unit[0]] for unit in units)
-    divided = [unit for unit in units if counts[label_of[unit[0]]] > 1]
-    if not divided:
-        return set()
-    classes = [label_of[unit[0]] for unit in divided]
+def join_units(
+    keys: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
+) -> list[tuple[str, ...]]:
+    """Join the images that belong together, also over several steps.
+
+    If `a` and `b` are copies of each other, everything in the group of `a` and everything in that of `b` is one unit.
+    Images outside of `keys`, such as unlabelled ones, may be the link.
+
+    Args:
+        keys: the images to return.
+        groups: group of each image, of `keys` at least; None for no groups.
+        duplicates: sets of images of the same content.
+
+    Returns:
+        The units, each sorted, in the order of their first keys; every key is in one.
+    """
+    keys = sorted(set(keys))
+    lacking = [] if groups is None else [key for key in keys if key not in groups]
+    if lacking:
+        raise ValueError(f"{len(lacking)} images have no group, for example {lacking[0]}")
+    # Groups are linked to their images by tuples, which no key equals.
+    links = [(key, ("group", group)) for key, group in (groups or {}).items()]
+    links += [(first, other) for first, *others in duplicates for other in others]
+    sets = DisjointSet([*keys, *dict.fromkeys(item for link in links for item in link)])
+    for one, other in links:
+        sets.merge(one, other)
+    members = defaultdict(list)
+    for key in keys:
+        members[sets[key]].append(key)
+    return sorted(tuple(unit) for unit in members.values())
+
+
+def _stratified_units(labels: Sequence[str], test_fraction: float, seed: int) -> np.ndarray:
+    """Choose units of one label each, every label in the same proportion: bool array of shape (units,)."""
+    counts = Counter(labels)
+    divided = np.array([row for row, label in enumerate(labels) if counts[label] > 1], np.int64)
+    chosen = np.zeros(len(labels), bool)
+    if not len(divided):
+        return chosen
+    classes = [labels[row] for row in divided]
     num_test = max(int(np.ceil(test_fraction * len(divided))), len(set(classes)))
     # Every class here has two units or more, so that half of them are at least one per class too.
     num_test = min(num_test, len(divided) - len(set(classes)))
-    rows = np.arange(len(divided))
-    _, test = train_test_split(rows, test_size=num_test, random_state=seed, stratify=classes)
-    return {divided[row] for row in test}
+    _, test = train_test_split(divided, test_size=num_test, random_state=seed, stratify=classes)
+    chosen[test] = True
+    return chosen
 
 
-def _units(
-    label_of: Mapping[str, str], groups: Mapping[str, str] | None, duplicates: Sequence[Sequence[str]]
-) -> list[tuple[str, ...]]:
-    """The labelled images that must stay together; as a rule each is a unit of its own."""
-    lacking = [] if groups is None else [key for key in label_of if key not in groups]
-    if lacking:
-        raise ValueError(f"{len(lacking)} images have no group, for example {lacking[0]}")
-    return join_units(label_of, groups, duplicates)
+def _count_labels(units: Sequence[Sequence[str]], label_of: Mapping[str, str]) -> np.ndarray:
+    """Images of each label in each unit: float64 array of shape (units, labels)."""
+    column_of = {label: column for column, label in enumerate(sorted(set(label_of.values())))}
+    counts = np.zeros((len(units), len(column_of)))
+    for row, unit in enumerate(units):
+        for key in unit:
+            counts[row, column_of[label_of[key]]] += 1
+    return counts
 
 
-def _warn_of_contradictions(centre: str, label_of: Mapping[str, str], duplicates: Sequence[Sequence[str]]) -> None:
-    for keys in duplicates:
-        named = [f"{key} ({label_of[key]})" for key in keys if key in label_of]
-        if len({label_of[key] for key in keys if key in label_of}) > 1:
-            logger.warning("%s: images of the same content have different labels: %s", centre, ", ".join(named))
+def choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
+    """Choose units for the test part so that each class and all images together come near the fraction.
+
+    The distance from it is chi-square-like: over the classes and over all images, the squared difference between the
+    images in the test part and those that there should be, divided by the images that there are. Units are looked at
+    in random order and taken if that lowers the distance; then single units change the part as long as that lowers it.
+    Of 16 such tries the best counts. scikit-learn's StratifiedGroupKFold divides into equal folds alone, and does not
+    see to it that a class stands in both parts.
+
+    Before all distances come, in this order: a class that two units or more bear stands in both parts; a class that
+    one unit alone bears stands in the training part.
+
+    Args:
+        counts: images of each label in each unit, array of shape (units, labels).
+        test_fraction: between 0 and 1, exclusive.
+        seed: of the order.
+
+    Returns:
+        bool array of shape (units,), True for the test part.
+    """
+    goal, rng = _Goal(counts, test_fraction), np.random.default_rng(seed)
+    num_tries = max(1, min(_MAX_TRIES, _UNITS_OF_ALL_TRIES // len(counts)))
+    tries = [_try(goal, rng.permutation(len(counts))) for _ in range(num_tries)]
+    return min(tries, key=lambda found: found[1])[0]
+
+
+class _Goal:
+    """What the test part should be like; arguments as of `choose_test_units`."""
+
+    def __init__(self, counts: np.ndarray, fraction: float):
+        self.counts, self.bears = counts, (counts > 0).astype(np.float64)
+        self._images, self._bearers = counts.sum(axis=0), self.bears.sum(axis=0)
+        self._fraction, self._total = fraction, counts.sum()
+        # No distance exceeds twice all images, so that each weight outdoes all that follows it.
+        self._alone = 2 * self._total + 1
+        self._one_part = self._alone * (counts.shape[1] + 1)
+
+    def costs(self, images: np.ndarray, bearers: np.ndarray) -> np.ndarray:
+        """How far test parts are from it, of their images and units of each label, arrays of shape (parts, labels)."""
+        distance = ((images - self._fraction * self._images) ** 2 / self._images).sum(axis=1)
+        distance += (images.sum(axis=1) - self._fraction * self._total) ** 2 / self._total
+        in_one_part = (self._bearers > 1) & ((bearers == 0) | (bearers == self._bearers))
+        alone_in_test = (self._bearers == 1) & (bearers == 1)
+        faults = self._one_part * in_one_part.sum(axis=1) + self._alone * alone_in_test.sum(axis=1)
+        return np.round(distance + faults, 6)  # so that the last bit of a sum decides nothing
+
+
+def _try(goal: _Goal, order: np.ndarray) -> tuple[np.ndarray, float]:
+    """Take each unit that lowers the cost, then move the one that lowers it most until none does."""
+    chosen = np.zeros(len(order), bool)
+    images, bearers = np.zeros((2, 1, goal.counts.shape[1]))
+    cost = goal.costs(images, bearers)[0]
+    for row in order:
+        more_images, more_bearers = images + goal.counts[row], bearers + goal.bears[row]
+        new_cost = goal.costs(more_images, more_bearers)[0]
+        if new_cost < cost:
+            chosen[row], images, bearers, cost = True, more_images, more_bearers, new_cost
+    for _ in range(_MAX_MOVES):
+        sign = np.where(chosen, -1.0, 1.0)[:, np.newaxis]
+        all_images, all_bearers = images + sign * goal.counts, bearers + sign * goal.bears
+        costs = goal.costs(all_images, all_bearers)
+        row = int(np.argmin(costs))
+        if costs[row] >= cost:
+            break
+        chosen[row] = not chosen[row]
+        images, bearers, cost = all_images[row], all_bearers[row], costs[row]
+    return chosen, float(cost)
 
 
 def save_split(split: Split, path: str | os.PathLike) -> None:
@@ -317,37 +276,15 @@ def load_split(path: str | os.PathLike) -> Split:
         InputError: if the file is missing, not a split, or was changed since it was written.
     """
     path = Path(path)
-    content = read_json_file(path, missing="make a split", advice="delete it to make a new split")
+    content = read_json_file(path, missing="make a split", advice=_NEW)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise InputError(f"{path}: not a split; delete it to make a new one")
+        raise InputError(f"{path}: not a split; {_NEW}")
     if content.pop("hash", None) != hash_json(content):
-        raise InputError(f"{path}: was changed since it was written; delete it to make a new split")
-    fault = _find_fault(content)
-    if fault:
-        raise InputError(f"{path}: {fault}; delete it to make a new one")
-    return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
-
-
-def _find_fault(content: dict[str, object]) -> str:
-    """What keeps the content of a file from being a split, although its hash is right; "" if nothing does."""
-    names = {field.name for field in fields(Split)}
-    if set(content) != names:
-        return f"does not have the parts of a split ({', '.join(sorted(names ^ set(content)))})"
-    for name in ("train", "test"):
-        keys = content[name]
-        if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
-            return f"{name} is no list of images"
-    keys = [*content["train"], *content["test"]]
-    if len(set(keys)) < len(keys):
-        return "has an image twice"
-    fraction, seed = content["test_fraction"], content["seed"]
-    if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction < 1:
-        return f"test_fraction is {fraction!r:.60}"
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        return f"seed is {seed!r:.60}"
-    if not isinstance(content["centre"], str) or not isinstance(content["data_hash"], str):
-        return "does not name its centre and data"
-    return ""
+        raise InputError(f"{path}: was changed since it was written; {_NEW}")
+    try:
+        return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
+    except (TypeError, KeyError):
+        raise InputError(f"{path}: does not have the parts of a split; {_NEW}") from None
 
 
 def load_or_make_split(
@@ -361,52 +298,24 @@ def load_or_make_split(
     groups: Mapping[str, str] | None = None,
     duplicates: Sequence[Sequence[str]] = (),
 ) -> Split:
-    """Reuse the split at `path`, or make it and write it there.
-
-    Args:
-        path: JSON file.
-        centre: as in `make_split`; so are the rest.
-        keys: image keys, of shape (n,).
-        labels: cell types, of shape (n,).
-        test_fraction: between 0 and 1, exclusive.
-        seed: of the shuffle.
-        groups: group of each image.
-        duplicates: sets of keys of images with the same content.
-
-    Returns:
-        The split.
+    """Reuse the split in the JSON file `path`, or make it and write it there; further arguments as of `make_split`.
 
     Raises:
         InputError: if the file holds a split of other images or labels, of another fraction or seed, or one that kept
             other images together.
     """
-    path = Path(path)
-    if not path.exists():
+    if not Path(path).exists():
         split = make_split(centre, keys, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
         save_split(split, path)
         return split
     split = load_split(path)
     label_of = _label_of(keys, labels)
-    data_hash = _hash_data(label_of, _units(label_of, groups, duplicates), groups is not None)
-    pairs = {
-        "centre": (split.centre, centre),
-        "test fraction": (split.test_fraction, test_fraction),
-        "seed": (split.seed, seed),
-    }
-    for name, (there, here) in pairs.items():
-        if there != here:
-            raise InputError(f"{path}: is a split for {name} {there}, not {here}; delete it to make a new one")
-    if split.data_hash == data_hash:
-        return split
-    if split.data_hash == _hash_data(label_of, join_units(label_of, None, ()), False):
-        raise InputError(
-            f"{path}: is a split that does not keep groups and duplicates of images together; "
-            "delete it to make a new one"
-        )
-    raise InputError(
-        f"{path}: is a split of other images and labels, or kept other groups or duplicates together; "
-        "delete it to make a new one"
-    )
+    data_hash = _hash_data(label_of, join_units(label_of, groups, duplicates), groups is not None)
+    names = ("centre", "test_fraction", "seed", "set of images, labels, groups or duplicates")
+    there = (split.centre, split.test_fraction, split.seed, split.data_hash)
+    wanted = (centre, test_fraction, seed, data_hash)
+    check_same(path, dict(zip(names, there, strict=True)), dict(zip(names, wanted, strict=True)), _NEW)
+    return split
 
 
 def _label_of(keys: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, str]:
@@ -426,18 +335,14 @@ def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], ha
     return hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})
 
 
-IMAGE_COLUMN = "image"
-_MAX_FAULTS = 10
-
-
-def read_groups(path_to_csv: str | os.PathLike, column: str, keys: Sequence[str], where: str) -> dict[str, str]:
+def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where: str) -> dict[str, str]:
     """Read the group of each image of a centre.
 
     The file names an image by its key, by its path in `images/`, or by the end of its key if only one image has it
     (`001.png` for `images/a/001.png`). Accented letters may be written in one character or in two.
 
     Args:
-        path_to_csv: a UTF-8 file, comma-separated, with the columns `image` and `column`; others are not read.
+        path: a UTF-8 file, comma-separated, with the columns `image` and `column`; others are not read.
         column: the name of the group's column.
         keys: every image of the centre.
         where: what to call the centre or the setting in an error.
@@ -446,18 +351,24 @@ def read_groups(path_to_csv: str | os.PathLike, column: str, keys: Sequence[str]
         The group of each key, in their order.
 
     Raises:
-        InputError: if the file is missing, not UTF-8 or lacks a column; a row names no image of the centre, or one of
-            several; an image has two groups; or images have none. The message counts the faults.
+        InputError: if the file cannot be read; a row names no image of the centre, or one of several; an image has two
+            groups; or images have none. The message counts the faults.
     """
-    path = Path(path_to_csv)
-    if not column or column == IMAGE_COLUMN:
+    if not column or column == "image":
         raise InputError(f"{where}: {column!r} is no column of groups; name the one of {path} that tells them")
-    names = _Names(keys)
+    by_name = defaultdict(list)
+    for key in keys:
+        parts = _compose(key).split("/")
+        for start in range(len(parts)):
+            by_name["/".join(parts[start:])].append(key)
     groups: dict[str, str] = {}
     faults = []
-    advice = f"{where}: it must hold the column {column}, or name another file"
-    for number, image, group in read_columns(path, (IMAGE_COLUMN, column), advice):
-        candidates = names.find(image)
+    for number, image, group in read_columns(path, ("image", column), f"{where}: name another file"):
+        name = _compose(image.replace("\\", "/")).removeprefix("./")
+        candidates = by_name.get(name, [])
+        # labels.csv names images by their path in images/.
+        exact = [key for key in candidates if _compose(key) in (name, f"images/{name}")]
+        candidates = sorted(exact, key=len)[:1] or candidates
         if not image:
             faults.append(f"row {number} names no image")
         elif not candidates:
@@ -467,39 +378,14 @@ def read_groups(path_to_csv: str | os.PathLike, column: str, keys: Sequence[str]
         elif group and groups.setdefault(candidates[0], group) != group:
             faults.append(f"row {number}: {image} is in {column} {group}, and in {groups[candidates[0]]} above")
     if faults:
-        more = f" and {len(faults) - _MAX_FAULTS} more" if len(faults) > _MAX_FAULTS else ""
-        count = f"{len(faults)} faults: " if len(faults) > 1 else ""
-        raise InputError(f"{where}: {path}: {count}{'; '.join(faults[:_MAX_FAULTS])}{more}; mend the rows")
+        raise InputError(f"{where}: {path}: {shorten(faults)}; mend the rows")
     lacking = [key for key in keys if key not in groups]
     if lacking:
         raise InputError(
             f"{where}: {path}: {len(lacking)} of {len(keys)} images have no {column}, the first is {lacking[0]}; "
-            f"give each image one (its own name, if it belongs with no other)"
+            "give each image one (its own name, if it belongs with no other)"
         )
     return {key: groups[key] for key in keys}
-
-
-class _Names:
-    """The names by which the file may call images.
-
-    Args:
-        keys: of the images.
-    """
-
-    def __init__(self, keys: Sequence[str]):
-        self._by_key = {_compose(key): key for key in keys}
-        self._by_end: dict[str, list[str]] = {}
-        for key in keys:
-            parts = _compose(key).split("/")
-            for start in range(1, len(parts)):
-                self._by_end.setdefault("/".join(parts[start:]), []).append(key)
-
-    def find(self, name: str) -> list[str]:
-        """The one key that is meant, those that could be, or none."""
-        name = _compose(name.replace("\\", "/")).removeprefix("./")
-        # labels.csv names images by their path in images/.
-        exact = self._by_key.get(name) or self._by_key.get(f"images/{name}")
-        return [exact] if exact else self._by_end.get(name, [])
 
 
 def _compose(text: str) -> str:

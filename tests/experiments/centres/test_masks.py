@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 
 import cv2
 import pytest
@@ -161,11 +160,8 @@ def test_path_is_taken_as_it_is_then_from_the_centre(folder, coco, tmp_path, mon
     [
         ({"path": "absent.json"}, "no such annotation file or folder"),
         ({"path": "empty"}, "no annotations of a known format in this folder"),
-        ({"path": "empty", "format": "masks"}, "no masks annotations"),
         ({"path": "a.json", "format": "masks"}, "label masks are a folder"),
-        ({"path": "a.json", "format": "via"}, "not a VIA file"),
         ({"path": "other.json"}, "neither COCO, VIA nor labelme"),
-        ({"format": "labelme"}, "no labelme annotations in this centre"),
         ({"format": "yolo"}, "annotation format must be one of auto, masks, coco, via, labelme"),
         ({"path": "drawn", "names": ("WBC",)}, "label masks have no names to choose WBC from"),
     ],
@@ -247,33 +243,6 @@ def test_strict_stops_after_every_fault_of_every_centre_was_listed(folder, coco,
     assert not (tmp_path / "run").exists()
 
 
-def test_centre_without_a_usable_outline_is_refused(folder, coco, tmp_path, capsys):
-    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
-    assert "has neither a folder masks/ nor COCO, VIA or labelme annotations" in capsys.readouterr().err
-    for thing in coco["annotations"]:
-        thing["segmentation"] = []
-    put(folder / "annotations.json", coco)
-    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("aecfe: error: ") and "no usable mask (5 faults, listed above)" in error
-    coco["annotations"] = []
-    put(folder / "annotations.json", coco)
-    assert run("detector", "train", folder, "-o", tmp_path / "run") == 2
-    assert "no cell on any of the 4 usable images; nothing" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_images_without_a_cell_are_kept_even_with_strict(folder, coco, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
-    caplog.set_level(logging.INFO)
-    coco["annotations"] = coco["annotations"][:2]
-    put(folder / "annotations.json", coco)
-    centres = {"lab": load_centre("lab", folder)}
-    (images,) = check_centres(centres, {"lab": AnnotationChoice()}, strict=True)
-    assert list(images.num_cells.values()) == [1, 1, 0, 0] and not images.faults
-    assert images.dataset().load_mask(3)[0].shape == (SIZE, SIZE, 0)
-    assert "lab: 2 of 4 images are annotated as having no cell" in caplog.text
-
-
 def test_images_with_more_cells_than_training_takes_are_named(folder, coco, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
     put(folder / "annotations.json", coco)
@@ -300,15 +269,6 @@ def test_class_folders_with_equal_names_have_their_own_masks_and_outlines(tmp_pa
     assert [record.key for record in images.records] == ["basophil/001.png"]
 
 
-def test_command_takes_masks_from_a_folder_of_any_name(folder, draw_cell, tmp_path, capsys):
-    (folder / "drawn").mkdir()
-    for seed in range(4):
-        cv2.imwrite(str(folder / "drawn" / f"{seed}.PNG"), draw_cell(seed)[1][..., 0] * 255)
-    (folder / "images").rename(folder / "blast")
-    assert run("detector", "train", folder, "-o", tmp_path / "run", "--annotations", "drawn", "--layers", "(") == 2
-    assert "left out" not in capsys.readouterr().err
-
-
 def test_detector_learns_from_coco_outlines_without_the_faulty_ones(folder, coco, small_resnet, tmp_path, capsys):
     coco["annotations"][3]["segmentation"] = [[500, 1, 590, 1, 590, 90]]
     put(folder / "annotations.json", coco)
@@ -330,12 +290,24 @@ def test_detector_learns_from_coco_outlines_without_the_faulty_ones(folder, coco
     assert "other annotations" in capsys.readouterr().err
 
 
-def test_identity_of_outlines_does_not_wait_for_a_pipe_beside_them(tmp_path):
-    Image.new("RGB", (SIZE, SIZE)).save(tmp_path / "a.png")
-    triangle = {"label": "cell", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
-    (tmp_path / "a.json").write_text(json.dumps({"shapes": [triangle], "imagePath": "a.png"}))
-    os.mkfifo(tmp_path / "b.json")
-    source = find_masks(tmp_path, load_centre("lab", tmp_path).records, AnnotationChoice())
-    assert source.identity()["format"] == "labelme"
-    ((name, reason),) = source.check(load_centre("lab", tmp_path).records).faults
-    assert name == "b.json" and "pipe" in reason
+def test_centre_without_a_usable_outline_is_refused(folder, coco, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    centres, choices = {"lab": load_centre("lab", folder)}, {"lab": AnnotationChoice()}
+    with pytest.raises(InputError, match="has neither a folder masks/ nor COCO, VIA or labelme annotations"):
+        check_centres(centres, choices)
+    things = coco["annotations"]
+    coco["annotations"] = things[:2]
+    put(folder / "annotations.json", coco)
+    (images,) = check_centres(centres, choices, strict=True)
+    assert list(images.num_cells.values()) == [1, 1, 0, 0] and not images.faults
+    assert images.dataset().load_mask(3)[0].shape == (SIZE, SIZE, 0)
+    assert "lab: 2 of 4 images are annotated as having no cell" in caplog.text
+    coco["annotations"] = []
+    put(folder / "annotations.json", coco)
+    with pytest.raises(InputError, match="no cell on any of the 4 usable images; nothing"):
+        check_centres(centres, choices)
+    coco["annotations"] = [{**thing, "segmentation": []} for thing in things]
+    put(folder / "annotations.json", coco)
+    with pytest.raises(InputError, match=r"no usable mask \(5 faults, listed above\)"):
+        check_centres(centres, choices)

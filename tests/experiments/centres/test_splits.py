@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 
-from experiments.centres.splits import load_or_make_split, load_split, make_split, save_split
+from experiments.centres.splits import hold_out, load_or_make_split, load_split, make_split, read_groups, save_split
 from mrcnn.files.errors import InputError
 
 
@@ -72,11 +72,11 @@ def test_split_is_saved_and_reused(tmp_path):
     assert load_or_make_split(path, "x", keys, labels) == first == load_split(path)
     assert path.read_bytes() == before
     for arguments, message in [
-        (("y", keys, labels), "for centre x, not y"),
-        (("x", keys, labels, 0.3), "test fraction 0.2, not 0.3"),
+        (("y", keys, labels), 'centre "x", not "y"; delete it'),
+        (("x", keys, labels, 0.3), "test_fraction 0.2, not 0.3"),
         (("x", keys, labels, 0.2, 1), "seed 42, not 1"),
-        (("x", keys[:-1], labels[:-1]), "images and labels"),
-        (("x", keys, labels[::-1]), "images and labels"),
+        (("x", keys[:-1], labels[:-1]), "another set of images"),
+        (("x", keys, labels[::-1]), "another set of images"),
     ]:
         with pytest.raises(InputError, match=message):
             load_or_make_split(path, *arguments)
@@ -187,24 +187,6 @@ def test_class_in_two_groups_is_in_both_parts_if_that_can_be():
         assert parts[-1] == "train"
 
 
-def test_groups_that_cannot_be_divided_all_train(logged):
-    keys, labels = cells(a=5, b=5)
-    split = make_split("x", keys, labels, groups=dict(zip(keys, "1" * 5 + "2" * 5, strict=True)))
-    assert split.test == () and len(split.train) == 10
-    assert "all images train" in logged.text
-
-
-def test_duplicates_are_divided_as_images_are():
-    keys, labels = cells(a=110, b=55)
-    duplicates = [tuple(keys[i : i + 2]) for i in range(0, 20, 2)]
-    parts = make_split("x", keys, labels, duplicates=duplicates).parts(keys)
-    copies = [parts[i] for i in range(20)]
-    assert copies[::2] == copies[1::2]
-    # 100 files of other content with label a, 55 with b.
-    single = np.append(parts[:20:2], parts[20:])
-    assert [int(np.sum(single[:100] == "test")), int(np.sum(single[100:] == "test"))] == [20, 11]
-
-
 def test_duplicates_of_different_labels_are_told_and_stay_together(logged):
     keys, labels = cells(a=20, b=20)
     pairs = [(keys[0], keys[30]), (keys[1], keys[2], "none.png")]
@@ -234,34 +216,62 @@ def test_saved_split_of_other_groups_is_refused(tmp_path):
     grouped = load_or_make_split(path, "x", keys, labels, groups=groups)
     assert load_or_make_split(path, "x", keys, labels, groups={k: f"renamed {g}" for k, g in groups.items()}) == grouped
     for options in ({}, {"groups": other}, {"duplicates": pair}, {"groups": groups, "duplicates": pair}):
-        with pytest.raises(InputError, match="kept other groups or duplicates together; delete it"):
+        with pytest.raises(InputError, match="another set of images.*delete it"):
             load_or_make_split(path, "x", keys, labels, **options)
     load_or_make_split(tmp_path / "plain.json", "x", keys, labels)
     for options in ({"groups": groups}, {"duplicates": pair}):
-        with pytest.raises(InputError, match="does not keep groups and duplicates of images together; delete it"):
+        with pytest.raises(InputError, match="another set of images"):
             load_or_make_split(tmp_path / "plain.json", "x", keys, labels, **options)
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"train": "a"}, "train is no list of images"),
-        ({"test": [3]}, "test is no list of images"),
-        ({"train": ["a", "a"]}, "an image twice"),
-        ({"test_fraction": 2}, "test_fraction is 2"),
-        ({"seed": True}, "seed is True"),
-        ({"centre": None}, "does not name its centre"),
-        ({"more": 1}, "parts of a split"),
-    ],
-)
-def test_a_split_that_cannot_be_is_refused_although_its_hash_is_right(tmp_path, changes, reason):
+def test_hold_out_is_the_one_of_earlier_versions():
+    """Detectors that users have must stay valid."""
+    keys = [f"{i:02d}.png" for i in range(10)]
+    held_out = hold_out("lab", reversed(keys), 0.7, 3)
+    assert (
+        held_out["test"] == ["03.png", "05.png", "08.png"] and sorted([*held_out["train"], *held_out["test"]]) == keys
+    )
+    with pytest.raises(InputError, match="lab: 1 images with masks are too few"):
+        hold_out("lab", keys[:1], 0.7, 3)
 
-    from mrcnn.files.provenance import hash_json
 
-    path = tmp_path / "a.json"
-    save_split(make_split("north", [f"{n}.png" for n in range(8)], ["a", "b"] * 4), path)
-    content = json.loads(path.read_text())
-    inner = {**{k: v for k, v in content.items() if k not in ("format", "hash")}, **changes}
-    path.write_text(json.dumps({"format": content["format"], **inner, "hash": hash_json(inner)}))
-    with pytest.raises(InputError, match=reason):
-        load_split(path)
+KEYS = ["images/1.png", "images/2.png", "images/a/1.png", "images/a/3.png", "images/b/3.png", "images/Müller.png"]
+
+
+def write(tmp_path, *rows, header="image,patient"):
+    path = tmp_path / "groups.csv"
+    path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+    return path
+
+
+def refusal(path, column="patient"):
+    with pytest.raises(InputError, match="^centre lab: ") as error:
+        read_groups(path, column, KEYS, "centre lab")
+    return str(error.value)
+
+
+def test_groups_are_read_by_key_and_by_what_only_one_image_ends_with(tmp_path):
+    rows = ["images/1.png,x,p1", " 2.png ,x, p1 ", "a\\1.png,x,p2", "./images/a/3.png,x,p2", "b/3.png,x,7"]
+    # labels.csv names files by their path in images/: `1.png` is images/1.png and not images/a/1.png.
+    rows += ["Mu\u0308ller.png,x,7", "1.png,x,p1", ""]
+    path = write(tmp_path, *rows, header="\ufeffimage,label, patient")
+    assert read_groups(path, "patient", KEYS, "lab") == dict(zip(KEYS, ["p1", "p1", "p2", "p2", "7", "7"], strict=True))
+    assert list(read_groups(path, "patient", KEYS[::-1], "lab")) == KEYS[::-1]
+    assert set(read_groups(path, "label", KEYS, "lab").values()) == {"x"}
+
+
+def test_faults_of_groups_are_counted_and_named(tmp_path):
+    rows = ["4.png,p", "3.png,p", ",p", "1.png,p", "images/1.png,q", "../1.png,p"]
+    message = refusal(write(tmp_path, *rows, *(f"gone{i}.png,p" for i in range(20))))
+    assert "25 faults" in message and "and 15 more" in message and "gone5.png" not in message
+    for fault in (
+        "row 2: 4.png is none of the images of the centre",
+        "row 3: 3.png could be images/a/3.png or images/b/3.png; write the folder too",
+        "row 4 names no image",
+        "row 6: images/1.png is in patient q, and in p above",
+        "row 7: ../1.png is none of the images",
+    ):
+        assert fault in message
+    message = refusal(write(tmp_path, "images/1.png,p1", "2.png,", "a/1.png"))
+    assert "5 of 6 images have no patient, the first is images/2.png" in message
+    assert "is no column of groups" in refusal(tmp_path / "groups.csv", "image")

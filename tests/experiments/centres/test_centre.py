@@ -1,17 +1,13 @@
 """Layouts of a centre, on miniature folders: files are empty, since listing a centre opens no image."""
 
 import logging
-import os
-import time
 
-import numpy as np
 import pytest
-import tifffile
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from experiments.centres.centre import detect_layout, load_centre
-from experiments.centres.class_maps import ELEVEN_CLASSES, FIVE_CLASSES, LAYOUT_MAPS, THESIS_CLASSES, make_class_map
-from mrcnn.data.images import read_image
+from experiments.centres.centre import load_centre, read_columns
+from experiments.centres.class_maps import THESIS_CLASSES
 from mrcnn.files.errors import InputError
 
 
@@ -66,47 +62,9 @@ def test_acevedo20_labels_by_folder_and_prefix(tmp_path):
         "platelet/PLATELET_1.jpg": ("platelet", ""),
     }
     assert centre.unmapped == {"IG": 1, "NEUTROPHIL": 1, "platelet": 1}
-    assert centre.num_other_files == 1
+    assert len(centre.other_files) == 1
     five = load_centre("acevedo", root, class_map="five")
     assert five.counts == {"neutrophil": 2, "lymphocyte": 1, "monocyte": 0, "eosinophil": 0, "basophil": 1}
-
-
-def test_matek19_and_int20_and_mll23_are_told_by_their_folders(tmp_path):
-    matek = plant(tmp_path / "matek", "MOB/1.tiff", "NGS/1.tiff", "PMB/1.tiff", "KSC/1.tiff")
-    int20 = plant(tmp_path / "int20", "17-Kernschatten/1.tif", "12-LYMPH-reaktiv/1.tif", "16-PLZ/1.tif")
-    mll23 = plant(tmp_path / "mll23", "normoblast/1.tif", "lymphocyte/1.tif", "hairy_cell/1.tif")
-    for layout, root, cell_types in [
-        ("matek19", matek, ["smudge_cell", "monocyte", "neutrophil_segmented", ""]),
-        ("int20", int20, ["lymphocyte_atypical", "", "smudge_cell"]),
-        ("mll23", mll23, ["", "lymphocyte_typical", "erythroblast"]),
-    ]:
-        centre = load_centre(layout, root)
-        assert centre.layout == layout
-        assert [record.cell_type for record in centre.records] == cell_types
-    later = load_centre("matek", matek, class_map="eleven")
-    assert [r.cell_type for r in later.records] == ["", "", "neutrophil_segmented", ""]
-    assert later.unmapped == {"KSC": 1, "MOB": 1, "PMB": 1}
-
-
-@pytest.mark.parametrize(
-    ("layout", "empty"),
-    [
-        ("matek19", {}),
-        ("int20", {}),
-        ("mll23", {}),
-        ("acevedo20", {"myeloblast", "lymphocyte_atypical", "smudge_cell"}),
-    ],
-)
-def test_layouts_reach_the_classes_of_the_thesis(layout, empty):
-    """Some classes are empty for Acevedo-20 (thesis section 3.1)."""
-    assert set(LAYOUT_MAPS[layout].values()) == set(THESIS_CLASSES) - set(empty)
-
-
-def test_schemes_have_their_number_of_classes():
-    assert (len(THESIS_CLASSES), len(ELEVEN_CLASSES), len(FIVE_CLASSES)) == (13, 11, 5)
-    for layout in LAYOUT_MAPS:
-        for scheme, classes in [("eleven", ELEVEN_CLASSES), ("five", FIVE_CLASSES)]:
-            assert set(make_class_map(scheme, layout).mapping.values()) <= set(classes)
 
 
 def test_generic_folders_and_spelling(tmp_path):
@@ -119,8 +77,8 @@ def test_generic_folders_and_spelling(tmp_path):
         "smudge-cell/3.PNG": ("smudge-cell", "smudge_cell"),
     }
     plain = plant(tmp_path / "plain", "basophil/1.png", "monocyte/1.png", "lymphocyte_typical/2.png")
-    assert detect_layout(plain) == "folders"
-    assert load_centre("plain", plain).unmapped == {}
+    centre = load_centre("plain", plain)
+    assert centre.layout == "folders" and centre.unmapped == {}
 
 
 def test_csv_keeps_images_without_a_row(tmp_path):
@@ -145,7 +103,7 @@ def test_csv_beside_its_images(tmp_path):
     centre = load_centre("lab", root)
     assert types_of(centre) == {"1.png": ("monocyte", "monocyte")}
     assert centre.masks == root / "masks"
-    assert centre.num_other_files == 0
+    assert not centre.other_files
 
 
 def test_unlabelled_images(tmp_path):
@@ -172,19 +130,52 @@ def test_csv_faults_are_all_named(tmp_path):
     assert "gone6.png" not in message
 
 
+ROWS = [("a.png", "LYT"), ("b.png", ""), ("c, d.png", 'say "MON"')]
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "content",
     [
-        ("image;label\n1.png;a\n", "no column image or label in its first line (image;label)"),
-        ("image,class\n1.png,a\n", "no column label"),
-        ("", "no column image or label in its first line (empty)"),
-        (b"image,label\n1.png,\xff\xfe\n", "not a UTF-8 CSV file"),
+        b'image,label\na.png,LYT\nb.png,\n"c, d.png","say ""MON"""\n',
+        b'\xef\xbb\xbfimage,label\r\na.png,LYT\r\nb.png\r\n"c, d.png","say ""MON"""',
+        b'label,x,image,\nLYT,1,a.png,\n\n,,b.png,,,\n"say ""MON""",,"c, d.png"\n',
     ],
 )
-def test_csv_without_its_columns(tmp_path, text, message):
-    root = plant(tmp_path / "lab", "images/1.png")
-    (root / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    assert message in refusal("lab", root)
+def test_read_columns_gives_the_same_rows_in_several_ways(content, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content)
+    assert [row[1:] for row in read_columns(tmp_path / "a.csv", ("image", "label"), "give it")] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"image;label\na;b\n", r"no column image or label in its first line, .*\(image;label\)"),
+        (b"image,label,image\na,b,c\n", "no column image in its first line, or two"),
+        (b'image,label\na,"b\nc,d\n', "unexpected end of data"),
+        (b"image,label\na,b\nc,d,e\n", "row 3 has 3 values, but there are 2 columns"),
+        ("image,label\n".encode("utf-16"), "not a UTF-8 CSV file"),
+        (b"", r"\(empty\)"),
+    ],
+)
+def test_read_columns_refuses_what_would_be_lost(content, reason, tmp_path):
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        read_columns(tmp_path / "a.csv", ("image", "label"), "give the file")
+    with pytest.raises(InputError, match="absent.csv: cannot be read .*; give the file"):
+        read_columns(tmp_path / "absent.csv", ("image", "label"), "give the file")
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.binary(max_size=60), st.booleans())
+def test_read_columns_reads_or_refuses_any_bytes(tmp_path_factory, content, has_header):
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    path.write_bytes((b"image,label\n" if has_header else b"") + content)
+    try:
+        rows = read_columns(path, ("image", "label"), "give the file")
+    except InputError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    else:
+        assert all(len(row) == 3 for row in rows)
 
 
 def test_folder_faults(tmp_path):
@@ -195,6 +186,8 @@ def test_folder_faults(tmp_path):
     assert "layout csv needs it" in refusal("lab", plant(tmp_path / "one", "1.png"), layout="csv")
     assert "is not one of auto" in refusal("lab", tmp_path, layout="other")
     assert "usable as a file name" in refusal("a/b", tmp_path)
+    (plant(tmp_path / "odd", "images/1.png") / "labels.csv").mkdir()
+    assert "labels.csv: no file that can be read" in refusal("odd", tmp_path / "odd")
 
 
 def test_folders_may_hold_images_of_equal_names(tmp_path):
@@ -300,7 +293,7 @@ def test_published_layouts_have_their_counts(tmp_path, layout):
     counts, left_out = PUBLISHED[layout]
     root = plant_published(tmp_path / "data", layout)
     centre = load_centre("data", root)
-    assert centre.layout == detect_layout(root) == layout
+    assert centre.layout == layout
     assert centre.counts == dict(zip(THESIS_CLASSES, counts, strict=True))
     assert set(left_out) <= set(centre.unmapped)
     assert sum(counts) + sum(centre.unmapped.values()) == len(centre.records)
@@ -326,7 +319,6 @@ def test_folders_around_a_published_layout_change_nothing(tmp_path, layout, wrap
     assert types_of(wrapped) == types_of(plain)
     assert all(record.path == tmp_path / "wrapped" / wrappers / record.key for record in wrapped.records)
     assert [path.name for path in wrapped.other_files] == ["readme.txt"]
-    assert detect_layout(tmp_path / "wrapped") == layout
 
 
 def test_hidden_files_and_copies_of_macos_are_no_images(tmp_path):
@@ -349,118 +341,12 @@ def test_folders_that_say_something_are_not_passed_over(tmp_path):
     assert types_of(listed) == {"images/1.png": ("monocyte", "monocyte")}
 
 
-def matek19_with(tmp_path, text, *moved):
-    """Matek-19 as the archive gives it, in which the last images have been moved to another folder."""
-    root = tmp_path / "AML-Cytomorphology_LMU"
-    names = ["BAS/BAS_0001.tiff", "BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff", "MYO/MYO_0001.tiff", *moved]
-    plant(root / "AML-Cytomorphology", *names)
-    plant(root, "abbreviations.txt")
-    (root / "annotations.dat").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return root
-
-
-def test_annotations_of_matek19_are_compared_with_the_folders(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
-    caplog.set_level(logging.INFO)
-    text = (
-        "BAS/BAS_0001.tiff BAS UNC UNC\nBAS/BAS_0002.tiff BAS EOS BAS\nEBO/EBO_0001.tiff EBO nan nan\n"
-        "MYO/MYO_0001.tiff MYO MYO nan\nMYB/MYB_0007.tiff MYB nan nan\nPMO/PMO_0001.tiff PMO nan nan\n"
-    )
-    centre = load_centre("matek", matek19_with(tmp_path, text, "BAS/MYB_0007.tiff", "EOS/EOS_0009.tiff"))
-    found = centre.reannotations
-    assert (centre.layout, centre.inner, centre.num_other_files) == ("matek19", "AML-Cytomorphology", 0)
-    assert (found.num_entries, found.not_understood) == (6, ())
-    assert found.differences == {"BAS/MYB_0007.tiff": ("BAS", "MYB")}
-    assert types_of(centre)["BAS/MYB_0007.tiff"] == ("BAS", "basophil")
-    assert found.repeated == {
-        "BAS/BAS_0001.tiff": ("UNC", "UNC"),
-        "BAS/BAS_0002.tiff": ("EOS", "BAS"),
-        "MYO/MYO_0001.tiff": ("MYO",),
-    }
-    assert (found.renamed, found.unassigned) == (("BAS/BAS_0002.tiff",), ("BAS/BAS_0001.tiff",))
-    assert (found.without_entry, found.without_image) == (("EOS/EOS_0009.tiff",), ("PMO/PMO_0001.tiff",))
-    assert "1 images lie in another folder than annotations.dat says" in caplog.text
-    assert "BAS/MYB_0007.tiff (MYB)" in caplog.text
-    assert load_centre("other", tmp_path, layout="folders").reannotations is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"\xef\xbb\xbfimage label first second\r\nBAS/BAS_0001.tiff\tBAS\tEOS\tNaN\r\nMYO/MYO_0001.tiff MYO\r\n\r\n",
-        b"AML-Cytomorphology/BAS/BAS_0001.png, BAS, EOS, nan\nAML-Cytomorphology\\MYO\\MYO_0001.tiff.tiff;MYO;;\n",
-        b'# by us\n"./bas/bas_0001.TIF"  bas   EOS\nMYO/MYO_0001.tiff MYO nan nan\nMYO/MYO_0001.tiff MYO nan nan\n',
-    ],
-)
-def test_annotations_of_matek19_may_be_written_in_several_ways(tmp_path, text):
-    found = load_centre("matek", matek19_with(tmp_path, text)).reannotations
-    assert (found.num_entries, found.differences, found.without_image, found.not_understood) == (2, {}, (), ())
-    assert found.repeated == {"BAS/BAS_0001.tiff": ("EOS",)}
-    assert found.without_entry == ("BAS/BAS_0002.tiff", "EBO/EBO_0001.tiff")
-
-
-def test_annotations_of_matek19_conclude_nothing_from_what_is_unclear(tmp_path):
-    text = (
-        "BAS/BAS_0001.tiff BAS nan nan\nBAS/BAS_0001.tiff EOS nan nan\nnothing\nBAS/BAS_0002.tiff\n"
-        "EBO/EBO_0001.tiff EBO EBO EBO EBO\nMYO/1.tiff MYO nan nan\nEOS/1.tiff EOS nan nan\nPMO/2.tiff nan nan nan\n"
-    )
-    root = matek19_with(tmp_path, text, "NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff")
-    found = load_centre("matek", root).reannotations
-    assert found.not_understood == (2, 3, 4, 5)
-    # Two lines name an image 1, and two images are called 2: which is which cannot be known.
-    assert found.differences == {}
-    assert {"NGS/1.tiff", "NGB/2.tiff", "LYT/2.tiff", "BAS/BAS_0002.tiff"} <= set(found.without_entry)
-    assert load_centre("matek", matek19_with(tmp_path / "b", b"\xff\xfe\x00\x01")).reannotations.not_understood == ()
-
-
-def test_images_with_transparency_as_in_matek19_keep_their_colours(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (400, 400, 3)).astype(np.uint8)
-    opacity = np.full((400, 400, 1), 255, np.uint8)
-    opacity[:10] = 0
-    path = tmp_path / "BAS_0001.tiff"
-    tifffile.imwrite(path, np.dstack([colours, opacity]), photometric="rgb", extrasamples=["unassalpha"])
-    image = read_image(path)
-    assert image.shape == (400, 400, 3) and image.dtype == np.uint8
-    np.testing.assert_array_equal(image[10:], colours[10:])
-    assert (image[:10] == 255).all()
-    Image.fromarray(np.dstack([colours, np.full_like(opacity, 255)])).save(path, compression="tiff_lzw")
-    np.testing.assert_array_equal(read_image(path), colours)
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling"])
-def test_labels_csv_that_is_no_file_is_refused_and_not_passed_over(tmp_path, kind):
-    root = plant(tmp_path / "lab", "images/1.png")
-    make = {
-        "folder": lambda path: path.mkdir(),
-        "pipe": os.mkfifo,
-        "dangling": lambda path: path.symlink_to("gone.csv"),
-    }
-    make[kind](root / "labels.csv")
-    assert "labels.csv: no file that can be read" in refusal("lab", root)
-
-
 def test_links_to_folders_are_named_and_not_followed(tmp_path, caplog):
     root = plant(tmp_path / "lab", "BAS/1.png", "EOS/2.png")
     (root / "BAS" / "again").symlink_to("..")
     with caplog.at_level(logging.WARNING):
         assert sorted(types_of(load_centre("lab", root))) == ["BAS/1.png", "EOS/2.png"]
     assert f"{root / 'BAS' / 'again'}: a link to a folder, which is not followed" in caplog.text
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe"])
-def test_matek19_annotations_that_are_no_file_are_named(tmp_path, caplog, kind):
-    root = plant(tmp_path / "lab", "BAS/1.tiff", "KSC/2.tiff")
-    (root / "annotations.dat").mkdir() if kind == "folder" else os.mkfifo(root / "annotations.dat")
-    with caplog.at_level(logging.WARNING):
-        assert load_centre("lab", root, layout="matek19").reannotations is None
-    assert f"annotations.dat: cannot be read, since it is a {kind}" in caplog.text
-
-
-def test_matek19_lines_of_blanks_and_separators_are_read_at_once(tmp_path):
-    text = "BAS/BAS_0001.tiff BAS UNC nan\n" + " " * 300_000 + "x\n" + "a.tiff" + " ;" * 100_000 + "\n"
-    started = time.monotonic()
-    assert load_centre("matek", matek19_with(tmp_path, text)).reannotations.not_understood == (2, 3)
-    assert time.monotonic() - started < 5
 
 
 def test_load_centre_refuses_a_name_that_no_folder_has(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from aecfe.cli import main
-from experiments.centres.centre import find_centres
 from experiments.centres.check import check_centres, load_centres, look_at_images
+from experiments.centres.tree import find_centres
 from mrcnn.files.errors import InputError
 
 
@@ -69,7 +69,7 @@ def test_check_counts_labels_types_and_files(data):
     assert (north["without_type"], north["unlabelled"]) == (1, 3)
     assert north["other_files"] == ["images/notes.txt"]
     assert north["masks"] == f"label images in {data / 'north' / 'masks'}"
-    assert (river["layout"], river["images"], river["masks"], river["annotations_dat"]) == ("folders", 4, "", None)
+    assert (river["layout"], river["images"], river["masks"]) == ("folders", 4, "")
     assert (result["scheme"], result["decoded"]) == ("five", True)
 
 
@@ -161,23 +161,16 @@ def test_command_prints_and_writes_what_it_found(data, tmp_path, capsys):
     assert len(written["duplicates"]) == 4
 
 
-def test_command_tells_of_annotations_and_of_a_likely_layout(tmp_path, capsys):
+def test_command_tells_of_a_likely_layout(tmp_path, capsys):
     root = tmp_path / "matek"
     for number, name in enumerate(["BAS/BAS_0001.tiff", "BAS/BAS_0002.tiff", "EBO/MYO_0003.tiff"]):
         draw(root / "AML-Cytomorphology" / name, number)
-    lines = ["BAS/BAS_0001.tiff BAS UNC EOS", "BAS/BAS_0002.tiff BAS nan nan", "MYO/MYO_0003.tiff MYO nan nan"]
-    (root / "annotations.dat").write_text("\n".join([*lines, "PMO/PMO_0001.tiff PMO nan nan", "?"]))
     assert run("centres", "check", root, "--no-decode") == 0
     text = capsys.readouterr().out.splitlines()
     for line in (
         "  layout                matek19, which begins in AML-Cytomorphology",
         "  cannot be read        0 images (all were opened, not decoded)",
         "  width x height        16 x 12, all of them",
-        "  annotations.dat       1 image of another annotation than folder (the folder counts)",
-        "    EBO/MYO_0003.tiff: MYO",
-        "  annotated again       1, of which 1 as another type, 1 not to be assigned",
-        "  only in the file      1",
-        "  lines not understood  1",
         "Duplicates: no two files have the same content.",
     ):
         assert line in text
