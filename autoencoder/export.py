@@ -1,6 +1,5 @@
 """A trained autoencoder as a SavedModel: stored features in, latents and images out, with TensorFlow alone."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,7 +124,7 @@ def float32_model(trained: TrainedAutoencoder) -> keras.Model:
     """The autoencoder with every layer computing in float32, whatever precision it was trained in."""
     if trained.config.precision == "float32":
         return trained.model
-    model = build_autoencoder(dataclasses.replace(trained.config, precision="float32"))
+    model = build_autoencoder(trained.config.replace(precision="float32"))
     model.set_weights(trained.model.get_weights())
     return model
 

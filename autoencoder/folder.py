@@ -73,7 +73,7 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
         InputError: if a file is missing or damaged, or the training has not come to its end.
     """
     folder = Path(folder)
-    config = AutoencoderConfig.load(folder / CONFIG)
+    config = AutoencoderConfig.load(folder / CONFIG, missing="is this the folder of a trained autoencoder?")
     run = read_run(folder)
     if run is None or not run["complete"]:
         raise InputError(f"{folder}: the training of this autoencoder is not finished; run it again to go on")
@@ -255,7 +255,7 @@ def check_same_run(
     Raises:
         InputError: if something differs; it says what.
     """
-    there = AutoencoderConfig.load(folder / CONFIG)
+    there = AutoencoderConfig.load(folder / CONFIG, missing="is this the folder of a trained autoencoder?")
     differences = [f"{name} is {getattr(there, name)!r} there" for name in config.differences(there)]
     if not differences and _without_paths(run["stores"]) != _without_paths(stores):
         differences = ["its feature stores are others"]

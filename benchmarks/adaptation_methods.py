@@ -9,7 +9,6 @@ method that has been trained there with the same settings is not trained again.
 
 import argparse
 import csv
-import dataclasses
 import io
 import os
 import sys
@@ -90,8 +89,7 @@ def method_config(settings: Mapping[str, Any], method: str, *, beta: float, step
     """
     base = AutoencoderConfig.from_dict(settings)
     warmup = base.adaptation_warmup_steps
-    return dataclasses.replace(
-        base,
+    return base.replace(
         adaptation=method,
         beta=beta,
         steps=steps,

@@ -124,7 +124,8 @@ def describe(error: ValidationError, cls: type[Settings]) -> str:
         if fault["type"] == "extra_forbidden":
             faults.append(f"unknown setting {name}, {did_you_mean(path[-1], _names_at(cls, path[:-1]))}")
         elif fault["type"] == "value_error":
-            faults.append(f"{name}: {context['error']}".removeprefix(": "))
+            text = str(context["error"])
+            faults.append(f"{name}{' ' if text.startswith('must ') else ': '}{text}".removeprefix(": ").lstrip())
         else:
             text = _WORDS.get(fault["type"], fault["msg"].replace("Input should be", "must be"))
             text = text.format(**{key: _shown(value) for key, value in context.items()})

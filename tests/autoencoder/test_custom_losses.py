@@ -56,7 +56,7 @@ def test_config_keeps_the_name_and_does_not_import(tmp_path):
     assert AutoencoderConfig.load(tmp_path / "config.json") == config
     with pytest.raises(InputError, match="adaptation must be one of none, mmd.* or module:function .*got 'gan'$"):
         AutoencoderConfig(adaptation="gan")
-    with pytest.raises(InputError, match="image_loss must be one of ssim, mse, got 'a:b'$"):
+    with pytest.raises(InputError, match="image_loss must be one of ssim or mse, got 'a:b'$"):
         AutoencoderConfig(image_loss="a:b")
 
 
