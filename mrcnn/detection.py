@@ -11,7 +11,7 @@ from mrcnn.config import Config
 from mrcnn.data.molding import DetectionFrame, mold_for_detection, unmold_detections
 from mrcnn.files.errors import InputError
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork
-from mrcnn.utils import norm_boxes
+from mrcnn.network.boxes import normalized_boxes
 
 Result = dict[str, np.ndarray]
 
@@ -61,7 +61,7 @@ class DetectionRun:
             masks: run the mask head too.
             paste: make masks of the image's size too.
         """
-        outputs = self._network(masks, batch.dtype.name)(batch, norm_boxes(windows, batch.shape[1:3]))
+        outputs = self._network(masks, batch.dtype.name)(batch, normalized_boxes(windows, batch.shape[1:3]))
         outputs = {name: value.numpy() for name, value in outputs.items()}
         results, first = [], 0
         for rows, frame in zip(outputs["detections"], frames, strict=True):

@@ -24,6 +24,7 @@ from mrcnn.data.molding import (
     unmold_detections,
     unmold_image,
 )
+from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.detection import DetectionRun, with_detections
 from mrcnn.files.devices import is_chief, mirrored_strategy
 from mrcnn.files.errors import InputError
@@ -35,8 +36,7 @@ from mrcnn.matterport.generator import (
     image_anchors,
 )
 from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor
-from mrcnn.matterport.image_graphs import denorm_boxes_graph, norm_boxes_graph, parse_image_meta_graph, trim_zeros_graph
-from mrcnn.matterport.random_rois import generate_random_rois
+from mrcnn.network.boxes import normalized_boxes
 from mrcnn.training.folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -59,7 +59,6 @@ from mrcnn.training.weights import (
     save_matterport,
     seeded_parts,
 )
-from mrcnn.utils import norm_boxes
 
 __all__ = [
     "CONFIG_NAME",
@@ -70,7 +69,6 @@ __all__ = [
     "compose_image_meta",
     "compute_backbone_shapes",
     "data_generator",
-    "denorm_boxes_graph",
     "detector_config",
     "detector_hash",
     "generate_random_rois",
@@ -78,10 +76,7 @@ __all__ = [
     "load_image_gt",
     "log",
     "mold_image",
-    "norm_boxes_graph",
     "parse_image_meta",
-    "parse_image_meta_graph",
-    "trim_zeros_graph",
     "unmold_image",
 ]
 
@@ -385,7 +380,7 @@ class MaskRCNN:
     def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors of an image of (height, width, ...), float32 (num_anchors, 4); pixels in `anchors`."""
         self._anchor_shape = tuple(int(side) for side in image_shape[:2])
-        return norm_boxes(self.anchors, image_shape)
+        return normalized_boxes(self.anchors, image_shape).numpy()
 
     @property
     def anchors(self) -> np.ndarray:

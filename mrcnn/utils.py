@@ -1,159 +1,20 @@
-"""Matterport's public names: the data set, and helpers for boxes, masks and scores, without TensorFlow.
+"""Matterport's public helpers for boxes, masks and scores, on arrays.
 
-What has a well-named file of its own is handed on from there; here are the NumPy twins of the network's arithmetic
-of boxes, for use on the results of `detect`, and Matterport's names and arguments for what is called otherwise
-elsewhere. The two functions on tensors, `box_refinement_graph` and `batch_slice`, load TensorFlow on use.
+What has a file of its own is handed on from there.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
 from mrcnn.data.resizing import resize_image, resize_mask
-from mrcnn.metrics import COCO_IOU_THRESHOLDS, box_iou_matrix, mask_iou_matrix
 from mrcnn.network.anchors import level_anchors, pyramid_anchors
+from mrcnn.network.boxes import encode
 from mrcnn.training.imagenet import COCO_MODEL_URL, download_trained_weights
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-
-def compute_matches(
-    gt_boxes: np.ndarray,
-    gt_class_ids: np.ndarray,
-    gt_masks: np.ndarray,
-    pred_boxes: np.ndarray,
-    pred_class_ids: np.ndarray,
-    pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
-    iou_threshold: float = 0.5,
-    score_threshold: float = 0.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Match the detections of one image by mask overlap and class (Matterport's name, arguments and results).
-
-    From the best score down, a detection takes the free instance of its class that it overlaps most. Rows of
-    zeros at the end of the boxes are padding and left out.
-
-    Args:
-        gt_boxes: array of shape (num_instances, 4).
-        gt_class_ids: array of shape (num_instances,).
-        gt_masks: array of shape (height, width, num_instances).
-        pred_boxes, pred_class_ids, pred_masks: the same of the detections.
-        pred_scores: array of shape (num_detections,).
-        iou_threshold: least mask overlap of a match.
-        score_threshold: kept for compatibility with Matterport: an overlap below it is never a match.
-
-    Returns:
-        gt_match: float array of shape (num_instances,), index of the matched detection or -1.
-        pred_match: float array of shape (num_detections,), index of the matched instance or -1.
-        overlaps: array of shape (num_detections, num_instances).
-        Detections are in the order of falling scores in all three.
-    """
-    num_gt, num_pred = (int(np.any(boxes != 0, axis=-1).sum()) for boxes in (gt_boxes, pred_boxes))
-    order = np.argsort(-np.asarray(pred_scores)[:num_pred], kind="stable")
-    overlaps = mask_iou_matrix(pred_masks[..., order], gt_masks[..., :num_gt])
-    gt_match, pred_match = np.full(num_gt, -1.0), np.full(num_pred, -1.0)
-    least = max(iou_threshold, score_threshold)
-    for detection in range(num_pred if num_gt else 0):
-        same_class = np.asarray(gt_class_ids)[:num_gt] == pred_class_ids[order[detection]]
-        usable = np.where(same_class & (gt_match < 0), overlaps[detection], -1.0)
-        instance = int(np.argmax(usable))
-        if usable[instance] >= least:
-            gt_match[instance], pred_match[detection] = detection, instance
-    return gt_match, pred_match, overlaps
-
-
-def compute_ap(
-    gt_boxes: np.ndarray,
-    gt_class_ids: np.ndarray,
-    gt_masks: np.ndarray,
-    pred_boxes: np.ndarray,
-    pred_class_ids: np.ndarray,
-    pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
-    iou_threshold: float = 0.5,
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision of one image: area under its precision-recall curve (Matterport's name and results).
-
-    Args:
-        gt_boxes ... pred_masks: as in `compute_matches`.
-        iou_threshold: least mask overlap of a match.
-
-    Returns:
-        mAP: the value in [0, 1]; 0 for an image without instances.
-        precisions: array of shape (num_detections + 2,), non-increasing.
-        recalls: array of shape (num_detections + 2,), from 0 to 1.
-        overlaps: array of shape (num_detections, num_instances).
-    """
-    gt_match, pred_match, overlaps = compute_matches(
-        gt_boxes,
-        gt_class_ids,
-        gt_masks,
-        pred_boxes,
-        pred_class_ids,
-        pred_scores,
-        pred_masks,
-        iou_threshold,
-    )
-    true_positives = np.cumsum(pred_match > -1)
-    precisions = true_positives / np.arange(1, len(pred_match) + 1)
-    recalls = true_positives / max(1, len(gt_match))
-    precisions = np.concatenate([[0.0], precisions, [0.0]])
-    recalls = np.concatenate([[0.0], recalls, [1.0]])
-    precisions = np.maximum.accumulate(precisions[::-1])[::-1]
-    return float(np.sum(np.diff(recalls) * precisions[1:])), precisions, recalls, overlaps
-
-
-def compute_ap_range(
-    gt_box: np.ndarray,
-    gt_class_id: np.ndarray,
-    gt_mask: np.ndarray,
-    pred_box: np.ndarray,
-    pred_class_id: np.ndarray,
-    pred_score: np.ndarray,
-    pred_mask: np.ndarray,
-    iou_thresholds: Sequence[float] | None = None,
-    verbose: int = 1,
-) -> float:
-    """Mean of `compute_ap` over IoU thresholds, by default 0.5 to 0.95 in steps of 0.05 (Matterport's name).
-
-    Args:
-        gt_box ... pred_mask: as in `compute_matches`.
-        iou_thresholds: the thresholds.
-        verbose: 1 prints each value and their mean.
-    """
-    thresholds = COCO_IOU_THRESHOLDS if iou_thresholds is None else iou_thresholds
-    truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
-    values = [compute_ap(*truth, *predicted, iou_threshold=t)[0] for t in thresholds]
-    if verbose:
-        for threshold, value in zip(thresholds, values, strict=True):
-            print(f"AP @{threshold:.2f}:\t {value:.3f}")
-        print(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}:\t {np.mean(values):.3f}")
-    return float(np.mean(values))
-
-
-def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> tuple[float, np.ndarray]:
-    """Share of boxes that proposals cover (Matterport's name and results).
-
-    Args:
-        pred_boxes: array of shape (num_predictions, 4), for example RPN proposals.
-        gt_boxes: array of shape (num_instances, 4), same frame.
-        iou: least overlap.
-
-    Returns:
-        recall: share in [0, 1] of ground-truth boxes that are the best overlap of some prediction.
-        positive_ids: indices of the predictions that overlap a box by `iou` or more.
-    """
-    overlaps = box_iou_matrix(pred_boxes, gt_boxes)
-    if overlaps.size == 0:
-        return 0.0, np.zeros(0, np.int64)
-    positive_ids = np.flatnonzero(overlaps.max(axis=1) >= iou)
-    covered = np.unique(overlaps[positive_ids].argmax(axis=1))
-    return len(covered) / len(gt_boxes), positive_ids
-
 
 __all__ = [
     "COCO_MODEL_URL",
@@ -186,9 +47,24 @@ __all__ = [
 ]
 
 
+def compute_iou(
+    box: np.ndarray, boxes: np.ndarray, box_area: float | None = None, boxes_area: np.ndarray | None = None
+) -> np.ndarray:
+    """Intersection over union of one box with many `(num_boxes, 4)`: float64 (num_boxes,), 0 where the union is empty.
+
+    The areas are computed unless they are given.
+    """
+    box, boxes = np.asarray(box, np.float64), np.asarray(boxes, np.float64).reshape(-1, 4)
+    intersection = _area(np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:]))
+    box_area = _area(box[:2], box[2:]) if box_area is None else box_area
+    boxes_area = _area(boxes[:, :2], boxes[:, 2:]) if boxes_area is None else boxes_area
+    return _divide(intersection, box_area + boxes_area - intersection)
+
+
 def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """Intersection over union of every box with every other: float64 (n, m) of boxes (n, 4) and (m, 4)."""
-    return box_iou_matrix(boxes1, boxes2)
+    boxes1, boxes2 = np.asarray(boxes1).reshape(-1, 4), np.asarray(boxes2).reshape(-1, 4)
+    return np.array([compute_iou(box, boxes2) for box in boxes1]).reshape(len(boxes1), len(boxes2))
 
 
 def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
@@ -199,88 +75,156 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
         masks2: array of shape (height, width, m).
 
     Returns:
-        float64 array of shape (n, m).
+        float64 array of shape (n, m); 0 where both masks are empty.
     """
-    return mask_iou_matrix(masks1, masks2)
-
-
-def compute_iou(
-    box: np.ndarray, boxes: np.ndarray, box_area: float | None = None, boxes_area: np.ndarray | None = None
-) -> np.ndarray:
-    """Intersection over union of one box with many.
-
-    Args:
-        box: `(y1, x1, y2, x2)`.
-        boxes: array of shape (num_boxes, 4).
-        box_area: area of `box`, if it is known already.
-        boxes_area: areas of `boxes`, of shape (num_boxes,), if they are known already.
-
-    Returns:
-        float array of shape (num_boxes,); 0 where the union is empty.
-    """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    if box_area is None:
-        box_area = (box[2] - box[0]) * (box[3] - box[1])
-    if boxes_area is None:
-        boxes_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    height = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
-    width = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
-    intersection = np.maximum(height, 0) * np.maximum(width, 0)
-    union = box_area + boxes_area - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    count1, count2 = masks1.shape[-1], masks2.shape[-1]
+    if not count1 or not count2:
+        return np.zeros((count1, count2))
+    # float32 counts exactly up to 2^24 px and multiplies far faster than integers do.
+    flat1, flat2 = ((masks.reshape(-1, masks.shape[-1]) > 0.5).astype(np.float32) for masks in (masks1, masks2))
+    intersection = (flat1.T @ flat2).astype(np.float64)
+    return _divide(intersection, flat1.sum(axis=0)[:, np.newaxis] + flat2.sum(axis=0) - intersection)
 
 
 def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Keep the best-scored boxes that overlap no better one by more than `threshold`.
-
-    Args:
-        boxes: array of shape (num_boxes, 4), at least one box.
-        scores: array of shape (num_boxes,).
-        threshold: largest IoU of two boxes that are kept.
-
-    Returns:
-        int32 array of indices, by falling score.
-    """
-    overlaps = compute_overlaps(boxes, boxes)
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    kept: list[int] = []
+    """Indices, by falling score, of the boxes `(num_boxes, 4)` that overlap no better one by more than `threshold`."""
+    order, kept = np.argsort(-np.asarray(scores), kind="stable"), []
     while order.size:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        order = order[overlaps[best, order] <= threshold]
+        kept.append(order[0])
+        order = order[1:][compute_iou(boxes[order[0]], boxes[order[1:]]) <= threshold]
     return np.array(kept, np.int32)
 
 
-def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Turn pixel boxes into normalised ones, in which (0, 0, 1, 1) is the whole image.
+def compute_matches(
+    gt_boxes: np.ndarray,
+    gt_class_ids: np.ndarray,
+    gt_masks: np.ndarray,
+    pred_boxes: np.ndarray,
+    pred_class_ids: np.ndarray,
+    pred_scores: np.ndarray,
+    pred_masks: np.ndarray,
+    iou_threshold: float = 0.5,
+    score_threshold: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Match the detections of one image by mask overlap and class.
+
+    From the best score down, a detection takes the free instance of its class that it overlaps most. Rows of zeros at
+    the end of the boxes are padding and left out.
 
     Args:
-        boxes: array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
-        shape: (height, width) of the image.
+        gt_boxes: array of shape (num_instances, 4).
+        gt_class_ids: array of shape (num_instances,).
+        gt_masks: array of shape (height, width, num_instances).
+        pred_boxes, pred_class_ids, pred_masks: the same of the detections.
+        pred_scores: array of shape (num_detections,).
+        iou_threshold: least mask overlap of a match.
+        score_threshold: as in Matterport's code, an overlap below it is no match either.
 
     Returns:
-        float32 array of shape (num_boxes, 4), y2 and x2 inclusive.
+        gt_match: float array of shape (num_instances,), index of the matched detection or -1.
+        pred_match: float array of shape (num_detections,), index of the matched instance or -1.
+        overlaps: array of shape (num_detections, num_instances).
+        Detections are in the order of falling scores in all three.
+    """
+    num_gt, num_pred = len(trim_zeros(gt_boxes)), len(trim_zeros(pred_boxes))
+    order = np.argsort(-np.asarray(pred_scores)[:num_pred], kind="stable")
+    overlaps = compute_overlaps_masks(pred_masks[..., order], gt_masks[..., :num_gt])
+    gt_match, pred_match = np.full(num_gt, -1.0), np.full(num_pred, -1.0)
+    for detection in range(num_pred if num_gt else 0):
+        same_class = np.asarray(gt_class_ids)[:num_gt] == pred_class_ids[order[detection]]
+        usable = np.where(same_class & (gt_match < 0), overlaps[detection], -1.0)
+        instance = int(np.argmax(usable))
+        if usable[instance] >= max(iou_threshold, score_threshold):
+            gt_match[instance], pred_match[detection] = detection, instance
+    return gt_match, pred_match, overlaps
+
+
+def compute_ap(
+    gt_boxes: np.ndarray,
+    gt_class_ids: np.ndarray,
+    gt_masks: np.ndarray,
+    pred_boxes: np.ndarray,
+    pred_class_ids: np.ndarray,
+    pred_scores: np.ndarray,
+    pred_masks: np.ndarray,
+    iou_threshold: float = 0.5,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Average precision of one image: the area under its precision-recall curve. Arguments as of `compute_matches`.
+
+    Returns:
+        mAP: the value in [0, 1]; 0 for an image without instances.
+        precisions: array of shape (num_detections + 2,), non-increasing.
+        recalls: array of shape (num_detections + 2,), from 0 to 1.
+        overlaps: array of shape (num_detections, num_instances).
+    """
+    truth, predicted = (gt_boxes, gt_class_ids, gt_masks), (pred_boxes, pred_class_ids, pred_scores, pred_masks)
+    gt_match, pred_match, overlaps = compute_matches(*truth, *predicted, iou_threshold)
+    true_positives = np.cumsum(pred_match > -1)
+    precisions = np.concatenate([[0.0], true_positives / np.arange(1, len(pred_match) + 1), [0.0]])
+    recalls = np.concatenate([[0.0], true_positives / max(1, len(gt_match)), [1.0]])
+    precisions = np.maximum.accumulate(precisions[::-1])[::-1]
+    return float(np.sum(np.diff(recalls) * precisions[1:])), precisions, recalls, overlaps
+
+
+def compute_ap_range(
+    gt_box: np.ndarray,
+    gt_class_id: np.ndarray,
+    gt_mask: np.ndarray,
+    pred_box: np.ndarray,
+    pred_class_id: np.ndarray,
+    pred_score: np.ndarray,
+    pred_mask: np.ndarray,
+    iou_thresholds: Sequence[float] | None = None,
+    verbose: int = 1,
+) -> float:
+    """Mean of `compute_ap` over IoU thresholds, by default 0.5 to 0.95 in steps of 0.05; `verbose` prints each."""
+    thresholds = np.arange(0.5, 1.0, 0.05) if iou_thresholds is None else iou_thresholds
+    truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
+    values = [compute_ap(*truth, *predicted, iou_threshold=t)[0] for t in thresholds]
+    if verbose:
+        for threshold, value in zip(thresholds, values, strict=True):
+            print(f"AP @{threshold:.2f}:\t {value:.3f}")
+        print(f"AP @{thresholds[0]:.2f}-{thresholds[-1]:.2f}:\t {np.mean(values):.3f}")
+    return float(np.mean(values))
+
+
+def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> tuple[float, np.ndarray]:
+    """Share of boxes that proposals cover.
+
+    Args:
+        pred_boxes: array of shape (num_predictions, 4), for example RPN proposals.
+        gt_boxes: array of shape (num_instances, 4), same frame.
+        iou: least overlap.
+
+    Returns:
+        recall: share in [0, 1] of ground-truth boxes that are the best overlap of some prediction.
+        positive_ids: indices of the predictions that overlap a box by `iou` or more.
+    """
+    overlaps = compute_overlaps(pred_boxes, gt_boxes)
+    if overlaps.size == 0:
+        return 0.0, np.zeros(0, np.int64)
+    positive_ids = np.flatnonzero(overlaps.max(axis=1) >= iou)
+    covered = np.unique(overlaps[positive_ids].argmax(axis=1))
+    return len(covered) / len(gt_boxes), positive_ids
+
+
+def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Pixel boxes of an image of `shape` (height, width) as normalised ones, float32 (num_boxes, 4).
+
+    Those have y2 and x2 inclusive; (0, 0, 1, 1) is the whole image.
     """
     scale, shift = _scale_and_shift(shape)
     return ((boxes - shift) / scale).astype(np.float32)
 
 
 def denorm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Undo `norm_boxes`: normalised boxes to int32 pixel boxes of shape (num_boxes, 4), rounded."""
+    """Undo `norm_boxes`: int32 pixel boxes (num_boxes, 4), rounded."""
     scale, shift = _scale_and_shift(shape)
     return np.around(boxes * scale + shift).astype(np.int32)
 
 
 def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """Move boxes by deltas: the inverse of `box_refinement`.
-
-    Args:
-        boxes: array of shape (num_boxes, 4), `(y1, x1, y2, x2)`.
-        deltas: array of shape (num_boxes, 4), `(dy, dx, log dh, log dw)`.
-
-    Returns:
-        float32 array of shape (num_boxes, 4).
-    """
+    """Move boxes (num_boxes, 4) by deltas `(dy, dx, log dh, log dw)`, the inverse of `box_refinement`: float32."""
     boxes, deltas = np.asarray(boxes, np.float64), np.asarray(deltas, np.float64)
     size = boxes[:, 2:] - boxes[:, :2]
     centre = boxes[:, :2] + 0.5 * size + deltas[:, :2] * size
@@ -289,19 +233,15 @@ def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
 
 
 def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
-    """Return the deltas `(dy, dx, log dh, log dw)`, float32 (num_boxes, 4), that move `box` onto `gt_box`."""
+    """The deltas `(dy, dx, log dh, log dw)`, float32 (num_boxes, 4), that move `box` onto `gt_box`."""
     box, gt_box = np.asarray(box, np.float64), np.asarray(gt_box, np.float64)
     size, gt_size = box[:, 2:] - box[:, :2], gt_box[:, 2:] - gt_box[:, :2]
     shift = (gt_box[:, :2] + 0.5 * gt_size - box[:, :2] - 0.5 * size) / size
     return np.concatenate([shift, np.log(gt_size / size)], axis=1).astype(np.float32)
 
 
-def box_refinement_graph(box: "tf.Tensor", gt_box: "tf.Tensor") -> "tf.Tensor":
+def box_refinement_graph(box: tf.Tensor, gt_box: tf.Tensor) -> tf.Tensor:
     """`box_refinement` on tensors `(num_boxes, 4)`; gives a float32 tensor of that shape."""
-    import tensorflow as tf
-
-    from mrcnn.network.boxes import encode
-
     return encode(tf.cast(box, tf.float32), tf.cast(gt_box, tf.float32))
 
 
@@ -312,7 +252,7 @@ def generate_anchors(
     feature_stride: int,
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of one feature map (Matterport's name and arguments).
+    """Anchors of one feature map.
 
     Args:
         scales: sides in pixels of the square anchors, one or several.
@@ -337,19 +277,12 @@ def generate_pyramid_anchors(
     feature_strides: Sequence[int],
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of all pyramid levels, one scale for each, P2 first: float32 (num_anchors, 4) in pixels.
-
-    Raises:
-        ValueError: if the numbers of scales, shapes and strides differ.
-    """
+    """Anchors of all pyramid levels, one scale for each, P2 first: float32 (num_anchors, 4) in pixels."""
     return pyramid_anchors(scales, ratios, feature_shapes, feature_strides, anchor_stride)
 
 
 def batch_slice(
-    inputs: Sequence[Any] | Any,
-    graph_fn: Callable[..., Any],
-    batch_size: int,
-    names: Sequence[str] | None = None,
+    inputs: Sequence[Any] | Any, graph_fn: Callable[..., Any], batch_size: int, names: Sequence[str] | None = None
 ) -> Any:
     """Apply a function that knows single samples to each sample of a batch, and stack what it gives.
 
@@ -362,17 +295,12 @@ def batch_slice(
     Returns:
         A tensor with a leading axis of `batch_size`, or a list of them where `graph_fn` gives several.
     """
-    import tensorflow as tf
-
     inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-    samples = []
-    for i in range(batch_size):
-        outputs = graph_fn(*(tensor[i] for tensor in inputs))
-        samples.append(outputs if isinstance(outputs, (list, tuple)) else [outputs])
+    samples = [graph_fn(*(tensor[i] for tensor in inputs)) for i in range(batch_size)]
+    if not isinstance(samples[0], (list, tuple)):
+        return tf.stack(samples, axis=0, name=names[0] if names else None)
     columns = list(zip(*samples, strict=True))
-    names = [None] * len(columns) if names is None else names
-    stacked = [tf.stack(column, axis=0, name=name) for column, name in zip(columns, names, strict=True)]
-    return stacked[0] if len(stacked) == 1 else stacked
+    return [tf.stack(c, axis=0, name=n) for c, n in zip(columns, names or [None] * len(columns), strict=True)]
 
 
 def resize(
@@ -386,34 +314,29 @@ def resize(
     anti_aliasing: bool = False,
     anti_aliasing_sigma: float | None = None,
 ) -> np.ndarray:
-    """Resize with scikit-image, whose `transform.resize` has these arguments (Matterport's name and defaults).
-
-    Returns:
-        float array of `output_shape` and the channels of `image`. Integer images are brought to [0, 1] unless
-        `preserve_range` is set; masks of type bool become float.
-    """
+    """Resize with `skimage.transform.resize`, whose arguments these are; masks of type bool become float."""
     from skimage.transform import resize as resize_with_skimage
 
     if image.dtype == bool:  # interpolation is not defined for them, and scripts threshold the result
         image = image.astype(np.float64)
-    return resize_with_skimage(
-        image,
-        output_shape,
-        order=order,
-        mode=mode,
-        cval=cval,
-        clip=clip,
-        preserve_range=preserve_range,
-        anti_aliasing=anti_aliasing,
-        anti_aliasing_sigma=anti_aliasing_sigma,
-    )
+    filters = {"anti_aliasing": anti_aliasing, "anti_aliasing_sigma": anti_aliasing_sigma}
+    return resize_with_skimage(image, output_shape, order, mode, cval, clip, preserve_range, **filters)
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
-    """Return `x`, of shape (rows, columns), without its rows of zeros, the padding of box arrays."""
+    """`x`, of shape (rows, columns), without its rows of zeros, the padding of box arrays."""
     return x[np.any(x != 0, axis=1)]
 
 
 def _scale_and_shift(shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     height, width = shape[:2]
     return np.array([height - 1, width - 1, height - 1, width - 1]), np.array([0, 0, 1, 1])
+
+
+def _area(top_left: np.ndarray, bottom_right: np.ndarray) -> np.ndarray:
+    return np.maximum(bottom_right - top_left, 0).prod(axis=-1)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide, with 0 where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

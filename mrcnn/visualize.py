@@ -1,4 +1,4 @@
-"""Matterport's name for everything that shows images, detections and weights; the files named here do the work."""
+"""Matterport's displays of images, detections and weights, with matplotlib."""
 
 import colorsys
 import random
@@ -9,13 +9,30 @@ import numpy as np
 
 from mrcnn.data.masks import unmold_mask
 from mrcnn.matterport.plots import display_table, display_weight_stats, plot_overlaps, plot_precision_recall
-from mrcnn.overlays import OVERLAY_COLORS, augmentation_sheet, draw_detections, sheet
 from mrcnn.utils import compute_matches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = [
+    "apply_mask",
+    "display_differences",
+    "display_images",
+    "display_instances",
+    "display_table",
+    "display_top_masks",
+    "display_weight_stats",
+    "draw_box",
+    "draw_boxes",
+    "draw_rois",
+    "plot_overlaps",
+    "plot_precision_recall",
+    "random_colors",
+]
+
 Color = tuple[float, ...]
+GROUND_TRUTH_COLOR: Color = (0.0, 1.0, 0.0, 0.8)
+PREDICTION_COLOR: Color = (1.0, 0.0, 0.0, 1.0)
 
 
 def random_colors(N: int, bright: bool = True) -> list[Color]:  # noqa: N803 (Matterport's argument name)
@@ -26,13 +43,10 @@ def random_colors(N: int, bright: bool = True) -> list[Color]:  # noqa: N803 (Ma
 
 
 def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float = 0.5) -> np.ndarray:
-    """Blend a colour into the masked part of an image, in place, and return the image.
+    """Blend a colour, RGB in [0, 1], into the masked part of an image, in place, and return the image.
 
-    Args:
-        image: array of shape (height, width, 3), values 0 to 255; a fourth channel stays as it is.
-        mask: array of shape (height, width), non-zero inside.
-        color: RGB in [0, 1]; what follows, such as an alpha, is not used.
-        alpha: weight of the colour, 0 to 1.
+    The image is of shape (height, width, 3 or 4), 0 to 255; a fourth channel stays as it is. So does an alpha of the
+    colour: `alpha` is its weight.
     """
     inside, colors = mask.astype(bool), image[..., :3]
     blended = colors[inside] * (1 - alpha) + alpha * 255 * np.asarray(color[:3])
@@ -41,26 +55,20 @@ def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float =
 
 
 def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> np.ndarray:
-    """Draw a frame of 2 px on an image, in place, and return the image.
-
-    Args:
-        image: array of shape (height, width, 3).
-        box: `(y1, x1, y2, x2)` in whole pixels; the frame lies inside it at the top and on the left, and begins
-            at its exclusive end at the bottom and on the right.
-        color: the value of the frame's pixels, in the range of `image`.
-    """
+    """Draw the frame of a box, 2 px wide, on an image, in place, and return the image."""
     y1, x1, y2, x2 = (int(v) for v in box)
-    for rows, columns in (
-        (slice(y1, y1 + 2), slice(x1, x2)),
-        (slice(y2, y2 + 2), slice(x1, x2)),
-        (slice(y1, y2), slice(x1, x1 + 2)),
-        (slice(y1, y2), slice(x2, x2 + 2)),
-    ):
-        image[rows, columns] = color
+    image[y1 : y1 + 2, x1:x2] = image[y2 : y2 + 2, x1:x2] = color
+    image[y1:y2, x1 : x1 + 2] = image[y1:y2, x2 : x2 + 2] = color
     return image
 
 
-def frame_axes(ax: "Axes", image: np.ndarray, title: str, margin: int) -> None:
+def _new_axes(size: tuple[float, float]) -> "Axes":
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(1, figsize=size)[1]
+
+
+def _frame_axes(ax: "Axes", image: np.ndarray, title: str, margin: int) -> None:
     """Set limits that leave a margin around the image, rows growing downwards, and the title."""
     ax.set_xlim(-margin, image.shape[1] + margin)
     ax.set_ylim(image.shape[0] + margin, -margin)
@@ -68,31 +76,25 @@ def frame_axes(ax: "Axes", image: np.ndarray, title: str, margin: int) -> None:
     ax.set_title(title)
 
 
-def add_rectangle(ax: "Axes", box: np.ndarray, **style: object) -> None:
-    """Draw the border of a box `(y1, x1, y2, x2)`; `style` goes to matplotlib's Rectangle."""
+def _add_rectangle(ax: "Axes", box: np.ndarray, **style: object) -> None:
+    """Draw the border of a box; `style` goes to matplotlib's Rectangle."""
     from matplotlib.patches import Rectangle
 
     y1, x1, y2, x2 = box[:4]
     ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=2, **style))
 
 
-def add_link(ax: "Axes", box: np.ndarray, refined_box: np.ndarray, color: Color | str) -> None:
+def _add_link(ax: "Axes", box: np.ndarray, refined_box: np.ndarray, color: Color | str) -> None:
     """Join the first corners of a box and of what it was refined to."""
     ax.plot([box[1], refined_box[1]], [box[0], refined_box[0]], color=color, scalex=False, scaley=False)
 
 
-def add_outline(ax: "Axes", mask: np.ndarray, color: Color) -> None:
-    """Outline a mask of shape (height, width), if there is anything in it."""
-    if not np.any(mask):
-        return  # matplotlib warns of contours that do not exist
-    # A frame of zeros closes the outlines of masks that touch the border.
-    height, width = mask.shape
-    rows, columns = np.arange(-1, height + 1), np.arange(-1, width + 1)
-    ax.contour(columns, rows, np.pad(mask.astype(float), 1), levels=[0.5], colors=[color])
-
-
-GROUND_TRUTH_COLOR: Color = (0.0, 1.0, 0.0, 0.8)
-PREDICTION_COLOR: Color = (1.0, 0.0, 0.0, 1.0)
+def _add_outline(ax: "Axes", mask: np.ndarray, color: Color) -> None:
+    """Outline a mask of shape (height, width)."""
+    if np.any(mask):  # matplotlib warns of contours that do not exist
+        # A frame of zeros closes the outlines of masks that touch the border.
+        rows, columns = (np.arange(-1, side + 1) for side in mask.shape)
+        ax.contour(columns, rows, np.pad(mask.astype(float), 1), levels=[0.5], colors=[color])
 
 
 def display_images(
@@ -135,20 +137,18 @@ def display_instances(
     colors: Sequence[Color] | None = None,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Draw instances with matplotlib (Matterport's name and arguments). A note is printed if there are none.
+    """Draw instances; a note is printed if there are none.
 
     Args:
         image: array of shape (height, width, 3).
         boxes: array of shape (num_instances, 4), pixels; rows of zeros are padding.
-        masks: array of shape (height, width, num_instances). They are always outlined.
+        masks: array of shape (height, width, num_instances); outlined, and filled if `show_mask`.
         class_ids: array of shape (num_instances,).
         class_names: names by class id.
         scores: array of shape (num_instances,), or None.
-        title: title of the figure.
-        figsize: size of the figure in inches, if one is made.
+        title, figsize: of the figure.
         ax: axes to draw on; without them a figure is made and shown.
-        show_mask: whether masks are filled.
-        show_bbox: whether boxes are drawn.
+        show_mask, show_bbox: whether masks are filled and boxes drawn.
         colors: RGB in [0, 1] per instance; spread over the hues if None.
         captions: text per instance instead of class name and score.
 
@@ -163,26 +163,23 @@ def display_instances(
     elif not num_instances == masks.shape[-1] == len(class_ids):
         raise ValueError(f"got {num_instances} boxes, {masks.shape[-1]} masks and {len(class_ids)} class ids")
     auto_show = ax is None
-    if ax is None:
-        _, ax = plt.subplots(1, figsize=figsize)
+    ax = _new_axes(figsize) if ax is None else ax
     colors = random_colors(num_instances) if colors is None else colors
-    frame_axes(ax, image, title, margin=10)
+    _frame_axes(ax, image, title, margin=10)
     picture = np.array(image, np.uint8)
     for i in range(num_instances):
         if not np.any(boxes[i]):
             continue  # padding
         y1, x1, _, _ = boxes[i]
         if show_bbox:
-            add_rectangle(ax, boxes[i], edgecolor=colors[i], alpha=0.7, linestyle="dashed")
-        if captions is not None and len(captions):
-            caption = captions[i]
-        else:
-            caption = class_names[class_ids[i]] + (f" {scores[i]:.3f}" if scores is not None else "")
+            _add_rectangle(ax, boxes[i], edgecolor=colors[i], alpha=0.7, linestyle="dashed")
+        caption = class_names[class_ids[i]] + (f" {scores[i]:.3f}" if scores is not None else "")
+        caption = captions[i] if captions is not None and len(captions) else caption
         patch = {"facecolor": colors[i], "alpha": 0.7, "pad": 2, "edgecolor": "none"}
         ax.text(x1, y1, caption, color="black", size=11, verticalalignment="bottom", bbox=patch)
         if show_mask:
             picture = apply_mask(picture, masks[..., i], colors[i])
-        add_outline(ax, masks[..., i], colors[i])
+        _add_outline(ax, masks[..., i], colors[i])
     ax.imshow(picture)
     if auto_show:
         plt.show()
@@ -205,21 +202,11 @@ def display_differences(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> None:
-    """Draw the ground truth in green and the detections in red (Matterport's name and arguments).
+    """Draw the ground truth in green and the detections in red.
 
     The caption of a detection is its score and its overlap with the instance that it matches, or, where it
-    matches none, its largest overlap with any.
-
-    Args:
-        image: array of shape (height, width, 3).
-        gt_box, gt_class_id, gt_mask, pred_box, pred_class_id, pred_score, pred_mask: as in
-            `mrcnn.utils.compute_matches`.
-        class_names: names by class id.
-        title: title of the figure; one that explains the colours if empty.
-        ax: axes to draw on; without them a figure is made and shown.
-        show_mask: whether masks are filled.
-        show_box: whether boxes are drawn.
-        iou_threshold, score_threshold: as in `mrcnn.utils.compute_matches`.
+    matches none, its largest overlap with any. Arguments are those of `display_instances` and of
+    `mrcnn.utils.compute_matches`.
     """
     truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
     gt_match, pred_match, overlaps = compute_matches(*truth, *predicted, iou_threshold, score_threshold)
@@ -249,15 +236,7 @@ def display_differences(
 def display_top_masks(
     image: np.ndarray, mask: np.ndarray, class_ids: np.ndarray, class_names: Sequence[str], limit: int = 4
 ) -> None:
-    """Show an image and, beside it, the masks of the classes that cover most of it (Matterport's name).
-
-    Args:
-        image: array of shape (height, width, 3).
-        mask: array of shape (height, width, num_instances).
-        class_ids: array of shape (num_instances,).
-        class_names: names by class id.
-        limit: how many classes are shown; places without one stay empty.
-    """
+    """Show an image and, beside it, the masks `(height, width, num_instances)` of the `limit` largest classes."""
     class_ids = np.asarray(class_ids)
     areas = {int(c): int((mask[..., class_ids == c] != 0).sum()) for c in np.unique(class_ids)}
     top = sorted((c for c in areas if areas[c] > 0), key=lambda c: -areas[c])[:limit]
@@ -281,7 +260,7 @@ def draw_rois(
     class_names: Sequence[str],
     limit: int = 10,
 ) -> None:
-    """Draw RoIs and what they were refined to, and print how many are positive (Matterport's name).
+    """Draw RoIs and what they were refined to, and print how many are positive.
 
     Args:
         image: array of shape (height, width, 3).
@@ -292,21 +271,19 @@ def draw_rois(
         class_names: names by class id.
         limit: how many are drawn; of more, a fixed random choice is shown.
     """
-    import matplotlib.pyplot as plt
-
     class_ids, count = np.asarray(class_ids), len(rois)
     chosen = np.random.default_rng(count).permutation(count)[:limit] if count > limit else np.arange(count)
     title = f"{count} ROIs" if count <= limit else f"Showing {limit} random ROIs out of {count}"
-    _, ax = plt.subplots(1, figsize=(12, 12))
-    frame_axes(ax, image, title, margin=20)
+    ax = _new_axes((12, 12))
+    _frame_axes(ax, image, title, margin=20)
     picture = np.array(image, np.uint8)
     for color, i in zip(random_colors(len(chosen)), chosen, strict=True):
         positive = class_ids[i] > 0
-        add_rectangle(ax, rois[i], edgecolor=color if positive else "gray", alpha=0.7, linestyle="dashed")
+        _add_rectangle(ax, rois[i], edgecolor=color if positive else "gray", alpha=0.7, linestyle="dashed")
         if not positive:
             continue
-        add_rectangle(ax, refined_rois[i], edgecolor=color)
-        add_link(ax, rois[i], refined_rois[i], color)
+        _add_rectangle(ax, refined_rois[i], edgecolor=color)
+        _add_link(ax, rois[i], refined_rois[i], color)
         y1, x1 = refined_rois[i][:2]
         ax.text(x1, y1 + 8, class_names[class_ids[i]], color="w", size=11, backgroundcolor="none")
         picture = apply_mask(picture, unmold_mask(mask[i], np.asarray(rois[i])[:4].astype(int), image.shape), color)
@@ -327,7 +304,7 @@ def draw_boxes(
     title: str = "",
     ax: "Axes | None" = None,
 ) -> None:
-    """Draw boxes, what they were refined to, captions and masks (Matterport's name and arguments).
+    """Draw boxes, what they were refined to, captions and masks.
 
     Args:
         image: array of shape (height, width, 3).
@@ -336,20 +313,16 @@ def draw_boxes(
         masks: array of shape (height, width, num_boxes), or None.
         captions: text per box, written at the refined box where there is one.
         visibilities: per box 0 (grey, dotted), 1 (coloured, dotted) or 2 (coloured, solid); 1 for all if None.
-        title: title of the axes.
-        ax: axes to draw on; without them a figure is made.
+        title, ax: as of `display_instances`.
 
     Raises:
         ValueError: if there are neither boxes nor refined boxes.
     """
-    import matplotlib.pyplot as plt
-
     if boxes is None and refined_boxes is None:
         raise ValueError("draw_boxes needs boxes, refined_boxes or both")
     count = len(refined_boxes if boxes is None else boxes)
-    if ax is None:
-        _, ax = plt.subplots(1, figsize=(12, 12))
-    frame_axes(ax, image, title, margin=image.shape[0] // 10)
+    ax = _new_axes((12, 12)) if ax is None else ax
+    _frame_axes(ax, image, title, margin=image.shape[0] // 10)
     picture = np.array(image, np.uint8)
     for i, color in enumerate(random_colors(count)):
         visibility = 1 if visibilities is None else visibilities[i]
@@ -360,37 +333,16 @@ def draw_boxes(
                 continue  # padding
             anchor = boxes[i]
             style = "solid" if visibility == 2 else "dotted"
-            add_rectangle(ax, boxes[i], edgecolor=edge, alpha=alpha, linestyle=style)
+            _add_rectangle(ax, boxes[i], edgecolor=edge, alpha=alpha, linestyle=style)
         if refined_boxes is not None and visibility > 0:
             anchor = np.asarray(refined_boxes[i]).astype(int)
-            add_rectangle(ax, anchor, edgecolor=edge)
+            _add_rectangle(ax, anchor, edgecolor=edge)
             if boxes is not None:
-                add_link(ax, boxes[i], anchor, edge)
+                _add_link(ax, boxes[i], anchor, edge)
         if captions is not None and anchor is not None:
             patch = {"facecolor": edge, "alpha": 0.5, "pad": 2, "edgecolor": "none"}
             ax.text(anchor[1], anchor[0], captions[i], size=11, verticalalignment="top", color="w", bbox=patch)
         if masks is not None:
             picture = apply_mask(picture, masks[..., i], color)
-            add_outline(ax, masks[..., i], color)
+            _add_outline(ax, masks[..., i], color)
     ax.imshow(picture)
-
-
-__all__ = [
-    "OVERLAY_COLORS",
-    "apply_mask",
-    "augmentation_sheet",
-    "display_differences",
-    "display_images",
-    "display_instances",
-    "display_table",
-    "display_top_masks",
-    "display_weight_stats",
-    "draw_box",
-    "draw_boxes",
-    "draw_detections",
-    "draw_rois",
-    "plot_overlaps",
-    "plot_precision_recall",
-    "random_colors",
-    "sheet",
-]

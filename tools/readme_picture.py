@@ -17,7 +17,7 @@ CENTRES = ("north", "river", "harbour")
 
 SIDE, GAP, TITLE = 200, 8, 34
 TILES = 3
-# Where the tiles of a sheet of detections lie, see `mrcnn.visualize.sheet`.
+# Where the tiles of a sheet of detections lie, see `mrcnn.overlays.sheet`.
 SHEET_SIDE, SHEET_GAP = 320, 6
 # Where the strips of reconstructions lie: originals, without adaptation, with adaptation.
 STRIP_SIDE, STRIP_GAP = 112, 6

@@ -12,8 +12,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
 from mrcnn.feature_store import StoreReader
 from mrcnn.files.errors import InputError
-from mrcnn.overlays import FONT
-from mrcnn.visualize import draw_detections, sheet
+from mrcnn.overlays import FONT, draw_detections, sheet
 
 MAX_TILES = 48
 MAX_COLUMNS = 8

@@ -18,7 +18,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.files.atomic import atomic_path, write_text
 from mrcnn.files.errors import InputError
 from mrcnn.files.output_paths import LONGEST_NAME
-from mrcnn.visualize import OVERLAY_COLORS, draw_detections
+from mrcnn.overlays import OVERLAY_COLORS, draw_detections
 
 COLUMNS = ("image", "cell", "class_id", "class_name", "y1", "x1", "y2", "x2", "score", "area_px")
 SIZE_COLUMNS = ("area_um2", "equivalent_diameter_um")

@@ -15,7 +15,7 @@ from mrcnn.data.images import read_image
 from mrcnn.feature_store import UNREADABLE, is_unreadable, open_store
 from mrcnn.files.atomic import write_text
 from mrcnn.files.errors import InputError
-from mrcnn.visualize import draw_detections
+from mrcnn.overlays import draw_detections
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from mrcnn.data.masks import unmold_mask
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import UNREADABLE, FeatureStore, is_unreadable
 from mrcnn.files.errors import InputError
-from mrcnn.visualize import augmentation_sheet, draw_detections, sheet
+from mrcnn.overlays import augmentation_sheet, draw_detections, sheet
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import META_FIELDS
+from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.files.errors import InputError
 from mrcnn.files.read_ahead import read_ahead
-from mrcnn.matterport.random_rois import generate_random_rois
 
 Example = dict[str, np.ndarray]
 

@@ -1,9 +1,9 @@
-"""Matterport's batches of arrays, with its names: for notebooks that look at what a network would be trained on.
+"""Matterport's batches of arrays, for notebooks that look at what a network would be trained on.
 
-Training itself takes `batches.training_batches`.
+Training itself takes `mrcnn.data.batches.training_batches`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,35 +13,30 @@ from mrcnn.data.augmentation import AnyAugmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_image_gt
 from mrcnn.data.molding import mold_image
+from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.files.errors import InputError
-from mrcnn.matterport.random_rois import generate_random_rois
 from mrcnn.network.anchors import feature_map_shapes, pyramid_anchors
+from mrcnn.network.boxes import normalized_boxes, pixel_boxes
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
-from mrcnn.utils import norm_boxes
 
 
-def compute_backbone_shapes(config: Config, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Height and width of each level of the pyramid, int array of shape (num_levels, 2) (Matterport's name)."""
+def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.ndarray:
+    """Height and width of each level of the pyramid, int array of shape (num_levels, 2)."""
     return np.array(feature_map_shapes(image_shape, config.BACKBONE_STRIDES))
 
 
-def image_anchors(config: Config, image_shape: tuple[int, ...]) -> np.ndarray:
+def image_anchors(config: Config, image_shape: Sequence[int]) -> np.ndarray:
     """The anchors of an image: float32 array of shape (num_anchors, 4), pixels, finest level first."""
-    used = [i for i, name in enumerate(Config.RPN_LEVELS) if name in config.RPN_LEVELS]
     shapes = feature_map_shapes(image_shape, config.BACKBONE_STRIDES)
-    return pyramid_anchors(
-        [config.RPN_ANCHOR_SCALES[i] for i in used],
-        config.RPN_ANCHOR_RATIOS,
-        [shapes[i] for i in used],
-        [config.BACKBONE_STRIDES[i] for i in used],
-        config.RPN_ANCHOR_STRIDE,
-    )
+    levels = zip(Config.RPN_LEVELS, config.RPN_ANCHOR_SCALES, shapes, config.BACKBONE_STRIDES, strict=True)
+    scales, shapes, strides = zip(*(level[1:] for level in levels if level[0] in config.RPN_LEVELS), strict=True)
+    return pyramid_anchors(scales, config.RPN_ANCHOR_RATIOS, shapes, strides, config.RPN_ANCHOR_STRIDE)
 
 
 def build_rpn_targets(
-    image_shape: tuple[int, ...], anchors: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, config: Config
+    image_shape: Sequence[int], anchors: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match anchors to the ground truth of one image (Matterport's name, arguments and results).
+    """Match anchors to the ground truth of one image.
 
     Args:
         image_shape: not used; matching needs boxes alone.
@@ -74,12 +69,11 @@ def build_rpn_targets(
 def build_detection_targets(
     rpn_rois: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, gt_masks: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sample RoIs of one image and give them their targets (Matterport's name, arguments and results).
+    """Sample RoIs of one image and give them their targets.
 
     Args:
         rpn_rois: array of shape (num_rois, 4), pixels.
-        gt_class_ids: array of shape (num_instances,).
-        gt_boxes: array of shape (num_instances, 4), pixels.
+        gt_class_ids, gt_boxes: as of `build_rpn_targets`.
         gt_masks: bool array of shape (height, width, num_instances), mini-masks if `config.USE_MINI_MASK`.
         config: counts and sizes.
 
@@ -90,15 +84,15 @@ def build_detection_targets(
         masks: float32 array of shape (TRAIN_ROIS_PER_IMAGE, height, width, NUM_CLASSES) of 0 and 1, likewise.
     """
     boxes, class_ids = _at_least_one(gt_boxes, gt_class_ids)
-    masks = np.concatenate([gt_masks, np.zeros((*gt_masks.shape[:2], 1), gt_masks.dtype)], axis=-1)
+    masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)])
     # Normalised coordinates only serve to tell padding; any frame does, so that of the masks or of the largest box.
     frame = masks.shape[:2] if not config.USE_MINI_MASK else np.max([*boxes[:, 2:], [2, 2]], axis=0)
     frame = (int(frame[0]), int(frame[1]))
-    normal = norm_boxes(boxes, frame)
+    normal = normalized_boxes(boxes, frame)
     spans = normal if config.USE_MINI_MASK else np.tile(np.array([[0, 0, 1, 1]], np.float32), (len(boxes), 1))
     rows = config.TRAIN_ROIS_PER_IMAGE
     targets = assign_roi_targets(
-        norm_boxes(np.asarray(rpn_rois), frame)[np.newaxis],
+        normalized_boxes(np.asarray(rpn_rois, np.float32), frame)[np.newaxis],
         normal[np.newaxis],
         class_ids[np.newaxis],
         masks.transpose(2, 0, 1)[np.newaxis],
@@ -111,8 +105,7 @@ def build_detection_targets(
         frame,
     )
     roi_class_ids, valid = targets.class_ids[0].numpy(), targets.valid[0].numpy()
-    scale = np.array([frame[0] - 1, frame[1] - 1] * 2)
-    rois = np.rint(targets.rois[0].numpy() * scale + [0, 0, 1, 1]).astype(np.int32)
+    rois = np.rint(pixel_boxes(targets.rois[0], frame)).astype(np.int32)
     rois[~valid] = 0
     bboxes = np.zeros((rows, config.NUM_CLASSES, 4), np.float32)
     roi_masks = np.zeros((rows, *config.MASK_SHAPE, config.NUM_CLASSES), np.float32)
@@ -136,11 +129,10 @@ def data_generator(
     """Endless batches as Matterport's generator gives them.
 
     Args:
-        dataset: where from.
+        dataset: where from; images without an instance are left out.
         config: sizes.
-        shuffle: take the images in random order, another on every pass.
-        augment: see `load_image_gt`.
-        augmentation: see `load_image_gt`.
+        shuffle: take the images in random order, another in every epoch.
+        augment, augmentation: see `load_image_gt`.
         random_rois: so many random boxes for each image, see `generate_random_rois`.
         batch_size: images in a batch.
         detection_targets: with `random_rois`, also give the targets of the heads.
@@ -155,25 +147,18 @@ def data_generator(
         InputError: if no image has an instance.
     """
     plain_sources = set(no_augmentation_sources or ())
-    order = np.array(dataset.image_ids)
-    rng = np.random.default_rng()
+    order, rng = np.array(dataset.image_ids), np.random.default_rng()
     rows: list[dict[str, np.ndarray]] = []
     while True:
         num_taken = 0
         for image_id in rng.permutation(order) if shuffle else order:
             plain = dataset.image_info[image_id]["source"] in plain_sources
-            image, meta, class_ids, boxes, masks = load_image_gt(
-                dataset,
-                config,
-                int(image_id),
-                augment and not plain,
-                None if plain else augmentation,
-                config.USE_MINI_MASK,
-            )
-            if not np.any(class_ids > 0):
-                continue  # as Matterport's: nothing to learn the heads from
+            changes = (False, None) if plain else (augment, augmentation)
+            truth = load_image_gt(dataset, config, int(image_id), *changes, config.USE_MINI_MASK)
+            if not np.any(truth[2] > 0):
+                continue  # nothing to learn the heads from
             num_taken += 1
-            rows.append(_sample_arrays(config, image, meta, class_ids, boxes, masks, random_rois, detection_targets))
+            rows.append(_sample_arrays(config, *truth, random_rois, detection_targets))
             if len(rows) == batch_size:
                 batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 targets = [batch.pop(name) for name in ("class_ids", "bboxes", "masks") if name in batch]
@@ -194,9 +179,9 @@ def _sample_arrays(
         "image_meta": meta,
         "rpn_match": match[:, np.newaxis],
         "rpn_bbox": deltas,
-        "gt_class_ids": _padded(class_ids[keep], count),
-        "gt_boxes": _padded(boxes[keep], count),
-        "gt_masks": _padded(masks[..., keep].transpose(2, 0, 1), count).transpose(1, 2, 0),
+        "gt_class_ids": np.pad(class_ids[keep], (0, count - len(keep))),
+        "gt_boxes": np.pad(boxes[keep], [(0, count - len(keep)), (0, 0)]),
+        "gt_masks": np.pad(masks[..., keep], [(0, 0), (0, 0), (0, count - len(keep))]),
     }
     if random_rois:
         sample["rpn_rois"] = generate_random_rois(image.shape, random_rois, class_ids, boxes)
@@ -208,14 +193,9 @@ def _sample_arrays(
     return sample
 
 
-def _padded(values: np.ndarray, rows: int) -> np.ndarray:
-    """`values` with rows of zeros up to `rows`."""
-    return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])
-
-
 def _at_least_one(boxes: np.ndarray, class_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Ground truth with a row of padding, so that an image without cells is no special case."""
-    boxes = np.concatenate([np.asarray(boxes, np.float32).reshape(-1, 4), np.zeros((1, 4), np.float32)])
+    boxes = np.pad(np.asarray(boxes, np.float32).reshape(-1, 4), [(0, 1), (0, 0)])
     return boxes, np.append(np.asarray(class_ids, np.int32), np.int32(0))
 
 

@@ -1,6 +1,7 @@
 """Matterport's plots and tables of how well a model does and what its weights look like."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,7 @@ OVERFLOW = 1000.0
 
 
 def plot_precision_recall(AP: float, precisions: np.ndarray, recalls: np.ndarray) -> None:  # noqa: N803
-    """Draw a precision-recall curve on a new figure (Matterport's name and arguments).
-
-    Args:
-        AP: average precision at IoU 0.5, for the title.
-        precisions: array of shape (num_points,), as `mrcnn.utils.compute_ap` gives it.
-        recalls: array of shape (num_points,).
-    """
+    """Draw a precision-recall curve on a new figure, from what `mrcnn.utils.compute_ap` gives."""
     import matplotlib.pyplot as plt
 
     _, ax = plt.subplots(1)
@@ -33,21 +28,18 @@ def plot_overlaps(
     class_names: Sequence[str],
     threshold: float = 0.5,
 ) -> None:
-    """Draw the overlaps of detections and ground truth as a grid on a new figure (Matterport's name).
-
-    A cell above `threshold` also says whether the classes agree.
+    """Draw the overlaps of detections and ground truth as a grid on a new figure.
 
     Args:
-        gt_class_ids: array of shape (num_instances,).
-        pred_class_ids: array of shape (num_detections,).
-        pred_scores: array of shape (num_detections,).
+        gt_class_ids: array of shape (num_instances,), 0 for padding.
+        pred_class_ids, pred_scores: arrays of shape (num_detections,).
         overlaps: array of shape (num_detections, num_instances), IoU.
         class_names: names by class id.
-        threshold: overlap above which a cell is marked.
+        threshold: overlap above which a cell says whether the classes agree.
     """
     import matplotlib.pyplot as plt
 
-    gt_class_ids, pred_class_ids = (ids[ids != 0] for ids in map(np.asarray, (gt_class_ids, pred_class_ids)))  # padding
+    gt_class_ids, pred_class_ids = (ids[ids != 0] for ids in map(np.asarray, (gt_class_ids, pred_class_ids)))
     _, ax = plt.subplots(figsize=(12, 10))
     if np.size(overlaps):  # matplotlib warns of images without pixels
         ax.imshow(overlaps, interpolation="nearest", cmap="Blues")
@@ -68,15 +60,9 @@ def plot_overlaps(
 
 
 def display_table(table: Sequence[Sequence[Any]]) -> None:
-    """Show rows of cells: as an HTML table in a notebook, else printed in columns (Matterport's name).
-
-    Args:
-        table: rows, the header included; they may differ in length.
-    """
+    """Show rows of cells, the header included: as an HTML table in a notebook, else printed in columns."""
     rows = [[str(cell) for cell in row] for row in table]
     if _in_notebook():
-        from html import escape
-
         from IPython.display import HTML, display
 
         cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
@@ -88,26 +74,22 @@ def display_table(table: Sequence[Sequence[Any]]) -> None:
 
 
 def display_weight_stats(model: Any) -> None:
-    """Show minimum, maximum and spread of each weight of a model (Matterport's name).
+    """Show minimum, maximum and standard deviation of each weight of a `mrcnn.model.MaskRCNN`.
 
     "*** dead?" marks a kernel whose values are all the same, "*** Overflow?" values beyond 1000.
-
-    Args:
-        model: a `mrcnn.model.MaskRCNN`: its `get_trainable_layers()` are listed.
     """
     table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
     for layer in model.get_trainable_layers():
         for weight in layer.weights:
             values = np.asarray(weight)
             name = weight.name if "/" in weight.name else f"{layer.name}/{weight.name}"
-            alert = ""
             # Vectors are biases and scales, which start out alike.
             if values.ndim > 1 and values.size > 1 and values.min() == values.max():
-                alert = "*** dead?"
+                name += "*** dead?"
             if np.abs(values).max(initial=0.0) > OVERFLOW:
-                alert += "*** Overflow?"
+                name += "*** Overflow?"
             spread = [f"{v:+10.4f}" for v in (values.min(), values.max(), values.std())] if values.size else [""] * 3
-            table.append([name + alert, str(tuple(values.shape)), *spread])
+            table.append([name, str(values.shape), *spread])
     display_table(table)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.molding import parse_image_meta
@@ -16,8 +15,6 @@ from mrcnn.model import (
     detector_hash,
     load_detector,
     log,
-    parse_image_meta_graph,
-    trim_zeros_graph,
 )
 
 
@@ -306,15 +303,6 @@ def test_layers_that_nobody_has_are_refused(config, small_resnet, cell_dataset, 
     for layers, message in (("nothing", "layers 'nothing': no layer with weights"), ("(", "not a regular expression")):
         with pytest.raises(InputError, match=message):
             model.train(cell_dataset(1), [], 1e-3, 1, layers)
-
-
-def test_image_meta_graph_and_trim_zeros_graph_agree_with_their_arrays():
-    metas = np.random.default_rng(0).integers(1, 50, (3, 12 + 4))
-    for name, value in parse_image_meta_graph(tf.constant(metas)).items():
-        np.testing.assert_array_equal(value, parse_image_meta(metas)[name])
-    boxes, kept = trim_zeros_graph(tf.constant([[0.0, 0, 1, 1], [0, 0, 0, 0], [0, 2, 3, 4]]))
-    np.testing.assert_array_equal(boxes, [[0, 0, 1, 1], [0, 2, 3, 4]])
-    np.testing.assert_array_equal(kept, [True, False, True])
 
 
 def test_log_prints_a_text_and_what_an_array_holds(capsys):

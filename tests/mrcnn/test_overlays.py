@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn import overlays as pictures
+from mrcnn import overlays
 from mrcnn.files.errors import InputError
 
 BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
@@ -20,26 +20,26 @@ def make_masks(size=100):
 
 def test_draw_detections_draws_on_a_copy_where_the_box_is():
     image = make_image()
-    drawn = pictures.draw_detections(image, BOXES)
+    drawn = overlays.draw_detections(image, BOXES)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
     assert (image == 128).all()
-    first = tuple(round(255 * v) for v in pictures.OVERLAY_COLORS[0])
+    first = tuple(round(255 * v) for v in overlays.OVERLAY_COLORS[0])
     for y, x in ((10, 30), (39, 30), (20, 12), (20, 49)):  # the last pixels inside, the ends being exclusive
         assert tuple(drawn[y, x]) == first
     assert (drawn[20:30, 20:40] == 128).all() and (drawn[45:55] == 128).all()
 
 
 def test_draw_detections_outlines_masks_and_writes_scores():
-    boxes_only = pictures.draw_detections(make_image(), BOXES)
-    with_masks = pictures.draw_detections(make_image(), BOXES, masks=make_masks())
+    boxes_only = overlays.draw_detections(make_image(), BOXES)
+    with_masks = overlays.draw_detections(make_image(), BOXES, masks=make_masks())
     assert not np.array_equal(boxes_only[15, 21:44], with_masks[15, 21:44])
     assert (with_masks[25, 30] == 128).all()  # outlines only
-    with_scores = pictures.draw_detections(make_image(), BOXES, np.array([0.91, 0.5]))
+    with_scores = overlays.draw_detections(make_image(), BOXES, np.array([0.91, 0.5]))
     assert not np.array_equal(boxes_only[47:59, 60:90], with_scores[47:59, 60:90])
 
 
 def test_draw_detections_enlarges_small_images():
-    drawn = pictures.draw_detections(make_image(50), BOXES / 2, [0.9, 0.8], make_masks(50), min_side=200)
+    drawn = overlays.draw_detections(make_image(50), BOXES / 2, [0.9, 0.8], make_masks(50), min_side=200)
     assert drawn.shape == (200, 200, 3)
     assert not (drawn[20:24, 40:90] == 128).all()
 
@@ -49,24 +49,24 @@ def test_draw_detections_enlarges_small_images():
     [((4, 3000), (5, 4000)), ((5, 5000), (5, 5000)), ((10, 1000), (40, 4000)), ((2, 2), (400, 400))],
 )
 def test_draw_detections_do_not_enlarge_strips_beyond_reason(shape, expected):
-    drawn = pictures.draw_detections(np.full((*shape, 3), 9, np.uint8), np.zeros((0, 4)), min_side=400)
+    drawn = overlays.draw_detections(np.full((*shape, 3), 9, np.uint8), np.zeros((0, 4)), min_side=400)
     assert drawn.shape == (*expected, 3)
 
 
 def test_draw_detections_without_any_and_past_the_border():
     image = make_image()
-    np.testing.assert_array_equal(pictures.draw_detections(image, np.zeros((0, 4)), np.zeros(0)), image)
-    drawn = pictures.draw_detections(image, [[-20, -20, 130, 130]], [0.5])
+    np.testing.assert_array_equal(overlays.draw_detections(image, np.zeros((0, 4)), np.zeros(0)), image)
+    drawn = overlays.draw_detections(image, [[-20, -20, 130, 130]], [0.5])
     assert drawn.shape == image.shape and not np.array_equal(drawn, image)
     with pytest.raises(ValueError, match="2 boxes and 1 scores"):
-        pictures.draw_detections(image, BOXES, [0.5])
+        overlays.draw_detections(image, BOXES, [0.5])
     with pytest.raises(ValueError, match="2 boxes and 1 masks"):
-        pictures.draw_detections(image, BOXES, [0.5, 0.5], make_masks()[..., :1])
+        overlays.draw_detections(image, BOXES, [0.5, 0.5], make_masks()[..., :1])
 
 
 def test_sheet_places_tiles_of_any_shape():
     images = [np.full((20, 40, 3), value, np.uint8) for value in (10, 20, 30)]
-    page = pictures.sheet(images, columns=2, tile_size=40, gap=4)
+    page = overlays.sheet(images, columns=2, tile_size=40, gap=4)
     assert page.shape == (2 * 44 + 4, 2 * 44 + 4, 3)
     assert (page[4 + 10 : 4 + 30, 4:44] == 10).all()
     assert (page[4 + 10 : 4 + 30, 48:88] == 20).all()
@@ -76,7 +76,7 @@ def test_sheet_places_tiles_of_any_shape():
 
 def test_sheet_captions_stay_below_their_tile():
     images = [make_image(30)] * 2
-    page = pictures.sheet(images, 2, ["short", "a very long caption with an ä in it"], tile_size=60, gap=6)
+    page = overlays.sheet(images, 2, ["short", "a very long caption with an ä in it"], tile_size=60, gap=6)
     assert page.shape == (60 + 6 + 18 + 6, 2 * 66 + 6, 3)
     assert (page[66:84, 6:66] < 255).any() and (page[66:84, 72:132] < 255).any()
     assert (page[:, -5:] == 255).all()  # cut to the width of the tile
@@ -84,14 +84,14 @@ def test_sheet_captions_stay_below_their_tile():
 
 def test_sheet_faults():
     with pytest.raises(InputError, match="no images"):
-        pictures.sheet([])
+        overlays.sheet([])
     with pytest.raises(ValueError, match="1 images and 2 captions"):
-        pictures.sheet([make_image()], captions=["a", "b"])
+        overlays.sheet([make_image()], captions=["a", "b"])
     with pytest.raises(ValueError, match="columns must be"):
-        pictures.sheet([make_image()], columns=0)
+        overlays.sheet([make_image()], columns=0)
 
 
 def test_augmentation_sheet_outlines_masks():
-    plain = pictures.augmentation_sheet([make_image()] * 3, columns=3)
-    outlined = pictures.augmentation_sheet([make_image()] * 3, [make_masks()] * 3, columns=3)
+    plain = overlays.augmentation_sheet([make_image()] * 3, columns=3)
+    outlined = overlays.augmentation_sheet([make_image()] * 3, [make_masks()] * 3, columns=3)
     assert plain.shape == outlined.shape and not np.array_equal(plain, outlined)

@@ -1,19 +1,231 @@
-from mrcnn import overlays as pictures
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+
 from mrcnn import visualize
-from mrcnn import visualize as displays
-from mrcnn import visualize as drawing
-from mrcnn.matterport import plots
+
+BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
+NAMES = ["BG", "cell", "platelet"]
 
 
-def test_visualize_hands_on_every_public_name():
-    public = {
-        name: value
-        for module in (displays, drawing, pictures, plots)
-        for name, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", "") == module.__name__ and not name.startswith("_")
-    }
-    # What marks axes is for the displays alone.
-    inner = {"frame_axes", "add_rectangle", "add_link", "add_outline"}
-    assert public.keys() - inner == set(visualize.__all__) - {"OVERLAY_COLORS"}
-    for name in public.keys() - inner:
-        assert getattr(visualize, name) is public[name]
+def make_image(size=100):
+    return np.full((size, size, 3), 128, np.uint8)
+
+
+def make_masks(size=100):
+    masks = np.zeros((size, size, 2), bool)
+    masks[15:35, 20:45, 0] = True
+    masks[65:85, 65:90, 1] = True
+    return masks
+
+
+@pytest.fixture(autouse=True)
+def shown(monkeypatch):
+    """Numbers of the figures that `plt.show` was called with as the current one."""
+    numbers = []
+    monkeypatch.setattr(plt, "show", lambda *_, **__: numbers.append(plt.gcf().number))
+    yield numbers
+    plt.close("all")
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots()[1]
+
+
+def test_display_instances_draws_each_instance(ax, shown, capsys):
+    visualize.display_instances(
+        make_image(),
+        BOXES.astype(int),
+        make_masks(),
+        np.array([1, 1]),
+        ["BG", "cell"],
+        np.array([0.9, 0.8]),
+        title="two cells",
+        ax=ax,
+    )
+    assert ax.get_title() == "two cells"
+    assert [t.get_text() for t in ax.texts] == ["cell 0.900", "cell 0.800"]
+    assert len(ax.patches) == 2 and len(ax.images) == 1 and len(ax.collections) == 2
+    assert ax.patches[0].get_bbox().extents.tolist() == [12, 10, 50, 40]
+    assert ax.get_xlim() == (-10, 110) and ax.get_ylim() == (110, -10)
+    assert not shown and capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match="2 boxes, 2 masks and 1 class ids"):
+        visualize.display_instances(make_image(), BOXES, make_masks(), np.array([1]), ["BG", "cell"], ax=ax)
+
+
+def test_display_instances_options_and_padding(ax):
+    boxes = np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
+    visualize.display_instances(
+        make_image(),
+        boxes,
+        make_masks(),
+        np.array([1, 0]),
+        ["BG", "cell"],
+        ax=ax,
+        show_mask=False,
+        show_bbox=False,
+        captions=["mine", "unused"],
+    )
+    assert [t.get_text() for t in ax.texts] == ["mine"] and not ax.patches
+    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
+    assert len(ax.collections) == 1  # the outline stays
+
+
+def test_display_instances_says_that_there_are_none(ax, capsys):
+    visualize.display_instances(
+        make_image(), np.zeros((0, 4)), np.zeros((100, 100, 0), bool), np.zeros(0, int), NAMES, ax=ax
+    )
+    assert "No instances to display" in capsys.readouterr().out
+    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
+
+
+def test_display_differences_captions_follow_the_scores(ax, shown):
+    masks = make_masks()
+    half = masks.copy()
+    half[15:25, :, 0] = False  # half of the first instance
+    visualize.display_differences(
+        make_image(),
+        BOXES,
+        np.array([1, 2]),
+        masks,
+        BOXES,
+        np.array([1, 1]),
+        np.array([0.6, 0.9]),  # the second detection, of the wrong class, comes first
+        half,
+        NAMES,
+        ax=ax,
+    )
+    assert [t.get_text() for t in ax.texts] == ["", "", "0.90 / 1.00", "0.60 / 0.50"]
+    assert [t.get_position() for t in ax.texts] == [(12, 10), (60, 60), (60, 60), (12, 10)]
+    edges = [p.get_edgecolor()[:3] for p in ax.patches]
+    assert edges == [(0, 1, 0)] * 2 + [(1, 0, 0)] * 2
+    assert "green" in ax.get_title() and not shown
+
+
+def test_display_differences_leaves_out_padding_and_takes_a_title(shown):
+    boxes = np.concatenate([BOXES[:1], np.zeros((1, 4))])
+    visualize.display_differences(
+        make_image(),
+        boxes,
+        np.array([1, 0]),
+        make_masks(),
+        np.zeros((0, 4)),
+        np.zeros(0, int),
+        np.zeros(0),
+        make_masks()[..., :0],
+        NAMES,
+        title="mine",
+        show_mask=False,
+        show_box=False,
+    )
+    axes = plt.gca()
+    assert axes.get_title() == "mine" and len(axes.texts) == 1 and not axes.patches and len(shown) == 1
+
+
+def test_display_top_masks_orders_classes_by_area(shown):
+    masks = np.zeros((100, 100, 3), bool)
+    masks[:10, :10, 0] = masks[20:40, 20:50, 1] = masks[50:60, 50:60, 2] = True
+    visualize.display_top_masks(make_image(), masks, np.array([2, 1, 2]), NAMES, limit=3)
+    axes = plt.gcf().axes
+    assert [a.get_title() for a in axes] == ["H x W=100x100", "cell", "platelet", "-"]
+    platelets = axes[2].images[0].get_array()
+    assert (platelets[:10, :10] == 1).all() and (platelets[50:60, 50:60] == 2).all() and platelets.sum() == 300
+    assert not axes[3].images[0].get_array().any() and shown == [plt.gcf().number]
+
+
+def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
+    rois = np.array([[10, 10, 40, 40], [50, 50, 80, 90]])
+    refined = np.array([[12, 14, 42, 44], [50, 50, 80, 90]])
+    visualize.draw_rois(make_image(), rois, refined, np.ones((2, 28, 28)), np.array([1, 0]), NAMES)
+    axes = plt.gca()
+    assert axes.get_title() == "2 ROIs" and [t.get_text() for t in axes.texts] == ["cell"]
+    assert [p.get_bbox().extents.tolist() for p in axes.patches] == [
+        [10, 10, 40, 40],
+        [14, 12, 44, 42],
+        [50, 50, 90, 80],
+    ]
+    assert axes.patches[2].get_edgecolor()[:3] == to_rgba("gray")[:3]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10, 10], [14, 12]])
+    picture = axes.images[0].get_array()
+    assert not (picture[10:40, 10:40] == 128).all() and (picture[50:80, 50:90] == 128).all()
+    assert capsys.readouterr().out.split() == "Positive ROIs: 1 Negative ROIs: 1 Positive Ratio: 0.50".split()
+
+
+def test_draw_rois_shows_a_choice_of_many():
+    rois = np.tile([10, 10, 40, 40], (7, 1))
+    visualize.draw_rois(make_image(), rois, rois, np.zeros((7, 28, 28)), np.zeros(7, int), NAMES, limit=3)
+    assert plt.gca().get_title() == "Showing 3 random ROIs out of 7" and len(plt.gca().patches) == 3
+
+
+def test_draw_boxes_styles_by_visibility(ax, shown):
+    boxes = np.array([[10, 10, 20, 20], [30, 30, 50, 50], [60, 60, 80, 80], [0, 0, 0, 0]])
+    visualize.draw_boxes(make_image(), boxes, visibilities=[0, 1, 2, 2], captions=list("abcd"), title="t", ax=ax)
+    assert [p.get_linestyle() for p in ax.patches] == ["dotted", "dotted", "solid"]
+    gray, second, third = (p.get_edgecolor() for p in ax.patches)
+    assert gray == to_rgba("gray", 0.5) and second != third and second[3] == 1
+    assert [t.get_text() for t in ax.texts] == ["a", "b", "c"]
+    assert ax.get_title() == "t" and ax.get_xlim() == (-10, 110) and not shown
+
+
+def test_draw_boxes_ties_refined_boxes_and_fills_masks():
+    visualize.draw_boxes(
+        make_image(), boxes=BOXES, refined_boxes=BOXES + 4, masks=make_masks(), captions=["one", "two"]
+    )
+    axes = plt.gca()
+    assert len(axes.patches) == 4 and len(axes.collections) == 2
+    np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[60, 60], [64, 64]])
+    assert [t.get_position() for t in axes.texts] == [(16, 14), (64, 64)]
+    assert not (axes.images[0].get_array()[15:35, 20:45] == 128).all()
+
+
+def test_display_images_takes_few_titles_and_colours_of_any_type(shown):
+    colours = np.full((4, 5, 3), 200.0)
+    visualize.display_images([colours, np.zeros((4, 5)), colours.astype(np.uint8)], titles=["one"])
+    axes = plt.gcf().axes
+    assert [ax.get_title() for ax in axes] == ["one", "", ""]
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), axes[2].images[0].get_array())
+
+
+def test_display_instances_takes_no_captions_and_images_with_transparency(ax):
+    image = np.full((20, 20, 4), 255, np.uint8)
+    mask = np.zeros((20, 20, 1), bool)
+    mask[5:15, 5:15] = True
+    box, color = np.array([[5, 5, 15, 15]]), [(1.0, 0.0, 0.0)]
+    visualize.display_instances(image, box, mask, np.array([1]), ["BG", "cell"], ax=ax, captions=[], colors=color)
+    assert [text.get_text() for text in ax.texts] == ["cell"]
+    picture = np.asarray(ax.images[0].get_array())
+    assert picture[10, 10].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4
+
+
+def test_random_colors_are_distinct_and_repeatable():
+    colors = visualize.random_colors(12)
+    assert len(set(colors)) == 12 and colors == visualize.random_colors(12)
+    assert all(0 <= v <= 1 for color in colors for v in color) and visualize.random_colors(0) == []
+
+
+@pytest.mark.parametrize("color", [(1.0, 0.0, 0.5), (1.0, 0.0, 0.5, 0.8)])
+def test_apply_mask_blends_in_place(color):
+    image = np.full((4, 4, 3), 100, np.uint8)
+    assert visualize.apply_mask(image, np.eye(4), color, alpha=0.5) is image
+    assert image[0, 0].tolist() == [177, 50, 113] and image[0, 1].tolist() == [100, 100, 100]
+
+
+def test_draw_box_frames_in_place():
+    image = np.zeros((12, 14, 3), np.uint8)
+    assert visualize.draw_box(image, np.array([2, 3, 8, 10]), [0, 200, 0]) is image
+    rows, columns = np.nonzero(image[..., 1])
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 9, 3, 11)
+    assert (image[..., 1][4:8, 5:10] == 0).all() and not image[..., 0].any()
+
+
+def test_outlines_of_masks_at_the_border_are_closed(ax):
+    box, mask = np.array([[0, 0, 5, 6]]), np.ones((5, 6, 1), bool)
+    visualize.display_instances(np.zeros((5, 6, 3), np.uint8), box, mask, [1], NAMES, ax=ax)
+    points = ax.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [[-0.5, -0.5], [5.5, 4.5]])

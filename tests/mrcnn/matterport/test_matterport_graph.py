@@ -216,3 +216,12 @@ def test_keras_model_saves_matterports_layout_that_load_weights_reads(model, tmp
         for variable in layer.weights:
             same = np.array_equal(variable, values[variable.path])
             assert same == (layer.name != "mrcnn_mask"), variable.path
+
+
+def test_keras_model_opens_again_from_a_keras_file(model, images, outputs, tmp_path):
+    model.keras_model.save(tmp_path / "detector.keras")
+    again = keras.saving.load_model(tmp_path / "detector.keras")
+    molded, metas, _ = model.mold_inputs(images)
+    anchors = np.stack([model.get_anchors(molded.shape[1:])] * len(images))
+    for value, expected in zip(again([molded, metas.astype(np.float32), anchors]), outputs[0], strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-4)

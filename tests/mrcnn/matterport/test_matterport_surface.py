@@ -66,7 +66,6 @@ MODEL = {
     "load_image_gt": "dataset, config, image_id, augment=False, augmentation=None, use_mini_mask=False",
     "log": "text, array=None",
     "mold_image": "images, config",
-    "norm_boxes_graph": "boxes, shape",
     "parse_image_meta": "meta",
     "unmold_image": "normalized_images, config",
 }
