@@ -138,7 +138,8 @@ class Pipeline:
 
     def evaluate_detector(self) -> dict[str, dict[str, Any]]:
         """Measure the detector on every centre; written to `detector/metrics.json`."""
-        from experiments.cells.detector import METRICS, evaluate_detector, read_metrics, write_metrics
+        from experiments.cells.detector import evaluate_detector
+        from mrcnn.training.folder import METRICS, read_metrics, write_metrics
 
         folder = self.output / "detector"
         known = None if self.overwrite else read_metrics(folder)

@@ -1,6 +1,5 @@
 """Training and evaluating the detector on centres with masks."""
 
-import json
 import logging
 import sys
 import time
@@ -19,20 +18,25 @@ from mrcnn.annotations.label_masks import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence, measure_operating_score
-from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
+from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import hash_json, versions
-from mrcnn.model import WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector
-from mrcnn.training.epoch_part import remove_parts
-from mrcnn.training.folder import CONFIG_NAME, read_settings
-from mrcnn.training.log import checkpoints
+from mrcnn.files.run_folder import RunFolder
+from mrcnn.model import MaskRCNN, load_detector
+from mrcnn.training.folder import (
+    CHECKPOINTS,
+    CONFIG_NAME,
+    SPLIT,
+    checkpoints,
+    clear_training,
+    read_optional,
+    read_settings,
+    remove_checkpoints,
+)
 from mrcnn.training.weights import check_some_learn
 
 log = logging.getLogger(__name__)
-
-SPLIT, RUN, METRICS = "split.json", "run.json", "metrics.json"
 
 
 def train_detector(
@@ -46,8 +50,8 @@ def train_detector(
 ) -> bool:
     """Train a detector on a share of the images of one or more centres and leave it in `output`.
 
-    An interrupted training goes on at its last step, a killed one at its last epoch; a finished one of the same
-    settings is kept.
+    An interrupted or killed training resumes after its last finished epoch; a finished one of the same settings is
+    kept.
 
     Args:
         images: what to learn from.
@@ -74,48 +78,29 @@ def train_detector(
     if settings.weights or settings.layers != "all":
         identity["start"] = [settings.weights, settings.exclude, settings.layers]
     identity["annotations"] = {i.centre: i.source.identity() for i in images}
+    run = RunFolder(output, "detector", identity)
     writes = strategy is None or is_chief(strategy)
-    if not overwrite and _is_finished(output, identity):
-        if writes:
-            tidy_folder(output)
-        return False
-    with OutputLock(output, inside=True) if writes else nullcontext() as lock:
-        if lock is not None and lock.is_held:
-            for folder in (output, output / "checkpoint"):
-                remove_leftovers(folder)
-        # Once more, since another run may have ended meanwhile.
-        if not overwrite and _is_finished(output, identity):
-            return False
-        _train(images, output, config, splits, identity, settings, overwrite, strategy)
-    return True
-
-
-def _is_finished(output: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether the detector is there already; it may lie where nothing can be written."""
-    earlier = _read(output / RUN)
-    if earlier is None:
-        return False
-    _check_same(output, earlier["identity"], identity)
-    if not earlier["complete"] or not (output / WEIGHTS_NAME).exists():
-        return False
-    log.info("%s: detector reused", output)
-    if checkpoints(output):  # of a run that was killed just before it removed them
-        with suppress(OSError):
-            _remove_checkpoints(output)
-    return True
+    with run.writing(overwrite) if writes else nullcontext(overwrite or not run.is_complete()) as wanted:
+        if wanted:
+            _train(images, run, config, splits, settings, overwrite, strategy)
+        else:
+            log.info("%s: detector reused", output)
+            with suppress(OSError):  # of a run that was killed just before it removed them
+                remove_checkpoints(output)
+    return wanted
 
 
 def _train(
     images: Sequence[MaskedImages],
-    output: Path,
+    run: RunFolder,
     config: Config,
     splits: Mapping[str, Mapping[str, list[str]]],
-    identity: Mapping[str, Any],
     settings: DetectorSettings,
     overwrite: bool,
     strategy: tf.distribute.Strategy | None,
 ) -> None:
-    """Train in a folder that this run alone writes, from its last checkpoint on."""
+    """Train in a folder that this process alone writes, from its last checkpoint on."""
+    output = run.path
     writes = strategy is None or is_chief(strategy)
     # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
     # `overwrite` the one that is there as it is.
@@ -128,9 +113,7 @@ def _train(
     warn_of_crowded(images, config.MAX_GT_INSTANCES)
     train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
     test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
-    run = {
-        "complete": False,
-        "identity": identity,
+    record: dict[str, Any] = {
         "seed": config.SEED,
         "train_images": {name: len(split["train"]) for name, split in splits.items()},
         "left_out": {i.centre: i.faults for i in images},
@@ -139,21 +122,21 @@ def _train(
     }
     if writes:
         if overwrite:
-            _clear(output)
-        elif not (output / RUN).exists():
-            _remove_checkpoints(output)  # nothing says what they belong to
+            clear_training(output)
+        elif run.record is None:
+            remove_checkpoints(output)  # nothing says what they belong to
+        remove_leftovers(output / CHECKPOINTS)
         write_json(output / SPLIT, splits)
-        write_json(output / RUN, run)
+        run.write(False, record)
     started = time.monotonic()
     rows = model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
     if not writes:
         return
     if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
-        run["min_confidence"] = _choose_min_confidence(output, test, settings.min_score_for_ap)
-    run |= {"complete": True, "seconds": round(time.monotonic() - started, 1), "last_epoch": rows[-1] if rows else None}
-    write_json(output / RUN, run)
-    # Optimiser state is three times the weights, and nothing goes on from here.
-    _remove_checkpoints(output)
+        record["min_confidence"] = _choose_min_confidence(output, test, settings.min_score_for_ap)
+    seconds, last = round(time.monotonic() - started, 1), rows[-1] if rows else None
+    run.write(True, {**record, "seconds": seconds, "last_epoch": last})
+    remove_checkpoints(output)
 
 
 def _choose_min_confidence(output: Path, held_out: Sequence[Dataset], lowest: float) -> float:
@@ -200,7 +183,7 @@ def evaluate_detector(
     """
     model = load_detector(detector, {**(overrides or {}), "DETECTION_MIN_CONFIDENCE": min_score_for_ap})
     operating = read_settings(detector)["DETECTION_MIN_CONFIDENCE"]
-    splits = _read(detector / SPLIT) or {}
+    splits = read_optional(detector / SPLIT) or {}
     metrics: dict[str, dict[str, Any]] = {}
     for name, centre in centres.items():
         show = {"description": f"evaluate {name}"}
@@ -227,71 +210,3 @@ def evaluate_detector(
             measured, truth = evaluate_presence(model, records, operating, **show), "presence"
         metrics[name] = {"truth": truth, "held_out": bool(learned), **measured}
     return metrics
-
-
-def write_metrics(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Write what `evaluate_detector` returned to `metrics.json`, with the hash of the detector it holds for."""
-    write_json(folder / METRICS, {"detector": detector_hash(folder), "centres": measured})
-
-
-def read_metrics(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """What `write_metrics` wrote, or None if it is not there or holds for another detector."""
-    known = _read(folder / METRICS)
-    if known is None or known.get("detector") != detector_hash(folder):
-        return None
-    return known["centres"]
-
-
-def _clear(output: Path) -> None:
-    for path in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, "log.csv"):
-        (output / path).unlink(missing_ok=True)
-    # TensorBoard would draw the curves of both trainings as one.
-    for path in (output / "tensorboard").glob("events.out.tfevents.*"):
-        path.unlink()
-    _remove_checkpoints(output)
-
-
-def _remove_checkpoints(output: Path) -> None:
-    for _, path in checkpoints(output):
-        path.unlink()
-    remove_parts(output)
-
-
-def _check_same(output: Path, earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    wanted = json.loads(json.dumps(wanted))
-    # Under its first name this held nothing of label masks.
-    known = earlier.get("annotations", earlier.get("outlines")) or {}
-    unknown = [name for name, now in wanted["annotations"].items() if now["format"] == "masks" and not known.get(name)]
-    other_annotations = any(
-        known.get(name) != now for name, now in wanted["annotations"].items() if name not in unknown
-    )
-    old, new = earlier.get("config", {}), wanted["config"]
-    changed = [f"{k} {old.get(k)} -> {v}" for k, v in new.items() if old.get(k) != v]
-    changed += [f"{k} {v} -> none" for k, v in old.items() if k not in new]
-    if earlier.get("epochs") != wanted["epochs"]:
-        changed.append(f"epochs {earlier.get('epochs')} -> {wanted['epochs']}")
-    if earlier.get("split") != wanted["split"]:
-        changed.append("other training images")
-    if earlier.get("start") != wanted.get("start"):
-        changed.append("other weights or layers to begin with")
-    if other_annotations:
-        changed.append("other annotations")
-    if changed:
-        raise InputError(
-            f"{output} holds a detector of other settings ({', '.join(changed)}): choose another output or give "
-            "--overwrite"
-        )
-    if unknown:
-        log.warning(
-            "%s: its %s does not say which masks of %s it learned from; they are taken to be those that are there now",
-            output,
-            RUN,
-            ", ".join(unknown),
-        )
-
-
-def _read(path: Path) -> Any:
-    if not path.exists():
-        return None
-    advice = "remove it or give --overwrite"
-    return read_json_file(path, missing=advice, advice=advice, allow_nan=True)

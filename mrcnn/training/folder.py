@@ -1,10 +1,11 @@
-"""A trained detector as a folder: `config.json` and the weights."""
+"""A trained detector as a folder: `config.json` and the weights, and what its training leaves beside them."""
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,10 +16,15 @@ from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file, save_weights
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
+from mrcnn.files.run_folder import RUN
 from mrcnn.network.assembly import DetectorParts
 
 WEIGHTS_NAME = "weights.weights.h5"
 CONFIG_NAME = "config.json"
+LOG, SPLIT, METRICS, CHECKPOINTS = "log.csv", "split.json", "metrics.json", "checkpoint"
+_CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
+# What Keras raises on a file of weights that is damaged or of another network.
+UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 _SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
 
@@ -53,7 +59,7 @@ def load_parts(parts: DetectorParts, path: Path) -> None:
     check_weights_file(path, advice="copy the detector's folder again")
     try:
         parts.load_weights(path)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: these weights do not fit the configuration ({first_line(error)})") from error
     for variable in parts.variables:
         if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
@@ -82,6 +88,49 @@ def detector_hash(folder: str | os.PathLike) -> str:
     return file_hash(Path(folder) / CONFIG_NAME, Path(folder) / WEIGHTS_NAME)
 
 
+def write_metrics(folder: Path, measured: Mapping[str, Any]) -> None:
+    """Write a detector's measures by centre to `metrics.json`, with the hash of the detector that they hold for."""
+    write_json(folder / METRICS, {"detector": detector_hash(folder), "centres": measured})
+
+
+def read_metrics(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """What `write_metrics` wrote, or None if it is not there or holds for another detector."""
+    known = read_optional(folder / METRICS)
+    if known is None or known.get("detector") != detector_hash(folder):
+        return None
+    return known["centres"]
+
+
+def read_optional(path: Path) -> Any:
+    """The content of a JSON file in a detector's folder, or None if it is not there."""
+    if not path.exists():
+        return None
+    advice = "remove it or give --overwrite"
+    return read_json_file(path, missing=advice, advice=advice, allow_nan=True)
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Epochs and paths of the checkpoints in a training's folder, oldest first."""
+    found = ((_CHECKPOINT_NAME.match(path.name), path) for path in (folder / CHECKPOINTS).glob("epoch-*.weights.h5"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove them: optimiser state is three times the weights, and nothing resumes from a finished training."""
+    for _, path in checkpoints(folder):
+        path.unlink()
+
+
+def clear_training(folder: Path) -> None:
+    """Remove all that an earlier training left, so that another one can begin."""
+    for name in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, LOG):
+        (folder / name).unlink(missing_ok=True)
+    # TensorBoard would draw the curves of both trainings as one.
+    for path in (folder / "tensorboard").glob("events.out.tfevents.*"):
+        path.unlink()
+    remove_checkpoints(folder)
+
+
 # Windows' separator too, in paths that old scripts carry around.
 CHECKPOINT_PATH = re.compile(r"(?:.*[/\\])?[\w-]+\d{8}T\d{4,6}[/\\]mask_rcnn_[\w-]+_(\d{4})\.h5$")
 
@@ -90,34 +139,25 @@ class MissingCheckpoint(InputError, FileNotFoundError):
     """There is no checkpoint to go on from; scripts may catch it under either name."""
 
 
-class RunFolder(NamedTuple):
-    """A run's folder and how far it has come.
-
-    Attributes:
-        folder: of its checkpoints and logs.
-        epoch: epochs that it has had.
-    """
-
-    folder: Path
-    epoch: int
-
-
 def run_folder(
     model_dir: str | os.PathLike, name: str, model_path: str | os.PathLike | None = None, now: datetime | None = None
-) -> RunFolder:
-    """The folder that a run writes to: that of the checkpoint it goes on from, or a new one with the date.
+) -> tuple[Path, int]:
+    """Folder that a run of Matterport's class writes to: that of its checkpoint, or a new one with the date.
 
     Args:
         model_dir: folder of all runs.
         name: of the configuration.
         model_path: weights that were loaded, or None.
         now: time of a new folder's name; None takes the clock.
+
+    Returns:
+        The folder, and how many epochs the run has had.
     """
     match = CHECKPOINT_PATH.match(str(model_path)) if model_path else None
     if match:
-        return RunFolder(Path(model_path).parent, int(match.group(1)))
+        return Path(model_path).parent, int(match[1])
     date = (now or datetime.now()).strftime("%Y%m%dT%H%M%S")
-    return RunFolder(Path(model_dir) / f"{name.lower()}{date}", 0)
+    return Path(model_dir) / f"{name.lower()}{date}", 0
 
 
 def checkpoint_name(name: str, epoch: int | str) -> str:

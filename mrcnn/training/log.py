@@ -2,7 +2,6 @@
 
 import csv
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.progress import Bar
 from mrcnn.files.tensorboard import SummaryWriter
-from mrcnn.training.epoch_part import remove_parts
+from mrcnn.training.folder import CHECKPOINTS, LOG, checkpoints
 from mrcnn.training.step import LOSS_NAMES
-
-CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -77,12 +74,11 @@ class EpochLog(keras.callbacks.Callback):
         self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
         if self.folder is None:
             return
-        write_rows(self.folder / "log.csv", self.rows)
-        save_weights(self.model, self.folder / "checkpoint" / f"epoch-{epoch + 1:04d}.weights.h5")
+        write_rows(self.folder / LOG, self.rows)
+        save_weights(self.model, self.folder / CHECKPOINTS / f"epoch-{epoch + 1:04d}.weights.h5")
         for other, path in checkpoints(self.folder):
             if other != epoch + 1:
                 path.unlink()
-        remove_parts(self.folder)
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -103,16 +99,6 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     lines = [",".join(columns)]
     lines += [",".join(str(row.get(name, "")) for name in columns) for row in rows]
     write_text(path, "\n".join(lines) + "\n")
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Epochs and paths of the checkpoints in a run's folder, oldest first."""
-    found = []
-    for path in (folder / "checkpoint").glob("epoch-*.weights.h5"):
-        match = CHECKPOINT_NAME.match(path.name)
-        if match:
-            found.append((int(match.group(1)), path))
-    return sorted(found)
 
 
 def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:

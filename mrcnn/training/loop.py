@@ -1,4 +1,4 @@
-"""Training the detector: the loop over epochs, on one device or several, and going on after an interruption."""
+"""Training the detector: the loop over epochs, on one device or several, resumed after its last checkpoint."""
 
 import logging
 import math
@@ -18,38 +18,12 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file
-from mrcnn.files.interruption import HeldBack, Interruption, held_back
 from mrcnn.network.assembly import DetectorParts
-from mrcnn.training.epoch_part import find_part, save_part
-from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, checkpoints, read_rows
+from mrcnn.training.folder import LOG, UNREADABLE, checkpoints
+from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, read_rows
 from mrcnn.training.step import DetectorTrainer, make_optimizer
 
 log = logging.getLogger(__name__)
-
-
-def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
-    """Every variable that can learn, those of frozen layers included.
-
-    The optimiser is built on all of them, so that a run that began with `layers="heads"` can go on with "all".
-    """
-    frozen = [layer for layer in parts.named_layers() if not layer.trainable]
-    for layer in frozen:
-        layer.trainable = True
-    variables = list(parts.trainable_variables)
-    for layer in frozen:
-        layer.trainable = False
-    return variables
-
-
-def _load_checkpoint(trainer: DetectorTrainer, path: Path) -> None:
-    check_weights_file(path, advice="give another model_dir, or remove it")
-    try:
-        trainer.load_weights(path)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: the training cannot go on from this checkpoint, made with other settings or damaged "
-            f"({first_line(error)}); give another model_dir, or remove it"
-        ) from error
 
 
 def fit_detector(
@@ -67,10 +41,7 @@ def fit_detector(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     strategy: tf.distribute.Strategy | None = None,
 ) -> list[dict[str, Any]]:
-    """Train, going on from the last finished epoch that `folder` holds, or from within the next one.
-
-    Where signals are handled (`files.interruption`), an interruption leaves the state after the step at hand; a process
-    that is killed has to go on after its last epoch.
+    """Train, from the last finished epoch on that `folder` holds.
 
     Args:
         parts: the weights, made in the scope of `strategy`; changed in place.
@@ -81,8 +52,8 @@ def fit_detector(
         learning_rate: peak of the schedule.
         folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
         augmentation: of training samples, or None.
-        first_epoch: epochs that the weights have had; a checkpoint of just so many, or the last one before, is gone on
-            from, optimiser state and all. None takes the newest checkpoint.
+        first_epoch: epochs that the weights have had. Training resumes from the checkpoint of just so many or the
+            last one before, optimiser state and all. None takes the newest checkpoint.
         no_augmentation_sources: sources whose images are not augmented.
         callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
@@ -94,7 +65,7 @@ def fit_detector(
         InputError: if there are no images, the batch cannot be divided, a loss is not finite, or the checkpoint in
             `folder` does not fit.
     """
-    if not sum(dataset.num_images for dataset in train):
+    if not _num_images(train):
         raise InputError("the detector has no image to train on: give a centre with masks")
     strategy = strategy or tf.distribute.get_strategy()
     if config.BATCH_SIZE % strategy.num_replicas_in_sync:
@@ -108,29 +79,18 @@ def fit_detector(
         trainer = DetectorTrainer(parts, config)
         trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
         trainer.optimizer.build(_learnable_variables(parts))
-        first_epoch, losses = _resume(trainer, folder, first_epoch, steps_per_epoch)
+        first_epoch = _resume(trainer, folder, first_epoch)
         if not isinstance(trainer.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             trainer.optimizer.learning_rate = learning_rate  # not the checkpoint's
-    if losses:
-        log.info("detector: going on after step %d of epoch %d of %d", len(losses), first_epoch + 1, epochs)
-    elif first_epoch:
-        log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
-    rows = read_rows(folder / "log.csv", first_epoch)
+    if first_epoch:
+        log.info("detector: resuming after epoch %d of %d", first_epoch, epochs)
+    rows = read_rows(folder / LOG, first_epoch)
     if first_epoch >= epochs:
         return rows
-    first_step = first_epoch * steps_per_epoch + len(losses)
-    batches = training_batches(
-        train,
-        config,
-        config.BATCH_SIZE,
-        augmentation,
-        first_step,
-        no_augmentation_sources=no_augmentation_sources,
-    )
+    first_step = first_epoch * steps_per_epoch
     watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
     if is_chief(strategy):
-        watchers += [TensorBoardLog(folder / "tensorboard")]
-        watchers += [ProgressBar(total_steps, first_step)]
+        watchers += [TensorBoardLog(folder / "tensorboard"), ProgressBar(total_steps, first_step)]
     # The checkpoint comes last: where there is one, all else of its epoch is done.
     epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
     loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)
@@ -138,65 +98,72 @@ def fit_detector(
     train_step = _compiled(trainer.train_on_replica, strategy)
     validation_step = _compiled(trainer.validate_on_replica, strategy)
     trainer.stop_training = False
+    batches = training_batches(
+        train, config, config.BATCH_SIZE, augmentation, first_step, no_augmentation_sources=no_augmentation_sources
+    )
     loop.on_train_begin()
     try:
-        with held_back() as interruption:
+        with closing(batches):
             for epoch in range(first_epoch, epochs):
                 loop.on_epoch_begin(epoch)
-                try:
-                    for step in range(len(losses), steps_per_epoch):
-                        loop.on_train_batch_begin(step)
-                        losses.append(_to_floats(train_step(_distribute(next(batches), strategy))))
-                        loop.on_train_batch_end(step, losses[-1])
-                        interruption.check()
-                    logs = _means(losses)
-                    logs |= _validate(validation, config, strategy, validation_step, interruption)
-                except Interruption:
-                    if is_chief(strategy):
-                        save_part(folder, trainer, epoch, losses)
-                    raise
-                loop.on_epoch_end(epoch, logs)
                 losses = []
+                for step in range(steps_per_epoch):
+                    loop.on_train_batch_begin(step)
+                    losses.append(train_step(next(batches)))
+                    loop.on_train_batch_end(step, losses[-1])
+                logs = _means(losses) | _validate(validation, config, validation_step)
+                loop.on_epoch_end(epoch, logs)
                 if trainer.stop_training:
                     break
     finally:
-        batches.close()
         loop.on_train_end()
     return rows
 
 
-def _resume(
-    trainer: DetectorTrainer, folder: Path, first_epoch: int | None, steps_per_epoch: int
-) -> tuple[int, list[dict[str, float]]]:
-    """Load the state to go on from, if there is one.
+def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
+    """Every variable that can learn, those of frozen layers included.
 
-    Returns:
-        The number of epochs done, and the losses of each step since then.
+    The optimiser is built on all of them, so that a run that began with `layers="heads"` can go on with "all".
     """
+    frozen = [layer for layer in parts.named_layers() if not layer.trainable]
+    for layer in frozen:
+        layer.trainable = True
+    variables = list(parts.trainable_variables)
+    for layer in frozen:
+        layer.trainable = False
+    return variables
+
+
+def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> int:
+    """Load the checkpoint to resume from, if there is one; the number of epochs done."""
     done = dict(checkpoints(folder))
     if first_epoch is None:
         first_epoch = max(done, default=0)
     elif first_epoch not in done:
         # A kill between an epoch's weights and its checkpoint: that epoch is done again.
         first_epoch = max((epoch for epoch in done if epoch < first_epoch), default=first_epoch)
-    part = find_part(folder, first_epoch, steps_per_epoch)
-    if part is not None:
-        _load_checkpoint(trainer, part.path)
-        return first_epoch, part.losses
     if first_epoch in done:
-        _load_checkpoint(trainer, done[first_epoch])
-    return first_epoch, []
+        path, advice = done[first_epoch], "give another model_dir, or remove it"
+        check_weights_file(path, advice=advice)
+        try:
+            trainer.load_weights(path)
+        except UNREADABLE as error:
+            raise InputError(
+                f"{path}: the training cannot resume from this checkpoint, made with other settings or damaged "
+                f"({first_line(error)}); {advice}"
+            ) from error
+    return first_epoch
 
 
 def _compiled(replica_step, strategy: tf.distribute.Strategy):
-    """A step over the global batch; every replica returns the same numbers, so the first one's are taken."""
+    """A step over a global batch: its losses, the same on every replica, as numbers."""
 
     @tf.function
     def step(batch):
         outputs = strategy.run(replica_step, args=(batch,))
         return {name: strategy.experimental_local_results(value)[0] for name, value in outputs.items()}
 
-    return step
+    return lambda batch: {name: float(value) for name, value in step(_distribute(batch, strategy)).items()}
 
 
 def _distribute(batch: Example, strategy: tf.distribute.Strategy) -> Any:
@@ -210,21 +177,17 @@ def _distribute(batch: Example, strategy: tf.distribute.Strategy) -> Any:
     return strategy.experimental_distribute_values_from_function(part)
 
 
-def _validate(datasets, config, strategy, step, interruption: HeldBack) -> dict[str, float]:
+def _validate(datasets: Sequence[Dataset], config: Config, step) -> dict[str, float]:
     """Mean losses, by name with "val_", over the same images whenever it is called."""
-    if not config.VALIDATION_STEPS or not sum(dataset.num_images for dataset in datasets):
+    if not config.VALIDATION_STEPS or not _num_images(datasets):
         return {}
-    steps = math.ceil(config.VALIDATION_STEPS)
     with closing(training_batches(datasets, config, config.BATCH_SIZE, shuffle=False)) as batches:
-        losses = []
-        for batch in islice(batches, steps):
-            losses.append(_to_floats(step(_distribute(batch, strategy))))
-            interruption.check()
-    return {f"val_{name}": value for name, value in _means(losses).items()}
+        means = _means([step(batch) for batch in islice(batches, math.ceil(config.VALIDATION_STEPS))])
+    return {f"val_{name}": value for name, value in means.items()}
 
 
-def _to_floats(losses: dict[str, tf.Tensor]) -> dict[str, float]:
-    return {name: float(value) for name, value in losses.items()}
+def _num_images(datasets: Sequence[Dataset]) -> int:
+    return sum(dataset.num_images for dataset in datasets)
 
 
 def _means(losses: list[dict[str, float]]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pytest
 from mrcnn.files.determinism import compute_on_one_thread
 from mrcnn.files.errors import InputError
 from mrcnn.model import WEIGHTS_NAME
-from mrcnn.training.log import checkpoints
+from mrcnn.training.folder import checkpoints
 
 SCRIPT = Path(__file__).with_name("training_process.py")
 EPOCHS = 5

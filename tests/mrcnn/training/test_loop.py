@@ -14,7 +14,8 @@ from mrcnn.config import make_config
 from mrcnn.data.batches import training_batches
 from mrcnn.files.errors import InputError
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, load_detector
-from mrcnn.training.log import checkpoints, write_rows
+from mrcnn.training.folder import checkpoints
+from mrcnn.training.log import write_rows
 from mrcnn.training.step import LOSS_NAMES, DetectorTrainer
 
 
@@ -329,7 +330,7 @@ def test_train_writes_the_checkpoint_of_an_epoch_last(build, tiny_config_class, 
 
 def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted, tiny_config_class, cell_dataset):
     other = build(make_config({"NUM_CLASSES": 3}, tiny_config_class), uninterrupted.folder)
-    with pytest.raises(InputError, match="cannot go on from this checkpoint") as caught:
+    with pytest.raises(InputError, match="cannot resume from this checkpoint") as caught:
         other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder)
     assert "\n" not in str(caught.value)
 

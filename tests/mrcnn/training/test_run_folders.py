@@ -17,7 +17,7 @@ def make(folder: Path, run: str, *names: str) -> None:
 
 def test_run_folder_of_a_new_run_is_named_after_configuration_and_date():
     assert run_folder("logs", "Cells", now=NOW) == (Path("logs/cells20240203T040506"), 0)
-    assert run_folder("logs", "Cells").folder.name.startswith(f"cells{datetime.now():%Y%m}")
+    assert run_folder("logs", "Cells")[0].name.startswith(f"cells{datetime.now():%Y%m}")
 
 
 @pytest.mark.parametrize("parent", ["", "logs/", "/data/my logs/", "./"])

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from mrcnn.files.errors import InputError
-from mrcnn.training.log import EpochLog, StopOnNonFinite, checkpoints, read_rows, write_rows
+from mrcnn.training.folder import checkpoints
+from mrcnn.training.log import EpochLog, StopOnNonFinite, read_rows, write_rows
 from mrcnn.training.step import LOSS_NAMES
 
 
