@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from experiments.synthetic.centre import CENTRES, draw_cell_image
+from experiments.synthetic.centre import CENTRES, synthetic_image
 from mrcnn.config import NUM_GROUPS, Config, make_config
 from mrcnn.data.batches import training_batches
 from mrcnn.data.dataset import Dataset
@@ -38,7 +38,7 @@ class Smears(Dataset):
         self.add_class("drawn", 1, "cell")
         rng = np.random.default_rng(0)
         for i in range(num_images):
-            sample = draw_cell_image(CENTRES["north"], ("monocyte", "neutrophil_segmented")[i % 2], rng, side)
+            sample = synthetic_image(CENTRES["north"], ("monocyte", "neutrophil_segmented")[i % 2], rng, side)
             self.add_image("drawn", i, f"{i}.png", sample=sample)
         self.prepare()
 

@@ -76,23 +76,17 @@ def doctor(arguments: argparse.Namespace) -> None:
 def synth(arguments: argparse.Namespace) -> None:
     """`aecfe synth`: draw synthetic centres."""
     from experiments.synthetic.centre import generate_centre
-    from mrcnn.files.progress import Bar
 
     check_output_folder(arguments.output, "output")
     for name in arguments.centres:
-        with Bar(total=arguments.images, desc=f"draw {name}", unit="image") as bar:
-
-            def advance(done: int, total: int, bar: Bar = bar) -> None:
-                bar.update(done - bar.n)
-
-            folder = generate_centre(
-                name,
-                Path(arguments.output) / name,
-                num_images=arguments.images,
-                seed=arguments.seed,
-                image_size=arguments.size,
-                overwrite=arguments.overwrite,
-            )
+        folder = generate_centre(
+            name,
+            Path(arguments.output) / name,
+            num_images=arguments.images,
+            seed=arguments.seed,
+            image_size=arguments.size,
+            overwrite=arguments.overwrite,
+        )
         print(folder)
 
 

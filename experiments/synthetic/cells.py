@@ -1,8 +1,7 @@
-"""White blood cells drawn from scratch: outline, nucleus, chromatin, granules.
+"""Synthetic white blood cells: outline, nucleus, chromatin, granules.
 
-A cell is not painted in colours but as amounts of four dyes, as a stained cell is: how these look is the
-matter of a centre's stain (`experiments.synthetic.smear`). So the same cell can be shown as different
-laboratories would show it.
+A cell is not painted in colours but as amounts of four dyes, as a stained cell is: how these look is the matter of a
+centre's stain (`experiments.synthetic.smear`). So the same cell can be shown as different laboratories would show it.
 """
 
 from collections.abc import Callable
@@ -16,30 +15,24 @@ _SHIFT = 4  # cv2.fillPoly takes coordinates in fixed point with this many binar
 
 
 def smooth_noise(shape: tuple[int, int], grain: float, rng: np.random.Generator) -> np.ndarray:
-    """Return random texture of about unit variance whose spots are about `grain` pixels wide.
-
-    Args:
-        shape: (height, width).
-        grain: distance in pixels between independent values, at least 1.
-        rng: source of randomness.
+    """Return random texture of about unit variance whose spots are about `grain` pixels wide, at least 1.
 
     Returns:
-        float32 array of shape (height, width).
+        float32 array of `shape`, (height, width).
     """
     rows, columns = (int(np.ceil(n / grain)) + 3 for n in shape)
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
     fine = cv2.resize(coarse, None, fx=grain, fy=grain, interpolation=cv2.INTER_CUBIC)
     y, x = (int(rng.integers(0, max(1, f - n))) for f, n in zip(fine.shape, shape, strict=True))
-    return fine[y : y + shape[0], x : x + shape[1]] * 1.3  # cubic interpolation loses about this much deviation
+    return (
+        fine[y : y + shape[0], x : x + shape[1]] * 1.3
+    )  # cubic interpolation loses about this much of the standard deviation
 
 
 def wavy_circle(rng: np.random.Generator, waviness: float, num_points: int = 56) -> np.ndarray:
     """Return a closed outline around 0 of mean radius 1 as complex numbers x + iy.
 
-    Args:
-        rng: source of randomness.
-        waviness: deviation of the radius, 0 for a circle; 0.1 is a strongly uneven cell.
-        num_points: number of corners.
+    `waviness` is about the standard deviation of the radius, 0 for a circle; 0.1 is a strongly uneven cell.
     """
     angles = np.linspace(0, 2 * np.pi, num_points, endpoint=False)
     radius = np.ones(num_points)
@@ -49,7 +42,7 @@ def wavy_circle(rng: np.random.Generator, waviness: float, num_points: int = 56)
 
 
 class Stencil:
-    """A binary drawing in the frame of a cell: 0 is the middle, 1 the mean cell radius, turned by `turn`."""
+    """A binary mask in the frame of a cell: 0 is the middle, 1 the mean cell radius, turned by `turn`."""
 
     def __init__(self, side: int, scale: float, turn: float):
         self.mask = np.zeros((side, side), np.uint8)
@@ -86,7 +79,7 @@ def round_nucleus(stencil: Stencil, size: float, rng: np.random.Generator) -> No
 
 
 def kidney_nucleus(depth: tuple[float, float]) -> NucleusDrawer:
-    """Make a drawer of nuclei that are dented on one side, by `depth` (share of the radius)."""
+    """Make a drawer of nuclei that are dented on one side, by `depth` (fraction of the radius)."""
 
     def draw(stencil: Stencil, size: float, rng: np.random.Generator) -> None:
         outline = wavy_circle(rng, 0.05)
@@ -137,7 +130,7 @@ CHROMATIN, AZURE, EOSIN, HAEMOGLOBIN = range(4)
 NUM_DYES = 4
 
 PATCH_REACH = 1.4  # half the side of a cell's patch, in cell radii
-SUPERSAMPLING = 2  # white cells are drawn twice as large and averaged down, which smooths every edge
+SUPERSAMPLING = 2  # white cells are made twice as large and averaged down, which smooths every edge
 
 
 class WhiteCell(NamedTuple):
@@ -145,7 +138,7 @@ class WhiteCell(NamedTuple):
 
     Attributes:
         dyes: float32 array of shape (side, side, 4), optical density of each dye, zero outside the cell.
-        coverage: float32 array of shape (side, side), share of the pixel that the cell covers, 0 to 1.
+        coverage: float32 array of shape (side, side), fraction of the pixel that the cell covers.
         nucleus: bool array of shape (side, side), pixels that lie mostly in the nucleus.
     """
 
@@ -156,7 +149,7 @@ class WhiteCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Granules:
-    """Round grains in the cytoplasm: how many per cell, radius (share of the cell radius), dye, density."""
+    """Round grains in the cytoplasm: how many per cell, radius (fraction of the cell radius), dye, density."""
 
     number: tuple[int, int]
     radius: tuple[float, float]
@@ -176,7 +169,7 @@ class CellType:
         draw_nucleus: fills the nucleus of a given size on a stencil.
         nucleus_size: radius (round nuclei) or reach of the nucleus in cell radii.
         chromatin: density of the nucleus.
-        clumping: relative deviation of the density within the nucleus.
+        clumping: relative standard deviation of the density within the nucleus.
         clump_size: width of the clumps in cell radii.
         nucleoli: number of pale spots in the nucleus.
         fine_grain: amount of dust-like grains in the cytoplasm.
@@ -251,19 +244,13 @@ CELL_TYPES: dict[str, CellType] = {
 }  # fmt: skip
 
 
-def draw_white_cell(cell_type: str, red_cell_radius: float, rng: np.random.Generator) -> WhiteCell:
-    """Draw one white cell of a type.
+def synthetic_cell(cell_type: str, red_cell_radius: float, rng: np.random.Generator) -> WhiteCell:
+    """Make one white cell of a type, on a patch whose side is even.
 
     Args:
         cell_type: a key of `CELL_TYPES`.
         red_cell_radius: radius of a red cell in pixels, the yardstick of all sizes.
         rng: source of randomness.
-
-    Returns:
-        The cell as amounts of dye on its own patch, whose side is even.
-
-    Raises:
-        KeyError: if `cell_type` is none of `CELL_TYPES`.
     """
     look = CELL_TYPES[cell_type]
     radius = red_cell_radius * rng.uniform(*look.radius)

@@ -1,40 +1,37 @@
-"""The embedded default data: three synthetic smear "centres" with exact masks and labels.
+"""Synthetic centres: three "centres" of smears with exact masks and labels, made from nothing.
 
-Each image shows one labelled white cell among red cells, platelets and dirt, sometimes with a second white
-cell cut by the border. The centres differ in stain, lamp, pixel size, focus, dirt and, mildly, in how
-common the cell types are, about as far as published data sets of different laboratories do. The images are
-drawn, not photographed: they let everything be tried and tested without a download, and are no substitute
-for real data in a result.
+Each image shows one labelled white cell among red cells, platelets and dirt, sometimes with a second white cell cut by
+the border. The centres differ in stain, lamp, pixel size, focus, dirt and, mildly, in how common the cell types are,
+about as far as published data sets of different laboratories do: a batch effect to try a method on without a download.
+The images are no photographs, and no substitute for real data in a result.
 """
 
 import csv
-import io
 import logging
 import os
-import re
-import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from experiments.synthetic.smear import DrawnImage, draw_cell_image
+from experiments.synthetic.smear import SyntheticImage, synthetic_image
 from experiments.synthetic.styles import CENTRES, CentreStyle
-from mrcnn.files.atomic import OutputLock, write_json, write_text
+from mrcnn.files.atomic import atomic_folder, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import parse_json
+from mrcnn.files.progress import Bar
+from mrcnn.files.run_folder import check_same
 
-__all__ = ["CENTRES", "CentreStyle", "DrawnImage", "draw_cell_image", "generate_centre", "generate_centres"]
+__all__ = ["CENTRES", "CentreStyle", "SyntheticImage", "generate_centre", "generate_centres", "synthetic_image"]
 
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION = 1  # raise it with every change that alters the images
 MARKER = "synthetic.json"
 _OWN_NAMES = {"images", "masks", "labels.csv", MARKER}
-MIN_IMAGE_SIZE = 48
-MAX_IMAGE_SIZE = 2048
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 48, 2048
 
 
 def generate_centres(
@@ -44,7 +41,6 @@ def generate_centres(
     seed: int = 0,
     overwrite: bool = False,
     image_size: int | None = None,
-    advance: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Generate several centres as subfolders of `folder`; see `generate_centre` for the arguments.
 
@@ -52,7 +48,7 @@ def generate_centres(
         The folder of each centre by name.
     """
     settings = {"num_images": num_images, "seed": seed, "image_size": image_size, "overwrite": overwrite}
-    return {name: generate_centre(name, Path(folder) / name, **settings, advance=advance) for name in names}
+    return {name: generate_centre(name, Path(folder) / name, **settings) for name in names}
 
 
 def generate_centre(
@@ -63,14 +59,12 @@ def generate_centre(
     seed: int,
     image_size: int | None = None,
     overwrite: bool = False,
-    advance: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the images, instance masks and labels of a synthetic centre.
 
-    The folder gets `images/NNNN.png`, `masks/NNNN.png` (0 background, 1 the labelled cell, 2 a cell at the
-    border), `labels.csv` (columns image, label) and `synthetic.json` with the settings. Image number i
-    depends on `name`, `seed`, `image_size` and i alone. Everything is written to a hidden folder beside the
-    final one, which takes its place when it is complete; if the final one already holds what is asked for,
+    The folder gets `images/NNNN.png`, `masks/NNNN.png` (0 background, 1 the labelled cell, 2 a cell at the border),
+    `labels.csv` (columns image, label) and `synthetic.json` with the settings. Image number i depends on `name`,
+    `seed`, `image_size` and i alone. The folder appears when it is complete; if it holds what is asked for already,
     nothing is done.
 
     Args:
@@ -81,7 +75,6 @@ def generate_centre(
         image_size: side of the images in pixels, 48 to 2048, instead of the style's own.
         overwrite: replace a centre that was generated with other settings. Folders that hold anything else
             are never replaced.
-        advance: called with (number of images done, `num_images`) after each image.
 
     Returns:
         `folder` as a path.
@@ -103,31 +96,10 @@ def generate_centre(
     if _holds_centre(folder, marker, overwrite):
         logger.info("%s: synthetic centre %s reused", folder, name)
         return folder
-    final = folder.resolve()  # beside the folder that a link points to, since a rename cannot cross disks
-    final.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    with OutputLock(final) as lock:
-        if lock.is_held:
-            _remove_leftovers(final)
-        try:
-            _write_centre(unfinished, style, marker, advance)
-            _move_into_place(unfinished, final)
-        except OSError as error:
-            if error.filename is None:  # of writing to an open file, as where a disk is full
-                error.filename = str(folder)
-            raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with atomic_folder(folder, MARKER, overwrite=True) as temporary:
+        _write_centre(temporary, style, marker)
     logger.info("%s: synthetic centre %s generated, %d images", folder, name, num_images)
     return folder
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left beside a centre's folder; to be called while that is locked."""
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.tmp(\.old)?")
-    for path in folder.parent.iterdir():
-        if pattern.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def cell_type_of_image(name: str, seed: int, index: int) -> str:
@@ -150,33 +122,31 @@ def _rng(name: str, seed: int, purpose: int, index: int) -> np.random.Generator:
 def _checked_style(name: str, num_images: int, seed: int, image_size: int | None) -> CentreStyle:
     if name not in CENTRES:
         raise InputError(f"no synthetic centre {name!r}: choose from {', '.join(CENTRES)}")
-    if not 1 <= num_images <= 9999:
-        raise InputError(f"num_images is {num_images}: choose 1 to 9999")
-    if seed < 0:
-        raise InputError(f"seed is {seed}: choose 0 or more")
-    if image_size is not None and not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        raise InputError(f"image_size is {image_size}: choose {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels")
+    for option, value, lowest, highest in (
+        ("num_images", num_images, 1, 9999),
+        ("seed", seed, 0, 2**63 - 1),
+        ("image_size", image_size, MIN_IMAGE_SIZE, MAX_IMAGE_SIZE),
+    ):
+        if value is not None and not lowest <= value <= highest:
+            raise InputError(f"{option} is {value}: choose {lowest} to {highest}")
     return CENTRES[name]
 
 
-def _write_centre(folder: Path, style: CentreStyle, marker: dict, advance: Callable[[int, int], None] | None) -> None:
-    """Draw all images into `folder`; the marker comes last."""
+def _write_centre(folder: Path, style: CentreStyle, marker: dict) -> None:
+    """Write all files of a centre into `folder`."""
     for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["image", "label"])
-    for index in range(marker["num_images"]):
+        (folder / part).mkdir()
+    rows = []
+    for index in Bar(range(marker["num_images"]), desc=f"synthetic {marker['centre']}", unit="image"):
         file_name = f"{index:04d}.png"
         cell_type = cell_type_of_image(marker["centre"], marker["seed"], index)
         rng = _rng(marker["centre"], marker["seed"], 0, index)
-        drawn = draw_cell_image(style, cell_type, rng, marker["image_size"])
-        _write_png(folder / "images" / file_name, drawn.image[..., ::-1])  # OpenCV's order is BGR
-        _write_png(folder / "masks" / file_name, drawn.instances)
-        rows.writerow([file_name, cell_type])
-        if advance is not None:
-            advance(index + 1, marker["num_images"])
-    write_text(folder / "labels.csv", table.getvalue())
+        made = synthetic_image(style, cell_type, rng, marker["image_size"])
+        _write_png(folder / "images" / file_name, made.image[..., ::-1])  # OpenCV's order is BGR
+        _write_png(folder / "masks" / file_name, made.instances)
+        rows.append((file_name, cell_type))
+    with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([("image", "label"), *rows])
     write_json(folder / MARKER, marker)
 
 
@@ -193,7 +163,7 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")
-    names = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if not names:
         return False
     found = _read_marker(folder)
@@ -204,9 +174,8 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
     if found == marker and complete and (folder / "labels.csv").is_file():
         return True
     if not overwrite:
-        differing = [key for key in marker if found.get(key) != marker[key]]
-        reason = f"of other settings ({', '.join(differing)})" if differing else "with files missing"
-        raise InputError(f"{folder}: holds a synthetic centre {reason}; choose another folder or overwrite it")
+        check_same(folder, found, marker, "choose another folder, or give --overwrite")
+        raise InputError(f"{folder}: files of this synthetic centre are missing; choose another folder or --overwrite")
     return False
 
 
@@ -217,14 +186,3 @@ def _read_marker(folder: Path) -> dict | None:
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "synthetic smear" else None
-
-
-def _move_into_place(finished: Path, folder: Path) -> None:
-    """Let the finished folder take the place of `folder`, which is absent, empty or a generated centre."""
-    if folder.is_dir():
-        old = finished.with_name(f"{finished.name}.old")
-        os.replace(folder, old)
-        os.replace(finished, folder)
-        shutil.rmtree(old)
-    else:
-        os.replace(finished, folder)

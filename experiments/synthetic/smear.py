@@ -1,7 +1,7 @@
-"""The surroundings of a white cell on a smear, and the microscope that looks at it.
+"""Synthetic smears: the surroundings of a white cell, and the microscope that looks at them.
 
-A smear is a map of dye amounts, shape (height, width, 4); light is absorbed by them after Beer and Lambert,
-each dye having the colour that the centre's stain gives it. Then come lens, lamp, sensor and JPEG.
+A smear is a map of dye amounts, shape (height, width, 4); light is absorbed by them after Beer and Lambert, each dye
+having the colour that the centre's stain gives it. Then come lens, lamp, sensor and JPEG.
 """
 
 from typing import NamedTuple
@@ -17,8 +17,8 @@ from experiments.synthetic.cells import (
     NUM_DYES,
     PATCH_REACH,
     WhiteCell,
-    draw_white_cell,
     smooth_noise,
+    synthetic_cell,
 )
 from experiments.synthetic.styles import CentreStyle
 
@@ -26,13 +26,12 @@ from experiments.synthetic.styles import CentreStyle
 NUM_TRIALS = 8
 
 
-class DrawnImage(NamedTuple):
-    """A finished image with what is known of it.
+class SyntheticImage(NamedTuple):
+    """An image with what is known of it.
 
     Attributes:
         image: uint8 array of shape (size, size, 3), RGB.
-        instances: uint8 array of shape (size, size); 0 background, 1 the labelled cell, 2 a
-            cell at the border.
+        instances: uint8 array of shape (size, size); 0 background, 1 the labelled cell, 2 a cell at the border.
         nucleus: bool array of shape (size, size), nucleus of the labelled cell.
     """
 
@@ -41,26 +40,20 @@ class DrawnImage(NamedTuple):
     nucleus: np.ndarray
 
 
-def draw_cell_image(
+def synthetic_image(
     style: CentreStyle, cell_type: str, rng: np.random.Generator, image_size: int | None = None
-) -> DrawnImage:
-    """Draw a labelled white cell near the middle of an image, in the manner of a centre.
+) -> SyntheticImage:
+    """Make an image with a labelled white cell near its middle, in the manner of a centre.
 
     Args:
         style: the centre's manner.
-        cell_type: type of the labelled cell, a key of `CELL_TYPES`; a second cell's type is drawn by chance.
+        cell_type: type of the labelled cell, a key of `CELL_TYPES`; a second cell is of any type.
         rng: source of randomness; the same state gives the same image.
-        image_size: side in pixels instead of the style's; what is shown stays the same share of the image.
-
-    Returns:
-        The image, its instance mask and the nucleus of the labelled cell.
-
-    Raises:
-        KeyError: if `cell_type` is none of `CELL_TYPES`.
+        image_size: side in pixels instead of the style's; what is shown stays the same fraction of the image.
     """
     size = image_size or style.image_size
     red_radius = style.red_cell_radius * size
-    white = draw_white_cell(cell_type, red_radius, rng)
+    white = synthetic_cell(cell_type, red_radius, rng)
     reach = white.coverage.shape[0] / (2 * PATCH_REACH)  # the cell's radius
     # Off the middle by at most 0.4 radii, so that the labelled cell always covers the middle of the image.
     middle = size / 2 + rng.uniform(-0.28, 0.28, 2) * reach
@@ -76,7 +69,7 @@ def draw_cell_image(
     for number in range(len(whites), 0, -1):  # the labelled cell comes last and lies on top
         nucleus = _lay_white_cell(smear, instances, whites[number - 1], number)
     _add_debris(smear, style, red_radius, rng)
-    return DrawnImage(_photograph(smear, style, rng), instances, nucleus & (instances == 1))
+    return SyntheticImage(_photograph(smear, style, rng), instances, nucleus & (instances == 1))
 
 
 def _second_cell(
@@ -87,7 +80,7 @@ def _second_cell(
     Its centre stays in the image: of a cell with less to show, people disagree whether to label it.
     """
     types = list(style.type_counts)
-    white = draw_white_cell(types[int(rng.integers(len(types)))], style.red_cell_radius * size, rng)
+    white = synthetic_cell(types[int(rng.integers(len(types)))], style.red_cell_radius * size, rng)
     other_reach = white.coverage.shape[0] / (2 * PATCH_REACH)
     depth = rng.uniform(0.0, 0.5, NUM_TRIALS) * other_reach
     depth = np.where(rng.random(NUM_TRIALS) < 0.5, depth, size - depth)
@@ -206,11 +199,9 @@ def _add_debris(smear: np.ndarray, style: CentreStyle, radius: float, rng: np.ra
 def _soft_disc(
     smear: np.ndarray, place: np.ndarray, radius: float, rng: np.random.Generator, unevenness: float = 0.05
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
-    """Outline an uneven disc without a loop over pixels.
+    """An uneven disc: the window that holds it, coverage (0 to 1) and distance from the middle in radii of its pixels.
 
-    Returns:
-        The window of the smear that holds it, the coverage of its pixels (0 to 1, smooth at the edge) and
-        their distance from the middle in radii; None if it lies outside.
+    None if it lies outside of the smear.
     """
     size = smear.shape[0]
     low = np.maximum(np.floor(place - 1.3 * radius - 1), 0).astype(int)

@@ -37,10 +37,10 @@ def test_synth_takes_each_centre_for_itself(tmp_path, capsys):
     command = ("synth", tmp_path / "smears", "--centres", "north", "--images", 1, "--size", 48)
     with OutputLock(tmp_path / "smears" / "north"):
         assert f"{tmp_path / 'smears' / 'north'}: another run" in refused(capsys, *command)
-    for name in (".north.77.tmp", ".north.77.tmp.old", ".river.77.tmp"):
+    for name in (".77.tmp.north", ".77.old.north", ".77.tmp.river"):
         (tmp_path / "smears" / name).mkdir(parents=True)
     generate_centre("north", tmp_path / "smears" / "north", num_images=1, seed=0, image_size=48)
-    assert sorted(path.name for path in (tmp_path / "smears").iterdir()) == [".river.77.tmp", "north"]
+    assert sorted(path.name for path in (tmp_path / "smears").iterdir()) == [".77.tmp.river", "north"]
 
 
 def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, tmp_path, monkeypatch, capsys):
