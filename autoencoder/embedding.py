@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -16,7 +15,7 @@ from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
 from mrcnn.feature_store import StorePath, StoreReader, open_store
 from mrcnn.feature_store.reader import check_finite
-from mrcnn.files.atomic import OutputLock, remove_leftovers
+from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5, read_note
 from mrcnn.files.interruption import held_back
@@ -56,11 +55,9 @@ def embed(
         InputError: if the autoencoder or a store cannot be used, they belong to different detectors, or another run is
             writing `output`.
     """
-    with OutputLock(output) as lock:
-        if lock.is_held:
-            remove_leftovers(Path(output).parent, Path(output).name)
+    with OutputLock(output):
         data = _embed(load_autoencoder(folder), stores, splits or {}, batch_size)
-        with atomic_hdf5(output) as (file, _):
+        with atomic_hdf5(output) as file:
             anndata.io.write_elem(file, "/", data)
     return data
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from autoencoder.config import CHOICES
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.feature_store.reader import check_finite
-from mrcnn.files.array_files import read_arrays
+from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
@@ -23,7 +23,6 @@ from mrcnn.files.progress import Bar
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6
 FEATURE_CHANNELS = 256
-_MAX_BYTES = 64 * 2**20  # of a scaling; that of a thousand centres has 2 MB
 _READ_ROWS = 64  # about 26 MB as float64
 
 
@@ -154,7 +153,6 @@ class FeatureScaling:
         """
         arrays = read_arrays(
             path,
-            max_bytes=_MAX_BYTES,
             missing="is this the folder of a trained autoencoder?",
             advice="not a feature scaling, so train again",
         )

@@ -12,7 +12,7 @@ import numpy as np
 from autoencoder.adaptation import build_discriminator
 from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
-from mrcnn.files.array_files import read_arrays
+from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 
@@ -126,9 +126,7 @@ def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, list[np.ndar
     paths = list_checkpoints(folder)
     for path in paths:
         try:
-            # Each array is held as it is, so that no more memory than the size of the file can be needed; and has a
-            # checksum.
-            arrays = read_arrays(path, max_bytes=path.stat().st_size, missing="", advice="it is passed over")
+            arrays = read_arrays(path, advice="it is passed over")
             num_values = len(arrays) - 1 - (_METRICS in arrays)
             return _step_of(path, arrays), [arrays[f"{i:04d}"] for i in range(num_values)]
         except (OSError, InputError, KeyError) as error:
@@ -141,7 +139,7 @@ def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, list[np.ndar
 def load_metrics(folder: str | os.PathLike, step: int) -> np.ndarray:
     """What the step that a checkpoint was written after had measured; empty if the checkpoint does not tell."""
     path = Path(folder) / f"step-{step:08d}.npz"
-    arrays = read_arrays(path, max_bytes=path.stat().st_size, missing="", advice="train again with --overwrite")
+    arrays = read_arrays(path, advice="train again with --overwrite")
     return arrays.get(_METRICS, np.zeros(0))
 
 

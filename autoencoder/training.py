@@ -39,7 +39,7 @@ from autoencoder.state import (
 from autoencoder.step import LOSSES, make_train_step, metric_names
 from autoencoder.workers import Workers
 from mrcnn.feature_store import StorePath
-from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
+from mrcnn.files.atomic import OutputLock, remove_leftovers, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.interruption import held_back
@@ -135,12 +135,10 @@ def _claim_folder(
         Whether it has: such a folder may be read-only.
     """
     if resume and is_finished(output, config, record):
-        tidy_folder(output)
         return True
-    if stack.enter_context(OutputLock(output, inside=True)).is_held:
-        for folder in (output, output / CHECKPOINTS):
-            remove_leftovers(folder)
-        remove_old_checkpoints(output / CHECKPOINTS)
+    stack.enter_context(OutputLock(output, inside=True))
+    remove_leftovers(output / CHECKPOINTS)
+    remove_old_checkpoints(output / CHECKPOINTS)
     return prepare_folder(output, config, record, resume=resume)
 
 

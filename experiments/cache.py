@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.files.array_files import read_arrays
+from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path, write_json
 from mrcnn.files.provenance import hash_json
 
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 
 # To be raised whenever this software computes another result from the same inputs.
 BEHAVIOUR = 1
-_MAX_BYTES = 8 * 2**30
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "umap-learn", "tensorflow", "keras")
 
 
@@ -74,6 +73,4 @@ class Cache:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    # Compressed by savez_compressed: hand-made features hold many zeros.
-    advice = "delete it, and it is computed again"
-    return read_arrays(path, max_bytes=_MAX_BYTES, missing=advice, advice=advice, max_ratio=1100)
+    return read_arrays(path, advice="delete it, and it is computed again")

@@ -12,7 +12,7 @@ from experiments.centres.masks import AnnotationChoice, choice_of_settings, mask
 from experiments.reports.run_folder import AUTOENCODERS
 from experiments.settings import CentreSettings, RunSettings
 from experiments.synthetic.centre import generate_centre
-from mrcnn.files.atomic import OutputLock, remove_stale_lock, write_json
+from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
@@ -252,7 +252,6 @@ class Pipeline:
         for method in self.check_autoencoder_settings():
             folder = self.output / AUTOENCODERS[method]
             if not self.overwrite and is_embedding_of(folder / EMBEDDING, folder):
-                remove_stale_lock(folder / EMBEDDING)
                 log.info("%s: reused", folder / EMBEDDING)
                 continue
             embed(folder, self.stores, folder / EMBEDDING, splits=parts)

@@ -17,7 +17,7 @@ from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, Fe
 from mrcnn.feature_store.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
 from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import held_back
-from mrcnn.files.progress import Progress
+from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import WriteBehind, read_ahead
 from mrcnn.model import MaskRCNN, detector_hash
 from mrcnn.training.folder import read_settings
@@ -208,7 +208,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
     reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
     images = read_ahead(_read, (r for batch in batches for r in batch), num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
-    with closing(images), Progress(name, "images", len(records), done=len(done)) as shown:
+    with closing(images), Bar(total=len(records), initial=len(done), desc=name, unit="image") as shown:
         with held_back() as interruption, WriteBehind() as behind:
             for batch in batches:
                 interruption.check()  # what was found so far is saved
@@ -216,7 +216,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
                 read, results = _detect(detector, batch, read, with_masks)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
                 behind.submit(_store, writer, rows, reason, all_cells)
-                shown.advance(len(rows))
+                shown.update(len(rows))
 
 
 def _read(record: ImageRecord) -> np.ndarray | InputError:

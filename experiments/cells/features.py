@@ -260,11 +260,10 @@ def embed_images(
         # Without its store, which is large and may have been removed, it is as good.
         if all(path is None or path.exists() for path in (files.csv, files.overlay)):
             return earlier["counts"], False
-    with OutputLock(files.h5ad) as lock:
-        if lock.is_held:
-            for path in (files.h5ad, files.csv, files.overlay):  # the store has a lock of its own
-                if path is not None:
-                    remove_leftovers(path.parent, path.name)
+    with OutputLock(files.h5ad):
+        for path in (files.csv, files.overlay):  # the store has a lock of its own
+            if path is not None:
+                remove_leftovers(path.parent, path.name)
         _check_store(files.store, identity["images"], overwrite)
         counts = extract_features(
             load_detector(detector, overrides, max_detections),
@@ -387,5 +386,5 @@ def _write_h5ad(
     if trained is not None:
         data.uns["config"] = json.dumps(trained.config.to_dict())
         data.uns["run"] = json.dumps(trained.run)
-    with atomic_hdf5(path) as (file, _):
+    with atomic_hdf5(path) as file:
         anndata.io.write_elem(file, "/", data)

@@ -18,7 +18,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.output_paths import check_output_file
-from mrcnn.files.progress import Progress
+from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import read_ahead
 
 FORMAT = "aecfe-centre-check"
@@ -117,7 +117,7 @@ def look_at_images(centre: Centre, decode: bool = True) -> ImageChecks:
     checks = ImageChecks([] if decode else None)
     name = f"{'decode' if decode else 'open'} {centre.name}"
     with (
-        Progress(name, "images", len(centre.records)) as bar,
+        Bar(total=len(centre.records), desc=name, unit="image") as bar,
         closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks,
     ):
         for record, look in zip(centre.records, looks, strict=True):
@@ -128,7 +128,7 @@ def look_at_images(centre: Centre, decode: bool = True) -> ImageChecks:
                 checks.sizes[size] += 1
                 if is_plain:
                     checks.plain.append(record.key)
-            bar.advance(1)
+            bar.update(1)
     return checks
 
 

@@ -16,7 +16,7 @@ from experiments.centres.centre import shorten
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.atomic import write_json
 from mrcnn.files.json_io import parse_json
-from mrcnn.files.progress import Progress
+from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.read_ahead import read_ahead
 
@@ -40,7 +40,7 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
     """
     hashes, faults = {}, []
     with (
-        Progress(name, "images", len(records)) as bar,
+        Bar(total=len(records), desc=name, unit="image") as bar,
         closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results,
     ):
         for record, result in zip(records, results, strict=True):
@@ -48,7 +48,7 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
                 faults.append(f"{record.key} ({result.strerror or result})")
             else:
                 hashes[record.key] = result
-            bar.advance(1)
+            bar.update(1)
     if faults:
         logger.warning("files that cannot be read: %s", shorten(faults))
     return hashes

@@ -20,7 +20,7 @@ from mrcnn.annotations.shapes import Annotations
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_files import read_json
+from mrcnn.files.json_io import read_json
 
 log = logging.getLogger(__name__)
 

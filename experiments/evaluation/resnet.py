@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mrcnn.feature_store import StoreReader
 from mrcnn.files.errors import InputError
-from mrcnn.files.progress import Progress
+from mrcnn.files.progress import Bar
 from mrcnn.training.imagenet import imagenet_weights_path
 from mrcnn.training.keras_h5 import StoredWeights
 
@@ -49,11 +49,11 @@ def resnet_vectors(
     """
     compute = _make_compute(build_resnet101(weights, image_size=image_size, seed=seed), image_size)
     vectors = np.empty((len(store), NUM_FEATURES), np.float32)
-    with Progress(f"ResNet-101 {store.centre}", "cells", len(store)) as bar:
+    with Bar(total=len(store), desc=f"ResNet-101 {store.centre}", unit="cell") as bar:
         for start in range(0, len(store), batch_size):
             stop = min(start + batch_size, len(store))
             vectors[start:stop] = compute(store.read("crop", start, stop)).numpy()
-            bar.advance(stop - start)
+            bar.update(stop - start)
     return vectors
 
 

@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from mrcnn.files.array_files import read_header
 from mrcnn.files.errors import InputError, first_line
-from mrcnn.files.hdf5 import check_heaps, check_items, list_items
+from mrcnn.files.hdf5 import check_plain
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +76,9 @@ def read_embedding(path: str | Path) -> Vectors:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such embedding; run aecfe embed")
     try:
-        check_heaps(path)
         with h5py.File(path, "r", locking="best-effort") as file:
-            items = list_items(file, ("obs", "X"))
+            check_plain(file, ("obs", "X"))
             _check_size(path, sum(_stated_bytes(file, name) for name in ("obs", "X")))
-            check_items(items, Path(path).stat().st_size, with_texts=True)
             # Nothing else is read, however large it may be.
             cells, vectors = (anndata.io.read_elem(file[name]) for name in ("obs", "X"))
         if sparse.issparse(vectors):
@@ -200,7 +197,14 @@ def _read_npz(path: Path) -> Vectors:
 def _read_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that a member of an .npz file states."""
     with archive.open(name) as member:
-        return read_header(member)
+        version = np.lib.format.read_magic(member)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read:
+            raise ValueError(f"{name} is of version {version}")
+        shape, _, dtype = read[version](member)
+        if any(isinstance(side, bool) or side < 0 for side in shape):
+            raise ValueError(f"{name} states shape {shape}")
+        return shape, dtype
 
 
 def _check_held(archive: zipfile.ZipFile, headers: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> None:

@@ -24,7 +24,7 @@ from mrcnn.files.atomic import check_folder_is_free, write_json, write_text
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file, save_weights
 from mrcnn.files.json_io import read_json_file
-from mrcnn.files.progress import Progress
+from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import versions
 
 _LEAST = {
@@ -363,12 +363,12 @@ def _run_steps(
     train_step = _make_train_step(config, model, schedule)
     rows: list[dict[str, float]] = []
     sums, count, started = tf.zeros(2), 0, time.monotonic()
-    with Progress("oracle", "steps", config.steps) as bar:
+    with Bar(total=config.steps, desc="oracle", unit="step") as bar:
         for step in range(config.steps):
             chosen = next(batches)
             sums += train_step(images[chosen], class_ids[chosen], tf.constant(step, tf.int64))
             count += 1
-            bar.advance(1)
+            bar.update(1)
             if (step + 1) % LOG_EVERY and step + 1 < config.steps:
                 continue
             loss, accuracy = (sums / count).numpy().tolist()  # waits for the device, hence not every step

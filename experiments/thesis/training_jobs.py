@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from mrcnn.files.atomic import remove_stale_lock
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.interruption import interrupt, wait_for_blocks
 from mrcnn.files.progress import Bar, hide_bars
@@ -68,9 +67,7 @@ def run_job(job: TrainingJob, resume: bool = True) -> Path:
     config = AutoencoderConfig.from_dict(job.config)
     train_autoencoder(config, job.stores, job.folder, resume=resume)
     path = job.folder / EMBEDDING
-    if is_embedding_of(path, job.folder):
-        remove_stale_lock(path)
-    else:
+    if not is_embedding_of(path, job.folder):
         embed(job.folder, job.stores, path, splits=job.splits)
     return path
 

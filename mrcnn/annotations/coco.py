@@ -28,7 +28,7 @@ from mrcnn.annotations.shapes import (
     shorten,
 )
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_files import read_json
+from mrcnn.files.json_io import read_json
 
 # Far beyond any smear, and small enough that 64 bits hold every sum.
 MAX_PIXELS = 2**31

@@ -37,7 +37,7 @@ from mrcnn.annotations.shapes import (
 )
 from mrcnn.data.images import DAMAGES, MAX_PIXELS
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_files import read_json
+from mrcnn.files.json_io import read_json
 
 _LINES = ("line", "point", "points")
 

@@ -20,7 +20,7 @@ from mrcnn.data.images import image_size, read_image
 from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError, escape_unprintable
-from mrcnn.files.json_files import read_json
+from mrcnn.files.json_io import read_json
 
 # A drive letter of Windows, or the scheme of a URL, which VIA keeps for images of the web.
 _ROOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

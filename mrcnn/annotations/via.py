@@ -28,7 +28,7 @@ from mrcnn.annotations.shapes import (
     shorten,
 )
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_files import read_json
+from mrcnn.files.json_io import read_json
 
 PROJECT_KEY = "_via_img_metadata"
 # Attributes that annotators commonly call a class by, in the order of preference.

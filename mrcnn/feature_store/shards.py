@@ -17,7 +17,7 @@ import numpy as np
 
 from mrcnn.feature_store.layout import MERGE_ROWS, create_file
 from mrcnn.feature_store.reader import FeatureStore, StoreReader, check_same_origin
-from mrcnn.files.atomic import OutputLock, remove_leftovers, remove_stale_lock
+from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5
 
@@ -288,21 +288,19 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
     Raises:
         InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
     """
-    with ShardedStore(paths) as source, OutputLock(path) as lock:
-        if lock.is_held:
-            remove_leftovers(Path(path).parent, Path(path).name)
+    with ShardedStore(paths) as source, OutputLock(path):
         _merge(source, path)
 
 
 def _merge(source: ShardedStore, path: str | os.PathLike) -> None:
-    with atomic_hdf5(path) as (file, check):
+    with atomic_hdf5(path) as file:
         header = {**source.attributes, "settings": source.settings}
         create_file(file, header, len(source), len(source.image_keys), source.text_widths())
         for name, dataset in file["cells"].items():
             for start in range(0, len(source), MERGE_ROWS):
                 stop = min(start + MERGE_ROWS, len(source))
                 dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
-                check()
+            dataset.flush()
         for name, dataset in file["images"].items():
             if len(dataset):
                 dataset[...] = _encode(source.image_column(name), dataset.dtype)
@@ -331,7 +329,6 @@ def join_shards(
             check_same_origin(there, {**source.attributes, "settings": source.settings}, advice)
             if not np.array_equal(there.image_keys, source.image_keys):
                 raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
-        remove_stale_lock(path)
         log.info("%s: reused", path)
     else:
         merge_stores(paths, path)

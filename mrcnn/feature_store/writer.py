@@ -26,7 +26,7 @@ from mrcnn.feature_store.layout import (
     text_width,
 )
 from mrcnn.feature_store.reader import FeatureStore, as_input_error, check_same_origin
-from mrcnn.files.atomic import OutputLock, remove_leftovers, remove_stale_lock
+from mrcnn.files.atomic import OutputLock, remove_leftovers
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5
 
@@ -82,14 +82,15 @@ class PartBuffer:
 
     def write(self, path: Path, header: dict[str, Any]) -> None:
         """Write all rows as a store of their own, atomically."""
-        with atomic_hdf5(path) as (file, check):
+        with atomic_hdf5(path) as file:
             widths = {f"cells/{name}": text_width(texts) for name, texts in self._cell_texts.items()}
             widths |= {f"images/{name}": text_width(self._images[name]) for name in IMAGE_STRINGS}
             create_file(file, header, self.num_cells, self.num_images, widths)
             for name, values in self._arrays.items():
                 if self.num_cells:
-                    file["cells"][name][...] = values[: self.num_cells]
-                    check()
+                    dataset = file["cells"][name]
+                    dataset[...] = values[: self.num_cells]
+                    dataset.flush()
             for group, columns in (("cells", self._cell_texts), ("images", self._images)):
                 for name, values in columns.items():
                     if values:
@@ -107,7 +108,7 @@ def merge_parts(parts: Iterable[Path], path: Path, header: dict[str, Any]) -> No
             num_images += len(store.image_keys)
             for name, width in store.text_widths().items():
                 widths[name] = max(widths.get(name, 1), width)
-    with atomic_hdf5(path) as (file, check):
+    with atomic_hdf5(path) as file:
         create_file(file, header, num_cells, num_images, widths)
         cell_row = image_row = 0
         for part in parts:
@@ -116,7 +117,6 @@ def merge_parts(parts: Iterable[Path], path: Path, header: dict[str, Any]) -> No
                 _copy_rows(store.group("images"), file["images"], image_row)
                 cell_row += len(store)
                 image_row += len(store.image_keys)
-            check()
 
 
 def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:
@@ -125,6 +125,7 @@ def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:
         for start in range(0, len(rows), MERGE_ROWS):
             stop = min(start + MERGE_ROWS, len(rows))
             dataset[offset + start : offset + stop] = rows[start:stop]
+        dataset.flush()
 
 
 logger = logging.getLogger(__name__)
@@ -283,7 +284,6 @@ class FeatureStoreWriter:
     def _sweep(self) -> None:
         """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
         remove_leftovers(self._parts_folder)
-        remove_leftovers(self.path.parent, self.path.name)
         if _trash(self.path).exists():
             shutil.rmtree(_trash(self.path))
 
@@ -351,11 +351,8 @@ def clear_parts(path: str | os.PathLike) -> None:
     """
     path = Path(path)
     if not _parts_folder(path).is_dir() and not _trash(path).is_dir():
-        remove_stale_lock(path)
         return
-    with suppress(InputError), OutputLock(path) as lock:
-        if not lock.is_held:
-            return
+    with suppress(InputError), OutputLock(path):
         shutil.rmtree(_trash(path), ignore_errors=True)
         if _are_parts_of(_parts_folder(path), path):
             shutil.rmtree(_parts_folder(path), ignore_errors=True)

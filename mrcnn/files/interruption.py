@@ -14,47 +14,31 @@ from contextlib import contextmanager
 # Some launchers send a signal twice, to the process and to its group.
 SECONDS_OF_ONE_SIGNAL = 1.0
 
+_number: int | None = None  # of the signal that waits
+_since = 0.0
+_blocks = 0  # that hold it back
+
 
 class Interruption(KeyboardInterrupt):
-    """The user or the system ends this process.
-
-    Args:
-        number: of the signal.
-    """
+    """The user or the system ends this process, by the signal `number`."""
 
     def __init__(self, number: int):
         super().__init__(number)
         self.number = number
 
 
-class _State:
-    """What was asked for, and how many blocks hold it back."""
-
-    def __init__(self):
-        self.number: int | None = None
-        self.at = 0.0
-        self.blocks = 0
-
-
-_state = _State()
-
-
 class HeldBack:
-    """What `held_back` gives: whether an interruption waits."""
+    """Given by `held_back`: tells whether an interruption waits."""
 
     @property
     def is_due(self) -> bool:
         """Whether one waits; save what was done, then call `check`."""
-        return _state.number is not None
+        return _number is not None
 
     def check(self) -> None:
-        """Raise the interruption that waits, if there is one.
-
-        Raises:
-            Interruption: to leave the work.
-        """
-        if _state.number is not None:
-            raise Interruption(_state.number)
+        """Raise the interruption that waits, if there is one."""
+        if _number is not None:
+            raise Interruption(_number)
 
 
 @contextmanager
@@ -64,11 +48,12 @@ def held_back() -> Iterator[HeldBack]:
     Raises:
         Interruption: one that came after the last step, when the block ends.
     """
-    _state.blocks += 1
+    global _blocks
+    _blocks += 1
     try:
         yield HeldBack()
     finally:
-        _state.blocks -= 1
+        _blocks -= 1
     HeldBack().check()
 
 
@@ -83,18 +68,19 @@ def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
         tell: called with the number of a signal that is held back. It runs inside the handler, so it should do no
             more than write to a file descriptor.
     """
+    global _number
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: object) -> None:
-        if _state.number is not None:
-            if time.monotonic() - _state.at > SECONDS_OF_ONE_SIGNAL:
+        if _number is not None:
+            if time.monotonic() - _since > SECONDS_OF_ONE_SIGNAL:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
-        _state.number, _state.at = number, time.monotonic()
-        if not _state.blocks:
+        interrupt(number)
+        if not _blocks:
             raise Interruption(number)
         if tell is not None:
             tell(number)
@@ -107,16 +93,17 @@ def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
         for number, handler in earlier.items():
             # None stands for a handler that is not Python's.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        _state.number = None
+        _number = None
 
 
 def interrupt(number: int = signal.SIGTERM) -> None:
     """Ask for an interruption, as a signal does where blocks hold it back; from any thread."""
-    _state.number, _state.at = number, time.monotonic()
+    global _number, _since
+    _number, _since = number, time.monotonic()
 
 
 def wait_for_blocks(seconds: float) -> None:
     """Wait until no block holds interruptions back, at most `seconds`; called in a thread of its own."""
     end = time.monotonic() + seconds
-    while _state.blocks and time.monotonic() < end:
+    while _blocks and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Whether results can be written where they are asked for, found out before the work that makes them."""
+"""Checks that results can be written where they are asked for, before the work that makes them."""
 
 import os
 from pathlib import Path
@@ -20,29 +20,19 @@ def check_output_file(path: str | os.PathLike, option: str = "-o") -> None:
         InputError: if a folder or a device is there, a folder above it is a file or must not be written to, or a
             name is too long.
     """
-    if os.path.isdir(path):
-        raise InputError(f"{option} {path}: is a folder; name a file")
     # A device would be replaced by a file, since results are written under another name and moved.
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{option} {path}: is no ordinary file; name another")
+        raise InputError(f"{option} {path}: is {'a folder' if os.path.isdir(path) else 'no file'}; name a file")
     _check_can_be_made(path, option)
 
 
 def check_output_folder(path: str | os.PathLike, option: str = "-o") -> None:
-    """Refuse a place where no folder can be made, or a folder that must not be written to.
-
-    Args:
-        path: the folder, which may be there already.
-        option: how the user named it, for the message.
-
-    Raises:
-        InputError: if a file is there, a folder above it is a file or must not be written to, or a name is too long.
-    """
+    """Refuse a place where no folder can be made, or a folder that must not be written to; as `check_output_file`."""
     if not os.path.isdir(path):
         if os.path.lexists(path):
             raise InputError(f"{option} {path}: is a file; name a folder")
         _check_can_be_made(path, option)
-    elif not _may_write(path):
+    elif not os.access(path, os.W_OK | os.X_OK):
         raise InputError(f"{option} {path}: this folder must not be written to; choose another place")
 
 
@@ -54,12 +44,7 @@ def _check_can_be_made(path: str | os.PathLike, option: str) -> None:
         names.append(place.name)
     if not os.path.isdir(place):
         raise InputError(f"{option} {path}: {place} is a file, and nothing can lie below it; choose another place")
-    if not _may_write(place):
+    if not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"{option} {path}: the folder {place} must not be written to; choose another place")
-    for name in names:
-        if len(os.fsencode(name)) > LONGEST_NAME:
-            raise InputError(f"{option} {path}: a name of more than {LONGEST_NAME} bytes; choose a shorter one")
-
-
-def _may_write(folder: str | os.PathLike) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
+    if any(len(os.fsencode(name)) > LONGEST_NAME for name in names):
+        raise InputError(f"{option} {path}: a name of more than {LONGEST_NAME} bytes; choose a shorter one")

@@ -1,4 +1,4 @@
-"""Work that goes on beside the network: reading ahead of it and writing behind it, in order and in bounded memory."""
+"""Reading ahead of the network and writing behind it, in order and in bounded memory."""
 
 import os
 from collections import deque

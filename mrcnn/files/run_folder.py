@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mrcnn.files.atomic import OutputLock, remove_leftovers, tidy_folder, write_json
+from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 
@@ -105,12 +105,9 @@ class RunFolder:
             InputError: if another run is writing the folder, or it holds another model.
         """
         if not overwrite and self.is_complete():  # it may lie where nothing can be written
-            tidy_folder(self.path)
             yield False
             return
-        with OutputLock(self.path, inside=True) as lock:
-            if lock.is_held:
-                remove_leftovers(self.path)
+        with OutputLock(self.path, inside=True):
             # Once more, since another run may have ended meanwhile.
             yield overwrite or not self.is_complete()
 

@@ -17,7 +17,6 @@ import h5py
 import numpy as np
 
 from mrcnn.files.errors import InputError, first_line
-from mrcnn.files.hdf5 import check_heaps
 
 # Keras 1 named weights in its own way; what it calls a standard deviation is the variance.
 _KERAS_1_KINDS = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
@@ -114,8 +113,6 @@ def _open(path: Path) -> h5py.File:
             signature = handle.read(8)
         if signature != b"\x89HDF\r\n\x1a\n":
             raise InputError(f"{path}: not an HDF5 file; give a Matterport or keras.applications .h5 file")
-        with _as_input_error(path):
-            check_heaps(path)
         return h5py.File(path, "r", locking="best-effort")
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file; check the path") from None

@@ -160,7 +160,7 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
         groups.setdefault(RPN_MODEL if name in RPN_LAYERS else name, []).append(layer)
     if RPN_MODEL in groups:
         groups[RPN_MODEL].sort(key=lambda layer: RPN_LAYERS.index(layer.name))
-    with atomic_hdf5(path) as (file, check):
+    with atomic_hdf5(path) as file:
         # Fixed-length bytes as Keras 2 wrote them: it decodes what it reads, and variable-length text would be str.
         file.attrs["layer_names"] = np.array(list(groups), "S")
         file.attrs["backend"] = np.bytes_("tensorflow")
@@ -170,8 +170,7 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
             variables = {f"{layer.name}/{v.name}:0": v for layer in members for v in layer.weights}
             group.attrs["weight_names"] = np.array(list(variables), "S")
             for name, variable in variables.items():
-                group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32))
-                check()
+                group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32)).flush()
 
 
 def is_matterport_file(path: str | os.PathLike) -> bool:

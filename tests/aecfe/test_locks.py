@@ -22,7 +22,7 @@ def test_evaluate_takes_its_folder_for_itself(study_data, tmp_path, capsys):
     with OutputLock(tmp_path / "table", inside=True):
         error = refused(capsys, "evaluate", study_data[1]["anna"], "-o", tmp_path / "table")
     assert error.startswith(f"aecfe: error: {tmp_path / 'table'}: another run (pid ")
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "table").iterdir())
 
 
 def test_join_takes_its_store_for_itself(study_data, tmp_path):

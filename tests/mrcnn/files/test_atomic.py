@@ -1,18 +1,21 @@
+"""Files and folders that are whole or absent, and written by one run at a time."""
+
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from mrcnn.files.atomic import (
-    OutputLock,
-    atomic_folder,
-    atomic_path,
-    remove_leftovers,
-    tidy_folder,
-    write_json,
-    write_text,
-)
+from mrcnn.files import atomic
+from mrcnn.files.atomic import OutputLock, atomic_folder, atomic_path, remove_leftovers, write_json, write_text
 from mrcnn.files.errors import InputError
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
 def test_atomic_path_appears_only_when_the_block_ends(tmp_path):
@@ -21,24 +24,27 @@ def test_atomic_path_appears_only_when_the_block_ends(tmp_path):
         assert temporary.parent == final.parent and temporary.name.endswith(".weights.h5")
         temporary.write_bytes(b"whole")
         assert not final.exists()
-    assert final.read_bytes() == b"whole"
-    assert [p.name for p in final.parent.iterdir()] == ["model.weights.h5"]
+    assert final.read_bytes() == b"whole" and names(final.parent) == ["model.weights.h5"]
 
 
-def test_atomic_path_keeps_the_old_file_on_an_error(tmp_path):
+def test_atomic_path_keeps_the_old_file_on_an_error_and_names_it(tmp_path):
     final = tmp_path / "log.csv"
     final.write_text("old")
-    with pytest.raises(RuntimeError, match="stop"), atomic_path(final) as temporary:
+    with pytest.raises(OSError, match="No space left on device: .*log.csv"), atomic_path(final) as temporary:
         temporary.write_text("half")
-        raise RuntimeError("stop")
-    assert final.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [final]
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert final.read_text() == "old" and names(tmp_path) == ["log.csv"]
 
 
-def test_atomic_path_complains_when_nothing_was_written(tmp_path):
-    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x"):
-        pass
-    assert not list(tmp_path.iterdir())
+def test_write_json_round_trip_keeps_the_order(tmp_path):
+    value = {"b": [1, 2.5, None], "a": {"c": "ä"}}
+    write_json(tmp_path / "a.json", value)
+    read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert read == value and list(read) == ["b", "a"]
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"a": object()})
+    write_text(tmp_path / "a.txt", "Zellgröße µm\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Zellgröße µm\n".encode() and names(tmp_path) == ["a.json", "a.txt"]
 
 
 def write_folder(folder, text, **options):
@@ -49,25 +55,15 @@ def write_folder(folder, text, **options):
         assert temporary.parent == folder.parent and temporary != folder
 
 
-def test_atomic_folder_appears_only_when_the_block_ends(tmp_path):
-    final = tmp_path / "models" / "1"
-    with atomic_folder(final, "model.pb") as temporary:
-        (temporary / "model.pb").touch()
-        assert not final.exists()
-    assert [p.name for p in final.iterdir()] == ["model.pb"]
-    assert list(final.parent.iterdir()) == [final]
-
-
 def test_atomic_folder_replaces_the_whole_older_one_when_asked(tmp_path):
-    write_folder(tmp_path / "1", "old")
-    (tmp_path / "1" / "extra").touch()
+    write_folder(tmp_path / "new" / "1", "old")
+    (tmp_path / "new" / "1" / "extra").touch()
     with pytest.raises(InputError, match="--overwrite"):
-        write_folder(tmp_path / "1", "new")
-    assert (tmp_path / "1" / "model.pb").read_text() == "old"
-    write_folder(tmp_path / "1", "new", overwrite=True)
-    assert sorted(p.name for p in (tmp_path / "1").rglob("*")) == ["model.pb", "model.txt", "parts"]
-    assert (tmp_path / "1" / "parts" / "model.txt").read_text() == "new"
-    assert list(tmp_path.iterdir()) == [tmp_path / "1"]
+        write_folder(tmp_path / "new" / "1", "new")
+    assert (tmp_path / "new" / "1" / "model.pb").read_text() == "old"
+    write_folder(tmp_path / "new" / "1", "new", overwrite=True)
+    assert names(tmp_path / "new") == ["1", "1/model.pb", "1/parts", "1/parts/model.txt"]
+    assert (tmp_path / "new" / "1" / "parts" / "model.txt").read_text() == "new"
 
 
 def test_atomic_folder_takes_an_empty_folder_but_no_other(tmp_path):
@@ -79,79 +75,15 @@ def test_atomic_folder_takes_an_empty_folder_but_no_other(tmp_path):
     for name in ("letters", "file"):
         with pytest.raises(InputError, match="holds something else"):
             write_folder(tmp_path / name, "new", overwrite=True)
-    assert (tmp_path / "letters" / "a.txt").exists() and (tmp_path / "file").is_file()
 
 
 def test_atomic_folder_keeps_the_old_one_on_an_error(tmp_path):
     write_folder(tmp_path / "1", "old")
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        atomic_folder(tmp_path / "1", "model.pb", overwrite=True) as temporary,
-    ):
+    options = {"marker": "model.pb", "overwrite": True}
+    with pytest.raises(RuntimeError, match="stop"), atomic_folder(tmp_path / "1", **options) as temporary:
         (temporary / "model.pb").touch()
         raise RuntimeError("stop")
-    assert (tmp_path / "1" / "model.pb").read_text() == "old"
-    assert list(tmp_path.iterdir()) == [tmp_path / "1"]
-
-
-def test_write_text_is_utf8(tmp_path):
-    write_text(tmp_path / "a.txt", "Zellgröße µm\n")
-    assert (tmp_path / "a.txt").read_bytes() == "Zellgröße µm\n".encode()
-
-
-def test_write_json_round_trip_keeps_the_order(tmp_path):
-    value = {"b": [1, 2.5, None], "a": {"c": "ä"}}
-    write_json(tmp_path / "a.json", value)
-    read = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
-    assert read == value and list(read) == ["b", "a"]
-
-
-def test_write_json_leaves_nothing_behind_when_a_value_has_no_json_form(tmp_path):
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"a": object()})
-    assert not list(tmp_path.iterdir())
-
-
-def test_atomic_path_names_the_file_of_an_error_that_names_none(tmp_path):
-    with pytest.raises(OSError, match="No space left on device: .*weights.h5") as caught:
-        with atomic_path(tmp_path / "weights.h5") as temporary:
-            temporary.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.filename == str(tmp_path / "weights.h5")
-    assert not list(tmp_path.iterdir())
-
-
-def test_remove_leftovers_removes_what_killed_processes_had_begun(tmp_path):
-    for name in ("a.h5", ".7.tmp.a.h5", ".8.tmp.a.h5", ".7.tmp.b.h5", ".hidden", ".tmp.a.h5", ".x.tmp.a.h5"):
-        (tmp_path / name).write_text(name)
-    (tmp_path / ".9.tmp.a.h5").mkdir()
-    (tmp_path / ".9.tmp.a.h5" / "inside").touch()
-    remove_leftovers(tmp_path, "a.h5")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".7.tmp.b.h5", ".hidden", ".tmp.a.h5", ".x.tmp.a.h5", "a.h5"]
-    remove_leftovers(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", ".tmp.a.h5", ".x.tmp.a.h5", "a.h5"]
-    remove_leftovers(tmp_path / "missing")
-
-
-def test_tidy_folder_leaves_a_folder_alone_that_is_being_written(tmp_path):
-    for name in (".lock", ".7.tmp.run.json", "run.json"):
-        (tmp_path / name).touch()
-    tidy_folder(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
-    with OutputLock(tmp_path, inside=True):
-        (tmp_path / ".7.tmp.run.json").touch()
-        tidy_folder(tmp_path)
-        assert sorted(p.name for p in tmp_path.iterdir()) == [".7.tmp.run.json", ".lock", "run.json"]
-    tidy_folder(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_remove_leftovers_brings_an_older_folder_back_that_was_not_replaced(tmp_path):
-    for name in (".7.old.1", ".7.old.2", "2"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    remove_leftovers(tmp_path)
-    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == ["1", "1/.7.old.1", "2", "2/2"]
+    assert (tmp_path / "1" / "model.pb").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["1"]
 
 
 def test_atomic_folder_is_written_by_one_run_at_a_time(tmp_path):
@@ -161,4 +93,96 @@ def test_atomic_folder_is_written_by_one_run_at_a_time(tmp_path):
         assert not (tmp_path / ".99999.tmp.1").exists()
         with pytest.raises(InputError, match="is writing it; wait for it"):
             write_folder(tmp_path / "1", "other")
-    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+    assert names(tmp_path) == ["1", "1/model.pb"]
+
+
+def test_remove_leftovers_removes_what_killed_processes_had_begun(tmp_path):
+    for name in ("a.h5", ".7.tmp.a.h5", ".7.tmp.b.h5", ".hidden", ".x.tmp.a.h5"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".9.tmp.a.h5").mkdir()
+    remove_leftovers(tmp_path, "a.h5")
+    assert names(tmp_path) == [".7.tmp.b.h5", ".hidden", ".x.tmp.a.h5", "a.h5"]
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", ".x.tmp.a.h5", "a.h5"]
+    remove_leftovers(tmp_path / "missing")
+
+
+def test_remove_leftovers_brings_an_older_folder_back_that_was_not_replaced(tmp_path):
+    for name in (".7.old.1", ".7.old.2", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["1", "1/.7.old.1", "2", "2/2"]
+
+
+def refused(path, **options):
+    with pytest.raises(InputError) as error:
+        OutputLock(path, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_lock_tells_the_second_who_is_writing_and_leaves_nothing_behind(tmp_path, monkeypatch, inside):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/aecfe", "extract", "my smears", "-o", "north.h5"])
+    monkeypatch.setattr(atomic.socket, "gethostname", lambda: "lab7")
+    path = tmp_path / "north.h5"
+    with OutputLock(path, inside=inside):
+        message = refused(path, inside=inside)
+        assert message.startswith(f"{path}: another run (pid {os.getpid()} on lab7 since 2")
+        assert "aecfe extract 'my smears' -o north.h5) is writing it; wait for it, or choose another" in message
+        with OutputLock(tmp_path / "river.h5", inside=inside):  # another output is free
+            pass
+    with OutputLock(path, inside=inside):
+        pass
+    assert names(tmp_path) == (["north.h5", "river.h5"] if inside else [])
+
+
+def test_lock_of_a_killed_process_is_in_nobodys_way(tmp_path):
+    path = tmp_path / "north.h5"
+    script = "import sys; from mrcnn.files.atomic import OutputLock; lock = OutputLock(sys.argv[1]); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        process.stdout.readline()
+        (tmp_path / f".{process.pid}.tmp.north.h5").touch()
+        assert f"pid {process.pid} " in refused(path)
+        process.send_signal(signal.SIGKILL)
+    assert (tmp_path / ".north.h5.lock").exists()
+    with OutputLock(path):
+        assert f"pid {os.getpid()} " in refused(path)
+    assert not names(tmp_path)
+
+
+@pytest.mark.parametrize("note", [b"", b"\x00\xff\xfe", b"(" * 5000])
+def test_lock_with_an_odd_note_is_still_a_lock(tmp_path, note):
+    with OutputLock(tmp_path / "x.h5"):
+        (tmp_path / ".x.h5.lock").write_bytes(note)
+        message = refused(tmp_path / "x.h5")
+    assert message.startswith(f"{tmp_path / 'x.h5'}: another run") and "is writing it; wait for it" in message
+
+
+def failing(number):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_file_systems_without_locks_are_told_of(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(atomic.FileLock, "acquire", failing(errno.ENOLCK))
+    with OutputLock(tmp_path / "a"):
+        pass
+    assert "no locks here" in caplog.text and not names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EROFS, "choose another place"), (errno.ENOSPC, "make room, or choose another place")]
+)
+def test_lock_where_nothing_can_be_written_is_one_line(tmp_path, monkeypatch, number, advice):
+    monkeypatch.setattr(OutputLock, "_write_note", failing(number))
+    assert refused(tmp_path / "x.h5") == f"{tmp_path / 'x.h5'}: cannot be written ({os.strerror(number)}); {advice}"
+    assert not names(tmp_path)

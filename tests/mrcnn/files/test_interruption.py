@@ -13,7 +13,7 @@ from mrcnn.files.interruption import Interruption, handle_signals, held_back, in
 @pytest.fixture(autouse=True)
 def forget():
     yield
-    interruption._state.number = None
+    interruption._number = None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

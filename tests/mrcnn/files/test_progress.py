@@ -1,79 +1,38 @@
-"""What is told of a long work, and when."""
+"""Bars on a terminal, lines in a file, and nothing where they are hidden."""
 
 import io
-import logging
 
 import pytest
 
-from mrcnn.files.progress import Progress, format_seconds, hide_bars
+from mrcnn.files.progress import Bar, hide_bars
 
 
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def lines(caplog):
+@pytest.fixture(autouse=True)
+def shown():
     hide_bars(False)
-    logger = logging.getLogger("mrcnn")
-    # Without the handlers that the command line sets up, which would write to the terminal of the test.
-    before, handlers = logger.propagate, logger.handlers
-    logger.propagate, logger.handlers = True, []
-    caplog.set_level(logging.INFO, logger="mrcnn")
-    yield lambda: [record.getMessage() for record in caplog.records]
-    logger.propagate, logger.handlers = before, handlers
+    yield
     hide_bars()
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (31.2, "31 s"), (59.6, "1 min 0 s"), (245, "4 min 5 s"), (3600, "1 h 0 min"), (7650, "2 h 7 min")],
-)
-def test_format_seconds(seconds, text):
-    assert format_seconds(seconds) == text
+def show(monkeypatch, is_terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr("sys.stderr", stream)
+    with Bar(total=412, initial=12, desc="extract north", unit="image") as bar:
+        bar.update(400)
+    return stream.getvalue()
 
 
-def test_progress_logs_a_line_a_minute_without_a_terminal(lines, monkeypatch):
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    clock = Clock()
-    with Progress("extract north", "images", 500, done=100, clock=clock) as progress:
-        for _ in range(50):
-            clock.now += 4
-            progress.advance(8)
-    assert lines() == [
-        "extract north: 220 of 500 images, 2.0 images/s, 2 min 20 s left",
-        "extract north: 340 of 500 images, 2.0 images/s, 1 min 20 s left",
-        "extract north: 460 of 500 images, 2.0 images/s, 20 s left",
-        "extract north: 400 images in 3 min 20 s (2.0 images/s)",
-    ]
+def test_bar_is_drawn_over_itself_on_a_terminal(monkeypatch):
+    assert "\r" in show(monkeypatch, True)
 
 
-def test_progress_is_a_bar_on_a_terminal(lines, monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr("sys.stderr", terminal)
-    clock = Clock()
-    with Progress("extract north", "images", 412, clock=clock) as progress:
-        clock.now += 31
-        progress.advance(412)
-    assert "412/412" in terminal.getvalue()
-    assert lines() == ["extract north: 412 images in 31 s (13.3 images/s)"]
+def test_bar_is_plain_lines_elsewhere(monkeypatch):
+    lines = show(monkeypatch, False).strip().splitlines()
+    assert lines[0].startswith("extract north: 12 of 412") and lines[-1].startswith("extract north: 412 of 412")
+    assert "\r" not in "".join(lines) and "image/s" in lines[-1]
 
 
-def test_progress_can_be_silent_until_the_end(lines, monkeypatch):
+def test_bars_can_be_hidden(monkeypatch):
     hide_bars()
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr("sys.stderr", terminal)
-    clock = Clock()
-    with Progress("extract north", "images", 10, clock=clock) as progress:
-        clock.now += 100
-        progress.advance(10)
-    with Progress("extract river", "images", 10, done=10, clock=clock):
-        pass
-    assert terminal.getvalue() == ""
-    assert lines() == ["extract north: 10 images in 1 min 40 s (0.1 images/s)"]
+    assert show(monkeypatch, True) == show(monkeypatch, False) == ""

@@ -1,0 +1,95 @@
+"""Commands refuse places where nothing can be written before the work, and tell what the system refuses in one line."""
+
+import errno
+
+import pytest
+from PIL import Image
+
+from aecfe.cli import main
+from aecfe.commands import actions, detector_actions
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A working folder that holds the file `afile`, the folder `adir` and a folder `images` with one image."""
+    (tmp_path / "afile").write_text("mine")
+    (tmp_path / "adir").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def error_of(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("detect images --detector d --csv afile/c.csv", "--csv afile/c.csv: "),
+        ("detect images --detector d --overlay afile", "--overlay afile: is a file"),
+        ("extract images --detector d -o afile/x.h5", "-o afile/x.h5: "),
+        ("extract images --detector d -o afile/x.h5 --shard 1/2", "-o afile/x.shard-1-of-2.h5: "),
+        ("join a.h5 b.h5 -o adir --overwrite", "-o adir: is a folder"),
+        ("detector evaluate d images -o adir", "-o adir: is a folder"),
+        ("detector train images -o afile", "-o afile: is a file"),
+        ("export detector d afile/x", "afile/x: "),
+        ("train a.h5 -o afile/x", "-o afile/x: "),
+        ("embed ae a.h5 -o adir", "-o adir: is a folder"),
+        ("evaluate a.h5 -o afile", "-o afile: is a file"),
+        ("synth afile/x", "afile/x: "),
+        ("run run.yaml -o afile/x", "-o afile/x: "),
+    ],
+)
+def test_commands_check_their_output_before_anything_else(places, capsys, command, message):
+    (places / "run.yaml").write_text("centres: {one: {root: images}}\ndetector: {train_on: [one]}\n")
+    before = sorted(places.rglob("*"))
+    assert run(*command.split()) == 2
+    error = error_of(capsys)
+    assert error.startswith("aecfe: error: ") and message in error
+    assert sorted(places.rglob("*")) == before and (places / "afile").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "a/x"), "a/x: Permission denied; choose another place"),
+        (OSError(errno.EISDIR, "Is a directory", "a/.1.tmp.x", None, "a/x"), "a/x: Is a directory; choose another"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room"),
+        (OSError(errno.ENOSPC, "No space left on device", b"a/x"), "a/x: No space left on device; make room"),
+    ],
+)
+def test_main_tells_what_the_system_refuses_in_one_line(tmp_path, monkeypatch, capsys, error, message):
+    def fail(arguments):
+        raise error
+
+    monkeypatch.setattr(actions, "report", fail)
+    assert run("report", tmp_path) == 2
+    assert error_of(capsys).startswith(f"aecfe: error: {message}")
+
+
+def test_main_keeps_the_traceback_of_other_errors_of_the_system(tmp_path, monkeypatch):
+    def fail(arguments):
+        raise OSError("unknown")
+
+    monkeypatch.setattr(actions, "report", fail)
+    with pytest.raises(OSError, match="unknown"):
+        run("report", tmp_path)
+
+
+def test_evaluate_prints_before_it_writes(places, monkeypatch, capsys):
+    def fill_the_disk(path, value):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    measured = {"images": {"truth": "presence", "detection_rate": 0.875}}
+    monkeypatch.setattr("experiments.cells.detector.evaluate_detector", lambda *a, **k: measured)
+    monkeypatch.setattr(detector_actions, "write_json", fill_the_disk)
+    assert run("detector", "evaluate", "d", "images", "-o", "x.json") == 2
+    printed = capsys.readouterr()
+    assert "0.8750" in printed.out and "x.json: No space left" in printed.err
