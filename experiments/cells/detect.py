@@ -1,15 +1,15 @@
-"""Find the cells of any images and write them down, for those who want cells and no features."""
+"""Detection alone: the cells of any images written down, for those who want cells and no features."""
 
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.cells.writers import AddRows, CellFiles, cell_table, measure_cells, table_rows, write_image_files
+from experiments.cells.writers import CellFiles, cell_table, measure_cells, write_image_files
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection import detection_limit, warn_of_full
@@ -87,18 +87,27 @@ def detect_images(
         raise InputError(f"--pixel-size must be a positive number of micrometres; got {pixel_size:g}")
     counts = dict.fromkeys(("images", "unreadable", "without_cells", "cells", "empty_masks"), 0)
     counts["images"] = len(images)
-    full: list[str] = []
-    with (
-        cell_table(files.csv, pixel_size) as add_rows,
-        Bar(total=len(images), desc="detect", unit="image") as bar,
-    ):
+    # Without a name of its own a class is called by its number.
+    class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
+    num_read, full = 0, []
+    with cell_table(files.csv, pixel_size) as add_cells, Bar(total=len(images), desc="detect", unit="image") as bar:
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            full += _detect_batch(detector, batch, files, add_rows, pixel_size, counts)
+            for record, image, result in _detect_batch(detector, batch):
+                cells = measure_cells(record.key, result, class_names, pixel_size)
+                write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
+                add_cells(cells)
+                counts["cells"] += len(cells)
+                counts["without_cells"] += cells.empty
+                counts["empty_masks"] += int((cells["area_px"] == 0).sum())
+                num_read += 1
+                if len(cells) >= detection_limit(detector.config):
+                    full.append(record.key)
             bar.update(len(batch))
         # Within the block, so that no empty table is left.
-        if counts["unreadable"] == len(images):
+        if not num_read:
             raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
+    counts["unreadable"] = len(images) - num_read
     if counts["empty_masks"]:
         log.warning("%d cells have an empty mask: they have neither label nor outline", counts["empty_masks"])
     warn_of_full(full, detector.config)
@@ -106,60 +115,23 @@ def detect_images(
 
 
 def _detect_batch(
-    detector: "MaskRCNN",
-    batch: Sequence[ImageRecord],
-    files: CellFiles,
-    add_rows: AddRows,
-    pixel_size: float | None,
-    counts: dict[str, int],
-) -> list[str]:
-    """Detect on the readable images of a batch, write their files and add to the counts.
+    detector: "MaskRCNN", batch: Sequence[ImageRecord]
+) -> Iterator[tuple[ImageRecord, np.ndarray, dict[str, np.ndarray]]]:
+    """Give the images of a batch and what is found on them; a warning names those that cannot be read or taken."""
+    from mrcnn.evaluation import detect_each
 
-    Returns:
-        Keys of the images with as many cells as the detector gives.
-    """
-    # Without a name of its own a class is called by its number.
-    class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
-    records, images, full = [], [], []
+    records, images = [], []
     for record in batch:
         try:
             images.append(read_image(record.path))
             records.append(record)
         except InputError as error:
             log.warning("%s", error)
-            counts["unreadable"] += 1
-    for record, image, result in zip(records, images, _results(detector, records, images), strict=True):
-        if result is None:
-            counts["unreadable"] += 1
-            continue
-        result = result | {"masks": _instances_contiguous(result["masks"])}
-        cells = measure_cells(result, class_names)
-        write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
-        add_rows(table_rows(record.key, cells, pixel_size))
-        counts["cells"] += len(cells)
-        counts["without_cells"] += not cells
-        counts["empty_masks"] += sum(cell.area == 0 for cell in cells)
-        if len(cells) >= detection_limit(detector.config):
-            full.append(record.key)
-    return full
-
-
-def _results(
-    detector: "MaskRCNN", records: Sequence[ImageRecord], images: Sequence[np.ndarray]
-) -> list[dict[str, np.ndarray] | None]:
-    """What the detector finds on each image, None on one that it cannot take, which is named in a warning."""
-    if not images:
-        return []
-    try:
-        return detector.detect(images)
-    except InputError as error:
-        if len(images) == 1:
-            log.warning("%s: %s", records[0].path, error)
-            return [None]
-    # One of them; the message does not know its name.
-    return [_results(detector, [record], [image])[0] for record, image in zip(records, images, strict=True)]
-
-
-def _instances_contiguous(masks: np.ndarray) -> np.ndarray:
-    """The same masks, shape (height, width, n), laid out instance by instance: reading one is then far faster."""
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(masks, -1, 0)), 0, -1)
+    results = detect_each(detector, images, [str(record.path) for record in records])
+    for record, image, result in zip(records, images, results, strict=True):
+        if isinstance(result, InputError):
+            log.warning("%s", result)
+        else:
+            # Laid out instance by instance: reading one mask is then far faster.
+            masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
+            yield record, image, result | {"masks": masks}
