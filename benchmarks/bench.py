@@ -71,12 +71,9 @@ def training(results: Results, repeats: int) -> None:
     An untrained network proposes nothing that overlaps a cell well, and without positive RoIs the mask head rests. So
     the step that counts takes its RoIs around the cells, as good proposals lie; the other is shown beside it.
     """
-    for name, settings in (
-        ("train_step_default", {"USE_RPN_ROIS": False}),
-        ("train_step_without_positives", {"USE_RPN_ROIS": True}),
-    ):
-        config = make_config({**default_settings(), **settings}, Config)
-        step, positives = training_step(config, Smears(4, SOURCE_SIDE))
+    config = make_config(default_settings(), Config)
+    for name, around_cells in (("train_step_default", True), ("train_step_without_positives", False)):
+        step, positives = training_step(config, Smears(4, SOURCE_SIDE), around_cells)
         times = in_turn({"unit": reference(config.BATCH_SIZE, DEFAULT_SIDE), name: step}, repeats)
         unit = statistics.median(times["unit"])
         rois = config.TRAIN_ROIS_PER_IMAGE

@@ -14,9 +14,11 @@ from mrcnn.config import NUM_GROUPS, Config, make_config
 from mrcnn.data.batches import training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.molding import mold_for_detection
+from mrcnn.matterport.generator import generate_random_rois
 from mrcnn.model import MaskRCNN
 from mrcnn.network import backbone
 from mrcnn.network.assembly import FeatureNetwork
+from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.normalization import GROUP_NORM_EPSILON
 from mrcnn.training.step import DetectorTrainer, make_optimizer
 
@@ -148,13 +150,22 @@ def stages_of_detection(model: MaskRCNN, images: Sequence[np.ndarray], masks: bo
     return calls
 
 
-def training_step(config: Config, dataset: Dataset) -> tuple[Call, int]:
-    """One training step on a batch of `dataset`, and how many RoIs of its batch are positive."""
+def training_step(config: Config, dataset: Dataset, around_cells: bool) -> tuple[Call, int]:
+    """One training step on a batch of `dataset`, and how many RoIs of its batch are positive.
+
+    With `around_cells` random boxes around the cells take the place of the proposals.
+    """
     model = MaskRCNN("training", config, "runs/bench")
     trainer = DetectorTrainer(model.parts, config)
     trainer.compile(optimizer=make_optimizer(config, 1e-5, 100), jit_compile=False)
     trainer.optimizer.build(model.parts.trainable_variables)
     batch = next(iter(training_batches([dataset], config, config.BATCH_SIZE)))
+    if around_cells:
+        count, rng = config.POST_NMS_ROIS_TRAINING, np.random.default_rng(0)
+        shape, truth = batch["images"].shape[1:], zip(batch["gt_class_ids"], batch["gt_boxes"], strict=True)
+        boxes = np.stack([generate_random_rois(shape, count, *cells, rng) for cells in truth])
+        rois = normalized_boxes(boxes.astype(np.float32), shape)
+        trainer.training_network.proposal_layer = lambda _: rois
     positives = tf.function(lambda b: trainer.training_network(b, training=False)["mrcnn_mask_loss"].count)(batch)
     step = tf.function(trainer.train_on_replica)
     return lambda: step(batch)["loss"].numpy(), int(positives)

@@ -142,8 +142,7 @@ class Config:
     # False freezes the BatchNorm statistics; True and None train them. NORMALIZATION below overrides it.
     TRAIN_BN = False
     GRADIENT_CLIP_NORM = 5.0
-    # Take the heads' RoIs from the proposals. False trains the heads on random boxes around the ground truth instead,
-    # while the proposals may not be good yet.
+    # Take the heads' RoIs from the proposals; training refuses False (Matterport's random boxes).
     USE_RPN_ROIS = True
     LOSS_WEIGHTS = {
         "rpn_class_loss": 1.0,

@@ -24,7 +24,6 @@ from mrcnn.data.molding import (
     unmold_detections,
     unmold_image,
 )
-from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.detection import DetectionRun, with_detections
 from mrcnn.files.devices import is_chief, mirrored_strategy
 from mrcnn.files.errors import InputError
@@ -33,6 +32,7 @@ from mrcnn.matterport.generator import (
     build_rpn_targets,
     compute_backbone_shapes,
     data_generator,
+    generate_random_rois,
     image_anchors,
 )
 from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor

@@ -1,8 +1,7 @@
 """Random changes of training images, with the masks following where pixels move.
 
-Where an augmentation fills new background by reflection, it mirrors cells too. Their masks are mirrored alike
-and split into connected components, so that every copy is an instance of its own: an unlabelled copy would
-teach the detector that cells are background.
+An augmentation that fills new background by reflection mirrors cells too. Their masks are mirrored alike and split into
+connected components, so that every copy is an instance: an unlabelled one would teach that cells are background.
 """
 
 from collections.abc import Sequence
@@ -51,25 +50,20 @@ def augment(
     image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed
 ) -> tuple[np.ndarray, np.ndarray]:
     """Augment an image and its masks; see `augment_instances`, which also follows the class ids."""
-    sample = augment_instances(image, masks, augmenter, seed)
-    return sample.image, sample.masks
+    return augment_instances(image, masks, augmenter, seed)[:2]
 
 
 def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed) -> Augmented:
-    """Augment a sample, the same way whenever and in whichever order it is asked for with this seed.
+    """Augment a sample, which depends on the seed alone.
 
-    Changes that move pixels are applied to the masks too, with nearest neighbours; changes of colour are not.
-    Instances of which too little stays in view are dropped: less than a tenth of the area, or a box side
-    under 8 px that was not so small before.
+    Changes that move pixels are applied to the masks too, with nearest neighbours. Instances of which too little stays
+    in view are dropped: less than a tenth of the area, or a box side under 8 px that was not so small before.
 
     Args:
         image: uint8 array of shape (height, width, 3), RGB.
         masks: bool array of shape (height, width, num_instances).
-        augmenter: what `thesis_augmentation` or `strong_augmentation` returns, or any imgaug augmenter.
+        augmenter: what `thesis_augmentation` or `StrongAugmentation` returns, or any imgaug augmenter.
         seed: for example (seed, epoch, index of the sample); a Generator is drawn from and so advances.
-
-    Returns:
-        The new sample; `sources` leads from its instances to those of the input, hence to their class ids.
 
     Raises:
         ValueError: if image and masks do not fit together or are of another type.
@@ -84,25 +78,14 @@ def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmen
 
 
 def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
-    """Build the five augmentations of thesis 2.4.2; their ranges are ours, the thesis names none.
-
-    Flips and mirroring; rotation by any angle and scaling by 0.6 to 1.2 on a reflected background; colour
-    temperature 4,000 to 11,000 K; linear contrast `127 + a (v - 127)` with a in 0.6 to 1.4; bilateral blur
-    over up to 7 px.
-
-    Args:
-        share: share of the samples that is augmented, 0 to 1; the thesis augments half.
-
-    Raises:
-        ValueError: if `share` is outside [0, 1].
-    """
+    """Build the augmentations of thesis 2.4.2 for a share of the samples, 0 to 1; the thesis augments half."""
     _check_share(share)
     five = iaa.Sequential(list(thesis_augmenters().values()))
     return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
 
 
 def thesis_augmenters() -> dict[str, iaa.Augmenter]:
-    """The augmentations of thesis 2.4.2 one by one, in the order in which `thesis_augmentation` applies them."""
+    """The augmentations of thesis 2.4.2 one by one, in their order; the ranges are ours, the thesis names none."""
     return {
         "mirror": iaa.Fliplr(0.5),
         "flip": iaa.Flipud(0.5),
@@ -111,13 +94,6 @@ def thesis_augmenters() -> dict[str, iaa.Augmenter]:
         "linear contrast": iaa.LinearContrast((0.6, 1.4)),
         "bilateral blur": iaa.BilateralBlur(d=(1, 7), sigma_color=(10, 100), sigma_space=(10, 100)),
     }
-
-
-def strong_augmentation(
-    share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1), least_ratio: float = 1.0
-) -> "StrongAugmentation":
-    """Build the augmentation for training from scratch on few images; see `StrongAugmentation`."""
-    return StrongAugmentation(share, zoom=zoom, least_ratio=least_ratio)
 
 
 class ReflectingAffine(iaa.Affine):
@@ -132,8 +108,7 @@ class ImgaugAugmentation:
     """Any imgaug augmenter, made independent of call order and safe to share between threads.
 
     Args:
-        augmenter: an imgaug augmenter; masks go through it as segmentation maps, so photometric augmenters
-            leave them alone whatever they are called.
+        augmenter: an imgaug augmenter.
         mirrors_cells: whether it fills by reflection, so that masks must be split into components.
     """
 
@@ -154,8 +129,6 @@ def apply_augmenter(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply an imgaug augmenter and nothing else: instances that leave the view keep their empty mask.
 
-    A freshly seeded copy does the work, since imgaug augmenters carry their random state along.
-
     Args:
         image: array of shape (height, width, channels), uint8 for most augmenters.
         masks: bool array of shape (height, width, num_instances).
@@ -165,7 +138,7 @@ def apply_augmenter(
     Returns:
         The new image, and bool masks of shape (new height, new width, num_instances).
     """
-    augmenter = augmenter.deepcopy()
+    augmenter = augmenter.deepcopy()  # it carries its random state along
     augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
     if masks.shape[-1] == 0:
         new_image = augmenter(image=image)
@@ -176,50 +149,29 @@ def apply_augmenter(
 
 
 class StrongAugmentation:
-    """Wide changes of place, size and colour, with which a detector from scratch travels to unseen stains.
+    """Wide changes of place, size and colour, with which a detector from scratch generalises to unseen stains.
 
-    Flips; quarter turns (half turns where the image is not square); zoom, the picture laid anywhere on a
-    canvas of its reflections; of every second sample, a cut to another ratio of its sides; hue and saturation;
-    per-channel gain; gamma; linear contrast; brightness.
+    Flips; quarter turns (half turns where the image is not square); zoom, the picture laid anywhere on a canvas of its
+    reflections; of every second sample a cut to another ratio of its sides; hue and saturation; per-channel gain;
+    gamma; linear contrast; brightness.
 
     Args:
         share: share of the samples that is augmented, 0 to 1.
         zoom: (least, largest) factor; drawn log-uniformly, so that every ratio is as likely.
         least_ratio: least share of one side that a cut leaves, 0 to 1; 1 cuts nothing.
-        hue: largest shift of the hue in degrees.
-        saturation: (least, largest) factor.
-        gain: (least, largest) factor of each channel.
-        gamma: (least, largest) exponent.
-        contrast: (least, largest) a in `127 + a (v - 127)`.
-        brightness: largest shift in grey values.
 
     Raises:
         ValueError: if `share` is outside [0, 1].
     """
 
-    def __init__(
-        self,
-        share: float = 0.8,
-        *,
-        zoom: tuple[float, float] = (0.35, 1.1),
-        least_ratio: float = 1.0,
-        hue: float = 24.0,
-        saturation: tuple[float, float] = (0.5, 1.5),
-        gain: tuple[float, float] = (0.8, 1.2),
-        gamma: tuple[float, float] = (0.75, 1.35),
-        contrast: tuple[float, float] = (0.6, 1.4),
-        brightness: float = 32.0,
-    ):
+    HUE = 24.0  # largest shift, degrees
+    BRIGHTNESS = 32.0  # largest shift, grey values
+    # (least, largest) factor of saturation and of each channel, exponent, and a in `127 + a (v - 127)`.
+    SATURATION, GAIN, GAMMA, CONTRAST = (0.5, 1.5), (0.8, 1.2), (0.75, 1.35), (0.6, 1.4)
+
+    def __init__(self, share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1), least_ratio: float = 1.0):
         _check_share(share)
-        self.share = share
-        self.zoom = zoom
-        self.least_ratio = least_ratio
-        self.hue = hue
-        self.saturation = saturation
-        self.gain = gain
-        self.gamma = gamma
-        self.contrast = contrast
-        self.brightness = brightness
+        self.share, self.zoom, self.least_ratio = share, zoom, least_ratio
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
         """Augment a sample; the size of the image stays unless `least_ratio` is below 1."""
@@ -238,16 +190,16 @@ class StrongAugmentation:
         hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
         levels = np.arange(256, dtype=np.float32)
         # OpenCV keeps the hue of 8-bit images in steps of 2 degrees, 0 to 179.
-        hue_table = (np.arange(256) + round(rng.uniform(-self.hue, self.hue) / 2)) % 180
-        saturation_table = levels * rng.uniform(*self.saturation)
+        hue_table = (np.arange(256) + round(rng.uniform(-self.HUE, self.HUE) / 2)) % 180
+        saturation_table = levels * rng.uniform(*self.SATURATION)
         tables = np.stack([hue_table, saturation_table, levels], axis=-1)
         image = cv2.cvtColor(cv2.LUT(hsv, _to_uint8(tables)[np.newaxis]), cv2.COLOR_HSV2RGB)
 
-        gains = rng.uniform(*self.gain, size=3)
+        gains = rng.uniform(*self.GAIN, size=3)
         values = levels[:, np.newaxis] * gains
-        values = 255 * (np.clip(values, 0, 255) / 255) ** np.exp(rng.uniform(*np.log(self.gamma)))
-        values = 127 + rng.uniform(*self.contrast) * (values - 127)
-        values += rng.uniform(-self.brightness, self.brightness)
+        values = 255 * (np.clip(values, 0, 255) / 255) ** np.exp(rng.uniform(*np.log(self.GAMMA)))
+        values = 127 + rng.uniform(*self.CONTRAST) * (values - 127)
+        values += rng.uniform(-self.BRIGHTNESS, self.BRIGHTNESS)
         return cv2.LUT(image, _to_uint8(values)[np.newaxis])
 
 
@@ -313,15 +265,8 @@ def _rebuild_instances(
 ) -> Augmented:
     """Make instances of warped masks and drop those of which too little is left.
 
-    Args:
-        image: the augmented image.
-        masks: bool array of shape (height, width, num_instances), the warped masks.
-        old_masks: bool array of shape (old height, old width, num_instances), before.
-        growth: by how much areas have grown; None takes it from the instance that kept most of its area.
-        split: whether each 8-connected component is an instance of its own.
-
-    Returns:
-        The sample with its instances in the order of their sources, large components first.
+    `growth` is by how much areas have grown; None takes it from the instance that kept most of its area. With `split`
+    each 8-connected component is an instance, the largest of a source first.
     """
     old_areas = np.maximum(old_masks.sum(axis=(0, 1)), 1)
     old_sides = _shorter_sides(extract_bboxes(old_masks))

@@ -1,4 +1,4 @@
-"""From a Dataset to batches of fixed shape, in an order that a seed fixes."""
+"""Batches of fixed shape from a Dataset, in an order that a seed fixes."""
 
 from collections.abc import Collection, Generator, Iterator, Sequence
 from itertools import count, islice, repeat
@@ -6,12 +6,11 @@ from itertools import count, islice, repeat
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import AnyAugmentation, Augmentation, strong_augmentation, thesis_augmentation
+from mrcnn.data.augmentation import AnyAugmentation, Augmentation, StrongAugmentation, thesis_augmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import META_FIELDS
-from mrcnn.data.random_rois import generate_random_rois
 from mrcnn.files.errors import InputError
 from mrcnn.files.read_ahead import read_ahead
 
@@ -19,7 +18,7 @@ Example = dict[str, np.ndarray]
 
 SEEDS_OF_SAMPLE = 8
 BATCHES_AHEAD = 2
-# Sets the seed of an image's substitutes apart from those of augmentation (none) and random RoIs (1).
+# Sets the seed of an image's substitutes apart from that of its augmentation.
 SUBSTITUTES = 2
 
 
@@ -31,7 +30,7 @@ def make_augmentation(config: Config) -> Augmentation | None:
         return thesis_augmentation(config.AUGMENTATION_SHARE)
     # The other modes have no padding, or want images of a certain size.
     least_ratio = config.AUGMENTATION_LEAST_RATIO if config.IMAGE_RESIZE_MODE == "square" else 1.0
-    return strong_augmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM, least_ratio)
+    return StrongAugmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM, least_ratio)
 
 
 def load_example(
@@ -48,9 +47,8 @@ def load_example(
 
     Returns:
         "images" float32 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
-        (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w); "active_class_ids" int32 (classes,); "seeds" int32 (2,);
-        with USE_RPN_ROIS False also "rois" float32 (POST_NMS_ROIS_TRAINING, 4) in pixels. Unused rows are zero. More
-        cells than MAX_GT_INSTANCES lose their smallest.
+        (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w); "active_class_ids" int32 (classes,); "seeds" int32 (2,).
+        Unused rows are zero. More cells than MAX_GT_INSTANCES lose their smallest.
     """
     truth = load_ground_truth(dataset, image_id, config, augmentation, seed)
     rows = config.MAX_GT_INSTANCES
@@ -58,27 +56,19 @@ def load_example(
     boxes, masks, class_ids = truth.boxes[kept], truth.masks[..., kept], truth.class_ids[kept]
     if config.USE_MINI_MASK:
         masks = minimize_mask(boxes, masks, config.MINI_MASK_SHAPE)
-    num_instances = len(boxes)
-    example = {
+    unused = (0, rows - len(kept))
+    return {
         "images": truth.image.astype(np.float32),
-        "gt_class_ids": np.zeros(rows, np.int32),
-        "gt_boxes": np.zeros((rows, 4), np.float32),
-        "gt_masks": np.zeros((rows, *masks.shape[:2]), bool),
+        "gt_class_ids": np.pad(class_ids, unused),
+        "gt_boxes": np.pad(boxes.astype(np.float32), (unused, (0, 0))),
+        "gt_masks": np.pad(masks.transpose(2, 0, 1), (unused, (0, 0), (0, 0))),
         "active_class_ids": truth.meta[META_FIELDS:].astype(np.int32),
         "seeds": np.array(seed, np.int32),
     }
-    example["gt_class_ids"][:num_instances] = class_ids
-    example["gt_boxes"][:num_instances] = boxes
-    example["gt_masks"][:num_instances] = masks.transpose(2, 0, 1)
-    if not config.USE_RPN_ROIS:
-        rng = np.random.default_rng((*seed, 1))
-        rois = generate_random_rois(truth.image.shape, config.POST_NMS_ROIS_TRAINING, class_ids, boxes, rng)
-        example["rois"] = rois.astype(np.float32)
-    return example
 
 
 def sample_order(num_samples: int, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Endless (serial number, index) pairs: a new permutation on every pass, the same for the same seed.
+    """Endless (serial number, index) pairs: a new permutation in every epoch, the same for the same seed.
 
     Starting at `start` gives what would have come there, so that a resumed run sees the same samples.
     """
@@ -114,9 +104,13 @@ def training_batches(
         Generator of the batches, to be closed after use: dictionaries, each value with a leading axis of
         `global_batch_size`. Where IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to
         the largest of the batch. It raises what went wrong with an image.
+
+    Raises:
+        InputError: if `config` has USE_RPN_ROIS False.
     """
+    if not config.USE_RPN_ROIS:
+        raise InputError("USE_RPN_ROIS False (training on random boxes) is gone; leave it True, see TRAIN_ON_GT_BOXES")
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
-    start = start_step * global_batch_size
 
     def load(index: int, seed: tuple[int, int]) -> Example:
         dataset, image_id = samples[index]
@@ -135,7 +129,7 @@ def training_batches(
         raise InputError("no image has an instance to learn from; check what load_mask returns")
 
     def examples() -> Iterator[Example]:
-        size = len(samples)
+        size, start = len(samples), start_step * global_batch_size
         order = sample_order(size, config.SEED, start) if shuffle else ((i, i % size) for i in count(start))
         for serial, index in order:
             # Sampling adds small numbers to the second seed: neighbours are kept apart.
@@ -154,7 +148,4 @@ def training_batches(
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Stack arrays, with zeros after the end of those that are smaller than the largest."""
     shape = np.max([array.shape for array in arrays], axis=0).astype(int)
-    stacked = np.zeros((len(arrays), *shape), arrays[0].dtype)
-    for row, array in zip(stacked, arrays, strict=True):
-        row[tuple(slice(side) for side in array.shape)] = array
-    return stacked
+    return np.stack([np.pad(array, [(0, more) for more in shape - array.shape]) for array in arrays])

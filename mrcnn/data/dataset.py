@@ -12,12 +12,11 @@ from mrcnn.files.errors import InputError
 class Dataset:
     """Classes, images and instance masks of a data set.
 
-    A subclass calls `add_class` and `add_image` for what it holds and overrides `load_mask`; then `prepare`
-    gives classes and images their consecutive internal ids. Class 0 is always the background "BG".
+    A subclass calls `add_class` and `add_image` for what it holds and overrides `load_mask`; then `prepare` gives
+    classes and images their consecutive internal ids. Class 0 is always the background "BG".
 
     Args:
-        class_map: kept for compatibility with Matterport's constructor; a dict source class id -> internal
-            class id that `prepare` applies to `map_source_class_id`.
+        class_map: dict source class id -> internal class id that `prepare` applies too (Matterport's argument).
     """
 
     def __init__(self, class_map: Mapping[str, int] | None = None):
@@ -83,8 +82,7 @@ class Dataset:
             for info, image_id in zip(self.image_info, self._image_ids, strict=True)
         }
         self.sources = list(dict.fromkeys(info["source"] for info in self.class_info))
-        # The background belongs to every source.
-        self.source_class_ids = {
+        self.source_class_ids = {  # the background belongs to every source
             source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
             for source in self.sources
         }

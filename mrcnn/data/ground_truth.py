@@ -24,7 +24,7 @@ class GroundTruth(NamedTuple):
         masks: bool array of shape (height, width, num_instances).
         boxes: int32 array of shape (num_instances, 4), pixels, each with area.
         class_ids: int32 array of shape (num_instances,); below 0 for crowds.
-        meta: float64 array of shape (12 + num_classes,), see `compose_image_meta`.
+        meta: see `compose_image_meta`.
     """
 
     image: np.ndarray
@@ -47,8 +47,8 @@ def load_ground_truth(
         dataset: where from.
         image_id: its number there.
         config: sizes.
-        augmentation: or None. An imgaug augmenter is applied after resizing and padding, as Matterport's does, and
-            instances of which nothing stays in view go; what `data.augmentation` makes is applied before.
+        augmentation: or None. An imgaug augmenter is applied after resizing and padding, as Matterport's does; what
+            `data.augmentation` makes is applied before.
         seed: of augmentation and random crop; None draws fresh entropy.
 
     Raises:
@@ -131,18 +131,11 @@ def load_image_gt(
         config: sizes.
         image_id: which image.
         augment: flip every second image left to right; `augmentation` is the better way.
-        augmentation: an imgaug augmenter, or what `data.augmentation` makes.
+        augmentation: as in `load_ground_truth`.
         use_mini_mask: crop masks to their boxes and resize them to MINI_MASK_SHAPE.
 
     Returns:
-        image: uint8 array of shape (height, width, channels), resized and padded.
-        image_meta: see `compose_image_meta`.
-        class_ids: int32 array of shape (num_instances,).
-        bbox: int32 array of shape (num_instances, 4), pixels.
-        mask: bool array of shape (height, width, num_instances), or of the mini-masks' height and width.
-
-    Raises:
-        InputError: if image and masks do not fit together.
+        image, meta, class_ids, boxes and masks, see `GroundTruth`.
     """
     if augment and augmentation is None:
         augmentation = iaa.Fliplr(0.5)

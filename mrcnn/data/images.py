@@ -1,4 +1,4 @@
-"""Reading images of any common kind as 8-bit RGB."""
+"""Any image file as 8-bit RGB."""
 
 import math
 import os
@@ -14,7 +14,6 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mrcnn.data.png_files import check_png
 from mrcnn.files.errors import InputError, first_line
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -29,19 +28,17 @@ DAMAGES = (
 )
 # Pillow warns of images that are larger than this module takes.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-_BAND = 512  # rows that are converted at a time
 _UNSIGNED = 1  # TIFF's number for whole numbers from 0
+_PLANES = 2  # TIFF's number for one plane after the other
 # TIFF's marks of a page that is a smaller copy of another, or its transparency.
 _COPY_OF_A_PAGE = 1 | 4
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as RGB, upright as viewers show it.
+    """Read an image file as RGB, upright as viewers show it (EXIF).
 
-    Grey images are repeated over the three channels, transparency is laid over white (as a slide's empty
-    background), and 16-bit values are divided by 256 (65535 -> 255), or by 16 when a 12-bit camera filled only
-    the lower part. Floats that do not exceed 1 are fractions of white. An orientation that the file notes (EXIF) is
-    applied.
+    Grey is repeated over the channels, transparency is laid over white (a slide's empty background). 16-bit values are
+    divided by 256, or by 16 where a 12-bit camera filled only the lower part. Floats up to 1 are fractions of white.
 
     Args:
         path: a PNG, JPEG, TIFF or BMP file of at most `MAX_PIXELS`; its content counts and not its suffix.
@@ -50,18 +47,12 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         uint8 array of shape (height, width, 3).
 
     Raises:
-        InputError: if the file is missing, truncated, not an image, too large, or a TIFF of several pages, or has
-            values that are not brightness: negative, above 16 bits, or no number.
+        InputError: if the file is missing, truncated, not an image, too large, a TIFF of several pages, or has values
+            that are not brightness: negative, above 16 bits, or no number.
     """
-    path = Path(path)
-    try:
-        with _opened(path) as image:
-            deep = _load(path, image)
-            return _turned_upright(_to_rgb(image), image) if deep is None else _deep_to_rgb(deep)
-    except InputError:
-        raise  # is a ValueError
-    except DAMAGES as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)}); copy the file again") from None
+    with _opened(path) as image:
+        deep = _load(path, image)
+        return _turned(_to_rgb(image), image) if deep is None else _deep_to_rgb(deep)
 
 
 def read_values(path: str | os.PathLike) -> np.ndarray:
@@ -71,12 +62,11 @@ def read_values(path: str | os.PathLike) -> np.ndarray:
         Array of shape (height, width) or (height, width, channels).
 
     Raises:
-        InputError: if it is missing, no image, too large, or a TIFF of several pages.
-        Exception: one of `DAMAGES`, for any other file that cannot be read.
+        InputError: if it is missing, no image, damaged, too large, or a TIFF of several pages.
     """
-    with _opened(Path(path)) as image:
+    with _opened(path) as image:
         deep = _load(path, image)
-        return _turned_upright(_stored_values(image), image) if deep is None else deep
+        return _turned(_stored_values(image), image) if deep is None else deep
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -85,21 +75,13 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         InputError: if the file is missing, not an image, or too large.
     """
-    path = Path(path)
-    try:
-        with _opened(path) as image:
-            if image.format == "TIFF":
-                # Whether Pillow has turned the size already depends on its version.
-                tags = (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength)
-                width, height = (int(image.tag_v2[tag]) for tag in tags)
-                orientation = image.tag_v2.get(ExifTags.Base.Orientation)
-            else:
-                (width, height), orientation = image.size, _orientation(image)
-            return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
-    except InputError:
-        raise  # is a ValueError
-    except DAMAGES:
-        raise InputError(f"{path}: not an image that can be read") from None
+    with _opened(path) as image:
+        if image.format != "TIFF":
+            (width, height), orientation = image.size, _orientation(image)
+        else:  # whether Pillow has turned the size already depends on its version
+            width, height = (int(image.tag_v2[tag]) for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
+            orientation = image.tag_v2.get(ExifTags.Base.Orientation)
+        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
@@ -108,19 +90,17 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     Raises:
         InputError: if `folder` is missing.
     """
-    folder = Path(folder)
     if not os.path.isdir(folder):  # of Path it would fail for a name that is too long
         raise InputError(f"{folder}: no such folder")
     return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+        path
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
     )
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn or mirror an array of shape (height, width, ...) by EXIF's number for its orientation, 1 to 8.
-
-    Returns:
-        Contiguous array, of shape (width, height, ...) for 5 to 8; the input itself for 1 and unknown numbers.
 
     Reference:
         Exif 2.32, tag 274, which is TIFF 6.0's: where the first row and the first column of the stored image belong.
@@ -134,7 +114,75 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _turned_upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """Open an image; whatever goes wrong with it is an InputError."""
+    if not os.path.isfile(path):  # reading a pipe may never end
+        raise InputError(f"{path}: no such image file")
+    too_large = InputError(f"{path}: more than {MAX_PIXELS // 10**6} million pixels; cut the image into tiles")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if math.prod(image.size) > MAX_PIXELS:
+                raise too_large
+            if min(image.size) < 1:
+                raise ValueError("no pixels")
+            yield image
+    except InputError:
+        raise  # is a ValueError
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not an image (PNG, JPEG, TIFF or BMP expected)") from None
+    except Image.DecompressionBombError:
+        raise too_large from None
+    except DAMAGES as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)}); copy the file again") from None
+
+
+def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
+    """Load an opened image.
+
+    Returns:
+        Of an image with colours of 16 bits, of which Pillow drops the lower eight, the true values: uint16 array of
+        shape (height, width, 3), or 4 with transparency, upright. None for any other image.
+    """
+    is_tiff, is_planar = image.format == "TIFF", False
+    if is_tiff:
+        _check_single_page(path, image)
+        is_deep = 16 in np.atleast_1d(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1))
+        is_planar = image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == _PLANES
+        orientation = image.tag_v2.get(ExifTags.Base.Orientation, 1)
+    else:  # told by what is to be decoded, which loading forgets
+        is_deep = any(";16" in str(tile[3]) for tile in image.tile)
+    if image.format == "PNG":  # loading looks at no checksum
+        with Image.open(path) as copy:
+            copy.verify()
+    # Of a file with fewer strips or tiles than its size takes Pillow leaves the rest black.
+    areas = ((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
+    if sum(areas) < math.prod(image.size):
+        raise ValueError("part of the image is missing")
+    image.load()
+    if not is_deep or image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
+        return None
+    if is_planar:  # which OpenCV takes for colours side by side
+        values = turn(np.moveaxis(tifffile.imread(path, key=0), 0, -1), orientation)
+    else:
+        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if values is None or values.ndim != 3:
+            raise ValueError("16-bit colours in a form that is not supported")
+        values = values[..., [2, 1, 0, *range(3, values.shape[-1])]]
+        values = values if is_tiff else turn(values, _orientation(image))  # OpenCV turns TIFF files by itself
+    return values[..., : 4 if image.mode in ("RGBA", "LA") else 3]
+
+
+def _check_single_page(path: str | os.PathLike, image: Image.Image) -> None:
+    """Refuse a TIFF of several images: which of them is meant cannot be known."""
+    if getattr(image, "n_frames", 1) > 1:
+        with tifffile.TiffFile(path) as file:
+            count = sum(not page.subfiletype & _COPY_OF_A_PAGE for page in file.pages)
+        if count > 1:
+            raise InputError(f"{path}: {count} pages in one TIFF file; save each as a file of its own")
+
+
+def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     """Turn the pixels of a loaded image as its file says; of TIFF files Pillow has done so while loading."""
     return pixels if image.format == "TIFF" else turn(pixels, _orientation(image))
 
@@ -147,132 +195,29 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image, of which the header is read and found to be one that can be decoded.
-
-    Raises:
-        InputError: if it is no file, no image or too large.
-    """
-    if not os.path.isfile(path):  # reading a pipe may never end
-        raise InputError(f"{path}: no such image file")
-    too_large = f"{path}: more than {MAX_PIXELS // 10**6} million pixels; cut the image into tiles"
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not an image (PNG, JPEG, TIFF or BMP expected)") from None
-    except Image.DecompressionBombError:
-        raise InputError(too_large) from None
-    with image:
-        if math.prod(image.size) > MAX_PIXELS:
-            raise InputError(too_large)
-        if min(image.size) < 1:
-            raise InputError(f"{path}: an image of {image.width}x{image.height} px; copy the file again")
-        yield image
-
-
-def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
-    """Load an opened image.
-
-    Returns:
-        Where the image has colours of 16 bits, of which Pillow drops the lower eight, its true values: uint16 array of
-        shape (height, width, 3), or 4 with transparency, upright. None for any other image.
-    """
-    is_deep = False
-    if image.format == "TIFF":
-        _check_single_page(path, image)
-        is_deep = 16 in np.atleast_1d(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1))
-    elif image.format == "PNG":
-        # Told by what is to be decoded, which loading forgets.
-        is_deep = any(";16" in str(tile[3]) for tile in image.tile)
-        check_png(path)
-    _check_covered(image)
-    image.load()
-    if not is_deep or image.mode not in ("RGB", "RGBA", "RGBX", "LA"):
-        return None
-    values = _deep_tiff(path) if image.format == "TIFF" else turn(_decode(path), _orientation(image))
-    return None if values is None else values[..., : 4 if image.mode in ("RGBA", "LA") else 3]
-
-
 def _stored_values(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
-    if values.dtype == np.int32 and image.format == "TIFF":
-        # Pillow takes all whole numbers of 32 bits for signed ones.
+    if values.dtype == np.int32 and image.format == "TIFF":  # Pillow takes all whole numbers of 32 bits for signed
         (kind, *_) = np.atleast_1d(image.tag_v2.get(ExifTags.Base.SampleFormat, _UNSIGNED))
         return values.view(np.uint32) if kind == _UNSIGNED else values
     return values
 
 
-def _check_covered(image: Image.Image) -> None:
-    """Refuse a file with fewer strips or tiles than its size takes; Pillow leaves the rest black."""
-    areas = ((right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in image.tile)
-    if sum(areas) < math.prod(image.size):
-        raise ValueError("part of the image is missing")
-
-
-def _check_single_page(path: str | os.PathLike, image: Image.Image) -> None:
-    """Refuse a TIFF of several images: which of them is meant cannot be known."""
-    if getattr(image, "n_frames", 1) == 1:
-        return
-    with tifffile.TiffFile(path) as file:
-        count = sum(not page.subfiletype & _COPY_OF_A_PAGE for page in file.pages)
-    if count > 1:
-        raise InputError(f"{path}: {count} pages in one TIFF file; save each as a file of its own")
-
-
-def _deep_tiff(path: str | os.PathLike) -> np.ndarray | None:
-    """The first page of a TIFF if it has colours of 16 bits, upright, channels last."""
-    with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        if page.dtype != np.uint16 or page.photometric != tifffile.PHOTOMETRIC.RGB:
-            return None
-        is_planar = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-        try:
-            values = page.asarray()
-        except ValueError as error:  # a compression that it lacks; OpenCV has most, but takes planes for colours
-            if is_planar:
-                raise ValueError(f"16-bit colours in planes, {first_line(error)}") from None
-            return _decode(path)  # turns TIFF files by itself
-        tag = page.tags.get(int(ExifTags.Base.Orientation))
-    return turn(np.moveaxis(values, 0, -1) if is_planar else values, 1 if tag is None else int(tag.value))
-
-
-def _decode(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image file of 16-bit colours with OpenCV; shape (height, width, 3 or 4)."""
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.ndim != 3 or values.dtype != np.uint16:
-        raise ValueError("16-bit colours in a form that is not supported")
-    return values[..., [2, 1, 0, *range(3, values.shape[-1])]]
-
-
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
         return np.repeat(_to_eight_bits(_stored_values(image))[..., np.newaxis], 3, axis=-1)
-    if image.height <= _BAND:
-        return np.asarray(_band_to_rgb(image))
-    # Converted in bands, since a large image would be in memory several times.
-    rgb = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _BAND):
-        bottom = min(top + _BAND, image.height)
-        rgb[top:bottom] = np.asarray(_band_to_rgb(image.crop((0, top, image.width, bottom))))
-    return rgb
-
-
-def _band_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("RGB"))
 
 
 def _deep_to_rgb(values: np.ndarray) -> np.ndarray:
     colours = _to_eight_bits(values[..., :3])
-    if values.shape[-1] == 4:
-        for top in range(0, len(colours), _BAND):
-            band = slice(top, top + _BAND)
-            opacity = values[band, :, 3:] / 65535.0
-            colours[band] = np.round(colours[band] * opacity + 255.0 * (1.0 - opacity)).astype(np.uint8)
-    return colours
+    if values.shape[-1] == 3:
+        return colours
+    opacity = values[..., 3:] / np.float32(65535)
+    return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:
@@ -290,8 +235,4 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
     if not is_float:
         return (values >> shift).astype(np.uint8)
     scale = 255.0 if top <= 1.0 else 0.5**shift
-    result = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _BAND):
-        band = values[start : start + _BAND].astype(np.float64) * scale
-        result[start : start + _BAND] = np.clip(band, 0, 255).astype(np.uint8)
-    return result
+    return np.clip(values.astype(np.float64) * scale, 0, 255).astype(np.uint8)

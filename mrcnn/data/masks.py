@@ -1,30 +1,30 @@
-"""Instance masks: their boxes, mini-masks, and pasting back into the image."""
+"""Instance masks: their boxes, mini-masks, pasting back into the image, label images and outlines."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import shapely
 import tifffile
+from shapely.geometry.polygon import orient
 
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 
 # Of all masks of an image together, a byte for each pixel and instance.
 MAX_MASK_BYTES = 1 << 30
+MICROMETRES_PER_CM = 10_000.0
+
+Ring = list[tuple[int, int]]
+Polygon = list[Ring]
 
 
 def check_mask_memory(source: object, num_instances: int, height: int, width: int) -> None:
     """Refuse an image of which the masks would fill the memory, such as a photograph that was taken for a mask.
 
-    Args:
-        source: what the masks are made from, for the message.
-        num_instances: how many there are.
-        height: of the image.
-        width: of the image.
-
     Raises:
-        InputError: if they take more than `MAX_MASK_BYTES`.
+        InputError: naming `source`, if they take more than `MAX_MASK_BYTES`.
     """
     if num_instances * height * width > MAX_MASK_BYTES:
         raise InputError(
@@ -122,9 +122,6 @@ def _resize_probability(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-MICROMETRES_PER_CM = 10_000.0
-
-
 def label_image(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Lay instance masks into one image of numbers.
 
@@ -169,15 +166,11 @@ def write_label_image(path: str | os.PathLike, labels: np.ndarray, pixel_size: f
         )
 
 
-Ring = list[tuple[int, int]]
-Polygon = list[Ring]
-
-
 def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     """Outline a mask, one polygon for each part of it.
 
-    Pixels that share an edge belong to one part; those that only touch at a corner do not. That keeps every ring free
-    of self-contact, as the GeoJSON and OGC rules for polygons ask.
+    Pixels that share an edge belong to one part; those that only touch at a corner do not. So no ring touches itself,
+    as the GeoJSON and OGC rules for polygons ask.
 
     Args:
         mask: array of shape (height, width), non-zero inside.
@@ -187,87 +180,14 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
         then those of its holes. A ring is a list of integer corners (x, y), the first repeated at the end, with no
         corner on a straight line. Outer rings have a positive area by the shoelace formula, holes a negative one.
 
-    Raises:
-        ValueError: if the mask is not two-dimensional.
-
     Reference:
         RFC 7946, section 3.1.6 (order of the rings and their direction).
     """
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"mask must have 2 dimensions, got shape {mask.shape}")
-    inside = np.ascontiguousarray(mask != 0).view(np.uint8)
-    left, top, width, height = cv2.boundingRect(inside)
-    if not width:
-        return []
-    inside = inside[top : top + height, left : left + width]
-    num_labels, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=4, ltype=cv2.CV_32S)
-    # Label 0 is the background. A stable sort keeps parts of one size in reading order.
-    by_size = 1 + np.argsort(-stats[1:num_labels, cv2.CC_STAT_AREA], kind="stable")
-    return [_part_polygon(labels == label, left, top) for label in by_size]
-
-
-def _part_polygon(part: np.ndarray, left: int, top: int) -> Polygon:
-    """Rings of one part, moved by (left, top); the outer one first."""
-    rings = sorted(_trace_rings(part), key=_ring_area, reverse=True)
-    return [[(x + left, y + top) for x, y in ring] for ring in rings]
-
-
-def _trace_rings(part: np.ndarray) -> Iterator[Ring]:
-    """Follow the edges between a part and what is around it, with the part always on the right hand.
-
-    Where two pixels of the part meet at a corner, the trace turns left, around the pixel that is not in the part: so
-    the hole behind that corner gets a ring of its own, and no ring passes a corner twice.
-
-    Args:
-        part: bool array of shape (height, width), connected by edges.
-
-    Yields:
-        Closed rings.
-    """
-    padded = np.pad(part, 1).astype(np.int8)
-    # Between rows y - 1 and y: +1 where the part lies below, which is on the right of somebody who goes in +x.
-    across = padded[1:, 1:-1] - padded[:-1, 1:-1]
-    # Between columns x - 1 and x, turned so that its lines are columns: +1 where the part lies to the left.
-    down = (padded[1:-1, :-1] - padded[1:-1, 1:]).T
-    to_x = {(start, y, sign): end for y, start, end, sign in _runs(across)}
-    to_y = {(x, start, sign): end for x, start, end, sign in _runs(down)}
-    while to_x:
-        x, y, sign = start = next(iter(to_x))
-        ring = [(x, y)]
-        while True:
-            x = to_x.pop((x, y, sign))
-            ring.append((x, y))
-            # On a y axis that points down, left of +x is -y, and left of +y is +x.
-            sign = -sign if (x, y, -sign) in to_y else sign
-            y = to_y.pop((x, y, sign))
-            ring.append((x, y))
-            turns_left = (x, y, sign) in to_x or (x, y, sign) == start
-            sign = sign if turns_left else -sign
-            if (x, y, sign) == start:
-                break
-        yield ring
-
-
-def _runs(edges: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-    """Join neighbouring edges of one direction.
-
-    Args:
-        edges: int8 array of shape (num_lines, num_positions): 1, -1, or 0 where there is no edge.
-
-    Yields:
-        (line, start, end, sign): a straight piece from `start` to `end`, walked in the direction of its sign.
-    """
-    padded = np.pad(edges, ((0, 0), (1, 1)))
-    changes = padded[:, 1:] != padded[:, :-1]
-    # In reading order the starts and the ends of the runs of a line pair up.
-    starts = np.argwhere(changes & (padded[:, 1:] != 0))
-    ends = np.argwhere(changes & (padded[:, :-1] != 0))
-    for (line, first), (_, last) in zip(starts.tolist(), ends.tolist(), strict=True):
-        sign = int(edges[line, first])
-        yield (line, first, last, sign) if sign > 0 else (line, last, first, sign)
-
-
-def _ring_area(ring: Ring) -> float:
-    """Area by the shoelace formula, positive for an outer ring."""
-    return sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in zip(ring, ring[1:], strict=False)) / 2
+    inside = np.ascontiguousarray(np.asarray(mask) != 0).view(np.int8)
+    left, top, width, height = cv2.boundingRect(inside.view(np.uint8))
+    steps = np.diff(np.pad(inside[top : top + height, left : left + width], ((0, 0), (1, 1))), axis=1)
+    (rows, starts), (_, ends) = np.nonzero(steps == 1), np.nonzero(steps == -1)
+    runs = shapely.union_all(shapely.box(starts + left, rows + top, ends + left, rows + top + 1))
+    parts = [orient(part.simplify(0)) for part in getattr(runs, "geoms", [runs]) if not part.is_empty]
+    parts.sort(key=lambda part: part.area, reverse=True)
+    return [[[(int(x), int(y)) for x, y in ring.coords] for ring in (p.exterior, *p.interiors)] for p in parts]

@@ -35,13 +35,11 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
     For 1 or 3, grey is repeated, colour is weighted to grey and transparency dropped; other numbers must be there.
 
     Args:
-        image: array of numbers of shape (height, width) or (height, width, channels). Their scale is the caller's, as
-            in Matterport's: the network was trained on 0 to 255.
+        image: array of numbers, best 0 to 255, of shape (height, width) or (height, width, channels).
         channels: how many the network takes.
 
     Returns:
-        Array of shape (height, width, channels), uint8 if the image is, else float32; the input itself where nothing is
-        to do.
+        Array of shape (height, width, channels), uint8 if the image is, else float32.
 
     Raises:
         InputError: for another shape or type, or a value that is not finite.
@@ -53,24 +51,16 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
         wanted = "1 or 3" if channels in (1, 3) else channels
         raise InputError(f"an image must have shape (height, width, {wanted}); got {image.shape}")
     if image.dtype != np.uint8:
-        image = _as_float32(image)
-    if image.shape[-1] == channels:
-        return image
-    image = image[..., :3]
+        if image.dtype.kind not in "buif":
+            raise InputError(f"an image must be an array of numbers, best of type uint8; got {image.dtype}")
+        image = image.astype(np.float32)
+        if not np.isfinite(image).all():
+            raise InputError("an image holds values that are not finite; take them out")
     if image.shape[-1] == channels:
         return image
     if channels == 1:
-        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
-    return np.repeat(image, 3, axis=-1)
-
-
-def _as_float32(image: np.ndarray) -> np.ndarray:
-    if image.dtype.kind not in "buif":
-        raise InputError(f"an image must be an array of numbers, best of type uint8; got {image.dtype}")
-    image = image.astype(np.float32)
-    if not np.isfinite(image).all():
-        raise InputError("an image holds values that are not finite; take them out")
-    return image
+        return cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_RGB2GRAY)[..., np.newaxis]
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
 def mold_for_detection(image: np.ndarray, config: Config) -> MoldedImage:
@@ -89,11 +79,7 @@ def mold_for_detection(image: np.ndarray, config: Config) -> MoldedImage:
 
 
 def check_sides(image_shape: Sequence[int], mode: str) -> None:
-    """Refuse an image that mode "none" cannot take.
-
-    Raises:
-        InputError: naming the size.
-    """
+    """Refuse, with an InputError, an image that mode "none" cannot take."""
     if mode == "none" and (image_shape[0] % 64 or image_shape[1] % 64):
         raise InputError(
             f"IMAGE_RESIZE_MODE 'none' takes images whose sides are multiples of 64; got {image_shape[1]}x"
@@ -133,8 +119,9 @@ def compose_image_meta(
     Returns:
         float64 array of shape (12 + num_classes,).
     """
-    parts = [[image_id], list(original_image_shape), list(image_shape), list(window), [scale], list(active_class_ids)]
-    return np.array([value for part in parts for value in part], np.float64)
+    return np.concatenate(
+        [[image_id], original_image_shape, image_shape, window, [scale], active_class_ids], dtype=np.float64
+    )
 
 
 def parse_image_meta(meta: np.ndarray) -> dict[str, Any]:

@@ -20,16 +20,16 @@ def resize_image(
 ) -> tuple[np.ndarray, Window, float, list[tuple[int, int]], Window | None]:
     """Resize an image with its aspect ratio kept, then pad or crop it.
 
-    The image grows until its shorter side is `min_dim` (it never shrinks for that) and by at least
-    `min_scale`; in "square" mode it shrinks where its longer side would pass `max_dim`.
+    The image grows until its shorter side is `min_dim` (it never shrinks for that) and by at least `min_scale`; in
+    "square" mode it shrinks where its longer side would pass `max_dim`.
 
     Args:
-        image: array of shape (height, width, 3).
+        image: array of shape (height, width, channels).
         min_dim: wanted length of the shorter side in pixels; the size of the crop in "crop" mode.
         max_dim: side of the square in "square" mode.
         min_scale: least factor to resize by, even if `min_dim` asks for less.
-        mode: "none" (leave the image), "square" (zero-pad to max_dim x max_dim), "pad64" (zero-pad both sides
-            to multiples of 64, for the pyramid) or "crop" (random crop of min_dim x min_dim; training only).
+        mode: "none" (leave the image), "square" (zero-pad to max_dim x max_dim), "pad64" (zero-pad both sides to
+            multiples of 64, for the pyramid) or "crop" (random crop of min_dim x min_dim; training only).
         rng: where "crop" draws its position from; None draws fresh entropy.
 
     Returns:
@@ -48,59 +48,49 @@ def resize_image(
     padding = [(0, 0), (0, 0), (0, 0)]
     if mode == "none":
         return image, (0, 0, height, width), 1.0, padding, None
-    if mode == "square" and not max_dim:
-        raise ValueError("mode 'square' needs max_dim")
-    if mode == "crop" and not min_dim:
-        raise ValueError("mode 'crop' needs min_dim")
+    if not {"square": max_dim, "crop": min_dim}.get(mode, True):
+        raise ValueError(f"mode {mode!r} needs {'max_dim' if mode == 'square' else 'min_dim'}")
     if mode == "pad64" and min_dim and min_dim % 64:
         raise ValueError(f"mode 'pad64' needs min_dim to be a multiple of 64, got {min_dim}")
 
-    scale = _choose_scale(height, width, min_dim, max_dim if mode == "square" else None, min_scale)
+    scale = max(1.0, (min_dim or 0) / min(height, width), float(min_scale or 0))
+    if mode == "square" and round(max(height, width) * scale) > max_dim:
+        scale = max_dim / max(height, width)
     if scale != 1:
-        image = resize(image, _scaled_shape(height, width, scale))
-    height, width = image.shape[:2]
+        height, width = _scaled_shape(height, width, scale)
+        image = resize(image, (height, width))
     if mode == "crop":
         rng = np.random.default_rng() if rng is None else rng
-        y = int(rng.integers(0, height - min_dim + 1))
-        x = int(rng.integers(0, width - min_dim + 1))
-        crop = (y, x, min_dim, min_dim)
-        return image[y : y + min_dim, x : x + min_dim], (0, 0, min_dim, min_dim), scale, padding, crop
+        y, x = (int(rng.integers(0, side - min_dim + 1)) for side in (height, width))
+        window = (0, 0, min_dim, min_dim)
+        return image[y : y + min_dim, x : x + min_dim], window, scale, padding, (y, x, min_dim, min_dim)
 
-    if mode == "square":
-        target_height = target_width = max_dim
-    else:
-        target_height, target_width = -(-height // 64) * 64, -(-width // 64) * 64
-    top, left = (target_height - height) // 2, (target_width - width) // 2
-    padding = [(top, target_height - height - top), (left, target_width - width - left), (0, 0)]
-    window = (top, left, top + height, left + width)
-    return np.pad(image, padding[: image.ndim]), window, scale, padding, None
+    target = (max_dim, max_dim) if mode == "square" else (-(-height // 64) * 64, -(-width // 64) * 64)
+    top, left = (target[0] - height) // 2, (target[1] - width) // 2
+    padding = [(top, target[0] - height - top), (left, target[1] - width - left), (0, 0)]
+    return np.pad(image, padding[: image.ndim]), (top, left, top + height, left + width), scale, padding, None
 
 
 def resize_mask(
-    mask: np.ndarray,
-    scale: float,
-    padding: Sequence[tuple[int, int]],
-    crop: Window | None = None,
+    mask: np.ndarray, scale: float, padding: Sequence[tuple[int, int]], crop: Window | None = None
 ) -> np.ndarray:
     """Do to masks what `resize_image` did to their image, with nearest neighbours.
 
     Args:
         mask: array of shape (height, width, num_instances).
-        scale: as returned by `resize_image`.
-        padding: as returned by `resize_image`.
-        crop: as returned by `resize_image`.
+        scale: as returned by `resize_image`, and so are padding and crop.
+        padding: see there.
+        crop: see there.
 
     Returns:
         Array of shape (new height, new width, num_instances), in the type of `mask`.
     """
-    height, width = mask.shape[:2]
     if scale != 1:
-        new_height, new_width = _scaled_shape(height, width, scale)
-        rows, columns = _nearest_index(height, new_height), _nearest_index(width, new_width)
+        rows, columns = map(_nearest_index, mask.shape[:2], _scaled_shape(*mask.shape[:2], scale))
         mask = mask[rows][:, columns]
     if crop is not None:
-        y, x, crop_height, crop_width = crop
-        return mask[y : y + crop_height, x : x + crop_width]
+        y, x, height, width = crop
+        return mask[y : y + height, x : x + width]
     return np.pad(mask, list(padding))
 
 
@@ -108,32 +98,20 @@ def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
     """Resize an image: area averages where it shrinks, so that fine texture does not alias, else bilinear.
 
     Args:
-        image: array of shape (height, width) or (height, width, channels), uint8 or float32.
-        output_shape: (height, width) wanted.
+        image: array of shape (height, width) or (height, width, channels), of any number type.
+        output_shape: (height, width) wanted; the aspect ratio need not be kept.
 
     Returns:
         Array of the wanted height and width, in the type and range of `image`.
     """
     height, width = int(output_shape[0]), int(output_shape[1])
     shrinks = height < image.shape[0] or width < image.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     values = image if image.dtype in (np.uint8, np.float32) else image.astype(np.float32)
-    resized = cv2.resize(values, (width, height), interpolation=interpolation)
+    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     resized = resized.reshape((height, width, *image.shape[2:]))  # OpenCV drops a channel axis of length 1
-    if np.issubdtype(image.dtype, np.integer) and resized.dtype != image.dtype:
+    if image.dtype.kind in "iu" and resized.dtype != image.dtype:
         resized = np.rint(resized)
     return resized.astype(image.dtype, copy=False)
-
-
-def _choose_scale(height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None) -> float:
-    scale = 1.0
-    if min_dim:
-        scale = max(1.0, min_dim / min(height, width))
-    if min_scale and scale < min_scale:
-        scale = float(min_scale)
-    if max_dim and round(max(height, width) * scale) > max_dim:
-        scale = max_dim / max(height, width)
-    return scale
 
 
 def _scaled_shape(height: int, width: int, scale: float) -> tuple[int, int]:

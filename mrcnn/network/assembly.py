@@ -134,8 +134,7 @@ class TrainingNetwork(keras.Model):
         Args:
             batch: "images" `(batch, H, W, channels)` 0 to 255; "gt_class_ids" int `(batch, max_gt)`; "gt_boxes"
                 `(batch, max_gt, 4)` in pixels; "gt_masks" `(batch, max_gt, h, w)`; "active_class_ids"
-                `(batch, classes)`; "seeds" int `(batch, 2)` for the sampling of anchors and RoIs; with USE_RPN_ROIS
-                False also "rois" `(batch, num_rois, 4)` in pixels. Padding is zero.
+                `(batch, classes)`; "seeds" int `(batch, 2)` for the sampling of anchors and RoIs. Padding is zero.
             training: whether normalisation layers learn.
 
         Returns:
@@ -155,10 +154,7 @@ class TrainingNetwork(keras.Model):
             config.RPN_TRAIN_ANCHORS_PER_IMAGE,
             config.RPN_BBOX_STD_DEV,
         )
-        if config.USE_RPN_ROIS:
-            proposals = self.proposal_layer([tf.nn.softmax(logits), deltas, anchors])
-        else:
-            proposals = self._normalized(batch["rois"], image_shape)
+        proposals = self.proposal_layer([tf.nn.softmax(logits), deltas, anchors])
         targets = self._assign_roi_targets(proposals, gt_boxes, batch, image_shape)
         class_logits, box_deltas = self._classify(targets.rois, levels, training, image_shape)
         mask_class_ids, target_masks, masks = self._predict_masks(targets, levels, training, image_shape)

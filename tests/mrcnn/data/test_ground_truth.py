@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config, make_config
-from mrcnn.data.augmentation import strong_augmentation
+from mrcnn.data.augmentation import StrongAugmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import active_class_ids, largest_instances, load_ground_truth
 from mrcnn.data.masks import extract_bboxes
@@ -75,10 +75,6 @@ def test_active_class_ids_are_those_of_the_images_source(image_id, active):
     np.testing.assert_array_equal(active_class_ids(Rectangles(), image_id, 6), active)
 
 
-def test_active_class_ids_of_a_source_without_classes_are_all():
-    np.testing.assert_array_equal(active_class_ids(Rectangles(), 2, 6), [1, 1, 1, 1, 1, 0])
-
-
 def test_active_class_ids_need_a_network_with_as_many_classes():
     with pytest.raises(InputError, match="NUM_CLASSES is 4, but Rectangles has 5 classes"):
         active_class_ids(Rectangles(), 0, 4)
@@ -121,18 +117,10 @@ def test_load_ground_truth_crops_image_and_instances_alike():
 
 def test_load_ground_truth_follows_its_seed():
     config, dataset = config_of(IMAGE_RESIZE_MODE="crop"), Rectangles()
-    first, again, other = (load_ground_truth(dataset, 0, config, strong_augmentation(1.0), (4, s)) for s in (1, 1, 2))
+    first, again, other = (load_ground_truth(dataset, 0, config, StrongAugmentation(1.0), (4, s)) for s in (1, 1, 2))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first.image, other.image)
-
-
-def test_load_ground_truth_takes_any_imgaug_augmenter():
-    plain = load_ground_truth(Rectangles(), 0, config_of())
-    flipped = load_ground_truth(Rectangles(), 0, config_of(), iaa.Fliplr(1.0))
-    np.testing.assert_array_equal(flipped.image, plain.image[:, ::-1])
-    np.testing.assert_array_equal(flipped.masks, plain.masks[:, ::-1])
-    np.testing.assert_array_equal(flipped.class_ids, plain.class_ids)
 
 
 def test_load_ground_truth_applies_imgaug_after_resizing_and_drops_only_what_is_out_of_view():
@@ -181,15 +169,6 @@ def test_load_ground_truth_names_masks_that_do_not_fit():
             return np.zeros((WIDTH, HEIGHT, 2), bool), np.ones(2)
 
     with pytest.raises(InputError, match=r"image 0 of Wrong: .*\(90, 60, 2\) and 2 class ids for an image of 60x90 px"):
-        load_ground_truth(Wrong(), 0, config_of())
-
-
-def test_load_ground_truth_names_class_ids_that_do_not_fit():
-    class Wrong(Rectangles):
-        def load_mask(self, image_id):
-            return super().load_mask(image_id)[0], np.ones(4)
-
-    with pytest.raises(InputError, match="4 class ids"):
         load_ground_truth(Wrong(), 0, config_of())
 
 

@@ -2,15 +2,19 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config, make_config
+from mrcnn.data.masks import extract_bboxes, unmold_mask
 from mrcnn.data.molding import (
+    DetectionFrame,
     compose_image_meta,
     fit_channels,
     mold_for_detection,
     mold_image,
     parse_image_meta,
+    unmold_detections,
     unmold_image,
 )
 from mrcnn.files.errors import InputError
+from mrcnn.utils import norm_boxes
 
 
 def config_of(**overrides) -> Config:
@@ -19,13 +23,6 @@ def config_of(**overrides) -> Config:
 
 def random_image(*shape) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-
-
-def test_fit_channels_leaves_what_fits_alone():
-    colour, grey = random_image(5, 7, 3), random_image(5, 7, 1)
-    assert fit_channels(colour, 3) is colour or np.shares_memory(fit_channels(colour, 3), colour)
-    np.testing.assert_array_equal(fit_channels(colour, 3), colour)
-    np.testing.assert_array_equal(fit_channels(grey, 1), grey)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1)])
@@ -40,11 +37,6 @@ def test_fit_channels_weights_colours_to_grey():
     grey = fit_channels(image, 1)
     assert grey.dtype == np.uint8
     np.testing.assert_array_equal(grey, [[[76], [150], [29], [80]]])  # ITU-R BT.601
-
-
-def test_fit_channels_drops_transparency():
-    image = random_image(5, 7, 4)
-    np.testing.assert_array_equal(fit_channels(image, 3), image[..., :3])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "uint16"])
@@ -102,11 +94,6 @@ def test_mold_for_detection_pads_to_multiples_of_64_and_never_crops(mode):
     assert enlarged.scale == 2.0 and enlarged.image.shape == (64, 128, 3)
 
 
-def test_mold_for_detection_pad64_without_a_least_side_does_not_scale():
-    molded = mold_for_detection(random_image(10, 70, 3), config_of(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=0))
-    assert molded.scale == 1.0 and molded.image.shape == (64, 128, 3)
-
-
 def test_mold_for_detection_takes_images_as_they_are_or_refuses_them():
     config = config_of(IMAGE_RESIZE_MODE="none")
     image = random_image(64, 192, 3)
@@ -127,12 +114,6 @@ def test_mold_for_detection_brings_images_to_the_channels_of_the_network(shape):
 def test_mold_for_detection_enlarges_by_the_least_scale():
     molded = mold_for_detection(random_image(64, 64, 3), config_of(IMAGE_MIN_SCALE=1.5))
     assert molded.scale == 1.5 and molded.window == (16, 16, 112, 112)
-
-
-def test_mold_image_subtracts_the_mean_of_each_channel():
-    molded = mold_image(np.full((2, 2, 3), 130, np.uint8), config_of(MEAN_PIXEL=[10, 20.5, 130]))
-    assert molded.dtype == np.float32
-    np.testing.assert_allclose(molded[0, 0], [120, 109.5, 0])
 
 
 @pytest.mark.parametrize("overrides", [{}, {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100.3]}])
@@ -165,3 +146,96 @@ def test_parse_image_meta_undoes_compose_image_meta():
     np.testing.assert_array_equal(parsed["active_class_ids"], [[1, 0, 1], [1, 1, 1]])
     kinds = {name: values.dtype for name, values in parsed.items()}
     assert kinds.pop("scale") == np.float32 and set(kinds.values()) == {np.dtype(np.int32)}
+
+
+def rows_of(boxes, shape, class_ids, scores) -> np.ndarray:
+    """Detections as the network gives them."""
+    return np.concatenate([norm_boxes(boxes, shape), np.stack([class_ids, scores], axis=1)], axis=1).astype(np.float32)
+
+
+def test_unmold_detections_known_answer():
+    # An image of 30 x 60 px, enlarged twice and padded to 128 x 128.
+    frame = DetectionFrame((128, 128), (34, 4, 94, 124), (30, 60))
+    boxes = np.array([[34, 4, 94, 124], [44, 14, 54, 34], [39, 100, 60, 124]], np.float32)
+    result = unmold_detections(rows_of(boxes, (128, 128), [1, 2, 1], [0.9, 0.8, 0.7]), frame, None, None)
+    np.testing.assert_array_equal(result["rois"], [[0, 0, 30, 60], [5, 5, 10, 15], [2, 48, 13, 60]])
+    np.testing.assert_array_equal(result["class_ids"], [1, 2, 1])
+    np.testing.assert_allclose(result["scores"], [0.9, 0.8, 0.7])
+    types = {name: values.dtype for name, values in result.items()}
+    assert types == {"rois": np.int32, "class_ids": np.int32, "scores": np.float32}
+
+
+def test_unmold_detections_drops_what_has_no_pixel_with_its_features_and_masks():
+    frame = DetectionFrame((128, 128), (0, 0, 128, 128), (64, 64))
+    boxes = np.array([[10, 10, 10.4, 30], [20, 20, 40, 40], [30, 50, 90, 50.3]], np.float32)
+    features, masks = np.arange(3.0).reshape(3, 1, 1, 1), np.ones((3, 28, 28)) * [[[0.2]], [[0.9]], [[0.1]]]
+    result = unmold_detections(rows_of(boxes, (128, 128), [1, 2, 3], [0.9, 0.8, 0.7]), frame, features, masks)
+    np.testing.assert_array_equal(result["rois"], [[10, 10, 20, 20]])
+    assert result["class_ids"] == [2] and result["feats"].item() == 1.0
+    assert result["small_masks"].shape == (1, 28, 28) and result["masks"].shape == (64, 64, 1)
+    assert result["masks"][10:20, 10:20].all() and result["masks"].sum() == 100
+
+
+def test_unmold_detections_pastes_each_mask_into_its_box():
+    rng = np.random.default_rng(3)
+    frame, boxes = DetectionFrame((64, 64), (0, 0, 64, 64), (64, 64)), np.array([[3, 5, 33, 47], [40, 2, 64, 30]])
+    masks = rng.random((2, 28, 28)).astype(np.float32)
+    result = unmold_detections(rows_of(boxes, (64, 64), [1, 1], [0.9, 0.8]), frame, None, masks)
+    for i, box in enumerate(boxes):
+        np.testing.assert_array_equal(result["masks"][..., i], unmold_mask(masks[i], box, (64, 64)))
+    small = unmold_detections(rows_of(boxes, (64, 64), [1, 1], [0.9, 0.8]), frame, None, masks, paste=False)
+    assert "masks" not in small
+    np.testing.assert_array_equal(small["small_masks"], masks)
+
+
+def test_unmold_detections_of_nothing_is_empty():
+    frame = DetectionFrame((64, 64), (0, 0, 64, 64), (20, 30))
+    nothing = unmold_detections(np.zeros((0, 6)), frame, np.zeros((0, 14, 14, 8)), np.zeros((0, 28, 28)))
+    assert nothing["rois"].shape == (0, 4) and nothing["masks"].shape == (20, 30, 0)
+    assert nothing["feats"].shape == (0, 14, 14, 8) and nothing["small_masks"].shape == (0, 28, 28)
+
+
+SETTINGS = {
+    "square, enlarged": ({"IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 256}, (100, 76)),
+    "square, shrunk": ({"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128}, (300, 211)),
+    "square, very wide": ({"IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128}, (40, 333)),
+    "pad64": ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 128}, (90, 145)),
+    "pad64, not scaled": ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 0}, (90, 145)),
+    "crop": ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 128}, (90, 145)),
+    "none": ({"IMAGE_RESIZE_MODE": "none"}, (128, 192)),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_boxes_come_back_from_where_the_image_is_seen(name):
+    overrides, shape = SETTINGS[name]
+    config = make_config({"IMAGE_MAX_DIM": 256, **overrides}, Config)
+    height, width = shape
+    boxes = np.array(
+        [[0, 0, height, width], [10, 12, 38, 40], [15, width - 31, 36, width], [height - 25, 0, height, 9]]
+    )
+    for box in boxes:
+        image = np.zeros((*shape, 3), np.uint8)
+        image[box[0] : box[2], box[1] : box[3]] = 255
+        molded = mold_for_detection(image, config)
+        seen = extract_bboxes(molded.image[..., :1] > 127)
+        frame = DetectionFrame(molded.image.shape[:2], molded.window, shape)
+        found = unmold_detections(rows_of(seen, molded.image.shape[:2], [1], [1.0]), frame, None, None)["rois"]
+        # What is seen is known to a pixel of the network's input.
+        np.testing.assert_allclose(found[0], box, atol=0.5 + 0.5 / molded.scale)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_boxes_round_trip_exactly(name):
+    overrides, shape = SETTINGS[name]
+    config = make_config({"IMAGE_MAX_DIM": 256, **overrides}, Config)
+    molded = mold_for_detection(np.zeros((*shape, 3), np.uint8), config)
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.integers(0, np.array(shape) + 1, (60, 2, 2)), axis=1).reshape(-1, 4)
+    boxes = np.concatenate([corners[(corners[:, 2:] > corners[:, :2]).all(axis=1)], [[0, 0, *shape]]])
+    y1, x1, y2, x2 = molded.window
+    scale = np.array([(y2 - y1) / shape[0], (x2 - x1) / shape[1]] * 2)
+    inside = boxes * scale + [y1, x1, y1, x1]
+    rows = rows_of(inside, molded.image.shape[:2], np.ones(len(boxes)), np.ones(len(boxes)))
+    frame = DetectionFrame(molded.image.shape[:2], molded.window, shape)
+    np.testing.assert_array_equal(unmold_detections(rows, frame, None, None)["rois"], boxes)

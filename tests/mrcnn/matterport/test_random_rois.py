@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn.data.random_rois import generate_random_rois
+from mrcnn.matterport.generator import generate_random_rois
 from mrcnn.metrics import box_iou_matrix
 
 SHAPE = (120, 200, 3)
