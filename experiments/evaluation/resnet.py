@@ -11,7 +11,7 @@ from mrcnn.feature_store import StoreReader
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
 from mrcnn.training.imagenet import imagenet_weights_path
-from mrcnn.training.keras_h5 import StoredWeights
+from mrcnn.training.keras_h5 import open_weights
 
 NUM_FEATURES = 2048
 LEAST_SIZE = 32  # pixels; the network halves its maps five times
@@ -116,7 +116,7 @@ def _load(model: keras.Model, path: Path) -> None:
     """
     layers = {layer.name: layer for layer in model.layers if layer.weights}
     advice = "give the file of ResNet101 in keras.applications"
-    with StoredWeights(path, lambda name: name in layers) as stored:
+    with open_weights(path, lambda name: name in layers) as stored:
         ours = {name: {v.name: tuple(v.shape) for v in layer.weights} for name, layer in layers.items()}
         others = [name for name in ours if stored.shapes.get(name) != ours[name]]
         if others:

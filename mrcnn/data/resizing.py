@@ -97,6 +97,8 @@ def resize_mask(
 def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
     """Resize an image: area averages where it shrinks, so that fine texture does not alias, else bilinear.
 
+    Sums are float32 and rounded once, as in an exported model (`mrcnn.network.in_graph`).
+
     Args:
         image: array of shape (height, width) or (height, width, channels), of any number type.
         output_shape: (height, width) wanted; the aspect ratio need not be kept.
@@ -106,10 +108,10 @@ def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
     """
     height, width = int(output_shape[0]), int(output_shape[1])
     shrinks = height < image.shape[0] or width < image.shape[1]
-    values = image if image.dtype in (np.uint8, np.float32) else image.astype(np.float32)
-    resized = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=interpolation)
     resized = resized.reshape((height, width, *image.shape[2:]))  # OpenCV drops a channel axis of length 1
-    if image.dtype.kind in "iu" and resized.dtype != image.dtype:
+    if image.dtype.kind in "iu":
         resized = np.rint(resized)
     return resized.astype(image.dtype, copy=False)
 

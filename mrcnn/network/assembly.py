@@ -8,7 +8,7 @@ import tensorflow as tf
 from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 from mrcnn.network import losses
-from mrcnn.network.anchors import LEVEL_NAMES, AnchorGrid
+from mrcnn.network.anchors import LEVEL_NAMES, anchor_grid
 from mrcnn.network.backbone import feature_pyramid, resnet
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.heads import box_head, mask_head
@@ -46,9 +46,6 @@ class SubtractMean(keras.layers.Layer):
 
 class DetectorParts(keras.Model):
     """The parts with weights: pyramid, proposal head, box head, mask head. It is what is saved.
-
-    Args:
-        config: sizes and kinds of everything.
 
     Attributes:
         subtract_mean: images, 0 to 255 -> images with the mean colour subtracted.
@@ -112,17 +109,11 @@ class Detections(NamedTuple):
 
 
 class TrainingNetwork(keras.Model):
-    """From a batch with ground truth to the five losses.
-
-    Args:
-        parts: the weights.
-        config: its settings.
-    """
+    """From a batch with ground truth to the five losses."""
 
     def __init__(self, parts: DetectorParts, config: Config):
         super().__init__(name="training")
         self.parts, self.config = parts, config
-        self.anchor_grid = AnchorGrid.from_settings(config)
         self.proposal_layer = ProposalLayer.from_settings(config, config.POST_NMS_ROIS_TRAINING, name="ROI")
         self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
         self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
@@ -143,7 +134,7 @@ class TrainingNetwork(keras.Model):
         config = self.config
         image_shape = tf.shape(batch["images"])[1:3]
         gt_boxes = self._normalized(batch["gt_boxes"], image_shape)
-        anchors = self.anchor_grid(image_shape)
+        anchors = anchor_grid(config, image_shape)
         levels = self.parts(batch["images"], training=training)
         logits, deltas = self.parts.score_anchors(levels, training)
         anchor_targets = assign_anchor_targets(
@@ -215,37 +206,25 @@ class TrainingNetwork(keras.Model):
 
 
 class DetectionNetwork(keras.Model):
-    """From images to final detections, with the pyramid kept for what comes after.
-
-    Args:
-        parts: the weights.
-        config: its settings.
-    """
+    """From images to final detections, with the pyramid kept for what comes after."""
 
     def __init__(self, parts: DetectorParts, config: Config):
         super().__init__(name="detection")
-        self.parts = parts
-        self.anchor_grid = AnchorGrid.from_settings(config)
-        self.num_classes = config.NUM_CLASSES
+        self.parts, self.config = parts, config
         self.proposal_layer = ProposalLayer.from_settings(config, config.POST_NMS_ROIS_INFERENCE, name="ROI")
         self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
         self.detection_layer = DetectionLayer.from_settings(config, name="mrcnn_detection")
         self.built = True
 
     def call(self, images: tf.Tensor, windows: tf.Tensor) -> Detections:
-        """Detect.
+        """Detect on images `(batch, H, W, channels)`, 0 to 255, resized and padded.
 
-        Args:
-            images: `(batch, H, W, channels)`, 0 to 255, resized and padded.
-            windows: float `(batch, 4)`, normalised: the part that is image.
-
-        Returns:
-            The detections and the pyramid.
+        `windows`, float `(batch, 4)`, normalised, is the part of each that is image.
         """
         image_shape = tf.shape(images)[1:3]
         levels = self.parts(images, training=False)
         logits, deltas = self.parts.score_anchors(levels)
-        rois = self.proposal_layer([tf.nn.softmax(logits), deltas, self.anchor_grid(image_shape)])
+        rois = self.proposal_layer([tf.nn.softmax(logits), deltas, anchor_grid(self.config, image_shape)])
         probabilities, box_deltas = self._classify(rois, levels, image_shape)
         return Detections(self.detection_layer([rois, probabilities, box_deltas, windows]), levels[:4])
 
@@ -255,19 +234,13 @@ class DetectionNetwork(keras.Model):
         chosen, images = _with_padding_row(tf.gather_nd(rois, real)), _with_padding_row(real[:, 0])
         roi_features = self.align_boxes(chosen, images, levels[:4], image_shape=image_shape)
         class_logits, box_deltas = self.parts.box_head(roi_features, training=False)
-        shape = tf.concat([tf.shape(rois)[:2], [self.num_classes]], axis=0)
+        shape = tf.concat([tf.shape(rois)[:2], [self.config.NUM_CLASSES]], axis=0)
         probabilities = tf.scatter_nd(real, tf.nn.softmax(class_logits[:-1]), shape)
         return probabilities, tf.scatter_nd(real, box_deltas[:-1], tf.concat([shape, [4]], axis=0))
 
 
 class FeatureNetwork(keras.Model):
-    """From images to the RoI features of each real detection; optionally their masks.
-
-    Args:
-        parts: the weights.
-        config: its settings.
-        with_masks: also run the mask head on the features, which costs most of the time.
-    """
+    """From images to the RoI features of each real detection; optionally their masks, which cost most of the time."""
 
     def __init__(self, parts: DetectorParts, config: Config, with_masks: bool):
         super().__init__(name="features")
@@ -277,11 +250,7 @@ class FeatureNetwork(keras.Model):
         self.built = True
 
     def call(self, images: tf.Tensor, windows: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detect and extract; padding never reaches the heads.
-
-        Args:
-            images: `(batch, H, W, channels)`, 0 to 255, resized and padded.
-            windows: float `(batch, 4)`, normalised.
+        """Detect and extract, see `DetectionNetwork.call`; padding never reaches the heads.
 
         Returns:
             "detections" `(batch, max_detections, 6)`; for the n real ones, image by image: "features"

@@ -1,4 +1,4 @@
-"""The networks that look at one RoI: what it is, where exactly, and which pixels."""
+"""Heads that look at one RoI: its class, its box and its mask."""
 
 from typing import Any
 

@@ -1,14 +1,16 @@
-"""From raw images to what the network takes, inside the graph: `mrcnn.data.molding` for images of one size."""
+"""From raw images to what the network takes, and from its detections back to them, inside the graph.
+
+It is `mrcnn.data.molding` for images of one size with TensorFlow alone. Where a resized grey level lies half-way
+between two whole ones, OpenCV outside the graph may round it to the other one.
+"""
 
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from mrcnn.config import Config
-from mrcnn.network.graph_resizing import linear_positions, resize
 
-# OpenCV's weights of red, green and blue in grey, in units of 1/32768.
-GREY_WEIGHTS, GREY_BITS = (9798, 19235, 3735), 15
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as in OpenCV
 
 
 class MoldedBatch(NamedTuple):
@@ -40,15 +42,14 @@ def mold(images: tf.Tensor, config: Config) -> MoldedBatch:
     Returns:
         The molded batch; with mode "square" its shape is known when the graph is built.
     """
-    channels = config.IMAGE_CHANNEL_COUNT
     image_shape = tf.shape(images)[1:3]
-    # Most of this is int32 and float64, for which there are few GPU kernels.
-    with tf.device("/CPU:0"):
-        images = fit_channels(images, channels)
+    with tf.device("/CPU:0"):  # area averages have no GPU kernel
+        images = _fit_channels(images, config.IMAGE_CHANNEL_COUNT)
         if config.IMAGE_RESIZE_MODE == "none":
-            _check_sides(image_shape)
+            message = "this detector (IMAGE_RESIZE_MODE 'none') takes images whose sides are multiples of 64; got"
+            tf.debugging.Assert(tf.reduce_all(image_shape % 64 == 0), [message, image_shape])
             return MoldedBatch(images, tf.cast(tf.concat([[0, 0], image_shape], axis=0), tf.float32), image_shape)
-        resized_shape = scaled_shape(image_shape, config)
+        resized_shape = _scaled_shape(image_shape, config)
         if config.IMAGE_RESIZE_MODE == "square":
             padded_shape = tf.constant([config.IMAGE_MAX_DIM] * 2)
         else:
@@ -56,49 +57,48 @@ def mold(images: tf.Tensor, config: Config) -> MoldedBatch:
         start = (padded_shape - resized_shape) // 2
         end = start + resized_shape
         padding = tf.stack([start, padded_shape - end], axis=1)
-        molded = tf.pad(resize(images, resized_shape), tf.pad(padding, [[1, 1], [0, 0]]))
+        molded = tf.pad(_resize(images, resized_shape), tf.pad(padding, [[1, 1], [0, 0]]))
     side = config.IMAGE_MAX_DIM if config.IMAGE_RESIZE_MODE == "square" else None
-    molded.set_shape((None, side, side, channels))
+    molded.set_shape((None, side, side, config.IMAGE_CHANNEL_COUNT))
     return MoldedBatch(molded, tf.cast(tf.concat([start, end], axis=0), tf.float32), image_shape)
 
 
-def scaled_shape(image_shape: tf.Tensor, config: Config) -> tf.Tensor:
+def _scaled_shape(image_shape: tf.Tensor, config: Config) -> tf.Tensor:
     """Height and width, int32 `(2,)`, that an image of `image_shape` is resized to; see `Config.IMAGE_RESIZE_MODE`."""
     sides = tf.cast(image_shape, tf.float64)
     shorter, longer = tf.reduce_min(sides), tf.reduce_max(sides)
-    scale = tf.constant(1.0, tf.float64)
+    scale = tf.constant(max(1.0, config.IMAGE_MIN_SCALE or 0.0), tf.float64)
     if config.IMAGE_MIN_DIM:
         scale = tf.maximum(scale, config.IMAGE_MIN_DIM / shorter)
-    if config.IMAGE_MIN_SCALE:
-        scale = tf.maximum(scale, tf.constant(config.IMAGE_MIN_SCALE, tf.float64))
     if config.IMAGE_RESIZE_MODE == "square":
         most = config.IMAGE_MAX_DIM
         scale = tf.where(tf.round(longer * scale) > most, most / longer, scale)
     return tf.maximum(tf.cast(tf.round(sides * scale), tf.int32), 1)
 
 
-def fit_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+def _resize(images: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """Resize as `mrcnn.data.resizing.resize` does: area averages where images shrink, else bilinear."""
+    shrinks = tf.reduce_any(shape < tf.shape(images)[1:3])
+    methods = [lambda m=method: tf.image.resize(images, shape, m) for method in ("area", "bilinear")]
+    return tf.cast(tf.round(tf.cond(shrinks, *methods)), tf.uint8)
+
+
+def _fit_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     """Bring images `(batch, height, width, 1, 3 or 4)` to 1 or 3 channels, as `mrcnn.data.molding.fit_channels`."""
     given = tf.shape(images)[3]
     known = tf.reduce_any(given == [1, 3, 4])
     tf.debugging.Assert(known, ["an image must have 1, 3 or 4 channels; got", given])
 
-    def convert() -> tf.Tensor:
-        if channels == 3:
-            return tf.cond(given == 1, lambda: tf.repeat(images, 3, axis=3), lambda: images[..., :3])
-        weighted = tf.cast(images[..., :3], tf.int32) * tf.constant(GREY_WEIGHTS)
-        total = tf.reduce_sum(weighted, axis=3, keepdims=True) + (1 << (GREY_BITS - 1))
-        return tf.cast(tf.bitwise.right_shift(total, GREY_BITS), tf.uint8)
+    def to_grey() -> tf.Tensor:
+        weighted = tf.cast(images[..., :3], tf.float32) * tf.constant(GREY_WEIGHTS)
+        return tf.cast(tf.round(tf.reduce_sum(weighted, axis=3, keepdims=True)), tf.uint8)
 
-    fitted = tf.cond(given == channels, lambda: images, convert)
+    if channels == 3:
+        fitted = tf.cond(given == 1, lambda: tf.repeat(images, 3, axis=3), lambda: images[..., :3])
+    else:
+        fitted = tf.cond(given == 1, lambda: images, to_grey)
     fitted.set_shape((None, None, None, channels))
     return fitted
-
-
-def _check_sides(image_shape: tf.Tensor) -> None:
-    fits = tf.reduce_all(image_shape % 64 == 0)
-    message = "this detector (IMAGE_RESIZE_MODE 'none') takes images whose sides are multiples of 64; got"
-    tf.debugging.Assert(fits, [message, image_shape])
 
 
 def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -121,12 +121,12 @@ def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, 
     keep = tf.reduce_all(whole[:, 2:] > whole[:, :2], axis=1)
     shape = tf.shape(detections, tf.int64)[:2]
     kept = tf.scatter_nd(real, tf.cast(keep, tf.int32), shape)
-    places = tf.gather_nd(tf.cumsum(kept, axis=1, exclusive=True), real)
-    places = tf.boolean_mask(tf.stack([real[:, 0], tf.cast(places, tf.int64)], axis=1), keep)
+    rank = tf.gather_nd(tf.cumsum(kept, axis=1, exclusive=True), real)
+    index = tf.boolean_mask(tf.stack([real[:, 0], tf.cast(rank, tf.int64)], axis=1), keep)
 
     def pad(values: tf.Tensor) -> tf.Tensor:
         padded_shape = tf.concat([shape, tf.shape(values, tf.int64)[1:]], axis=0)
-        padded = tf.scatter_nd(places, tf.boolean_mask(values, keep), padded_shape)
+        padded = tf.scatter_nd(index, tf.boolean_mask(values, keep), padded_shape)
         padded.set_shape([None, detections.shape[1], *values.shape[1:]])
         return padded
 
@@ -165,21 +165,12 @@ def paste_masks(boxes: tf.Tensor, masks: tf.Tensor, image_shape: tf.Tensor) -> t
 
     def paste(box_and_mask: tuple) -> tf.Tensor:
         box, mask = box_and_mask
-        probabilities = _interpolate(_interpolate(mask, 1, box[3] - box[1]), 0, box[2] - box[0])
-        inside = tf.cast(probabilities >= 0.5, tf.uint8)
-        return tf.pad(inside, tf.stack([box[:2], image_shape - box[2:]], axis=1))
+        size = box[2:] - box[:2]
+        # An empty box is padding: one pixel, of which nothing is kept.
+        probabilities = tf.image.resize(mask[..., tf.newaxis], tf.maximum(size, 1))[: size[0], : size[1], 0]
+        return tf.pad(tf.cast(probabilities >= 0.5, tf.uint8), tf.stack([box[:2], image_shape - box[2:]], axis=1))
 
     full = tf.map_fn(paste, (whole, small), fn_output_signature=tf.TensorSpec((None, None), tf.uint8))
     full = tf.reshape(full, tf.concat([tf.shape(boxes)[:2], image_shape], axis=0))
     full.set_shape((None, boxes.shape[1], None, None))
     return full
-
-
-def _interpolate(values: tf.Tensor, axis: int, new_length: tf.Tensor) -> tf.Tensor:
-    """Resize a matrix along an axis, linearly between the centres of its cells; the border is repeated."""
-    length = tf.shape(values)[axis]
-    before, share = linear_positions(length, new_length)
-    share = tf.expand_dims(share, 1 - axis)
-    first = tf.gather(values, tf.clip_by_value(before, 0, length - 1), axis=axis)
-    second = tf.gather(values, tf.clip_by_value(before + 1, 0, length - 1), axis=axis)
-    return first * (1.0 - share) + second * share

@@ -1,8 +1,8 @@
 """The losses of the detector (thesis eq. 2.1-2.4).
 
-Each is a mean over what it applies to, and 0 where nothing applies, so that an image without cells gives no NaN. Sum
-and count are returned apart: over several devices both are added up before one is divided by the other, so that a step
-does not depend on how many devices share the batch.
+Each is a mean over what it applies to (a box's coordinates and a mask's pixels are averaged first), and 0 where nothing
+applies, so that an image without cells gives no NaN. Sum and count are returned apart: over several devices both are
+added up before one is divided by the other, so that a step does not depend on how many devices share the batch.
 """
 
 from typing import NamedTuple
@@ -39,17 +39,11 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossSum:
 
 
 def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
-    """Log loss of object against background over the sampled anchors.
+    """Log loss of object against background over the sampled anchors (Ren et al. 2015, eq. 1, first term).
 
     Args:
         match: int `(batch, anchors)`: 1 object, -1 background, 0 not used.
         logits: float `(batch, anchors, 2)`.
-
-    Returns:
-        Sum and count.
-
-    Reference:
-        Ren et al. 2015, eq. 1, first term.
     """
     labels = tf.cast(match == 1, tf.int32)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
@@ -63,9 +57,6 @@ def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor)
         match: int `(batch, anchors)`.
         target_deltas: float `(batch, anchors, 4)`.
         deltas: float `(batch, anchors, 4)`.
-
-    Returns:
-        Sum over them, of the mean over coordinates, and count.
     """
     losses = tf.reduce_mean(smooth_l1(target_deltas - deltas), axis=-1)
     return masked_sum(losses, match == 1)
@@ -82,9 +73,6 @@ def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, a
         valid: bool `(batch, rois)`, False for padding.
         logits: float `(batch, rois, classes)`.
         active_class_ids: `(batch, classes)`, 1 for classes that the image's data set annotates, else 0.
-
-    Returns:
-        Sum and count.
     """
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits)
     predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -99,9 +87,6 @@ def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Te
         class_ids: int `(batch, rois)`.
         target_deltas: float `(batch, rois, 4)`.
         deltas: float `(batch, rois, classes, 4)`.
-
-    Returns:
-        Sum over them, of the mean over coordinates, and count.
     """
     chosen = tf.gather(deltas, class_ids, axis=2, batch_dims=2)
     losses = tf.reduce_mean(smooth_l1(target_deltas - chosen), axis=-1)
@@ -115,9 +100,6 @@ def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, masks: tf.Tens
         class_ids: int `(positives,)`, 0 for padding.
         target_masks: float `(positives, height, width)` of 0 and 1.
         masks: float `(positives, height, width, classes)`, probabilities.
-
-    Returns:
-        Sum over them, of the mean over pixels, and count.
     """
     chosen = tf.gather(tf.transpose(masks, (0, 3, 1, 2)), class_ids, batch_dims=1)
     losses = tf.reduce_mean(keras.ops.binary_crossentropy(target_masks, chosen), axis=(1, 2))

@@ -1,4 +1,4 @@
-"""The three ways the detector normalises its activations."""
+"""Normalisation of the detector's activations: BatchNorm, frozen BatchNorm and GroupNorm."""
 
 from typing import Any
 
@@ -61,15 +61,12 @@ class GroupNorm(keras.layers.GroupNormalization):
 
 
 def normalization(kind: str, name: str) -> keras.layers.Layer:
-    """Return a layer that normalises a tensor of shape `(batch, height, width, channels)`.
+    """Make a layer that normalises a tensor `(batch, height, width, channels)`.
 
     Args:
         kind: "frozen_batch" uses the stored mean and variance also in training, which suits pretrained weights and
             small batches; "batch" is ordinary BatchNorm; "group" is GroupNorm, for training from scratch.
         name: of the layer.
-
-    Raises:
-        ValueError: for another kind.
     """
     if kind == "group":
         return GroupNorm(NUM_GROUPS, epsilon=GROUP_NORM_EPSILON, name=name)

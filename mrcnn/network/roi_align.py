@@ -38,8 +38,7 @@ def crop_bins(feature_map: tf.Tensor, boxes: tf.Tensor, batch_index: tf.Tensor, 
 
     Args:
         feature_map: float tensor `(batch, height, width, channels)`.
-        boxes: float tensor `(n, 4)` in cells of the feature map; cell i reaches from i to i + 1. They lie within the
-            map.
+        boxes: float tensor `(n, 4)` in cells of the feature map, within it; cell i reaches from i to i + 1.
         batch_index: int tensor `(n,)`, the image each box lies in.
         size: bins along each side.
 
@@ -66,9 +65,6 @@ class PyramidROIAlign(keras.layers.Layer):
         pool_size: bins along each side.
         rule: "paper" samples the centres of bins; "matterport" a grid whose outer points lie on the box, and takes
             cells of the feature map for points that span the image from its first to its last pixel.
-
-    Raises:
-        ValueError: for another rule.
 
     Reference:
         He et al. 2017, section 3; they found the number of samples in a bin to matter little.

@@ -1,4 +1,4 @@
-"""What anchors and RoIs shall learn: matching to the ground truth, and sampling of what is matched.
+"""Targets of anchors and RoIs: matching to the ground truth, and sampling of what is matched.
 
 All sampling is stateless and seeded image by image: the same seed gives the same sample, whichever other images are in
 the batch and whichever device it lies on.
@@ -49,15 +49,9 @@ class ROITargets(NamedTuple):
 
 
 def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
-    """Keep at most `num_samples` True entries of each row, chosen at random.
+    """Keep at most `num_samples`, scalar or `(batch, 1)`, True entries of each row `(batch, n)`, chosen at random.
 
-    Args:
-        candidates: bool tensor `(batch, n)`.
-        num_samples: int tensor, scalar or `(batch, 1)`.
-        seeds: int tensor `(batch, 2)`, one seed for each row.
-
-    Returns:
-        bool tensor `(batch, n)`, a subset of `candidates`.
+    `seeds`, int `(batch, 2)`, holds a seed for each row.
     """
     length = tf.shape(candidates)[1:]
     order = tf.map_fn(
@@ -105,9 +99,6 @@ def assign_anchor_targets(
         bbox_std_dev: the deltas are divided by it.
         positive_iou_threshold: see 3.
         negative_iou_threshold: see 1.
-
-    Returns:
-        The targets.
 
     Reference:
         Ren et al. 2015, section 3.1.2.
@@ -161,9 +152,6 @@ def assign_roi_targets(
         image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
         positive_iou_threshold: IoU from which an RoI is positive; below it, it is negative.
 
-    Returns:
-        The targets, positives first.
-
     Reference:
         He et al. 2017, section 3.1.
     """
@@ -216,10 +204,7 @@ def crop_masks(
         gt_masks: `(batch, max_gt, mask_height, mask_width)`.
         mask_frames: float `(batch, max_gt, 4)`, in pixels.
         matched: int `(batch, n)`, row of the ground truth.
-        size: height and width of the result.
-
-    Returns:
-        Float `(batch, n, size, size)` of 0 and 1; what lies outside the frame is 0.
+        size: height and width of the result, float `(batch, n, size, size)` of 0 and 1; 0 outside of the frame.
     """
     batch, num_rois = tf.shape(rois)[0], tf.shape(rois)[1]
     height, width = gt_masks.shape[2], gt_masks.shape[3]

@@ -21,10 +21,12 @@ from mrcnn.network.assembly import DetectorParts
 
 WEIGHTS_NAME = "weights.weights.h5"
 CONFIG_NAME = "config.json"
-LOG, SPLIT, METRICS, CHECKPOINTS = "log.csv", "split.json", "metrics.json", "checkpoint"
+LOG, SPLIT, METRICS = "log.csv", "split.json", "metrics.json"
+CHECKPOINTS, TENSORBOARD = "checkpoint", "tensorboard"
 _CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
 # What Keras raises on a file of weights that is damaged or of another network.
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+_ADVICE = "copy the detector's folder again"
 _SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
 
@@ -43,10 +45,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
         raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
-    advice = "copy the detector's folder again"
-    settings = read_json_file(path, missing=advice, advice=advice)
+    settings = read_json_file(path, missing=_ADVICE, advice=_ADVICE)
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: not the settings of a detector; copy the detector's folder again")
+        raise InputError(f"{path}: not the settings of a detector; {_ADVICE}")
     return settings
 
 
@@ -56,31 +57,24 @@ def load_parts(parts: DetectorParts, path: Path) -> None:
     Raises:
         InputError: if the file is damaged, of another architecture, or refers to other files.
     """
-    check_weights_file(path, advice="copy the detector's folder again")
+    check_weights_file(path, advice=_ADVICE)
     try:
         parts.load_weights(path)
     except UNREADABLE as error:
         raise InputError(f"{path}: these weights do not fit the configuration ({first_line(error)})") from error
     for variable in parts.variables:
         if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
-            raise InputError(f"{path}: {variable.path} holds NaN or infinity; copy the detector's folder again")
+            raise InputError(f"{path}: {variable.path} holds NaN or infinity; {_ADVICE}")
 
 
 def check_can_hold(config: Config, path: Path) -> None:
-    """Refuse a configuration of a far larger network than the weights beside it, before its memory is asked for.
-
-    Raises:
-        InputError: if the file cannot hold the weights of its largest layers.
-    """
+    """Refuse a configuration of a far larger network than the weights beside it, before its memory is asked for."""
     hidden, channels = config.FPN_CLASSIF_FC_LAYERS_SIZE, config.TOP_DOWN_PYRAMID_SIZE
     pooled = config.POOL_SIZE**2 * channels
     num_weights = hidden * (pooled + hidden + 5 * config.NUM_CLASSES) + 36 * channels**2
     # Four bytes each. Nothing is compressed, unless by somebody who repacked the file.
     if 4 * num_weights > 4 * path.stat().st_size + _SMALL_NETWORK:
-        raise InputError(
-            f"{path}: has {path.stat().st_size} bytes, far less than the network of {CONFIG_NAME} needs; copy the "
-            "detector's folder again"
-        )
+        raise InputError(f"{path}: too small for the network of {CONFIG_NAME}; {_ADVICE}")
 
 
 def detector_hash(folder: str | os.PathLike) -> str:
@@ -116,7 +110,7 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove them: optimiser state is three times the weights, and nothing resumes from a finished training."""
+    """Remove every checkpoint: optimiser state is twice the weights, and a finished training needs none."""
     for _, path in checkpoints(folder):
         path.unlink()
 
@@ -126,7 +120,7 @@ def clear_training(folder: Path) -> None:
     for name in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, LOG):
         (folder / name).unlink(missing_ok=True)
     # TensorBoard would draw the curves of both trainings as one.
-    for path in (folder / "tensorboard").glob("events.out.tfevents.*"):
+    for path in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
         path.unlink()
     remove_checkpoints(folder)
 

@@ -1,4 +1,4 @@
-"""ImageNet weights of ResNet-50 and ResNet-101 from `keras.applications`: where they lie and how they become ours.
+"""ImageNet weights of `keras.applications`' ResNets, and Matterport's COCO weights: fetched, and made ours.
 
 Three things differ between the two backbones, and all three are made good when a file is loaded:
 
@@ -10,25 +10,28 @@ A fourth is a matter of how the backbone is built: `stem_padding="symmetric"` of
 like `keras.applications`.
 """
 
+import io
 import logging
 import os
 import re
-import urllib.request
-from http.client import HTTPException
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from mrcnn.files.atomic import atomic_path
-from mrcnn.files.errors import InputError
-from mrcnn.files.progress import Bar
+from mrcnn.files.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 # Epsilon of every batch normalisation in keras.applications' ResNets.
 KERAS_EPSILON = 1.001e-5
 
+# COCO weights that Matterport published with release 2.0 of its Mask R-CNN (80 classes, ResNet-101), and their MD5.
+COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
+COCO_HASH = "e98aaff6f99e307b5e2a8a3ff741a518"
 # Address, and MD5 by architecture, of the files without the classifier, as in keras.applications.
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 FILE_HASHES = {
@@ -58,20 +61,6 @@ def matterport_name(keras_name: str) -> str | None:
     return f"{prefix}{match[1]}{letter}_branch{_BRANCHES[int(match[3])]}"
 
 
-def converted_shape(name: str, kind: str, shape: tuple[int, ...], our_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape that `convert` gives a weight.
-
-    Args:
-        name: our name of the layer.
-        kind: "kernel", "bias" and so on.
-        shape: in the file.
-        our_shape: in our layer.
-    """
-    if (name, kind) == ("conv1", "kernel") and len(shape) == 4 and shape[2] == 3 and our_shape[2] == 1:
-        return (*shape[:2], 1, shape[3])
-    return shape
-
-
 def convert(name: str, values: dict[str, np.ndarray], layer: keras.layers.Layer) -> dict[str, np.ndarray]:
     """Bring the weights of one layer of `keras.applications`' ResNet to our conventions.
 
@@ -79,9 +68,6 @@ def convert(name: str, values: dict[str, np.ndarray], layer: keras.layers.Layer)
         name: our name of the layer.
         values: kind -> array as in the file; not changed.
         layer: the one that will take them; its epsilon, or the number of channels it sees, is read.
-
-    Returns:
-        kind -> float32 array.
     """
     values = dict(values)
     if name == "conv1":
@@ -104,75 +90,39 @@ def imagenet_weights_path(architecture: str) -> Path:
     """Fetch the weights of `keras.applications` (no classifier), unless they are already in Keras' own cache.
 
     The cache is the one that `keras.applications.ResNet50(weights="imagenet", include_top=False)` fills and reads,
-    `~/.keras/models` if nothing else is set, so a file fetched by either serves both.
-
-    Args:
-        architecture: "resnet50" or "resnet101".
-
-    Returns:
-        Path of the .h5 file, whose checksum was verified.
+    `~/.keras/models` if nothing else is set. The checksum is verified.
 
     Raises:
-        InputError: for another architecture, or if the file cannot be fetched.
+        InputError: for another architecture than "resnet50" and "resnet101", or if the file cannot be fetched.
     """
     if architecture not in FILE_HASHES:
         known = ", ".join(FILE_HASHES)
         raise InputError(f"no ImageNet weights for {architecture!r}; set BACKBONE to one of {known}")
-    file_name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    url = BASE_URL + file_name
-    try:
-        path = keras.utils.get_file(file_name, url, cache_subdir="models", file_hash=FILE_HASHES[architecture])
-    except Exception as error:  # Keras raises a bare Exception when the network fails.
-        reason = " ".join((str(error) or type(error).__name__).split())
-        raise InputError(
-            f"ImageNet weights of {architecture} could not be fetched ({reason}); download {url} elsewhere and give "
-            "the path of that file instead"
-        ) from error
+    name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    path = _fetch(BASE_URL + name, FILE_HASHES[architecture], name, cache_subdir="models")
     logger.info("ImageNet weights of %s: %s", architecture, path)
-    return Path(path)
-
-
-# COCO weights that Matterport published with release 2.0 of its Mask R-CNN: 80 classes, ResNet-101.
-COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
-# First bytes of every HDF5 file; login pages and the like come with status 200 too.
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-TIMEOUT_SECONDS = 60
-CHUNK_BYTES = 1 << 20
+    return path
 
 
 def download_trained_weights(coco_model_path: str | os.PathLike, verbose: int = 1) -> None:
     """Download the COCO weights of Matterport's Mask R-CNN (its name and arguments), some 250 MB.
 
-    The file appears under its name when it is complete.
-
-    Args:
-        coco_model_path: where to, an .h5 file.
-        verbose: above 0 shows a bar with the time left.
+    The file appears under its name, where it replaces an older one, when its checksum was verified.
 
     Raises:
-        InputError: if the file cannot be fetched or written, breaks off, or is not an HDF5 file.
+        InputError: if the file cannot be fetched.
     """
-    download_h5(COCO_MODEL_URL, coco_model_path, verbose)
+    with atomic_path(coco_model_path) as temporary:
+        folder = {"cache_dir": str(temporary.parent), "cache_subdir": ""}
+        _fetch(COCO_MODEL_URL, COCO_HASH, temporary.name, verbose > 0, **folder)
 
 
-def download_h5(url: str, path: str | os.PathLike, verbose: int = 1) -> None:
-    """Stream an HDF5 file from `url` to `path`; arguments and faults are those of `download_trained_weights`."""
-    advice = f"; fetch it in another way and put it at {os.fspath(path)}"
+def _fetch(url: str, md5: str, name: str, show: bool = True, **place: str) -> Path:
+    """`keras.utils.get_file`, its bar on stderr, its faults as ours."""
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response, atomic_path(path) as temporary:
-            expected = int(response.headers.get("Content-Length") or 0)
-            received = 0
-            with (
-                open(temporary, "wb") as file,
-                Bar(total=expected or None, unit="B", unit_scale=True, desc=url, disable=not verbose) as bar,
-            ):
-                while chunk := response.read(CHUNK_BYTES):
-                    if received == 0 and not chunk.startswith(HDF5_SIGNATURE):
-                        raise InputError(f"{url} is not an HDF5 file, perhaps a page of the network{advice}")
-                    received += file.write(chunk)
-                    bar.update(len(chunk))
-            if received == 0 or received < expected:
-                raise InputError(f"{url} broke off after {received} of {expected} bytes; try again")
-    # HTTPException: the connection ended in the middle of a chunk. OSError: URLError, time-outs and full disks.
-    except (OSError, HTTPException) as error:
-        raise InputError(f"cannot download {url} ({error}){advice}") from error
+        with redirect_stdout(sys.stderr if show else io.StringIO()):
+            return Path(keras.utils.get_file(name, url, file_hash=md5, **place))
+    except Exception as error:  # Keras raises a bare Exception when the network fails.
+        raise InputError(
+            f"{url} could not be fetched ({one_line(error)}); download it elsewhere and give the path of that file"
+        ) from error

@@ -1,4 +1,4 @@
-"""What a training leaves behind while it runs: bar, log, checkpoints, and the stop at a loss that is not finite."""
+"""Records of a running training: bar, log, curves and checkpoints; and the stop at a loss that is not finite."""
 
 import csv
 import math
@@ -12,12 +12,12 @@ from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.progress import Bar
 from mrcnn.files.tensorboard import SummaryWriter
-from mrcnn.training.folder import CHECKPOINTS, LOG, checkpoints
+from mrcnn.training.folder import CHECKPOINTS, LOG, TENSORBOARD, checkpoints
 from mrcnn.training.step import LOSS_NAMES
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """A bar over all steps of the run, with the time left and the mean losses of the epoch."""
+    """A bar over all steps of the run, with the time left and the loss."""
 
     def __init__(self, total_steps: int, first_step: int):
         super().__init__()
@@ -49,48 +49,42 @@ class StopOnNonFinite(keras.callbacks.Callback):
         """
         bad = [name for name in (*LOSS_NAMES, "loss") if not math.isfinite(logs[name])]
         if bad:
-            step = int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
             raise InputError(
-                f"the detector's {bad[0]} is not finite at step {step}: lower LEARNING_RATE, or check the masks; "
-                "the last epoch's checkpoint is kept"
+                f"the detector's {bad[0]} is not finite at step {_step(self.model)}: lower LEARNING_RATE, or check the "
+                "masks; the last epoch's checkpoint is kept"
             )
 
 
 class EpochLog(keras.callbacks.Callback):
-    """After each epoch, append its losses to `log.csv` and save weights and optimiser state.
+    """After each epoch, write its losses to `log.csv` and for TensorBoard, then weights and optimiser state.
 
     Args:
-        folder: takes both; None, for a worker that is not the chief, only gathers the rows.
+        folder: takes them; None, for a worker that is not the chief, only gathers the rows.
         rows: of the epochs before; new ones are appended.
     """
 
     def __init__(self, folder: Path | None, rows: list[dict[str, Any]]):
         super().__init__()
         self.folder, self.rows = folder, rows
+        self.curves = SummaryWriter(folder / TENSORBOARD) if folder is not None else None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write the log, then the checkpoint, each whole or not at all; resuming cuts a row without its checkpoint."""
-        row = {"epoch": epoch + 1, "step": int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))}
-        self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted((logs or {}).items())})
+        """Write each file whole or not at all, the checkpoint last; resuming cuts a row without its checkpoint."""
+        logs = logs or {}
+        row = {"epoch": epoch + 1, "step": _step(self.model)}
+        self.rows.append(row | {name: f"{float(value):.6g}" for name, value in sorted(logs.items())})
         if self.folder is None:
             return
         write_rows(self.folder / LOG, self.rows)
+        self.curves.write(logs, epoch + 1)
         save_weights(self.model, self.folder / CHECKPOINTS / f"epoch-{epoch + 1:04d}.weights.h5")
         for other, path in checkpoints(self.folder):
             if other != epoch + 1:
                 path.unlink()
 
 
-class TensorBoardLog(keras.callbacks.Callback):
-    """After each epoch, write its losses where TensorBoard finds them."""
-
-    def __init__(self, folder: Path):
-        super().__init__()
-        self.writer = SummaryWriter(folder)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write one point of each curve."""
-        self.writer.write(logs or {}, epoch + 1)
+def _step(model: keras.Model) -> int:
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -112,10 +106,10 @@ def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
     try:
         with open(path, newline="", encoding="utf-8") as handle:
             rows = [row | {name: int(row[name]) for name in ("epoch", "step")} for row in csv.DictReader(handle)]
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("rows of more or fewer values than columns")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise InputError(
             f"{path}: not the log of a training ({one_line(error)}); remove it to go on without it"
         ) from None
-    if any(None in row or None in row.values() for row in rows):
-        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it to go on without it")
     return [row for row in rows if row["epoch"] <= last_epoch]

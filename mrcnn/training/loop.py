@@ -20,7 +20,7 @@ from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.network.assembly import DetectorParts
 from mrcnn.training.folder import LOG, UNREADABLE, checkpoints
-from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, TensorBoardLog, read_rows
+from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, read_rows
 from mrcnn.training.step import DetectorTrainer, make_optimizer
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ def fit_detector(
         learning_rate: peak of the schedule.
         folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
         augmentation: of training samples, or None.
-        first_epoch: epochs that the weights have had. Training resumes from the checkpoint of just so many or the
-            last one before, optimiser state and all. None takes the newest checkpoint.
+        first_epoch: epochs that the weights have had; resumes from the checkpoint of just so many or the last one
+            before. None takes the newest checkpoint.
         no_augmentation_sources: sources whose images are not augmented.
         callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
@@ -90,7 +90,7 @@ def fit_detector(
     first_step = first_epoch * steps_per_epoch
     watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
     if is_chief(strategy):
-        watchers += [TensorBoardLog(folder / "tensorboard"), ProgressBar(total_steps, first_step)]
+        watchers.append(ProgressBar(total_steps, first_step))
     # The checkpoint comes last: where there is one, all else of its epoch is done.
     epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
     loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)

@@ -16,14 +16,7 @@ LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
 
 @keras.saving.register_keras_serializable("mrcnn")
 class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly from 0, stays, and drops once.
-
-    Args:
-        peak: the rate after the warm-up.
-        warmup_steps: length of the rise.
-        drop_step: step at which the rate is multiplied by `drop_factor`.
-        drop_factor: see there.
-    """
+    """A learning rate that rises linearly to `peak`, stays, and is multiplied by `drop_factor` at `drop_step`."""
 
     def __init__(self, peak: float, warmup_steps: int, drop_step: int, drop_factor: float):
         self.peak, self.warmup_steps = float(peak), int(warmup_steps)
@@ -37,12 +30,7 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {
-            "peak": self.peak,
-            "warmup_steps": self.warmup_steps,
-            "drop_step": self.drop_step,
-            "drop_factor": self.drop_factor,
-        }
+        return dict(vars(self))
 
 
 def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
@@ -62,12 +50,7 @@ def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> ke
 
 
 class DetectorTrainer(keras.Model):
-    """One training step of the detector, the same whether one device takes the batch or several share it.
-
-    Args:
-        parts: the weights.
-        config: settings, of the loss too.
-    """
+    """One training step of the detector, the same whether one device takes the batch or several share it."""
 
     def __init__(self, parts: DetectorParts, config: Config):
         super().__init__(name="detector_trainer")
@@ -83,7 +66,7 @@ class DetectorTrainer(keras.Model):
         """Take one step on this replica's part of the global batch.
 
         Returns:
-            "loss" and each term -> scalar over the global batch, the same on every replica; weights are not counted in.
+            "loss" and each term, unweighted -> scalar over the global batch, the same on every replica.
         """
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
@@ -109,8 +92,7 @@ class DetectorTrainer(keras.Model):
         }
 
     def _logs(self, shares):
-        terms = _all_reduce_sum([shares[name] for name in LOSS_NAMES])
-        terms = dict(zip(LOSS_NAMES, terms, strict=True))
+        terms = dict(zip(LOSS_NAMES, _all_reduce_sum([shares[name] for name in LOSS_NAMES]), strict=True))
         return {"loss": self._total(terms), **terms}
 
     def _total(self, losses):

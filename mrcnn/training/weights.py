@@ -1,6 +1,6 @@
 """Weights by layer name: Matterport's and COCO's .h5 files, and ImageNet's, into our layers and back.
 
-A load says what matched, what is missing and what has another shape, and changes nothing unless it is accepted as
+A load reports what matched, what is missing and what has another shape, and changes nothing unless it is accepted as
 a whole: a network that was silently left at its random start looks like one that learns badly.
 """
 
@@ -8,8 +8,8 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
@@ -20,7 +20,7 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5
 from mrcnn.network.assembly import DetectorParts
 from mrcnn.training import imagenet
-from mrcnn.training.keras_h5 import StoredWeights, has_keras2_layout
+from mrcnn.training.keras_h5 import StoredWeights, open_weights
 
 logger = logging.getLogger(__name__)
 
@@ -34,41 +34,35 @@ _BACKBONE_LAYER = re.compile(r"conv1|bn_conv1|(res|bn)[2-5][a-z]_branch(1|2[abc]
 _DETECTOR_LAYER = re.compile(r"(fpn|rpn|mrcnn)_.+")
 # Names of Matterport's that may be excluded although no weights go by them.
 _NO_WEIGHTS = {RPN_MODEL, "mrcnn_bbox", "mrcnn_class", "rpn_class_logits", "rpn_class", "rpn_bbox", "ROI"}
-_NUM_SHOWN = 6
+_STATISTICS = {"moving_mean", "moving_variance"}
 _MAX_SUGGESTED = 12
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadReport:
-    """What a file gave to our layers; names are in the order of the layers.
+    """What a file gave to our layers, by their names.
 
     Attributes:
-        path: the file.
-        matched: our layers that take their weights from it.
-        missing: our layers that it lacks, or holds as another kind of layer (then `notes` says so).
-        other_shape: ("layer/weight", our shape, the file's).
-        excluded: our layers that were not to be loaded.
-        unused: layers with weights in the file that we have not, under the file's names.
+        matched: layers that take their weights from it.
+        missing: layers that it lacks, or holds as another kind of layer.
+        other_shape: layers of which it holds a weight of another shape.
+        excluded: layers that were not to be loaded.
+        unused: layers with weights that only the file has, under its names.
         notes: what a reader should know beyond the names.
     """
 
     path: Path
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    other_shape: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
-    excluded: tuple[str, ...]
-    unused: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    other_shape: list[str] = field(default_factory=list)
+    excluded: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def num_wanted(self) -> int:
         """How many layers were to be loaded."""
-        return len(self.matched) + len(self.missing) + len(self.misshapen)
-
-    @property
-    def misshapen(self) -> tuple[str, ...]:
-        """The layers of `other_shape`, each once."""
-        return tuple(dict.fromkeys(weight.rpartition("/")[0] for weight, _, _ in self.other_shape))
+        return len(self.matched) + len(self.missing) + len(self.other_shape)
 
     @property
     def share(self) -> float:
@@ -77,15 +71,30 @@ class LoadReport:
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {len(self.matched)} of {self.num_wanted} layers matched ({100 * self.share:.0f} %)"]
-        shapes = [f"{weight} ours {ours}, file {theirs}" for weight, ours, theirs in self.other_shape]
         parts = {
             "missing in the file": self.missing,
-            "of another shape": shapes,
+            "of another shape": self.other_shape,
             "excluded": self.excluded,
             "unused, only in the file": self.unused,
         }
         lines += [f"  {title} ({len(names)}): {_some(names)}" for title, names in parts.items() if names]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def check(self, min_share: float) -> None:
+        """Raise an InputError if a weight has another shape, or less than `min_share` of the wanted layers match."""
+        notes = "; ".join(self.notes)
+        if self.other_shape:
+            advice = "use the config that the file was made with"
+            if len(self.other_shape) <= _MAX_SUGGESTED:
+                names = ", ".join(f'"{name}"' for name in self.other_shape)
+                advice = f"leave them out with exclude=[{names}] or {advice}"
+            raise InputError(f"{self.path}: {len(self.other_shape)} layers have another shape ({notes}); {advice}")
+        if self.share < min_share:
+            raise InputError(
+                f"{self.path}: only {len(self.matched)} of {self.num_wanted} layers matched "
+                f"({100 * self.share:.1f} %, at least {100 * min_share:.0f} % needed); missing: {_some(self.missing)}; "
+                f"{notes + '; ' * bool(notes)}check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
+            )
 
 
 def load_by_name(
@@ -97,10 +106,9 @@ def load_by_name(
     """Load an .h5 file of Keras 2's layout into the layers of the same names.
 
     The file is a Matterport one (COCO's, or one trained with it), or a `keras.applications` ResNet, recognised by
-    its layer names. Only the latter has its colours turned from (B, G, R) to ours and its epsilon folded in, see
-    `mrcnn.training.imagenet`: under Matterport's names there is no telling what the colours were, and a detector's are
-    (R, G, B). A file without any layer of the pyramid or the heads counts as a backbone, and only our backbone's
-    layers are expected in it.
+    its layer names. Only the latter is converted, see `mrcnn.training.imagenet`: under Matterport's names there is no
+    telling what the colours were, and a detector's are (R, G, B). A file without any layer of the pyramid or the heads
+    counts as a backbone, and only our backbone's layers are expected in it.
 
     Args:
         layers: those with weights, under Matterport's names.
@@ -120,29 +128,60 @@ def load_by_name(
     path = Path(path)
     ours = _layers_by_name(layers)
     excluded = _excluded_names(exclude)
-    with StoredWeights(path, lambda name: name in ours or imagenet.matterport_name(name) is not None) as stored:
+    with open_weights(path, lambda name: name in ours or imagenet.matterport_name(name) is not None) as stored:
         for name in sorted(excluded - set(ours) - set(stored.layer_names) - set(stored.shapes) - _NO_WEIGHTS):
             logger.warning("exclude names %r, a layer that neither the network nor %s has", name, path)
-        is_keras = any(imagenet.matterport_name(name) for name in stored.shapes)
-        if is_keras and any("_preact_" in name for name in stored.shapes):
+        if any("_preact_" in name for name in stored.shapes):
             raise InputError(f"{path}: a ResNet V2, whose blocks differ from ours; take the weights of ResNet V1")
-        sources = {(imagenet.matterport_name(name) if is_keras else None) or name: name for name in stored.shapes}
-        report = _compare(ours, stored, sources, excluded, is_keras)
-        logger.info("%s", report)
-        _check(report, min_share)
-        foreign = _foreign_blocks(report.unused)
-        if foreign:
-            logger.warning("%s: its backbone has blocks that ours lacks (%s): check BACKBONE", path, _some(foreign))
-        values = {}
-        for name in report.matched:
-            source = sources[name]
-            values[name] = {kind: stored.read(source, kind) for kind in stored.shapes[source]}
-            if is_keras:
-                values[name] = imagenet.convert(name, values[name], ours[name])
+        values, report = _read_matching(ours, stored, excluded)
+    logger.info("%s", report)
+    report.check(min_share)
+    deeper = [name for name in report.unused if _BACKBONE_LAYER.fullmatch(imagenet.matterport_name(name) or name)]
+    if deeper:
+        logger.warning("%s: its backbone has blocks that ours lacks (%s): check BACKBONE", path, _some(deeper))
     for name, weights in values.items():
         for variable in ours[name].weights:
             variable.assign(weights[variable.name])
     return report
+
+
+def _read_matching(
+    ours: dict[str, keras.layers.Layer], stored: StoredWeights, excluded: set[str]
+) -> tuple[dict[str, dict[str, np.ndarray]], LoadReport]:
+    """Values for those of our layers, by name and kind, that the file holds as they are here, and the report."""
+    is_keras = any(map(imagenet.matterport_name, stored.shapes))
+    sources = {(imagenet.matterport_name(name) if is_keras else None) or name: name for name in stored.shapes}
+    backbone_only = any(map(_BACKBONE_LAYER.fullmatch, sources)) and not any(map(_DETECTOR_LAYER.fullmatch, sources))
+    report = LoadReport(stored.path, excluded=[name for name in ours if name in excluded])
+    report.unused = [source for name, source in sources.items() if name not in ours]
+    values, shapes, kinds = {}, [], {}
+    for name, layer in ours.items():
+        if name in excluded or (backbone_only and not _BACKBONE_LAYER.fullmatch(name)):
+            continue
+        wanted = {variable.name: tuple(variable.shape) for variable in layer.weights}
+        theirs = stored.shapes.get(sources.get(name, ""), {})
+        if set(theirs) != set(wanted):
+            report.missing.append(name)
+            kinds |= {name: (set(wanted), set(theirs))} if theirs else {}
+            continue
+        read = {kind: stored.read(sources[name], kind) for kind in theirs}
+        read = imagenet.convert(name, read, layer) if is_keras else read
+        differing = [f"{name}/{k} ours {wanted[k]}, file {read[k].shape}" for k in wanted if wanted[k] != read[k].shape]
+        shapes += differing
+        (report.other_shape if differing else report.matched).append(name)
+        values[name] = read
+    if shapes:
+        report.notes.append(_some(shapes, 3))
+    if kinds:
+        first, (mine, theirs) = next(iter(kinds.items()))
+        note = f"{len(kinds)} layers have other weights in the file ({_some(list(kinds))}): {first} has "
+        note += f"{', '.join(sorted(mine))}, in the file {', '.join(sorted(theirs))}"
+        if _STATISTICS <= mine ^ theirs:
+            note += f'; set NORMALIZATION to "{"frozen_batch" if _STATISTICS <= theirs else "group"}"'
+        report.notes.append(note)
+    if backbone_only:
+        report.notes.append("the file holds a backbone alone; the layers of pyramid and heads stay as they are")
+    return values, report
 
 
 def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLike) -> None:
@@ -155,11 +194,10 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
     Raises:
         ValueError: if two of the layers share a name.
     """
-    groups: dict[str, list[keras.layers.Layer]] = {}
-    for name, layer in _layers_by_name(layers).items():
-        groups.setdefault(RPN_MODEL if name in RPN_LAYERS else name, []).append(layer)
-    if RPN_MODEL in groups:
-        groups[RPN_MODEL].sort(key=lambda layer: RPN_LAYERS.index(layer.name))
+    by_name = _layers_by_name(layers)
+    groups = {name: [layer] for name, layer in by_name.items() if name not in RPN_LAYERS}
+    inner = [by_name[name] for name in RPN_LAYERS if name in by_name]
+    groups |= {RPN_MODEL: inner} if inner else {}
     with atomic_hdf5(path) as file:
         # Fixed-length bytes as Keras 2 wrote them: it decodes what it reads, and variable-length text would be str.
         file.attrs["layer_names"] = np.array(list(groups), "S")
@@ -173,17 +211,10 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
                 group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32)).flush()
 
 
-def is_matterport_file(path: str | os.PathLike) -> bool:
-    """Tell whether `load_by_name` knows the layout of `path`: Matterport's, or `keras.applications`' .h5.
-
-    Keras 3's own .weights.h5, and a file that is missing or cannot be read, give False.
-    """
-    return has_keras2_layout(path)
-
-
 def _layers_by_name(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
-    by_name = {layer.name: layer for layer in layers if layer.weights}
-    if len(by_name) != sum(1 for layer in layers if layer.weights):
+    weighted = [layer for layer in layers if layer.weights]
+    by_name = {layer.name: layer for layer in weighted}
+    if len(by_name) != len(weighted):
         raise ValueError("two layers share a name, so weights cannot be told apart by it")
     return by_name
 
@@ -196,117 +227,22 @@ def _excluded_names(exclude: Iterable[str] | None) -> set[str]:
     return names | {imagenet.matterport_name(name) or name for name in names}
 
 
-def _compare(
-    ours: dict[str, keras.layers.Layer],
-    stored: StoredWeights,
-    sources: dict[str, str],
-    excluded: set[str],
-    is_keras: bool,
-) -> LoadReport:
-    """Hold our layers against the file's; `sources` leads from our names to the file's."""
-    backbone_only = any(_BACKBONE_LAYER.fullmatch(name) for name in sources) and not any(
-        _DETECTOR_LAYER.fullmatch(name) for name in sources
-    )
-    matched, missing, other_shape, other_kind = [], [], [], {}
-    for name, layer in ours.items():
-        if name in excluded or (backbone_only and not _BACKBONE_LAYER.fullmatch(name)):
-            continue
-        shapes = {variable.name: tuple(variable.shape) for variable in layer.weights}
-        theirs = stored.shapes.get(sources.get(name, ""))
-        if theirs is None:
-            missing.append(name)
-        elif set(theirs) != set(shapes):
-            missing.append(name)
-            other_kind[name] = (set(shapes), set(theirs))
-        else:
-            if is_keras:
-                theirs = {k: imagenet.converted_shape(name, k, shape, shapes[k]) for k, shape in theirs.items()}
-            differing = [(f"{name}/{k}", shapes[k], theirs[k]) for k in shapes if shapes[k] != theirs[k]]
-            other_shape += differing
-            if not differing:
-                matched.append(name)
-    notes = _notes(other_kind)
-    if backbone_only:
-        notes.append("the file holds a backbone alone; the layers of pyramid and heads stay as they are")
-    return LoadReport(
-        path=stored.path,
-        matched=tuple(matched),
-        missing=tuple(missing),
-        other_shape=tuple(other_shape),
-        excluded=tuple(name for name in ours if name in excluded),
-        unused=tuple(source for name, source in sources.items() if name not in ours),
-        notes=tuple(notes),
-    )
-
-
-def _notes(other_kind: dict[str, tuple[set[str], set[str]]]) -> list[str]:
-    """Say why layers that exist on both sides are not of the same kind; their weights' kinds, ours and the file's."""
-    notes = []
-    statistics = {"moving_mean", "moving_variance"}
-    grouped = [name for name, (ours, theirs) in other_kind.items() if theirs - ours == statistics]
-    batched = [name for name, (ours, theirs) in other_kind.items() if ours - theirs == statistics]
-    others = [name for name in other_kind if name not in (*grouped, *batched)]
-    if grouped:
-        notes.append(
-            f"{len(grouped)} GroupNorm layers cannot take the file's batch normalisation ({_some(grouped)}): "
-            'set NORMALIZATION to "frozen_batch"'
-        )
-    if batched:
-        notes.append(
-            f"the file has no batch statistics for {len(batched)} layers ({_some(batched)}): if it was made with "
-            'GroupNorm, set NORMALIZATION to "group"'
-        )
-    if others:
-        ours, theirs = other_kind[others[0]]
-        notes.append(
-            f"{len(others)} layers have other weights ({_some(others)}): {others[0]} ours {', '.join(sorted(ours))}; "
-            f"file {', '.join(sorted(theirs))}"
-        )
-    return notes
-
-
-def _foreign_blocks(unused: Sequence[str]) -> list[str]:
-    """Backbone layers among those that only the file has: it belongs to a deeper backbone."""
-    return [name for name in unused if _BACKBONE_LAYER.fullmatch(imagenet.matterport_name(name) or name)]
-
-
-def _check(report: LoadReport, min_share: float) -> None:
-    """Raise what keeps a load from being accepted."""
-    if report.other_shape:
-        shapes = [f"{weight} ours {ours}, file {theirs}" for weight, ours, theirs in report.other_shape]
-        layers = report.misshapen
-        advice = "use the config that the file was made with"
-        if len(layers) <= _MAX_SUGGESTED:
-            names = ", ".join(f'"{name}"' for name in layers)
-            advice = f"leave them out with exclude=[{names}] or {advice}"
-        raise InputError(f"{report.path}: {len(layers)} layers have another shape ({_some(shapes, 3)}); {advice}")
-    if not report.num_wanted and min_share > 0:
-        raise InputError(f"{report.path}: nothing to load, since exclude leaves no layer that it could hold")
-    if report.share < min_share:
-        raise InputError(
-            f"{report.path}: only {len(report.matched)} of {report.num_wanted} layers matched "
-            f"({100 * report.share:.1f} %, at least {100 * min_share:.0f} % needed); missing: {_some(report.missing)}; "
-            + "".join(f"{note}; " for note in report.notes)
-            + "check BACKBONE and NORMALIZATION, or name what is not to be loaded in exclude"
-        )
-
-
-def _some(names: Sequence[str], num_shown: int = _NUM_SHOWN) -> str:
+def _some(names: Sequence[str], num_shown: int = 6) -> str:
     more = len(names) - num_shown
     return ", ".join(names[:num_shown]) + (f" and {more} more" if more > 0 else "")
 
 
-# Matterport's short names for "which layers learn".
+# Matterport's short names for the layers that learn.
 LAYER_PATTERNS = {
-    "heads": r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "3+": r"(res3.*)|(bn3.*)|(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "4+": r"(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
-    "5+": r"(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
+    "heads": r"(mrcnn|rpn|fpn)_.*",
+    "3+": r"((res|bn)[345]|(mrcnn|rpn|fpn)_).*",
+    "4+": r"((res|bn)[45]|(mrcnn|rpn|fpn)_).*",
+    "5+": r"((res|bn)5|(mrcnn|rpn|fpn)_).*",
     "all": ".*",
 }
 
 
-def choose_layers(layers: Sequence[keras.layers.Layer], layer_regex: str) -> Iterator[keras.layers.Layer]:
+def choose_layers(layers: Sequence[keras.layers.Layer], layer_regex: str) -> list[keras.layers.Layer]:
     """Let the layers learn whose whole name matches and freeze the others, those of nested models too.
 
     Args:
@@ -314,27 +250,20 @@ def choose_layers(layers: Sequence[keras.layers.Layer], layer_regex: str) -> Ite
         layer_regex: a regular expression over names, or one of `LAYER_PATTERNS`.
 
     Returns:
-        The layers with weights that learn; all are set before the first is given.
-
-    Raises:
-        InputError: if it is no regular expression.
+        The layers with weights that learn.
     """
     try:
         pattern = re.compile(LAYER_PATTERNS.get(layer_regex, layer_regex))
     except re.error as error:
         raise InputError(f"layers {layer_regex!r}: not a regular expression ({error})") from None
-    single = list(_without_models(layers))
+    single = [leaf for layer in layers for leaf in _leaves(layer)]
     for layer in single:
         layer.trainable = pattern.fullmatch(layer.name) is not None
-    return (layer for layer in single if layer.trainable and layer.weights)
+    return [layer for layer in single if layer.trainable and layer.weights]
 
 
 def check_some_learn(layers: Sequence[keras.layers.Layer], layer_regex: str) -> None:
-    """Refuse a choice under which nothing learns.
-
-    Raises:
-        InputError: if none of the layers has weights that learn.
-    """
+    """Refuse a choice under which nothing learns."""
     if not any(layer.trainable and layer.weights for layer in layers):
         raise InputError(
             f"layers {layer_regex!r}: no layer with weights has such a name; give heads, 3+, 4+, 5+, all or a regular "
@@ -342,12 +271,8 @@ def check_some_learn(layers: Sequence[keras.layers.Layer], layer_regex: str) -> 
         )
 
 
-def _without_models(layers: Sequence[keras.layers.Layer]) -> Iterator[keras.layers.Layer]:
-    for layer in layers:
-        if isinstance(layer, keras.Model):
-            yield from _without_models(layer.layers)
-        else:
-            yield layer
+def _leaves(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    return [leaf for inner in layer.layers for leaf in _leaves(inner)] if isinstance(layer, keras.Model) else [layer]
 
 
 def seeded_parts(config: Config) -> DetectorParts:

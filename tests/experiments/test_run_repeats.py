@@ -1,4 +1,4 @@
-"""The same seed gives the same tables, from stores on; tests/mrcnn/training/test_determinism.py has the detector."""
+"""The same seed gives the same tables, from stores on; tests/mrcnn/training/test_exactness.py has the detector."""
 
 import subprocess
 import sys

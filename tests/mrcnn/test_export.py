@@ -65,16 +65,19 @@ def model(tiny_config_class, small_resnet, see_cells, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(draw_cell):
-    """Batches of one size each: as the network takes them, larger, smaller and wide, grey, with transparency."""
-    opaque = np.full((90, 70, 1), 255, np.uint8)
+    """Batches of one size each: as the network takes them, larger, smaller and wide, grey, with transparency.
+
+    They are resized by whole factors, at which no sum lies so near a half that it could be rounded either way.
+    """
+    opaque = np.full((128, 64, 1), 255, np.uint8)
     return {
         "as it is": np.stack([draw_cell(0)[0], draw_cell(1)[0]]),
-        "larger": draw_cell(2, 150)[0][np.newaxis],
+        "larger": draw_cell(2, 192)[0][np.newaxis],
         "half a size": draw_cell(3, 128)[0][np.newaxis],
         "wide": draw_cell(4)[0][np.newaxis, 10:50],
-        "tiny": draw_cell(5)[0][np.newaxis, :9, :7],
-        "grey": draw_cell(6, 100)[0][np.newaxis, :, :, :1],
-        "transparent": np.concatenate([draw_cell(7, 90)[0][:, :70], opaque], axis=-1)[np.newaxis],
+        "tiny": draw_cell(5)[0][np.newaxis, 28:36, 28:36],
+        "grey": draw_cell(6, 128)[0][np.newaxis, :, :, :1],
+        "transparent": np.concatenate([draw_cell(7, 128)[0][:, 32:96], opaque], axis=-1)[np.newaxis],
     }
 
 
@@ -166,7 +169,7 @@ def test_signatures_take_pad64_and_one_channel(tiny_config_class, small_resnet, 
     with small_resnet():
         model = MaskRCNN("inference", config, "unused")
     see_cells(model.parts)
-    image = draw_cell(8, 100)[0][:70]
+    image = np.repeat(draw_cell(8, 100)[0][:70, :, :1], 3, axis=-1)  # its grey is the same however it is weighted
     (expected,) = model.detect([image])
     outputs = signatures(model.parts, config)["serving_default"](tf.constant(image[np.newaxis]))
     count = len(expected["scores"])

@@ -130,7 +130,7 @@ def test_damaged_files_and_unfit_settings_are_refused(small, tmp_path):
     layers = small_network(input_shape=(SIZE, SIZE, 3)).layers
     save_matterport(layers, path)
     whole = path.read_bytes()
-    for content, message in [(whole[: len(whole) // 2], "copy or download"), (b"<html>", "not an HDF5 file")]:
+    for content, message in [(whole[: len(whole) // 2], "download it again"), (b"<html>", "download it again")]:
         path.write_bytes(content)
         with pytest.raises(InputError, match=message) as caught:
             build_resnet101(path, image_size=SIZE)

@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from mrcnn.network.anchors import feature_map_shapes, level_anchors, pyramid_anchors
+from mrcnn.config import Config, make_config
+from mrcnn.network.anchors import LEVEL_NAMES, anchor_grid, feature_map_shapes, level_anchors, pyramid_anchors
+from mrcnn.utils import norm_boxes
 
-STRIDES = (4, 8, 16, 32, 64)
+SCALES, RATIOS, STRIDES = (8, 16, 32, 48, 64), (0.5, 1, 2), (4, 8, 16, 32, 64)
+# Square, wide, and sides that no stride divides.
+SHAPES = [(64, 64), (96, 160), (70, 101)]
 
 
 def test_level_anchors_known_answer():
@@ -14,16 +19,13 @@ def test_level_anchors_known_answer():
     assert anchors.dtype == np.float32
 
 
-def test_level_anchors_go_through_rows_first():
-    anchors = level_anchors(2, (1,), (2, 3), 10)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    np.testing.assert_allclose(centres, [[0, 0], [0, 10], [0, 20], [10, 0], [10, 10], [10, 20]])
-
-
-def test_level_anchors_with_anchor_stride_two_skip_every_second_position():
-    anchors = level_anchors(2, (1,), (3, 3), 10, anchor_stride=2)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    np.testing.assert_allclose(centres, [[0, 0], [0, 20], [20, 0], [20, 20]])
+@pytest.mark.parametrize(
+    ("anchor_stride", "expected"),
+    [(1, [[0, 0], [0, 10], [0, 20], [10, 0], [10, 10], [10, 20]]), (2, [[0, 0], [0, 20]])],
+)
+def test_level_anchors_go_through_rows_first(anchor_stride, expected):
+    anchors = level_anchors(2, (1,), (2, 3), 10, anchor_stride)
+    np.testing.assert_allclose((anchors[:, :2] + anchors[:, 2:]) / 2, expected)
 
 
 def test_level_anchors_all_have_the_area_of_the_scale():
@@ -33,19 +35,27 @@ def test_level_anchors_all_have_the_area_of_the_scale():
     np.testing.assert_allclose((width / height)[:3], [0.5, 1, 2], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "sides"), [(64, (16, 8, 4, 2, 1)), (96, (24, 12, 6, 3, 2))])
-def test_feature_map_shapes_round_up(size, sides):
-    assert feature_map_shapes((size, size, 3), STRIDES) == [(side, side) for side in sides]
-
-
 def test_pyramid_anchors_start_with_the_finest_level():
     shapes = feature_map_shapes((64, 64), STRIDES)
-    anchors = pyramid_anchors((8, 16, 32, 48, 64), (0.5, 1, 2), shapes, STRIDES)
+    assert shapes == [(side, side) for side in (16, 8, 4, 2, 1)]
+    anchors = pyramid_anchors(SCALES, RATIOS, shapes, STRIDES)
     assert anchors.shape == (3 * (256 + 64 + 16 + 4 + 1), 4)
-    np.testing.assert_allclose(anchors[: 3 * 256], level_anchors(8, (0.5, 1, 2), (16, 16), 4))
+    np.testing.assert_allclose(anchors[: 3 * 256], level_anchors(8, RATIOS, (16, 16), 4))
     np.testing.assert_allclose(anchors[-2], [-32, -32, 32, 32])
-
-
-def test_pyramid_anchors_need_a_scale_for_each_level():
-    with pytest.raises(ValueError, match="2 scales, 5 strides for 5 levels"):
+    with pytest.raises(ValueError):
         pyramid_anchors((8, 16), (1,), [(1, 1)] * 5, STRIDES)
+
+
+@pytest.mark.parametrize("anchor_stride", [1, 2])
+@pytest.mark.parametrize("levels", [LEVEL_NAMES, ("P2",), ("P3", "P6")])
+def test_anchor_grid_is_the_normalised_pyramid_of_a_size_known_at_run_time(levels, anchor_stride):
+    settings = {"RPN_LEVELS": list(levels), "RPN_ANCHOR_SCALES": SCALES, "RPN_ANCHOR_STRIDE": anchor_stride}
+    config = make_config(settings, Config)
+    lay = tf.function(lambda shape: anchor_grid(config, shape), input_signature=[tf.TensorSpec((2,), tf.int32)])
+    used = [LEVEL_NAMES.index(name) for name in levels]
+    for shape in SHAPES:
+        shapes = feature_map_shapes(shape, STRIDES)
+        pixels = pyramid_anchors(
+            [SCALES[i] for i in used], RATIOS, [shapes[i] for i in used], [STRIDES[i] for i in used], anchor_stride
+        )
+        np.testing.assert_allclose(lay(tf.constant(shape)), norm_boxes(pixels, shape), atol=1e-5)

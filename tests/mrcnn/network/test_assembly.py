@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.anchors import AnchorGrid
-from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork, SubtractMean, TrainingNetwork
+from mrcnn.network.anchors import anchor_grid
+from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}
 
@@ -57,15 +57,6 @@ def test_training_network_losses_and_gradients_are_finite(sums_and_gradients, ce
     assert sum(bool(np.any(g)) for g in gradients) > 0.8 * len(gradients)
 
 
-def test_training_network_follows_its_seeds(sums_and_gradients, cell_dataset, config):
-    batch = batch_of(cell_dataset(2), config)
-    other_seeds = batch | {"seeds": batch["seeds"] + 100}
-    first, again, other = (sums_and_gradients(b)[0] for b in (batch, batch, other_seeds))
-    for name in LOSSES:
-        np.testing.assert_allclose(first[name].mean(), again[name].mean(), rtol=1e-5)
-    assert any(abs(float(first[name].mean() - other[name].mean())) > 1e-4 for name in LOSSES)
-
-
 def test_training_network_sums_over_images_that_do_not_see_each_other(sums_and_gradients, cell_dataset, config):
     batch = batch_of(cell_dataset(3), config)
     whole = sums_and_gradients(batch)[0]
@@ -100,13 +91,8 @@ def test_detector_parts_share_the_order_of_anchors_with_the_anchors(parts, confi
     levels = parts(np.zeros((1, 64, 64, 3), np.uint8))
     assert [tuple(level.shape) for level in levels] == [(1, s, s, 32) for s in (16, 8, 4, 2, 1)]
     logits, deltas = parts.score_anchors(levels)
-    anchors = AnchorGrid.from_settings(config)(image_shape=(64, 64))
+    anchors = anchor_grid(config, (64, 64))
     assert logits.shape == (1, len(anchors), 2) and deltas.shape == (1, len(anchors), 4)
-
-
-def test_detector_parts_layer_names_are_unique(parts):
-    names = [layer.name for layer in parts.named_layers()]
-    assert len(names) == len(set(names))
 
 
 @pytest.fixture(scope="module")
@@ -144,17 +130,3 @@ def test_feature_network_without_a_detection_is_empty(parts, tiny_config_class, 
     outputs = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
     assert not outputs["detections"].numpy().any()
     assert outputs["features"].shape == (0, 14, 14, 32) and outputs["masks"].shape == (0, 28, 28)
-
-
-def test_detection_network_boxes_are_real(parts, config, images, windows):
-    detections, levels = DetectionNetwork(parts, config)(images, windows=windows)
-    rows = detections.numpy()[detections[..., 5] > 0]
-    assert (rows[:, 2:4] > rows[:, :2]).all() and (rows[:, :4] >= 0).all() and (rows[:, :4] <= 1).all()
-    assert len(levels) == 4
-
-
-def test_subtract_mean_takes_bytes_and_round_trips():
-    layer = SubtractMean((1, 2, 3), name="mold")
-    out = layer(np.array([[[[10, 10, 10]]]], np.uint8))
-    np.testing.assert_allclose(out, [[[[9, 8, 7]]]])
-    assert SubtractMean.from_config(layer.get_config()).get_config() == layer.get_config()

@@ -1,32 +1,51 @@
 import keras
+import numpy as np
 import pytest
 
-from mrcnn.network.backbone import resnet
+from mrcnn.network.backbone import feature_pyramid, resnet
 
 # Without the top layer, as keras.applications counts them: all, and those that no BatchNorm statistics are.
 NUM_PARAMETERS = {"resnet50": (23_587_712, 23_534_592), "resnet101": (42_658_176, 42_552_832)}
+SIDES = (16, 8, 4, 2)
 
 
 @pytest.mark.parametrize(
-    ("architecture", "norm"), [("resnet50", "frozen_batch"), ("resnet50", "group"), ("resnet101", "batch")]
+    ("architecture", "norm", "last"),
+    [("resnet50", "group", "res4f_branch2c"), ("resnet101", "batch", "res4w_branch2c")],
 )
-def test_resnet_shapes_and_parameters(architecture, norm):
+def test_resnet_shapes_and_parameters(architecture, norm, last):
     images = keras.Input((64, 96, 3))
     stages = resnet(images, architecture, norm)
-    assert [tuple(stage.shape) for stage in stages] == [
-        (None, 16, 24, 256),
-        (None, 8, 12, 512),
-        (None, 4, 6, 1024),
-        (None, 2, 3, 2048),
-    ]
+    assert [tuple(stage.shape[1:]) for stage in stages] == [(16, 24, 256), (8, 12, 512), (4, 6, 1024), (2, 3, 2048)]
     model = keras.Model(images, stages)
     with_statistics, without = NUM_PARAMETERS[architecture]
     assert model.count_params() == (without if norm == "group" else with_statistics)
-    last = {"resnet50": "res4f_branch2c", "resnet101": "res4w_branch2c"}[architecture]
-    assert model.get_layer(last) and model.get_layer("bn_conv1")
-    assert {layer.name for layer in model.layers if layer.name.endswith("branch1")} >= {"res2a_branch1"}
+    assert {last, "bn_conv1", "res2a_branch1"} <= {layer.name for layer in model.layers}
 
 
 def test_resnet_names_an_unknown_architecture():
     with pytest.raises(ValueError, match="resnet50, resnet101; got 'resnet18'"):
         resnet(keras.Input((64, 64, 3)), "resnet18", "batch")
+
+
+def pyramid_of(norm: str) -> keras.Model:
+    stages = [keras.Input((side, side, 4 * 2**i)) for i, side in enumerate(SIDES)]
+    return keras.Model(stages, feature_pyramid(stages, 32, norm))
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_feature_pyramid_flows_from_coarse_to_fine_only(stage):
+    model = pyramid_of("frozen_batch")
+    inputs = [np.zeros((1, side, side, 4 * 2**i), np.float32) for i, side in enumerate(SIDES)]
+    before = model(inputs)
+    assert [tuple(level.shape) for level in before] == [(1, s, s, 32) for s in (16, 8, 4, 2, 1)]
+    inputs[stage] = inputs[stage] + 1.0
+    after = model(inputs)
+    changed = [not np.allclose(a, b) for a, b in zip(after, before, strict=True)]
+    assert changed == [level <= stage or (stage == 3 and level == 4) for level in range(5)]
+    np.testing.assert_array_equal(after[4], after[3][:, ::2, ::2])
+
+
+def test_feature_pyramid_normalises_with_group_norm_only():
+    names = {norm: {layer.name for layer in pyramid_of(norm).layers} for norm in ("frozen_batch", "group")}
+    assert names["group"] - names["frozen_batch"] >= {"fpn_p2_gn", "fpn_p3_gn", "fpn_p4_gn", "fpn_p5_gn"}

@@ -20,20 +20,3 @@ def test_box_head_looks_at_its_input_under_group_norm():
     head, rng = box_head(7, 32, 2, 64, "group"), np.random.default_rng(0)
     logits, _ = head(rng.normal(size=(2, 7, 7, 32)))
     assert not np.allclose(logits[0], logits[1])
-
-
-def test_heads_carry_matterports_names():
-    names = {
-        layer.name for head in (box_head(7, 32, 2, 64, "batch"), mask_head(14, 32, 2, "batch")) for layer in head.layers
-    }
-    assert names >= {
-        *("mrcnn_class_conv1", "mrcnn_class_bn1", "mrcnn_class_conv2", "mrcnn_class_bn2"),
-        *(
-            "mrcnn_class_logits",
-            "mrcnn_bbox_fc",
-            "mrcnn_mask_conv4",
-            "mrcnn_mask_bn4",
-            "mrcnn_mask_deconv",
-            "mrcnn_mask",
-        ),
-    }

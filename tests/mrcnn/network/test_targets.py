@@ -1,81 +1,195 @@
+"""Targets on random boxes against slow references of the rules, then examples of what lies on a border."""
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.ndimage import map_coordinates
 
 from mrcnn.data.masks import extract_bboxes, minimize_mask
-from mrcnn.network import boxes as box_ops
-from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets, crop_masks, subsample
+from mrcnn.network.boxes import pairwise_iou, pixel_boxes
+from mrcnn.network.targets import CROWD_IOU_THRESHOLD, assign_anchor_targets, assign_roi_targets, crop_masks, subsample
 
 STD = (0.1, 0.1, 0.2, 0.2)
-SEED = tf.constant([[1, 2]])
-SHAPE = (64, 64)
-WHOLE_IMAGE = np.array([0, 0, 64, 64], np.float32)
+SHAPE = (80, 120)
+NUM_ANCHORS, NUM_PROPOSALS, MAX_GT = 400, 120, 6
+SEED = np.array([[1, 2]], np.int32)
 
 
-def seeds_of(batch: int, start: int = 0) -> np.ndarray:
-    """A seed for each row of a batch."""
-    return np.stack([np.full(batch, 3), 8 * np.arange(start, start + batch)], axis=1).astype(np.int32)
+def slow_deltas(box, target) -> np.ndarray:
+    """Girshick et al. 2014, appendix C, in units of the standard deviation."""
+    height, width, target_height, target_width = box[2] - box[0], box[3] - box[1], *(target[2:] - target[:2])
+    dy = (target[0] + target_height / 2 - box[0] - height / 2) / height
+    dx = (target[1] + target_width / 2 - box[1] - width / 2) / width
+    return np.array([dy, dx, np.log(target_height / height), np.log(target_width / width)]) / STD
 
 
-def grid_anchors(side: float = 0.25, step: float = 0.05) -> np.ndarray:
-    corners = np.stack(np.meshgrid(*[np.arange(0, 1 - side + 1e-6, step)] * 2, indexing="ij"), -1).reshape(-1, 2)
-    return np.concatenate([corners, corners + side], axis=1).astype(np.float32)
+def overlaps_of(boxes, image) -> tuple[np.ndarray, np.ndarray]:
+    """IoU with real cells, 0 in the columns of padding and crowds; and whether a crowd is near."""
+    overlaps = pairwise_iou(boxes, image["gt_boxes"]).numpy()
+    near_crowd = (overlaps[:, image["class_ids"] < 0] >= CROWD_IOU_THRESHOLD).any(axis=1)
+    return np.where(image["class_ids"] > 0, overlaps, 0.0), near_crowd
 
 
-def one_cell(box=(0.2, 0.3, 0.45, 0.55), rows: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    boxes, ids = np.zeros((1, rows, 4), np.float32), np.zeros((1, rows), np.int32)
-    boxes[0, 0], ids[0, 0] = box, 1
-    return boxes, ids
+def random_boxes(rng, count, least=0.1, most=0.5) -> np.ndarray:
+    sides = rng.uniform(least, most, (count, 2))
+    corners = rng.uniform(0, 1, (count, 2)) * (1 - sides)
+    return np.concatenate([corners, corners + sides], axis=1)
 
 
-def roi_targets(proposals, gt_boxes, gt_ids, num_rois=8, positive_ratio=0.5, seeds=SEED):
-    proposals = np.asarray(proposals, np.float32)
-    gt_masks = np.ones((*gt_ids.shape, 56, 56), bool)
-    return assign_roi_targets(
-        proposals, gt_boxes, gt_ids, gt_masks, gt_boxes, seeds, num_rois, positive_ratio, STD, 28, SHAPE
+def around(rng, boxes, count, spread=0.12) -> np.ndarray:
+    """Boxes near the given ones: some overlap a lot, some half, some little."""
+    chosen = boxes[rng.integers(0, len(boxes), count)]
+    sides = np.tile(chosen[:, 2:] - chosen[:, :2], 2)
+    near = chosen + rng.normal(0, spread, chosen.shape) * sides
+    return np.concatenate([near[:, :2], np.maximum(near[:, 2:], near[:, :2] + 0.02)], axis=1)
+
+
+def scene(seed: int) -> dict[str, np.ndarray]:
+    """An image of none to four cells of several classes, perhaps a crowd, padding; with anchors and proposals."""
+    rng = np.random.default_rng(seed)
+    num_cells, num_crowds = seed % 5, seed // 2 % 2
+    count = num_cells + num_crowds
+    gt_boxes, class_ids = np.zeros((MAX_GT, 4)), np.zeros(MAX_GT, np.int32)
+    gt_boxes[:count] = random_boxes(rng, count)
+    class_ids[:num_cells] = rng.integers(1, 4, num_cells)
+    class_ids[num_cells:count] = -rng.integers(1, 4, num_crowds)
+    middle = gt_boxes[:count] if count else random_boxes(rng, 2)
+    num_near = 9 if seed % 2 else 60
+    proposals = [random_boxes(rng, NUM_PROPOSALS - 10 - num_near), around(rng, middle, num_near), np.zeros((10, 4))]
+    return {
+        "gt_boxes": gt_boxes.astype(np.float32),
+        "class_ids": class_ids,
+        "proposals": rng.permutation(np.concatenate(proposals)).astype(np.float32),
+        "gt_masks": rng.random((MAX_GT, 28, 28)) > 0.5,
+        "seeds": np.array([5, 8 * seed], np.int32),
+    }
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[dict[str, np.ndarray]]:
+    return [scene(seed) for seed in range(8)]
+
+
+@pytest.fixture(scope="module")
+def anchors(scenes) -> np.ndarray:
+    """Anchors that the images share; a few lie on their cells."""
+    rng = np.random.default_rng(99)
+    cells = np.concatenate([s["gt_boxes"][s["class_ids"] > 0] for s in scenes])
+    made = np.concatenate([random_boxes(rng, NUM_ANCHORS // 2), around(rng, cells, NUM_ANCHORS // 2, 0.06)])
+    return made.astype(np.float32)
+
+
+def stacked(scenes) -> dict[str, np.ndarray]:
+    return {name: np.stack([s[name] for s in scenes]) for name in scenes[0]}
+
+
+def anchor_targets(scenes, anchors, num_samples):
+    batch = stacked(scenes)
+    targets = assign_anchor_targets(anchors, batch["gt_boxes"], batch["class_ids"], batch["seeds"], num_samples, STD)
+    return targets.match.numpy(), targets.deltas.numpy()
+
+
+def roi_targets(scenes, num_rois, positive_ratio):
+    batch = stacked(scenes)
+    targets = assign_roi_targets(
+        batch["proposals"],
+        batch["gt_boxes"],
+        batch["class_ids"],
+        batch["gt_masks"],
+        batch["gt_boxes"],
+        batch["seeds"],
+        num_rois,
+        positive_ratio,
+        STD,
+        28,
+        SHAPE,
     )
+    return [value.numpy() for value in targets]
 
 
-def test_subsample_keeps_a_subset_of_the_wanted_size():
-    candidates = np.random.default_rng(0).random((3, 40)) > 0.4
-    kept = subsample(candidates, 10, seeds_of(3)).numpy()
-    assert not (kept & ~candidates).any()
-    np.testing.assert_array_equal(kept.sum(axis=1), [10, 10, 10])
+@pytest.mark.parametrize("num_samples", [8, 41, 5000])
+def test_anchor_targets_follow_the_rules(scenes, anchors, num_samples):
+    match, deltas = anchor_targets(scenes, anchors, num_samples)
+    for image, found, found_deltas in zip(scenes, match, deltas, strict=True):
+        overlaps, near_crowd = overlaps_of(anchors, image)
+        best = overlaps.max(axis=1)
+        objects = best >= 0.7
+        for j in np.flatnonzero(image["class_ids"] > 0):
+            objects[overlaps[:, j].argmax()] |= overlaps[:, j].max() > 0
+        background = (best < 0.3) & ~objects & ~near_crowd
+        num_objects = min(int(objects.sum()), num_samples // 2)
+        assert (found == 1).sum() == num_objects and not ((found == 1) & ~objects).any()
+        assert (found == -1).sum() == min(int(background.sum()), num_samples - num_objects)
+        assert not ((found == -1) & ~background).any()
+        for i in np.flatnonzero(found == 1):
+            target = image["gt_boxes"][overlaps[i].argmax()]
+            np.testing.assert_allclose(found_deltas[i], slow_deltas(anchors[i], target), rtol=1e-3, atol=1e-3)
+        assert not found_deltas[found != 1].any()
 
 
-def test_subsample_keeps_all_of_too_few():
-    candidates = np.eye(4, 9, dtype=bool)
-    np.testing.assert_array_equal(subsample(candidates, 5, seeds_of(4)), candidates)
+@pytest.mark.parametrize(("num_rois", "positive_ratio"), [(12, 0.25), (30, 0.33), (400, 0.5)])
+def test_roi_targets_follow_the_rules(scenes, num_rois, positive_ratio):
+    results = roi_targets(scenes, num_rois, positive_ratio)
+    for image, rois, class_ids, valid, deltas, masks in zip(scenes, *results, strict=True):
+        proposals = image["proposals"]
+        overlaps, near_crowd = overlaps_of(proposals, image)
+        real = proposals.any(axis=1)
+        positive, negative = real & (overlaps.max(axis=1) >= 0.5), real & (overlaps.max(axis=1) < 0.5) & ~near_crowd
+        num_positive = min(int(positive.sum()), round(num_rois * positive_ratio))
+        # Negatives keep the ratio; without a positive they fill the rows.
+        wanted = int(np.ceil(np.float32(num_positive) / np.float32(positive_ratio))) - num_positive
+        wanted = min(wanted, num_rois - num_positive) if num_positive else num_rois
+        num_negative = min(int(negative.sum()), wanted)
+        np.testing.assert_array_equal(valid, np.arange(num_rois) < num_positive + num_negative)
+        np.testing.assert_array_equal(class_ids > 0, np.arange(num_rois) < num_positive)
+        rows = [int(np.flatnonzero((proposals == roi).all(axis=1))[0]) for roi in rois[valid]]
+        assert len(set(rows)) == len(rows)
+        assert positive[rows[:num_positive]].all() and negative[rows[num_positive:]].all()
+        for k, row in enumerate(rows[:num_positive]):
+            cell = overlaps[row].argmax()
+            assert class_ids[k] == image["class_ids"][cell]
+            expected = slow_deltas(proposals[row], image["gt_boxes"][cell])
+            np.testing.assert_allclose(deltas[k], expected, rtol=1e-3, atol=1e-3)
+            check_mask(masks[k], image["gt_masks"][cell], image["gt_boxes"][cell], proposals[row])
+        for values in (deltas[num_positive:], masks[num_positive:], rois[~valid]):
+            assert not values.any()
 
 
-def test_subsample_takes_a_number_for_each_row():
-    kept = subsample(np.ones((2, 9), bool), tf.constant([[2], [0]]), seeds_of(2)).numpy()
-    np.testing.assert_array_equal(kept.sum(axis=1), [2, 0])
+def slow_crop(mask, frame, roi, size=28) -> np.ndarray:
+    """Bilinear values at the bin centres of an RoI in a mask that spans a frame, both in pixels; 0 outside."""
+    bins = (np.arange(size) + 0.5) / size
+    cells = [
+        (roi[i] + bins * (roi[i + 2] - roi[i]) - frame[i]) * mask.shape[i] / (frame[i + 2] - frame[i]) - 0.5
+        for i in (0, 1)
+    ]
+    return map_coordinates(mask.astype(float), np.meshgrid(*cells, indexing="ij"), order=1, mode="grid-constant")
 
 
-def test_subsample_follows_its_seed():
-    candidates = np.ones((1, 100), bool)
-    first, again, other = (subsample(candidates, 10, tf.constant([[0, s]])).numpy() for s in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+def check_mask(found, mask, gt_box, roi):
+    values = slow_crop(mask, *(pixel_boxes(box, SHAPE).numpy().astype(float) for box in (gt_box, roi)))
+    # Values that rounding may put on either side of a half say nothing.
+    clear = np.abs(values - 0.5) > 2e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found[clear], (values > 0.5)[clear])
 
 
-def test_anchor_targets_match_by_overlap():
-    anchors = np.array([[0, 0, 0.5, 0.5], [0, 0, 0.5, 0.4], [0, 0, 0.5, 0.2], [0.6, 0.6, 0.9, 0.9]], np.float32)
-    gt_boxes, gt_ids = one_cell((0, 0, 0.5, 0.5))
-    targets = assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 10, STD)
-    # IoU 1, 0.8, 0.4 and 0: two objects, one in between that is not used, one background.
-    np.testing.assert_array_equal(targets.match[0], [1, 1, 0, -1])
-    expected = box_ops.encode(anchors[1:2], gt_boxes[0, :1]) / np.array(STD)
-    np.testing.assert_allclose(targets.deltas[0, 1], expected[0], rtol=1e-5)
-    assert not targets.deltas.numpy()[0, [0, 2, 3]].any()
+def test_targets_of_an_image_do_not_depend_on_its_neighbours(scenes, anchors):
+    whole = [*anchor_targets(scenes, anchors, 20), *roi_targets(scenes, 12, 0.33)]
+    turned = [*anchor_targets(scenes[::-1], anchors, 20), *roi_targets(scenes[::-1], 12, 0.33)]
+    alone = [*anchor_targets(scenes[3:4], anchors, 20), *roi_targets(scenes[3:4], 12, 0.33)]
+    for a, b, c in zip(whole, turned, alone, strict=True):
+        np.testing.assert_array_equal(a, b[::-1])
+        np.testing.assert_array_equal(a[3:4], c)
 
 
-def test_anchor_targets_give_each_cell_its_best_anchor():
-    anchors = np.array([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], np.float32)
-    gt_boxes, gt_ids = one_cell((0.1, 0.1, 0.2, 0.2))  # IoU 0.04 with the first
-    np.testing.assert_array_equal(assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[1, -1]])
+def test_targets_of_an_image_follow_its_seed(scenes, anchors):
+    same, other = dict(scenes[3]), dict(scenes[3], seeds=np.array([5, 1], np.int32))
+    match, _ = anchor_targets([same, same, other], anchors, 20)
+    rois = roi_targets([same, same, other], 12, 0.33)[0]
+    for first, again, different in (match, rois):
+        np.testing.assert_array_equal(first, again)
+        assert (first != different).any()
 
 
 def rows(*widths: float) -> np.ndarray:
@@ -83,32 +197,54 @@ def rows(*widths: float) -> np.ndarray:
     return np.array([[0, 0, 1, width] for width in widths], np.float32)
 
 
-def test_anchor_targets_at_the_thresholds_are_objects_and_no_background():
+def test_thresholds_belong_to_the_objects_and_crowds():
     # Inside a cell that is 10 wide the IoU is a tenth of the width; the widest anchor is the best.
-    anchors, gt_boxes = rows(9, 7, 6.9, 3, 2.9), rows(10)[np.newaxis]
-    match = assign_anchor_targets(anchors, gt_boxes, np.array([[1]]), SEED, 10, STD).match
+    match = assign_anchor_targets(rows(9, 7, 6.9, 3, 2.9), rows(10)[np.newaxis], np.array([[1]]), SEED, 10, STD).match
     np.testing.assert_array_equal(match, [[1, 1, 0, 0, -1]])
-
-
-def test_anchor_targets_next_to_a_crowd_are_no_background():
     # IoU 1/1000 and less with the crowd.
-    gt_boxes = rows(1000)[np.newaxis]
-    match = assign_anchor_targets(rows(1, 0.5), gt_boxes, np.array([[-1]]), SEED, 10, STD).match
+    match = assign_anchor_targets(rows(1, 0.5), rows(1000)[np.newaxis], np.array([[-1]]), SEED, 10, STD).match
     np.testing.assert_array_equal(match, [[0, -1]])
+    # IoU 1/2 and less.
+    targets = one_cell_rois(rows(5, 4.9), rows(10)[0], 4, 0.5)
+    np.testing.assert_array_equal(targets.rois[0, :2], rows(5, 4.9))
+    np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
+    np.testing.assert_array_equal(targets.valid, [[True, True, False, False]])
 
 
-def test_anchor_targets_of_a_cell_that_no_anchor_overlaps_are_background():
-    gt_boxes, gt_ids = one_cell((0.6, 0.6, 0.9, 0.9))
-    anchors = np.array([[0, 0, 0.5, 0.5], [0.1, 0, 0.6, 0.5]], np.float32)
-    np.testing.assert_array_equal(assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 4, STD).match, [[-1, -1]])
+def test_crowds_are_neither_matched_nor_background():
+    crowd = np.array([[[0.0, 0.0, 0.5, 0.5]]], np.float32)
+    boxes = np.array([[0, 0, 0.5, 0.5], [0.4, 0.4, 0.8, 0.8], [0.5, 0.5, 1, 1]], np.float32)
+    class_ids = np.array([[-1]], np.int32)
+    match = assign_anchor_targets(boxes, crowd, class_ids, SEED, 8, STD).match
+    np.testing.assert_array_equal(match, [[0, 0, -1]])
+    masks = np.ones((1, 1, 28, 28), bool)
+    targets = assign_roi_targets(boxes[np.newaxis], crowd, class_ids, masks, crowd, SEED, 4, 0.5, STD, 28, SHAPE)
+    np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
+    np.testing.assert_array_equal(targets.rois[0, 0], boxes[2])
+    assert not targets.class_ids.numpy().any() and not targets.masks.numpy().any()
+
+
+def one_cell_rois(proposals, cell, num_rois, ratio, seeds=None):
+    """Targets of one image with one cell, whose mask is full."""
+    return assign_roi_targets(
+        np.asarray(proposals, np.float32)[np.newaxis],
+        np.asarray(cell, np.float32)[np.newaxis, np.newaxis],
+        np.array([[1]]),
+        np.ones((1, 1, 56, 56), bool),
+        np.asarray(cell, np.float32)[np.newaxis, np.newaxis],
+        SEED if seeds is None else seeds,
+        num_rois,
+        ratio,
+        STD,
+        28,
+        SHAPE,
+    )
 
 
 def test_targets_draw_objects_by_the_seed_and_background_by_the_next():
-    gt_boxes, gt_ids = one_cell((0, 0, 0.5, 0.5))
-    near, far = np.float32([0, 0, 0.5, 0.5]), np.float32([0.5, 0.5, 1, 1])
-    boxes, seed = np.stack([near, far] * 30), np.array([[7, 11]], np.int32)
-    is_near = np.arange(60) % 2 == 0
-    match = assign_anchor_targets(boxes, gt_boxes, gt_ids, seed, 20, STD).match.numpy()
+    cell, far, seed = np.float32([0, 0, 0.5, 0.5]), np.float32([0.5, 0.5, 1, 1]), np.array([[7, 11]], np.int32)
+    boxes, is_near = np.stack([cell, far] * 30), np.arange(60) % 2 == 0
+    match = assign_anchor_targets(boxes, cell[np.newaxis, np.newaxis], np.array([[1]]), seed, 20, STD).match.numpy()
     np.testing.assert_array_equal(match == 1, subsample(is_near[np.newaxis], 10, seed))
     np.testing.assert_array_equal(match == -1, subsample(~is_near[np.newaxis], 10, seed + 1))
 
@@ -116,127 +252,46 @@ def test_targets_draw_objects_by_the_seed_and_background_by_the_next():
     boxes[:, 0] += np.arange(60) / 60_000
     # The last of 11 rows is the sixth positive, where the ratio would have six negatives.
     for num_rois, ratio, num_near, num_far in ((20, 0.5, 10, 10), (40, 0.2, 8, 30), (11, 0.5, 6, 5)):
-        kept = [
-            subsample(is_near[np.newaxis], num_near, seed)[0].numpy(),
-            subsample(~is_near[np.newaxis], num_far, seed + 1)[0].numpy(),
-        ]
-        rois = roi_targets(boxes[np.newaxis], gt_boxes, gt_ids, num_rois, ratio, seed).rois.numpy()[0]
-        expected = np.concatenate([boxes[kept[0]], boxes[kept[1]]])
+        near = subsample(is_near[np.newaxis], num_near, seed)[0].numpy()
+        others = subsample(~is_near[np.newaxis], num_far, seed + 1)[0].numpy()
+        rois = one_cell_rois(boxes, cell, num_rois, ratio, seed).rois.numpy()[0]
+        expected = np.concatenate([boxes[near], boxes[others]])
         np.testing.assert_array_equal(rois[: len(expected)], expected)
         assert not rois[len(expected) :].any()
 
 
-def test_anchor_targets_keep_the_quotas():
-    anchors = np.repeat(grid_anchors(), 3, axis=0)
-    gt_boxes, gt_ids = one_cell()
-    match = assign_anchor_targets(anchors, gt_boxes, gt_ids, SEED, 8, STD, 0.4, 0.3).match.numpy()
-    assert (match == 1).sum() == 4 and (match == -1).sum() == 4
-    few = assign_anchor_targets(grid_anchors(step=0.25), gt_boxes, gt_ids, SEED, 8, STD).match.numpy()
-    assert (few == 1).sum() == 1 and (few == -1).sum() == 7
-
-
-def test_anchor_targets_without_cells_are_background():
-    gt_boxes, gt_ids = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32)
-    targets = assign_anchor_targets(grid_anchors(), gt_boxes, gt_ids, seeds_of(2), 16, STD)
-    np.testing.assert_array_equal((targets.match.numpy() == -1).sum(axis=1), [16, 16])
-    assert not (targets.match.numpy() == 1).any() and not targets.deltas.numpy().any()
-
-
-def test_roi_targets_keep_the_quotas_positives_first():
-    gt_boxes, gt_ids = one_cell()
-    gt_ids[0, 0] = 2
-    near = np.repeat(gt_boxes[:, :1], 9, axis=1) + 0.002 * np.arange(9)[:, np.newaxis]
-    far = np.tile(np.array([0.7, 0.7, 0.9, 0.9], np.float32), (1, 20, 1))
-    targets = roi_targets(np.concatenate([far, near], axis=1), gt_boxes, gt_ids, 12, 0.25)
-    np.testing.assert_array_equal(targets.class_ids[0], [2] * 3 + [0] * 9)
-    assert targets.valid.numpy().all() and targets.masks.shape == (1, 3, 28, 28)
-    assert not targets.deltas.numpy()[0, 3:].any()
-    np.testing.assert_allclose(
-        box_ops.decode(targets.rois[0, :3], targets.deltas[0, :3] * np.array(STD)),
-        [gt_boxes[0, 0]] * 3,
-        atol=1e-5,
-    )
-
-
-def test_roi_targets_keep_the_ratio_when_positives_are_few():
-    gt_boxes, gt_ids = one_cell()
-    far = np.tile(np.array([0.7, 0.7, 0.9, 0.9], np.float32), (1, 20, 1))
-    targets = roi_targets(np.concatenate([gt_boxes[:, :1], far], axis=1), gt_boxes, gt_ids, 12, 0.25)
-    assert int(tf.reduce_sum(tf.cast(targets.valid, tf.int32))) == 4
-    assert not targets.rois.numpy()[0, 4:].any() and not targets.masks.numpy()[0, 1:].any()
-
-
 def test_roi_targets_have_one_positive_at_the_smallest_ratio():
-    gt_boxes, gt_ids = one_cell()
-    targets = roi_targets(np.repeat(gt_boxes[:, :1], 3, axis=1), gt_boxes, gt_ids, 4, 0.1)
+    targets = one_cell_rois(np.tile([0.2, 0.3, 0.45, 0.55], (3, 1)), [0.2, 0.3, 0.45, 0.55], 4, 0.1)
     np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
     np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
     assert targets.masks.shape == (1, 1, 28, 28)
 
 
-def test_roi_targets_at_the_threshold_are_positive():
-    # IoU 1/2 and less.
-    targets = roi_targets(rows(5, 4.9)[np.newaxis], rows(10)[np.newaxis], np.array([[1]]), 4, 0.5)
-    np.testing.assert_array_equal(targets.rois[0, :2], rows(5, 4.9))
-    np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
-    np.testing.assert_array_equal(targets.valid, [[True, True, False, False]])
-
-
-def test_roi_targets_without_cells_are_negatives():
-    gt_boxes, gt_ids = np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), np.int32)
-    targets = roi_targets(grid_anchors()[np.newaxis, :10], gt_boxes, gt_ids)
-    assert targets.valid.numpy().all() and not targets.class_ids.numpy().any()
-    assert np.isfinite(targets.deltas).all() and not targets.masks.numpy().any()
-
-
 @pytest.mark.parametrize("num_proposals", [3, 10])
 def test_roi_targets_of_padding_are_padding(num_proposals):
-    gt_boxes, gt_ids = one_cell()
-    targets = roi_targets(np.zeros((1, num_proposals, 4)), gt_boxes, gt_ids)
+    targets = one_cell_rois(np.zeros((num_proposals, 4)), [0.2, 0.3, 0.45, 0.55], 8, 0.5)
     assert targets.rois.shape == (1, 8, 4)
     assert not targets.valid.numpy().any() and not targets.class_ids.numpy().any()
     assert all(np.isfinite(tf.cast(value, tf.float32)).all() for value in targets)
 
 
-def test_roi_targets_follow_their_seed():
-    gt_boxes, gt_ids = one_cell()
-    first, again, other = (
-        roi_targets(grid_anchors()[np.newaxis], gt_boxes, gt_ids, seeds=tf.constant([[0, s]])).rois.numpy()
-        for s in (1, 1, 2)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-
-
 @pytest.fixture(scope="module")
 def ellipse():
-    mask = np.zeros(SHAPE, np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
     cv2.ellipse(mask, (30, 34), (17, 12), 25, 0, 360, 1, -1)
     return mask[..., np.newaxis] > 0
 
 
 def full_crop(mask, rois, size=28) -> np.ndarray:
+    masks, frames = mask.transpose(2, 0, 1)[np.newaxis], np.array([[[0, 0, 64, 64]]], np.float32)
     matched = np.zeros((1, len(rois)), np.int32)
-    masks, frames = mask.transpose(2, 0, 1)[np.newaxis], WHOLE_IMAGE[np.newaxis, np.newaxis]
     return crop_masks(tf.constant([rois], tf.float32), masks, frames, matched, size).numpy()[0]
 
 
-def test_crop_masks_on_whole_pixels_copies_them(ellipse):
+def test_crop_masks_on_whole_pixels_copies_them_and_is_empty_outside(ellipse):
     np.testing.assert_array_equal(full_crop(ellipse, [[20, 14, 48, 42]])[0], ellipse[20:48, 14:42, 0])
-
-
-def test_crop_masks_outside_of_the_image_are_empty(ellipse):
     crop = full_crop(np.ones_like(ellipse), [[-14, 0, 14, 28], [70, 70, 90, 90]])
     assert not crop[0, :14].any() and crop[0, 14:].all() and not crop[1].any()
-
-
-def test_crop_masks_of_frames_smaller_than_a_pixel_and_of_none():
-    mask = np.array([[1, 0], [0, 1]], bool)[np.newaxis, np.newaxis]
-    frames = np.array([[[3, 4, 3.5, 4.25]]], np.float32)
-    crops = crop_masks(frames, mask, frames, np.zeros((1, 1), np.int32), 2)
-    np.testing.assert_array_equal(crops[0, 0], mask[0, 0])
-    crops = crop_masks(frames, mask, np.zeros((1, 1, 4), np.float32), np.zeros((1, 1), np.int32), 2)
-    np.testing.assert_array_equal(crops[0, 0], np.zeros((2, 2)))
 
 
 def test_crop_masks_agree_between_mini_and_full_masks(ellipse):
@@ -245,19 +300,6 @@ def test_crop_masks_agree_between_mini_and_full_masks(ellipse):
     rois = np.array([box[0], box[0] + [-4, -6, 5, 3], box[0] + [5, 3, -6, 4], [0, 0, 64, 64]], np.float32)
     matched = np.zeros((1, len(rois)), np.int32)
     from_mini = crop_masks(rois[np.newaxis], mini, box[np.newaxis].astype(np.float32), matched, 28).numpy()[0]
-    from_full = full_crop(ellipse, rois.tolist())
-    for a, b in zip(from_mini, from_full, strict=True):
+    for a, b in zip(from_mini, full_crop(ellipse, rois.tolist()), strict=True):
         assert b.any() and set(np.unique(a)) <= {0.0, 1.0}
         assert np.mean(a != b) < 0.03
-
-
-def test_roi_targets_give_each_positive_the_mask_of_its_cell():
-    gt_boxes = np.array([[[0, 0, 0.4, 0.4], [0.5, 0.5, 0.9, 0.9]]], np.float32)
-    gt_masks = np.zeros((1, 2, 56, 56), bool)
-    gt_masks[0, 0, :28], gt_masks[0, 1, 28:] = True, True
-    targets = assign_roi_targets(
-        gt_boxes, gt_boxes, np.array([[1, 2]]), gt_masks, gt_boxes, SEED, 4, 0.5, STD, 28, SHAPE
-    )
-    for class_id, mask in zip(targets.class_ids.numpy()[0, :2], targets.masks.numpy()[0], strict=True):
-        upper, lower = (1, 0) if class_id == 1 else (0, 1)
-        assert (mask[:13] == upper).all() and (mask[15:] == lower).all()

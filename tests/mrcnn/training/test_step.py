@@ -25,14 +25,6 @@ def test_make_optimizer_drops_the_rate_only_when_asked(drop_after, last):
     assert float(optimizer.learning_rate) == pytest.approx(last)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", keras.optimizers.SGD), ("adam", keras.optimizers.Adam)])
-def test_make_optimizer_leaves_clipping_to_the_trainer(name, kind):
-    # Keras' optimisers clip each replica's gradient before these are summed.
-    optimizer = make_optimizer(make_config({"OPTIMIZER": name}, Config), 0.1, 100)
-    assert isinstance(optimizer, kind)
-    assert optimizer.clipnorm is optimizer.global_clipnorm is optimizer.clipvalue is None
-
-
 @pytest.fixture(scope="module")
 def parts(tiny_config_class, small_resnet):
     keras.utils.set_random_seed(0)
@@ -96,13 +88,3 @@ def test_train_step_decays_kernels_by_their_mean_square(step, parts):
             expected = -10.0 * 2.0 * variable.numpy() / np.prod(variable.shape)
         np.testing.assert_allclose(changes[variable.path], expected, rtol=1e-3, atol=1e-6)
     assert kernels > 20
-
-
-def test_trainer_call_gives_the_unweighted_losses(parts, tiny_config_class, cell_dataset):
-    config = make_config({"LOSS_WEIGHTS": dict.fromkeys(LOSS_NAMES, 0.0)}, tiny_config_class)
-    batch = next(iter(training_batches([cell_dataset(3)], config, 2)))
-    trainer = DetectorTrainer(parts, config)
-    losses, logs = trainer(batch), trainer.validate_on_replica(batch)
-    assert set(losses) == set(LOSS_NAMES) and float(logs["loss"]) == 0.0
-    for name in LOSS_NAMES:
-        assert float(losses[name]) == pytest.approx(float(logs[name]), rel=1e-3) and losses[name] > 0

@@ -42,11 +42,6 @@ def test_run_folder_of_other_weights_is_a_new_one(path):
     assert run_folder("logs", "Cells", path, NOW) == (Path("logs/cells20240203T040506"), 0)
 
 
-def test_checkpoint_names_are_matterports():
-    assert checkpoint_name("Cells", 7) == "mask_rcnn_cells_0007.h5"
-    assert checkpoint_name("Cells", "*epoch*") == "mask_rcnn_cells_*epoch*.h5"
-
-
 def test_checkpoint_names_lead_back_to_their_epoch(tmp_path):
     folder, _ = run_folder(tmp_path, "Blood Cells".replace(" ", "_"), now=NOW)
     assert run_folder(tmp_path, "x", folder / checkpoint_name("Blood_Cells", 31)) == (folder, 31)
@@ -59,14 +54,6 @@ def test_find_last_takes_the_newest_checkpoint_of_the_newest_run(tmp_path):
     make(tmp_path, "other20250101T000000", "mask_rcnn_other_0001.h5")
     (tmp_path / "cells20260101T000000").touch()  # no folder
     assert find_last(tmp_path, "Cells") == tmp_path / "cells20240203T040506" / "mask_rcnn_cells_0010.h5"
-
-
-@pytest.mark.parametrize("as_text", [True, False])
-def test_find_last_in_the_working_directory_can_be_gone_on_with(tmp_path, monkeypatch, as_text):
-    make(tmp_path, "cells20240203T040506", "mask_rcnn_cells_0002.h5")
-    monkeypatch.chdir(tmp_path)
-    found = find_last(".", "cells")
-    assert run_folder(".", "cells", str(found) if as_text else found) == (Path("cells20240203T040506"), 2)
 
 
 def test_find_last_without_a_run_or_a_checkpoint_says_so(tmp_path):

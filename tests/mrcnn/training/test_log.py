@@ -46,31 +46,12 @@ def test_epoch_log_keeps_rows_and_the_newest_checkpoint(tmp_path, writes):
     assert read_rows(tmp_path / "log.csv", 9)[:1] == [rows[0] | {"val_loss": ""}] * writes
 
 
-def test_write_rows_adds_new_columns_at_the_end(tmp_path):
-    write_rows(tmp_path / "log.csv", [{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.5, "val_loss": 3}])
-    assert (tmp_path / "log.csv").read_text() == "epoch,loss,val_loss\n1,2.5,\n2,1.5,3\n"
-
-
 def test_read_rows_takes_what_write_rows_wrote_up_to_an_epoch(tmp_path):
     rows = [{"epoch": i, "step": 10 * i, "loss": f"{1 / i:.6g}"} for i in (1, 2, 3)]
     write_rows(tmp_path / "log.csv", rows)
     assert read_rows(tmp_path / "log.csv", 3) == rows
     assert read_rows(tmp_path / "log.csv", 2) == rows[:2]
     assert read_rows(tmp_path / "log.csv", 0) == read_rows(tmp_path / "missing.csv", 3) == []
-
-
-def test_checkpoints_are_sorted_by_epoch(tmp_path):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    for name in (
-        "epoch-0010.weights.h5",
-        "epoch-0009.weights.h5",
-        ".7.tmp.epoch-0011.weights.h5",
-        "epoch-x.weights.h5",
-    ):
-        (folder / name).touch()
-    assert [epoch for epoch, _ in checkpoints(tmp_path)] == [9, 10]
-    assert checkpoints(tmp_path / "missing") == []
 
 
 @pytest.mark.parametrize(
