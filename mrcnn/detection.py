@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,19 @@ from mrcnn.files.errors import InputError
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 
+log = logging.getLogger(__name__)
+
 Result = dict[str, np.ndarray]
+# Settings that bound the cells of an image: each comes from a proposal of its own.
+LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
+MAX_NAMED = 3
+
+
+class Detector(Protocol):
+    """What `detect_each` needs of a `mrcnn.model.MaskRCNN`."""
+
+    def detect(self, images: Sequence[np.ndarray], **options: Any) -> list[Result]:
+        """Find the cells of some images."""
 
 
 class DetectionRun:
@@ -33,14 +46,13 @@ class DetectionRun:
         self._compiled: dict[tuple[bool, str], tf.types.experimental.PolymorphicFunction] = {}
 
     def on_images(self, images: Sequence[np.ndarray], masks: bool, paste: bool) -> list[Result]:
-        """Detect on images of any sizes; arguments and results as of `MaskRCNN.detect`.
-
-        Raises:
-            InputError: for an image of another type or shape.
-        """
+        """Detect on images of any sizes; arguments, results and errors as of `MaskRCNN.detect`."""
         molded = [mold_for_detection(image, self.config) for image in images]
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for index, each in enumerate(molded):
+            rows_of.setdefault(each.image.shape, []).append(index)
         results: list[Result] = [{} for _ in molded]
-        for rows in _rows_by_shape([m.image for m in molded]):
+        for rows in rows_of.values():
             batch = np.stack([molded[i].image for i in rows])
             self.last_shape = batch.shape[1:3]
             windows = np.array([molded[i].window for i in rows], np.float32)
@@ -87,30 +99,41 @@ class DetectionRun:
         return self._compiled[key]
 
 
-def _rows_by_shape(images: Sequence[np.ndarray]) -> list[list[int]]:
-    """Indices of the images of each shape, in the order in which the shapes come."""
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        rows.setdefault(image.shape, []).append(index)
-    return list(rows.values())
+def detect_each(
+    detector: Detector, images: Sequence[np.ndarray | InputError], names: Sequence[str], **options: bool
+) -> list[Result | InputError]:
+    """Detect on a batch, and where the detector does not take it, on its images one by one.
 
+    Args:
+        detector: for inference.
+        images: as of `MaskRCNN.detect`, or in place of one what is wrong with it.
+        names: of the images, for messages.
+        **options: further arguments of `MaskRCNN.detect`.
 
-log = logging.getLogger(__name__)
-
-MAX_NAMED = 3
-# Each cell comes from a proposal of its own.
-LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
+    Returns:
+        For each image what `MaskRCNN.detect` gives, or the error that says why it was not taken, with its name.
+    """
+    readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
+    results: list[Result | InputError] = [image if isinstance(image, InputError) else {} for image in images]
+    try:
+        found = detector.detect([images[i] for i in readable], **options) if readable else []
+    except InputError as error:
+        if len(readable) == 1:
+            found = [InputError(f"{names[readable[0]]}: {error}")]
+        else:  # one of them; the message does not know its name
+            found = [detect_each(detector, [images[i]], [names[i]], **options)[0] for i in readable]
+    for i, result in zip(readable, found, strict=True):
+        results[i] = result
+    return results
 
 
 def detection_limit(config: Config) -> int:
-    """The most cells that a detector gives for one image."""
+    """The maximum of cells that a detector gives for one image."""
     return min(getattr(config, name) for name in LIMITS)
 
 
 def with_detections(config: Config, max_detections: int) -> Config:
-    """The same settings for `max_detections` cells of an image, with proposals enough for them.
-
-    The number of proposals is raised where it is too small and never lowered.
+    """The same settings for `max_detections` cells of an image; the number of proposals is raised where too small.
 
     Raises:
         InputError: if `max_detections` is below 1.
@@ -125,18 +148,12 @@ def with_detections(config: Config, max_detections: int) -> Config:
 
 
 def warn_of_full(keys: Sequence[str], config: Config) -> None:
-    """Say on which images as many cells were found as the detector gives, so that there may have been more.
-
-    Args:
-        keys: names of these images; nothing is said of none.
-        config: of the detector.
-    """
-    if not keys:
-        return
-    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
-    log.warning(
-        "%d images have %d cells, the most that this detector gives, and perhaps others that were left out: %s%s "
-        "(limits: DETECTION_MAX_INSTANCES %d, POST_NMS_ROIS_INFERENCE %d)",
-        *(len(keys), detection_limit(config), ", ".join(keys[:MAX_NAMED]), more),
-        *(config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE),
-    )
+    """Warn of the images, by name, on which as many cells were found as the detector gives: there may be more."""
+    if keys:
+        more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+        log.warning(
+            "%d images have %d cells, the most that this detector gives, and perhaps others that were left out: %s%s "
+            "(limits: DETECTION_MAX_INSTANCES %d, POST_NMS_ROIS_INFERENCE %d)",
+            *(len(keys), detection_limit(config), ", ".join(keys[:MAX_NAMED]), more),
+            *(config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE),
+        )

@@ -1,9 +1,9 @@
-"""How good a detector is on images whose cells are known, or at least known to be there."""
+"""A detector measured on images by masks, by boxes or by the presence of a cell; its operating score."""
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,18 +12,14 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.records import ImageRecord
+from mrcnn.detection import Result, detect_each
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
-from mrcnn.metrics import (
-    box_iou_matrix,
-    detection_rate,
-    match_detections,
-    mean_average_precision,
-    precision_recall_at_score,
-)
+from mrcnn.metrics import Comparison
 from mrcnn.model import MaskRCNN
 
 log = logging.getLogger(__name__)
+Sample = TypeVar("Sample")
 
 
 def evaluate_masks(
@@ -38,40 +34,33 @@ def evaluate_masks(
 
     Args:
         detector: opened with a low `DETECTION_MIN_CONFIDENCE`, so that the precision-recall curve has its tail.
-        datasets: images with masks; what is found on images without a cell is wrong.
+        datasets: images with masks. What is found on images without a cell is wrong, what is found on crowds (of a
+            negative class id) does not count.
         score_threshold: the operating score, for precision, recall and the detection rate.
         batch_size: images in a batch.
         description: of the bar.
 
     Returns:
-        `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95; None without cells), `precision`, `recall`
-        (boxes at IoU 0.5),
-        `detection_rate` (share of the images with a cell that have a detection at the operating score), `num_images`,
-        `num_cells`, `score_threshold`.
+        `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95; None without cells), `precision`, `recall` (boxes
+        at IoU 0.5), `detection_rate` (share of the images with a cell that have a detection at the operating score),
+        `num_images`, `num_cells`, `score_threshold`.
 
     Raises:
         InputError: naming the image, if one cannot be read, or is of a size or type that the detector does not take.
     """
-    truth: dict[str, list] = {"gt_boxes": [], "gt_masks": []}
-    found: dict[str, list] = {"pred_boxes": [], "scores": [], "pred_masks": []}
-    samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
-    for batch in _batches(samples, batch_size, description):
-        images = [dataset.load_image(image_id) for dataset, image_id in batch]
-        names = [image_name(dataset, image_id) for dataset, image_id in batch]
-        results = detect_each(detector, images, names)
-        for (dataset, image_id), result in zip(batch, results, strict=True):
-            if isinstance(result, InputError):
-                raise result
-            masks, _ = dataset.load_mask(image_id)
-            truth["gt_boxes"].append(extract_bboxes(masks))
-            truth["gt_masks"].append(masks)
-            found["pred_boxes"].append(result["rois"])
-            found["scores"].append(result["scores"])
-            found["pred_masks"].append(result["masks"])
-    boxes = (truth["gt_boxes"], found["pred_boxes"], found["scores"])
-    scores = _box_scores(*boxes, score_threshold)
-    mask_scores = mean_average_precision(*boxes, gt_masks=truth["gt_masks"], pred_masks=found["pred_masks"])
-    return {**scores, "mask_ap50": _measured(mask_scores["AP50"]), "mask_map": _measured(mask_scores["mAP"])}
+    boxes, masks = Comparison("bbox"), Comparison("segm")
+    found: list[bool] = []
+    for result, truth, is_crowd in _on_masks(detector, datasets, batch_size, description):
+        boxes.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
+        masks.add(truth, is_crowd, result["masks"], result["scores"])
+        if not all(is_crowd):
+            found.append(_is_found(result, score_threshold))
+    precision, num_images = masks.average_precision(), sum(len(dataset.image_ids) for dataset in datasets)
+    return {
+        **_box_scores(boxes, found, num_images, score_threshold),
+        "mask_ap50": _measured(precision["AP50"]),
+        "mask_map": _measured(precision["mAP"]),
+    }
 
 
 def evaluate_boxes(
@@ -87,28 +76,22 @@ def evaluate_boxes(
     Images or annotations that cannot be read, and images that the detector does not take, are counted as
     `num_unreadable`, with a warning for each.
     """
-    truth, found, scores, unreadable = [], [], [], 0
-    for batch in _batches(list(dataset.image_ids), batch_size, description):
-        images, known, names = [], [], []
-        for image_id in batch:
-            try:
-                image, boxes = dataset.load_image(image_id), dataset.load_boxes(image_id)
-            except InputError as error:
-                log.warning("%s", error)
-                unreadable += 1
-                continue
-            images.append(image)
-            known.append(boxes)
-            names.append(image_name(dataset, image_id))
-        for boxes, result in zip(known, detect_each(detector, images, names, masks=False), strict=True):
-            if isinstance(result, InputError):
-                log.warning("%s", result)
-                unreadable += 1
-                continue
-            truth.append(boxes)
-            found.append(result["rois"])
-            scores.append(result["scores"])
-    return {**_box_scores(truth, found, scores, score_threshold), "num_unreadable": unreadable}
+    comparison, found, num_images = Comparison("bbox"), [], 0
+    samples = list(dataset.image_ids)
+    for image_id, result in _detections(
+        detector, samples, dataset.load_image, lambda i: _name(dataset, i), batch_size, description, masks=False
+    ):
+        boxes = _attempt(dataset.load_boxes, image_id)
+        fault = next((each for each in (result, boxes) if isinstance(each, InputError)), None)
+        if fault is not None:
+            log.warning("%s", fault)
+            continue
+        num_images += 1
+        comparison.add(boxes, [False] * len(boxes), result["rois"], result["scores"])
+        if len(boxes):
+            found.append(_is_found(result, score_threshold))
+    measured = _box_scores(comparison, found, num_images, score_threshold)
+    return {**measured, "num_unreadable": len(samples) - num_images}
 
 
 def evaluate_presence(
@@ -125,90 +108,40 @@ def evaluate_presence(
         `detection_rate`, `num_images` (readable ones that the detector takes), `num_unreadable` (the others, with a
         warning for each), `score_threshold`.
     """
-    hits, unreadable = [], 0
-    for batch in _batches(list(records), batch_size, description):
-        images, names = [], []
-        for record in batch:
-            try:
-                images.append(read_image(record.path))
-                names.append(str(record.path))
-            except InputError as error:
-                log.warning("%s", error)
-                unreadable += 1
-        for result in detect_each(detector, images, names, masks=False):
-            if isinstance(result, InputError):
-                log.warning("%s", result)
-                unreadable += 1
-            else:
-                hits.append(bool((result["scores"] >= score_threshold).any()))
+    found = []
+    for _, result in _detections(
+        detector, records, _read, lambda record: str(record.path), batch_size, description, masks=False
+    ):
+        if isinstance(result, InputError):
+            log.warning("%s", result)
+        else:
+            found.append(_is_found(result, score_threshold))
     return {
-        "detection_rate": float(np.mean(hits)) if hits else 0.0,
-        "num_images": len(hits),
-        "num_unreadable": unreadable,
+        "detection_rate": float(np.mean(found)) if found else 0.0,
+        "num_images": len(found),
+        "num_unreadable": len(records) - len(found),
         "score_threshold": score_threshold,
     }
 
 
-def detect_each(
-    detector: MaskRCNN, images: Sequence[np.ndarray], names: Sequence[str], **options: bool
-) -> list[dict[str, np.ndarray] | InputError]:
-    """Detect, and go on where the detector does not take an image.
+def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, batch_size: int = 8) -> float | None:
+    """Choose the operating score of a detector on images that it was not trained on.
 
     Args:
-        detector: for inference.
-        images: as of `MaskRCNN.detect`.
-        names: of the images, for messages.
-        **options: further arguments of `MaskRCNN.detect`.
+        detector: opened with a low `DETECTION_MIN_CONFIDENCE`.
+        datasets: images with masks; boxes count as found from an IoU of 0.5 on.
+        batch_size: images in a batch.
 
     Returns:
-        For each image what `MaskRCNN.detect` gives, or the error that says why it was not taken, with its name.
+        As of `choose_operating_score`.
+
+    Raises:
+        InputError: naming an image that the detector does not take.
     """
-    if not images:
-        return []
-    try:
-        return detector.detect(images, **options)
-    except InputError as error:
-        if len(images) == 1:
-            return [InputError(f"{names[0]}: {error}")]
-    # One of them; the message does not know its name.
-    return [detect_each(detector, [image], [name], **options)[0] for image, name in zip(images, names, strict=True)]
-
-
-def image_name(dataset: Dataset, image_id: int) -> str:
-    """What to call an image in a message: its file, where it is one."""
-    return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
-
-
-def _box_scores(truth: list, found: list, scores: list, score_threshold: float) -> dict[str, Any]:
-    precision = mean_average_precision(truth, found, scores)
-    operating = precision_recall_at_score(truth, found, scores, score_threshold=score_threshold)
-    rate = detection_rate(truth, found, scores, score_threshold=score_threshold)
-    return {
-        "box_ap50": _measured(precision["AP50"]),
-        "box_map": _measured(precision["mAP"]),
-        "precision": operating["precision"],
-        "recall": operating["recall"],
-        "detection_rate": rate["images"],
-        "num_images": len(truth),
-        "num_cells": int(operating["num_cells"]),
-        "score_threshold": score_threshold,
-    }
-
-
-def _measured(value: float) -> float | None:
-    """None where there was no cell to measure on, since JSON has no NaN."""
-    return None if math.isnan(value) else value
-
-
-def _batches(items: list, size: int, description: str):
-    with Bar(total=len(items), desc=description, unit="image") as bar:
-        for start in range(0, len(items), size):
-            batch = items[start : start + size]
-            yield batch
-            bar.update(len(batch))
-
-
-IOU_THRESHOLD = 0.5
+    comparison = Comparison("bbox")
+    for result, truth, is_crowd in _on_masks(detector, datasets, batch_size, "operating score", masks=False):
+        comparison.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
+    return choose_operating_score(*comparison.matches(), float(detector.config.DETECTION_MIN_CONFIDENCE))
 
 
 def choose_operating_score(
@@ -240,34 +173,76 @@ def choose_operating_score(
     return float(ordered[last] - gaps[last] / 2)
 
 
-def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, batch_size: int = 8) -> float | None:
-    """Choose the operating score of a detector on images that it did not learn from.
-
-    Args:
-        detector: opened with a low `DETECTION_MIN_CONFIDENCE`.
-        datasets: images with masks; boxes count as found from an IoU of 0.5 on.
-        batch_size: images in a batch.
-
-    Returns:
-        As of `choose_operating_score`.
+def _on_masks(
+    detector: MaskRCNN, datasets: Sequence[Dataset], batch_size: int, description: str, **options: bool
+) -> Iterator[tuple[Result, np.ndarray, list[bool]]]:
+    """For each image what is found, its masks, and which of them are crowds.
 
     Raises:
-        InputError: naming an image that the detector does not take.
+        InputError: naming an image that is not taken.
     """
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
-    scores, correct, num_cells = [np.zeros(0)], [np.zeros(0, bool)], 0
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        images = [dataset.load_image(image_id) for dataset, image_id in batch]
-        names = [image_name(dataset, image_id) for dataset, image_id in batch]
-        results = detect_each(detector, images, names, masks=False)
-        for (dataset, image_id), result in zip(batch, results, strict=True):
-            if isinstance(result, InputError):
-                raise result
-            boxes = extract_bboxes(dataset.load_mask(image_id)[0])
-            overlaps = box_iou_matrix(result["rois"], boxes)
-            correct.append(match_detections(overlaps, result["scores"], IOU_THRESHOLD) >= 0)
-            scores.append(result["scores"])
-            num_cells += len(boxes)
-    lowest = float(detector.config.DETECTION_MIN_CONFIDENCE)
-    return choose_operating_score(np.concatenate(scores), np.concatenate(correct), num_cells, lowest)
+    for (dataset, image_id), result in _detections(
+        detector, samples, lambda s: s[0].load_image(s[1]), lambda s: _name(*s), batch_size, description, **options
+    ):
+        if isinstance(result, InputError):
+            raise result
+        masks, class_ids = dataset.load_mask(image_id)
+        yield result, masks, (np.asarray(class_ids) < 0).tolist()
+
+
+def _detections(
+    detector: MaskRCNN,
+    samples: Sequence[Sample],
+    load: Callable[[Sample], np.ndarray],
+    name: Callable[[Sample], str],
+    batch_size: int,
+    description: str,
+    **options: bool,
+) -> Iterator[tuple[Sample, Result | InputError]]:
+    """Each sample with what is found on its image, or what is wrong with it."""
+    with Bar(total=len(samples), desc=description, unit="image") as bar:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            images = [_attempt(load, sample) for sample in batch]
+            yield from zip(batch, detect_each(detector, images, [*map(name, batch)], **options), strict=True)
+            bar.update(len(batch))
+
+
+def _attempt(load: Callable[[Sample], np.ndarray], sample: Sample) -> np.ndarray | InputError:
+    try:
+        return load(sample)
+    except InputError as error:
+        return error
+
+
+def _read(record: ImageRecord) -> np.ndarray:
+    return read_image(record.path)
+
+
+def _name(dataset: Dataset, image_id: int) -> str:
+    """What to call an image in a message: its file, where it is one."""
+    return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
+
+
+def _is_found(result: Result, score_threshold: float) -> bool:
+    return bool((result["scores"] >= score_threshold).any())
+
+
+def _box_scores(boxes: Comparison, found: list[bool], num_images: int, score_threshold: float) -> dict[str, Any]:
+    average, (precision, recall) = boxes.average_precision(), boxes.precision_recall(score_threshold)
+    return {
+        "box_ap50": _measured(average["AP50"]),
+        "box_map": _measured(average["mAP"]),
+        "precision": precision,
+        "recall": recall,
+        "detection_rate": float(np.mean(found)) if found else 0.0,
+        "num_images": num_images,
+        "num_cells": boxes.matches()[2],
+        "score_threshold": score_threshold,
+    }
+
+
+def _measured(value: float) -> float | None:
+    """None where there was no cell to measure on, since JSON has no NaN."""
+    return None if math.isnan(value) else value

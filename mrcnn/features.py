@@ -1,7 +1,7 @@
 """Run the detector over a centre and keep the RoI features of its cells."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,14 @@ import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection import LIMITS, detection_limit, warn_of_full
+from mrcnn.detection import LIMITS, detect_each, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
-from mrcnn.feature_store.shards import CENTRE_IMAGES, SHARD, Shard, shard_settings
+from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_settings
 from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import held_back
 from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import WriteBehind, read_ahead
+from mrcnn.files.run_folder import check_same
 from mrcnn.model import MaskRCNN, detector_hash
 from mrcnn.training.folder import read_settings
 
@@ -157,10 +158,14 @@ def extract_features(
         settings |= shard_settings(shard, [record.key for record in records])
         records = records[shard.number - 1 :: shard.count]
     if path.exists() and not overwrite:
-        wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, MAX_DETECTIONS: None, **settings}
-        counts = _check_existing(path, identity["hash"], wanted, {record.key for record in records})
-        clear_parts(path)
-        return counts
+        with FeatureStore(path) as store:
+            wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, MAX_DETECTIONS: None, **settings}
+            wanted |= {"detector_hash": identity["hash"], "images": _names(record.key for record in records)}
+            there = {**store.attributes, "detector_hash": store.detector_hash, "images": _names(store.image_keys)}
+            check_same(path, {name: there.get(name) for name in wanted}, wanted)
+            log.info("%s: reused, %d cells", path.name, len(store))
+            clear_parts(path)
+            return store.counts
     with FeatureStoreWriter(
         path,
         centre=centre,
@@ -177,6 +182,11 @@ def extract_features(
         return store.counts
 
 
+def _names(keys: Iterable[str]) -> str:
+    """A set of images, in a word."""
+    return describe_images(sorted(map(str, keys)))
+
+
 def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
     """The most cells of an image as a setting of the store; nothing where the detector has it from its folder."""
     limit = detection_limit(detector.config)
@@ -186,15 +196,11 @@ def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
 
 def _check_names(records: Sequence[ImageRecord]) -> None:
     """Refuse names that the store cannot hold now, and not when the first of them is to be stored."""
-    names = []
     for record in records:
         try:
             record.key.encode()
         except UnicodeEncodeError:
-            names.append(repr(record.key))
-    if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise InputError(f"{names[0]}{more}: name is not valid UTF-8; rename the file")
+            raise InputError(f"{record.key!r}: name is not valid UTF-8; rename the file") from None
 
 
 def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> None:
@@ -213,7 +219,8 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
             for batch in batches:
                 interruption.check()  # what was found so far is saved
                 read = list(islice(images, len(batch)))
-                read, results = _detect(detector, batch, read, with_masks)
+                paths = [str(record.path) for record in batch]
+                results = detect_each(detector, read, paths, masks=with_masks, paste=False)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
                 behind.submit(_store, writer, rows, reason, all_cells)
                 shown.update(len(rows))
@@ -227,37 +234,12 @@ def _read(record: ImageRecord) -> np.ndarray | InputError:
         return error
 
 
-def _detect(detector, batch, images, with_masks) -> tuple[list, list[dict[str, np.ndarray] | None]]:
-    """Images, with the reason in place of those that the network cannot take, and a result for each of the others."""
-    images = list(images)
-    results: list[dict[str, np.ndarray] | None] = [None] * len(images)
-    readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
-    try:
-        found = _detect_all(detector, [images[i] for i in readable], with_masks)
-    except InputError:
-        # One of them; the message does not know its name.
-        found = []
-        for i in readable:
-            try:
-                found += _detect_all(detector, [images[i]], with_masks)
-            except InputError as error:
-                images[i] = InputError(f"{batch[i].path}: {error}")
-                found.append(None)
-    for i, result in zip(readable, found, strict=True):
-        results[i] = result
-    return images, results
-
-
-def _detect_all(detector, images, with_masks) -> list[dict[str, np.ndarray]]:
-    return detector.detect(images, masks=with_masks, paste=False) if images else []
-
-
 def _store(writer, rows, reason, all_cells) -> None:
     """Write the cells of some images; record the images without one."""
     for record, image, result in rows:
-        if isinstance(image, InputError):
-            log.warning("%s", image)
-            writer.missed(record.key, f"{UNREADABLE}: {image}", record.label, record.cell_type)
+        if isinstance(result, InputError):
+            log.warning("%s", result)
+            writer.missed(record.key, f"{UNREADABLE}: {result}", record.label, record.cell_type)
             continue
         count = len(result["scores"])
         if not count:
@@ -266,23 +248,3 @@ def _store(writer, rows, reason, all_cells) -> None:
         kept = range(count) if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
         cells = make_cells(image, result, kept)
         writer.add(record.key, cells, label=record.label, cell_type=record.cell_type, num_detections=count)
-
-
-def _check_existing(path: Path, wanted_hash: str, wanted: dict[str, Any], keys: set[str]) -> dict[str, int]:
-    """Counts of a finished store, if it is what would be made now."""
-    centre_images = wanted.pop(CENTRE_IMAGES, None)
-    with FeatureStore(path) as store:
-        if store.detector_hash != wanted_hash:
-            raise InputError(f"{path} was made by another detector: choose another output, or give --overwrite")
-        there = store.attributes
-        changed = [
-            f"{name} {there.get(name)!r}, not {value!r}" for name, value in wanted.items() if there.get(name) != value
-        ]
-        if changed:
-            raise InputError(
-                f"{path} was made with other settings ({'; '.join(changed)}): choose another output or give --overwrite"
-            )
-        if there.get(CENTRE_IMAGES) != centre_images or set(store.image_keys.tolist()) != keys:
-            raise InputError(f"{path} holds other images than the centre has now: give --overwrite to make it again")
-        log.info("%s: reused, %d cells", path.name, len(store))
-        return store.counts

@@ -1,277 +1,125 @@
-"""How good detections are: overlaps, matching, average precision, detection rate.
+"""Average precision, precision and recall of detections, by COCO's own evaluation.
 
-The functions over a data set take one entry per image: boxes of shape (n, 4), scores of shape (n,), and
-masks, bool of shape (height, width, n), or None to compare boxes. There is one class; Matterport's functions
-for a single image, which know classes, are in `image_metrics.py`.
+A crowd (COCO's `iscrowd`, a group that nobody took apart) is no cell to find, and what is found on it counts neither
+as right nor as wrong. Unlike COCO's tables these take all detections of an image, not its 100 best.
 """
 
-from collections.abc import Sequence
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as run_lengths
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-COCO_IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
-Arrays = Sequence[np.ndarray]
 
-
-def box_iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other.
+class Comparison:
+    """Detections of one class beside the annotated cells, image by image.
 
     Args:
-        boxes: array of shape (n, 4), `(y1, x1, y2, x2)`.
-        others: array of shape (m, 4), in the same frame.
-
-    Returns:
-        float64 array of shape (n, m) in [0, 1]; 0 where a union is empty.
+        iou_type: "bbox" compares boxes, arrays of shape (n, 4), `(y1, x1, y2, x2)` in pixels; "segm" compares masks,
+            bool arrays of shape (height, width, n), of which the run lengths are kept.
 
     Example:
-        Boxes (0, 0, 2, 2) and (0, 1, 2, 3) share 2 of 6 px: IoU 1/3.
-    """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    others = np.asarray(others, np.float64).reshape(-1, 4)
-    top_left = np.maximum(boxes[:, np.newaxis, :2], others[np.newaxis, :, :2])
-    bottom_right = np.minimum(boxes[:, np.newaxis, 2:], others[np.newaxis, :, 2:])
-    intersection = np.maximum(bottom_right - top_left, 0).prod(axis=-1)
-    areas, other_areas = (np.maximum(b[:, 2:] - b[:, :2], 0).prod(axis=-1) for b in (boxes, others))
-    return _divide(intersection, areas[:, np.newaxis] + other_areas - intersection)
-
-
-def mask_iou_matrix(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every mask with every other.
-
-    Args:
-        masks: array of shape (height, width, n); above 0.5 is inside.
-        others: array of shape (height, width, m).
-
-    Returns:
-        float64 array of shape (n, m) in [0, 1]; 0 where both masks are empty.
-
-    Raises:
-        ValueError: if both hold masks, of different image sizes.
-    """
-    num_masks, num_others = masks.shape[-1], others.shape[-1]
-    if num_masks == 0 or num_others == 0:
-        return np.zeros((num_masks, num_others))
-    if masks.shape[:2] != others.shape[:2]:
-        raise ValueError(f"masks are of images of {masks.shape[:2]} and {others.shape[:2]} px")
-    # float32 counts exactly up to 2^24 px and multiplies far faster than integers do.
-    flat = (masks.reshape(-1, num_masks) > 0.5).astype(np.float32)
-    flat_others = (others.reshape(-1, num_others) > 0.5).astype(np.float32)
-    intersection = (flat.T @ flat_others).astype(np.float64)
-    union = flat.sum(axis=0)[:, np.newaxis] + flat_others.sum(axis=0) - intersection
-    return _divide(intersection, union)
-
-
-def match_detections(ious: np.ndarray, scores: np.ndarray, iou_threshold: float = 0.5) -> np.ndarray:
-    """Assign detections to ground-truth cells, each cell at most once.
-
-    From the best score down, a detection takes the free cell that it overlaps most, if by `iou_threshold` or
-    more.
-
-    Args:
-        ious: array of shape (num_detections, num_cells).
-        scores: array of shape (num_detections,).
-        iou_threshold: least overlap of a match.
-
-    Returns:
-        int64 array of shape (num_detections,), in the order of the input: index of the cell, or -1.
+        Two cells; detections with scores 0.9 (right), 0.8 (wrong), 0.7 (right). Precision is 1 up to recall 1/2 and
+        2/3 up to 1, so that AP is (51 * 1 + 50 * 2/3) / 101 = 0.835.
 
     Reference:
-        Lin et al. 2014, Microsoft COCO (the matching of its evaluation code).
+        Lin et al. 2014, Microsoft COCO.
     """
-    matches = np.full(len(scores), -1)
-    if ious.size == 0:
-        return matches
-    free = np.ones(ious.shape[1], bool)
-    for detection in np.argsort(-np.asarray(scores), kind="stable"):
-        overlaps = np.where(free, ious[detection], -1.0)
-        cell = int(np.argmax(overlaps))
-        if overlaps[cell] >= iou_threshold:
-            matches[detection] = cell
-            free[cell] = False
-    return matches
 
+    def __init__(self, iou_type: str):
+        self.iou_type = iou_type
+        self._images: list[dict[str, Any]] = []
+        self._cells: list[dict[str, Any]] = []
+        self._detections: list[dict[str, Any]] = []
 
-def average_precision(
-    gt_boxes: Arrays,
-    pred_boxes: Arrays,
-    scores: Arrays,
-    *,
-    iou_threshold: float = 0.5,
-    gt_masks: Arrays | None = None,
-    pred_masks: Arrays | None = None,
-) -> float:
-    """Average precision over a set of images at one IoU threshold, as COCO computes it.
+    def add(self, cells: np.ndarray, is_crowd: Sequence[bool], detections: np.ndarray, scores: Sequence[float]) -> None:
+        """Add an image.
 
-    Precision is made non-increasing and averaged at the recalls 0, 0.01, ..., 1.
+        Args:
+            cells: boxes or masks of its annotation, n of them.
+            is_crowd: of each.
+            detections: the boxes or masks that were found, m of them.
+            scores: of each.
 
-    Args:
-        gt_boxes: per image, array of shape (num_cells, 4).
-        pred_boxes: per image, array of shape (num_detections, 4).
-        scores: per image, array of shape (num_detections,).
-        iou_threshold: least overlap of a true positive.
-        gt_masks: per image, bool array of shape (height, width, num_cells); None compares boxes.
-        pred_masks: per image, bool array of shape (height, width, num_detections).
+        Raises:
+            ValueError: if `is_crowd` or `scores` are of another number.
+        """
+        height, width = cells.shape[:2] if self.iou_type == "segm" else (None, None)
+        self._images.append({"id": len(self._images) + 1, "height": height, "width": width})
+        of_cells = [{"iscrowd": int(crowd)} for crowd in is_crowd]
+        of_detections = [{"iscrowd": 0, "score": float(score)} for score in scores]
+        for rows, shapes, values in (
+            (self._cells, cells, of_cells),
+            (self._detections, detections, of_detections),
+        ):
+            for shape, more in zip(self._shapes(shapes), values, strict=True):
+                # Numbers from 1 on, since COCO's 0 stands for no match.
+                ids = {"id": len(rows) + 1, "image_id": len(self._images), "category_id": 1}
+                rows.append({**ids, **shape, **more})
 
-    Returns:
-        A value in [0, 1]; nan if there is no cell in any image.
+    def average_precision(self) -> dict[str, float]:
+        """Average precision over all images, at recalls 0, 0.01, ..., 1.
 
-    Raises:
-        ValueError: if the lists do not fit together.
+        Returns:
+            "AP50", "AP55" ... "AP95" by the least IoU of a true positive, and their mean, "mAP": values in [0, 1],
+            nan where there is no cell.
+        """
+        values = self._evaluation.eval["precision"].reshape(len(self._evaluation.params.iouThrs), -1).mean(axis=1)
+        # -1 stands for no cell; COCO's divisions leave 0.9999999999999999 for 1.
+        values = np.where(values < 0, np.nan, values.round(12))
+        names = [f"AP{round(100 * threshold)}" for threshold in self._evaluation.params.iouThrs]
+        return {"mAP": float(values.mean().round(12)), **dict(zip(names, values.tolist(), strict=True))}
 
-    Example:
-        Two cells; detections with scores 0.9 (right), 0.8 (wrong), 0.7 (right). Precision is 1 up to recall
-        1/2 and 2/3 up to 1: (51 * 1 + 50 * 2/3) / 101 = 0.835.
-    """
-    ious = _image_ious(gt_boxes, pred_boxes, scores, gt_masks, pred_masks)
-    return _interpolated_precision(ious, scores, iou_threshold)
+    def matches(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Detections that count, matched at an IoU of 0.5: from the best score down each takes the best free cell.
 
+        Returns:
+            scores: float64 array of shape (num_detections,), without those on crowds.
+            correct: bool array of shape (num_detections,), whether each found a cell.
+            num_cells: cells that there were to find.
+        """
+        images = [image for image in self._evaluation.evalImgs if image is not None]
+        counts = [~image["dtIgnore"][0].astype(bool) for image in images]
+        scores = [np.asarray(image["dtScores"])[kept] for image, kept in zip(images, counts, strict=True)]
+        correct = [image["dtMatches"][0][kept] > 0 for image, kept in zip(images, counts, strict=True)]
+        num_cells = sum(1 for cell in self._cells if not cell["iscrowd"])
+        return np.concatenate([np.zeros(0), *scores]), np.concatenate([np.zeros(0, bool), *correct]), num_cells
 
-def mean_average_precision(
-    gt_boxes: Arrays,
-    pred_boxes: Arrays,
-    scores: Arrays,
-    *,
-    gt_masks: Arrays | None = None,
-    pred_masks: Arrays | None = None,
-    iou_thresholds: Sequence[float] = COCO_IOU_THRESHOLDS,
-) -> dict[str, float]:
-    """Average precision at each IoU threshold, by default 0.5 to 0.95 in steps of 0.05, and their mean.
+    def precision_recall(self, min_score: float) -> tuple[float, float]:
+        """Precision (0 without detections) and recall (0 without cells) of what is found from `min_score` on."""
+        scores, correct, num_cells = self.matches()
+        seen = scores >= min_score
+        num_right = float(correct[seen].sum())
+        return num_right / max(1, seen.sum()), num_right / max(1, num_cells)
 
-    Args:
-        gt_boxes, pred_boxes, scores, gt_masks, pred_masks: as in `average_precision`.
-        iou_thresholds: the thresholds to average over.
+    def _shapes(self, shapes: np.ndarray) -> Iterator[dict[str, Any]]:
+        """Boxes or masks as COCO writes them, with their areas."""
+        if self.iou_type == "bbox":
+            for y1, x1, y2, x2 in np.asarray(shapes, float).reshape(-1, 4).tolist():
+                yield {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+        else:
+            for lengths in run_lengths.encode(np.asfortranarray(shapes, np.uint8)):
+                yield {"segmentation": lengths, "area": float(run_lengths.area(lengths))}
 
-    Returns:
-        A dict with "mAP" and, for each threshold, its "AP50", "AP55" and so on.
+    @cached_property
+    def _evaluation(self) -> COCOeval:
+        """COCO's evaluation of all that was added; nothing can be added after it."""
+        most = max(np.bincount([each["image_id"] for each in self._detections], minlength=1).max(), 1)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            evaluation = COCOeval(self._as_coco(self._cells), self._as_coco(self._detections), self.iou_type)
+            evaluation.params.maxDets = [int(most)]
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation
 
-    Raises:
-        ValueError: if the lists do not fit together.
-    """
-    ious = _image_ious(gt_boxes, pred_boxes, scores, gt_masks, pred_masks)
-    values = {f"AP{round(100 * t)}": _interpolated_precision(ious, scores, t) for t in iou_thresholds}
-    return {"mAP": float(np.mean(list(values.values()))), **values}
-
-
-def precision_recall_at_score(
-    gt_boxes: Arrays,
-    pred_boxes: Arrays,
-    scores: Arrays,
-    *,
-    score_threshold: float = 0.7,
-    iou_threshold: float = 0.5,
-    gt_masks: Arrays | None = None,
-    pred_masks: Arrays | None = None,
-) -> dict[str, float]:
-    """Precision and recall of the detections that a user sees, those of at least `score_threshold`.
-
-    Returns:
-        A dict with "precision" (0 without detections) and "recall" (0 without cells), both in [0, 1], and the
-        counts "num_true_positives", "num_detections" and "num_cells".
-
-    Raises:
-        ValueError: if the lists do not fit together.
-    """
-    ious = _image_ious(gt_boxes, pred_boxes, scores, gt_masks, pred_masks)
-    num_true, num_detections = 0, 0
-    for overlaps, image_scores in zip(ious, scores, strict=True):
-        seen = np.asarray(image_scores) >= score_threshold
-        matches = match_detections(overlaps[seen], np.asarray(image_scores)[seen], iou_threshold)
-        num_true += int((matches >= 0).sum())
-        num_detections += int(seen.sum())
-    num_cells = sum(overlaps.shape[1] for overlaps in ious)
-    return {
-        "precision": num_true / num_detections if num_detections else 0.0,
-        "recall": num_true / num_cells if num_cells else 0.0,
-        "num_true_positives": num_true,
-        "num_detections": num_detections,
-        "num_cells": num_cells,
-    }
-
-
-def detection_rate(
-    gt_boxes: Arrays | None,
-    pred_boxes: Arrays,
-    scores: Arrays,
-    *,
-    score_threshold: float = 0.7,
-    iou_threshold: float = 0.5,
-    gt_masks: Arrays | None = None,
-    pred_masks: Arrays | None = None,
-) -> dict[str, float]:
-    """How much the detector finds (thesis 3.2.2 counts images of one cell).
-
-    Args:
-        gt_boxes: as in `average_precision`, or None for images without annotation.
-        pred_boxes, scores, gt_masks, pred_masks: as in `average_precision`.
-        score_threshold: detections below it do not count.
-        iou_threshold: least overlap of a found cell.
-
-    Returns:
-        A dict with "images", the share of images with a detection, and, where `gt_boxes` is given, "cells",
-        the share of cells that are found; 0 without images or cells. With `gt_boxes` images without a cell do not
-        count for "images": a detection on them is no success, and precision tells of it.
-
-    Raises:
-        ValueError: if the lists do not fit together.
-    """
-    has_cell = [True] * len(scores) if gt_boxes is None else [len(boxes) > 0 for boxes in gt_boxes]
-    if len(has_cell) != len(scores):
-        raise ValueError(f"the lists must have one entry per image, got lengths {sorted((len(has_cell), len(scores)))}")
-    found = [
-        bool(np.any(np.asarray(image_scores) >= score_threshold))
-        for image_scores, counts in zip(scores, has_cell, strict=True)
-        if counts
-    ]
-    rates = {"images": float(np.mean(found)) if found else 0.0}
-    if gt_boxes is not None:
-        counts = precision_recall_at_score(
-            gt_boxes,
-            pred_boxes,
-            scores,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            gt_masks=gt_masks,
-            pred_masks=pred_masks,
-        )
-        rates["cells"] = counts["recall"]
-    return rates
-
-
-def _image_ious(
-    gt_boxes: Arrays, pred_boxes: Arrays, scores: Arrays, gt_masks: Arrays | None, pred_masks: Arrays | None
-) -> list[np.ndarray]:
-    """Overlaps of each image, float64 (num_detections, num_cells), of masks where both are given."""
-    if (gt_masks is None) != (pred_masks is None):
-        raise ValueError("give both gt_masks and pred_masks, or neither")
-    if gt_masks is None:
-        pairs, overlap = (pred_boxes, gt_boxes), box_iou_matrix
-    else:
-        pairs, overlap = (pred_masks, gt_masks), mask_iou_matrix
-    lengths = {len(values) for values in (gt_boxes, pred_boxes, scores, *pairs)}
-    if len(lengths) != 1:
-        raise ValueError(f"the lists must have one entry per image, got lengths {sorted(lengths)}")
-    ious = [overlap(predicted, truth) for predicted, truth in zip(*pairs, strict=True)]
-    for index, (overlaps, image_scores) in enumerate(zip(ious, scores, strict=True)):
-        if overlaps.shape[0] != len(image_scores):
-            raise ValueError(f"image {index} has {overlaps.shape[0]} detections and {len(image_scores)} scores")
-    return ious
-
-
-def _interpolated_precision(ious: Sequence[np.ndarray], scores: Arrays, iou_threshold: float) -> float:
-    num_cells = sum(overlaps.shape[1] for overlaps in ious)
-    if num_cells == 0:
-        return float("nan")
-    hits = [match_detections(o, s, iou_threshold) >= 0 for o, s in zip(ious, scores, strict=True)]
-    order = np.argsort(-np.concatenate([np.asarray(s, np.float64) for s in scores]), kind="stable")
-    true_positives = np.cumsum(np.concatenate(hits)[order])
-    precisions = true_positives / np.arange(1, len(order) + 1)
-    recalls = true_positives / num_cells
-    envelope = np.maximum.accumulate(precisions[::-1])[::-1]
-    # Recalls that are never reached have precision 0. The tolerance keeps 0.7 reached by a recall of 7 / 10.
-    index = np.searchsorted(recalls, np.linspace(0, 1, 101) - 1e-9, side="left")
-    return float(np.append(envelope, 0.0)[index].mean())
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide, with 0 where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    def _as_coco(self, annotations: list[dict[str, Any]]) -> COCO:
+        coco = COCO()
+        coco.dataset = {"images": self._images, "categories": [{"id": 1}], "annotations": annotations}
+        coco.createIndex()
+        return coco

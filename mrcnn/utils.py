@@ -178,7 +178,7 @@ def compute_ap_range(
     verbose: int = 1,
 ) -> float:
     """Mean of `compute_ap` over IoU thresholds, by default 0.5 to 0.95 in steps of 0.05; `verbose` prints each."""
-    thresholds = np.arange(0.5, 1.0, 0.05) if iou_thresholds is None else iou_thresholds
+    thresholds = np.linspace(0.5, 0.95, 10).round(2) if iou_thresholds is None else iou_thresholds
     truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
     values = [compute_ap(*truth, *predicted, iou_threshold=t)[0] for t in thresholds]
     if verbose:

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.cells.writers import CellFiles, cell_table, measure_cells, write_image_files
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection import detection_limit, warn_of_full
+from mrcnn.detection import detect_each, detection_limit, warn_of_full
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
 
@@ -118,8 +118,6 @@ def _detect_batch(
     detector: "MaskRCNN", batch: Sequence[ImageRecord]
 ) -> Iterator[tuple[ImageRecord, np.ndarray, dict[str, np.ndarray]]]:
     """Give the images of a batch and what is found on them; a warning names those that cannot be read or taken."""
-    from mrcnn.evaluation import detect_each
-
     records, images = [], []
     for record in batch:
         try:

@@ -201,7 +201,7 @@ def evaluate_detector(
                     f"{centre.root}: no usable mask in centre {name} of an image that the detector did not learn from "
                     f"({len(images.faults)} faults, listed above)"
                 )
-            measured = evaluate_masks(model, [images.dataset(keys, crowds=False)], operating, **show)
+            measured = evaluate_masks(model, [images.dataset(keys)], operating, **show)
             truth = "masks"
         elif centre.boxes is not None:
             dataset = VocBoxDataset(records, centre.boxes, names=box_names[name])

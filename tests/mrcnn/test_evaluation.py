@@ -4,7 +4,13 @@ import pytest
 from mrcnn.annotations.label_masks import VocBoxDataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence
+from mrcnn.evaluation import (
+    choose_operating_score,
+    evaluate_boxes,
+    evaluate_masks,
+    evaluate_presence,
+    measure_operating_score,
+)
 from mrcnn.files.errors import InputError
 
 XML = """<annotation><object><name>WBC</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>
@@ -13,19 +19,22 @@ XML = """<annotation><object><name>WBC</name><bndbox><xmin>{x1}</xmin><ymin>{y1}
 
 
 class Oracle:
-    """Answers with masks that it is told, in the order that images come in."""
+    """Finds the masks that it is told, in the order that images come in; takes no image that is `refused`."""
 
-    def __init__(self, masks, score=0.95):
-        self.masks, self.score, self.seen = list(masks), score, 0
+    class config:
+        DETECTION_MIN_CONFIDENCE = 0.05
+
+    def __init__(self, masks, score=0.95, refused=None):
+        self.masks, self.score, self.refused = iter(masks), score, refused
 
     def detect(self, images, masks=True, paste=True):
+        if self.refused is not None and any(np.array_equal(image, self.refused) for image in images):
+            raise InputError("an image of this size is not taken")
         results = []
         for image in images:
-            mask = self.masks[self.seen]
-            self.seen += 1
+            mask = next(self.masks)
             assert mask.shape[:2] == image.shape[:2]
-            count = mask.shape[-1]
-            result = {"rois": extract_bboxes(mask), "scores": np.full(count, self.score, np.float32)}
+            result = {"rois": extract_bboxes(mask), "scores": np.full(mask.shape[-1], self.score, np.float32)}
             results.append(result | ({"masks": mask} if masks else {}))
         return results
 
@@ -48,12 +57,6 @@ def test_evaluate_masks_of_a_perfect_detector(datasets):
     ones = ("box_ap50", "box_map", "mask_ap50", "mask_map", "precision", "recall", "detection_rate")
     assert {name: measured.pop(name) for name in ones} == dict.fromkeys(ones, 1.0)
     assert measured == {"num_images": 5, "num_cells": 5, "score_threshold": 0.7}
-
-
-def test_evaluate_masks_of_a_blind_detector(datasets):
-    blind = Oracle(mask[..., :0] for mask in true_masks(datasets))
-    measured = evaluate(datasets, blind)
-    assert measured["box_map"] == measured["mask_map"] == measured["recall"] == measured["detection_rate"] == 0.0
 
 
 def test_evaluate_masks_operating_point_ignores_weak_detections(datasets):
@@ -99,7 +102,7 @@ def test_evaluate_boxes_counts_what_it_cannot_read(cell_records, draw_cell, tmp_
         text = "broken" if record.key == "4.png" else XML.format(y1=y1, x1=x1, y2=y2, x2=x2)
         (tmp_path / f"{record.path.stem}.xml").write_text(text)
     dataset = VocBoxDataset(cell_records, tmp_path)
-    oracle = Oracle(masks[i] for i in (0, 1, 3, 5))
+    oracle = Oracle(masks[i] for i in (0, 1, 3, 4, 5))
     measured = evaluate_boxes(oracle, dataset, 0.7, batch_size=2)
     assert measured["box_ap50"] == 1.0 and measured["recall"] == 1.0
     assert measured["num_images"] == 4 and measured["num_unreadable"] == 2 and "mask_map" not in measured
@@ -112,25 +115,30 @@ def test_evaluate_presence_is_the_share_of_images_with_a_detection(cell_records,
     assert measured == {"detection_rate": 0.8, "num_images": 5, "num_unreadable": 1, "score_threshold": 0.7}
 
 
-def test_evaluate_presence_without_images():
-    assert evaluate_presence(Oracle([]), [], 0.7)["detection_rate"] == 0.0
+class Crowded:
+    """A dataset whose first image shows a crowd."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def load_mask(self, image_id):
+        masks, class_ids = self.dataset.load_mask(image_id)
+        return masks, class_ids if image_id else -class_ids
 
 
-class Choosy(Oracle):
-    """Takes no image that is the fourth one drawn, as a network with fixed sides takes none of another size."""
-
-    def __init__(self, masks, refused):
-        super().__init__(masks)
-        self.refused = refused
-
-    def detect(self, images, masks=True, paste=True):
-        if any(np.array_equal(image, self.refused) for image in images):
-            raise InputError("an image of this size is not taken")
-        return super().detect(images, masks=masks, paste=paste)
+def test_what_is_found_on_a_crowd_does_not_count(cell_dataset):
+    dataset = cell_dataset(2)
+    measured = evaluate([Crowded(dataset)], Oracle(true_masks([dataset])))
+    assert (measured["num_images"], measured["num_cells"]) == (2, 1)
+    names = ("box_ap50", "mask_map", "precision", "recall", "detection_rate")
+    assert all(measured[name] == 1.0 for name in names)
 
 
 def test_evaluate_masks_names_the_image_that_the_detector_does_not_take(datasets):
-    choosy = Choosy(true_masks(datasets), datasets[1].load_image(1))
+    choosy = Oracle(true_masks(datasets), refused=datasets[1].load_image(1))
     with pytest.raises(InputError, match="an image of this size is not taken") as caught:
         evaluate(datasets, choosy)
     name = datasets[1].image_info[1]["path"] or datasets[1].image_reference(1)
@@ -145,7 +153,7 @@ def test_evaluation_counts_and_names_what_the_detector_does_not_take(cell_record
     masks = [mask for _, mask, *_ in drawn]
 
     def choosy():
-        return Choosy((masks[i] for i in (0, 1, 4, 5)), read_image(cell_records[3].path))
+        return Oracle((masks[i] for i in (0, 1, 4, 5)), refused=read_image(cell_records[3].path))
 
     dataset = VocBoxDataset(cell_records, tmp_path)
     measured = evaluate_boxes(choosy(), dataset, 0.7, batch_size=6)
@@ -153,3 +161,58 @@ def test_evaluation_counts_and_names_what_the_detector_does_not_take(cell_record
     assert f"{cell_records[3].path}: an image of this size is not taken" in caplog.text
     measured = evaluate_presence(choosy(), cell_records, 0.7, batch_size=6)
     assert measured == {"detection_rate": 1.0, "num_images": 4, "num_unreadable": 2, "score_threshold": 0.7}
+
+
+def f1_at(score, scores, correct, num_cells) -> float:
+    kept = np.asarray(scores) >= score
+    return 2 * np.asarray(correct)[kept].sum() / (kept.sum() + num_cells)
+
+
+@pytest.mark.parametrize(
+    ("scores", "correct", "num_cells", "expected"),
+    [
+        # Wrong ones end at 0.6, right ones begin at 0.9.
+        ([0.99, 0.9, 0.6, 0.3], [True, True, False, False], 2, 0.75),
+        # In any order.
+        ([0.3, 0.9, 0.6, 0.99], [False, True, False, True], 2, 0.75),
+        # Nothing is wrong: from the lowest score that there could be on.
+        ([0.9, 0.8], [True, True], 2, 0.42),
+        # One wrong detection costs less than the right one below it brings.
+        ([0.9, 0.8, 0.7, 0.2], [True, False, True, False], 2, 0.45),
+        # Two equal scores count together.
+        ([0.9, 0.5, 0.5], [True, True, False], 2, 0.27),
+    ],
+)
+def test_choose_operating_score_known_answers(scores, correct, num_cells, expected):
+    chosen = choose_operating_score(np.array(scores), np.array(correct), num_cells, lowest=0.04)
+    assert chosen == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_choose_operating_score_has_the_highest_f1_of_all(seed):
+    rng = np.random.default_rng(seed)
+    scores, correct = rng.uniform(0.1, 1, 30).round(2), rng.random(30) < 0.6
+    chosen = choose_operating_score(scores, correct, 25, lowest=0.05)
+    best = max(f1_at(score, scores, correct, 25) for score in np.linspace(0, 1, 1001))
+    assert f1_at(chosen, scores, correct, 25) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("scores", [[], [0.9, 0.8]])
+def test_choose_operating_score_without_a_correct_detection_is_none(scores):
+    assert choose_operating_score(np.array(scores), np.zeros(len(scores), bool), 3) is None
+
+
+def test_measure_operating_score_matches_each_cell_once(cell_dataset):
+    class Finder(Oracle):
+        """Finds every cell twice, the second time with a lower score, and a spot where nothing is."""
+
+        def detect(self, images, masks):
+            results = super().detect(images)
+            rois = [np.array([*result["rois"], *result["rois"], [0, 0, 2, 2]]) for result in results]
+            return [{"rois": boxes, "scores": np.array([0.95, 0.75, 0.4])} for boxes in rois]
+
+    dataset = cell_dataset(3)
+    finder = Finder(true_masks([dataset]))
+    assert measure_operating_score(finder, [dataset], batch_size=2) == pytest.approx(0.85)
+    with pytest.raises(InputError, match=r"1\.png: an image of this size is not taken"):
+        measure_operating_score(Oracle(true_masks([dataset]), refused=dataset.load_image(1)), [dataset])

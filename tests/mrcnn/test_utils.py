@@ -290,3 +290,67 @@ def test_batch_slice_gives_a_list_for_several_outputs():
     total, doubled = utils.batch_slice(values, lambda v: (v.sum(), 2 * v), 3, names=["total", "doubled"])
     np.testing.assert_array_equal(total, [1, 5, 9])
     np.testing.assert_array_equal(doubled, 2 * values)
+
+
+CELLS = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
+EMPTY = np.zeros((0, 4))
+
+
+def make_masks(boxes, size=64):
+    masks = np.zeros((size, size, len(boxes)), bool)
+    for i, (y1, x1, y2, x2) in enumerate(np.asarray(boxes, int)):
+        masks[y1:y2, x1:x2, i] = True
+    return masks
+
+
+def test_compute_overlaps_masks_counts_what_is_above_a_half():
+    masks = np.array([0.4, 0.5, 0.6, 1.0]).reshape(1, 4, 1)
+    np.testing.assert_allclose(utils.compute_overlaps_masks(masks, np.ones((1, 4, 1))), [[1 / 2]])
+    np.testing.assert_allclose(utils.compute_overlaps_masks(0 * masks, 0 * masks), [[0]])
+
+
+def single_image(predicted, class_ids, scores):
+    truth = (CELLS, np.array([1, 2]), make_masks(CELLS))
+    return (*truth, predicted, np.array(class_ids), np.array(scores), make_masks(predicted))
+
+
+def test_compute_matches_sorts_by_score_and_wants_the_class():
+    arguments = single_image(CELLS[::-1], [2, 1], [0.6, 0.9])
+    gt_match, pred_match, overlaps = utils.compute_matches(*arguments)
+    np.testing.assert_array_equal(gt_match, [0, 1])
+    np.testing.assert_array_equal(pred_match, [0, 1])
+    np.testing.assert_array_equal(overlaps, np.eye(2))
+    gt_match, pred_match, _ = utils.compute_matches(*single_image(CELLS, [1, 1], [0.9, 0.6]))
+    np.testing.assert_array_equal(gt_match, [0, -1])
+    np.testing.assert_array_equal(pred_match, [0, -1])
+
+
+def test_compute_ap_by_hand():
+    predicted = np.array([[0, 0, 10, 10], [50, 50, 60, 60], [20, 20, 30, 30]], float)
+    value, precisions, recalls, overlaps = utils.compute_ap(*single_image(predicted, [1, 1, 2], [0.9, 0.8, 0.7]))
+    assert value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    np.testing.assert_allclose(precisions, [1, 1, 2 / 3, 2 / 3, 0])
+    np.testing.assert_allclose(recalls, [0, 0.5, 0.5, 1, 1])
+    assert overlaps.shape == (3, 2)
+
+
+def test_compute_ap_of_an_image_without_cells_or_detections_is_zero():
+    blank = (EMPTY, np.zeros(0, int), make_masks(EMPTY))
+    found = (CELLS, np.array([1, 2]), np.array([0.9, 0.8]), make_masks(CELLS))
+    none = (EMPTY, np.zeros(0, int), np.zeros(0), make_masks(EMPTY))
+    assert utils.compute_ap(*blank, *found)[0] == 0
+    assert utils.compute_ap(CELLS, np.array([1, 2]), make_masks(CELLS), *none)[0] == 0
+
+
+def test_compute_ap_range_averages_over_thresholds():
+    arguments = single_image(np.array([[0, 0, 10, 8], [20, 20, 30, 30]], float), [1, 2], [0.9, 0.8])
+    # The first has IoU 0.8; above that threshold its AP is the second's alone: recall 1/2 at precision 1/2.
+    assert utils.compute_ap_range(*arguments, verbose=0) == pytest.approx(0.7 * 1 + 0.3 * 0.25)
+    assert utils.compute_ap_range(*arguments, iou_thresholds=[0.5], verbose=0) == 1
+
+
+def test_compute_recall():
+    recall, positive = utils.compute_recall(np.concatenate([CELLS[:1], CELLS[:1] + 1]), CELLS, 0.6)
+    assert recall == 0.5
+    np.testing.assert_array_equal(positive, [0, 1])
+    assert utils.compute_recall(EMPTY, CELLS, 0.5)[0] == 0

@@ -1,9 +1,10 @@
 import logging
 
+import numpy as np
 import pytest
 
 from mrcnn.config import make_config
-from mrcnn.detection import detection_limit, warn_of_full, with_detections
+from mrcnn.detection import detect_each, detection_limit, warn_of_full, with_detections
 from mrcnn.files.errors import InputError
 
 
@@ -37,3 +38,23 @@ def test_warn_of_full_names_a_few(caplog, monkeypatch):
     assert not caplog.text
     warn_of_full([f"{i}.png" for i in range(5)], config)
     assert "5 images have 20 cells" in caplog.text and "0.png, 1.png, 2.png and 2 more" in caplog.text
+
+
+def test_detect_each_goes_on_where_an_image_is_not_taken():
+    class Choosy:
+        calls = 0
+
+        def detect(self, images, **options):
+            self.calls += 1
+            assert options == {"masks": False}
+            if any(image.shape[0] % 2 for image in images):
+                raise InputError("odd")
+            return [{"scores": image[0]} for image in images]
+
+    damaged, choosy = InputError("c.png: cut off"), Choosy()
+    images = [np.zeros((2, 1)), np.zeros((3, 1)), damaged, np.ones((4, 1))]
+    first, second, third, fourth = detect_each(choosy, images, ["a", "b", "c", "d"], masks=False)
+    assert third is damaged and str(second) == "b: odd" and first["scores"] == [0] and fourth["scores"] == [1]
+    assert choosy.calls == 4 and detect_each(choosy, [damaged], ["c"], masks=False) == [damaged]
+    assert choosy.calls == 4 and detect_each(choosy, images[::3], "ad", masks=False)[1]["scores"] == [1]
+    assert choosy.calls == 5
