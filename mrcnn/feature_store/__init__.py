@@ -1,9 +1,4 @@
-"""The feature store, the HDF5 file between the two stages: its public names.
-
-`store_layout` says what is in the file and `store_checks` what is refused; `store_writer` writes it in `store_parts`,
-`store_reader` reads it, `shards` and `store_shards` make one store of several. They need h5py and NumPy alone, and
-nothing else knows the layout.
-"""
+"""The feature store, the HDF5 file between the two stages: its public names. It needs h5py and NumPy alone."""
 
 from mrcnn.feature_store.layout import ARRAY_FIELDS, FORMAT, SCHEMA, UNREADABLE, Cell, is_unreadable
 from mrcnn.feature_store.reader import FeatureStore, StoreReader

@@ -1,4 +1,4 @@
-"""How the HDF5 file between the two stages is built: what the detector writes and the autoencoder reads.
+"""Layout of the feature store, the HDF5 file that the detector writes and the autoencoder reads.
 
 A store holds one centre. Group `cells` has one row per stored cell, group `images` one row per image that was
 dealt with, whether a cell was found on it or not, so that nothing is lost in silence:
@@ -17,18 +17,25 @@ dealt with, whether a cell was found on it or not, so that nothing is lost in si
 
 Array rows are one chunk each, with a fletcher32 checksum and no compression: random rows read at the speed of
 the disk, and a flipped bit is an error rather than a feature. Strings have a fixed length because
-variable-length ones lie in a heap that the checksum does not cover.
+variable-length ones lie in a heap that the checksum does not cover. Stores are written as HDF5 1.10 does, which has
+checksums of the file's structure too; older ones are read as well.
 """
 
 import json
+import math
+import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import atomic_hdf5, check_room
 
 FORMAT = "aecfe-features"
 SCHEMA = 1
@@ -91,16 +98,13 @@ def cell_fields(with_masks: bool) -> tuple[str, ...]:
 
 
 def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -> dict[str, Any]:
-    """What a store says of itself, checked.
+    """Describe a store: its centre, detector, versions and settings, as JSON values.
 
     Args:
         centre: name of the centre.
         detector: at least `hash`; JSON values.
         with_masks: whether every cell has a mask.
         settings: what decides which cells are stored; JSON values.
-
-    Returns:
-        Dict of `centre`, `detector`, `with_masks`, `versions` and `settings`.
 
     Raises:
         ValueError: if `detector` has no hash, or `settings` uses a reserved name or is too long.
@@ -125,18 +129,39 @@ def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -
     return header
 
 
-def create_file(
-    file: h5py.File, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]
-) -> None:
-    """Lay out an empty store of known size.
+def origin(header: dict[str, Any]) -> dict[str, Any]:
+    """Take from a header what two stores have in common that may be one: `versions` and times do not matter."""
+    detector = header["detector"]["hash"]
+    return {"centre": header["centre"], "detector": detector, "masks": header["with_masks"], **header["settings"]}
+
+
+@contextmanager
+def new_store(
+    path: str | os.PathLike, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]
+) -> Iterator[h5py.File]:
+    """Give an empty store of known size, which gets its final name when the block ends without an error.
 
     Args:
-        file: opened for writing.
+        path: the final name.
         header: as from `make_header`.
         num_cells: rows of group `cells`.
         num_images: rows of group `images`.
         widths: bytes of each string dataset, by its path; 1 where it is not named.
+
+    Raises:
+        OSError: if the disk is full.
     """
+    fields = cell_fields(header["with_masks"])
+    arrays = (ARRAY_FIELDS[name] for name in fields if name in ARRAY_FIELDS)
+    row_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in arrays)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    check_room(path, num_cells * row_bytes)
+    with atomic_hdf5(path, "v110") as file:
+        _lay_out(file, header, num_cells, num_images, widths)
+        yield file
+
+
+def _lay_out(file: h5py.File, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]) -> None:
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     for name, value in {"format": FORMAT, "centre": header["centre"], "created": created}.items():
         _write_text_attribute(file, name, value)

@@ -1,7 +1,7 @@
-"""Shards of a centre: which images each has, and what its store is called and says of itself.
+"""Shards of a centre: parts of it in stores of their own, read or joined as one store.
 
 Shard I of N has the images at positions I - 1, I - 1 + N, I - 1 + 2N ... of the centre's list, so that all shards are
-alike in size and, where the list is sorted by class, in classes. `store_shards` reads and joins what they give.
+alike in size and, where the list is sorted by class, in classes.
 """
 
 import hashlib
@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrcnn.feature_store.layout import MERGE_ROWS, create_file
+from mrcnn.feature_store.layout import MERGE_ROWS, new_store
 from mrcnn.feature_store.reader import FeatureStore, StoreReader, check_same_origin
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import atomic_hdf5
+
+log = logging.getLogger(__name__)
 
 # Settings that only a shard's store has.
 SHARD, CENTRE_IMAGES = "shard", "centre_images"
+StorePath = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 class Shard(NamedTuple):
@@ -54,15 +56,14 @@ def shard_path(path: str | os.PathLike, shard: Shard) -> Path:
 
 
 def shard_settings(shard: Shard, keys: Sequence[str]) -> dict[str, str]:
-    """What the store of a shard says of itself.
+    """Settings `shard` and `centre_images` of a shard's store.
+
+    The latter names the list of the centre's images: shards that were cut from different lists would overlap or leave
+    gaps.
 
     Args:
         shard: which.
         keys: of all images of the centre, in order.
-
-    Returns:
-        Dict of `shard` and `centre_images`. The latter names the list of images: shards that were cut from different
-        lists would overlap or leave gaps.
     """
     return {SHARD: str(shard), CENTRE_IMAGES: describe_images(keys)}
 
@@ -74,18 +75,8 @@ def describe_images(keys: Sequence[str]) -> str:
 
 
 def shard_of(store: StoreReader) -> Shard | None:
-    """Which shard a store is; None for a whole centre.
-
-    Raises:
-        InputError: if the store says something odd.
-    """
-    text = store.settings.get(SHARD)
-    if text is None:
-        return None
-    try:
-        return Shard.parse(str(text))
-    except InputError:
-        raise InputError(f"{store.path}: its shard is {text!r}, which is none; extract it again") from None
+    """Which shard a store is; None for a whole centre."""
+    return Shard.parse(str(store.settings[SHARD])) if SHARD in store.settings else None
 
 
 def check_shard_count(path: str | os.PathLike, shard: Shard) -> None:
@@ -109,11 +100,6 @@ def check_shard_count(path: str | os.PathLike, shard: Shard) -> None:
             )
 
 
-log = logging.getLogger(__name__)
-
-StorePath = str | os.PathLike | Sequence[str | os.PathLike]
-
-
 def open_store(path: StorePath) -> StoreReader:
     """Open a store, or the shards of one centre as if they were one store.
 
@@ -123,17 +109,13 @@ def open_store(path: StorePath) -> StoreReader:
     Raises:
         InputError: if a file cannot be used, or the shards are not all those of one centre.
     """
-    if isinstance(path, (str, os.PathLike)):
-        store = FeatureStore(path)
-        try:
-            if shard_of(store) is None:
-                return store
-        except BaseException:
-            store.close()
-            raise
-        store.close()
-        path = [path]
-    return ShardedStore(path)
+    if not isinstance(path, (str, os.PathLike)):
+        return ShardedStore(path)
+    store = FeatureStore(path)
+    if SHARD not in store.settings:
+        return store
+    store.close()
+    return ShardedStore([path])
 
 
 def stores_by_centre(paths: Iterable[str | os.PathLike]) -> dict[str, Path | tuple[Path, ...]]:
@@ -146,19 +128,18 @@ def stores_by_centre(paths: Iterable[str | os.PathLike]) -> dict[str, Path | tup
         InputError: if a store cannot be read, a shard is missing or doubled, or two whole stores hold one centre.
     """
     found: dict[str, list[Path]] = {}
-    whole: dict[str, Path] = {}
+    whole: set[str] = set()
     for path in map(Path, paths):
         with FeatureStore(path) as store:
             there = found.setdefault(store.centre, [])
-            if there and (store.centre in whole or shard_of(store) is None):
+            if there and (store.centre in whole or SHARD not in store.settings):
                 raise InputError(f"{path}: {there[0]} already holds centre {store.centre}")
-            if shard_of(store) is None:
-                whole[store.centre] = path
             there.append(path)
-    for centre, shards in found.items():
-        if centre not in whole:
-            ShardedStore(shards).close()
-    return {centre: whole.get(centre) or tuple(shards) for centre, shards in found.items()}
+            if SHARD not in store.settings:
+                whole.add(store.centre)
+    for centre in found.keys() - whole:
+        ShardedStore(found[centre]).close()
+    return {centre: there[0] if centre in whole else tuple(there) for centre, there in found.items()}
 
 
 class ShardedStore(StoreReader):
@@ -181,10 +162,10 @@ class ShardedStore(StoreReader):
         with ExitStack() as stack:
             self._stores = [stack.enter_context(FeatureStore(path)) for path in paths]
             is_sharded = self._sort_and_check()
-            counts = [store.image_column("num_cells") for store in self._stores]
-            self._images = _deal(counts) if is_sharded else np.repeat(np.arange(len(counts)), [len(c) for c in counts])
-            self._image_rows = _rows_within(self._images)
-            self._cells = np.repeat(self._images, self._gather(counts, self._images, self._image_rows))
+            sizes = [len(store.image_keys) for store in self._stores]
+            # For each image and each cell the store that holds it, and for each cell its row there.
+            self._images = _deal(sizes) if is_sharded else np.repeat(np.arange(len(sizes)), sizes)
+            self._cells = np.repeat(self._images, self.image_column("num_cells"))
             self._cell_rows = _rows_within(self._cells)
             self._check_images(is_sharded)
             self._closing = stack.pop_all()
@@ -196,72 +177,50 @@ class ShardedStore(StoreReader):
         self._closing.close()
 
     def image_column(self, name: str) -> np.ndarray:
-        return self._gather([store.image_column(name) for store in self._stores], self._images, self._image_rows)
+        return _interleave([store.image_column(name) for store in self._stores], self._images)
 
     def text_widths(self) -> dict[str, int]:
-        """Bytes that each string dataset needs, by its path in the file."""
-        widths: dict[str, int] = {}
-        for store in self._stores:
-            for name, width in store.text_widths().items():
-                widths[name] = max(widths.get(name, 1), width)
-        return widths
-
-    def _read_range(self, field: str, start: int, stop: int) -> np.ndarray:
-        if start == stop:
-            return self._stores[0].read(field, 0, 0)
-        return self._read_rows(field, np.arange(start, stop))
+        widths = [store.text_widths() for store in self._stores]
+        return {name: max(each[name] for each in widths) for name in widths[0]}
 
     def _read_rows(self, field: str, indices: np.ndarray) -> np.ndarray:
         source, rows = self._cells[indices], self._cell_rows[indices]
         # Rows that increase over all shards increase within each: neighbours are neighbours there too.
-        pieces = {s: self._stores[s].read_rows(field, rows[source == s]) for s in np.unique(source).tolist()}
-        first = next(iter(pieces.values()))
-        values = np.empty((len(indices), *first.shape[1:]), np.result_type(*(p.dtype for p in pieces.values())))
-        for s, piece in pieces.items():
-            values[source == s] = piece
-        return values
-
-    @staticmethod
-    def _gather(columns: list[np.ndarray], source: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        values = np.empty(len(source), np.result_type(*(column.dtype for column in columns)))
-        for s, column in enumerate(columns):
-            values[source == s] = column[rows[source == s]]
-        return values
+        return _interleave([store.read_rows(field, rows[source == s]) for s, store in enumerate(self._stores)], source)
 
     def _sort_and_check(self) -> bool:
         """Put the shards in order and take over what they have in common; says whether they are shards."""
         shards = [shard_of(store) for store in self._stores]
-        if any(shards) and not all(shards):
-            odd, even = shards.index(None), next(i for i, shard in enumerate(shards) if shard)
-            raise InputError(
-                f"{self._stores[odd].path}: is no shard, unlike {self._stores[even].path}; give shards alone"
-            )
-        if all(shards):
+        is_sharded = any(shards)
+        if is_sharded:
             self._check_complete(shards)
-            self._stores = [store for _, store in sorted(zip(shards, self._stores, strict=True), key=lambda p: p[0])]
+            self._stores = [self._stores[i] for i in sorted(range(len(shards)), key=shards.__getitem__)]
         first = self._stores[0]
         for store in self._stores[1:]:
-            wanted = {**first.settings, **({SHARD: store.settings[SHARD]} if all(shards) else {})}
-            header = {**first.attributes, "settings": wanted}
+            shard = {SHARD: store.settings[SHARD]} if is_sharded else {}
+            header = {**first.header, "settings": {**first.settings, **shard}}
             check_same_origin(store, header, f"it cannot be joined with {first.path}")
         self.path, self.paths, self.centre = first.path, tuple(store.path for store in self._stores), first.centre
-        self.settings = {name: v for name, v in first.settings.items() if name not in (SHARD, CENTRE_IMAGES)}
-        self.attributes = {name: v for name, v in first.attributes.items() if name not in (SHARD, CENTRE_IMAGES)}
-        return all(shards)
+        self.settings, self.attributes = (
+            {name: value for name, value in values.items() if name not in (SHARD, CENTRE_IMAGES)}
+            for values in (first.settings, first.attributes)
+        )
+        return is_sharded
 
-    def _check_complete(self, shards: list[Shard]) -> None:
-        first, count = self._stores[0], shards[0].count
+    def _check_complete(self, shards: list[Shard | None]) -> None:
+        first = next(shard for shard in shards if shard)
         seen: dict[int, Path] = {}
         for shard, store in zip(shards, self._stores, strict=True):
-            if shard.count != count:
-                raise InputError(f"{store.path}: is shard {shard}, but {first.path} is shard {shards[0]}")
+            if shard is None or shard.count != first.count:
+                what = "no shard" if shard is None else f"shard {shard}"
+                raise InputError(f"{store.path}: is {what}, but others are shards of {first.count}; give these alone")
             if shard.number in seen:
                 raise InputError(f"{store.path}: is shard {shard}, and so is {seen[shard.number]}; give it once")
             seen[shard.number] = store.path
-        missing = [str(Shard(number, count)) for number in range(1, count + 1) if number not in seen]
+        missing = ", ".join(f"{number}/{first.count}" for number in range(1, first.count + 1) if number not in seen)
         if missing:
-            number = f"shard {missing[0]}" if len(missing) == 1 else f"shards {', '.join(missing)}"
-            raise InputError(f"{first.path}: {number} of centre {first.centre} must be given too")
+            store = self._stores[0]
+            raise InputError(f"{store.path}: shard {missing} of centre {store.centre} must be given too")
 
     def _check_images(self, is_sharded: bool) -> None:
         keys = self.image_keys
@@ -289,27 +248,22 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
         InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
     """
     with ShardedStore(paths) as source, OutputLock(path):
-        _merge(source, path)
-
-
-def _merge(source: ShardedStore, path: str | os.PathLike) -> None:
-    with atomic_hdf5(path) as file:
-        header = {**source.attributes, "settings": source.settings}
-        create_file(file, header, len(source), len(source.image_keys), source.text_widths())
-        for name, dataset in file["cells"].items():
-            for start in range(0, len(source), MERGE_ROWS):
-                stop = min(start + MERGE_ROWS, len(source))
-                dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
-            dataset.flush()
-        for name, dataset in file["images"].items():
-            if len(dataset):
-                dataset[...] = _encode(source.image_column(name), dataset.dtype)
+        sizes = len(source), len(source.image_keys)
+        with new_store(path, source.header, *sizes, source.text_widths()) as file:
+            for name, dataset in file["cells"].items():
+                for start in range(0, len(source), MERGE_ROWS):
+                    stop = min(start + MERGE_ROWS, len(source))
+                    dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
+                dataset.flush()
+            for name, dataset in file["images"].items():
+                if len(dataset):
+                    dataset[...] = _encode(source.image_column(name), dataset.dtype)
 
 
 def join_shards(
     paths: Sequence[str | os.PathLike], path: str | os.PathLike, *, overwrite: bool = False
 ) -> dict[str, int]:
-    """As `merge_stores`, but a store that is there already is kept if it is what would be made.
+    """Do as `merge_stores`, but keep a store that is there already if it is what would be made.
 
     Args:
         paths: as in `merge_stores`.
@@ -322,11 +276,10 @@ def join_shards(
     Raises:
         InputError: as `ShardedStore` raises it, or if another store is there and `overwrite` is False.
     """
-    path = Path(path)
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         with FeatureStore(path) as there, ShardedStore(paths) as source:
             advice = "choose another output or give --overwrite"
-            check_same_origin(there, {**source.attributes, "settings": source.settings}, advice)
+            check_same_origin(there, source.header, advice)
             if not np.array_equal(there.image_keys, source.image_keys):
                 raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
         log.info("%s: reused", path)
@@ -336,12 +289,11 @@ def join_shards(
         return store.counts
 
 
-def _deal(counts: Sequence[np.ndarray]) -> np.ndarray:
-    """For each image of a centre the shard that holds it, given a column of each shard's image table."""
-    sizes = np.array([len(column) for column in counts])
+def _deal(sizes: Sequence[int]) -> np.ndarray:
+    """For each image of a centre the shard that holds it, given the number of images of each shard."""
     # Shards that do not fit give a list of images that is not the stated one, which is refused later.
-    turns = np.tile(np.arange(len(sizes)), sizes.max(initial=0))
-    return turns[np.repeat(np.arange(sizes.max(initial=0)), len(sizes)) < sizes[turns]]
+    turns = np.arange(max(sizes))[:, np.newaxis] < np.array(sizes)
+    return np.nonzero(turns)[1]
 
 
 def _rows_within(source: np.ndarray) -> np.ndarray:
@@ -350,6 +302,14 @@ def _rows_within(source: np.ndarray) -> np.ndarray:
     for s in np.unique(source):
         rows[source == s] = np.arange(np.sum(source == s))
     return rows
+
+
+def _interleave(pieces: Sequence[np.ndarray], source: np.ndarray) -> np.ndarray:
+    """Put the rows of several stores together, `source` telling for each row which piece the next one comes from."""
+    values = np.empty((len(source), *pieces[0].shape[1:]), np.result_type(*pieces))
+    for s, piece in enumerate(pieces):
+        values[source == s] = piece
+    return values
 
 
 def _encode(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Writing a feature store, so that a crash costs little."""
+"""Writing a feature store in parts, so that a crash costs little."""
 
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from mrcnn.feature_store.layout import (
     Cell,
     cell_fields,
     check_cell,
-    create_file,
     encode_text,
     make_header,
+    new_store,
     text_width,
 )
-from mrcnn.feature_store.reader import FeatureStore, as_input_error, check_same_origin
+from mrcnn.feature_store.reader import FeatureStore, check_same_origin
 from mrcnn.files.atomic import OutputLock, remove_leftovers
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import atomic_hdf5
+from mrcnn.files.hdf5 import damage_named
+
+logger = logging.getLogger(__name__)
 
 
 class PartBuffer:
@@ -43,76 +45,63 @@ class PartBuffer:
     """
 
     def __init__(self, with_masks: bool, capacity: int):
-        self._arrays = {
-            name: np.empty((capacity, *ARRAY_FIELDS[name][1]), ARRAY_FIELDS[name][0])
-            for name in cell_fields(with_masks)
-            if name in ARRAY_FIELDS
-        }
+        names = [name for name in cell_fields(with_masks) if name in ARRAY_FIELDS]
+        self._arrays = {name: np.empty((capacity, *ARRAY_FIELDS[name][1]), ARRAY_FIELDS[name][0]) for name in names}
         self.clear()
 
     @property
     def num_cells(self) -> int:
         """Cells that wait."""
-        return len(self._cell_texts["key"])
+        return len(self._columns["cells/key"])
 
     @property
     def num_images(self) -> int:
         """Images that wait, with a cell or without."""
-        return len(self._images["key"])
+        return len(self._columns["images/key"])
 
     def clear(self) -> None:
         """Forget all rows."""
-        self._cell_texts: dict[str, list[bytes]] = {name: [] for name in STRING_FIELDS}
-        self._images: dict[str, list] = {name: [] for name in (*IMAGE_STRINGS, *IMAGE_COUNTS)}
+        names = [f"cells/{name}" for name in STRING_FIELDS]
+        names += [f"images/{name}" for name in (*IMAGE_STRINGS, *IMAGE_COUNTS)]
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
 
-    def add_image(self, row: dict[str, Any]) -> None:
-        """Add a row of group `images`: bytes and counts by column."""
+    def add_image(self, row: dict[str, Any], cells: Sequence[dict[str, np.ndarray]]) -> None:
+        """Add an image, as bytes and counts by column, and its cells, as arrays by column."""
         for name, value in row.items():
-            self._images[name].append(value)
-
-    def add_cell(self, row: dict[str, np.ndarray], texts: dict[str, bytes]) -> None:
-        """Add a row of group `cells`: arrays as from `check_cell`, and the strings."""
-        number = self.num_cells
-        for name, value in row.items():
-            if number == len(self._arrays[name]):
-                self._arrays[name] = np.concatenate([self._arrays[name], np.empty_like(self._arrays[name])])
-            self._arrays[name][number] = value
-        for name, text in texts.items():
-            self._cell_texts[name].append(text)
+            self._columns[f"images/{name}"].append(value)
+        for cell in cells:
+            for name, value in cell.items():
+                if self.num_cells == len(self._arrays[name]):
+                    self._arrays[name] = np.concatenate([self._arrays[name], np.empty_like(self._arrays[name])])
+                self._arrays[name][self.num_cells] = value
+            for name in STRING_FIELDS:
+                self._columns[f"cells/{name}"].append(row[name])
 
     def write(self, path: Path, header: dict[str, Any]) -> None:
         """Write all rows as a store of their own, atomically."""
-        with atomic_hdf5(path) as file:
-            widths = {f"cells/{name}": text_width(texts) for name, texts in self._cell_texts.items()}
-            widths |= {f"images/{name}": text_width(self._images[name]) for name in IMAGE_STRINGS}
-            create_file(file, header, self.num_cells, self.num_images, widths)
-            for name, values in self._arrays.items():
-                if self.num_cells:
-                    dataset = file["cells"][name]
-                    dataset[...] = values[: self.num_cells]
+        numbers = [f"images/{name}" for name in IMAGE_COUNTS]
+        widths = {name: text_width(texts) for name, texts in self._columns.items() if name not in numbers}
+        with new_store(path, header, self.num_cells, self.num_images, widths) as file:
+            arrays = {f"cells/{name}": values[: self.num_cells] for name, values in self._arrays.items()}
+            for name, values in {**arrays, **self._columns}.items():
+                dataset = file[name]
+                if len(values):
+                    dataset[...] = np.asarray(values, dtype=dataset.dtype)
                     dataset.flush()
-            for group, columns in (("cells", self._cell_texts), ("images", self._images)):
-                for name, values in columns.items():
-                    if values:
-                        dataset = file[group][name]
-                        dataset[...] = np.asarray(values, dtype=dataset.dtype)
 
 
-def merge_parts(parts: Iterable[Path], path: Path, header: dict[str, Any]) -> None:
+def merge_parts(parts: Sequence[Path], path: Path, header: dict[str, Any]) -> None:
     """Stream `parts` into `path`, one after the other; memory is that of a few rows and of one part's strings."""
-    parts = list(parts)
     num_cells, num_images, widths = 0, 0, {}
     for part in parts:
         with FeatureStore(part) as store:
             num_cells += len(store)
             num_images += len(store.image_keys)
-            for name, width in store.text_widths().items():
-                widths[name] = max(widths.get(name, 1), width)
-    with atomic_hdf5(path) as file:
-        create_file(file, header, num_cells, num_images, widths)
+            widths = {name: max(widths.get(name, 1), width) for name, width in store.text_widths().items()}
+    with new_store(path, header, num_cells, num_images, widths) as file:
         cell_row = image_row = 0
         for part in parts:
-            with FeatureStore(part) as store, as_input_error(part):
+            with FeatureStore(part) as store:
                 _copy_rows(store.group("cells"), file["cells"], cell_row)
                 _copy_rows(store.group("images"), file["images"], image_row)
                 cell_row += len(store)
@@ -124,11 +113,10 @@ def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:
         rows = source[name]
         for start in range(0, len(rows), MERGE_ROWS):
             stop = min(start + MERGE_ROWS, len(rows))
-            dataset[offset + start : offset + stop] = rows[start:stop]
+            with damage_named(source.file.filename, "delete the parts and extract again"):
+                values = rows[start:stop]
+            dataset[offset + start : offset + stop] = values
         dataset.flush()
-
-
-logger = logging.getLogger(__name__)
 
 
 class FeatureStoreWriter:
@@ -147,7 +135,7 @@ class FeatureStoreWriter:
         centre: name of the centre.
         detector: what made the features: at least `hash`, and usually `config`; JSON values.
         with_masks: whether every cell comes with a mask.
-        attributes: settings that decide what is stored (crop margins, score threshold ...), JSON values. A
+        attributes: settings that decide what is stored (crop margins, minimum score ...), JSON values. A
             resumed run must give the same ones, so times and host names do not belong here.
         part_size: number of images or cells, whichever comes first, after which a part is written.
         replace_parts: begin anew where parts of another centre, detector or setting, or damaged ones, lie.
@@ -169,31 +157,27 @@ class FeatureStoreWriter:
         part_size: int = 128,
         replace_parts: bool = False,
     ):
-        if part_size < 1:
-            raise ValueError(f"part_size must be 1 or more, got {part_size}")
         self.path = Path(path)
         self.part_size = part_size
         self._header = make_header(centre, detector, with_masks, attributes or {})
-        self._parts_folder = _parts_folder(self.path)
+        self._folder = _parts_folder(self.path)
         self._buffer = PartBuffer(with_masks, part_size)
         self._finished = False
         self._lock = OutputLock(self.path)
         try:
-            self._parts_folder.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            self._parts = sorted(self._parts_folder.glob("part-*.h5"))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._folder)
+            shutil.rmtree(_trash(self.path), ignore_errors=True)
+            self._parts = sorted(self._folder.glob("part-*.h5"))
             self._done = self._resume(replace_parts)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
 
     def __enter__(self) -> "FeatureStoreWriter":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self._finished:
-            self._unlock()
-            return
         try:
             if kind is None:
                 self.finish()
@@ -203,9 +187,9 @@ class FeatureStoreWriter:
             if kind is None:
                 raise
             # The first error is the one to report; a full disk is often its cause.
-            logger.warning("%s: the last cells could not be saved (%s)", self._parts_folder, flush_error)
+            logger.warning("%s: the last cells could not be saved (%s)", self._folder, flush_error)
         finally:
-            self._unlock()
+            self._lock.release()
 
     @property
     def done_keys(self) -> set[str]:
@@ -234,17 +218,10 @@ class FeatureStoreWriter:
             ValueError: if the key was added before, `cells` is empty, or a cell has an odd shape, type or
                 value.
         """
-        if not cells:
-            raise ValueError(f"{key}: no cells; report the image with missed()")
         num_detections = len(cells) if num_detections is None else num_detections
-        if num_detections < len(cells):
-            raise ValueError(f"{key}: {len(cells)} cells of only {num_detections} detections")
-        rows = [check_cell(key, cell, self._header["with_masks"]) for cell in cells]
-        self._add_image(key, label, cell_type, "", num_detections, len(cells))
-        texts = {name: text.encode() for name, text in zip(STRING_FIELDS, (key, label, cell_type), strict=True)}
-        for row in rows:
-            self._buffer.add_cell(row, texts)
-        self._flush_if_full()
+        if not 0 < len(cells) <= num_detections:
+            raise ValueError(f"{key}: {len(cells)} cells of {num_detections} detections; report none with missed()")
+        self._add(key, label, cell_type, "", num_detections, cells)
 
     def missed(self, key: str, reason: str, label: str = "", cell_type: str = "") -> None:
         """Record an image without a cell.
@@ -261,8 +238,7 @@ class FeatureStoreWriter:
         """
         if not reason:
             raise ValueError(f"{key}: an image without a cell needs a reason")
-        self._add_image(key, label, cell_type, reason, 0, 0)
-        self._flush_if_full()
+        self._add(key, label, cell_type, reason, 0, ())
 
     def finish(self) -> None:
         """Merge the parts into the final file and remove them.
@@ -275,22 +251,20 @@ class FeatureStoreWriter:
         self._flush()
         merge_parts(self._parts, self.path, self._header)
         # One rename takes all parts away at once: a kill during their deletion leaves no half set to resume.
-        trash = _trash(self.path)
-        os.rename(self._parts_folder, trash)
+        os.rename(self._folder, _trash(self.path))
         self._finished = True
-        shutil.rmtree(trash, ignore_errors=True)
-        self._unlock()
-
-    def _sweep(self) -> None:
-        """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
-        remove_leftovers(self._parts_folder)
-        if _trash(self.path).exists():
-            shutil.rmtree(_trash(self.path))
+        shutil.rmtree(_trash(self.path), ignore_errors=True)
+        self._lock.release()
 
     def _resume(self, replace_parts: bool) -> set[str]:
         """Keys of the images in the parts; parts that cannot be gone on from are removed if they may be."""
+        advice = f"give --overwrite, delete {self._folder} or choose another output"
+        done: set[str] = set()
         try:
-            done = self._read_parts()
+            for part in self._parts:
+                with FeatureStore(part) as store:
+                    check_same_origin(store, self._header, advice)
+                    done.update(store.image_keys.tolist())
         except InputError as error:
             if not replace_parts:
                 raise
@@ -302,46 +276,31 @@ class FeatureStoreWriter:
             logger.info("%s: resuming after %d images", self.path, len(done))
         return done
 
-    def _read_parts(self) -> set[str]:
-        done: set[str] = set()
-        for part in self._parts:
-            advice = f"give --overwrite, delete {self._parts_folder} or choose another output"
-            with FeatureStore(part) as store:
-                check_same_origin(store, self._header, advice)
-                done.update(store.image_keys.tolist())
-        return done
-
-    def _add_image(
-        self, key: str, label: str, cell_type: str, reason: str, num_detections: int, num_cells: int
+    def _add(
+        self, key: str, label: str, cell_type: str, reason: str, num_detections: int, cells: Sequence[Cell]
     ) -> None:
-        if self._finished:
-            raise ValueError(f"{self.path}: the store is finished")
-        if key in self._done:
-            raise ValueError(f"{key}: image added twice to {self.path}")
+        if self._finished or key in self._done:
+            raise ValueError(f"{key}: {'the store is finished' if self._finished else 'image added twice'}")
+        rows = [check_cell(key, cell, self._header["with_masks"]) for cell in cells]
         texts = zip(IMAGE_STRINGS, (key, label, cell_type, reason), strict=True)
-        row = {name: encode_text(name, text) for name, text in texts}
-        self._buffer.add_image({**row, "num_detections": num_detections, "num_cells": num_cells})
+        image = {name: encode_text(name, text) for name, text in texts}
+        self._buffer.add_image({**image, "num_detections": num_detections, "num_cells": len(rows)}, rows)
         self._done.add(key)
-
-    def _flush_if_full(self) -> None:
         if max(self._buffer.num_images, self._buffer.num_cells) >= self.part_size:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._buffer.num_images:
+        if self._finished or not self._buffer.num_images:
             return
         number = int(self._parts[-1].stem.split("-")[1]) + 1 if self._parts else 0
-        part = self._parts_folder / f"part-{number:05d}.h5"
+        part = self._folder / f"part-{number:05d}.h5"
         self._buffer.write(part, self._header)
         self._parts.append(part)
         self._buffer.clear()
 
-    def _unlock(self) -> None:
-        self._lock.release()
-
 
 def clear_parts(path: str | os.PathLike) -> None:
-    """Remove the parts, and the lock, of a finished store whose writer was killed before it did so itself.
+    """Remove the parts of a finished store whose writer was killed before it did so itself.
 
     Parts that are not those of the store stay, as do all where another run is writing the store anew, or in a folder
     that must not be written to.
@@ -350,22 +309,21 @@ def clear_parts(path: str | os.PathLike) -> None:
         path: the store.
     """
     path = Path(path)
-    if not _parts_folder(path).is_dir() and not _trash(path).is_dir():
-        return
-    with suppress(InputError), OutputLock(path):
-        shutil.rmtree(_trash(path), ignore_errors=True)
-        if _are_parts_of(_parts_folder(path), path):
-            shutil.rmtree(_parts_folder(path), ignore_errors=True)
+    folder, trash = _parts_folder(path), _trash(path)
+    if folder.is_dir() or trash.is_dir():
+        with suppress(InputError), OutputLock(path):
+            shutil.rmtree(trash, ignore_errors=True)
+            if _are_parts_of(folder, path):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _are_parts_of(folder: Path, path: Path) -> bool:
     """Whether a store holds all that lies in a folder of parts, and nothing else."""
+    keys: list[str] = []
     with FeatureStore(path) as store:
-        keys = []
         for part_path in sorted(folder.glob("part-*.h5")):
             with FeatureStore(part_path) as part:
-                if part.detector_hash != store.detector_hash or part.settings != store.settings:
-                    return False
+                check_same_origin(part, store.header, "")
                 keys += part.image_keys.tolist()
         return keys == store.image_keys.tolist()
 

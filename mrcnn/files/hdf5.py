@@ -96,10 +96,16 @@ def open_plain(path: str | os.PathLike, *, advice: str, names: Sequence[str] | N
     Raises:
         InputError: if it is missing, no HDF5 file or refused, or if the block meets with damage.
     """
+    with damage_named(path, advice), h5py.File(path, "r", locking="best-effort") as file:
+        check_plain(file, names)
+        yield file
+
+
+@contextmanager
+def damage_named(path: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Turn what h5py raises on a file that is missing or damaged into an `InputError` that names it."""
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            check_plain(file, names)
-            yield file
+        yield
     except InputError:
         raise
     except FileNotFoundError:

@@ -228,7 +228,7 @@ def test_read_batches_name_a_store_of_another_schema(stores, store_maker, tmp_pa
     path = store_maker(tmp_path / "old.h5", "bert", 9)
     with h5py.File(path, "r+") as file:
         file.attrs.create("schema", 0, dtype="int32")
-    with pytest.raises(InputError, match="old.h5: has schema 0, this software reads 1; extract it again"):
+    with pytest.raises(InputError, match="old.h5: .*schema 0, and this software reads .*schema 1"):
         read(stores | {"bert": path}, 1)
 
 

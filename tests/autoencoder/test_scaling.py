@@ -108,7 +108,7 @@ def test_fit_refuses_features_that_are_not_finite(kind, store_maker, tmp_path):
         ({"mean": np.zeros((2, 256))}, "mean is float64"),
         ({"mean": np.full((2, 256), np.nan, np.float32)}, "mean holds NaN"),
         ({"deviation": np.zeros((2, 256), np.float32)}, "deviation is not above 0"),
-        ({"centres": np.array(["a", "b"], object)}, "Python objects"),
+        ({"centres": np.array(["a", "b"], object)}, "Object arrays"),
     ],
 )
 def test_load_refuses_statistics_that_cannot_be(tmp_path, changes, reason):

@@ -1,6 +1,7 @@
-"""The feature store: what goes in comes out, whatever is done to the writer, and odd files are refused."""
+"""The feature store: what goes in comes out, whatever is done to the writer, and damaged files are named."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,9 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, clear_parts, merge_stores
-from mrcnn.feature_store import reader as store_reader
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 
@@ -187,7 +189,7 @@ cells = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cells)
 writer = cells.open_writer({str(path)!r})
 cells.add_images(writer, range(7))
-(writer._parts_folder / ".1.tmp.part-00009.h5").write_bytes(b"half a part")
+(writer._folder / ".1.tmp.part-00009.h5").write_bytes(b"half a part")
 os.kill(os.getpid(), signal.SIGKILL)
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -201,43 +203,30 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
 
 
-def test_writer_survives_a_kill_between_merge_and_cleaning(tmp_path, store_path, monkeypatch):
-    path = tmp_path / "late.h5"
-
-    def die(*_):
-        raise KeyboardInterrupt
-
-    writer = open_writer(path)
-    add_images(writer, range(8))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mrcnn.feature_store.writer.os.rename", die)
-        writer.finish()
-    writer._unlock()
-    assert path.exists()
-    with open_writer(path) as again:
-        assert len(again.done_keys) == 8
-    assert_same_content(path, store_path)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"detector": {"hash": "other"}}, "made with detector 'abc123', not 'other'"),
-        ({"centre": "int20"}, "made with centre 'matek', not 'int20'"),
+        ({"detector": {"hash": "other"}}, 'made with detector "abc123", not "other"'),
         ({"attributes": {"score_threshold": 0.5}}, "made with score_threshold 0.7, not 0.5"),
-        ({"with_masks": True}, "made with masks False, not True"),
+        ({"centre": "int20", "with_masks": True}, 'made with centre "matek", not "int20"; masks false, not true'),
     ],
 )
 def test_writer_refuses_parts_of_another_origin(tmp_path, change, message):
     path = tmp_path / "store.h5"
-    with pytest.raises(RuntimeError), open_writer(path) as writer:
-        add_images(writer, range(3))
-        raise RuntimeError("stop")
+    leave_parts(path, range(3))
     with pytest.raises(InputError, match=message) as error:
         open_writer(path, **change)
     assert "\n" not in str(error.value) and "delete" in str(error.value)
     open_writer(path).finish()  # and the refusal left the parts as they were
     assert len(FeatureStore(path)) > 0
+    leave_parts(path, range(3))
+    assert not open_writer(path, **change, replace_parts=True).done_keys
+
+
+def leave_parts(path, numbers=range(8), **changes):
+    with pytest.raises(RuntimeError), open_writer(path, **changes) as writer:
+        add_images(writer, numbers)
+        raise RuntimeError("stop")
 
 
 def kill_after_merge(path, numbers, monkeypatch, function):
@@ -251,7 +240,7 @@ def kill_after_merge(path, numbers, monkeypatch, function):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(f"mrcnn.feature_store.writer.{function}", die)
         writer.finish()
-    writer._unlock()
+    writer._lock.release()
 
 
 @pytest.mark.parametrize("function", ["os.rename", "shutil.rmtree"])
@@ -267,20 +256,6 @@ def test_clear_parts_removes_what_a_kill_after_the_merge_left(tmp_path, store_pa
     assert_same_content(path, store_path)
 
 
-def test_clear_parts_leaves_the_parts_of_another_extraction(tmp_path):
-    path = tmp_path / "store.h5"
-    for changes, numbers in (({}, range(4)), ({"detector": {"hash": "new"}}, range(8))):
-        with open_writer(path) as writer:
-            add_images(writer, range(8))
-        with pytest.raises(RuntimeError, match="stop"), open_writer(path, **changes) as writer:
-            add_images(writer, numbers)
-            raise RuntimeError("stop")
-        clear_parts(path)
-        assert len(list((tmp_path / "store.h5.parts").iterdir())) > 0
-        shutil.rmtree(tmp_path / "store.h5.parts")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks")
 def test_writer_refuses_a_second_writer(tmp_path):
     first = open_writer(tmp_path / "store.h5")
     with pytest.raises(InputError, match=r"store.h5: another run \(pid \d+ on .*\) is writing it"):
@@ -302,7 +277,7 @@ def test_writer_refuses_bad_cells(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             writer.add("1.png", [bad])
-    with pytest.raises(ValueError, match="no cells"):
+    with pytest.raises(ValueError, match="0 cells of 0 detections"):
         writer.add("1.png", [])
     writer.add("1.png", [cell])
     with pytest.raises(ValueError, match="added twice"):
@@ -321,8 +296,6 @@ def test_writer_takes_parts_of_one_image_and_counts_them_from_zero(tmp_path, sto
     assert parts == [f"part-{number:05d}.h5" for number in range(8)]
     writer.finish()
     assert_same_content(tmp_path / "store.h5", store_path)
-    with pytest.raises(ValueError, match="part_size must be 1 or more, got 0"):
-        open_writer(tmp_path / "none.h5", part_size=0)
 
 
 def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
@@ -338,17 +311,10 @@ def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_eit
         add_images(writer, range(1, 2))
 
 
-def leave_parts(path, numbers=range(8), **changes):
-    with pytest.raises(RuntimeError), open_writer(path, **changes) as writer:
-        add_images(writer, numbers)
-        raise RuntimeError("stop")
-
-
 @pytest.mark.parametrize(
     "others",
     [
         {"detector": {"hash": "aaa"}},
-        {"detector": {"hash": "xyz"}},
         {"attributes": {"score_threshold": 0.5}},
         {"numbers": range(7)},
     ],
@@ -359,20 +325,6 @@ def test_clear_parts_leaves_what_is_not_in_the_store(tmp_path, store_path, other
     shutil.copy(store_path, path)
     clear_parts(path)
     assert (tmp_path / "late.h5.parts").is_dir()
-
-
-def test_clear_parts_removes_what_the_store_holds(tmp_path, store_path):
-    path = tmp_path / "late.h5"
-    leave_parts(path)
-    shutil.copy(store_path, path)
-    trash = tmp_path / ".late.h5.parts.merged"
-    trash.mkdir()
-    clear_parts(path)
-    assert not trash.exists() and not (tmp_path / "late.h5.parts").exists()
-    trash.mkdir()
-    clear_parts(path)
-    assert not trash.exists()
-    clear_parts(tmp_path / "absent.h5")
 
 
 def refused(path):
@@ -386,75 +338,49 @@ def refused(path):
 def test_store_refuses_what_is_no_store(tmp_path, store_path):
     assert "no such" in refused(tmp_path / "absent.h5")
     (tmp_path / "text.h5").write_text("not hdf5 at all")
-    assert "not an HDF5" in refused(tmp_path / "text.h5")
-    (tmp_path / "zero.h5").write_bytes(b"")
-    assert "not an HDF5" in refused(tmp_path / "zero.h5")
-    data = store_path.read_bytes()
-    (tmp_path / "half.h5").write_bytes(data[: len(data) // 2])
-    assert "cut short" in refused(tmp_path / "half.h5")
+    assert "damaged" in refused(tmp_path / "text.h5")
     with h5py.File(tmp_path / "plain.h5", "w") as file:
         file["data"] = np.arange(3)
-    assert "not a feature store" in refused(tmp_path / "plain.h5")
-
-
-def test_store_refuses_another_schema(store_path):
+    assert "aecfe extract" in refused(tmp_path / "plain.h5")
     with h5py.File(store_path, "r+") as file:
         file.attrs["schema"] = np.int32(99)
-    assert "has schema 99, this software reads 1" in refused(store_path)
+    assert "schema 99, and this software reads aecfe-features, schema 1" in refused(store_path)
 
 
-def test_store_refuses_links_and_foreign_storage(tmp_path, store_path):
-    def with_crop(make):
-        with h5py.File(store_path, "r+") as file:
-            cells = file["cells"]
-            rows = len(cells["key"])
-            if "crop" in cells:
-                del cells["crop"]
-            make(cells, (rows, 128, 128, 3))
-        return refused(store_path)
-
-    def external_link(cells, _):
-        cells["crop"] = h5py.ExternalLink(str(tmp_path / "elsewhere.h5"), "/cells/crop")
-
-    def external_storage(cells, shape):
-        cells.create_dataset("crop", shape, "uint8", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)])
-
-    def virtual(cells, shape):
-        layout = h5py.VirtualLayout(shape, "uint8")
-        layout[:] = h5py.VirtualSource(str(tmp_path / "elsewhere.h5"), "crop", shape)
-        cells.create_virtual_dataset("crop", layout)
-
-    def soft_link(cells, _):
-        cells["crop"] = h5py.SoftLink("/cells/image")
-
-    assert "link to somewhere else" in with_crop(external_link)
-    assert "in another file" in with_crop(external_storage)
-    assert "in another file" in with_crop(virtual)
-    assert "link to somewhere else" in with_crop(soft_link)
-    assert "no 'crop'" in with_crop(lambda *_: None)
-    assert "is not a dataset" in with_crop(lambda cells, _: cells.create_group("crop"))
-    floats = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "float32"))
-    assert "not uint8 of shape (n, 128, 128, 3)" in floats
-    zipped = with_crop(lambda cells, shape: cells.create_dataset("crop", shape, "uint8", compression="gzip"))
-    assert "is compressed" in zipped
+def virtual(cells, shape):
+    layout = h5py.VirtualLayout(shape, "uint8")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "crop", shape)
+    cells.create_virtual_dataset("crop", layout)
 
 
-def test_store_refuses_absurd_sizes(tmp_path, store_path):
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda cells, _: cells.__setitem__("crop", h5py.ExternalLink("else.h5", "/cells/crop")), "it is a link"),
+        (lambda cells, _: cells.__setitem__("crop", h5py.SoftLink("/cells/image")), "it is a link"),
+        (
+            lambda cells, shape: cells.create_dataset(
+                "crop", shape, "uint8", external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+            ),
+            "in another file",
+        ),
+        (virtual, "in another file"),
+        (lambda cells, _: None, "crop"),
+        (lambda cells, _: cells.create_group("crop"), "damaged"),
+        (
+            lambda cells, shape: cells.create_dataset("crop", shape, "float32"),
+            r"not uint8 of shape \(\d, 128, 128, 3\)",
+        ),
+        (lambda cells, shape: cells.create_dataset("crop", (1, *shape[1:]), "uint8"), r"not uint8 of shape \(\d, 128"),
+        (lambda cells, shape: [item.resize(10**10, axis=0) for item in cells.values()], "does not hold it"),
+    ],
+)
+def test_store_refuses_foreign_storage_and_absurd_sizes(store_path, make, reason):
     with h5py.File(store_path, "r+") as file:
-        for name in file["cells"]:
-            file["cells"][name].resize(10**10, axis=0)
-    assert "states 10000000000 rows but does not hold them" in refused(store_path)
-    path = tmp_path / "attribute.h5"
-    open_writer(path).finish()
-    with h5py.File(path, "r+") as file:
-        file.attrs["centre"] = "a string of variable length"
-    assert "attribute 'centre' has an odd type or size" in refused(path)
-
-
-def test_store_refuses_columns_of_different_length(store_path):
-    with h5py.File(store_path, "r+") as file:
-        file["cells/box"].resize(3, axis=0)
-    assert "differ in length" in refused(store_path)
+        cells = file["cells"]
+        del cells["crop"]
+        make(cells, (len(cells["key"]), 128, 128, 3))
+    assert re.search(reason, refused(store_path))
 
 
 def test_store_reports_a_flipped_bit(store_path):
@@ -505,57 +431,7 @@ def test_merge_stores_joins_shards(tmp_path, store_path):
     assert not (tmp_path / "mixed.h5").exists()
 
 
-@pytest.mark.parametrize(
-    ("column", "value", "reason"),
-    [
-        ("cells/score", np.nan, "cells/score of row 1 is not from 0 to 1"),
-        ("cells/score", 1.5, "cells/score of row 1 is not from 0 to 1"),
-        ("cells/class_id", 0, "cells/class_id of row 1 is below 1"),
-        ("cells/image_shape", (0, 5), "cells/image_shape of row 1 is below 1"),
-        ("cells/box", (0, 0, np.nan, 1), "cells/box of row 1 does not lie in its image"),
-        ("cells/box", (0, 0, 9999, 1), "cells/box of row 1 does not lie in its image"),
-        ("cells/box", (9, 9, 1, 1), "cells/box of row 1 does not lie in its image"),
-        ("cells/key", b"other.png", "cells/key of row 1 is not the image that the cell is of"),
-        ("images/key", b"images/000.png", "images/key of row 1 is there before"),
-        ("images/key", b"", "images/key of row 1 is empty"),
-        ("images/num_detections", -1, "images/num_detections of row 1 is below 0"),
-    ],
-)
-def test_rows_that_no_extraction_gives_are_refused(store_path, column, value, reason):
-    with h5py.File(store_path, "r+") as file:
-        file[column][1] = value
-    with pytest.raises(InputError, match=reason):
-        FeatureStore(store_path)
-
-
-def remake(file, name, rows, filter_mask=0):
-    """Write rows of a column anew, some of them perhaps not at all."""
-    values = file[name][...]
-    chunk = (1, *values.shape[1:])
-    del file[name]
-    dataset = file.create_dataset(name, values.shape, values.dtype, chunks=chunk, fletcher32=True)
-    for row in rows:
-        if filter_mask:
-            dataset.id.write_direct_chunk((row, 0, 0, 0), values[row].tobytes(), filter_mask=filter_mask)
-        else:
-            dataset[row] = values[row]
-
-
-def test_rows_that_would_be_read_as_zeros_are_refused(store_path):
-    with h5py.File(store_path, "r+") as file:
-        remake(file, "cells/crop", [n for n in range(len(file["cells/crop"])) if n != 2])
-    with pytest.raises(InputError, match="does not hold them|chunks instead of"):
-        FeatureStore(store_path)
-
-
-def test_rows_without_their_checksum_are_refused(store_path):
-    with h5py.File(store_path, "r+") as file:
-        remake(file, "cells/crop", range(len(file["cells/crop"])), filter_mask=1)
-    with pytest.raises(InputError, match="not held as they should be|does not hold them"):
-        FeatureStore(store_path)
-
-
-@pytest.mark.parametrize("centre", ["", "../a", "a/b", "a\\b", ".a", "a\nb"])
+@pytest.mark.parametrize("centre", ["", "../a", "a\\b", "a\nb"])
 def test_a_centre_that_is_no_name_for_files_is_refused(store_path, centre):
     data = centre.encode()
     with h5py.File(store_path, "r+") as file:
@@ -568,52 +444,77 @@ def test_a_centre_that_is_no_name_for_files_is_refused(store_path, centre):
 def test_a_header_that_is_no_plain_json_is_refused(store_path, text):
     with h5py.File(store_path, "r+") as file:
         file.attrs.create("settings", np.bytes_(text.encode()), dtype=h5py.string_dtype("utf-8", len(text)))
-    with pytest.raises(InputError, match="'settings' is not valid JSON"):
+    with pytest.raises(InputError, match="twice in one mapping|nested too deep"):
         FeatureStore(store_path)
 
 
-@pytest.fixture
-def count_checks(monkeypatch):
-    """List that grows with each check of a store, where times of files are trusted at once."""
-    checked = []
-    check_layout = store_reader.check_layout
-    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 0.0)
-    monkeypatch.setattr(store_reader, "_checked", {})
-    monkeypatch.setattr(
-        store_reader, "check_layout", lambda file, path, masks: checked.append(path) or check_layout(file, path, masks)
-    )
-    return checked
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A store of two cells: its bytes and its content."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.h5"
+    with open_writer(path) as writer:
+        add_images(writer, (1, 4, 2))
+    return path, path.read_bytes(), content(path)
 
 
-def test_store_is_checked_once_while_it_stays_as_it_is(store_path, count_checks):
-    for _ in range(3):
-        with FeatureStore(store_path) as store:
-            assert len(store) > 0
-    assert count_checks == [store_path]
+HYPOTHESIS = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def test_store_is_checked_again_when_it_changed(store_path, count_checks):
-    FeatureStore(store_path).close()
-    with h5py.File(store_path, "r+") as file:
-        file["cells/score"][0] = np.nan
-    os.utime(store_path, ns=(1, 1))  # a time of change that is made up does not help
-    with pytest.raises(InputError, match="score"):
-        FeatureStore(store_path)
-    assert count_checks == [store_path, store_path]
+def check_read(path, expected):
+    """Damage is an error that names the file, or changes nothing that is read."""
+    try:
+        found = content(path)
+    except InputError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+        return
+    for field, values in expected[0].items():
+        np.testing.assert_array_equal(found[0][field], values)
+    assert found[1:] == expected[1:]
 
 
-def test_store_is_checked_again_so_soon_after_a_change_that_another_could_go_unseen(
-    store_path, count_checks, monkeypatch
-):
-    monkeypatch.setattr(store_reader, "_SECONDS_OF_DOUBT", 3600.0)
-    for _ in range(2):
-        FeatureStore(store_path).close()
-    assert count_checks == [store_path, store_path]
+@HYPOTHESIS
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+def test_flipped_bytes_are_found_or_change_nothing(tiny, flips):
+    path, whole, expected = tiny
+    data = bytearray(whole)
+    for place, bits in flips:
+        data[int(place * len(data))] ^= bits
+    (damaged := path.with_name("flipped.h5")).write_bytes(data)
+    check_read(damaged, expected)
 
 
-def test_store_that_is_wrong_is_refused_every_time(store_path, count_checks):
-    with h5py.File(store_path, "r+") as file:
-        file["cells/score"][0] = np.nan
-    for _ in range(2):
-        with pytest.raises(InputError, match="score"):
-            FeatureStore(store_path)
+@HYPOTHESIS
+@given(st.integers(0, 8191), st.integers(1, 255))
+def test_flipped_bytes_of_the_structure_are_found_or_change_nothing(tiny, place, bits):
+    path, whole, expected = tiny
+    data = bytearray(whole)
+    data[place] ^= bits
+    (damaged := path.with_name("structure.h5")).write_bytes(data)
+    check_read(damaged, expected)
+
+
+@HYPOTHESIS
+@given(st.floats(0, 1, exclude_max=True))
+def test_files_that_are_cut_short_are_refused(tiny, share):
+    path, whole, _ = tiny
+    (damaged := path.with_name("cut.h5")).write_bytes(whole[: int(share * len(whole))])
+    refused(damaged)
+
+
+@HYPOTHESIS
+@given(
+    st.sampled_from(["format", "schema", "centre", "detector", "with_masks", "versions", "settings"]),
+    st.none() | st.integers(-3, 3) | st.binary(max_size=8) | st.text('abc{}[]:"\\/\n1.', max_size=8),
+)
+def test_attributes_of_another_kind_are_refused_or_read(tiny, name, value):
+    path, whole, _ = tiny
+    (changed := path.with_name("attribute.h5")).write_bytes(whole)
+    with h5py.File(changed, "r+") as file:
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = np.void(value + b"1") if isinstance(value, bytes) else value
+    try:
+        with FeatureStore(changed) as store:
+            assert len(store) == 2 and store.centre and isinstance(store.settings, dict)
+    except InputError as error:
+        assert str(changed) in str(error) and "\n" not in str(error)

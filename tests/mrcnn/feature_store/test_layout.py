@@ -1,9 +1,5 @@
 """The layout of a store's file, as h5py and other programs see it."""
 
-import time
-from datetime import datetime
-
-import h5py
 import numpy as np
 import pytest
 
@@ -11,10 +7,10 @@ from mrcnn.feature_store import layout as store_layout
 from mrcnn.feature_store.layout import (
     cell_fields,
     check_cell,
-    create_file,
     decode_text,
     encode_text,
     make_header,
+    new_store,
     text_width,
 )
 
@@ -33,10 +29,9 @@ def make_cell(**changes):
 
 
 @pytest.mark.parametrize(("num_rows", "chunk"), [(0, 1), (1, 1), (3, 3), (5000, 1024)])
-def test_create_file_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_path, num_rows, chunk):
+def test_new_store_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_path, num_rows, chunk):
     header = make_header("north", {"hash": "abc"}, True, {"min_score": 0.5})
-    with h5py.File(tmp_path / "store.h5", "w") as file:
-        create_file(file, header, num_rows, num_rows, {"cells/key": 7})
+    with new_store(tmp_path / "store.h5", header, num_rows, num_rows, {"cells/key": 7}) as file:
         cells, images = file["cells"], file["images"]
         assert list(cells) == sorted(cell_fields(True)) and "mask" not in cell_fields(False)
         assert cells["features"].chunks == (1, 14, 14, 256) and cells["mask"].chunks == (1, 28, 28)
@@ -46,24 +41,6 @@ def test_create_file_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_p
             assert dataset.fletcher32 and dataset.compression is None
         assert cells["key"].dtype.itemsize == 7 and images["key"].dtype.itemsize == 1
         assert file.attrs["schema"] == 1 and file.attrs["with_masks"] == 1 and file.attrs["centre"] == b"north"
-
-
-def test_create_file_makes_the_same_bytes_at_another_time(tmp_path, monkeypatch):
-    class Noon(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 1, 2, 12, tzinfo=tz)
-
-    monkeypatch.setattr(store_layout, "datetime", Noon)
-    header = make_header("north", {"hash": "abc"}, False, {})
-    contents = []
-    for number in range(2):
-        time.sleep(1.1 * number)  # HDF5 would keep full seconds
-        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
-            create_file(file, header, 2, 2, {})
-            assert file.attrs["created"] == b"2026-01-02T12:00:00+00:00"
-        contents.append((tmp_path / f"{number}.h5").read_bytes())
-    assert contents[0] == contents[1]
 
 
 def test_make_header_refuses_what_does_not_fit():

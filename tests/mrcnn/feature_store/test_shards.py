@@ -142,7 +142,7 @@ def test_join_shards_keeps_what_is_there(whole, shards, tmp_path):
     ("chosen", "message"),
     [
         ([0, 2], "shard 2/3 of centre north must be given too"),
-        ([1], "shards 1/3, 3/3 of centre north must be given too"),
+        ([1], "shard 1/3, 3/3 of centre north must be given too"),
         ([0, 1, 1, 2], r"is shard 2/3, and so is .*shard-2-of-3\.h5; give it once"),
     ],
 )
@@ -156,22 +156,22 @@ def test_shards_that_are_missing_or_doubled_are_named(shards, tmp_path, chosen, 
 
 
 def test_a_lone_shard_is_no_store(shards):
-    with pytest.raises(InputError, match="shards 2/3, 3/3 of centre north must be given too"):
+    with pytest.raises(InputError, match="shard 2/3, 3/3 of centre north must be given too"):
         open_store(shards[0])
 
 
 def test_shards_of_another_division_or_origin_are_refused(shards, tmp_path):
     half = write_store(tmp_path / "half.h5", KEYS[::2], shard_settings(Shard(1, 2), KEYS))
-    with pytest.raises(InputError, match=r"half.h5: is shard 1/2, but .* is shard 1/3"):
+    with pytest.raises(InputError, match=r"half.h5: is shard 1/2, but others are shards of 3"):
         open_store([*shards[:2], half])
     plain = write_store(tmp_path / "plain.h5", KEYS[2::3])
-    with pytest.raises(InputError, match=r"plain.h5: is no shard, unlike .*shard-1-of-3.h5"):
+    with pytest.raises(InputError, match=r"plain.h5: is no shard, but others are shards of 3"):
         open_store([plain, *shards[:2]])
     for changes, message in (
-        ({"detector": {"hash": "other"}}, "made with detector 'other', not 'abc'"),
-        ({"centre": "south"}, "made with centre 'south', not 'north'"),
+        ({"detector": {"hash": "other"}}, 'made with detector "other", not "abc"'),
+        ({"centre": "south"}, 'made with centre "south", not "north"'),
         ({"settings": {**shard_settings(Shard(3, 3), KEYS), "min_score": 0.5}}, "made with min_score 0.5, not 0.7"),
-        ({"settings": shard_settings(Shard(3, 3), KEYS[:-1])}, "made with centre_images '10 images"),
+        ({"settings": shard_settings(Shard(3, 3), KEYS[:-1])}, "made with another centre images"),
     ):
         options = {"settings": shard_settings(Shard(3, 3), KEYS), **changes}
         odd = write_store(tmp_path / "odd.h5", KEYS[2::3], **options)
@@ -192,7 +192,7 @@ def test_a_shard_that_states_odd_numbers_of_cells_is_refused(shards, tmp_path, v
     odd.write_bytes(shards[2].read_bytes())
     with h5py.File(odd, "r+") as file:
         file["images/num_cells"][0] = value
-    with pytest.raises(InputError, match=r"odd.h5: its images have -?\d+ cells, but it holds 3"):
+    with pytest.raises(InputError, match=r"odd.h5: .*its images have -?\d+ cells, but it holds 3"):
         open_store([*shards[:2], odd])
 
 
