@@ -1,7 +1,8 @@
-"""Detector and autoencoder as one SavedModel: raw images in, cells with their latents out, with TensorFlow alone."""
+"""Detector and autoencoder as one SavedModel: raw images in, cells with their latents out, by TensorFlow alone."""
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -52,8 +53,8 @@ def export_pipeline(
         autoencoder_folder: of an autoencoder that was trained on its features.
         out: the SavedModel to write: `saved_model.pb`, `variables` and so on.
         overwrite: replace an older SavedModel there.
-        min_score: least score of a cell, 0 to 1; None leaves the detector's own.
-        max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
+        min_score: minimum score of a cell, 0 to 1; None leaves the detector's own.
+        max_detections: maximum cells per image, with proposals enough for them; None leaves both as they are.
         centre: where features are scaled per centre, the centre whose statistics are built in; None makes the name of
             the centre an input.
 
@@ -66,7 +67,11 @@ def export_pipeline(
     """
     check_folder_is_free(out, SAVED_MODEL_NAME, overwrite)
     trained = load_autoencoder(autoencoder_folder)
-    _check_centre(trained, centre)
+    if centre is not None and trained.scaling.kind != "centre":
+        raise InputError(
+            f"--centre {centre}: {trained.folder} scales the features of all centres alike "
+            f"({trained.scaling.kind}); leave it out"
+        )
     check_detector(trained, detector_folder)
     overrides = {} if min_score is None else {"DETECTION_MIN_CONFIDENCE": min_score}
     detector = load_detector(detector_folder, overrides, max_detections)
@@ -112,9 +117,6 @@ def signatures(
         encoder: from scaled features to latents, in float32.
         scaling: to apply to the features.
         centre: whose statistics to build in.
-
-    Returns:
-        Name -> function.
     """
     network = FeatureNetwork(parts, config, with_masks=False)
 
@@ -129,19 +131,14 @@ def signatures(
         features = _as_stored(found["features"])
         return unmold(found["detections"], molded, {"rows": tf.range(tf.shape(features)[0])}), features
 
-    def latents(images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
-        return _encoded(*find(images), rows_of_images, encoder, scaling, with_features=False)
-
-    def with_features(images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
-        return _encoded(*find(images), rows_of_images, encoder, scaling, with_features=True)
-
-    def single_cell(images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
+    def compute(name: str, images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
         found, features = find(images)
-        chosen = choose_cells(found, tf.shape(images)[1:3])
-        return _encoded(chosen, features, rows_of_images, encoder, scaling, with_features=False)
+        if name == "single_cell":
+            found = choose_cells(found, tf.shape(images)[1:3])
+        return _encoded(found, features, rows_of_images, encoder, scaling, with_features=name == "features")
 
-    functions = {"latents": latents, "features": with_features, "single_cell": single_cell}
-    return {name: _of_images(function, scaling, centre) for name, function in functions.items()}
+    names = ("latents", "features", "single_cell")
+    return {name: _of_images(partial(compute, name), scaling, centre) for name in names}
 
 
 def _of_images(compute: Callable[[tf.Tensor, tf.Tensor], Outputs], scaling: FeatureScaling, centre: str | None):
@@ -195,15 +192,9 @@ def _encoded(
     *,
     with_features: bool,
 ) -> Outputs:
-    """Put latents in place of "rows". Padding never reaches the encoder.
+    """Put latents in place of "rows", int32 `(batch, max_detections)`, which point into `features`.
 
-    Args:
-        found: as from `unmold`, with "rows" int32 `(batch, max_detections)`.
-        features: float32 `(n, 14, 14, 256)`, that "rows" point to.
-        rows_of_images: int32 `(batch,)`, row of the statistics of each image.
-        encoder: from scaled features to latents.
-        scaling: to apply to the features.
-        with_features: whether to give them too.
+    `rows_of_images`, int32 `(batch,)`, are rows of the scaling's statistics. Padding never reaches the encoder.
     """
     found = dict(found)
     rows = found.pop("rows")
@@ -231,23 +222,8 @@ def _used_variables(detector: MaskRCNN) -> list[keras.Variable]:
     return [variable for variable in detector.parts.variables if id(variable) not in unused]
 
 
-def _check_centre(trained: TrainedAutoencoder, centre: str | None) -> None:
-    if centre is None:
-        return
-    if trained.scaling.kind != "centre":
-        raise InputError(
-            f"--centre {centre}: {trained.folder} scales the features of all centres alike "
-            f"({trained.scaling.kind}); leave it out"
-        )
-    trained.scaling.centre_id(centre)
-
-
 def check_detector(trained: TrainedAutoencoder, folder: str | os.PathLike) -> None:
-    """Check that an autoencoder was trained on the features of a detector.
-
-    Args:
-        trained: the autoencoder.
-        folder: of the detector.
+    """Check that an autoencoder was trained on the features of the detector in `folder`.
 
     Raises:
         InputError: if it was not, or the folder holds no finished detector.
