@@ -1,4 +1,4 @@
-"""One picture of what the detector found on some of a centre's images, and of what it missed."""
+"""Contact sheet: one picture of what the detector found on some of a centre's images, and of what it missed."""
 
 import textwrap
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
     Returns:
         uint8 array of shape (sheet height, sheet width, 3).
     """
-    rows = choose_images(store.image_column("reason") == "", max_tiles)
+    keys, reasons = store.image_keys, store.image_column("reason")
+    rows = choose_images(reasons == "", max_tiles)
     columns = min(MAX_COLUMNS, max(1, int(np.ceil(np.sqrt(4 / 3 * len(rows))))))
     side = min(MAX_TILE, SHEET_WIDTH // columns - GAP)
-    keys, reasons = store.image_keys, store.image_column("reason")
     kept, detected = store.image_column("num_cells"), store.image_column("num_detections")
     ends = np.cumsum(kept, dtype=np.int64)
     tiles, captions = [], []
@@ -52,7 +52,7 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
 
 
 def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
-    """Rows of images with a cell and then of images without one, evenly over each.
+    """Rows of images with a cell and then of images without one, evenly over each, `max_tiles` at most.
 
     Args:
         is_found: bool array of shape (images,).
@@ -60,13 +60,10 @@ def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
     """
     found, lost = np.flatnonzero(is_found), np.flatnonzero(~is_found)
     num_lost = min(len(lost), max(max_tiles // LEAST_SHARE_LOST, max_tiles - len(found)))
-    return np.concatenate([_evenly(found, max_tiles - num_lost), _evenly(lost, num_lost)])
-
-
-def _evenly(rows: np.ndarray, number: int) -> np.ndarray:
-    """At most `number` of some rows, the first and the last among them."""
-    places = np.linspace(0, len(rows) - 1, min(number, len(rows)))
-    return rows[np.round(places).astype(np.int64)]
+    parts = ((found, max_tiles - num_lost), (lost, num_lost))
+    # The first and the last of each are among them.
+    evenly = [np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(np.int64) for rows, number in parts]
+    return np.concatenate([found[evenly[0]], lost[evenly[1]]])
 
 
 def _draw_image(store: StoreReader, record: ImageRecord, cells: slice, reason: str, side: int) -> np.ndarray:
