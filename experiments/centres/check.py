@@ -4,7 +4,6 @@ import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,21 +25,6 @@ _AHEAD = 32
 _MAX_NAMED, _MAX_COPIES = 10, 4
 _INDENT = "  "
 _WIDTH = 22  # of the names of the lines
-
-
-@dataclass
-class ImageChecks:
-    """What the files of a centre's images hold.
-
-    Attributes:
-        plain: keys of images that are of one colour all over; None if none was decoded.
-        unreadable: why each image that cannot be read cannot, by key.
-        sizes: images of each (width, height).
-    """
-
-    plain: list[str] | None
-    unreadable: dict[str, str] = field(default_factory=dict)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
 def centres_check(arguments: argparse.Namespace) -> None:
@@ -95,10 +79,9 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
     """
     found, hashes = [], {}
     for centre in centres:
-        images = look_at_images(centre, decode)
+        found.append({**_describe(centre), **look_at_images(centre, decode)})
         own = content_hashes(centre.records, f"hash {centre.name}")
         hashes.update({(centre.name, key): digest for key, digest in own.items()})
-        found.append({**_describe(centre), **_describe_images(images)})
     sets = duplicate_sets(hashes)
     copies = Counter(name for members in sets for name, _ in members)
     for one in found:
@@ -112,24 +95,32 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
     }
 
 
-def look_at_images(centre: Centre, decode: bool = True) -> ImageChecks:
-    """Read the images of a centre, in threads; without `decode` only their headers."""
-    checks = ImageChecks([] if decode else None)
+def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
+    """Read the images of a centre, in threads; without `decode` only their headers.
+
+    Returns:
+        What JSON can hold: "unreadable" (images and reasons), "one_colour" (keys; None if none was decoded),
+        "num_sizes", and "sizes": the smallest, commonest and largest.
+    """
+    unreadable, plain, sizes = [], [], Counter()
     name = f"{'decode' if decode else 'open'} {centre.name}"
-    with (
-        Bar(total=len(centre.records), desc=name, unit="image") as bar,
-        closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks,
-    ):
-        for record, look in zip(centre.records, looks, strict=True):
+    with closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks:
+        records = Bar(centre.records, desc=name, unit="image")
+        for record, look in zip(records, looks, strict=True):
             if isinstance(look, InputError):
-                checks.unreadable[record.key] = str(look).removeprefix(f"{record.path}: ")
+                unreadable.append({"image": record.key, "reason": str(look).removeprefix(f"{record.path}: ")})
             else:
-                size, is_plain = look
-                checks.sizes[size] += 1
-                if is_plain:
-                    checks.plain.append(record.key)
-            bar.update(1)
-    return checks
+                sizes[look[0]] += 1
+                plain += [record.key] if look[1] else []
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    commonest = min(by_area, key=lambda size: -sizes[size], default=None)
+    chosen = {"smallest": by_area[0], "commonest": commonest, "largest": by_area[-1]} if by_area else {}
+    return {
+        "unreadable": unreadable,
+        "one_colour": plain if decode else None,
+        "num_sizes": len(sizes),
+        "sizes": {which: {"width": w, "height": h, "images": sizes[w, h]} for which, (w, h) in chosen.items()},
+    }
 
 
 def _look(record: ImageRecord, decode: bool) -> tuple[tuple[int, int], bool] | InputError:
@@ -164,20 +155,6 @@ def _describe(centre: Centre) -> dict[str, Any]:
         "masks": _describe_masks(centre),
         "boxes": str(centre.boxes) if centre.boxes else "",
         "other_files": [path.relative_to(centre.root).as_posix() for path in centre.other_files],
-    }
-
-
-def _describe_images(images: ImageChecks) -> dict[str, Any]:
-    by_area = sorted(images.sizes, key=lambda size: (size[0] * size[1], size))
-    commonest = min(by_area, key=lambda size: -images.sizes[size], default=None)
-    chosen = {"smallest": by_area[0], "commonest": commonest, "largest": by_area[-1]} if by_area else {}
-    return {
-        "unreadable": [{"image": key, "reason": reason} for key, reason in images.unreadable.items()],
-        "one_colour": images.plain,
-        "num_sizes": len(images.sizes),
-        "sizes": {
-            which: {"width": size[0], "height": size[1], "images": images.sizes[size]} for which, size in chosen.items()
-        },
     }
 
 

@@ -39,16 +39,12 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
         warning.
     """
     hashes, faults = {}, []
-    with (
-        Bar(total=len(records), desc=name, unit="image") as bar,
-        closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results,
-    ):
-        for record, result in zip(records, results, strict=True):
+    with closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results:
+        for record, result in zip(Bar(records, desc=name, unit="image"), results, strict=True):
             if isinstance(result, OSError):
                 faults.append(f"{record.key} ({result.strerror or result})")
             else:
                 hashes[record.key] = result
-            bar.update(1)
     if faults:
         logger.warning("files that cannot be read: %s", shorten(faults))
     return hashes

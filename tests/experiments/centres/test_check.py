@@ -76,14 +76,14 @@ def test_check_counts_labels_types_and_files(data):
 def test_check_finds_what_cannot_be_read(data):
     (centre,) = load_centres([find_centres(data / "north")])
     checks = look_at_images(centre)
-    assert list(checks.unreadable) == ["images/7.png", "images/8.png"]
-    assert checks.unreadable["images/8.png"] == "not an image (PNG, JPEG, TIFF or BMP expected)"
-    assert checks.plain == ["images/9.png"]
-    assert checks.sizes == {(16, 12): 5, (40, 30): 1, (8, 8): 1}
+    assert [fault["image"] for fault in checks["unreadable"]] == ["images/7.png", "images/8.png"]
+    assert checks["unreadable"][1]["reason"] == "not an image (PNG, JPEG, TIFF or BMP expected)"
+    assert checks["one_colour"] == ["images/9.png"]
+    assert checks["sizes"]["commonest"] == {"width": 16, "height": 12, "images": 5} and checks["num_sizes"] == 3
     headers = look_at_images(centre, decode=False)
     # The header of a truncated file is whole.
-    assert list(headers.unreadable) == ["images/8.png"] and headers.plain is None
-    assert headers.sizes == {(16, 12): 5, (40, 30): 2, (8, 8): 1}
+    assert [fault["image"] for fault in headers["unreadable"]] == ["images/8.png"] and headers["one_colour"] is None
+    assert headers["sizes"]["largest"] == {"width": 40, "height": 30, "images": 2}
 
 
 def test_check_tells_duplicates_apart(data):
