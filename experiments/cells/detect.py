@@ -1,7 +1,6 @@
 """Detection alone: the cells of any images written down, for those who want cells and no features."""
 
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,10 +80,8 @@ def detect_images(
         on which images there may be more cells than the detector gives.
 
     Raises:
-        InputError: if the pixel size is not a positive number, or no image could be read.
+        InputError: if no image could be read.
     """
-    if pixel_size is not None and not 0.0 < pixel_size < math.inf:
-        raise InputError(f"--pixel-size must be a positive number of micrometres; got {pixel_size:g}")
     counts = dict.fromkeys(("images", "unreadable", "without_cells", "cells", "empty_masks"), 0)
     counts["images"] = len(images)
     # Without a name of its own a class is called by its number.
@@ -118,18 +115,20 @@ def _detect_batch(
     detector: "MaskRCNN", batch: Sequence[ImageRecord]
 ) -> Iterator[tuple[ImageRecord, np.ndarray, dict[str, np.ndarray]]]:
     """Give the images of a batch and what is found on them; a warning names those that cannot be read or taken."""
-    records, images = [], []
-    for record in batch:
-        try:
-            images.append(read_image(record.path))
-            records.append(record)
-        except InputError as error:
-            log.warning("%s", error)
-    results = detect_each(detector, images, [str(record.path) for record in records])
-    for record, image, result in zip(records, images, results, strict=True):
+    images = [_read(record) for record in batch]
+    for record, image, result in zip(
+        batch, images, detect_each(detector, images, [str(record.path) for record in batch]), strict=True
+    ):
         if isinstance(result, InputError):
             log.warning("%s", result)
         else:
             # Laid out instance by instance: reading one mask is then far faster.
             masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
             yield record, image, result | {"masks": masks}
+
+
+def _read(record: ImageRecord) -> np.ndarray | InputError:
+    try:
+        return read_image(record.path)
+    except InputError as error:
+        return error

@@ -16,7 +16,6 @@ from mrcnn.data.masks import label_image, mask_polygons, write_label_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.atomic import atomic_path, write_text
 from mrcnn.files.errors import InputError
-from mrcnn.files.output_paths import LONGEST_NAME
 from mrcnn.overlays import OVERLAY_COLORS, draw_detections
 
 COLUMNS = ("image", "cell", "class_id", "class_name", "y1", "x1", "y2", "x2", "score", "area_px")
@@ -62,27 +61,20 @@ class CellFiles:
             overwrite: files of an earlier run may be replaced.
 
         Raises:
-            InputError: if no kind of file is wanted, a file stands where a folder should be or the reverse, a file
-                is there and `overwrite` is False, an output is one of the images, label images or overlays would lie
-                among them, the table is to be where another output is, or a name would be too long.
+            InputError: if no kind of file is wanted, a file is there and `overwrite` is False, an output is one of the
+                images, label images or overlays would lie among them, or the table is to be where another output is.
         """
         if self.csv is None and not self.folders:
             raise InputError("nothing to write: give at least one of --overlay, --csv, --labels and --geojson")
-        if self.csv is not None and self.csv.is_dir():
-            raise InputError(f"--csv {self.csv}: is a folder; name a file")
         inputs = {os.path.abspath(image.path) for image in images}
         input_folders = {os.path.dirname(path) for path in inputs}
         csv_path = None if self.csv is None else os.path.abspath(self.csv)
         outputs = []
         for kind, folder in self.folders.items():
-            if folder.exists() and not folder.is_dir():
-                raise InputError(f"--{kind} {folder}: is a file; name a folder")
             for path in (self.of_image(image.key)[kind] for image in images):
                 whole = os.path.abspath(path)
                 if csv_path is not None and f"{whole}{os.sep}".startswith(csv_path + os.sep):
                     raise InputError(f"--csv {self.csv}: is also where {path} would be written; name another file")
-                if len(os.fsencode(path.name)) > LONGEST_NAME:
-                    raise InputError(f"{path}: a name of more than {LONGEST_NAME} bytes; rename the image")
                 if whole in inputs:
                     raise InputError(f"{path}: is one of the images, and would be replaced; write to another folder")
                 if kind in PICTURES and os.path.dirname(whole) in input_folders:

@@ -214,12 +214,6 @@ def test_detect_images_that_fail_leave_no_csv(folder, tmp_path):
     assert files_below(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("pixel_size", [0.0, math.nan, math.inf])
-def test_detect_images_refuse_an_impossible_pixel_size(folder, tmp_path, pixel_size):
-    with pytest.raises(InputError, match="--pixel-size must be a positive number"):
-        detect([folder], all_files(tmp_path), pixel_size=pixel_size)
-
-
 def test_detect_images_warn_where_the_detector_gives_no_more(folder, tmp_path, warnings):
     detect([folder], CellFiles(csv=tmp_path / "a.csv"), MadeUpDetector(limit=3))
     assert "left out" not in warnings.text
@@ -287,14 +281,6 @@ def test_cell_files_never_replace_an_image(folder):
     with pytest.raises(InputError, match="is one of the images"):
         CellFiles(overlay=folder).check(find_images([folder]), overwrite=True)
     assert image.exists()
-
-
-def test_cell_files_refuse_a_folder_for_a_file_and_the_reverse(folder, tmp_path):
-    images = find_images([folder])
-    with pytest.raises(InputError, match="--csv .* is a folder"):
-        CellFiles(csv=tmp_path).check(images)
-    with pytest.raises(InputError, match="--labels .* is a file"):
-        CellFiles(labels=folder / "0.png").check(images)
 
 
 @pytest.mark.parametrize("kind", ["labels", "overlay"])
