@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mrcnn.annotations.label_masks import VocBoxDataset
+from mrcnn.annotations.voc import VocBoxDataset
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes

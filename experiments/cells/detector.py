@@ -14,7 +14,7 @@ from experiments.centres.centre import Centre
 from experiments.centres.masks import AnnotationChoice, MaskedImages, check_masks, find_masks, warn_of_crowded
 from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
-from mrcnn.annotations.label_masks import VocBoxDataset
+from mrcnn.annotations.voc import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.data.dataset import Dataset
 from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence, measure_operating_score

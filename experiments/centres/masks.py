@@ -13,7 +13,8 @@ from typing import Any
 
 from experiments.centres.centre import Centre
 from experiments.settings import ANNOTATION_FORMATS, CentreSettings
-from mrcnn.annotations.label_masks import MASK_SUFFIXES, AnnotationCheck, CellMaskDataset, check_annotations
+from mrcnn.annotations.faults import AnnotationCheck
+from mrcnn.annotations.label_masks import MASK_SUFFIXES, CellMaskDataset, check_annotations
 from mrcnn.annotations.labelme import read_labelme
 from mrcnn.annotations.outlines import OutlineDataset, check_outlines, parse_annotations, read_annotations, recognise
 from mrcnn.annotations.shapes import Annotations
@@ -84,11 +85,14 @@ class Outlines:
 
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
         """Look at every image and outline."""
-        return check_outlines(records, self.annotations, names=self.names or None)
+        return check_outlines(records, self.annotations, classes=self._classes())
 
     def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
         """The images, ready for training; without groups for evaluation, which cannot count them."""
-        return OutlineDataset(records, self.annotations, names=self.names or None, source=source, crowds=crowds)
+        return OutlineDataset(records, self.annotations, classes=self._classes(), source=source, crowds=crowds)
+
+    def _classes(self) -> dict[str, str] | None:
+        return dict.fromkeys(self.names, "cell") or None
 
     def identity(self) -> dict[str, Any]:
         """Format, labels and content of the files: by it a training knows that it had the same outlines."""

@@ -1,4 +1,4 @@
-"""Boxes in Pascal VOC's XML files.
+"""Boxes in Pascal VOC's XML files, and images with them as a Dataset.
 
 Reference:
     Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge"; the development kit's annotations.
@@ -6,14 +6,60 @@ Reference:
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
 import numpy as np
 from defusedxml.common import DefusedXmlException
 
+from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.shapes import EDGE_TOLERANCE
+from mrcnn.data.dataset import Dataset
+from mrcnn.data.images import image_size
+from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError, first_line
+
+
+class VocBoxDataset(Dataset):
+    """Images with Pascal VOC boxes of one class, for evaluation only: boxes give no masks to train on.
+
+    Args:
+        records: the images.
+        annotations_folder: holds `<image stem>.xml` for each image.
+        names: the object names that count as the class.
+        source: name of the centre, without dots.
+
+    Raises:
+        InputError: if an image has no xml file, or shares its file with another.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[ImageRecord],
+        annotations_folder: str | os.PathLike,
+        *,
+        names: Iterable[str] = ("WBC",),
+        source: str = "cells",
+    ):
+        super().__init__()
+        self.names = frozenset(names)
+        self.add_class(source, 1, "cell")
+        owners: dict[Path, ImageRecord] = {}
+        for record in records:
+            xml_path = Path(annotations_folder) / f"{Path(record.key).stem}.xml"
+            if not xml_path.is_file():
+                raise InputError(f"{record.path}: no annotation {xml_path}; add it or leave the image out")
+            other = owners.setdefault(xml_path, record)
+            if other is not record:
+                raise InputError(f"{xml_path}: could be that of {other.key} or {record.key}; rename one with its file")
+            self.add_image(source, record.key, record.path, xml_path=xml_path, record=record)
+        self.prepare()
+
+    def load_boxes(self, image_id: int) -> np.ndarray:
+        """Return the boxes of an image, float32 (num_boxes, 4), see `read_voc_boxes`."""
+        info = self.image_info[image_id]
+        return read_voc_boxes(info["xml_path"], self.names, image_size(info["path"]))
 
 
 def read_voc_boxes(
@@ -32,10 +78,11 @@ def read_voc_boxes(
         float32 array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
 
     Raises:
-        InputError: if the file is missing, no VOC annotation, or has a box without area or outside its image.
+        InputError: if the file is missing, no VOC annotation, of another size, or lists objects without a box of some
+            area in its image, all of which are named.
     """
     wanted = {names} if isinstance(names, str) else set(names)
-    if not os.path.isfile(path):
+    if not os.path.isfile(path):  # reading a pipe may never end
         raise InputError(f"{path}: no such annotation file")
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
@@ -47,14 +94,16 @@ def read_voc_boxes(
     if size is not None and stated is not None and stated != size:
         (rows, columns), (height, width) = stated, size
         raise InputError(f"{path}: made for an image of {columns}x{rows} px, this one has {width}x{height} px")
-    boxes = [_read_box(item, path) for item in root.iter("object") if (item.findtext("name") or "").strip() in wanted]
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    height, width = size or stated or (np.inf, np.inf)
-    outside = boxes[(boxes[:, 2] > height + EDGE_TOLERANCE) | (boxes[:, 3] > width + EDGE_TOLERANCE)]
-    if len(outside):
-        y2, x2 = outside[0, 2:]
-        raise InputError(f"{path}: a box reaches to ({x2:g}, {y2:g}), outside the image of {width}x{height} px")
-    return boxes
+    boxes, faults = [], []
+    for number, item in enumerate(root.iter("object"), 1):
+        if (item.findtext("name") or "").strip() in wanted:
+            try:
+                boxes.append(_read_box(item, size or stated or (np.inf, np.inf)))
+            except Fault as error:
+                faults.append(f"object {number} {error}")
+    if faults:
+        raise InputError(f"{path}: {'; '.join(faults)}")
+    return np.array(boxes, np.float32).reshape(-1, 4)
 
 
 def _stated_size(root: Element) -> tuple[int, int] | None:
@@ -65,12 +114,15 @@ def _stated_size(root: Element) -> tuple[int, int] | None:
     return int(texts[0]), int(texts[1])
 
 
-def _read_box(item: Element, path: str | os.PathLike) -> tuple[float, float, float, float]:
+def _read_box(item: Element, size: tuple[float, float]) -> tuple[float, float, float, float]:
     try:
         x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:
-        raise InputError(f"{path}: an object lacks a number for xmin, ymin, xmax or ymax") from None
+        raise Fault("lacks a number for xmin, ymin, xmax or ymax") from None
+    box = f"(xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g})"
     if not (x1 <= x2 and y1 <= y2 and np.isfinite([x1, y1, x2, y2]).all()):
-        raise InputError(f"{path}: box without area (xmin {x1:g}, ymin {y1:g}, xmax {x2:g}, ymax {y2:g})")
+        raise Fault(f"has a box without area {box}")
+    if y2 > size[0] + EDGE_TOLERANCE or x2 > size[1] + EDGE_TOLERANCE:
+        raise Fault(f"has a box {box} outside the image of {size[1]}x{size[0]} px")
     # Some tools count from 0 all the same; -1 would then lie outside the image.
     return max(y1 - 1, 0.0), max(x1 - 1, 0.0), y2, x2

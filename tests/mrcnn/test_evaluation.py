@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn.annotations.label_masks import VocBoxDataset
+from mrcnn.annotations.voc import VocBoxDataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.evaluation import (

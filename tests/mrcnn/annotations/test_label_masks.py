@@ -42,7 +42,6 @@ def test_cell_masks_are_components_without_fragments(tmp_path):
     np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [225, 100])
     np.testing.assert_array_equal(class_ids, [1, 1])
     assert class_ids.dtype == np.int32
-    assert dataset.image_reference(0) == "images/a.png"
     assert dataset.load_image(0).shape == (40, 50, 3)
 
 
@@ -153,7 +152,7 @@ def test_masks_of_values_that_are_not_whole_are_refused(tmp_path, value, shown):
     assert annotations.read_label_mask(tmp_path / "a.tif").sum() == 200
     labels[7, 7] = value
     Image.fromarray(labels).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match=f"a.tif: mask has values such as {shown}; save whole numbers"):
+    with pytest.raises(InputError, match=f"a.tif: mask has values such as {shown}; number the cells"):
         annotations.read_label_mask(tmp_path / "a.tif")
 
 
@@ -166,14 +165,6 @@ def test_masks_are_read_as_deep_and_upright_as_images(tmp_path):
     exif[0x0112] = 6
     Image.fromarray((labels > 0).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "turned.png"), np.rot90(labels > 0, -1))
-
-
-def test_masks_of_several_pages_are_refused(tmp_path):
-    with tifffile.TiffWriter(tmp_path / "stack.tif") as file:
-        for _ in range(2):
-            file.write(np.ones((20, 30), np.uint16))
-    with pytest.raises(InputError, match="2 pages in one TIFF file"):
-        annotations.read_label_mask(tmp_path / "stack.tif")
 
 
 def test_check_finds_masks_shared_by_images_of_one_name(tmp_path):
@@ -191,31 +182,6 @@ def test_dataset_and_check_name_what_is_wrong_with_the_call(tmp_path):
         annotations.check_annotations([record], tmp_path / "masks", semantics="nuclei")
     with pytest.raises(InputError, match="no such folder of masks"):
         annotations.check_annotations([record], tmp_path / "absent")
-
-
-VOC = """<annotation><filename>a.jpg</filename>
-<object><name>WBC</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>30</xmax><ymax>60</ymax></bndbox></object>
-<object><name>RBC</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>
-</annotation>"""
-
-
-def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
-    (tmp_path / "a.xml").write_text(VOC)
-    Image.new("RGB", (200, 100)).save(tmp_path / "a.jpg")
-    dataset = annotations.VocBoxDataset([ImageRecord("images/a.jpg", tmp_path / "a.jpg")], tmp_path)
-    np.testing.assert_array_equal(dataset.load_boxes(0), [[20, 10, 60, 30]])
-    assert dataset.image_reference(0) == "images/a.jpg"
-    with pytest.raises(InputError, match="has no masks"):
-        dataset.load_mask(0)
-    with pytest.raises(InputError, match="no annotation"):
-        annotations.VocBoxDataset([ImageRecord("images/b.jpg", tmp_path / "b.jpg")], tmp_path)
-
-
-def test_voc_dataset_refuses_a_file_that_two_images_would_share(tmp_path):
-    (tmp_path / "a.xml").write_text(VOC)
-    records = [ImageRecord(key, tmp_path / key) for key in ("basophil/a.jpg", "eosinophil/a.jpg")]
-    with pytest.raises(InputError, match=r"a\.xml: could be that of basophil/a\.jpg or eosinophil/a\.jpg"):
-        annotations.VocBoxDataset(records, tmp_path)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not here")
@@ -246,7 +212,7 @@ def test_label_masks_with_transparency_are_refused(tmp_path):
 @pytest.mark.parametrize(("kind", "value"), [(np.uint32, 4_000_000_000), (np.float32, 1e20)])
 def test_label_masks_beyond_31_bits_are_refused(tmp_path, kind, value):
     tifffile.imwrite(tmp_path / "a.tif", np.full((20, 30), value, kind), photometric="minisblack")
-    with pytest.raises(InputError, match=r"a\.tif: mask has values up to"):
+    with pytest.raises(InputError, match=r"a\.tif: mask has values such as"):
         annotations.read_label_mask(tmp_path / "a.tif")
 
 
@@ -261,19 +227,3 @@ def test_a_photograph_in_place_of_a_mask_does_not_fill_the_memory(tmp_path):
     assert key == "a.png" and "a.tif: 999999 objects on 1000x1000 px, whose masks take more than 1 GiB" in reason
     with pytest.raises(InputError, match="999999 objects"):
         annotations.CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)
-
-
-@pytest.mark.parametrize("semantics", annotations.MASK_SEMANTICS)
-def test_count_instances_is_the_number_of_masks(semantics):
-    labels = np.zeros((60, 60), np.int32)
-    labels[2:22, 2:22], labels[30:40, 30:40], labels[50, 50] = 3, 3, 9
-    expected = annotations.instance_masks(labels, semantics).shape[-1]
-    assert annotations.count_instances(labels, semantics) == expected == 2
-
-
-def test_voc_dataset_compares_with_the_image(tmp_path):
-    (tmp_path / "a.xml").write_text(VOC)
-    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
-    dataset = annotations.VocBoxDataset([ImageRecord("a.jpg", tmp_path / "a.jpg")], tmp_path)
-    with pytest.raises(InputError, match="outside the image of 20x20 px"):
-        dataset.load_boxes(0)

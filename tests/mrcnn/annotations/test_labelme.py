@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn.annotations.labelme import read_labelme
+from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.outlines import read_annotations
-from mrcnn.annotations.shapes import ShapeFault
 from mrcnn.files.errors import InputError
 
 SQUARE = [[2, 3], [12, 3], [12, 9], [2, 9]]
@@ -60,8 +59,8 @@ def test_shapes_become_masks(write):
             {"label": "old", "points": SQUARE},
         )
     )
-    annotations = read_labelme(path)
-    assert read_annotations(path).kind == annotations.kind == "labelme"
+    annotations = read_annotations(path)
+    assert annotations.kind == "labelme"
     image = annotations.images[0]
     assert (image.file_name, image.width, image.height, image.faults) == ("a.png", 40, 30, [])
     assert [(o.name, o.label) for o in image.objects][:2] == [("shape 1", "cell"), ("shape 2", "box")]
@@ -78,7 +77,7 @@ def test_bitmap_lies_over_its_box(write):
     # labelme's second point is the last pixel; some exporters give the corner after it.
     for points in ([[10, 4], [16, 8]], [[10.0, 4.0], [17.0, 9.0]]):
         for encoded in (png(pixels), png(pixels.astype(np.uint8) * 255)):
-            image = read_labelme(write(labelme(shape(points, "mask", mask=encoded)))).images[0]
+            image = read_annotations(write(labelme(shape(points, "mask", mask=encoded)))).images[0]
             np.testing.assert_array_equal(image.objects[0].draw(30, 40), expected)
 
 
@@ -93,7 +92,7 @@ def test_shapes_of_a_group_are_one_object(write):
             shape(other),
         )
     )
-    objects = read_labelme(path).images[0].objects
+    objects = read_annotations(path).images[0].objects
     assert [(o.name, o.label, int(o.draw(30, 40).sum())) for o in objects] == [
         ("shapes 1 + 2", "cell", 76),
         ("shape 3", "platelet", 16),
@@ -104,7 +103,7 @@ def test_shapes_of_a_group_are_one_object(write):
 
 def test_a_faulty_part_makes_its_group_faulty(write):
     path = write(labelme(shape(SQUARE, group_id=1), shape([[1, 1]], "point", group_id=1)))
-    assert read_labelme(path).images[0].objects[0].fault == "shape 2: a point encloses nothing; draw a polygon"
+    assert read_annotations(path).images[0].objects[0].fault == "shape 2: a point encloses nothing; draw a polygon"
 
 
 @pytest.mark.parametrize(
@@ -113,14 +112,13 @@ def test_a_faulty_part_makes_its_group_faulty(write):
         (shape([[1, 1], [5, 5]], "line"), "a line encloses nothing"),
         (shape([[1, 1]], "point"), "a point encloses nothing"),
         (shape([[1, 1], [5, 5], [9, 1]], "linestrip"), "does not end where it begins"),
-        (shape([[1, 1], [5, 5]]), "polygon with 2 different points"),
-        (shape([[1, 1], [5]]), "a point has 1 coordinates instead of 2"),
-        (shape([[1, 1], 5]), "a point is 5, not a list"),
+        (shape([[1, 1], [5, 5]]), "polygon with 2 points"),
+        (shape([[1, 1], [5]]), "a point has not 2 coordinates"),
         (shape(None), "points is missing, not a list"),
         (shape([[1, 1]], "rectangle"), "rectangle of 1 points instead of 2"),
         (shape([[1, 1], [1, 1]], "circle"), "without area"),
         (shape(SQUARE, "cuboid"), "unknown shape_type 'cuboid'"),
-        (shape([[1, 1], [5, 5]], "mask"), "mask is missing, not a PNG"),
+        (shape([[1, 1], [5, 5]], "mask"), "mask is not a readable PNG"),
         (shape([[1, 1], [5, 5]], "mask", mask="%%%"), "mask is not a readable PNG"),
         (shape([[1, 1], [5, 5]], "mask", mask=base64.b64encode(b"GIF89a").decode()), "mask is not a readable PNG"),
         (shape([[1, 1], [5, 5]], "mask", mask=png(np.ones((3, 5), bool))), "mask of 5x3 px for a box of 5x5 px"),
@@ -130,17 +128,10 @@ def test_a_faulty_part_makes_its_group_faulty(write):
     ],
 )
 def test_faulty_shapes_carry_their_fault(write, entry, message):
-    faulty, good = read_labelme(write(labelme(entry, shape(SQUARE)))).images[0].objects
-    with pytest.raises(ShapeFault, match=message):
+    faulty, good = read_annotations(write(labelme(entry, shape(SQUARE)))).images[0].objects
+    with pytest.raises(Fault, match=message):
         faulty.draw(30, 40)
     assert good.draw(30, 40).sum() == 60
-
-
-def test_damaged_bitmap_is_refused(write):
-    speckle = np.random.default_rng(0).random((20, 20)) < 0.5
-    encoded = base64.b64encode(base64.b64decode(png(speckle))[:70]).decode()
-    thing = read_labelme(write(labelme(shape([[1, 1], [20, 20]], "mask", mask=encoded)))).images[0].objects[0]
-    assert "not a readable PNG" in thing.fault
 
 
 def test_folder_is_read_with_its_folders_and_faulty_files_noted(write, tmp_path):
@@ -148,24 +139,24 @@ def test_folder_is_read_with_its_folders_and_faulty_files_noted(write, tmp_path)
     write(labelme(shape(SQUARE), name="b.png"), "deeper/b.json")
     write({"settings": 1}, "c.json")
     write("{", "d.json")
-    annotations = read_labelme(tmp_path)
+    annotations = read_annotations(tmp_path)
     assert [image.file_name for image in annotations.images] == ["a.png", "b.png"]
     assert [key for key, _ in annotations.faults] == ["c.json", "d.json"]
     assert annotations.faults[0][1] == "not a labelme file: no imagePath or no list of shapes in it"
-    assert annotations.faults[1][1].startswith("not JSON")
+    assert annotations.faults[1][1].startswith("not valid JSON")
 
 
-def test_single_file_of_something_else_is_refused(write, tmp_path):
+def test_what_is_no_labelme_file_is_refused(write, tmp_path):
     with pytest.raises(InputError, match="x.json: not a labelme file"):
-        read_labelme(write({"shapes": 1, "imagePath": "a.png"}, "x.json"))
+        read_annotations(write({"shapes": 1, "imagePath": "a.png"}, "x.json"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no .json file"):
-        read_labelme(tmp_path / "empty")
+    with pytest.raises(InputError, match="a folder without labelme files"):
+        read_annotations(tmp_path / "empty")
 
 
 def test_a_bitmap_of_too_many_pixels_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("mrcnn.annotations.labelme.MAX_PIXELS", 50)
     bitmap = shape([[2, 3], [11, 8]], "mask", mask=png(np.full((6, 10), 255, np.uint8)))
     (tmp_path / "a.json").write_text(json.dumps(labelme(bitmap)))
-    (thing,) = read_labelme(tmp_path / "a.json").images[0].objects
+    (thing,) = read_annotations(tmp_path / "a.json").images[0].objects
     assert thing.fault == "mask of 10x6 px, which is beyond any image"
