@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,13 +255,21 @@ class Pipeline:
                 continue
             embed(folder, self.stores, folder / EMBEDDING, splits=parts)
 
-    def evaluate(self) -> Mapping[str, Any]:
-        """Grow the forests and write the cross-centre table."""
-        from experiments.evaluation.evaluate import make_table
+    def evaluate(self) -> dict[str, Path]:
+        """Train the random forests and write the cross-centre tables; returns their paths by ending."""
+        from experiments.evaluation.comparison import Protocol
+        from experiments.evaluation.evaluate import evaluate_files
 
-        embeddings = {m: self.output / AUTOENCODERS[m] / EMBEDDING for m in self.check_autoencoder_settings()}
-        return make_table(
-            self.settings.evaluate, self.stores, embeddings, self.splits(), self.output / "tables", self.settings.seed
+        settings = self.settings.evaluate
+        return evaluate_files(
+            self.stores,
+            {m: self.output / AUTOENCODERS[m] / EMBEDDING for m in self.check_autoencoder_settings()},
+            self.output / "tables",
+            Protocol("random-forest", settings.runs, self.settings.seed, settings.test_on),
+            methods=settings.methods,
+            splits=self.splits(),
+            raw_features=settings.raw_features,
+            provenance={},  # config.json and the run.json of each model have it
         )
 
     def report(self) -> Path:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from mrcnn.files.atomic import check_folder_is_free
+from mrcnn.files.errors import InputError
 from mrcnn.files.output_paths import check_output_file, check_output_folder
 
 
@@ -13,8 +14,8 @@ def classifier_train(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.output)
     check_folder_is_free(arguments.output, "classifier.json", arguments.overwrite)
 
-    from experiments.classifier.folder import train_classifier
     from experiments.classifier.inputs import read_cells
+    from experiments.classifier.train import train_classifier
 
     source, cells = read_cells(arguments.inputs)
     record = train_classifier(
@@ -38,14 +39,15 @@ def classifier_train(arguments: argparse.Namespace) -> None:
 
 def classifier_apply(arguments: argparse.Namespace) -> None:
     """`aecfe classifier apply`: types of the cells of some files."""
-    from experiments.classifier.apply import check_calls_file, classify_cells, describe_calls, write_calls
+    from experiments.classifier.apply import describe_predictions, predict_cells, write_predictions
     from experiments.classifier.folder import read_classifier
     from experiments.classifier.inputs import read_cells
 
     check_output_file(arguments.output)
-    check_calls_file(arguments.output, arguments.overwrite)
+    if Path(arguments.output).exists() and not arguments.overwrite:  # it may be somebody's labels
+        raise InputError(f"-o {arguments.output}: already there; name another file, or give --overwrite")
     classifier = read_classifier(arguments.classifier)
-    calls = classify_cells(classifier, *read_cells(arguments.inputs))
-    write_calls(calls, arguments.output)
-    print(f"{arguments.output}: {sum(len(own.keys) for own in calls.values())} cells")
-    print(describe_calls(classifier, calls))
+    predictions = predict_cells(classifier, *read_cells(arguments.inputs))
+    write_predictions(predictions, arguments.output)
+    print(f"{arguments.output}: {len(predictions)} cells")
+    print(describe_predictions(classifier, predictions))

@@ -1,150 +1,114 @@
-"""Naming the cells of new files with a trained classifier."""
+"""Predicts the types of cells in new files with a trained classifier."""
 
-import csv
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from experiments.classifier.folder import TrainedClassifier
 from experiments.classifier.inputs import CentreCells, Source, prepare_vectors
-from experiments.evaluation.comparison import score_predictions
+from experiments.evaluation.scores import balanced_accuracy
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("centre", "key", "predicted", "probability", "second", "second_probability", "truth")
-_BLOCK = 65536  # cells asked about at a time
+_BLOCK = 65536  # cells at a time
 CAUTION = "not for diagnosis: types are guesses of a research tool, and are to be looked at by someone who knows them"
 
 
-@dataclass(frozen=True)
-class Calls:
-    """What a classifier named the cells of one centre.
-
-    Attributes:
-        keys: of the cells' images, of shape (n,).
-        truth: cell types as the file has them, "" where unknown, of shape (n,).
-        named: most probable type, of shape (n,).
-        probability: of that type, 0 to 1, of shape (n,).
-        second: next probable type, of shape (n,).
-        second_probability: of that, of shape (n,).
-    """
-
-    keys: np.ndarray
-    truth: np.ndarray
-    named: np.ndarray
-    probability: np.ndarray
-    second: np.ndarray
-    second_probability: np.ndarray
-
-    def balanced_accuracy(self) -> float | None:
-        """Mean recall over the types that the truth has, those that the classifier does not know too; None if none."""
-        known = self.truth != ""
-        if not known.any():
-            return None
-        classes = sorted({*self.truth[known].tolist(), *self.named[known].tolist()})
-        return float(score_predictions(self.truth[known], self.named[known], classes)["balanced_accuracy"])
-
-
-def classify_cells(classifier: TrainedClassifier, source: Source, cells: Mapping[str, CentreCells]) -> dict[str, Calls]:
-    """Name cells.
+def predict_cells(classifier: TrainedClassifier, source: Source, cells: Mapping[str, CentreCells]) -> pd.DataFrame:
+    """Predict the types of cells.
 
     Args:
-        classifier: as from `classifier_folder.read_classifier`.
+        classifier: as from `folder.read_classifier`.
         source: what the vectors are.
-        cells: by centre, as from `classifier_inputs.read_cells`.
+        cells: by centre, as from `inputs.read_cells`.
 
     Returns:
-        By centre, what the cells are named.
+        A row for each cell in the order of the files, with the `COLUMNS`: the two most probable types, their
+        probabilities from 0 to 1, and the type that the file has, "" where unknown.
 
     Raises:
         InputError: if the vectors are not those that the classifier takes, there are too few cells to standardise, or
             the numbers are so large that nothing can be computed of them.
     """
-    if difference := source.difference(classifier.source):
+    if difference := source.difference(classifier.record.vectors):
         path = next(iter(cells.values())).path
         raise InputError(f"{path}: unlike the training cells of {classifier.folder}, {difference}")
     if source.kind == "vectors":
-        log.warning("nothing says that these vectors are from the network that %s learned from", classifier.folder)
-    return {
-        centre: _name_cells(classifier, own, prepare_vectors(own, centre, classifier.record["standardise"]))
-        for centre, own in cells.items()
-    }
+        log.warning("nothing says that these vectors are from the network that %s was trained on", classifier.folder)
+    frames = []
+    for centre, own in cells.items():
+        vectors = prepare_vectors(own, centre, classifier.record.standardise)
+        frames.append(_predict(classifier, own, vectors).assign(centre=centre))
+    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
-def write_calls(calls: Mapping[str, Calls], path: str | os.PathLike) -> None:
-    """Write a row for each cell, in the order of the files; the columns are `COLUMNS`."""
+def write_predictions(predictions: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write a row of CSV for each cell."""
     with atomic_path(path) as temporary:
         # Names that are not UTF-8 are written with escapes rather than ending the run.
-        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as handle:
-            writer = csv.writer(handle, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            for centre, own in calls.items():
-                first, second = ([f"{p:.4f}" for p in values] for values in (own.probability, own.second_probability))
-                columns = (own.keys, own.named, first, own.second, second, own.truth)
-                writer.writerows([centre, *row] for row in zip(*columns, strict=True))
+        predictions.to_csv(
+            temporary,
+            index=False,
+            float_format="%.4f",
+            lineterminator="\n",
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
 
 
-def describe_calls(classifier: TrainedClassifier, calls: Mapping[str, Calls]) -> str:
+def describe_predictions(classifier: TrainedClassifier, predictions: pd.DataFrame) -> str:
     """Counts by type and, where the truth is known, scores, as lines of text."""
-    lines = []
-    for centre, own in calls.items():
-        counts = [f"{name} {np.sum(own.named == name)}" for name in classifier.classes]
-        lines.append(f"{_shown(centre)}: {len(own.named)} cells: {', '.join(counts)}")
-        score = own.balanced_accuracy()
-        if score is None:
+    lines, record = [], classifier.record
+    for centre, own in predictions.groupby("centre", sort=False):
+        counts = own["predicted"].value_counts()
+        listed = ", ".join(f"{name} {counts.get(name, 0)}" for name in record.classes)
+        lines.append(f"{_shown(centre)}: {len(own)} cells: {listed}")
+        known = own[own["truth"] != ""]
+        if known.empty:
             continue
-        known = own.truth[own.truth != ""]
-        lines.append(f"  balanced accuracy {score:.3f} on {len(known)} cells of {len(set(known.tolist()))} known types")
-        unheard = sorted(set(known.tolist()) - set(classifier.classes))
-        if unheard:
-            shown = ", ".join(map(_shown, unheard))
-            lines.append(f"  the classifier does not know {shown}; these cells are counted as named wrongly")
-        if centre in classifier.record["centres"]:
+        score = balanced_accuracy(known["truth"].to_numpy(str), known["predicted"].to_numpy(str))
+        types = sorted(known["truth"].unique())
+        lines.append(f"  balanced accuracy {score:.3f} on {len(known)} cells of {len(types)} known types")
+        if unheard := [_shown(name) for name in types if name not in record.classes]:
+            lines.append(f"  the classifier does not know {', '.join(unheard)}; these cells count as wrong")
+        if centre in record.centres:
             lines.append(
-                f"  it learned from cells of {centre}, maybe these very ones, so that this says nothing of new cells"
+                f"  it was trained on cells of {centre}, maybe these very ones, so that this says nothing of new cells"
             )
     return "\n".join([*lines, CAUTION])
 
 
 def _shown(text: str) -> str:
-    """A name of a file's, for the terminal, which may take some signs for orders."""
+    """A name from a file, for the terminal, which may take some signs for orders."""
     return text if text.isprintable() else repr(text)
 
 
-def _name_cells(classifier: TrainedClassifier, cells: CentreCells, vectors: np.ndarray) -> Calls:
+def _predict(classifier: TrainedClassifier, cells: CentreCells, vectors: np.ndarray) -> pd.DataFrame:
     blocks = range(0, len(vectors), _BLOCK)
     with np.errstate(all="ignore"):  # what comes of absurd numbers is looked at below
-        shares = np.concatenate([classifier.model.predict_proba(vectors[i : i + _BLOCK]) for i in blocks])
-    bad = np.flatnonzero(~np.isfinite(shares).all(axis=1))
+        found = np.concatenate([classifier.model.predict_proba(vectors[i : i + _BLOCK]) for i in blocks])
+    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):
         raise InputError(
             f"{cells.path}: the numbers of cell {cells.keys[bad[0]]} and {len(bad) - 1} more are too large to compute "
             "with; check what made them"
         )
-    # Of equal shares the first in alphabetical order, as scikit-learn itself decides.
-    order = np.argsort(-shares, axis=1, kind="stable")[:, :2]
-    names, rows = np.array(classifier.classes), np.arange(len(shares))
-    return Calls(
-        keys=cells.keys,
-        truth=cells.types,
-        named=names[order[:, 0]],
-        probability=shares[rows, order[:, 0]],
-        second=names[order[:, 1]],
-        second_probability=shares[rows, order[:, 1]],
+    # Of equal probabilities the first in alphabetical order, as scikit-learn itself decides.
+    first, second = np.argsort(-found, axis=1, kind="stable")[:, :2].T
+    names, rows = np.array(classifier.record.classes), np.arange(len(found))
+    return pd.DataFrame(
+        {
+            "key": cells.keys,
+            "predicted": names[first],
+            "probability": found[rows, first],
+            "second": names[second],
+            "second_probability": found[rows, second],
+            "truth": cells.types,
+        }
     )
-
-
-def check_calls_file(path: str | os.PathLike, overwrite: bool) -> None:
-    """Refuse to write over a file that is there, which may be somebody's labels.
-
-    Raises:
-        InputError: if there is one and `overwrite` is False.
-    """
-    if Path(path).exists() and not overwrite:
-        raise InputError(f"-o {path}: already there; name another file, or give --overwrite")

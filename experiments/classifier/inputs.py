@@ -1,27 +1,27 @@
-"""What a classifier learns from and is asked about: vectors of cells, with the networks that made them.
+"""Vectors of cells that a classifier learns from or is asked about, with the networks that made them.
 
-Vectors of two networks may be alike in length and have nothing else in common, so that a classifier of the one names
-cells of the other at random. Feature stores and embeddings say which detector and which autoencoder they are from.
+Vectors of two networks may be alike in length and have nothing else in common, so that a classifier of the one
+predicts cells of the other at random. Feature stores and embeddings say which networks they are from.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import h5py
 import numpy as np
+from pydantic import PositiveInt
 
-from experiments.evaluation.vectors import SUFFIXES, read_vectors, standardise_by_centre
+from experiments.evaluation.vectors import SUFFIXES, read_vectors, standardise
 from mrcnn.feature_store import StorePath, open_store, stores_by_centre
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import read_note
 from mrcnn.files.json_io import parse_json
 from mrcnn.files.provenance import hash_json
 
-STANDARDISE = ("none", "centre")
-# With fewer cells their mean and deviation say more of the cells that happen to be there than of the laboratory: the
-# deviation of 30 normal numbers is wrong by a tenth, mostly.
+# With fewer cells their mean and standard deviation say more of the cells that happen to be there than of the
+# laboratory: the standard deviation of 30 normal numbers is wrong by a tenth, mostly.
 LEAST_CELLS = 30
 HOW_TO_MAKE = {
     "latents": "the .h5ad file that `aecfe embed` writes",
@@ -35,15 +35,15 @@ class Source:
     """What some vectors are.
 
     Attributes:
-        kind: "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 grid), or "vectors"
-            of another network.
+        kind: "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 spatial positions),
+            or "vectors" of another network.
         length: numbers of a vector.
         detector: hash of the detector, "" where nothing says it.
         autoencoder: hash of the autoencoder's weights, "" where there is none or nothing says it.
     """
 
-    kind: str
-    length: int
+    kind: Literal["latents", "mean features", "vectors"]
+    length: PositiveInt
     detector: str = ""
     autoencoder: str = ""
 
@@ -51,16 +51,13 @@ class Source:
         """Why these vectors are not `wanted`, and what to do, or "" if they are."""
         if self.kind != wanted.kind:
             return f"holds {self.kind}, not {wanted.kind}; give {HOW_TO_MAKE[wanted.kind]}"
-        if self.detector != wanted.detector:
-            return (
-                f"is from detector {_short(self.detector)}, not {_short(wanted.detector)}; extract the images with "
-                "that detector"
-            )
-        if self.autoencoder != wanted.autoencoder:
-            return (
-                f"is from autoencoder {_short(self.autoencoder)}, not {_short(wanted.autoencoder)}; embed the "
-                "feature stores with that autoencoder"
-            )
+        for network, advice in (
+            ("detector", "extract the images with that detector"),
+            ("autoencoder", "embed the feature stores with that autoencoder"),
+        ):
+            own, other = ((getattr(each, network)[:12] or "unknown") for each in (self, wanted))
+            if getattr(self, network) != getattr(wanted, network):
+                return f"is from {network} {own}, not {other}; {advice}"
         if self.length != wanted.length:
             return f"has vectors of {self.length} numbers, not {wanted.length}; give {HOW_TO_MAKE[wanted.kind]}"
         return ""
@@ -97,13 +94,10 @@ def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
             hold, or two hold the same centre.
     """
     files = [Path(path) for path in paths]  # what is no file of vectors is taken for a feature store
-    found: list[tuple[Source, dict[str, CentreCells]]] = [
-        _read_file(path) for path in files if path.suffix.lower() in SUFFIXES
-    ]
+    found = [_read_file(path) for path in files if path.suffix.lower() in SUFFIXES]
     stores = stores_by_centre([path for path in files if path.suffix.lower() not in SUFFIXES])
-    found.extend(_read_store(centre, store) for centre, store in stores.items())
-    source, _ = found[0]
-    first = next(iter(found[0][1].values())).path
+    found += [_read_store(centre, store) for centre, store in stores.items()]
+    source, first = found[0][0], next(iter(found[0][1].values())).path
     cells: dict[str, CentreCells] = {}
     for other, by_centre in found:
         for centre, own in by_centre.items():
@@ -115,28 +109,25 @@ def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
     return source, cells
 
 
-def prepare_vectors(cells: CentreCells, centre: str, standardise: str) -> np.ndarray:
+def prepare_vectors(cells: CentreCells, centre: str, how: str) -> np.ndarray:
     """The vectors as a classifier takes them, of shape (n, length).
 
     Args:
         cells: of one centre, all that there are: with "centre" the statistics are theirs, with or without a type.
         centre: its name, for the message.
-        standardise: "none", or "centre" for mean 0 and deviation 1 of each number within the centre.
+        how: "none", or "centre" for mean 0 and standard deviation 1 of each number within the centre.
 
     Raises:
         InputError: with "centre", if there are too few cells for statistics.
-        ValueError: for another way to standardise.
     """
-    if standardise not in STANDARDISE:
-        raise ValueError(f"standardise must be one of {', '.join(STANDARDISE)}, got {standardise!r}")
-    if standardise == "none":
+    if how == "none":
         return cells.vectors
     if len(cells.vectors) < LEAST_CELLS:
         raise InputError(
             f"{cells.path}: centre {centre} has {len(cells.vectors)} cells, too few to standardise within it (at least "
             f"{LEAST_CELLS}); give more of its cells, or take a classifier trained with --standardise none"
         )
-    return standardise_by_centre({centre: cells.vectors})[centre]
+    return standardise(cells.vectors)
 
 
 def _read_file(path: Path) -> tuple[Source, dict[str, CentreCells]]:
@@ -164,32 +155,21 @@ def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreC
 
 def _read_origin(path: Path) -> tuple[str, str] | None:
     """Hashes of the detector and the autoencoder of an embedding; None if it is not of `aecfe embed`."""
-    config, run = (_read_note(path, name) for name in ("config", "run"))
+    config, run = (_read_json_note(path, name) for name in ("config", "run"))
     stores = run.get("stores") if isinstance(run, dict) else None
     if not isinstance(config, dict) or not isinstance(stores, dict):
         return None
-    detectors = {store.get("detector_hash") for store in stores.values() if isinstance(store, dict)}
-    if len(detectors) != 1 or not isinstance(detector := detectors.pop(), str):
+    detectors = {str(store.get("detector_hash")) for store in stores.values() if isinstance(store, dict)}
+    if len(detectors) != 1:
         return None
     weights = run.get("weights_sha256")
     # Earlier autoencoders did not note it; all that they noted says as much.
-    return detector, weights if isinstance(weights, str) else hash_json({"config": config, "run": run})
+    return detectors.pop(), weights if isinstance(weights, str) else hash_json({"config": config, "run": run})
 
 
-def _read_note(path: Path, name: str) -> Any:
+def _read_json_note(path: Path, name: str) -> Any:
     """The JSON text that an embedding holds in `uns`; None if there is none."""
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            group = file
-            for part in ("uns", name):
-                if not isinstance(group, h5py.Group) or not isinstance(group.get(part, getlink=True), h5py.HardLink):
-                    return None
-                group = group[part]
-            is_text = isinstance(group, h5py.Dataset) and group.shape == () and not group.external
-            return parse_json(group.asstr()[()], allow_nan=True) if is_text else None
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError):  # of h5py and json, on whatever is there instead
+        return parse_json(read_note(path, f"uns/{name}"), allow_nan=True)
+    except ValueError:  # an InputError too
         return None
-
-
-def _short(hash_text: str) -> str:
-    return hash_text[:12] or "unknown"

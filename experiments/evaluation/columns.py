@@ -25,12 +25,10 @@ def choose_standardised(columns: Sequence[Column], standardise: Sequence[str]) -
 
 
 def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
-    """Columns of vectors made elsewhere, brought to the order of the cells.
-
-    Centres of a file that are not compared are told in the log.
+    """Columns of vectors made elsewhere, brought to the order of the cells; centres not compared are logged.
 
     Raises:
-        InputError: if a file cannot be read, or lacks a centre or a cell.
+        InputError: if a file cannot be read, or lacks a labelled centre or a cell.
     """
     columns = []
     for name, path in features.items():
@@ -55,11 +53,11 @@ def raw_column(stores: Mapping[str, StorePath], mode: str) -> Column:
 
     Args:
         stores: feature store of each centre, or its shards.
-        mode: "mean" or "flat", see `classify.roi_vectors`.
+        mode: "mean" or "flat", see `feature_store.reader.roi_vectors`.
     """
     vectors = {}
     for centre, path in stores.items():
         with open_store(path) as store:
             vectors[centre] = roi_vectors(store, mode)
-    note = "averaged over their 14 x 14 places" if mode == "mean" else "flattened"
+    note = "averaged over their 14 x 14 spatial positions" if mode == "mean" else "flattened"
     return Column(RCNN, (vectors,), f"{RCNN}: the detector's RoI features, {note}.")

@@ -1,6 +1,6 @@
-"""What classifiers that learned on one centre name the cells of each: the predictions behind every table.
+"""Predictions of classifiers that were trained on one centre, for the cells of each: what every table is made from.
 
-Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell are all made from
+Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell all follow from
 them.
 """
 
@@ -13,6 +13,7 @@ from experiments.evaluation.classifiers import Probe
 from mrcnn.files.errors import InputError
 
 TEST_ON = ("test", "all")
+PARTS = ("train", "test", "")  # the last for cells in neither
 Pair = tuple[str, str]  # trained on, tested on
 Vectors = Mapping[str, np.ndarray]  # by centre, of shape (n, d)
 
@@ -64,14 +65,9 @@ class Cells:
         return self.class_numbers(self.types[pair[1]][self.test_rows(pair, test_on)])
 
     def class_numbers(self, names: np.ndarray) -> np.ndarray:
-        """Place of each name in `classes`, int64; -1 for a name that is none of them."""
-        return class_numbers(names, self.classes)
-
-
-def class_numbers(names: Sequence[str] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Place of each name among some classes, int64 of shape (n,); -1 for a name that is none of them."""
-    number_of = {str(name): number for number, name in enumerate(classes)}
-    return np.array([number_of.get(str(name), -1) for name in names], np.int64)
+        """Position of each name in `classes`, int64 of shape (n,); -1 for a name that is none of them."""
+        number_of = {name: number for number, name in enumerate(self.classes)}
+        return np.array([number_of.get(str(name), -1) for name in names], np.int64)
 
 
 def make_cells(
@@ -88,9 +84,6 @@ def make_cells(
         parts: by centre, of shape (n,).
         classes: their order in tables; those without a cell are dropped. Alphabetical by default.
 
-    Returns:
-        The cells.
-
     Raises:
         InputError: if no centre has labels, or one with labels has no training or no test cell.
         ValueError: if lengths differ, a part is unknown, or a type is not among `classes`.
@@ -102,31 +95,15 @@ def make_cells(
     order = sorted(found) if classes is None else [name for name in classes if name in found]
     if set(order) != found:
         raise ValueError(f"classes lacks {', '.join(sorted(found - set(order)))}")
-    for centre, values in types.items():
-        check_parts(centre, values, parts[centre])
-        if len(keys[centre]) != len(values):
-            raise ValueError(f"{centre}: {len(keys[centre])} keys but {len(values)} cell types")
-    return Cells(keys, types, parts, tuple(order))
-
-
-def check_parts(centre: str, types: np.ndarray, parts: np.ndarray) -> None:
-    """Check that a centre with labels has labelled training and test cells.
-
-    Raises:
-        InputError: if one is lacking.
-        ValueError: if lengths differ or a part is unknown.
-    """
-    if types.shape != parts.shape:
-        raise ValueError(f"{centre}: {len(types)} labels but {len(parts)} parts of the split")
-    unknown = set(np.unique(parts).tolist()) - {"train", "test", ""}
-    if unknown:
-        raise ValueError(f"{centre}: parts must be 'train', 'test' or '', got {sorted(unknown)}")
-    if np.any(types != ""):
-        for part in ("train", "test"):
-            if not np.any((types != "") & (parts == part)):
+    for centre, own in types.items():
+        if not own.shape == parts[centre].shape == keys[centre].shape or not np.isin(parts[centre], PARTS).all():
+            raise ValueError(f"{centre}: needs a key, a type and one of the parts {PARTS} for each cell")
+        for part in PARTS[:2] if np.any(own != "") else ():
+            if not np.any((own != "") & (parts[centre] == part)):
                 raise InputError(
                     f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
                 )
+    return Cells(keys, types, parts, tuple(order))
 
 
 def predict_pairs(
@@ -138,9 +115,9 @@ def predict_pairs(
     seed: int,
     test_on: str = "test",
     n_jobs: int = 2,
-    advance: Callable[[], object] | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> dict[Pair, np.ndarray]:
-    """Let a classifier learn on each centre and name the tested cells of every centre.
+    """Train a classifier on each centre and predict the tested cells of every centre.
 
     Args:
         trainings: the vectors by centre, from each training of the representation; run number r takes number r modulo
@@ -166,32 +143,23 @@ def predict_pairs(
         raise ValueError(f"runs must be 1 or more, test_on one of {TEST_ON}, trainings not empty")
     for vectors in trainings:
         for centre in cells.centres:
-            check_vectors(centre, vectors, len(cells.types[centre]))
-    if not probe.is_random:
-        runs = min(runs, len(trainings))
+            _check_vectors(centre, vectors, len(cells.types[centre]))
+    runs = runs if probe.is_random else min(runs, len(trainings))
     predictions: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
     for trained_on in cells.centres:
         rows = cells.train_rows(trained_on)
-        labels = cells.types[trained_on][rows]
         for run in range(runs):
             vectors = trainings[run % len(trainings)]
-            classifier = probe.make(seed + run, n_jobs).fit(vectors[trained_on][rows], labels)
+            classifier = probe.make(seed + run, n_jobs).fit(vectors[trained_on][rows], cells.types[trained_on][rows])
             for tested_on in cells.centres:
                 pair = (trained_on, tested_on)
-                named = classifier.predict(vectors[tested_on][cells.test_rows(pair, test_on)])
-                predictions[pair].append(cells.class_numbers(named).astype(np.int16))
-            if advance is not None:
-                advance()
+                predicted = classifier.predict(vectors[tested_on][cells.test_rows(pair, test_on)])
+                predictions[pair].append(cells.class_numbers(predicted).astype(np.int16))
+            advance()
     return {pair: np.stack(values) for pair, values in predictions.items()}
 
 
-def check_vectors(centre: str, vectors: Vectors, num_cells: int) -> None:
-    """Check the vectors of a centre.
-
-    Raises:
-        InputError: if they are missing.
-        ValueError: if the shape does not fit, or a value is not finite.
-    """
+def _check_vectors(centre: str, vectors: Vectors, num_cells: int) -> None:
     if centre not in vectors:
         raise InputError(f"no features of centre {centre}; compute them for every centre")
     matrix = vectors[centre]

@@ -212,7 +212,7 @@ def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors:
     }
     named = study.cache.arrays("bottleneck", inputs, predict)["named"]
     truth = cells.truth((centre, centre), "test")
-    runs = [measure_run(truth, run, len(cells.classes)) for run in named]
+    runs = [measure_run(truth, run) for run in named]
     return {name: np.array([run[name] for run in runs]) for name in runs[0]}
 
 

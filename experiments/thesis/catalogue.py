@@ -230,7 +230,8 @@ def _write_comparison(
     study: Study,
     started: float,
 ) -> list[Path]:
-    from experiments.evaluation.comparison_tables import Heading, write_comparison
+    from experiments.evaluation.comparison_records import Heading
+    from experiments.evaluation.comparison_tables import write_comparison
     from experiments.evaluation.thesis_numbers import thesis_centres
     from experiments.thesis.figures import comparison_figures
 

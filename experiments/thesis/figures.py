@@ -271,7 +271,7 @@ def _confusions(
     Where a network gave names outside the classes, these are one class more, or shares of a row would be too large.
     """
     matrices = {name: comparison.confusion(name, probe, across) for name, probe in probes.items()}
-    others = {name: comparison.named_otherwise(name, probe, across) for name, probe in probes.items()}
+    others = {name: comparison.outside_classes(name, probe, across) for name, probe in probes.items()}
     classes = list(comparison.cells.classes)
     if not any(counts.any() for counts in others.values()):
         return matrices, classes

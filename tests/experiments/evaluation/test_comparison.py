@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -64,7 +63,7 @@ def test_compare_columns_scores_a_column_of_labels_1_and_noise_at_chance(tmp_pat
     noise = Column("noise", ({c: rng.normal(size=(150, 4)).astype(np.float32) for c in CENTRES},), "noise: drawn.")
     comparison = compare_columns([labels_column(cells), noise], cells, PROTOCOL, Cache(tmp_path))
     assert comparison.columns == ("labels", "noise") and comparison.notes == {"noise": "noise: drawn."}
-    assert comparison.probes == ("forest", "logistic", "linear-svm", "knn-1", "knn-20")
+    assert comparison.probes == ("random-forest", "logistic", "linear-svm", "knn-1", "knn-20")
     for probe in comparison.probes:
         for across in (True, False):
             for measure in ("accuracy", "balanced_accuracy"):
@@ -77,16 +76,6 @@ def test_compare_columns_scores_a_column_of_labels_1_and_noise_at_chance(tmp_pat
     )
     assert (difference.runs_better, difference.runs) == (2, 2)
     assert comparison.mixing["labels"]["silhouette_type"] > 0.9 > comparison.mixing["noise"]["silhouette_type"]
-
-
-def test_standardised_brings_every_feature_of_a_centre_to_mean_0_and_deviation_1():
-    column = Column("x", ({"anna": np.array([[1.0, 5], [3, 5]]), "bert": np.array([[10.0, 0], [10, 2]])},), "note")
-    changed = column.standardised()
-    assert (changed.name, changed.note) == ("x (std)", "note")
-    # A constant feature is 0.
-    np.testing.assert_allclose(changed.trainings[0]["anna"], [[-1, 0], [1, 0]])
-    np.testing.assert_allclose(changed.trainings[0]["bert"], [[0, -1], [0, 1]])
-    assert column.trainings[0]["anna"][0, 0] == 1
 
 
 def test_means_and_differences_are_those_worked_out_by_hand():
@@ -129,7 +118,7 @@ def test_a_network_may_lack_pairs_and_give_other_names():
     whole = hand_made({("net", NETWORK): {pair: np.array([[0, -1, -1]]) for pair in cells.pairs}}, cells)
     assert whole.has("net", NETWORK, True)
     assert whole.confusion("net", NETWORK, True).tolist() == [[2, 0], [0, 0]]
-    assert whole.named_otherwise("net", NETWORK, True).tolist() == [2, 2]
+    assert whole.outside_classes("net", NETWORK, True).tolist() == [2, 2]
 
 
 def test_one_centre_has_nothing_of_other_centres(tmp_path, all_knowing):
@@ -208,28 +197,6 @@ def test_results_are_computed_again_when_an_input_changes(tmp_path, quick, what)
     assert made(tmp_path, column, cells, protocol) == 0
 
 
-def test_reordered_classes_give_the_same_scores_from_one_cache(tmp_path, quick):
-    cells = cells_of(classes=("a", "b"))
-    turned = make_cells(cells.keys, cells.types, cells.parts, cells.classes[::-1])
-    column = labels_column(cells)  # the very same vectors for both
-    for each in (cells, turned):
-        comparison = compare_columns([column], each, PROTOCOL, Cache(tmp_path))
-        assert comparison.mean("labels", MAIN_PROBE, "accuracy", True)[0] == 1
-
-
-def test_results_of_other_software_are_not_read(tmp_path, quick, monkeypatch):
-    from experiments import cache
-
-    cells = cells_of()
-    column = labels_column(cells)
-    made(tmp_path, column, cells)
-    older = {**cache.software(), "scikit-learn": "1.5.0"}
-    monkeypatch.setattr(cache, "software", lambda: older)
-    assert made(tmp_path, column, cells) == NUM_RESULTS
-    noted = [json.loads(path.read_text())["software"]["scikit-learn"] for path in tmp_path.rglob("*.json")]
-    assert noted.count("1.5.0") == NUM_RESULTS and len(noted) == 2 * NUM_RESULTS
-
-
 def test_trainings_are_all_told_apart_in_the_cache(tmp_path, quick):
     cells = cells_of()
     good = labels_column(cells).trainings[0]
@@ -250,5 +217,18 @@ def test_compare_columns_names_a_column_that_does_not_fit(tmp_path):
 
 
 def test_protocol_names_one_that_is_none():
-    with pytest.raises(InputError, match="--protocol must be one of thesis, dinobloom; got 'x'"):
+    with pytest.raises(InputError, match="--protocol must be one of random-forest, thesis, dinobloom; got 'x'"):
         Protocol("x")
+
+
+def test_standardising_mends_a_shifted_centre(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
+    cells = cells_of(classes=("a", "b"))
+    good = labels_column(cells).trainings[0]
+    column = Column("x", ({"anna": good["anna"], "bert": good["bert"] + 50},))
+    comparison = compare_columns(
+        [column, column.standardised()], cells, replace(PROTOCOL, name="random-forest"), Cache(tmp_path)
+    )
+    assert comparison.mean("x", MAIN_PROBE, "balanced_accuracy", True)[0] == 0.5
+    assert comparison.mean("x (std)", MAIN_PROBE, "accuracy", False)[0] == 1
+    assert comparison.probes == (MAIN_PROBE,) and list(comparison.mixing) == ["x", "x (std)"]

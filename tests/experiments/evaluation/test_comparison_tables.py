@@ -6,15 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from experiments.evaluation import comparison_tables
 from experiments.evaluation.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol
-from experiments.evaluation.comparison_tables import (
-    Heading,
-    to_csv,
-    to_json,
-    to_latex_tables,
-    to_markdown,
-    write_comparison,
-)
+from experiments.evaluation.comparison_records import Heading, to_csv, to_json
+from experiments.evaluation.comparison_tables import page_parts, write_comparison
 from experiments.evaluation.transfer import make_cells
 
 PAIRS = [("m19", "m19"), ("m19", "a20"), ("a20", "m19"), ("a20", "a20")]
@@ -62,14 +57,22 @@ def comparison():
     return comparison_of(*columns, notes=notes, mixing=mixing)
 
 
+def to_markdown(comparison, heading):
+    return comparison_tables.to_markdown(comparison, heading, page_parts(comparison, heading))
+
+
+def to_latex_tables(comparison, heading):
+    return comparison_tables.to_latex_tables(comparison, heading, page_parts(comparison, heading))
+
+
 def tables_of(markdown):
     """Header and rows of each table of a page, by its title; every row has as many cells as its header."""
     tables = {}
     for section in markdown.split("\n## ")[1:]:
         title, _, rest = section.partition("\n")
-        lines = [re.split(r" \| ", line[2:-2]) for line in rest.splitlines() if line.startswith("|")]
+        lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in rest.splitlines() if line.startswith("|")]
         if lines:
-            assert set(lines[1]) == {"---"} and {len(line) for line in lines} == {len(lines[0])}
+            assert {len(line) for line in lines} == {len(lines[0])}
             tables[title] = [lines[0], *lines[2:]]
     return tables
 
@@ -82,13 +85,13 @@ def table_named(tables, start):
 def test_markdown_shows_pairs_with_deviations_and_the_best_bold(comparison):
     tables = tables_of(to_markdown(comparison, HEADING))
     header, *rows = table_named(tables, "Accuracy of the networks and the random forest")
-    assert header == ["Trained on", "Tested on", "AE-RF", "AE-CFE", "ResNeXt", "Largest class", "Cells"]
+    assert header == ["Trained on", "Tested on", "AE-RF", "AE-CFE", "ResNeXt", "Majority class", "Cells"]
     # The network was trained once, which has no deviation, and on one centre alone.
     assert rows[0] == ["m19", "m19", "75.0 ± 25.0", "**100.0 ± 0.0**", "75.0", "50.0", "4"]
     assert rows[2] == ["a20", "m19", "75.0 ± 25.0", "**100.0 ± 0.0**", "–", "50.0", "4"]
-    assert rows[4] == ["mean", "other centres", "75.0", "**100.0**", "–", "50.0", ""]
+    assert rows[4] == ["mean", "across centres", "75.0", "**100.0**", "–", "50.0", ""]
     header, *rows = table_named(tables, "Balanced accuracy of the random forest, every feature standardised")
-    assert header == ["Trained on", "Tested on", "AE-RF (std)", "One class", "Cells"]
+    assert header == ["Trained on", "Tested on", "AE-RF (std)", "Majority class", "Cells"]
     assert rows[0] == ["m19", "m19", "50.0 ± 0.0", "50.0", "4"]  # alone, nothing is best
 
 
@@ -96,22 +99,22 @@ def test_markdown_shows_means_differences_recalls_and_mixing(comparison):
     text = to_markdown(comparison, HEADING)
     tables = tables_of(text)
     header, *rows = table_named(tables, "Means over pairs")
-    assert header[1:3] == ["Accuracy, other centres", "Balanced accuracy, other centres"] and len(header) == 9
+    assert header[1:3] == ["Accuracy, across centres", "Balanced accuracy, across centres"] and len(header) == 9
     assert rows[1][:5] == ["AE-CFE", "100.0 (100.0–100.0)", "100.0 (100.0–100.0)", "100.0", "100.0"]
     assert rows[0][3] == f"{100 * (1 + 1 / 3) / 2:.1f}"  # F1 is 1 twice in a run, and 2/3 and 0 in the other
     assert rows[3] == ["ResNeXt", *["–"] * 8]
     header, *rows = table_named(tables, "Compared with AE-CFE")
     assert [row[0] for row in rows] == ["AE-RF", "AE-RF (std)", "ResNeXt"]
     assert rows[0][1].startswith("**-25.0 (") and rows[0][1].endswith(")** [0/2]") and rows[2][1:] == ["–"] * 4
-    header, *rows = table_named(tables, "Recall of each class, other centres, by the random forest")
+    header, *rows = table_named(tables, "Recall of each class, across centres, by the random forest")
     assert header == ["Column", "basophil", "smudge cell"]
-    # Two cells of each centre, each rightly named in one of two runs: Wilson's interval of 2 of 4.
+    # Two cells of each centre, each right in one of two runs: Wilson's interval of 2 of 4.
     assert rows[0] == ["AE-RF", "100.0 (51.0–100.0)", "50.0 (15.0–85.0)"]
     header, *rows = table_named(tables, "How centres mix")
     assert rows == [["AE-CFE", "0.750", "–", "–", "–", "–", "–"]]
     assert "- AE-RF: **a warning**.\n- ResNeXt: a network.\n" in text  # once, though two columns have it
-    assert "## What made this\n\n- command: `aecfe x`\n- machine: a machine" in text
-    assert "ResNeXt: networks that name the same cells themselves" in text
+    assert "## Provenance\n\n- command: `aecfe x`\n- machine: a machine" in text
+    assert "ResNeXt: networks that predict the types themselves" in text
 
 
 def test_markdown_shows_the_thesis_in_brackets_where_the_data_are_its_own(comparison):
@@ -147,9 +150,9 @@ def test_markdown_shows_every_classifier_where_there_are_several():
     predictions |= {("AE-RF", probe): PREDICTIONS["AE-RF", MAIN_PROBE] for probe in (MAIN_PROBE, "knn-1")}
     comparison = comparison_of("AE-RF", "AE-CFE", predictions=predictions, probes=(MAIN_PROBE, "knn-1"))
     header, *rows = table_named(
-        tables_of(to_markdown(comparison, HEADING)), "Balanced accuracy by classifier, other centres"
+        tables_of(to_markdown(comparison, HEADING)), "Balanced accuracy by classifier, across centres"
     )
-    assert header == ["Column", "forest", "knn-1"]
+    assert header == ["Column", "random-forest", "knn-1"]
     assert [row[0] for row in rows] == ["AE-RF", "AE-CFE"]
     assert rows[0][2].startswith("75.0 (") and rows[1][1:] == ["**100.0 (100.0–100.0)**"] * 2
 
@@ -159,14 +162,14 @@ def test_one_centre_has_tables_of_its_own_row_alone():
     text = to_markdown(comparison, HEADING)
     tables = tables_of(text)
     _, *rows = table_named(tables, "Accuracy of the random forest")
-    assert [row[:2] for row in rows] == [["m19", "m19"], ["mean", "own centre"]]
+    assert [row[:2] for row in rows] == [["m19", "m19"], ["mean", "within centre"]]
     assert table_named(tables, "Compared with AE-CFE")[0][1:] == [
-        "Accuracy, own centre",
-        "Balanced accuracy, own centre",
+        "Accuracy, within centre",
+        "Balanced accuracy, within centre",
     ]
-    assert "other centres" not in text and "Label shift" not in text
+    assert "across centres" not in text and "Label shift" not in text
     assert len(rows_of(to_csv(comparison, HEADING))) == 2
-    assert {entry["tested_on"] for entry in to_json(comparison, HEADING)["means"]} == {"own centre"}
+    assert {entry["tested"] for entry in to_json(comparison, HEADING)["means"]} == {"within centre"}
     assert to_latex_tables(comparison, HEADING).count(r"\begin{table}") == len(tables)
 
 
@@ -178,8 +181,8 @@ def test_csv_has_a_line_for_each_pair(comparison):
     rows = rows_of(to_csv(comparison, WITH_THESIS))
     assert len(rows) == 3 * 4 + 2
     first = rows[0]
-    assert (first["column"], first["classifier"], first["trained_on"], first["tested_on"]) == (
-        "AE-RF", "forest", "m19", "m19"
+    assert (first["method"], first["classifier"], first["trained_on"], first["tested_on"]) == (
+        "AE-RF", "random-forest", "m19", "m19"
     )  # fmt: skip
     assert (first["runs"], first["accuracy_mean"], first["accuracy_std"], first["num_test"]) == (
         "2", "0.7500", "0.2500", "4"
@@ -188,20 +191,25 @@ def test_csv_has_a_line_for_each_pair(comparison):
     assert (first["recall_basophil"], first["recall_smudge_cell"]) == ("1.0000", "0.5000")
     assert (first["thesis_accuracy"], first["thesis_std"]) == ("0.8600", "0.0004")
     network = rows[-1]
-    assert (network["column"], network["classifier"], network["runs"]) == ("ResNeXt", "network", "1")
+    assert (network["method"], network["classifier"], network["runs"]) == ("ResNeXt", "network", "1")
     assert network["thesis_accuracy"] == "" and network["accuracy_mean"] == "0.7500"
 
 
 def test_json_has_what_was_measured(comparison):
     content = json.loads(json.dumps(to_json(comparison, HEADING)))
-    assert content["columns"] == ["AE-RF", "AE-CFE", "AE-RF (std)", "ResNeXt"]
-    assert content["protocol"] == {"name": "thesis", "runs": 2, "seed": 3, "test_on": "test", "bootstrap": 200}
+    assert content["methods"] == ["AE-RF", "AE-CFE", "AE-RF (std)", "ResNeXt"]
+    assert content["settings"] == {
+        "protocol": "thesis", "runs": 2, "seed": 3, "test_on": "test", "bootstrap": 200, "trees": 100, "max_depth": 16
+    }  # fmt: skip
     assert len(content["scores"]) == 14 and content["classes"] == ["basophil", "smudge_cell"]
-    assert content["scores"][0]["accuracy"] == [1.0, 0.5] and content["scores"][0]["confusion"] == [[4, 0], [2, 2]]
+    assert content["scores"][0]["accuracy"] == {"mean": 0.75, "std": 0.25, "runs": [1.0, 0.5]}
+    assert content["scores"][0]["recall"] == {"basophil": 1.0, "smudge_cell": 0.5} and content["scores"][0][
+        "confusion"
+    ] == [[4, 0], [2, 2]]
     assert len(content["means"]) == 3 * 2
-    differences = {(d["column"], d["tested_on"], d["measure"]): d for d in content["differences"]}
+    differences = {(d["column"], d["tested"], d["measure"]): d for d in content["differences"]}
     assert len(differences) == 2 * 2 * 2 and content["reference"] == "AE-CFE"
-    assert differences["AE-RF", "other centres", "accuracy"]["mean"] == pytest.approx(-0.25)
+    assert differences["AE-RF", "across centres", "accuracy"]["mean"] == pytest.approx(-0.25)
     assert to_json(comparison, Heading("x", "x", {}, reference="none"))["differences"] == []
 
 
@@ -228,16 +236,18 @@ def test_latex_has_a_whole_table_for_each_part(comparison):
 def test_write_comparison_writes_every_format(comparison, tmp_path):
     paths = write_comparison(comparison, tmp_path / "tables", HEADING)
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
-        f"table-3.2.{ending}" for ending in ("csv", "json", "md", "tex")
+        f"table-3.2.{ending}" for ending in ("csv", "json", "md", "tex", "txt")
     ]
     assert paths["md"].read_text(encoding="utf-8") == to_markdown(comparison, HEADING)
     assert json.loads(paths["json"].read_text()) == to_json(comparison, HEADING)
+    text = paths["txt"].read_text(encoding="utf-8")
+    assert "100.0 ± 0.0" in text and "Majority class" in text and "without a type" in text and "*" not in text
 
 
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
-        (Protocol(runs=1, seed=0), r"\(thesis section 3.4\) learns .* tested on its test part. 1 run, seed 0."),
+        (Protocol(runs=1, seed=0), r"\(thesis section 3.4\) is trained .* tested on its test part. 1 run, seed 0."),
         (
             Protocol("dinobloom", 5, 1, "all"),
             r"\(thesis section 3.4; the other classifiers have the settings of DinoBloom\) .* whole.* 5 runs, seed 1",

@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from experiments.evaluation.comparison import evaluate_methods
-from experiments.evaluation.score_tables import save_tables
+from experiments.cache import Cache
+from experiments.evaluation.comparison import Column, Protocol, compare_columns
+from experiments.evaluation.comparison_records import Heading
+from experiments.evaluation.comparison_tables import write_comparison
+from experiments.evaluation.transfer import make_cells
 from experiments.settings import CentreSettings, DetectorSettings, RunSettings
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import Cell, FeatureStoreWriter
@@ -84,13 +87,14 @@ def write_full_run(folder: Path, draw_cell) -> tuple[Path, RunSettings, dict[str
         write_store(run, centre, rows, rng)
     found = {centre: rows[2:] for centre, rows in records.items()}
     vectors = {centre: rng.normal(size=(4, 3)) for centre in found}
-    evaluation = evaluate_methods(
-        {"R-CNN-RF": vectors, "AE-CFE": {c: v[::-1] for c, v in vectors.items()}},
-        {centre: [r.cell_type for r in rows] for centre, rows in found.items()},
-        {centre: ["train", "train", "test", "test"] for centre in found},
-        runs=1,
+    cells = make_cells(
+        {centre: np.array([r.key for r in rows]) for centre, rows in found.items()},
+        {centre: np.array([r.cell_type for r in rows]) for centre, rows in found.items()},
+        {centre: np.array(["train", "train", "test", "test"]) for centre in found},
     )
-    save_tables(evaluation, run / "tables")
+    columns = [Column("R-CNN-RF", (vectors,)), Column("AE-CFE", ({c: v[::-1] for c, v in vectors.items()},))]
+    comparison = compare_columns(columns, cells, Protocol("random-forest", runs=1), Cache(folder / "cache"))
+    write_comparison(comparison, run / "tables", Heading("cross_centre", "Tables"))
     detector = run / "detector"
     measured = {
         "box_ap50": 0.876,

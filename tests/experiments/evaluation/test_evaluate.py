@@ -7,11 +7,12 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from aecfe.cli import main
 from experiments.centres.splits import load_split
-from experiments.evaluation import score_tables
-from experiments.evaluation.comparison import Protocol, evaluate_methods
+from experiments.evaluation.classifiers import make_forest
+from experiments.evaluation.comparison import Protocol
 from experiments.evaluation.evaluate import evaluate_files, sort_inputs
 from mrcnn.feature_store import open_store
 from mrcnn.feature_store.reader import roi_vectors
@@ -69,62 +70,67 @@ def evaluated(study_data, tmp_path_factory):
     return folder / "out", command, noise
 
 
-def test_evaluate_writes_the_forest_table_as_ever(evaluated, study_data, capsys):
-    out, command, noise = evaluated
-    raw, labels, parts = {}, {}, {}
+def test_evaluate_trains_on_each_centre_and_tests_on_all(evaluated, study_data):
+    """The same numbers come from scikit-learn alone."""
+    out, _, noise = evaluated
+    rows = rows_of(out / "cross_centre.csv")
+    classifiers = ["random-forest", "logistic", "linear-svm", "knn-1", "knn-20"]
+    assert list(dict.fromkeys((r["method"], r["classifier"]) for r in rows)) == [
+        (method, classifier) for method in ("R-CNN-RF", "rival") for classifier in classifiers
+    ]
+    x, types, parts = {"rival": dict.fromkeys(study_data[1], noise), "R-CNN-RF": {}}, {}, {}
     for name, path in study_data[1].items():
         with open_store(path) as store:
-            raw[name], labels[name] = roi_vectors(store), store.cell_types
+            x["R-CNN-RF"][name], types[name] = roi_vectors(store), store.cell_types
             parts[name] = load_split(out / "splits" / f"{name}.json").parts(store.keys)
-    methods = {"R-CNN-RF": raw, "rival": {name: noise for name in raw}}
-    expected = evaluate_methods(methods, labels, parts, 2, 3)
-    assert json.loads((out / "cross_centre.json").read_text()) == json.loads(json.dumps(score_tables.to_json(expected)))
-    assert (out / "cross_centre.csv").read_text() == score_tables.to_csv(expected)
-    assert (out / "cross_centre.md").read_text() == score_tables.to_markdown(expected)
-    assert run(*command) == 0
-    assert capsys.readouterr().out == score_tables.to_text(expected) + "\n"
+    for row in [row for row in rows if row["classifier"] == "random-forest"]:
+        a, b, vectors = row["trained_on"], row["tested_on"], x[row["method"]]
+        train, test = parts[a] == "train", parts[b] == "test"
+        runs = [make_forest(seed).fit(vectors[a][train], types[a][train]).predict(vectors[b][test]) for seed in (3, 4)]
+        accuracies = [accuracy_score(types[b][test], run) for run in runs]
+        balanced = [balanced_accuracy_score(types[b][test], run) for run in runs]
+        assert (
+            row["accuracy_mean"] == f"{np.mean(accuracies):.4f}" and row["accuracy_std"] == f"{np.std(accuracies):.4f}"
+        )
+        assert row["balanced_accuracy_mean"] == f"{np.mean(balanced):.4f}"
+        assert (int(row["num_train"]), int(row["num_test"])) == (train.sum(), test.sum())
+        assert float(row["accuracy_low"]) <= np.mean(accuracies) <= float(row["accuracy_high"])
 
 
-def test_evaluate_compares_all_classifiers(evaluated):
-    out = evaluated[0]
-    rows = rows_of(out / "comparison.csv")
-    classifiers = ["forest", "logistic", "linear-svm", "knn-1", "knn-20"]
-    assert list(dict.fromkeys((r["column"], r["classifier"]) for r in rows)) == [
-        (column, classifier) for column in ("R-CNN-RF", "rival") for classifier in classifiers
-    ]
-    forests = {(r["column"], r["trained_on"], r["tested_on"]): r for r in rows if r["classifier"] == "forest"}
-    for row in rows_of(out / "cross_centre.csv"):
-        assert row["accuracy_mean"] == forests[row["method"], row["trained_on"], row["tested_on"]]["accuracy_mean"]
-    content = json.loads((out / "comparison.json").read_text())
-    assert content["protocol"]["runs"] == 2 and content["protocol"]["test_on"] == "test"
-    assert content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.2
-    markdown = (out / "comparison.md").read_text()
+def test_evaluate_writes_one_set_of_tables(evaluated, capsys):
+    out, command, _ = evaluated
+    assert sorted(path.suffix for path in out.glob("cross_centre.*")) == [".csv", ".json", ".md", ".tex", ".txt"]
+    content = json.loads((out / "cross_centre.json").read_text())
+    assert content["settings"]["runs"] == 2 and content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.2
+    assert content["provenance"]["command"] and content["unlabelled"] == {"anna": 0, "bert": 0}
+    markdown = (out / "cross_centre.md").read_text()
     assert "rival: vectors of rival.npz." in markdown and "Compared with R-CNN-RF" in markdown
-    assert r"\begin{table}" in (out / "comparison.tex").read_text()
+    assert r"\begin{table}" in (out / "cross_centre.tex").read_text()
+    assert run(*command) == 0
+    assert capsys.readouterr().out == (out / "cross_centre.txt").read_text() + "\n"
 
 
 def test_evaluate_computes_nothing_twice(evaluated, monkeypatch):
     out, command, _ = evaluated
     kept = sorted((out / "cache").rglob("*.npz"))
-    assert len(kept) == 2 * 5 + 2  # each classifier on each column, forests for both tables, and mixing scores
-    before = (out / "comparison.csv").read_bytes()
+    assert len(kept) == 2 * 5 + 2  # each classifier on each column, and mixing scores
+    before = (out / "cross_centre.csv").read_bytes()
     monkeypatch.setattr(
         "experiments.evaluation.comparison.predict_pairs", lambda *_, **__: pytest.fail("predicted again")
     )
     monkeypatch.setattr("experiments.evaluation.comparison.mixing_scores", lambda *_: pytest.fail("mixed again"))
     assert run(*command) == 0
-    assert sorted((out / "cache").rglob("*.npz")) == kept and (out / "comparison.csv").read_bytes() == before
+    assert sorted((out / "cache").rglob("*.npz")) == kept and (out / "cross_centre.csv").read_bytes() == before
 
 
 def test_evaluate_takes_protocol_standardisation_and_tested_cells(tmp_path):
     first = write_vectors(tmp_path / "first.npz", types=TYPES)
     options = ["--runs", 1, "--protocol", "dinobloom", "--standardise", "none", "centre", "--test-on", "all"]
     assert run("evaluate", first, "-o", tmp_path / "out", *options) == 0
-    rows = rows_of(tmp_path / "out" / "comparison.csv")
-    assert {r["column"] for r in rows} == {"first", "first (std)"}
-    assert {r["classifier"] for r in rows} == {"forest", "logistic", "knn-1", "knn-20"}
+    rows = rows_of(tmp_path / "out" / "cross_centre.csv")
+    assert {r["method"] for r in rows} == {"first", "first (std)"}
+    assert {r["classifier"] for r in rows} == {"random-forest", "logistic", "knn-1", "knn-20"}
     assert {int(r["num_test"]) for r in rows if r["trained_on"] != r["tested_on"]} == {20}
-    assert {r["method"] for r in rows_of(tmp_path / "out" / "cross_centre.csv")} == {"first"}
 
 
 def test_evaluate_takes_the_cells_of_the_first_file_with_types(tmp_path):
@@ -139,7 +145,8 @@ def test_evaluate_takes_the_cells_of_the_first_file_with_types(tmp_path):
     assert content["methods"] == ["untyped", "typed", "wrong"]
     assert content["class_counts"]["anna"] == {"eosinophil": 8, "monocyte": 8}
     # Every file has the types as its vectors, and only their right order makes them say the types.
-    assert {score["accuracy"]["mean"] for score in content["scores"]} == {1.0}
+    forests = [score for score in content["scores"] if score["classifier"] == "random-forest"]
+    assert {score["accuracy"]["mean"] for score in forests} == {1.0}
 
 
 def test_evaluate_takes_a_file_that_lacks_a_centre_without_types(tmp_path):
@@ -150,8 +157,8 @@ def test_evaluate_takes_a_file_that_lacks_a_centre_without_types(tmp_path):
     np.savez(path, **whole)
     files = {"typed": path, "rival": write_vectors(tmp_path / "rival.npz")}
     evaluate_files({}, files, tmp_path / "out", PROTOCOL, standardise=["centre"])
-    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert content["centres"] == ["anna", "bert"] and content["columns"] == ["typed (std)", "rival (std)"]
+    content = json.loads((tmp_path / "out" / "cross_centre.json").read_text())
+    assert content["centres"] == ["anna", "bert"] and content["methods"] == ["typed (std)", "rival (std)"]
     assert None not in content["mixing"]["rival (std)"].values()
 
 
