@@ -38,7 +38,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add the option `--protocol`, the set of classifiers."""
     parser.add_argument(
         "--protocol",
-        choices=("thesis", "dinobloom"),
+        choices=("thesis", "dinobloom", "random-forest"),
         default="thesis",
         help="settings of the classifiers that stand beside the forest",
     )

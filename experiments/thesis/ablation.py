@@ -97,11 +97,11 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
         backbone: of the detector that found the cells; None takes the configuration's.
     """
     if name in (HANDMADE, HANDMADE_LAB):
-        from experiments.evaluation.handmade import handmade_vectors
+        from experiments.evaluation.handcrafted import handcrafted_vectors
 
         standardise = name == HANDMADE_LAB
-        make = partial(handmade_vectors, standardise_crops=standardise)
-        vectors = study.store_vectors("handmade", {"standardise": standardise}, make, backbone)
+        make = partial(handcrafted_vectors, standardise_crops=standardise)
+        vectors = study.store_vectors("handcrafted", {"standardise": standardise}, make, backbone)
         crop = "the crop, each channel of it standardised in Lab first" if standardise else "the crop"
         return vectors, f"{name}: Lab histograms and histograms of oriented gradients of {crop}."
     if name == RESNET:

@@ -37,14 +37,14 @@ def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
     assert [path.name for path in written] == ["table-3.2.md", "table-3.2-recall.png", "table-3.2-confusion.png"]
     rows = rows_of(folder / "tables" / "table-3.2.csv")
     columns = ["R-CNN-RF", "R-CNN-RF (std)", "AE-CFE", "AE-CFE (std)"]
-    assert list(dict.fromkeys(row["column"] for row in rows)) == columns
-    assert {row["classifier"] for row in rows} == {"forest", "logistic", "linear-svm", "knn-1", "knn-20"}
+    assert list(dict.fromkeys(row["method"] for row in rows)) == columns
+    assert {row["classifier"] for row in rows} == {"random-forest", "logistic", "linear-svm", "knn-1", "knn-20"}
     assert len(rows) == 4 * 5 * 4
     # The features say the type, in the other centre too.
-    of_features = [r for r in rows if r["column"] in columns[:2] and r["classifier"] == "forest"]
+    of_features = [r for r in rows if r["method"] in columns[:2] and r["classifier"] == "random-forest"]
     assert all(float(row["accuracy_mean"]) == 1.0 for row in of_features)
     text = (folder / "tables" / "table-3.2.md").read_text()
-    assert "`aecfe reproduce table-3.2`" in text and "AE-CFE: autoencoder, adaptation mmd, 2 steps" in text
+    assert "- command: `" in text and "AE-CFE: autoencoder, adaptation mmd, 2 steps" in text
     content = json.loads((folder / "tables" / "table-3.2.json").read_text())
     assert content["class_counts"]["anna"] == {"monocyte": 10, "eosinophil": 10}
     assert content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.5
@@ -89,7 +89,7 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
         centre=np.repeat(["bert", "anna"], 20),
     )
     reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": path}), study)
-    rows = [r for r in rows_of(folder / "tables" / "table-3.2.csv") if r["column"] == "Rival"]
+    rows = [r for r in rows_of(folder / "tables" / "table-3.2.csv") if r["method"] == "Rival"]
     # 20 neighbours are more than there are training cells, so that all of them vote.
     right = [float(row["accuracy_mean"]) == 1.0 for row in rows if row["classifier"] != "knn-20"]
     assert len(right) == 4 * 4 and all(right)
@@ -106,8 +106,8 @@ def test_reproduce_makes_table_3_3(make_study, folder):
     study = make_study(folder)
     reproduce(study.settings, ["table-3.3"], Options(PROTOCOL), study)
     rows = rows_of(folder / "tables" / "table-3.3.csv")
-    forests = [(name, "forest") for name in ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")]
-    assert [(r["column"], r["classifier"]) for r in rows[::4]] == [("ResNeXt (GroupNorm)", "network"), *forests]
+    forests = [(name, "random-forest") for name in ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")]
+    assert [(r["method"], r["classifier"]) for r in rows[::4]] == [("ResNeXt (GroupNorm)", "network"), *forests]
     again = make_study(folder)
     reproduce(again.settings, ["table-3.3"], Options(PROTOCOL), again)
     assert again.cache.num_made == 0

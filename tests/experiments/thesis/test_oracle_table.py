@@ -90,16 +90,19 @@ def test_published_classifier_stands_in_the_rows_of_its_own_centre_alone(make_st
     paths = write_comparison(comparison, tmp_path / "tables", Heading("table-3.3", "Networks", {}))
     with open(paths["csv"], newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    of = {name: [(r["trained_on"], r["tested_on"]) for r in rows if r["column"] == name] for name in comparison.columns}
+    of = {name: [(r["trained_on"], r["tested_on"]) for r in rows if r["method"] == name] for name in comparison.columns}
     assert of == {name: OWN if name == PUBLISHED else OWN + ACROSS for name in comparison.columns}
-    assert {float(r["accuracy_mean"]) for r in rows if r["column"] == "AE-CFE"} == {1.0}
-    lines = [line.strip("| ").split(" | ") for line in paths["md"].read_text(encoding="utf-8").splitlines()]
+    assert {float(r["accuracy_mean"]) for r in rows if r["method"] == "AE-CFE"} == {1.0}
+    lines = [
+        [cell.strip() for cell in line[1:-1].split("|")]
+        for line in paths["md"].read_text(encoding="utf-8").splitlines()
+    ]
     plain = [name for name in comparison.columns if not name.endswith("(std)")]
-    start = lines.index(["Trained on", "Tested on", *plain, "Largest class", "Cells"])
+    start = lines.index(["Trained on", "Tested on", *plain, "Majority class", "Cells"])
     shown = {tuple(line[:2]): line[3] for line in lines[start + 2 : start + 8]}
     assert [pair for pair, text in shown.items() if text != "–"] == OWN
     assert [pair for pair, text in shown.items() if text == "–"] == [
-        *ACROSS, ("mean", "other centres"), ("mean", "own centre")
+        *ACROSS, ("mean", "across centres"), ("mean", "within centre")
     ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Hand-made features of the stored crops: the colours they have and the edges in them.
+"""Handcrafted features of the stored crops: histograms of their colours and of their oriented gradients (HOG).
 
 They show what a network's features add to what anybody can count. Colour is also what labs differ in most, by their
 stains and lamps, so that these features may tell the centre well; crops that are standardised first tell less of it.
@@ -27,35 +27,31 @@ STANDARD_RANGES = ((-3.0, 3.0),) * 3
 _READ_ROWS = 64  # 3 MB of crops, 13 MB of them in Lab
 
 
-def handmade_vectors(store: StoreReader, standardise_crops: bool = False) -> np.ndarray:
-    """Describe every crop by histograms of its colours and of its oriented gradients.
-
-    Lab separates lightness from colour, roughly as people see them. The gradients are those of the lightness, the grey
-    crop.
+def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> np.ndarray:
+    """Describe every crop by histograms of its colours in Lab and of the oriented gradients of its lightness.
 
     Args:
         store: opened; its field "crop" is read block by block.
-        standardise_crops: whether to bring each channel of each crop to mean 0 and deviation 1 first: the transfer of
-            Reinhard et al. 2001 to one fixed target, which takes away most of a lab's stain and light.
+        standardise_crops: whether to bring each channel of each crop to mean 0 and standard deviation 1 first: the
+            transfer of Reinhard et al. 2001 to one fixed target, which takes away most of a lab's stain and light.
 
     Returns:
         float32 array of shape (n, 420), rows as in the store: for each of L, a and b a histogram of 32 bins, of sum 1;
         then histograms of 9 orientations in the 2x2 cells of 9 overlapping blocks.
     """
     vectors = np.empty((len(store), VECTOR_SIZE), np.float32)
+    ranges = STANDARD_RANGES if standardise_crops else LAB_RANGES
     for start in range(0, len(store), _READ_ROWS):
         stop = min(start + _READ_ROWS, len(store))
         lab = rgb2lab(store.read("crop", start, stop).astype(np.float32) / 255)
-        if standardise_crops:
-            lab = _standardise_channels(lab)
-        ranges = STANDARD_RANGES if standardise_crops else LAB_RANGES
+        lab = _standardise_channels(lab) if standardise_crops else lab
         vectors[start:stop, : 3 * BINS] = _histograms(lab, ranges)
         vectors[start:stop, 3 * BINS :] = [_gradients(lightness) for lightness in lab[..., 0]]
     return vectors
 
 
 def _standardise_channels(lab: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 in each channel of each crop of shape (n, height, width, 3); a constant channel is 0."""
+    """Mean 0 and standard deviation 1 in each channel of each crop; a constant channel is 0."""
     shifted = lab - lab.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     deviation = shifted.std(axis=(1, 2), keepdims=True)
     # A crop of one colour has deviations of rounding alone, some millionths of a Lab unit.
@@ -64,7 +60,7 @@ def _standardise_channels(lab: np.ndarray) -> np.ndarray:
 
 
 def _histograms(lab: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Shares of the bins of each channel of crops of shape (n, height, width, 3): float64 (n, 3 * BINS)."""
+    """Histograms of each channel of crops of shape (n, height, width, 3): float64 (n, 3 * BINS), each of sum 1."""
     low, high = np.array(ranges, np.float32).T
     bins = np.clip((lab - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.int64)
     # Each crop and channel counts in bins of its own, so that one pass does for all.

