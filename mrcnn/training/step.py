@@ -33,6 +33,40 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
         return dict(vars(self))
 
 
+@keras.saving.register_keras_serializable("mrcnn")
+class FusedAdam(keras.optimizers.Adam):
+    """Keras' Adam, each variable updated by one fused operation.
+
+    Results and state are those of Keras' own. That one adds some 50 operations to the graph for each of a detector's
+    270 variables, half of the whole graph, and compiling takes twice as long.
+    """
+
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
+        """Take one step along the gradients."""
+        step = tf.cast(self.iterations, tf.float32) + 1.0
+        betas = [tf.constant(self.beta_1), tf.constant(self.beta_2)]
+        # Once for all variables. Of several replicas any one's will do: they are equal.
+        self._shared = (*(tf.pow(beta, step) for beta in betas), *betas, tf.constant(self.epsilon))
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        """Move one variable along its gradient."""
+        index = self._get_variable_index(variable)
+        beta1_power, beta2_power, beta1, beta2, epsilon = self._shared
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=beta1_power,
+            beta2_power=beta2_power,
+            lr=learning_rate,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            grad=gradient,
+        )
+
+
 def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
     """The optimiser that `config` names; `DetectorTrainer` clips the gradients."""
     drops = config.LEARNING_RATE_DROP_AFTER < 1.0
@@ -45,7 +79,7 @@ def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> ke
             config.LEARNING_RATE_DROP_FACTOR,
         )
     if config.OPTIMIZER == "adam":
-        return keras.optimizers.Adam(rate)
+        return FusedAdam(rate)
     return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM)
 
 
@@ -74,8 +108,8 @@ class DetectorTrainer(keras.Model):
             target = self._total(shares) + self._weight_decay() / _num_replicas()
         gradients = _all_reduce_sum(tape.gradient(target, variables))
         gradients = self._clip(gradients)
-        # The optimiser sums over replicas once more.
-        gradients = [gradient / _num_replicas() for gradient in gradients]
+        if _num_replicas() > 1:  # the optimiser sums over them once more
+            gradients = [gradient / _num_replicas() for gradient in gradients]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._logs(shares)
 
