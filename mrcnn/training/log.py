@@ -23,15 +23,23 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.total_steps, self.first_step = total_steps, first_step
         self.bar: Bar | None = None
+        self.validated = False
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Open the bar."""
         self.bar = Bar(total=self.total_steps, initial=self.first_step, desc="detector", unit="step", smoothing=0.05)
+        self.bar.set_postfix_str("compiling the training step")
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Advance."""
         self.bar.update()
         self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Say why nothing moves before the first validation."""
+        if not self.validated:
+            self.bar.set_postfix_str("compiling the validation step")
+        self.validated = True
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Close the bar."""

@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Collection, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def fit_detector(
     )
     loop.on_train_begin()
     try:
-        with closing(batches):
+        with closing(batches), _without_graph_rewriting():
             for epoch in range(first_epoch, epochs):
                 loop.on_epoch_begin(epoch)
                 losses = []
@@ -111,6 +111,7 @@ def fit_detector(
                     loop.on_train_batch_begin(step)
                     losses.append(train_step(next(batches)))
                     loop.on_train_batch_end(step, losses[-1])
+                loop.on_test_begin()
                 logs = _means(losses) | _validate(validation, config, validation_step)
                 loop.on_epoch_end(epoch, logs)
                 if trainer.stop_training:
@@ -118,6 +119,22 @@ def fit_detector(
     finally:
         loop.on_train_end()
     return rows
+
+
+@contextmanager
+def _without_graph_rewriting() -> Iterator[None]:
+    """Leave out TensorFlow's rewriting of graphs on a CPU while the block lasts.
+
+    Of a graph this size it takes longer than all else before the first step, and the steps become no faster. On a GPU
+    it chooses the layout of tensors, which pays.
+    """
+    option = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(option, False)
+    tf.config.optimizer.set_experimental_options({option: before or not tf.config.list_logical_devices("GPU")})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
 
 
 def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:

@@ -1,11 +1,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mrcnn.config import Config, make_config
 from mrcnn.data.batches import training_batches
 from mrcnn.network.assembly import DetectorParts
-from mrcnn.training.step import LOSS_NAMES, DetectorTrainer, WarmupDrop, make_optimizer
+from mrcnn.training.step import LOSS_NAMES, DetectorTrainer, FusedAdam, WarmupDrop, make_optimizer
 
 
 def test_warmup_drop_known_answers():
@@ -88,3 +89,18 @@ def test_train_step_decays_kernels_by_their_mean_square(step, parts):
             expected = -10.0 * 2.0 * variable.numpy() / np.prod(variable.shape)
         np.testing.assert_allclose(changes[variable.path], expected, rtol=1e-3, atol=1e-6)
     assert kernels > 20
+
+
+def test_fused_adam_takes_the_steps_of_keras_adam():
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(4, 3, 4))
+    results = []
+    for kind in (keras.optimizers.Adam, FusedAdam):
+        variable, optimizer = keras.Variable(start), kind(WarmupDrop(0.1, 2, 3, 0.5))
+        optimizer.build([variable])
+        step = tf.function(lambda gradient, o=optimizer, v=variable: o.apply([gradient], [v]))
+        for gradient in gradients:
+            step(tf.constant(gradient, tf.float32))
+        results.append([v.numpy() for v in (variable, *optimizer.variables)])
+    for theirs, ours in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
