@@ -1,11 +1,10 @@
-"""Domain adaptation: bring the latents of all centres together.
+"""Domain adaptation: losses that bring the latents of all centres together.
 
 Each method is a function of plain tensors, and `adaptation_loss` computes any of them for a batch of mixed centres. It
 works under masks, so that shapes stay fixed whichever centre a row comes from. The adversarial method has a network of
-its own, see `adversary`. Losses of the user's own are plain functions of two sets of latents, see `own_losses`.
+its own, the discriminator. Losses of the user's own are functions of two sets of latents, see `custom_losses`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -13,17 +12,14 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from autoencoder.custom_losses import OwnLoss, find_own_loss, is_own_loss
+from autoencoder.custom_losses import find_custom_loss
 
-REDUCTIONS = ("mean", "sum")
 # Squared bandwidths as shares of the median squared distance. Gretton et al. 2012 take the median itself; a mixture
 # around it still sees differences that are finer or coarser.
 KERNEL_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 _LEAST_ROWS = 2  # one row has no covariance
 _LEAST_VARIANCE = 1e-8  # of latents, which lie between -1 and 1
-
-Moments = tuple[tf.Tensor, tf.Tensor]
 
 
 def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
@@ -41,12 +37,8 @@ def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = 
 
     Returns:
         float32 scalar, 0 or more.
-
-    Raises:
-        ValueError: if `reduction` is neither.
     """
-    _check_reduction(reduction)
-    return _moment_distance(_moments(source), _moments(target), reduction)
+    return _to_source_moments(*_joined(source, target), reduction)
 
 
 def normal_alignment_loss(latents: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
@@ -60,12 +52,9 @@ def normal_alignment_loss(latents: tf.Tensor, reduction: str = "mean") -> tf.Ten
 
     Returns:
         float32 scalar, 0 or more.
-
-    Raises:
-        ValueError: if `reduction` is neither.
     """
-    _check_reduction(reduction)
-    return _normal_distance(_moments(latents), reduction)
+    latents = ops.cast(latents, "float32")
+    return _to_normal(latents, None, ops.ones_like(latents[:, 0]), reduction)
 
 
 def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -84,10 +73,7 @@ def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     Reference:
         Borgwardt et al. 2006; Gretton et al. 2012, "A kernel two-sample test", lemma 6.
     """
-    source, target = _rows(source), _rows(target)
-    rows = ops.concatenate([source, target], axis=0)
-    first = ops.concatenate([ops.ones_like(source[:, 0]), ops.zeros_like(target[:, 0])], axis=0)
-    return _kernel_distance(rows, _squared_distances(rows), first, 1.0 - first)
+    return _to_source_kernel(*_joined(source, target))
 
 
 def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
@@ -103,11 +89,11 @@ def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     Reference:
         Sun and Saenko 2016, "Deep CORAL: correlation alignment for deep domain adaptation", eq. 1.
     """
-    return _coral_distance(_moments(source), _moments(target))
+    return _to_source_covariance(*_joined(source, target))
 
 
 def in_deviations(latents: tf.Tensor) -> tf.Tensor:
-    """Latents of a batch in units of their deviation, the root of their mean variance over the batch.
+    """Latents of a batch in units of their standard deviation, the root of their mean variance over the batch.
 
     Moments, and what a discriminator sees, are smaller for smaller latents, so that an autoencoder can lower its
     adaptation loss by shrinking all of them and leave the centres as far apart as they were, compared with the cells of
@@ -119,9 +105,8 @@ def in_deviations(latents: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 tensor of the same shape, finite also for latents that are all alike.
     """
-    latents = _rows(latents)
-    deviation = ops.sqrt(ops.mean(ops.var(latents, axis=0)) + _LEAST_VARIANCE)
-    return latents / deviation
+    latents = ops.cast(latents, "float32")
+    return latents / ops.sqrt(ops.mean(ops.var(latents, axis=0)) + _LEAST_VARIANCE)
 
 
 def adaptation_loss(
@@ -140,78 +125,85 @@ def adaptation_loss(
         centre_ids: int tensor `(batch,)`, the centre of each row, 0 to `num_centres` - 1.
         source: id of the source centre. Under "normal" the source is N(0, I) and every centre is a target.
         num_centres: number of centres, in this batch or not.
-        method: one of `METHODS`, or "module:function" for a loss of two sets of latents, see `own_losses`.
+        method: one of `METHODS`, or "module:function" for a loss of two sets of latents, see `custom_losses`.
         reduction: as in `moment_matching_loss`, for "mmd" and "normal".
 
     Returns:
         float32 scalar. A target with fewer than two rows adds nothing, and no target does if that is the source.
 
     Raises:
-        ValueError: if `source` is not the id of a centre, or the method or the reduction is unknown.
         InputError: if a loss of the user's own is not found.
     """
-    if not 0 <= source < num_centres:
-        raise ValueError(f"source must be between 0 and {num_centres - 1}, got {source}")
-    if method not in METHODS and not is_own_loss(method):
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    _check_reduction(reduction)
-    latents = _rows(latents)
+    latents = ops.cast(latents, "float32")
     masks = ops.one_hot(centre_ids, num_centres, dtype="float32")
     enough = ops.sum(masks, axis=0) >= _LEAST_ROWS
-    distances = METHODS[method] if method in METHODS else _to_source_by(_find_own_loss(method))
-    distance = distances(latents, masks, source, reduction)
+    distance = METHODS[method] if method in METHODS else _to_source_by(_find_custom_loss(method))
     total = ops.zeros((), dtype="float32")
     for k in range(num_centres):
-        if method == "normal":
-            counts = enough[k]
-        elif k == source:
+        if method != "normal" and k == source:
             continue
-        else:
-            counts = ops.logical_and(enough[k], enough[source])
+        counts = enough[k] if method == "normal" else ops.logical_and(enough[k], enough[source])
         # Both branches are finite whatever the counts, hence so is the gradient of the one not taken.
-        loss = distance(k)
+        loss = distance(latents, masks[:, source], masks[:, k], reduction)
         total = total + ops.where(counts, loss, ops.zeros_like(loss))
     return total
 
 
-def _to_source_moments(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
-    moments = _moments_of_centres(latents, masks)
-    return lambda k: _moment_distance(moments[source], moments[k], reduction)
+def _joined(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Two sets of latents as one, and the mask of each."""
+    source, target = ops.cast(source, "float32"), ops.cast(target, "float32")
+    first = ops.concatenate([ops.ones_like(source[:, 0]), ops.zeros_like(target[:, 0])], axis=0)
+    return ops.concatenate([source, target], axis=0), first, 1.0 - first
 
 
-def _to_normal(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
-    moments = _moments_of_centres(latents, masks)
-    return lambda k: _normal_distance(moments[k], reduction)
+# Each takes latents `(batch, latent_size)`, the masks `(batch,)` of source and target, and the reduction. The moments of
+# the source are written once for each target; the graph computes them once.
 
 
-def _to_source_kernel(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
-    squares = _squared_distances(latents)
-    return lambda k: _kernel_distance(latents, squares, masks[:, source], masks[:, k])
+def _to_source_moments(latents, source, target, reduction) -> tf.Tensor:
+    (mean, covariance), (other_mean, other_covariance) = _moments(latents, source), _moments(latents, target)
+    return ops.mean(ops.square(mean - other_mean)) + _divergence(covariance, other_covariance, reduction)
 
 
-def _to_source_covariance(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
-    moments = _moments_of_centres(latents, masks)
-    return lambda k: _coral_distance(moments[source], moments[k])
+def _to_normal(latents, source, target, reduction) -> tf.Tensor:
+    mean, covariance = _moments(latents, target)
+    squares = ops.sum(ops.square(mean))
+    # The root has no gradient at 0, and a mean of exactly 0 needs none.
+    safe = ops.where(squares > 0, squares, ops.ones_like(squares))
+    length = ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))
+    return length + _divergence(ops.eye(mean.shape[0], dtype="float32"), covariance, reduction)
 
 
-def _to_source_by(loss: OwnLoss) -> Callable[..., Callable[[int], tf.Tensor]]:
+def _to_source_kernel(latents, source, target, reduction="mean") -> tf.Tensor:
+    distances = _squared_distances(latents)
+    different = 1.0 - ops.eye(ops.shape(latents)[0], dtype="float32")
+    both = source + target
+    median = tf.stop_gradient(_masked_median(distances, _outer(both, both) * different))
+    scale = ops.where(median > 0, median, ops.ones_like(median))
+    kernel = sum(ops.exp(distances / (-2.0 * share * scale)) for share in KERNEL_BANDWIDTHS) / len(KERNEL_BANDWIDTHS)
+    within = sum(_mean_under(kernel, _outer(mask, mask) * different) for mask in (source, target))
+    return within - 2.0 * _mean_under(kernel, _outer(source, target))
+
+
+def _to_source_covariance(latents, source, target, reduction="mean") -> tf.Tensor:
+    # The mean over all entries is the sum over latent_size^2.
+    return 0.25 * ops.mean(ops.square(_moments(latents, source)[1] - _moments(latents, target)[1]))
+
+
+def _to_source_by(loss):
     """A method that hands the rows of source and target to a function which knows of no masks."""
 
-    def to_source(latents, masks, source, reduction) -> Callable[[int], tf.Tensor]:
-        def distance(k: int) -> tf.Tensor:
-            rows = [tf.boolean_mask(latents, masks[:, centre] > 0) for centre in (source, k)]
-            # The function may be infinite for too few rows; where it is not called it has no gradient either.
-            enough = tf.reduce_all([tf.shape(r)[0] >= _LEAST_ROWS for r in rows])
-            return tf.cond(enough, lambda: ops.cast(loss(*rows), "float32"), lambda: tf.zeros(()))
+    def distance(latents, source, target, reduction) -> tf.Tensor:
+        rows = [tf.boolean_mask(latents, mask > 0) for mask in (source, target)]
+        # The function may be infinite for too few rows; where it is not called it has no gradient either.
+        enough = tf.reduce_all([tf.shape(r)[0] >= _LEAST_ROWS for r in rows])
+        return tf.cond(enough, lambda: ops.cast(loss(*rows), "float32"), lambda: tf.zeros(()))
 
-        return distance
-
-    return to_source
+    return distance
 
 
 # Importing is nothing to compile.
-_find_own_loss = tf.autograph.experimental.do_not_convert(find_own_loss)
-# From latents, masks `(batch, num_centres)`, source and reduction to the loss of the centre k.
+_find_custom_loss = tf.autograph.experimental.do_not_convert(find_custom_loss)
 METHODS = {
     "mmd": _to_source_moments,
     "normal": _to_normal,
@@ -220,37 +212,14 @@ METHODS = {
 }
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r}")
-
-
-def _rows(latents: tf.Tensor) -> tf.Tensor:
-    return ops.cast(latents, "float32")
-
-
-def _product(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Matrix product to float32's full precision: GPUs multiply float32 with ten bits of it (TensorFloat-32)."""
-    return ops.cast(ops.matmul(ops.cast(first, "float64"), ops.cast(second, "float64")), "float32")
-
-
-def _moments(latents: tf.Tensor) -> Moments:
-    """Mean `(latent_size,)` and unbiased covariance `(latent_size, latent_size)` of the rows."""
-    latents = _rows(latents)
-    return _masked_moments(latents, ops.ones_like(latents[:, 0]))
-
-
-def _moments_of_centres(latents: tf.Tensor, masks: tf.Tensor) -> list[Moments]:
-    return [_masked_moments(latents, masks[:, k]) for k in range(masks.shape[1])]
-
-
-def _masked_moments(latents: tf.Tensor, mask: tf.Tensor) -> Moments:
-    """Moments of the rows whose mask is 1; finite for any number of them."""
+def _moments(latents: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean `(latent_size,)` and unbiased covariance of the rows whose mask is 1; finite for any number of them."""
     count = ops.sum(mask)
     mean = ops.sum(latents * mask[:, None], axis=0) / ops.maximum(count, 1.0)
-    centred = (latents - mean) * mask[:, None]
-    covariance = _product(ops.transpose(centred), centred) / ops.maximum(count - 1.0, 1.0)
-    return mean, covariance
+    # In float64, since GPUs multiply float32 with ten bits of it (TensorFloat-32).
+    centred = ops.cast((latents - mean) * mask[:, None], "float64")
+    product = ops.cast(ops.matmul(ops.transpose(centred), centred), "float32")
+    return mean, product / ops.maximum(count - 1.0, 1.0)
 
 
 def _divergence(first: tf.Tensor, second: tf.Tensor, reduction: str) -> tf.Tensor:
@@ -262,43 +231,12 @@ def _divergence(first: tf.Tensor, second: tf.Tensor, reduction: str) -> tf.Tenso
     return 0.5 * (ops.mean(terms) if reduction == "mean" else ops.sum(terms))
 
 
-def _moment_distance(source: Moments, target: Moments, reduction: str) -> tf.Tensor:
-    return ops.mean(ops.square(source[0] - target[0])) + _divergence(source[1], target[1], reduction)
-
-
-def _normal_distance(moments: Moments, reduction: str) -> tf.Tensor:
-    mean, covariance = moments
-    squares = ops.sum(ops.square(mean))
-    # The root has no gradient at 0, and a mean of exactly 0 needs none.
-    safe = ops.where(squares > 0, squares, ops.ones_like(squares))
-    length = ops.where(squares > 0, ops.sqrt(safe), ops.zeros_like(squares))
-    return length + _divergence(ops.eye(mean.shape[0], dtype="float32"), covariance, reduction)
-
-
-def _coral_distance(source: Moments, target: Moments) -> tf.Tensor:
-    # The mean over all entries is the sum over latent_size^2.
-    return 0.25 * ops.mean(ops.square(source[1] - target[1]))
-
-
 def _squared_distances(rows: tf.Tensor) -> tf.Tensor:
     """Squared distances between all rows `(num_rows, num_rows)`."""
     rows = ops.cast(rows, "float64")
     squares = ops.sum(ops.square(rows), axis=1)
     distances = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(rows, ops.transpose(rows))
     return ops.cast(ops.maximum(distances, 0.0), "float32")
-
-
-def _kernel_distance(rows: tf.Tensor, distances: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    """Unbiased squared MMD of the rows under two masks `(num_rows,)` that do not overlap."""
-    different = 1.0 - ops.eye(ops.shape(rows)[0], dtype="float32")
-    both = first + second
-    median = tf.stop_gradient(_masked_median(distances, _outer(both, both) * different))
-    scale = ops.where(median > 0, median, ops.ones_like(median))
-    kernel = sum(ops.exp(distances / (-2.0 * share * scale)) for share in KERNEL_BANDWIDTHS) / len(KERNEL_BANDWIDTHS)
-    total = ops.zeros((), dtype="float32")
-    for mask in (first, second):
-        total = total + _mean_under(kernel, _outer(mask, mask) * different)
-    return total - 2.0 * _mean_under(kernel, _outer(first, second))
 
 
 def _outer(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -341,24 +279,16 @@ def build_discriminator(latent_size: int, num_centres: int, *, seed: int = 0) ->
         Model from latents `(batch, latent_size)` to logits `(batch, num_centres)`.
     """
     seeds = np.random.SeedSequence(seed).generate_state(len(HIDDEN_UNITS) + 1)
-    initializers = [keras.initializers.GlorotUniform(seed=int(s)) for s in seeds]
-    inputs = keras.Input((latent_size,), name="latents")
-    x = inputs
-    for number, units in enumerate(HIDDEN_UNITS):
+    inputs = x = keras.Input((latent_size,), name="latents")
+    for number, units in enumerate([*HIDDEN_UNITS, num_centres], start=1):
         x = layers.Dense(
             units,
-            activation="relu",
-            kernel_initializer=initializers[number],
+            activation="relu" if number < len(seeds) else None,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=int(seeds[number - 1])),
             dtype="float32",
-            name=f"discriminator_dense{number + 1}",
+            name=f"discriminator_dense{number}",
         )(x)
-    logits = layers.Dense(
-        num_centres,
-        kernel_initializer=initializers[-1],
-        dtype="float32",
-        name=f"discriminator_dense{len(seeds)}",
-    )(x)
-    return keras.Model(inputs, logits, name="discriminator")
+    return keras.Model(inputs, x, name="discriminator")
 
 
 def discriminator_scores(logits: tf.Tensor, centre_ids: tf.Tensor) -> DiscriminatorScores:

@@ -1,7 +1,7 @@
 """Batches from feature stores: read, scaled and resized ahead of the training.
 
-`sampling` decides which cells come when and `reading` reads them. A batch is a function of its number alone, so that
-a resumed training gets the batches that would have come next.
+A batch is a function of its number alone, so that a resumed training gets the batches that would have come next. Cells
+are read in blocks of neighbours and shuffled within windows, so that memory stays constant whatever a store's size.
 
 A Python thread reads ahead, and not tf.data: the end of a tf.data iterator waits for its threads, and the garbage
 collector may bring that end about in one of these threads, or in a thread with HDF5's lock, which they need too.
@@ -11,12 +11,11 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import repeat
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from autoencoder.config import CHOICES, AutoencoderConfig
+from autoencoder.config import AutoencoderConfig
 from autoencoder.label_shift import count_cells
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import ARRAY_FIELDS, StorePath, StoreReader, open_store
@@ -26,331 +25,16 @@ from mrcnn.files.read_ahead import read_ahead
 
 BLOCK_ROWS = 8  # rows read at one go: 1.2 MB
 WINDOW_ROWS = 256  # rows shuffled together, per centre: 38 MB
-_LEAST_SHARE = 2  # fewer samples of a centre have no covariance
-
-
-def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "none") -> tuple[int, ...]:
-    """Divide a batch among the centres.
-
-    Args:
-        counts: number of cells of each centre.
-        global_batch_size: samples in a batch.
-        balance: "none" for shares in proportion to `counts`, "centre" and "type" for equal ones.
-
-    Returns:
-        Samples of each centre in every batch, summing to `global_batch_size`: at least two where that fits, else at
-        least one.
-
-    Raises:
-        InputError: if there are fewer samples than centres.
-        ValueError: if a centre has no cells, or `balance` is unknown.
-    """
-    if balance not in CHOICES["balance"]:
-        raise ValueError(f"balance must be one of {', '.join(CHOICES['balance'])}, got {balance!r}")
-    if not counts or min(counts) < 1:
-        raise ValueError(f"every centre needs a cell, got counts {list(counts)}")
-    least = min(_LEAST_SHARE, global_batch_size // len(counts))
-    if least == 0:
-        raise InputError(f"global_batch_size is {global_batch_size} for {len(counts)} centres; raise it")
-    weights = np.asarray(counts, np.float64) if balance == "none" else np.ones(len(counts))
-    wanted = weights / weights.sum() * global_batch_size
-    shares = np.maximum(np.floor(wanted).astype(int), least)
-    while shares.sum() != global_batch_size:
-        # One sample at a time to whoever is furthest below what is due, or from whoever is furthest above.
-        if shares.sum() < global_batch_size:
-            shares[np.argmax(wanted - shares)] += 1
-        else:
-            shares[np.argmax(np.where(shares > least, shares - wanted, -np.inf))] -= 1
-    return tuple(int(share) for share in shares)
-
-
-def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
-    """Sort the cells of a store by type.
-
-    Args:
-        store: opened; its cell types count, or its labels if no cell has a type.
-
-    Returns:
-        By type, in alphabetical order, the int array of its rows, increasing. Cells without a type are a further
-        group, named "", if there are any.
-
-    Raises:
-        InputError: if no cell has a type or a label.
-    """
-    # Read, not taken from the store's properties, which would keep the texts as long as the store is open.
-    for field in ("cell_type", "label"):
-        names, codes = np.unique(store.read(field, 0, len(store)), return_inverse=True)
-        if np.any(names != ""):
-            return {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
-    raise InputError(
-        f"{store.path}: no cell has a type or label, which balance 'type' needs of the source centre; "
-        "choose balance 'none' or 'centre', or another source centre"
-    )
-
-
-class Order(Protocol):
-    """An endless order of the rows of one store."""
-
-    def windows(self, position: int = 0) -> Iterator[np.ndarray]:
-        """Yield the rows from a position on, window by window."""
-
-
-class RowOrder:
-    """Every row once in each pass, the passes in different orders.
-
-    Args:
-        num_rows: rows of the store.
-        seed: what decides the order, any number of integers of 0 or more.
-        block_rows: neighbouring rows that stay together until they are shuffled in their window.
-        window_rows: rows of a window, at most.
-    """
-
-    def __init__(
-        self,
-        num_rows: int,
-        seed: Sequence[int],
-        *,
-        block_rows: int = BLOCK_ROWS,
-        window_rows: int = WINDOW_ROWS,
-    ):
-        self.num_rows = num_rows
-        self.seed = tuple(seed)
-        self.block_rows = block_rows
-        self.blocks_per_window = max(window_rows // block_rows, 1)
-
-    def windows(self, position: int = 0) -> Iterator[np.ndarray]:
-        """Yield the windows from a position on.
-
-        Args:
-            position: number of rows, over all passes, that were given out before.
-
-        Yields:
-            int array of the rows of a window, in the order in which they are given out. The first window lacks the
-            rows before `position`.
-        """
-        epoch, skip = divmod(position, self.num_rows)
-        while True:
-            random = np.random.default_rng((*self.seed, epoch))
-            starts = random.permutation(np.arange(0, self.num_rows, self.block_rows))
-            for first in range(0, len(starts), self.blocks_per_window):
-                window = starts[first : first + self.blocks_per_window]
-                rows = (window[:, np.newaxis] + np.arange(self.block_rows)).reshape(-1)
-                rows = rows[rows < self.num_rows]
-                order = random.permutation(len(rows))
-                if skip < len(rows):
-                    yield rows[order[skip:]]
-                skip = max(skip - len(rows), 0)
-            epoch += 1
-
-
-class TypeOrder:
-    """Every type equally often, and within a type every row once in each pass over the type.
-
-    As many neighbouring samples as there are types hold each type once, in random order.
-
-    Args:
-        groups: rows of each type, increasing.
-        seed: as in `RowOrder`.
-        block_rows: neighbouring rows of a type that are likely to be read together.
-        window_rows: rows of a window, at most.
-    """
-
-    def __init__(
-        self,
-        groups: Sequence[np.ndarray],
-        seed: Sequence[int],
-        *,
-        block_rows: int = BLOCK_ROWS,
-        window_rows: int = WINDOW_ROWS,
-    ):
-        self.groups = list(groups)
-        self.seed = tuple(seed)
-        self.window_rows = window_rows
-        # Whole blocks of every type are ordered together, and one block of each at least.
-        self.rounds = max(window_rows // len(self.groups) // block_rows, 1) * block_rows
-        self._orders = [
-            RowOrder(len(rows), (*self.seed, number), block_rows=block_rows, window_rows=self.rounds)
-            for number, rows in enumerate(self.groups)
-        ]
-
-    def windows(self, position: int = 0) -> Iterator[np.ndarray]:
-        """Yield the windows from a position on, as `RowOrder.windows` does; a row can come twice in one."""
-        number, skip = divmod(position, self.rounds * len(self.groups))
-        streams = [_in_pieces(order, number * self.rounds, self.rounds) for order in self._orders]
-        while True:
-            # Every row of `rows` is a round with each type once; shuffling its columns keeps it one.
-            rows = np.stack([group[next(s)] for group, s in zip(self.groups, streams, strict=True)], axis=1)
-            random = np.random.default_rng((*self.seed, len(self.groups), number))
-            rows = random.permuted(rows, axis=1).reshape(-1)[skip:]
-            # More than one window only where there are very many types, which must not cost memory.
-            for start in range(0, len(rows), self.window_rows):
-                yield rows[start : start + self.window_rows]
-            number, skip = number + 1, 0
-
-
-def _in_pieces(order: Order, position: int, size: int) -> Iterator[np.ndarray]:
-    """Yield an order from a position on in pieces of one size."""
-    waiting = np.zeros(0, np.int64)
-    windows = order.windows(position)
-    while True:
-        parts, missing = [], size
-        while missing:
-            if not len(waiting):
-                waiting = next(windows)
-            parts.append(waiting[:missing])
-            waiting = waiting[missing:]
-            missing -= len(parts[-1])
-        yield np.concatenate(parts)
-
-
 ALL_WINDOWS_ROWS = 4 * WINDOW_ROWS  # rows of all centres together in memory, about: 150 MB
 ROW_BYTES = 2 * 14 * 14 * 256 + 128 * 128 * 3  # features and one image of a cell
-
-
-def read_batches(
-    stores: Mapping[str, StorePath],
-    shares: Sequence[int],
-    *,
-    image_source: str = "crop",
-    balance: str = "none",
-    source: int = 0,
-    seed: int = 0,
-    start_step: int = 0,
-    num_parts: int = 1,
-    num_pipelines: int = 1,
-    pipeline: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches from a step on, without end.
-
-    Args:
-        stores: feature store by centre, or the shards of one; no store may be empty.
-        shares: samples of each centre in a batch.
-        image_source: "crop" or "image".
-        balance: "type" gives out every cell type of the source centre equally often; with another value each cell
-            of a centre comes once in each pass.
-        source: number of the source centre, whose labels are the only ones that are looked at.
-        seed: of the order.
-        start_step: the step, counted from 0, to begin with.
-        num_parts: number of equal parts, one per replica, in which each batch is given out.
-        num_pipelines: number of processes that share the parts equally.
-        pipeline: which of them this is, counted from 0: the first one has the first parts.
-
-    Yields:
-        The parts of this pipeline, step by step: dicts of `features` float16 (n, 14, 14, 256), `images` uint8
-        (n, 128, 128, 3) and `centre_id` int32 (n,), n being the batch size divided by `num_parts`.
-
-    Raises:
-        InputError: if a store cannot be read, has features that are not finite, or the source has no labels that
-            `balance` needs.
-        ValueError: if the batch cannot be divided by `num_parts`, or these by `num_pipelines`.
-    """
-    batch_size = sum(shares)
-    if batch_size % num_parts:
-        raise ValueError(f"a batch of {batch_size} cannot be divided by {num_parts}")
-    if num_parts % num_pipelines or not 0 <= pipeline < num_pipelines:
-        raise ValueError(f"{num_parts} parts cannot be shared by pipeline {pipeline} of {num_pipelines}")
-    own_parts, part_size = num_parts // num_pipelines, batch_size // num_parts
-    # Dealt out in turns, so that every replica has rows of every centre.
-    turn, part = np.divmod(np.arange(batch_size), num_parts)
-    part = part - pipeline * own_parts
-    is_own = (0 <= part) & (part < own_parts)
-    places = np.where(is_own, part * part_size + turn, -1)  # in what is given out; -1 for rows of other pipelines
-    centre_id = np.zeros(own_parts * part_size, np.int32)
-    window_rows = max(min(WINDOW_ROWS, ALL_WINDOWS_ROWS // len(shares)), BLOCK_ROWS)
-    with ExitStack() as stack:
-        streams = []
-        edges = np.cumsum([0, *shares])
-        for k, path in enumerate(stores.values()):
-            share_places = places[edges[k] : edges[k + 1]]
-            wanted = share_places >= 0
-            if not wanted.any():
-                continue
-            store = stack.enter_context(open_store(path))
-            by_type = balance == "type" and k == source
-            order = _make_order(store, by_type, (seed, k), window_rows)
-            centre_id[share_places[wanted]] = k
-            cells = _read_cells(store, order, image_source, start_step * len(wanted), wanted)
-            streams.append((cells, share_places[wanted].tolist()))
-        while True:
-            features, images = (_make_rows(len(centre_id), field) for field in ("features", image_source))
-            for cells, own_places in streams:
-                for place in own_places:
-                    features[place], images[place] = next(cells)
-            for start in range(0, len(centre_id), part_size):
-                rows = slice(start, start + part_size)
-                yield {"features": features[rows], "images": images[rows], "centre_id": centre_id[rows]}
-
-
-def _make_rows(num_rows: int, field: str) -> np.ndarray:
-    dtype, shape = ARRAY_FIELDS[field]
-    return np.empty((num_rows, *shape), dtype)
-
-
-def _make_order(store: StoreReader, by_type: bool, seed: tuple[int, ...], window_rows: int) -> Order:
-    if by_type:
-        return TypeOrder(list(rows_by_type(store).values()), seed, window_rows=window_rows)
-    return RowOrder(len(store), seed, window_rows=window_rows)
-
-
-def _read_cells(
-    store: StoreReader, order: Order, image_source: str, position: int, wanted: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield one cell after the other, as (features, image), from a position of the order on.
-
-    Args:
-        store: opened.
-        order: of its rows.
-        image_source: "crop" or "image".
-        position: a multiple of the centre's share.
-        wanted: bool array of shape (share,), which rows of each share to give out; one at least.
-    """
-    for rows in order.windows(position):
-        own = rows[wanted[np.arange(position, position + len(rows)) % len(wanted)]]
-        position += len(rows)
-        if not len(own):
-            continue
-        stored, numbers = np.unique(own, return_inverse=True)
-        features = store.read_rows("features", stored)
-        check_finite(store, stored, features)
-        images = store.read_rows(image_source, stored)
-        for number in numbers:
-            yield features[number], images[number]
-        del features, images  # before the next window is read
-
-
-logger = logging.getLogger(__name__)
-
+# Read ahead, as stored: it hides that a window of rows is read at one go, every few steps.
+READ_AHEAD_BYTES = 64 * 2**20
 STORED_IMAGE_SIZE = 128
 STANDARD_MEAN, STANDARD_DEVIATION = 0.6, 0.2
 LEAST_DEVIATION = 0.01  # two to three grey levels
-# Read ahead, as stored: it hides that a window of rows is read at one go, every few steps.
-READ_AHEAD_BYTES = 64 * 2**20
+_LEAST_SHARE = 2  # fewer samples of a centre have no covariance
 
-
-def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") -> tf.Tensor:
-    """Bring stored images to the size and range of the image decoder, by area average.
-
-    Args:
-        images: uint8 tensor `(batch, 128, 128, 3)`.
-        image_size: side of the result in pixels, a divisor of 128.
-        colours: "stored" leaves them; "standardised" gives each channel of each image the mean 0.6 and the deviation
-            0.2, about those of a stained cell on its background, and clips what lies outside [0, 1]. It is the colour
-            transfer of Reinhard et al. 2001 to one target, in RGB and not in their l-alpha-beta.
-
-    Returns:
-        float32 tensor `(batch, image_size, image_size, 3)` in [0, 1].
-    """
-    images = tf.cast(images, tf.float32)
-    factor = STORED_IMAGE_SIZE // image_size
-    if factor > 1:
-        images = tf.nn.avg_pool2d(images, factor, factor, "VALID")
-    images = images / 255.0
-    if colours == "standardised":
-        mean, variance = tf.nn.moments(images, axes=(1, 2), keepdims=True)
-        # A channel that is the same everywhere stays so, and is not made of its rounding errors.
-        deviation = tf.maximum(tf.sqrt(variance), LEAST_DEVIATION)
-        images = tf.clip_by_value(STANDARD_MEAN + STANDARD_DEVIATION * (images - mean) / deviation, 0.0, 1.0)
-    return images
+logger = logging.getLogger(__name__)
 
 
 def make_batches(
@@ -384,17 +68,13 @@ def make_batches(
     Raises:
         InputError: if a store is empty or unreadable, the batch cannot be divided among centres or replicas, or the
             source has no labels that the balance needs.
-        ValueError: if the replicas cannot be divided among the pipelines.
     """
     if config.global_batch_size % num_replicas:
         raise InputError(
             f"global_batch_size is {config.global_batch_size}, which {num_replicas} devices cannot share; "
             f"choose a multiple of {num_replicas}"
         )
-    if num_replicas % num_pipelines:
-        raise ValueError(f"{num_replicas} replicas cannot be divided among {num_pipelines} pipelines")
-    counts = count_cells(stores)
-    shares = batch_shares(list(counts.values()), config.global_batch_size, config.balance)
+    shares = batch_shares(list(count_cells(stores).values()), config.global_batch_size, config.balance)
     logger.info("samples per batch: %s", dict(zip(stores, shares, strict=True)))
     if config.balance == "type":
         with open_store(list(stores.values())[source]) as store:
@@ -423,9 +103,270 @@ def make_batches(
     def read(_: None) -> dict[str, tf.Tensor]:
         part = next(parts)
         with tf.device("CPU"):  # what waits takes no memory of a GPU
-            return prepare(*(tf.constant(part[name]) for name in ("features", "images", "centre_id")))
+            return prepare(**{name: tf.constant(value) for name, value in part.items()})
 
     # At least a part per replica; of 500 cells each, one has 75 MB as stored and 0.2 GB once prepared.
     part_bytes = config.global_batch_size // num_replicas * ROW_BYTES
     num_ahead = max(num_replicas // num_pipelines, READ_AHEAD_BYTES // part_bytes)
     return read_ahead(read, repeat(None), num_ahead=num_ahead + 1, num_threads=1)
+
+
+def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") -> tf.Tensor:
+    """Bring stored images to the size and range of the image decoder, by area average.
+
+    Args:
+        images: uint8 tensor `(batch, 128, 128, 3)`.
+        image_size: side of the result in pixels, a divisor of 128.
+        colours: "stored" leaves them; "standardised" gives each channel of each image the mean 0.6 and the standard
+            deviation 0.2, about those of a stained cell on its background, and clips what lies outside [0, 1]. It is
+            the colour transfer of Reinhard et al. 2001 to one target, in RGB and not in their l-alpha-beta.
+
+    Returns:
+        float32 tensor `(batch, image_size, image_size, 3)` in [0, 1].
+    """
+    images = tf.cast(images, tf.float32)
+    factor = STORED_IMAGE_SIZE // image_size
+    if factor > 1:
+        images = tf.nn.avg_pool2d(images, factor, factor, "VALID")
+    images = images / 255.0
+    if colours == "standardised":
+        mean, variance = tf.nn.moments(images, axes=(1, 2), keepdims=True)
+        # A channel that is the same everywhere stays so, and is not made of its rounding errors.
+        deviation = tf.maximum(tf.sqrt(variance), LEAST_DEVIATION)
+        images = tf.clip_by_value(STANDARD_MEAN + STANDARD_DEVIATION * (images - mean) / deviation, 0.0, 1.0)
+    return images
+
+
+def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "none") -> tuple[int, ...]:
+    """Divide a batch among the centres.
+
+    Args:
+        counts: number of cells of each centre.
+        global_batch_size: samples in a batch.
+        balance: "none" for shares in proportion to `counts`, "centre" and "type" for equal ones.
+
+    Returns:
+        Samples of each centre in every batch, summing to `global_batch_size`: at least two where that fits, else at
+        least one.
+
+    Raises:
+        InputError: if there are fewer samples than centres.
+    """
+    least = min(_LEAST_SHARE, global_batch_size // len(counts))
+    if least == 0:
+        raise InputError(f"global_batch_size is {global_batch_size} for {len(counts)} centres; raise it")
+    weights = np.asarray(counts, np.float64) if balance == "none" else np.ones(len(counts))
+    wanted = weights / weights.sum() * global_batch_size
+    shares = np.maximum(np.floor(wanted).astype(int), least)
+    while shares.sum() != global_batch_size:
+        # One sample at a time to whoever is furthest below what is due, or from whoever is furthest above.
+        if shares.sum() < global_batch_size:
+            shares[np.argmax(wanted - shares)] += 1
+        else:
+            shares[np.argmax(np.where(shares > least, shares - wanted, -np.inf))] -= 1
+    return tuple(shares.tolist())
+
+
+def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
+    """Sort the cells of a store by type.
+
+    Args:
+        store: opened; its cell types count, or its labels if no cell has a type.
+
+    Returns:
+        By type, in alphabetical order, the int array of its rows, increasing. Cells without a type are a further
+        group, named "", if there are any.
+
+    Raises:
+        InputError: if no cell has a type or a label.
+    """
+    # Read, not taken from the store's properties, which would keep the texts as long as the store is open.
+    for field in ("cell_type", "label"):
+        names, codes = np.unique(store.read(field, 0, len(store)), return_inverse=True)
+        if np.any(names != ""):
+            return {str(name): np.flatnonzero(codes == code) for code, name in enumerate(names)}
+    raise InputError(
+        f"{store.path}: no cell has a type or label, which balance 'type' needs of the source centre; "
+        "choose balance 'none' or 'centre', or another source centre"
+    )
+
+
+def row_windows(
+    num_rows: int, seed: Sequence[int], position: int = 0, *, block_rows: int = BLOCK_ROWS, window_rows: int = WINDOW_ROWS
+) -> Iterator[np.ndarray]:
+    """Yield an endless order of rows, window by window: every row once in each epoch, the epochs in different orders.
+
+    Args:
+        num_rows: rows of the store.
+        seed: what decides the order, any number of integers of 0 or more.
+        position: number of rows, over all epochs, that were given out before.
+        block_rows: neighbouring rows that stay together until they are shuffled in their window.
+        window_rows: rows of a window, at most.
+
+    Yields:
+        int array of the rows of a window, in the order in which they are given out. The first window lacks the rows
+        before `position`.
+    """
+    epoch, skip = divmod(position, num_rows)
+    blocks_per_window = max(window_rows // block_rows, 1)
+    while True:
+        random = np.random.default_rng((*seed, epoch))
+        starts = random.permutation(np.arange(0, num_rows, block_rows))
+        for first in range(0, len(starts), blocks_per_window):
+            window = starts[first : first + blocks_per_window]
+            rows = (window[:, np.newaxis] + np.arange(block_rows)).reshape(-1)
+            rows = random.permutation(rows[rows < num_rows])
+            if skip < len(rows):
+                yield rows[skip:]
+            skip = max(skip - len(rows), 0)
+        epoch += 1
+
+
+def type_windows(
+    groups: Sequence[np.ndarray],
+    seed: Sequence[int],
+    position: int = 0,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    window_rows: int = WINDOW_ROWS,
+) -> Iterator[np.ndarray]:
+    """Yield an endless order of rows, as `row_windows` does, with every type equally often.
+
+    As many neighbouring samples as there are types hold each type once, in random order. Within a type every row comes
+    once in each epoch over the type, so that a row can come twice in one window.
+
+    Args:
+        groups: rows of each type, increasing.
+        seed: as in `row_windows`.
+        position: as in `row_windows`.
+        block_rows: neighbouring rows of a type that are likely to be read together.
+        window_rows: rows of a window, at most.
+    """
+    # Whole blocks of every type are ordered together, and one block of each at least.
+    rounds = max(window_rows // len(groups) // block_rows, 1) * block_rows
+    number, skip = divmod(position, rounds * len(groups))
+    streams = [
+        _in_pieces(row_windows(len(rows), (*seed, k), number * rounds, block_rows=block_rows, window_rows=rounds), rounds)
+        for k, rows in enumerate(groups)
+    ]
+    while True:
+        # Every row of `rows` is a round with each type once; shuffling its columns keeps it one.
+        rows = np.stack([group[next(s)] for group, s in zip(groups, streams, strict=True)], axis=1)
+        random = np.random.default_rng((*seed, len(groups), number))
+        rows = random.permuted(rows, axis=1).reshape(-1)[skip:]
+        # More than one window only where there are very many types, which must not cost memory.
+        for start in range(0, len(rows), window_rows):
+            yield rows[start : start + window_rows]
+        number, skip = number + 1, 0
+
+
+def _in_pieces(windows: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Cut an endless order into pieces of one size."""
+    waiting = np.zeros(0, np.int64)
+    while True:
+        while len(waiting) < size:
+            waiting = np.concatenate([waiting, next(windows)])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def read_batches(
+    stores: Mapping[str, StorePath],
+    shares: Sequence[int],
+    *,
+    image_source: str = "crop",
+    balance: str = "none",
+    source: int = 0,
+    seed: int = 0,
+    start_step: int = 0,
+    num_parts: int = 1,
+    num_pipelines: int = 1,
+    pipeline: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the batches as they are stored, from a step on, without end.
+
+    Args:
+        stores: feature store by centre, or the shards of one; no store may be empty.
+        shares: samples of each centre in a batch.
+        image_source: "crop" or "image".
+        balance: "type" gives out every cell type of the source centre equally often; with another value each cell
+            of a centre comes once in each epoch.
+        source: number of the source centre, whose labels are the only ones that are looked at.
+        seed: of the order.
+        start_step: the step, counted from 0, to begin with.
+        num_parts: number of equal parts, one per replica, in which each batch is given out.
+        num_pipelines: number of processes that share the parts equally.
+        pipeline: which of them this is, counted from 0: the first one has the first parts.
+
+    Yields:
+        The parts of this pipeline, step by step: dicts of `features` float16 (n, 14, 14, 256), `images` uint8
+        (n, 128, 128, 3) and `centre_id` int32 (n,), n being the batch size divided by `num_parts`.
+
+    Raises:
+        InputError: if a store cannot be read, has features that are not finite, or the source has no labels that
+            `balance` needs.
+    """
+    own_parts, part_size = num_parts // num_pipelines, sum(shares) // num_parts
+    # Dealt out in turns, so that every replica has rows of every centre.
+    turn, part = np.divmod(np.arange(sum(shares)), num_parts)
+    part = part - pipeline * own_parts
+    is_own = (0 <= part) & (part < own_parts)
+    positions = np.where(is_own, part * part_size + turn, -1)  # in what is given out; -1 for rows of other pipelines
+    centre_id = np.zeros(own_parts * part_size, np.int32)
+    window_rows = max(min(WINDOW_ROWS, ALL_WINDOWS_ROWS // len(shares)), BLOCK_ROWS)
+    with ExitStack() as stack:
+        streams = []
+        edges = np.cumsum([0, *shares])
+        for k, path in enumerate(stores.values()):
+            of_centre = positions[edges[k] : edges[k + 1]]
+            wanted = of_centre >= 0
+            if not wanted.any():
+                continue
+            store = stack.enter_context(open_store(path))
+            by_type = balance == "type" and k == source
+            start, options = start_step * len(wanted), {"window_rows": window_rows}
+            if by_type:
+                windows = type_windows(list(rows_by_type(store).values()), (seed, k), start, **options)
+            else:
+                windows = row_windows(len(store), (seed, k), start, **options)
+            centre_id[of_centre[wanted]] = k
+            streams.append((_read_cells(store, windows, image_source, start, wanted), of_centre[wanted].tolist()))
+        while True:
+            features, images = (_empty_rows(len(centre_id), field) for field in ("features", image_source))
+            for cells, own_positions in streams:
+                for position in own_positions:
+                    features[position], images[position] = next(cells)
+            for start in range(0, len(centre_id), part_size):
+                rows = slice(start, start + part_size)
+                yield {"features": features[rows], "images": images[rows], "centre_id": centre_id[rows]}
+
+
+def _empty_rows(num_rows: int, field: str) -> np.ndarray:
+    dtype, shape = ARRAY_FIELDS[field]
+    return np.empty((num_rows, *shape), dtype)
+
+
+def _read_cells(
+    store: StoreReader, windows: Iterator[np.ndarray], image_source: str, position: int, wanted: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield one cell after the other, as (features, image).
+
+    Args:
+        store: opened.
+        windows: of its rows, from `position` on.
+        image_source: "crop" or "image".
+        position: a multiple of the centre's share.
+        wanted: bool array of shape (share,), which rows of each share to give out; one at least.
+    """
+    for rows in windows:
+        own = rows[wanted[np.arange(position, position + len(rows)) % len(wanted)]]
+        position += len(rows)
+        if not len(own):
+            continue
+        stored, numbers = np.unique(own, return_inverse=True)
+        features = store.read_rows("features", stored)
+        check_finite(store, stored, features)
+        images = store.read_rows(image_source, stored)
+        for number in numbers:
+            yield features[number], images[number]
+        del features, images  # before the next window is read

@@ -4,14 +4,12 @@ Features (14, 14, 256) -> encoder -> latent -> feature decoder -> features again
 Every convolution is "valid"; the sizes below are the sides of the feature maps.
 """
 
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 from keras import layers
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.layers import Conv2DTranspose, FlattenedGroupNormalization, GroupNormalization
+from autoencoder.layers import FlattenedGroupNormalization
 
 FEATURE_SHAPE = (14, 14, 256)
 
@@ -20,16 +18,15 @@ ENCODER_LAYERS = ((200, 3, 1, 32), (150, 3, 2, 30), (100, 3, 1, 10), (70, 2, 1, 
 # 32 groups cannot share 200 channels, only their flattened memory. Keras' layer has the nearest divisor instead.
 KERAS_GROUPS = {200: 25}
 
-# (channels, kernel, stride); sides 1 -> 5 -> 12, and 14 after the last layer.
-FEATURE_DECODER_LAYERS = ((150, 5, 1), (200, 4, 2))
-FEATURE_DECODER_LAST_KERNEL = 3
+# (channels, kernel, stride); sides 1 -> 5 -> 12 -> 14.
+FEATURE_DECODER_LAYERS = ((150, 5, 1), (200, 4, 2), (FEATURE_SHAPE[-1], 3, 1))
 
 # (channels, kernel, stride) by image side; the k2 layer mends the odd side that the doublings give. Sides:
-#   128: 14 -> 31 -> 63 -> 127 -> 128;  64: 14 -> 31 -> 63 -> 64;  32: 14 -> 31 -> 32. A k1 layer comes last.
+#   128: 14 -> 31 -> 63 -> 127 -> 128;  64: 14 -> 31 -> 63 -> 64;  32: 14 -> 31 -> 32.
 IMAGE_DECODER_LAYERS = {
-    128: ((200, 5, 2), (180, 3, 2), (150, 3, 2), (128, 2, 1)),
-    64: ((200, 5, 2), (180, 3, 2), (128, 2, 1)),
-    32: ((200, 5, 2), (128, 2, 1)),
+    128: ((200, 5, 2), (180, 3, 2), (150, 3, 2), (128, 2, 1), (3, 1, 1)),
+    64: ((200, 5, 2), (180, 3, 2), (128, 2, 1), (3, 1, 1)),
+    32: ((200, 5, 2), (128, 2, 1), (3, 1, 1)),
 }
 
 
@@ -48,9 +45,8 @@ def build_encoder(
     Returns:
         Model from scaled features `(batch, 14, 14, 256)` to float32 latents `(batch, latent_size)` in (-1, 1).
     """
-    initializers = _initializers(seed)
-    inputs = keras.Input(FEATURE_SHAPE, name="features")
-    x = inputs
+    initializers = _initializers(seed, len(ENCODER_LAYERS) + 1)
+    inputs = x = keras.Input(FEATURE_SHAPE, name="features")
     for number, (channels, kernel, stride, groups) in enumerate(ENCODER_LAYERS, start=1):
         x = layers.Conv2D(
             channels,
@@ -61,7 +57,11 @@ def build_encoder(
             dtype=precision,
             name=f"encoder_conv{number}",
         )(x)
-        x = _group_normalization(group_norm, channels, groups, dtype=precision, name=f"encoder_norm{number}")(x)
+        named = {"dtype": precision, "name": f"encoder_norm{number}"}
+        if group_norm == "reference":
+            x = FlattenedGroupNormalization(groups, **named)(x)
+        else:
+            x = layers.GroupNormalization(KERAS_GROUPS.get(channels, groups), **named)(x)
     x = layers.Conv2D(
         latent_size,
         1,
@@ -88,11 +88,9 @@ def build_feature_decoder(
     Returns:
         Model from latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`.
     """
-    initializers = _initializers(seed)
     inputs = keras.Input((latent_size,), name="latents")
     x = layers.Reshape((1, 1, latent_size), dtype=precision, name="feature_decoder_reshape")(inputs)
-    specs = [*FEATURE_DECODER_LAYERS, (FEATURE_SHAPE[-1], FEATURE_DECODER_LAST_KERNEL, 1)]
-    x = _transposed_convolutions(x, specs, activation, precision, initializers, "feature_decoder")
+    x = _transposed_convolutions(x, FEATURE_DECODER_LAYERS, activation, precision, seed, "feature_decoder")
     return keras.Model(inputs, x, name="feature_decoder")
 
 
@@ -107,21 +105,17 @@ def build_image_decoder(image_size: int = 128, *, precision: str = "float32", se
     Returns:
         Model from scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)`
         in (0, 1).
-
-    Raises:
-        ValueError: if there is no decoder for `image_size`.
     """
-    if image_size not in IMAGE_DECODER_LAYERS:
-        raise ValueError(f"image_size must be one of {sorted(IMAGE_DECODER_LAYERS)}, got {image_size}")
-    initializers = _initializers(seed)
     inputs = keras.Input(FEATURE_SHAPE, name="features")
-    specs = [*IMAGE_DECODER_LAYERS[image_size], (3, 1, 1)]
-    x = _transposed_convolutions(inputs, specs, "sigmoid", precision, initializers, "image_decoder")
+    specs = IMAGE_DECODER_LAYERS[image_size]
+    x = _transposed_convolutions(inputs, specs, "sigmoid", precision, seed, "image_decoder")
     return keras.Model(inputs, x, name="image_decoder")
 
 
 def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     """Join encoder, feature decoder and image decoder, the three being layers of these names.
+
+    With the default `group_norm` all layers are Keras' own, so that Keras alone opens the model saved as `.keras`.
 
     Args:
         config: gives the sizes, the normalisation, the last activation of the features, the precision and the seed.
@@ -130,12 +124,13 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
         Model from scaled features `(batch, 14, 14, 256)` to a dict of float32 tensors: `latents` `(batch,
         latent_size)`, `features` `(batch, 14, 14, 256)` and `images` `(batch, image_size, image_size, 3)`.
     """
+    precision, latent_size = config.precision, config.latent_size
     seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(3)]
-    encoder = build_encoder(config.latent_size, group_norm=config.group_norm, precision=config.precision, seed=seeds[0])
+    encoder = build_encoder(latent_size, group_norm=config.group_norm, precision=precision, seed=seeds[0])
     feature_decoder = build_feature_decoder(
-        config.latent_size, activation=config.feature_activation, precision=config.precision, seed=seeds[1]
+        latent_size, activation=config.feature_activation, precision=precision, seed=seeds[1]
     )
-    image_decoder = build_image_decoder(config.image_size, precision=config.precision, seed=seeds[2])
+    image_decoder = build_image_decoder(config.image_size, precision=precision, seed=seeds[2])
     inputs = keras.Input(FEATURE_SHAPE, name="features")
     latents = encoder(inputs)
     features = feature_decoder(latents)
@@ -143,24 +138,17 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     return keras.Model(inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder")
 
 
-def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
-    """Give each layer an initialiser with a seed of its own, so that no global seed is needed."""
-    sequence = np.random.SeedSequence(seed)
-    while True:
-        (child,) = sequence.spawn(1)
-        yield keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0]))
+def _initializers(seed: int, number: int):
+    """An initialiser for each of some layers, with a seed of its own, so that no global seed is needed."""
+    children = np.random.SeedSequence(seed).spawn(number)
+    return iter([keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0])) for child in children])
 
 
-def _group_normalization(kind: str, channels: int, groups: int, **kwargs) -> keras.Layer:
-    if kind == "reference":
-        return FlattenedGroupNormalization(groups, **kwargs)
-    return GroupNormalization(KERAS_GROUPS.get(channels, groups), **kwargs)
-
-
-def _transposed_convolutions(x, specs, last_activation: str, precision: str, initializers, prefix: str):
+def _transposed_convolutions(x, specs, last_activation: str, precision: str, seed: int, prefix: str):
     """Apply transposed convolutions given as (channels, kernel, stride), with ReLU after each but the last."""
+    initializers = _initializers(seed, len(specs))
     for number, (channels, kernel, stride) in enumerate(specs, start=1):
-        x = Conv2DTranspose(
+        x = layers.Conv2DTranspose(
             channels,
             kernel,
             strides=stride,

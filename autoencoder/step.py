@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from autoencoder.adaptation import adaptation_loss, adversarial_loss, discriminator_scores, in_deviations
 from autoencoder.config import AutoencoderConfig
-from autoencoder.losses import feature_loss, image_loss
+from autoencoder.losses import image_loss, mean_squared_error
 from autoencoder.state import TrainingState
 
 LOSSES = ("loss", "feature_loss", "image_loss", "adaptation_loss")
-# The deviation of the latents over the batch, mean over their entries. An adaptation loss that is too strong shrinks
-# it, since latents that are all alike are aligned too.
+# Standard deviation of the latents over the batch, mean over their entries. An adaptation loss that is too strong
+# shrinks it, since latents that are all alike are aligned too.
 LATENT_DEVIATION = "latent_deviation"
 DISCRIMINATOR = ("discriminator_loss", "discriminator_accuracy")
 
@@ -48,13 +48,13 @@ def make_train_step(
         weights and returns a float32 tensor: the numbers of `metric_names`, of the whole batch before the step.
     """
     num_replicas = strategy.num_replicas_in_sync
-    model, optimizer = state.model, state.optimizer
+    model, optimizer, discriminator = state.model, state.optimizer, state.discriminator
     variables = model.trainable_variables
 
     def step_discriminator(latents: tf.Tensor, centre_ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        weights = state.discriminator.trainable_variables
+        weights = discriminator.trainable_variables
         with tf.GradientTape() as tape:
-            scores = discriminator_scores(state.discriminator(tf.stop_gradient(latents)), centre_ids)
+            scores = discriminator_scores(discriminator(tf.stop_gradient(latents)), centre_ids)
             # Every replica has all latents, and the optimizer sums what they find.
             share = scores.loss / num_replicas
         state.discriminator_optimizer.apply(tape.gradient(share, weights), weights)
@@ -64,7 +64,7 @@ def make_train_step(
         scores: tuple[tf.Tensor, ...] = ()
         with tf.GradientTape() as tape:
             outputs = model(batch["features"], training=True)
-            features = feature_loss(outputs["features"], batch["features"])
+            features = mean_squared_error(outputs["features"], batch["features"])
             images = image_loss(outputs["images"], batch["images"], config.image_loss, config.ssim)
             latents, centre_ids = _gather_batch(outputs["latents"], batch["centre_id"], num_replicas)
             aligned = in_deviations(latents) if config.adaptation_units == "deviation" else latents
@@ -73,20 +73,16 @@ def make_train_step(
             elif config.adaptation == "adversarial":
                 with tape.stop_recording():
                     scores = step_discriminator(aligned, centre_ids)
-                adaptation = adversarial_loss(state.discriminator(aligned), centre_ids, source)
+                adaptation = adversarial_loss(discriminator(aligned), centre_ids, source)
             else:
+                method, reduction = config.adaptation, config.adaptation_reduction
                 adaptation = adaptation_loss(
-                    aligned,
-                    centre_ids,
-                    source,
-                    num_centres,
-                    method=config.adaptation,
-                    reduction=config.adaptation_reduction,
+                    aligned, centre_ids, source, num_centres, method=method, reduction=reduction
                 )
             total = features + images + weight * adaptation
             share = optimizer.scale_loss(total / num_replicas)
         gradients = tape.gradient(share, variables)
-        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if num_replicas > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = _alike_finite(gradients, num_replicas)
         optimizer.apply(gradients, variables)
         deviation = tf.reduce_mean(tf.math.reduce_std(latents, axis=0))
@@ -120,8 +116,6 @@ def _alike_finite(gradients: list[tf.Tensor], num_replicas: int) -> list[tf.Tens
 
     Loss scaling skips such a step, but looks at the first replica alone.
     """
-    if num_replicas == 1:
-        return gradients
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
     all_finite = _sum_over_replicas(tf.cast(finite, tf.float32)) > num_replicas - 0.5
     return [tf.where(all_finite, gradient, tf.cast(float("nan"), gradient.dtype)) for gradient in gradients]
