@@ -156,8 +156,8 @@ def _joined(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor,
     return ops.concatenate([source, target], axis=0), first, 1.0 - first
 
 
-# Each takes latents `(batch, latent_size)`, the masks `(batch,)` of source and target, and the reduction. The moments of
-# the source are written once for each target; the graph computes them once.
+# Each takes latents `(batch, latent_size)`, the masks `(batch,)` of source and target, and the reduction. The source's
+# moments are written once for each target; the graph computes them once.
 
 
 def _to_source_moments(latents, source, target, reduction) -> tf.Tensor:

@@ -192,7 +192,12 @@ def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
 
 
 def row_windows(
-    num_rows: int, seed: Sequence[int], position: int = 0, *, block_rows: int = BLOCK_ROWS, window_rows: int = WINDOW_ROWS
+    num_rows: int,
+    seed: Sequence[int],
+    position: int = 0,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    window_rows: int = WINDOW_ROWS,
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, window by window: every row once in each epoch, the epochs in different orders.
 
@@ -246,7 +251,9 @@ def type_windows(
     rounds = max(window_rows // len(groups) // block_rows, 1) * block_rows
     number, skip = divmod(position, rounds * len(groups))
     streams = [
-        _in_pieces(row_windows(len(rows), (*seed, k), number * rounds, block_rows=block_rows, window_rows=rounds), rounds)
+        _in_pieces(
+            row_windows(len(rows), (*seed, k), number * rounds, block_rows=block_rows, window_rows=rounds), rounds
+        )
         for k, rows in enumerate(groups)
     ]
     while True:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from autoencoder.custom_losses import is_own_loss
+from autoencoder.custom_losses import NAME
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.settings import Settings, did_you_mean
@@ -92,7 +92,7 @@ class AutoencoderConfig(Settings):
     @field_validator("adaptation")
     @classmethod
     def _check_adaptation(cls, value: str) -> str:
-        if value not in ADAPTATIONS and not is_own_loss(value):
+        if value not in ADAPTATIONS and not NAME.fullmatch(value):
             choices = ", ".join(ADAPTATIONS)
             raise ValueError(f"must be one of {choices}, or module:function for a loss of your own, got {value!r}")
         return value
@@ -101,6 +101,11 @@ class AutoencoderConfig(Settings):
     def feature_activation(self) -> str:
         """Last activation of the feature decoder: it must be able to reach the scaled features."""
         return "tanh" if self.feature_scaling == "minmax" else "linear"
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the adaptation loss is a function of the user's own."""
+        return self.adaptation not in ADAPTATIONS
 
     def num_steps(self, num_cells: int) -> int:
         """Steps of the whole training on `num_cells` cells: `steps`, or `epochs`, rounded up."""
@@ -112,14 +117,7 @@ class AutoencoderConfig(Settings):
         """Weight of the adaptation loss in a step, counted from 0: between 0 and `beta`."""
         if self.adaptation == "none":
             return 0.0
-        if step + 1 >= self.adaptation_warmup_steps:
-            return self.beta
-        return self.beta * (step + 1) / self.adaptation_warmup_steps
-
-    def differences(self, other: "AutoencoderConfig") -> list[str]:
-        """Names of the settings in which `other` would train another model, or would have by the same step."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [name for name in mine if name not in (*HOUSEKEEPING, *LENGTH) and mine[name] != theirs[name]]
+        return self.beta * min(1.0, (step + 1) / max(self.adaptation_warmup_steps, 1))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the settings to `path` as JSON, atomically."""

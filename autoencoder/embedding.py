@@ -1,9 +1,10 @@
-"""What a trained autoencoder makes of stored cells: latents as an .h5ad file, and reconstructed images."""
+"""Embedding of stored cells by a trained autoencoder: latents as an .h5ad file, and reconstructed images."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import anndata
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import tensorflow as tf
 
 from autoencoder.batches import prepare_images
-from autoencoder.folder import TrainedAutoencoder, load_autoencoder, read_run
+from autoencoder.folder import TrainedAutoencoder, check_centre, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
 from mrcnn.feature_store import StorePath, StoreReader, open_store
 from mrcnn.feature_store.reader import check_finite
@@ -24,7 +25,8 @@ from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import read_ahead
 
 BATCH_SIZE = 256  # cells: smaller batches take the encoder up to a fifth longer
-OBS_STRINGS = ("key", "centre", "label", "cell_type", "split")
+
+Encode = Callable[[np.ndarray | tf.Tensor, int], tf.Tensor]
 
 
 def embed(
@@ -47,42 +49,48 @@ def embed(
         batch_size: cells read and encoded at a time.
 
     Returns:
-        AnnData with X float32 of shape (cells, latent_size); obs with key, centre, label, cell_type, split
-        and score, named "centre/key", with "#2" and so on for further cells of an image; and uns with the
-        JSON strings `config` and `run` of the autoencoder.
+        AnnData with X float32 of shape (cells, latent_size); obs as of `describe_cells`; and uns with the JSON strings
+        `config` and `run` of the autoencoder.
 
     Raises:
         InputError: if the autoencoder or a store cannot be used, they belong to different detectors, or another run is
             writing `output`.
     """
-    with OutputLock(output):
-        data = _embed(load_autoencoder(folder), stores, splits or {}, batch_size)
-        with atomic_hdf5(output) as file:
-            anndata.io.write_elem(file, "/", data)
-    return data
-
-
-def _embed(
-    trained: TrainedAutoencoder,
-    stores: Mapping[str, StorePath],
-    splits: Mapping[str, Mapping[str, str]],
-    batch_size: int,
-) -> anndata.AnnData:
-    encode = compiled_encoder(trained)
-    latents, tables = [], []
-    for centre, path in stores.items():
-        with open_store(path) as store:
-            if store.centre != centre:
-                raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
-            _check_detector(trained, store)
-            latents.append(encode_store(trained, encode, store, batch_size=batch_size))
-            tables.append(describe_cells(store, splits.get(centre, {})))
-    if not tables:
+    if not stores:
         raise InputError("no feature stores are given; name at least one")
-    cells = pd.concat(tables).astype({name: "category" for name in OBS_STRINGS})
-    data = anndata.AnnData(np.concatenate(latents), obs=cells)
-    data.uns["config"] = json.dumps(trained.config.to_dict())
-    data.uns["run"] = json.dumps(trained.run)
+    with OutputLock(output):
+        trained = load_autoencoder(folder)
+        encode = compiled_encoder(trained)
+        latents, tables = [], []
+        for centre, path in stores.items():
+            with open_store(path) as store:
+                check_centre(store, centre)
+                _check_detector(trained, store)
+                latents.append(encode_store(trained, encode, store, batch_size=batch_size))
+                tables.append(describe_cells(store, (splits or {}).get(centre, {})))
+        notes = {"config": trained.config.to_dict(), "run": trained.run}
+        return write_h5ad(output, np.concatenate(latents), pd.concat(tables), notes)
+
+
+def write_h5ad(
+    path: str | os.PathLike, vectors: np.ndarray, cells: pd.DataFrame, notes: Mapping[str, Any]
+) -> anndata.AnnData:
+    """Write vectors of cells as an .h5ad file, atomically.
+
+    Args:
+        path: the file.
+        vectors: float32 array of shape (cells, length).
+        cells: a row for each, with unique names; columns of text are written as categories.
+        notes: JSON values by name; uns gets them as strings.
+
+    Returns:
+        What was written.
+    """
+    texts = cells.select_dtypes(exclude=["number", "bool"]).columns
+    data = anndata.AnnData(vectors, obs=cells.astype({name: "category" for name in texts}))
+    data.uns.update({name: json.dumps(value) for name, value in notes.items()})
+    with atomic_hdf5(path) as file:
+        anndata.io.write_elem(file, "/", data)
     return data
 
 
@@ -108,24 +116,20 @@ def reconstruct(
         rows: indices of the cells in the store, in any order, up to a few hundred.
 
     Returns:
-        Originals and reconstructions, float32 arrays of shape (len(rows), image_size, image_size, 3) in [0,
-        1].
+        Originals and reconstructions, float32 arrays of shape (len(rows), image_size, image_size, 3) in [0, 1].
 
     Raises:
-        InputError: as in `embed`, or if a row is not in the store.
+        InputError: if the autoencoder or the store cannot be used, or they belong to different detectors.
     """
     trained = load_autoencoder(folder)
-    rows = np.asarray(rows, dtype=np.int64).reshape(-1)
-    ordered, inverse = np.unique(rows, return_inverse=True)
-    with open_store(store) as opened:
-        _check_detector(trained, opened)
-        if len(rows) and (ordered[0] < 0 or ordered[-1] >= len(opened)):
-            raise InputError(f"{opened.path}: has cells 0 to {len(opened) - 1}, not all of {rows.tolist()}")
-        features = trained.scaling.apply(opened.read_rows("features", ordered), opened.centre)
-        images = opened.read_rows(trained.config.image_source, ordered)
     side = trained.config.image_size
     if not len(rows):
         return np.zeros((0, side, side, 3), np.float32), np.zeros((0, side, side, 3), np.float32)
+    ordered, inverse = np.unique(np.asarray(rows, np.int64), return_inverse=True)
+    with open_store(store) as opened:
+        _check_detector(trained, opened)
+        features = trained.scaling.apply(opened.read_rows("features", ordered), opened.centre)
+        images = opened.read_rows(trained.config.image_source, ordered)
     originals = prepare_images(tf.constant(images), side, trained.config.image_colours).numpy()
     reconstructions = trained.model(features, training=False)["images"].numpy()
     return originals[inverse], reconstructions[inverse]
@@ -139,7 +143,7 @@ def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
         )
 
 
-def compiled_encoder(trained: TrainedAutoencoder) -> Callable[[np.ndarray | tf.Tensor, int], tf.Tensor]:
+def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
     """Compile scaling and encoder into one graph for batches of any size.
 
     Args:
@@ -159,11 +163,7 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Callable[[np.ndarray | tf.T
 
 
 def encode_store(
-    trained: TrainedAutoencoder,
-    encode: Callable[[np.ndarray | tf.Tensor, int], tf.Tensor],
-    store: StoreReader,
-    *,
-    batch_size: int = BATCH_SIZE,
+    trained: TrainedAutoencoder, encode: Encode, store: StoreReader, *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """Encode all cells of an opened store, in its order; a thread reads ahead.
 
@@ -203,34 +203,27 @@ def encode_store(
 
 
 def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
-    """What the rows of an embedding say of the cells of an opened store.
+    """Tell what is known of the cells of an opened store.
 
     Args:
         store: the store.
         split: name of the split by image key; "" where it has no entry.
 
     Returns:
-        Table with key, centre, label, cell_type, split and score, named as `embed` says.
+        Table with key, centre, label, cell_type, split and score, a row for each cell, named "centre/key", with "#2"
+        and so on for further cells of an image.
     """
-    keys = store.keys.tolist()
+    keys = pd.Series(store.keys.tolist(), dtype=object)
+    numbers = keys.groupby(keys).cumcount() + 1
+    names = [f"{store.centre}/{k}" + (f"#{n}" if n > 1 else "") for k, n in zip(keys, numbers, strict=True)]
     return pd.DataFrame(
         {
-            "key": keys,
+            "key": keys.tolist(),
             "centre": store.centre,
             "label": store.labels.tolist(),
             "cell_type": store.cell_types.tolist(),
             "split": [split.get(key, "") for key in keys],
             "score": store.read("score", 0, len(store)),
         },
-        index=_cell_names(store.centre, keys),
+        index=names,
     )
-
-
-def _cell_names(centre: str, keys: list[str]) -> list[str]:
-    """Unique names: an image with several cells has several rows."""
-    seen: dict[str, int] = {}
-    names = []
-    for key in keys:
-        seen[key] = seen.get(key, 0) + 1
-        names.append(f"{centre}/{key}" + (f"#{seen[key]}" if seen[key] > 1 else ""))
-    return names

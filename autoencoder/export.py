@@ -1,4 +1,4 @@
-"""A trained autoencoder as a SavedModel: stored features in, latents and images out, with TensorFlow alone."""
+"""Export of a trained autoencoder as a SavedModel: stored features in, latents and images out, TensorFlow alone."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ def export_autoencoder(trained: TrainedAutoencoder, folder: str | os.PathLike, *
 
 
 def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
-    """What the SavedModel computes, by name.
+    """The functions of the SavedModel, by name.
 
     Both take "features" float32 `(batch, 14, 14, 256)`, RoI features as they are in a feature store, not scaled.
     With statistics per centre they also take "centre", strings `(batch,)` or `(1,)`: see `centre_rows`.
@@ -62,9 +62,6 @@ def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
     Args:
         model: from scaled features to latents, features and images, in float32.
         scaling: to apply before it.
-
-    Returns:
-        Name -> function.
     """
     encoder = model.get_layer("encoder")
 
@@ -80,20 +77,18 @@ def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
 def _of_stored(compute: Callable[[tf.Tensor], Outputs], scaling: FeatureScaling) -> Any:
     """A function of scaled features as a graph for features as they are stored."""
     specs = [tf.TensorSpec((None, *FEATURE_SHAPE), tf.float32, name="features")]
+    if scaling.kind == "centre":
+        specs.append(tf.TensorSpec((None,), tf.string, name="centre"))
 
-    def of_features(features: tf.Tensor) -> Outputs:
+    @tf.function(input_signature=specs, autograph=False)
+    def of_stored(features: tf.Tensor, centre: tf.Tensor | None = None) -> Outputs:
+        count = tf.shape(features)[0]
         # A row for each: of one row for all TensorFlow would make a constant, and multiply by its inverse, which is not
         # what embedding computes to the last bit.
-        return compute(scaling.apply_tensor(features, tf.zeros((tf.shape(features)[0],), tf.int32)))
-
-    def of_features_and_centre(features: tf.Tensor, centre: tf.Tensor) -> Outputs:
-        rows = centre_rows(scaling, centre, tf.shape(features)[0])
+        rows = tf.zeros((count,), tf.int32) if centre is None else centre_rows(scaling, centre, count)
         return compute(scaling.apply_tensor(features, rows))
 
-    if scaling.kind != "centre":
-        return tf.function(of_features, input_signature=specs, autograph=False)
-    specs.append(tf.TensorSpec((None,), tf.string, name="centre"))
-    return tf.function(of_features_and_centre, input_signature=specs, autograph=False)
+    return of_stored
 
 
 def centre_rows(scaling: FeatureScaling, names: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -130,7 +125,7 @@ def float32_model(trained: TrainedAutoencoder) -> keras.Model:
 
 
 def describe(trained: TrainedAutoencoder) -> dict[str, Any]:
-    """What the description of an export says of an autoencoder, and of what exported it: JSON values."""
+    """Describe an autoencoder and what exported it, for `export.json`: JSON values."""
     return {
         "autoencoder": trained.run["weights_sha256"],
         "detector": trained.detector_hash,
@@ -152,15 +147,12 @@ def write_saved_model(
     """Write functions of tensors as a SavedModel, whole or not at all.
 
     Args:
-        folder: the SavedModel.
+        folder: the SavedModel; returned as a path.
         functions: by name, with their input signatures; they become signatures and methods of what is loaded.
         variables: what they use.
         files: JSON values by name of the file, for `assets.extra`.
         default: name of the function that is "serving_default" too.
         overwrite: replace an older SavedModel.
-
-    Returns:
-        `folder` as a path.
 
     Raises:
         InputError: if `folder` holds something that may not be replaced.

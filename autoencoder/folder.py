@@ -1,4 +1,4 @@
-"""The folder of an autoencoder: what lies in it, and whether it fits a config and a set of feature stores."""
+"""The folder of a trained autoencoder: what lies in it, and whether it fits a config and a set of feature stores."""
 
 import hashlib
 import json
@@ -11,19 +11,17 @@ from typing import Any
 
 import keras
 
-from autoencoder.config import AutoencoderConfig
-from autoencoder.network import FEATURE_DECODER_LAYERS, build_autoencoder
+from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
+from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import checkpoint_step, list_checkpoints
 from mrcnn.feature_store import StorePath, StoreReader, open_store
-from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.hdf5 import check_weights_file
-from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
+from mrcnn.files.run_folder import RUN, RunFolder
 
 CONFIG = "config.json"
-RUN = "run.json"
 SCALING = "scaling.npz"
 WEIGHTS = "weights.weights.h5"
 LOG = "log.csv"
@@ -84,21 +82,12 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
     check_weights_file(weights, advice="train again")
     if "weights_sha256" in run and file_hash(weights) != run["weights_sha256"]:
         raise InputError(f"{weights}: not the weights that {RUN} tells of; copy the whole folder again, or train again")
-    _check_can_hold(config, weights)
     model = build_autoencoder(config)
     try:
         model.load_weights(weights)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # Keras and h5py raise many types
         raise InputError(f"{weights}: damaged, or of another network ({first_line(error)}); train again") from None
     return TrainedAutoencoder(folder, config, run, scaling, model)
-
-
-def _check_can_hold(config: AutoencoderConfig, weights: Path) -> None:
-    """Refuse a far larger network than the weights are of, before its memory is asked for."""
-    channels, kernel, _ = FEATURE_DECODER_LAYERS[0]
-    least = 4 * config.latent_size * channels * kernel**2
-    if least > 2 * weights.stat().st_size:
-        raise InputError(f"{weights}: too small for the latent_size of {CONFIG}, {config.latent_size}; train again")
 
 
 def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
@@ -107,28 +96,74 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         InputError: if it is not what a training writes.
     """
-    path = Path(folder) / RUN
-    if not path.exists():
-        return None
-    run = read_json_file(path, missing="train again", advice="train again", allow_nan=True)
-    stores = run.get("stores") if isinstance(run, dict) else None
-    whole = isinstance(stores, dict) and stores and isinstance(run.get("complete"), bool)
-    texts = [run.get("weights_sha256", "")] if whole else []
-    texts += [s.get("detector_hash") if isinstance(s, dict) else None for s in stores.values()] if whole else []
-    if not whole or not all(isinstance(text, str) for text in texts):
-        raise InputError(f"{path}: not the record of a training; train again")
-    return run
+    run = RunFolder(folder, "autoencoder", {}).record
+    stores = {} if run is None else run.get("stores")
+    if isinstance(stores, dict) and all(isinstance(s, dict) and "detector_hash" in s for s in stores.values()):
+        return run
+    raise InputError(f"{Path(folder) / RUN}: not the record of a trained autoencoder; train again")
 
 
-def clear_run(folder: str | os.PathLike) -> None:
-    """Remove what an earlier training left in a folder, and nothing else."""
-    folder = Path(folder)
-    # The record goes first: a folder without it is no trained autoencoder, whatever else is still there.
-    for name in (RUN, CONFIG, WEIGHTS, SCALING, LOG):
-        (folder / name).unlink(missing_ok=True)
-    for name in (CHECKPOINTS, TENSORBOARD):
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
+class AutoencoderFolder(RunFolder):
+    """The folder that a training writes to; only how long is trained may differ from what lies there.
+
+    Args:
+        path: the folder; may be missing.
+        config: what is to be trained.
+        stores: as from `describe_stores`.
+        num_steps: how long.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: AutoencoderConfig,
+        stores: Mapping[str, Mapping[str, Any]],
+        num_steps: int,
+    ):
+        super().__init__(path, "autoencoder", _identity(config, stores))
+        self.num_steps = num_steps
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """As in `RunFolder`; records of earlier versions get the identity that they lack."""
+        record = read_run(self.path)
+        if record is not None and "identity" not in record:
+            record["identity"] = _identity(AutoencoderConfig.load(self.path / CONFIG), record["stores"])
+        return record
+
+    def is_complete(self) -> bool:
+        """Say whether this very training is there at its end; see `RunFolder.is_complete`."""
+        return super().is_complete() and self.record["steps"] == self.num_steps
+
+    def check_can_go_on(self) -> None:
+        """Refuse to go on with a training that is longer already, or has no checkpoint left.
+
+        Raises:
+            InputError: in these two cases.
+        """
+        newest = list_checkpoints(self.path / CHECKPOINTS)[:1]
+        done = checkpoint_step(newest[0]) if newest else 0
+        advice = "choose another output or --overwrite"
+        if done > self.num_steps:
+            raise InputError(f"{self.path}: trained for {done} steps already, more than {self.num_steps}; {advice}")
+        if self.record["complete"] and not newest:
+            raise InputError(f"{self.path}: cannot be trained on, since its {CHECKPOINTS}/ is gone; {advice}")
+
+    def clear(self) -> None:
+        """Remove what an earlier training left, and nothing else."""
+        # The record goes first: a folder without it is no trained autoencoder, whatever else is still there.
+        for name in (RUN, CONFIG, WEIGHTS, SCALING, LOG):
+            (self.path / name).unlink(missing_ok=True)
+        for name in (CHECKPOINTS, TENSORBOARD):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+
+def _identity(config: AutoencoderConfig, stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What decides an autoencoder, but for how long it is trained."""
+    kept = {name: value for name, value in config.to_dict().items() if name not in (*HOUSEKEEPING, *LENGTH)}
+    described = {centre: {k: v for k, v in store.items() if k != "path"} for centre, store in stores.items()}
+    # A list, since the order of the centres decides which is the source.
+    return {"config": kept, "centres": list(stores), "stores": described}
 
 
 def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]]:
@@ -149,11 +184,10 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
     """
     if not stores:
         raise InputError("no feature stores are given; name at least one")
-    described = {}
+    described: dict[str, dict[str, Any]] = {}
     for centre, path in stores.items():
         with open_store(path) as store:
-            if store.centre != centre:
-                raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
+            check_centre(store, centre)
             if len(store) == 0:
                 raise InputError(f"{store.path}: holds no cells; leave this centre out")
             described[centre] = {
@@ -162,107 +196,23 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
                 "detector_hash": store.detector_hash,
                 "fingerprint": _fingerprint(store),
             }
-    first, *others = described.values()
-    for other in others:
-        if other["detector_hash"] != first["detector_hash"]:
+        first, last = next(iter(described.values())), described[centre]
+        if last["detector_hash"] != first["detector_hash"]:
             raise InputError(
-                f"{other['path']}: made by another detector ({other['detector_hash'][:12]}) than "
+                f"{last['path']}: made by another detector ({last['detector_hash'][:12]}) than "
                 f"{first['path']} ({first['detector_hash'][:12]}); extract all centres with one detector"
             )
     return described
 
 
-def is_finished(folder: str | os.PathLike, config: AutoencoderConfig, record: Mapping[str, Any]) -> bool:
-    """Say whether a folder holds this very training at its end.
-
-    Args:
-        folder: the folder.
-        config: what is to be trained.
-        record: of this training, as in `prepare_folder`.
+def check_centre(store: StoreReader, centre: str) -> None:
+    """Refuse an opened store of another centre than it is given for.
 
     Raises:
-        InputError: if it holds another training.
+        InputError: naming both.
     """
-    earlier = read_run(folder)
-    if earlier is None:
-        return False
-    check_same_run(Path(folder), earlier, config, record["stores"])
-    return earlier["complete"] and earlier["steps"] == record["steps"]
-
-
-def prepare_folder(
-    folder: str | os.PathLike, config: AutoencoderConfig, record: Mapping[str, Any], *, resume: bool
-) -> bool:
-    """Make a folder ready for a training, or for going on with the one that it holds.
-
-    Args:
-        folder: the folder.
-        config: what is to be trained.
-        record: of this training, for `run.json`; not complete.
-        resume: False removes an earlier training.
-
-    Returns:
-        Whether this training has come to its end before; the folder is then left as it is.
-
-    Raises:
-        InputError: if the folder holds another training, or a longer one.
-    """
-    folder = Path(folder)
-    if not resume:
-        clear_run(folder)
-    if is_finished(folder, config, record):
-        return True
-    earlier = read_run(folder)
-    if earlier is None:
-        # Without a record nothing says what such checkpoints and statistics belong to.
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        (folder / SCALING).unlink(missing_ok=True)
-    else:
-        _check_can_go_on(folder, earlier, record["steps"])
-    # The config before the record: where there is a record, there is a config to compare with.
-    config.save(folder / CONFIG)
-    write_json(folder / RUN, record)
-    return False
-
-
-def _check_can_go_on(folder: Path, earlier: Mapping[str, Any], num_steps: int) -> None:
-    newest = list_checkpoints(folder / CHECKPOINTS)[:1]
-    if newest and checkpoint_step(newest[0]) > num_steps:
-        raise InputError(
-            f"{folder}: has been trained for {checkpoint_step(newest[0])} steps, more than {num_steps}; choose another "
-            "output or --overwrite"
-        )
-    if earlier["complete"] and not newest:
-        raise InputError(
-            f"{folder}: was trained for {earlier['steps']} steps and cannot go on, since its {CHECKPOINTS}/ is gone; "
-            "choose another output or --overwrite"
-        )
-
-
-def check_same_run(
-    folder: Path, run: dict[str, Any], config: AutoencoderConfig, stores: dict[str, dict[str, Any]]
-) -> None:
-    """Refuse to go on in a folder where another config or other stores were trained.
-
-    Only how long is trained may differ.
-
-    Args:
-        folder: where `run` and a config lie.
-        run: as from `read_run`.
-        config: what is to be trained now.
-        stores: as from `describe_stores`.
-
-    Raises:
-        InputError: if something differs; it says what.
-    """
-    there = AutoencoderConfig.load(folder / CONFIG, missing="is this the folder of a trained autoencoder?")
-    differences = [f"{name} is {getattr(there, name)!r} there" for name in config.differences(there)]
-    if not differences and _without_paths(run["stores"]) != _without_paths(stores):
-        differences = ["its feature stores are others"]
-    if differences:
-        raise InputError(
-            f"{folder}: holds another autoencoder ({'; '.join(differences)}); choose another output or --overwrite"
-        )
+    if store.centre != centre:
+        raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
 
 
 def _fingerprint(store: StoreReader) -> str:
@@ -272,8 +222,3 @@ def _fingerprint(store: StoreReader) -> str:
             values = store.read(field, start, min(start + _READ_ROWS, len(store)))
             digest.update("\0".join(values.tolist()).encode() if field == "key" else values.tobytes())
     return digest.hexdigest()
-
-
-def _without_paths(stores: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    # A list, since the order of the centres decides which is the source.
-    return [(centre, {k: v for k, v in store.items() if k != "path"}) for centre, store in stores.items()]

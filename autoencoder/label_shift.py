@@ -1,4 +1,4 @@
-"""How many cells of each type each centre has, and whether the centres differ in it.
+"""Label shift between centres: how many cells of each type each has, and whether these class proportions differ.
 
 Marginal alignment makes the latents of two centres look alike as a whole. Where one has mostly neutrophils and the
 other mostly lymphocytes, that can only be had by bringing different types together.
@@ -7,6 +7,7 @@ other mostly lymphocytes, that can only be had by bringing different types toget
 from collections.abc import Mapping
 
 import numpy as np
+from tabulate import tabulate
 
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.files.errors import InputError
@@ -54,54 +55,33 @@ def count_types(stores: Mapping[str, StorePath]) -> dict[str, dict[str, int]]:
 
 
 def format_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Write counts as an aligned table of plain text, for a log.
-
-    Args:
-        counts: as from `count_types`.
-
-    Returns:
-        Lines without an end of line after the last: a header with the centres, one line per type, and the sums.
-    """
-    types = sorted({name for found in counts.values() for name in found if name != UNLABELLED})
-    if any(UNLABELLED in found for found in counts.values()):
-        types.append(UNLABELLED)
-    columns = [["type", *types, "all"]]
-    for centre, found in counts.items():
-        numbers = [found.get(name, 0) for name in types]
-        columns.append([centre, *(str(number) for number in numbers), str(sum(numbers))])
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for name, *cells in zip(*columns, strict=True):
-        numbers = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        lines.append("  ".join([name.ljust(widths[0]), *numbers]).rstrip())
-    return "\n".join(lines)
+    """Write counts of `count_types` as a text table for a log: a column per centre, a row per type and their sums."""
+    types = sorted({name for found in counts.values() for name in found}, key=lambda name: (name == UNLABELLED, name))
+    rows = [[name, *(found.get(name, 0) for found in counts.values())] for name in types]
+    rows.append(["all", *(sum(found.values()) for found in counts.values())])
+    return tabulate(rows, ["type", *counts], tablefmt="plain")
 
 
 def type_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float | None:
-    """Total variation distance of the types of two centres: half the sum of the differences of their shares.
+    """Total variation distance of the class proportions of two centres: half the sum of their absolute differences.
 
     Args:
         first: cells by type; those of "unlabelled" are left out.
         second: the same of another centre.
 
     Returns:
-        0 for the same mixture to 1 for no type in common; None if one centre has no labelled cell.
+        0 for the same proportions to 1 for no type in common; None if one centre has no labelled cell.
     """
-    shares = []
-    for counts in (first, second):
-        labelled = {name: count for name, count in counts.items() if name != UNLABELLED}
-        total = sum(labelled.values())
-        if not total:
-            return None
-        shares.append({name: count / total for name, count in labelled.items()})
-    one, other = shares
-    return sum(abs(one.get(name, 0.0) - other.get(name, 0.0)) for name in one.keys() | other.keys()) / 2
+    names = (first.keys() | second.keys()) - {UNLABELLED}
+    counts = np.array([[centre.get(name, 0) for name in names] for centre in (first, second)], float)
+    totals = counts.sum(axis=1, keepdims=True)
+    return float(np.abs(np.diff(counts / totals, axis=0)).sum() / 2) if totals.all() else None
 
 
 def shift_warnings(
     counts: Mapping[str, Mapping[str, int]], source: str, *, threshold: float = STRONG_SHIFT
 ) -> list[str]:
-    """Say which targets have other types than the source, in other shares.
+    """Say which targets have other class proportions than the source.
 
     Args:
         counts: as from `count_types`.
@@ -112,12 +92,10 @@ def shift_warnings(
         One line for each target that is further from the source than `threshold`; centres without labels are not
         judged.
     """
-    warnings = []
-    for target, found in counts.items():
-        distance = None if target == source else type_distance(counts[source], found)
-        if distance is not None and distance > threshold:
-            warnings.append(
-                f"{source} and {target} differ in their cell types (total variation distance {distance:.2f}, 0 is the "
-                "same mixture): aligning them also pulls different types together; try balance 'type' or a lower beta"
-            )
-    return warnings
+    distances = {target: type_distance(counts[source], found) for target, found in counts.items() if target != source}
+    return [
+        f"{source} and {target} differ in their cell types (total variation distance {distance:.2f}, 0 is the same "
+        "mixture): aligning them also pulls different types together; try balance 'type' or a lower beta"
+        for target, distance in distances.items()
+        if distance is not None and distance > threshold
+    ]

@@ -1,10 +1,9 @@
-"""The log of a training: a CSV that survives a resume, and the same curves for TensorBoard."""
+"""Log of a training: a CSV that survives a resume, the same curves for TensorBoard, and warnings of a collapse."""
 
 import csv
 import logging
 import math
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,8 +16,15 @@ from autoencoder.step import DISCRIMINATOR, LATENT_DEVIATION
 from mrcnn.files.atomic import write_text
 from mrcnn.files.tensorboard import SummaryWriter
 
-_STEP = re.compile(r"[0-9]{1,12}")
-_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[-+][0-9]{1,4})?|nan|-?inf")
+logger = logging.getLogger(__name__)
+
+# Rows of the log in a row that must show the same before anything is said.
+PATIENCE = 5
+# Latents lie in (-1, 1); an untrained encoder gives about 0.1.
+SHRUNKEN_DEVIATION = 0.005
+SURE_ACCURACY = 0.99
+# Above the accuracy, and below the loss, of a discriminator that knows nothing.
+CHANCE_MARGIN = 0.02
 
 
 class TrainingLog:
@@ -35,20 +41,19 @@ class TrainingLog:
 
     def __init__(self, folder: str | os.PathLike | None, names: Sequence[str], *, every: int, start_step: int = 0):
         self.names = tuple(names)
-        self.columns = ("step", *self.names, "seconds")
         self.every = every
         self._file = self._summaries = None
         self._seconds_before = 0.0
         if folder is not None:
             path = Path(folder) / LOG
-            rows = _kept_rows(path, self.columns, start_step)
-            self._seconds_before = _finite(rows[-1][-1]) if rows else 0.0
-            write_text(path, "".join(",".join(row) + "\n" for row in [self.columns, *rows]))
+            columns = ("step", *self.names, "seconds")
+            rows = _kept_rows(path, columns, start_step)
+            self._seconds_before = float(rows[-1][-1]) if rows else 0.0
+            write_text(path, "".join(",".join(row) + "\n" for row in [columns, *rows]))
             self._file = open(path, "a", encoding="utf-8", newline="")
             self._summaries = SummaryWriter(Path(folder) / TENSORBOARD)
         self._started = time.monotonic()
-        self._sum = np.zeros(len(self.names))
-        self._count = 0
+        self._waiting: list[np.ndarray] = []
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -75,63 +80,39 @@ class TrainingLog:
         Returns:
             The means by name, where this step ends a row.
         """
-        self._sum += metrics
-        self._count += 1
+        self._waiting.append(metrics)
         if step % self.every and not last:
             return None
-        means = dict(zip(self.names, (self._sum / self._count).tolist(), strict=True))
-        self._sum[:] = 0.0
-        self._count = 0
+        means = dict(zip(self.names, np.mean(self._waiting, axis=0, dtype=np.float64).tolist(), strict=True))
+        self._waiting.clear()
         if self._file is not None:
             row = [str(step), *(f"{value:.7g}" for value in means.values()), f"{self.seconds:.1f}"]
-            self._write_row(row)
+            try:
+                self._file.write(",".join(row) + "\n")
+                self._file.flush()
+            except OSError as error:
+                error.filename = self._file.name
+                raise
             self._summaries.write(means, step)
         return means
-
-    def _write_row(self, row: Sequence[str]) -> None:
-        try:
-            self._file.write(",".join(row) + "\n")
-            self._file.flush()
-        except OSError as error:
-            error.filename = self._file.name
-            raise
 
 
 def _kept_rows(path: Path, columns: tuple[str, ...], last_step: int) -> list[list[str]]:
     """Rows of an earlier log up to a step; a row that a kill cut short is dropped with what follows it."""
-    if not last_step or not path.exists():
-        return []
-    try:
-        with open(path, encoding="utf-8", newline="") as handle:
-            header, *rows = list(csv.reader(handle)) or [[]]
-    except (UnicodeDecodeError, csv.Error):
-        return []  # damaged; the log tells a person what happened, and nothing is computed from it
-    if tuple(header) != columns:
-        return []  # of a version that measured other things
     kept: list[list[str]] = []
-    for row in rows:
-        if len(row) != len(columns) or not _STEP.fullmatch(row[0]) or int(row[0]) > last_step:
-            break
-        if not all(_NUMBER.fullmatch(value) for value in row):
-            break
-        kept.append(row)
+    if not last_step or not path.exists():
+        return kept
+    # A log that is damaged, or of other columns, is no reason to stop: nothing is computed from it.
+    with suppress(ValueError, csv.Error), open(path, encoding="utf-8", newline="") as handle:
+        rows = csv.reader(handle)
+        if tuple(next(rows, ())) != columns:
+            return kept
+        for row in rows:
+            step, *values = map(float, row)
+            if len(row) != len(columns) or step > last_step or not math.isfinite(values[-1]):
+                break
+            kept.append(row)
     return kept
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    return value if np.isfinite(value) else 0.0
-
-
-logger = logging.getLogger(__name__)
-
-# Rows of the log in a row that must show the same before anything is said.
-PATIENCE = 5
-# Latents lie in (-1, 1); an untrained encoder gives about 0.1.
-SHRUNKEN_DEVIATION = 0.005
-SURE_ACCURACY = 0.99
-# Above the accuracy, and below the loss, of a discriminator that knows nothing.
-CHANCE_MARGIN = 0.02
 
 
 class CollapseWatch:
@@ -143,8 +124,7 @@ class CollapseWatch:
 
     def __init__(self, num_centres: int):
         self.num_centres = num_centres
-        self._rows: dict[str, int] = {}  # of the log, one after the other, by what they show
-        self._told: set[str] = set()
+        self._rows: dict[str, int] = {}  # of the log, one after the other, by the warning that they call for
 
     def add(self, step: int, means: Mapping[str, float]) -> None:
         """Take a row of the log.
@@ -153,13 +133,12 @@ class CollapseWatch:
             step: number of steps done.
             means: what `TrainingLog.add` returned.
         """
-        deviation = means[LATENT_DEVIATION]
         self._count(
-            deviation < SHRUNKEN_DEVIATION,
-            "step %d: the latents have shrunk to a deviation of %.2g and hardly tell cells apart; lower beta, or give "
-            "adaptation_warmup_steps",
+            means[LATENT_DEVIATION] < SHRUNKEN_DEVIATION,
+            "step %d: the latents have shrunk to a standard deviation of %.2g and hardly tell cells apart; lower beta, "
+            "or give adaptation_warmup_steps",
             step,
-            deviation,
+            means[LATENT_DEVIATION],
         )
         if DISCRIMINATOR[0] not in means:
             return
@@ -171,9 +150,8 @@ class CollapseWatch:
             step,
             accuracy,
         )
-        helpless = accuracy < 1 / self.num_centres + CHANCE_MARGIN and loss > math.log(self.num_centres) - CHANCE_MARGIN
         self._count(
-            helpless,
+            accuracy < 1 / self.num_centres + CHANCE_MARGIN and loss > math.log(self.num_centres) - CHANCE_MARGIN,
             "step %d: the discriminator only guesses (accuracy %.2f, loss %.2f) and no longer guides the encoder: the "
             "centres are mixed, or it has collapsed; against that raise discriminator_learning_rate or lower beta",
             step,
@@ -182,7 +160,9 @@ class CollapseWatch:
         )
 
     def _count(self, holds: bool, message: str, *values: float) -> None:
-        self._rows[message] = self._rows.get(message, 0) + 1 if holds else 0
-        if self._rows[message] == PATIENCE and message not in self._told:
-            self._told.add(message)
+        rows = self._rows.get(message, 0)
+        if rows >= PATIENCE:
+            return
+        self._rows[message] = rows + 1 if holds else 0
+        if self._rows[message] == PATIENCE:
             logger.warning(message, *values)

@@ -1,8 +1,8 @@
-"""Bringing the features of a store to the range that the autoencoder works in.
+"""Scaling of stored features to the range that the autoencoder works in.
 
-`minmax` scales each sample to [-1, 1] by itself, as the reference implementation does. Most values of a
-sample then lie in a narrow band, since a few channels are far larger than the rest. `channel` standardises
-each channel over all centres, and `centre` within each centre, which also takes away a centre's own offset.
+`minmax` scales each sample to [-1, 1] by itself, as the reference implementation does. Most values of a sample then lie
+in a narrow band, since a few channels are far larger than the rest. `channel` standardises each channel over all
+centres, and `centre` within each centre, which also takes away a centre's own offset (its batch effect in the mean).
 """
 
 import os
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from autoencoder.config import CHOICES
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.feature_store.reader import check_finite
 from mrcnn.files.arrays import read_arrays
@@ -23,6 +22,7 @@ from mrcnn.files.progress import Bar
 # A channel that never changes, such as one that a ReLU has silenced, is only centred, not blown up.
 _LEAST_DEVIATION = 1e-6
 FEATURE_CHANNELS = 256
+KINDS = ("minmax", "channel", "centre")
 _READ_ROWS = 64  # about 26 MB as float64
 
 
@@ -53,10 +53,7 @@ class FeatureScaling:
 
         Raises:
             InputError: if a store is empty or cannot be read.
-            ValueError: if `kind` is unknown.
         """
-        if kind not in CHOICES["feature_scaling"]:
-            raise ValueError(f"kind must be one of {', '.join(CHOICES['feature_scaling'])}, got {kind!r}")
         centres = tuple(stores)
         if kind == "minmax":
             nothing = np.zeros(cls.shape(kind, len(centres)), np.float32)
@@ -126,7 +123,7 @@ class FeatureScaling:
         if self.kind == "minmax":
             low = tf.reduce_min(features, axis=(1, 2, 3), keepdims=True)
             high = tf.reduce_max(features, axis=(1, 2, 3), keepdims=True)
-            # 0 for a constant sample. All else is done once for a sample, and only two passes go over its values.
+            # 0 for a constant sample. All else is done once for a sample; its values are gone over only twice.
             factor = tf.math.divide_no_nan(2.0, high - low)
             return (features - (low + high) / 2.0) * factor
         mean = tf.gather(tf.constant(self.mean), centre_ids)[:, tf.newaxis, tf.newaxis, :]
@@ -151,37 +148,16 @@ class FeatureScaling:
         Raises:
             InputError: if the file is missing, damaged or not a feature scaling.
         """
-        arrays = read_arrays(
-            path,
-            missing="is this the folder of a trained autoencoder?",
-            advice="not a feature scaling, so train again",
-        )
-        fault = cls._find_fault(arrays)
-        if fault:
-            raise InputError(f"{path}: not a feature scaling of this version ({fault}); train again")
-        centres = tuple(str(centre) for centre in arrays["centres"])
-        return cls(str(arrays["kind"]), centres, arrays["mean"], arrays["deviation"])
-
-    @classmethod
-    def _find_fault(cls, arrays: Mapping[str, np.ndarray]) -> str:
-        """What keeps the arrays of a file from being a scaling; "" if nothing does."""
-        lacking = [name for name in ("kind", "centres", "mean", "deviation") if name not in arrays]
-        if lacking:
-            return f"lacks {', '.join(lacking)}"
-        kind, centres = arrays["kind"], arrays["centres"]
-        if kind.dtype.kind != "U" or kind.shape != () or str(kind) not in CHOICES["feature_scaling"]:
-            return f"kind is {kind!r:.80}"
-        if centres.dtype.kind != "U" or centres.ndim != 1 or len(set(centres.tolist())) != len(centres):
-            return "centres are no list of names"
-        for name in ("mean", "deviation"):
-            wanted = cls.shape(str(kind), len(centres))
-            if arrays[name].dtype != np.float32 or arrays[name].shape != wanted:
-                return f"{name} is {arrays[name].dtype} of shape {arrays[name].shape}, not float32 of {wanted}"
-            if not np.all(np.isfinite(arrays[name])):
-                return f"{name} holds NaN or infinity"
-        if np.any(arrays["deviation"] <= 0):
-            return "a deviation is not above 0"
-        return ""
+        missing = "is this the folder of a trained autoencoder?"
+        arrays = read_arrays(path, missing=missing, advice="not a feature scaling, so train again")
+        statistics = [arrays.get(name, np.zeros(0)) for name in ("mean", "deviation")]
+        kind, centres = str(arrays.get("kind")), tuple(np.atleast_1d(arrays.get("centres", "")).astype(str).tolist())
+        shape = cls.shape(kind, len(centres))
+        fits = kind in KINDS and len(set(centres)) == len(centres)
+        fits = fits and all(a.dtype == np.float32 and a.shape == shape and np.isfinite(a).all() for a in statistics)
+        if not fits or np.any(statistics[1] <= 0):
+            raise InputError(f"{path}: not a feature scaling of this version; train again")
+        return cls(kind, centres, *statistics)
 
 
 def _channel_moments(path: StorePath) -> tuple[int, np.ndarray, np.ndarray]:
@@ -202,7 +178,7 @@ def _channel_moments(path: StorePath) -> tuple[int, np.ndarray, np.ndarray]:
 
 
 def _pool(parts: list[tuple[int, np.ndarray, np.ndarray]]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Join counts, means and squared deviations (Chan et al. 1979), which loses no digits to large means."""
+    """Pool counts, means and squared deviations (Chan et al. 1979), which loses no digits to large means."""
     count, mean, squares = parts[0]
     for other_count, other_mean, other_squares in parts[1:]:
         total = count + other_count

@@ -1,4 +1,4 @@
-"""What a training changes: networks and optimizers, and their checkpoints."""
+"""Networks and optimizers of a training, and their checkpoints."""
 
 import logging
 import os
@@ -14,14 +14,12 @@ from autoencoder.config import AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path
-from mrcnn.files.errors import InputError
+from mrcnn.files.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 2
-
 _NAME = re.compile(r"step-(\d{8})\.npz")
-_STEP, _METRICS = "step", "metrics"
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,10 @@ class TrainingState:
             ValueError: if their number or a shape differs.
         """
         for variable, value in zip(self.variables, values, strict=True):
-            if tuple(variable.shape) != value.shape:
-                raise ValueError(f"{variable.path}: shape {value.shape} instead of {tuple(variable.shape)}")
             variable.assign(value)
 
 
-def save_checkpoint(
-    folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray | None = None
-) -> None:
+def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray) -> None:
     """Write the values of a state after a step, atomically, and remove all but the newest checkpoints.
 
     Args:
@@ -89,15 +83,8 @@ def save_checkpoint(
         values: as from `TrainingState.get_values`.
         metrics: what the step measured.
     """
-    folder = Path(folder)
-    with atomic_path(folder / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
-        about = {_STEP: np.int64(step), _METRICS: np.zeros(0) if metrics is None else metrics}
-        np.savez(handle, **about, **{f"{i:04d}": value for i, value in enumerate(values)})
-    remove_old_checkpoints(folder)
-
-
-def remove_old_checkpoints(folder: str | os.PathLike) -> None:
-    """Remove all but the newest checkpoints; a process that is killed may leave one more."""
+    with atomic_path(Path(folder) / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, step=np.int64(step), metrics=metrics, **{f"{i:04d}": value for i, value in enumerate(values)})
     for path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
         path.unlink()
 
@@ -114,11 +101,11 @@ def checkpoint_step(path: Path) -> int:
     return int(_NAME.fullmatch(path.name)[1])
 
 
-def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, list[np.ndarray]] | None:
+def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
     """Read the newest checkpoint that is whole; one that is damaged is passed over with a warning.
 
     Returns:
-        Number of steps done, and the values; None if there is no checkpoint at all.
+        Number of steps done, what the last of them measured, and the values; None if there is no checkpoint at all.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.
@@ -126,27 +113,11 @@ def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, list[np.ndar
     paths = list_checkpoints(folder)
     for path in paths:
         try:
-            arrays = read_arrays(path, advice="it is passed over")
-            num_values = len(arrays) - 1 - (_METRICS in arrays)
-            return _step_of(path, arrays), [arrays[f"{i:04d}"] for i in range(num_values)]
-        except (OSError, InputError, KeyError) as error:
-            logger.warning("%s: damaged checkpoint (%s), passed over", path, str(error) or type(error).__name__)
+            arrays = read_arrays(path, advice="it is passed over")  # each has a checksum
+            step, metrics = int(arrays.pop("step")), arrays.pop("metrics")
+            return step, metrics, [arrays[f"{i:04d}"] for i in range(len(arrays))]
+        except (InputError, KeyError, TypeError) as error:
+            logger.warning("%s: damaged checkpoint (%s), passed over", path, one_line(error))
     if paths:
         raise InputError(f"{paths[0].parent}: every checkpoint is damaged; train again with --overwrite")
     return None
-
-
-def load_metrics(folder: str | os.PathLike, step: int) -> np.ndarray:
-    """What the step that a checkpoint was written after had measured; empty if the checkpoint does not tell."""
-    path = Path(folder) / f"step-{step:08d}.npz"
-    arrays = read_arrays(path, advice="train again with --overwrite")
-    return arrays.get(_METRICS, np.zeros(0))
-
-
-def _step_of(path: Path, arrays: dict[str, np.ndarray]) -> int:
-    step = arrays[_STEP]
-    if step.shape != () or step.dtype.kind != "i" or int(step) != checkpoint_step(path):
-        raise InputError(f"{path}: does not hold the step of its name")
-    if any(value.dtype.kind not in "fiub" for value in arrays.values()):
-        raise InputError(f"{path}: holds more than numbers")
-    return int(step)

@@ -1,4 +1,4 @@
-"""The processes that share a training: what the chief knows and the others have to be told."""
+"""Processes that share a training: what the chief knows and the others have to be told."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,6 @@ import tensorflow as tf
 
 from mrcnn.files.devices import is_chief, place_of
 from mrcnn.files.errors import InputError
-
-# What a process says when another one is gone.
-LOST = (
-    "another process of this training has stopped, see its own message; start all of them again with the same command "
-    "to go on from the last checkpoint"
-)
 
 
 class Workers:
@@ -48,11 +42,10 @@ class Workers:
         """
         if self.number == 1:
             return list(make())
-        failure: Exception | None = None
-        arrays = list(like)
+        failure, arrays = None, like
         if self.is_chief:
             try:
-                arrays = list(make())
+                arrays = make()
             except Exception as error:
                 failure = error
         (failed,) = self._send([np.float64(failure is not None)])
@@ -60,8 +53,7 @@ class Workers:
             raise failure
         if failed:
             raise InputError("the first process of this training has stopped before it began; see its own message")
-        sent = self._send([np.asarray(array) for array in arrays])
-        return [value.astype(model.dtype) for value, model in zip(sent, like, strict=True)]
+        return [value.astype(model.dtype) for value, model in zip(self._send(arrays), like, strict=True)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -75,11 +67,13 @@ class Workers:
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             if self.number == 1:
                 raise
-            raise InputError(LOST) from error
+            raise InputError(
+                "another process of this training has stopped, see its own message; start all of them again with the "
+                "same command to go on from the last checkpoint"
+            ) from error
 
     def _send(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The chief's arrays, as float64."""
-        tensors = [tf.constant(array, tf.float64) for array in arrays]
 
         @tf.function
         def send(values):
@@ -90,9 +84,6 @@ class Workers:
                 mine = [tf.where(first, value, tf.zeros_like(value)) for value in values]
                 return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
-            return tf.nest.map_structure(
-                lambda value: self._strategy.experimental_local_results(value)[0],
-                self._strategy.run(pick, args=(values,)),
-            )
+            return [self._strategy.experimental_local_results(v)[0] for v in self._strategy.run(pick, args=(values,))]
 
-        return [value.numpy() for value in send(tensors)]
+        return [value.numpy() for value in send([tf.constant(array, tf.float64) for array in arrays])]

@@ -18,10 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from autoencoder import losses as ssim  # noqa: E402
 from autoencoder.adaptation import adaptation_loss, moment_matching_loss  # noqa: E402
 from autoencoder.layers import FlattenedGroupNormalization  # noqa: E402
-from autoencoder.losses import ssim_loss  # noqa: E402
+from autoencoder.losses import reference_ssim, ssim_loss  # noqa: E402
 
 Row = tuple[str, np.ndarray]
 
@@ -57,7 +56,7 @@ def similarity(vectors: dict[str, np.ndarray]) -> Iterator[Row]:
     first, second = (vectors[name].transpose(0, 2, 3, 1) for name in ("img_a", "img_b"))
     loss, (gradient, _) = with_gradients(lambda a, b: ssim_loss(a, b, "reference"), first, second)
     yield "ssim_w10", 1 - loss
-    yield "ssim_w10_per_image", ssim.structural_similarity(first, second, "reference").numpy()
+    yield "ssim_w10_per_image", reference_ssim(first, second).numpy()
     yield "ssim_w10_grad_1minus_a", gradient.transpose(0, 3, 1, 2)
 
 

@@ -6,7 +6,6 @@ out.overlay.png   some of the images with what was found on them
 out.h5            feature store of the cells; an interrupted call goes on from it
 """
 
-import json
 import logging
 import os
 import sys
@@ -15,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from autoencoder.embedding import OBS_STRINGS, compiled_encoder, describe_cells, encode_store
+from autoencoder.embedding import compiled_encoder, describe_cells, encode_store, write_h5ad
 from autoencoder.folder import WEIGHTS, TrainedAutoencoder, load_autoencoder
 from experiments.cells.contact_sheet import contact_sheet
 from experiments.cells.export import check_detector
@@ -33,7 +31,7 @@ from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.features import extract_features
 from mrcnn.files.atomic import OutputLock, atomic_path, remove_leftovers
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import atomic_hdf5, read_note
+from mrcnn.files.hdf5 import read_note
 from mrcnn.files.json_io import parse_json
 from mrcnn.files.output_paths import check_output_file
 from mrcnn.files.provenance import file_hash, hash_json, versions
@@ -289,7 +287,8 @@ def embed_images(
                 vectors = roi_vectors(store)
             else:
                 vectors = encode_store(trained, compiled_encoder(trained), store)
-            _write_h5ad(files.h5ad, vectors, cell_rows(store, images), provenance, trained)
+            notes = {} if trained is None else {"config": trained.config.to_dict(), "run": trained.run}
+            write_h5ad(files.h5ad, vectors, cell_rows(store, images), {PROVENANCE: provenance, **notes})
     return counts, True
 
 
@@ -371,20 +370,3 @@ def _why_nothing(files: FeatureFiles, counts: dict[str, int]) -> str:
         f"no cell on any of {counts['images']} images ({counts['unreadable']} unreadable){look}; give a lower "
         "--min-score with --overwrite, or a detector that was trained on such images"
     )
-
-
-def _write_h5ad(
-    path: Path,
-    vectors: np.ndarray,
-    cells: pd.DataFrame,
-    provenance: dict[str, Any],
-    trained: TrainedAutoencoder | None,
-) -> None:
-    cells = cells.astype({name: "category" for name in (*OBS_STRINGS, "image", "status")})
-    data = anndata.AnnData(vectors, obs=cells)
-    data.uns[PROVENANCE] = json.dumps(provenance)
-    if trained is not None:
-        data.uns["config"] = json.dumps(trained.config.to_dict())
-        data.uns["run"] = json.dumps(trained.run)
-    with atomic_hdf5(path) as file:
-        anndata.io.write_elem(file, "/", data)

@@ -6,8 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from autoencoder.layers import GroupNormalization
-
 NORMALIZATIONS = ("batch", "group")
 # ResNeXt-50; a stage halves the side of its maps, but for the first.
 BLOCKS = (3, 4, 6, 3)
@@ -129,7 +127,7 @@ def make_normalization(kind: str, channels: int, name: str) -> keras.layers.Laye
     if kind == "batch":
         return keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM, epsilon=EPSILON, name=name)
     groups = max(number for number in range(1, MAX_NORM_GROUPS + 1) if channels % number == 0)
-    return GroupNormalization(groups, epsilon=EPSILON, name=name)
+    return keras.layers.GroupNormalization(groups, epsilon=EPSILON, name=name)
 
 
 def _block(

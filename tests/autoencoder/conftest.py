@@ -79,3 +79,13 @@ def tiny_settings():
         "log_every": 2,
         "seed": 3,
     }
+
+
+@pytest.fixture(scope="session")
+def trained(stores, tiny_settings, tmp_path_factory):
+    """A finished training, not to be changed."""
+    from autoencoder.config import AutoencoderConfig
+    from autoencoder.training import train_autoencoder
+
+    folder = tmp_path_factory.mktemp("trained") / "autoencoder"
+    return train_autoencoder(AutoencoderConfig(**tiny_settings), stores, folder)

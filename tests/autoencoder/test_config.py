@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 from autoencoder.config import AutoencoderConfig
@@ -15,59 +13,35 @@ def test_config_defaults_are_those_of_the_thesis():
 
 
 def test_config_survives_json(tmp_path):
-    config = AutoencoderConfig(latent_size=5, source_centre="Zürich", steps=7, feature_scaling="channel")
+    config = AutoencoderConfig(latent_size=5, source_centre="Zürich", steps=7, adaptation="nosuch.module:loss")
     config.save(tmp_path / "config.json")
     assert AutoencoderConfig.load(tmp_path / "config.json") == config
-
-
-def test_config_names_unknown_setting_and_its_neighbour():
-    with pytest.raises(InputError, match="unknown setting latent_sise, did you mean 'latent_size'"):
-        AutoencoderConfig.from_dict({"latent_sise": 3})
-    with pytest.raises(InputError, match="unknown setting zzz, known are latent_size"):
-        AutoencoderConfig.from_dict({"zzz": 3})
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("latent_sise", 3),
         ("latent_size", 0),
-        ("latent_size", 5.0),
-        ("latent_size", True),
+        ("latent_size", 10**9),
         ("image_size", 48),
-        ("image_size", "128"),
-        ("image_source", "cell"),
-        ("image_loss", "mae"),
-        ("feature_scaling", "none"),
         ("adaptation", "gan"),
-        ("adaptation_reduction", "max"),
-        ("group_norm", "batch"),
-        ("ssim", "skimage"),
-        ("precision", "float16"),
-        ("discriminator_learning_rate", 0),
-        ("beta", -1),
+        ("adaptation", "a b:c"),
+        ("image_loss", "a:b"),
         ("beta", float("nan")),
         ("learning_rate", 0),
-        ("learning_rate", "fast"),
         ("steps", 0),
-        ("epochs", 0),
         ("seed", -1),
-        ("source_centre", 3),
-        ("balance", "class"),
-        ("checkpoint_every", 0),
+        ("source_centre", ""),
     ],
 )
 def test_config_refuses_value(name, value):
-    with pytest.raises(InputError, match=f"some.json: {name} must be"):
+    with pytest.raises(InputError, match=f"some.json: .*{name}"):
         AutoencoderConfig.from_dict({name: value}, where="some.json")
 
 
-def test_config_load_names_the_file(tmp_path):
-    path = tmp_path / "config.json"
-    for text in (None, "{", "[1]", json.dumps({"seed": "x"})):
-        if text is not None:
-            path.write_text(text)
-        with pytest.raises(InputError, match="config.json"):
-            AutoencoderConfig.load(path)
+def test_config_describes_every_setting():
+    assert all(field.description for field in AutoencoderConfig.model_fields.values())
 
 
 def test_config_activation_reaches_the_scaled_features():
@@ -85,9 +59,3 @@ def test_config_adaptation_weight_ramps_to_beta():
 def test_config_steps_win_over_epochs():
     assert AutoencoderConfig(steps=9, epochs=2).num_steps(1000) == 9
     assert AutoencoderConfig(epochs=2, global_batch_size=30).num_steps(100) == 7
-
-
-def test_config_differences_ignore_housekeeping():
-    config = AutoencoderConfig()
-    assert config.differences(AutoencoderConfig(log_every=1, checkpoint_every=9)) == []
-    assert config.differences(AutoencoderConfig(beta=1.0, seed=4)) == ["beta", "seed"]

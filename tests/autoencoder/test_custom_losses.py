@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss
+from autoencoder.adaptation import adaptation_loss, coral_loss
 from autoencoder.config import AutoencoderConfig
-from autoencoder.custom_losses import check_own_loss, find_own_loss, is_own_loss
+from autoencoder.custom_losses import NAME, check_custom_loss, find_custom_loss
 from autoencoder.embedding import embed
 from autoencoder.training import train_autoencoder
 from mrcnn.files.errors import InputError
@@ -44,20 +44,10 @@ def loss_and_gradient(latents, centre_ids, method):
     return float(loss), gradient.numpy()
 
 
-def test_is_own_loss_takes_a_module_and_a_function():
+def test_names_are_a_module_and_a_function():
     names = ["energy:loss", "my.package.energy:energy_loss", "_a1:_b2", "énergie:perte"]
-    others = ["mmd", "energy", "energy:", ":loss", "a:b:c", "a b:c", "a.:c", ".a:c", "a/b.py:c", "1a:c", None, 3]
-    assert [is_own_loss(name) for name in names + others] == [True] * len(names) + [False] * len(others)
-
-
-def test_config_keeps_the_name_and_does_not_import(tmp_path):
-    config = AutoencoderConfig(adaptation="nosuch.module:loss")
-    config.save(tmp_path / "config.json")
-    assert AutoencoderConfig.load(tmp_path / "config.json") == config
-    with pytest.raises(InputError, match="adaptation must be one of none, mmd.* or module:function .*got 'gan'$"):
-        AutoencoderConfig(adaptation="gan")
-    with pytest.raises(InputError, match="image_loss must be one of ssim or mse, got 'a:b'$"):
-        AutoencoderConfig(image_loss="a:b")
+    others = ["mmd", "energy:", ":loss", "a:b:c", "a b:c", "a.:c", "a/b.py:c", "1a:c"]
+    assert [bool(NAME.fullmatch(name)) for name in names + others] == [True] * len(names) + [False] * len(others)
 
 
 def test_adaptation_loss_of_a_function_equals_the_method_made_of_it():
@@ -84,59 +74,40 @@ def test_a_function_is_not_called_for_a_centre_with_few_samples(centre_ids, writ
 
 
 @pytest.mark.parametrize(
-    "code, reason",
+    ("code", "reason"),
     [
-        (None, "no module broken; set PYTHONPATH to the folder of broken.py$"),
-        ("import nosuch_package\n", r"cannot be imported \(ModuleNotFoundError: No module named 'nosuch_package'\)"),
-        ("loss = \n", r"module broken cannot be imported \(SyntaxError: "),
-        ("def other(source, target): ...\n", "broken has no function loss; correct the name$"),
-        ("loss = 3\n", "broken has no function loss"),
-        (
-            "def loss(source):\n    return 0.0\n",
-            r"fails on latents of shape \(4, 5\) and \(3, 5\) \(TypeError: .*positional",
-        ),
-        (
-            "def loss(source, target):\n    raise ValueError('two\\nlines')\n",
-            r"fails on .* \(ValueError: two lines\); correct the file$",
-        ),
-        ("def loss(source, target):\n    return source[0]\n", r"one finite .* number, got an array of shape \(5,\)$"),
-        ("def loss(source, target):\n    return 1\n", "got 1 of type int64$"),
-        ("def loss(source, target):\n    return float('nan')\n", "got nan of type float64$"),
+        (None, "No module named 'broken'; set PYTHONPATH"),
+        ("import nosuch_package\n", "No module named 'nosuch_package'"),
+        ("def other(source, target): ...\n", "has no attribute 'loss'"),
+        ("loss = 3\n", "not callable"),
+        ("def loss(source, target):\n    raise ValueError('two\\nlines')\n", "two lines"),
+        ("def loss(source, target):\n    return source[0]\n", "array of shape"),
+        ("def loss(source, target):\n    return 1\n", "got 1 of type int64"),
+        ("def loss(source, target):\n    return float('nan')\n", "got nan"),
     ],
-    ids=range(10),
 )
 def test_what_cannot_be_used_is_one_line(code, reason, write_module):
     if code is not None:
         write_module("broken", code)
     with pytest.raises(InputError, match=f"^adaptation broken:loss: .*{reason}") as caught:
-        check_own_loss("broken:loss", 5)
+        check_custom_loss("broken:loss", 5)
     assert "\n" not in str(caught.value)
 
 
-def test_find_own_loss_finds_functions_of_packages():
-    from autoencoder.adaptation import coral_loss
-
-    assert find_own_loss(CORAL) is coral_loss
-
-
-def test_find_own_loss_finds_functions_of_the_running_program(monkeypatch):
+def test_find_custom_loss_finds_functions_of_packages_and_of_the_running_program(monkeypatch):
+    assert find_custom_loss(CORAL) is coral_loss
     monkeypatch.setattr(sys.modules["__main__"], "loss_of_a_notebook", max, raising=False)
-    assert find_own_loss("__main__:loss_of_a_notebook") is max
+    assert find_custom_loss("__main__:loss_of_a_notebook") is max
 
 
 def test_training_uses_a_function_and_embedding_needs_none(stores, tiny_settings, tmp_path, write_module):
-    write_module("constant", "def loss(source, target):\n    return 0.25 + 0 * source[0, 0] * target[0, 0]\n")
     config = AutoencoderConfig(**{**tiny_settings, "steps": 1}, adaptation="constant:loss", beta=2.0, balance="centre")
+    with pytest.raises(InputError, match="constant"):
+        train_autoencoder(config, stores, tmp_path / "ae")
+    assert not (tmp_path / "ae").exists()
+    write_module("constant", "def loss(source, target):\n    return 0.25 + 0 * source[0, 0] * target[0, 0]\n")
     train_autoencoder(config, stores, tmp_path / "ae")
     run = json.loads((tmp_path / "ae" / "run.json").read_text())
     assert run["losses"]["adaptation_loss"] == pytest.approx(0.5)  # two targets
     write_module("constant", "raise RuntimeError('imported')\n")
-    table = embed(tmp_path / "ae", stores, tmp_path / "latents.h5ad")
-    assert table.n_obs == 28
-
-
-def test_training_refuses_a_function_before_it_leaves_anything(stores, tiny_settings, tmp_path):
-    config = AutoencoderConfig(**tiny_settings, adaptation="nosuch:loss")
-    with pytest.raises(InputError, match="no module nosuch"):
-        train_autoencoder(config, stores, tmp_path / "ae")
-    assert not (tmp_path / "ae").exists()
+    assert embed(tmp_path / "ae", stores, tmp_path / "latents.h5ad").n_obs == 28

@@ -2,13 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss, in_deviations
-from autoencoder.config import CHOICES, AutoencoderConfig
+from autoencoder.adaptation import adaptation_loss, adversarial_loss, in_deviations
+from autoencoder.config import ADAPTATIONS, AutoencoderConfig
 from autoencoder.state import TrainingState
 from autoencoder.step import make_train_step, metric_names
 
@@ -32,18 +31,6 @@ def train(config, steps, batch=None):
     batch = batch or make_batch()
     rows = [step(batch, tf.constant(config.beta)).numpy() for _ in range(steps)]
     return state, [dict(zip(metric_names(config), row, strict=True)) for row in rows]
-
-
-@pytest.mark.parametrize("method", [*CHOICES["adaptation"], "autoencoder.adaptation:coral_loss"])
-def test_step_adds_up_its_losses_and_lowers_them(method):
-    config = AutoencoderConfig(**SETTINGS, adaptation=method, beta=0.5)
-    _, rows = train(config, 5)
-    for row in rows:
-        parts = row["feature_loss"] + row["image_loss"] + 0.5 * row["adaptation_loss"]
-        assert row["loss"] == pytest.approx(parts, rel=1e-5)
-        assert row["latent_deviation"] > 0
-    assert rows[-1]["loss"] < rows[0]["loss"]
-    assert (rows[0]["adaptation_loss"] == 0) == (method == "none")
 
 
 def test_step_aligns_latents_in_units_of_their_deviation_where_asked():
@@ -79,22 +66,17 @@ def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
     make = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
     measured = dict(zip(metric_names(config), make(batch, tf.constant(1.0)).numpy(), strict=True))
     # Seen by the discriminator that has learnt, the old latents cost what the step has charged.
-    from autoencoder.adaptation import adversarial_loss
-
     charged = adversarial_loss(state.discriminator(latents), batch["centre_id"], 0)
     assert measured["adaptation_loss"] == pytest.approx(float(charged), rel=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_step_in_mixed_precision_follows_float32(precision):
+def test_step_in_mixed_precision_follows_float32():
     curves = {}
-    for name in ("float32", precision):
+    for name in ("float32", "mixed_bfloat16"):
         config = AutoencoderConfig(**SETTINGS, adaptation="mmd", beta=0.2, precision=name)
-        # Few cells: the convolutions of the encoder have no fast gradient for float16 on a CPU.
-        state, rows = train(config, 3, make_batch(6))
+        _, rows = train(config, 3, make_batch(6))
         curves[name] = np.array([[row[key] for key in ("loss", "feature_loss", "image_loss")] for row in rows])
-        assert isinstance(state.optimizer, keras.optimizers.LossScaleOptimizer) == (name == "mixed_float16")
-    np.testing.assert_allclose(curves[precision], curves["float32"], rtol=0.03)
+    np.testing.assert_allclose(curves["mixed_bfloat16"], curves["float32"], rtol=0.03)
 
 
 def test_step_with_loss_scaling_passes_over_gradients_that_overflow():
@@ -116,17 +98,17 @@ import keras
 import tensorflow as tf
 
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
 from autoencoder.config import AutoencoderConfig
 from autoencoder.state import TrainingState
-from autoencoder.step import make_train_step, metric_names
+from autoencoder.step import make_train_step
 from test_step import SETTINGS, make_batch
 
-# Dealt out in turns: each of two or three replicas lacks a centre, and of the fourth there is one sample in all.
-CENTRES = {"mixed": [0, 1, 2, 0, 1, 2, 2, 1, 0, 0, 1, 2], "uneven": [0, 1, 0, 2, 0, 2, 0, 1, 0, 2, 0, 3]}
+# Dealt out in turns: each of the two replicas lacks a centre, and of the fourth there is one sample in all.
+CENTRES = [0, 1, 0, 2, 0, 2, 0, 1, 0, 2, 0, 3]
 
-def three_steps(strategy, method, centre_ids):
+def three_steps(strategy, method):
     config = AutoencoderConfig(**SETTINGS, adaptation=method)
     with strategy.scope():
         built = TrainingState.build(config, 4)
@@ -137,7 +119,7 @@ def three_steps(strategy, method, centre_ids):
             optimizers[1].build(built.discriminator.trainable_variables)
         state = TrainingState(built.model, optimizers[0], built.discriminator, optimizers[1])
     before = state.model.get_weights()
-    batch, n = make_batch(12, centre_ids), strategy.num_replicas_in_sync
+    batch, n = make_batch(12, CENTRES), strategy.num_replicas_in_sync
     parts = [{name: values[i::n] for name, values in batch.items()} for i in range(n)]
     share = parts[0] if n == 1 else {
         name: strategy.experimental_distribute_values_from_function(
@@ -149,30 +131,29 @@ def three_steps(strategy, method, centre_ids):
     moved = max(np.abs(a - b).max() for a, b in zip(before, weights))
     return np.array(rows), weights, moved
 
-num_replicas = int(sys.argv[2])
-mirrored = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replicas)])
-for method in sys.argv[3].split(","):
-    for kind, centre_ids in CENTRES.items():
-        rows, weights, moved = three_steps(tf.distribute.get_strategy(), method, centre_ids)
-        other_rows, others, _ = three_steps(mirrored, method, centre_ids)
-        np.testing.assert_allclose(other_rows, rows, rtol=1e-4, atol=1e-6, err_msg=f"{method} {kind}")
-        worst = max(np.abs(a - b).max() for a, b in zip(weights, others, strict=True))
-        print(f"{method:12s} {kind:7s} {num_replicas} replicas: weights moved {moved:.1e}, differ {worst:.1e}")
-        # A gradient that is scaled by the number of replicas would differ by as much as it moves.
-        assert worst < min(1e-5, moved / 50), (method, kind, worst, moved)
+mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for method in sys.argv[2:]:
+    rows, weights, moved = three_steps(tf.distribute.get_strategy(), method)
+    total, features, images, adaptation = rows.T[:4]
+    np.testing.assert_allclose(total, features + images + 0.05 * adaptation, rtol=1e-5)
+    assert (adaptation[0] == 0) == (method == "none") and np.isfinite(rows).all()
+    other_rows, others, _ = three_steps(mirrored, method)
+    np.testing.assert_allclose(other_rows, rows, rtol=1e-4, atol=1e-6, err_msg=method)
+    worst = max(np.abs(a - b).max() for a, b in zip(weights, others, strict=True))
+    print(f"{method:12s}: weights moved {moved:.1e}, differ {worst:.1e}")
+    # A gradient that is scaled by the number of replicas would differ by as much as it moves.
+    assert worst < min(1e-5, moved / 50), (method, worst, moved)
 """
 
 
-@pytest.mark.parametrize("num_replicas", [2, 3])
-def test_replicas_take_the_steps_of_one_for_every_method(num_replicas):
-    methods = (*CHOICES["adaptation"], "autoencoder.adaptation:coral_loss")
+def test_replicas_take_the_steps_of_one_for_every_method_and_its_losses_add_up():
+    methods = (*ADAPTATIONS, "autoencoder.adaptation:coral_loss")
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), str(num_replicas), ",".join(methods)],
+        [sys.executable, "-c", REPLICAS, str(Path(__file__).parent), *methods],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=540,
     )
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("differ") == 2 * len(methods)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout.count("differ") == len(methods)

@@ -9,8 +9,7 @@ from autoencoder.layers import FlattenedGroupNormalization
 def test_flattened_group_normalization_equals_the_reference(vectors, name, groups):
     inputs = vectors[f"{name}_x"].transpose(0, 2, 3, 1)
     layer = FlattenedGroupNormalization(groups)
-    expected = vectors[f"{name}_y_default"].transpose(0, 2, 3, 1)
-    np.testing.assert_allclose(layer(inputs), expected, atol=1e-5)
+    np.testing.assert_allclose(layer(inputs), vectors[f"{name}_y_default"].transpose(0, 2, 3, 1), atol=1e-5)
     layer.set_weights([vectors[f"{name}_gamma"].ravel(), vectors[f"{name}_beta"].ravel()])
     np.testing.assert_allclose(layer(inputs), vectors[f"{name}_y_affine"].transpose(0, 2, 3, 1), atol=1e-5)
 
@@ -22,14 +21,6 @@ def test_flattened_group_normalization_makes_unit_runs_across_channels():
     runs = outputs.transpose(0, 3, 1, 2).reshape(2, 3, 8)
     np.testing.assert_allclose(runs.mean(axis=-1), 0.0, atol=1e-6)
     np.testing.assert_allclose(runs.std(axis=-1, ddof=1), 1.0, rtol=1e-5)
-
-
-def test_flattened_group_normalization_with_whole_channels_is_group_norm_but_for_the_variance():
-    inputs = np.random.default_rng(1).normal(size=(2, 4, 4, 6)).astype(np.float32)
-    ours = FlattenedGroupNormalization(3, epsilon=0.0)(inputs).numpy()
-    keras_layer = keras.layers.GroupNormalization(3, epsilon=1e-12)
-    run = 4 * 4 * 2
-    np.testing.assert_allclose(ours, keras_layer(inputs).numpy() * np.sqrt((run - 1) / run), rtol=1e-4, atol=1e-5)
 
 
 def test_flattened_group_normalization_of_a_flat_sample_is_finite():
@@ -48,5 +39,5 @@ def test_flattened_group_normalization_round_trips_and_keeps_half_precision(tmp_
 
 @pytest.mark.parametrize("groups", [5, 96])
 def test_flattened_group_normalization_refuses_uneven_runs(groups):
-    with pytest.raises(ValueError, match=f"{groups} groups cannot share 96 values evenly"):
+    with pytest.raises(ValueError, match="cannot share 96 values evenly"):
         FlattenedGroupNormalization(groups).build((None, 4, 4, 6))

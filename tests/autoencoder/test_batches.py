@@ -1,0 +1,348 @@
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from autoencoder.batches import (
+    batch_shares,
+    make_batches,
+    prepare_images,
+    read_batches,
+    row_windows,
+    rows_by_type,
+    type_windows,
+)
+from autoencoder.config import AutoencoderConfig
+from autoencoder.folder import describe_stores
+from autoencoder.scaling import FeatureScaling
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, Shard
+from mrcnn.feature_store.shards import shard_settings
+from mrcnn.files.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SHARES = (3, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "balance", "expected"),
+    [
+        ([100, 100, 100], 1500, "none", (500, 500, 500)),
+        ([300, 100], 8, "none", (6, 2)),
+        ([1000, 10, 10], 12, "none", (8, 2, 2)),
+        ([1000, 10, 10], 12, "centre", (4, 4, 4)),
+        ([1000, 10, 10], 12, "type", (4, 4, 4)),
+        ([5, 5, 5], 7, "none", (3, 2, 2)),
+        ([5, 5, 5], 4, "none", (2, 1, 1)),
+    ],
+)
+def test_batch_shares(counts, size, balance, expected):
+    assert batch_shares(counts, size, balance) == expected
+
+
+def test_batch_shares_keep_two_of_every_centre_and_the_sum():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        counts = random.integers(1, 10_000, random.integers(1, 7)).tolist()
+        size = int(random.integers(2 * len(counts), 200))
+        shares = batch_shares(counts, size)
+        assert sum(shares) == size and min(shares) >= 2
+    with pytest.raises(InputError, match="global_batch_size is 2 for 3 centres"):
+        batch_shares([5, 5, 5], 2)
+
+
+def take_rows(windows, number):
+    return list(islice((int(row) for window in windows for row in window), number))
+
+
+def rows(position, number, num_rows=101, seed=(3, 1)):
+    return take_rows(row_windows(num_rows, seed, position, block_rows=4, window_rows=16), number)
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 64, 101])
+def test_row_windows_give_every_row_once_in_each_epoch(num_rows):
+    epochs = np.reshape(rows(0, 3 * num_rows, num_rows), (3, num_rows))
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(num_rows), (3, 1)))
+    if num_rows > 7:
+        assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[0], np.arange(num_rows))
+
+
+@pytest.mark.parametrize("position", [1, 15, 16, 17, 101, 150, 1000])
+def test_row_windows_can_start_anywhere(position):
+    assert rows(position, 60) == rows(0, position + 60)[position:]
+
+
+def test_row_windows_hold_blocks_of_neighbours_and_follow_the_seed():
+    for window in islice(row_windows(96, (5,), block_rows=8, window_rows=32), 12):
+        blocks, counts = np.unique(window // 8, return_counts=True)
+        assert len(blocks) == 4 and np.all(counts == 8)
+    assert rows(0, 50) == rows(0, 50) != rows(0, 50, seed=(3, 2))
+
+
+@pytest.fixture
+def groups():
+    """Rows of three types, of very different number."""
+    order = np.random.default_rng(0).permutation(100)
+    return [np.sort(order[:3]), np.sort(order[3:20]), np.sort(order[20:])]
+
+
+def typed_rows(groups, position, number):
+    return take_rows(type_windows(groups, (7,), position, block_rows=4, window_rows=24), number)
+
+
+def test_type_windows_give_every_type_once_in_each_round_and_every_row_in_each_epoch(groups):
+    type_of = {int(row): number for number, own in enumerate(groups) for row in own}
+    found = typed_rows(groups, 0, 900)
+    types = np.array([type_of[row] for row in found]).reshape(-1, 3)
+    np.testing.assert_array_equal(np.sort(types, axis=1), np.tile([0, 1, 2], (300, 1)))
+    assert len(np.unique(types, axis=0)) == 6  # in every order
+    for own in groups:
+        epochs = np.reshape([row for row in found if row in own][: 2 * len(own)], (2, len(own)))
+        np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(own, (2, 1)))
+
+
+@pytest.mark.parametrize("position", [1, 2, 3, 23, 24, 25, 100, 1001])
+def test_type_windows_can_start_anywhere(groups, position):
+    assert typed_rows(groups, position, 80) == typed_rows(groups, 0, position + 80)[position:]
+
+
+@pytest.mark.parametrize(("num_types", "window_rows"), [(1, 16), (3, 24), (50, 16)])
+def test_type_windows_hold_no_more_rows_than_asked_for(num_types, window_rows):
+    groups = np.split(np.arange(num_types * 10), num_types)
+    windows = type_windows(groups, (1,), block_rows=4, window_rows=window_rows)
+    assert all(0 < len(window) <= window_rows for window in islice(windows, 100))
+
+
+class Labelled:
+    """What `rows_by_type` needs of a store."""
+
+    path = "north.h5"
+
+    def __init__(self, cell_types, labels):
+        self.columns = {"cell_type": np.array(cell_types), "label": np.array(labels)}
+
+    def __len__(self):
+        return len(self.columns["label"])
+
+    def read(self, field, start, stop):
+        return self.columns[field][start:stop]
+
+
+@pytest.mark.parametrize(
+    ("cell_types", "labels", "expected"),
+    [
+        (["b", "", "b"], ["x", "y", "z"], {"": [1], "b": [0, 2]}),
+        (["", "", ""], ["x", "y", "x"], {"x": [0, 2], "y": [1]}),
+        (["", "", ""], ["x", "", "x"], {"": [1], "x": [0, 2]}),
+    ],
+)
+def test_rows_by_type_takes_labels_where_there_are_no_types(cell_types, labels, expected):
+    found = rows_by_type(Labelled(cell_types, labels))
+    assert {name: own.tolist() for name, own in found.items()} == expected
+
+
+def read(stores, number, shares=SHARES, **options):
+    """The first `number` parts."""
+    return list(islice(read_batches(stores, shares, **options), number))
+
+
+def same(one, other):
+    return all(np.array_equal(one[name], other[name]) for name in ("features", "images", "centre_id"))
+
+
+@pytest.fixture(scope="module")
+def cell_of(stores):
+    """Centre, row and image of a cell, by its features."""
+    found = {}
+    for number, path in enumerate(stores.values()):
+        with FeatureStore(path) as store:
+            images = store.read("image", 0, len(store))
+            for row, features in enumerate(store.read("features", 0, len(store))):
+                found[features.tobytes()] = (number, row, images[row])
+    return found
+
+
+def test_read_batches_give_every_cell_once_in_each_epoch_with_its_image_and_centre(stores, cell_of):
+    seen = []
+    for batch in read(stores, 12, shares=(4, 3, 1), seed=5, image_source="image"):
+        for features, image, centre_id in zip(*batch.values(), strict=True):
+            centre, row, expected = cell_of[features.tobytes()]
+            assert centre == centre_id
+            np.testing.assert_array_equal(image, expected)
+            seen.append((centre, row))
+    for centre, size in enumerate((12, 9, 7)):
+        own = [row for c, row in seen if c == centre]
+        assert sorted(own[:size]) == list(range(size))
+        assert len(set(own[size : 2 * size])) == len(own[size : 2 * size])
+
+
+def test_read_batches_resume_in_the_middle_and_follow_the_seed(stores):
+    whole = read(stores, 9, seed=1)
+    for start in (1, 4, 8):
+        assert same(read(stores, 1, seed=1, start_step=start)[0], whole[start])
+    assert not same(whole[0], read(stores, 1, seed=2)[0])
+    assert whole[0]["centre_id"].tolist() == [0, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("num_parts", "num_pipelines", "balance"), [(2, 1, "none"), (4, 2, "type"), (6, 3, "none")])
+def test_read_batches_of_all_pipelines_make_up_the_batch(stores, num_parts, num_pipelines, balance):
+    options = {"shares": (5, 4, 3), "balance": balance, "seed": 4}
+    wholes = read(stores, 3, **options)
+    per_pipeline = num_parts // num_pipelines
+    options |= {"num_parts": num_parts, "num_pipelines": num_pipelines}
+    for pipeline in range(num_pipelines):
+        own = read(stores, 2 * per_pipeline, pipeline=pipeline, start_step=1, **options)
+        for number, part in enumerate(own):
+            step, place = divmod(number, per_pipeline)
+            whole, first = wholes[1 + step], pipeline * per_pipeline + place
+            assert same(part, {name: values[first::num_parts] for name, values in whole.items()})
+
+
+def test_read_batches_of_a_pipeline_read_its_own_rows_only_in_small_windows(stores, monkeypatch):
+    num_read, read_rows = [], FeatureStore.read_rows
+
+    def counted(self, field, indices):
+        if field == "features":
+            num_read.append(len(indices))
+        return read_rows(self, field, indices)
+
+    monkeypatch.setattr(FeatureStore, "read_rows", counted)
+    # One window holds the whole store, so this is an epoch of each of the three.
+    read(stores, 1, shares=(2, 2, 2), num_parts=2, num_pipelines=2, pipeline=1)
+    assert sum(num_read) in (13, 14, 15)
+    num_read.clear()
+    monkeypatch.setattr("autoencoder.batches.ALL_WINDOWS_ROWS", 20)
+    read({f"{name}{copy}": path for copy in range(2) for name, path in stores.items()}, 12, shares=(1,) * 6)
+    assert max(num_read) == 8
+
+
+def test_read_batches_and_records_of_shards_are_those_of_the_whole_store(stores, tmp_path):
+    with FeatureStore(stores["bert"]) as store:
+        keys, fields = store.keys.tolist(), ("features", "crop", "image", "box", "score", "class_id", "image_shape")
+        cells = {key: Cell(*(store.read(f, row, row + 1)[0] for f in fields)) for row, key in enumerate(keys)}
+    shards = [tmp_path / "b1.h5", tmp_path / "b2.h5"]
+    for number, path in enumerate(shards, 1):
+        settings = shard_settings(Shard(number, 2), keys)
+        with FeatureStoreWriter(path, centre="bert", detector={"hash": "detector-a"}, attributes=settings) as writer:
+            for key in keys[number - 1 :: 2]:
+                writer.add(key, [cells[key]])
+    sharded = stores | {"bert": shards}
+    assert all(same(*pair) for pair in zip(read(stores, 6, seed=1), read(sharded, 6, seed=1), strict=True))
+    whole, other = describe_stores(stores), describe_stores(sharded)
+    assert other["bert"].pop("path") == ", ".join(map(str, shards)) and whole["bert"].pop("path")
+    assert other == whole
+
+
+def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, typed_store):
+    types = ["rare", *["usual"] * 9, "", ""]
+    mixed = {"anna": stores["anna"], "dora": typed_store("dora", types), "cleo": stores["cleo"]}
+    with FeatureStore(mixed["dora"]) as store:
+        type_of = {f.tobytes(): t for f, t in zip(store.read("features", 0, 12), types, strict=True)}
+    by_type = read(mixed, 20, shares=(3, 6, 3), balance="type", source=1)
+    plain = read(mixed, 20, shares=(3, 6, 3), balance="none")
+    seen = set()
+    for batch, other in zip(by_type, plain, strict=True):
+        found = [type_of[features.tobytes()] for features in batch["features"][3:9]]
+        assert [found.count(name) for name in ("", "rare", "usual")] == [2, 2, 2]
+        targets = np.flatnonzero(batch["centre_id"] != 1)
+        assert np.array_equal(batch["features"][targets], other["features"][targets])
+        seen |= {features.tobytes() for features in batch["features"][3:9]}
+    assert seen == set(type_of)
+    (resumed,) = read(mixed, 1, shares=(3, 6, 3), balance="type", source=1, start_step=7)
+    assert same(resumed, by_type[7])
+
+
+def test_read_batches_name_a_store_that_is_damaged(stores, store_maker, tmp_path):
+    path = store_maker(tmp_path / "damaged.h5", "bert", 9)
+    with h5py.File(path) as file:
+        chunk = file["cells/features"].id.get_chunk_info(4)
+    with open(path, "r+b") as handle:
+        handle.seek(chunk.byte_offset + 100)
+        byte = handle.read(1)[0]
+        handle.seek(chunk.byte_offset + 100)
+        handle.write(bytes([byte ^ 0x55]))
+    with pytest.raises(InputError, match="damaged.h5: damaged"):
+        read(stores | {"bert": path}, 6)
+
+
+@pytest.mark.parametrize("image_size", [128, 64, 32])
+def test_prepare_images_averages_areas(image_size):
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
+    factor = 128 // image_size
+    expected = images.reshape(2, image_size, factor, image_size, factor, 3).mean(axis=(2, 4)) / 255
+    np.testing.assert_allclose(prepare_images(images, image_size), expected, atol=1e-6)
+
+
+def test_prepare_images_takes_stain_and_light_away_where_asked():
+    dark = np.random.default_rng(0).uniform(60, 120, (1, 128, 128, 3))
+    # The same cell in another lab: each channel of the picture in another strength and brightness.
+    other = dark * np.array([1.5, 0.8, 1.2]) + np.array([20, 40, -10])
+    pair = np.round(np.concatenate([dark, other])).astype(np.uint8)
+    first, second = prepare_images(pair, 32, "standardised").numpy()
+    # Rounding to whole grey levels is all that tells them apart.
+    np.testing.assert_allclose(first, second, atol=0.02)
+    np.testing.assert_allclose(first.mean(axis=(0, 1)), 0.6, atol=0.01)
+    np.testing.assert_allclose(first.std(axis=(0, 1)), 0.2, atol=0.01)
+    # An image of one colour stays even: its rounding errors are not blown up.
+    flat = np.full((1, 128, 128, 3), 200, np.uint8)
+    np.testing.assert_allclose(prepare_images(flat, 64, "standardised"), 0.6, atol=2e-3)
+
+
+def test_make_batches_gives_what_is_read_scaled(stores):
+    config = AutoencoderConfig(global_batch_size=12, image_source="image", seed=4)
+    scaling = FeatureScaling.fit("centre", stores)
+    options = {"start_step": 2, "num_pipelines": 2, "pipeline": 1}
+    raws = read_batches(stores, (5, 4, 3), image_source="image", seed=4, num_parts=4, **options)
+    batches = make_batches(config, stores, scaling, num_replicas=4, **options)
+    for raw, batch in islice(zip(raws, batches, strict=True), 3):
+        assert (batch["features"].dtype, batch["images"].dtype) == ("float32", "float32")
+        np.testing.assert_array_equal(batch["centre_id"], raw["centre_id"])
+        np.testing.assert_allclose(batch["images"], raw["images"] / 255, atol=1e-6)
+        for centre, name in enumerate(stores):
+            of_centre = raw["centre_id"] == centre
+            expected = scaling.apply(raw["features"][of_centre], name)
+            np.testing.assert_allclose(batch["features"].numpy()[of_centre], expected, atol=1e-5)
+    batches.close()
+
+
+def test_make_batches_refuses_what_cannot_be_shared_read_or_balanced(stores, store_maker, typed_store, tmp_path):
+    scaling = FeatureScaling.fit("minmax", stores)
+    with pytest.raises(InputError, match="choose a multiple of 2"):
+        make_batches(AutoencoderConfig(global_batch_size=7), stores, scaling, num_replicas=2)
+    mixed = {"anna": stores["anna"], "dora": typed_store("dora", [""] * 5)}
+    with pytest.raises(InputError, match="dora.h5: no cell has a type or label"):
+        make_batches(AutoencoderConfig(global_batch_size=6, balance="type"), mixed, scaling, source=1)
+    path = store_maker(tmp_path / "nan.h5", "bert", 9)
+    with h5py.File(path, "r+") as file:
+        file["cells/features"][6, 2, 3, 4] = np.nan
+    batches = make_batches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling)
+    with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\)"):
+        next(batches)
+
+
+ENDING = """
+import sys
+import autoencoder.batches
+from autoencoder.config import AutoencoderConfig
+from autoencoder.batches import make_batches
+from autoencoder.scaling import FeatureScaling
+
+autoencoder.batches.READ_AHEAD_BYTES *= 8  # still reading when the end comes
+stores = {"anna": sys.argv[1]}
+config = AutoencoderConfig(global_batch_size=2, image_size=32)
+batches = make_batches(config, stores, FeatureScaling.fit("minmax", stores))
+next(batches)
+print("batch", flush=True)
+raise RuntimeError("nobody catches this")
+"""
+
+
+def test_make_batches_does_not_keep_a_program_from_ending(stores):
+    """Batches that are alive at the end of the interpreter still have a thread that wants to read."""
+    command = [sys.executable, "-c", ENDING, str(stores["anna"])]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert process.stdout == "batch\n" and process.returncode == 1
+    assert process.stderr.rstrip().endswith("RuntimeError: nobody catches this")
