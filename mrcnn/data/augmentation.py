@@ -22,17 +22,11 @@ Seed = int | Sequence[int] | np.random.Generator
 
 
 class Augmented(NamedTuple):
-    """An augmented sample.
+    """An augmented sample."""
 
-    Attributes:
-        image: uint8 array of shape (height, width, 3).
-        masks: bool array of shape (height, width, num_instances).
-        sources: int32 array of shape (num_instances,), which mask of the input each instance comes from.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    sources: np.ndarray
+    image: np.ndarray  # uint8 (height, width, 3)
+    masks: np.ndarray  # bool (height, width, num_instances)
+    sources: np.ndarray  # int32 (num_instances,), which mask of the input each instance comes from
 
 
 class Augmentation(Protocol):

@@ -16,22 +16,13 @@ from mrcnn.files.errors import InputError
 
 
 class GroundTruth(NamedTuple):
-    """An image with its instances, in the order of its Dataset.
+    """An image with its instances, in the order of its Dataset."""
 
-    Attributes:
-        image: array of shape (height, width, channels), resized and padded; uint8, or float32 where the Dataset gives
-            another type.
-        masks: bool array of shape (height, width, num_instances).
-        boxes: int32 array of shape (num_instances, 4), pixels, each with area.
-        class_ids: int32 array of shape (num_instances,); below 0 for crowds.
-        meta: see `compose_image_meta`.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    boxes: np.ndarray
-    class_ids: np.ndarray
-    meta: np.ndarray
+    image: np.ndarray  # (height, width, channels), resized and padded; uint8, or float32 where the Dataset gives others
+    masks: np.ndarray  # bool (height, width, num_instances)
+    boxes: np.ndarray  # int32 (num_instances, 4), pixels, each with area
+    class_ids: np.ndarray  # int32 (num_instances,); below 0 for crowds
+    meta: np.ndarray  # see `compose_image_meta`
 
 
 def load_ground_truth(

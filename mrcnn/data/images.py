@@ -28,7 +28,6 @@ DAMAGES = (
 )
 # Pillow warns of images that are larger than this module takes.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-_UNSIGNED = 1  # TIFF's number for whole numbers from 0
 _PLANES = 2  # TIFF's number for one plane after the other
 # TIFF's marks of a page that is a smaller copy of another, or its transparency.
 _COPY_OF_A_PAGE = 1 | 4
@@ -56,25 +55,18 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_values(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file with its values as stored (palette indices for palette images), upright.
+    """Read an image file as `read_image` does, but with its values as stored: those of 16 bits, palette indices.
 
     Returns:
         Array of shape (height, width) or (height, width, channels).
-
-    Raises:
-        InputError: if it is missing, no image, damaged, too large, or a TIFF of several pages.
     """
     with _opened(path) as image:
         deep = _load(path, image)
-        return _turned(_stored_values(image), image) if deep is None else deep
+        return _turned(np.asarray(image), image) if deep is None else deep
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
-    """Height and width of an image as `read_image` gives it, read from its header alone.
-
-    Raises:
-        InputError: if the file is missing, not an image, or too large.
-    """
+    """Height and width of an image as `read_image` gives it, read from its header alone."""
     with _opened(path) as image:
         if image.format != "TIFF":
             (width, height), orientation = image.size, _orientation(image)
@@ -85,11 +77,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
-    """Return the image files directly inside `folder`, sorted by name; hidden files are left out.
-
-    Raises:
-        InputError: if `folder` is missing.
-    """
+    """Return the image files directly inside `folder`, sorted by name; hidden files are left out."""
     if not os.path.isdir(folder):  # of Path it would fail for a name that is too long
         raise InputError(f"{folder}: no such folder")
     return sorted(
@@ -141,8 +129,8 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
     """Load an opened image.
 
     Returns:
-        Of an image with colours of 16 bits, of which Pillow drops the lower eight, the true values: uint16 array of
-        shape (height, width, 3), or 4 with transparency, upright. None for any other image.
+        Of colours of 16 bits, of which Pillow drops the lower eight, the true values: uint16 array of shape (height,
+        width, 3), or 4 with transparency, upright. None for any other image.
     """
     is_tiff, is_planar = image.format == "TIFF", False
     if is_tiff:
@@ -195,17 +183,9 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _stored_values(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image)
-    if values.dtype == np.int32 and image.format == "TIFF":  # Pillow takes all whole numbers of 32 bits for signed
-        (kind, *_) = np.atleast_1d(image.tag_v2.get(ExifTags.Base.SampleFormat, _UNSIGNED))
-        return values.view(np.uint32) if kind == _UNSIGNED else values
-    return values
-
-
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":
-        return np.repeat(_to_eight_bits(_stored_values(image))[..., np.newaxis], 3, axis=-1)
+        return np.repeat(_to_eight_bits(np.asarray(image))[..., np.newaxis], 3, axis=-1)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -221,11 +201,7 @@ def _deep_to_rgb(values: np.ndarray) -> np.ndarray:
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Bring values of more than 8 bits to uint8, all channels alike.
-
-    Raises:
-        ValueError: for values that are not brightness in any of the ways that `read_image` knows.
-    """
+    """Bring values of more than 8 bits to uint8, all channels alike."""
     low, top = float(values.min()), float(values.max())
     is_float = np.issubdtype(values.dtype, np.floating)
     # Floats just above 1 are fractions that were sharpened or scaled; taken for values up to 255 they would be black.

@@ -78,16 +78,7 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int])
 
 
 def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Undo `minimize_mask` up to resampling: paste mini-masks into full-size masks.
-
-    Args:
-        bbox: array of shape (num_instances, 4), pixels.
-        mini_mask: array of shape (mini_height, mini_width, num_instances).
-        image_shape: (height, width, ...) of the image.
-
-    Returns:
-        bool array of shape (height, width, num_instances).
-    """
+    """Undo `minimize_mask` up to resampling: masks of an image of `image_shape` (height, width, ...)."""
     masks = np.zeros((*image_shape[:2], mini_mask.shape[-1]), bool)
     for i in range(mini_mask.shape[-1]):
         masks[..., i] = unmold_mask(mini_mask[..., i], bbox[i][:4], image_shape)
@@ -95,15 +86,12 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 
 
 def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Turn the network's small mask of a box into a full-size binary mask.
+    """Turn the network's small mask of a box into a mask of the image, bool (height, width).
 
     Args:
-        mask: float array of shape (mask_height, mask_width), probabilities in [0, 1].
+        mask: float array of shape (mask_height, mask_width), probabilities; from 0.5 on a pixel is inside.
         bbox: `(y1, x1, y2, x2)` pixels; the parts outside the image are cut off.
         image_shape: (height, width, ...) of the image.
-
-    Returns:
-        bool array of shape (height, width), true where the resized probability is at least 0.5.
     """
     height, width = int(image_shape[0]), int(image_shape[1])
     y1, x1, y2, x2 = (int(v) for v in bbox)

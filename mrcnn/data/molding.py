@@ -16,17 +16,11 @@ META_FIELDS = 12
 
 
 class MoldedImage(NamedTuple):
-    """An image as the network takes it, save for the mean colour.
+    """An image as the network takes it, save for the mean colour."""
 
-    Attributes:
-        image: uint8 or float32 array of shape (height, width, channels).
-        window: `(y1, x1, y2, x2)` pixels, where the real image lies in it.
-        scale: factor that the image was resized by.
-    """
-
-    image: np.ndarray
-    window: tuple[int, int, int, int]
-    scale: float
+    image: np.ndarray  # uint8 or float32 of shape (height, width, channels)
+    window: tuple[int, int, int, int]  # `(y1, x1, y2, x2)` pixels, where the real image lies in it
+    scale: float  # factor that the image was resized by
 
 
 def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -64,11 +58,7 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def mold_for_detection(image: np.ndarray, config: Config) -> MoldedImage:
-    """Resize and pad an image for detection; see `Config.IMAGE_RESIZE_MODE`.
-
-    Raises:
-        InputError: if the mode is "none" and a side is not a multiple of 64.
-    """
+    """Resize and pad an image for detection; see `Config.IMAGE_RESIZE_MODE`."""
     mode = "pad64" if config.IMAGE_RESIZE_MODE == "crop" else config.IMAGE_RESIZE_MODE
     image = fit_channels(np.asarray(image), config.IMAGE_CHANNEL_COUNT)
     check_sides(image.shape, mode)
@@ -112,8 +102,7 @@ def compose_image_meta(
         image_id: its number in the data set.
         original_image_shape: (height, width, channels) before resizing.
         image_shape: the same after resizing and padding.
-        window: `(y1, x1, y2, x2)` pixels, where the real image lies.
-        scale: factor that it was resized by.
+        window, scale: as `MoldedImage` has them.
         active_class_ids: one flag for each class: whether the image's data set annotates it.
 
     Returns:
@@ -138,17 +127,11 @@ def parse_image_meta(meta: np.ndarray) -> dict[str, Any]:
 
 
 class DetectionFrame(NamedTuple):
-    """Where an image lies in the network's input.
+    """Where an image lies in the network's input, in pixels."""
 
-    Attributes:
-        network_shape: (height, width) of the input in pixels.
-        window: `(y1, x1, y2, x2)` pixels of the input that show the image.
-        image_shape: (height, width) of the image in pixels.
-    """
-
-    network_shape: tuple[int, int]
-    window: tuple[float, float, float, float]
-    image_shape: tuple[int, int]
+    network_shape: tuple[int, int]  # (height, width) of the input
+    window: tuple[float, float, float, float]  # `(y1, x1, y2, x2)` of the input that show the image
+    image_shape: tuple[int, int]  # (height, width) of the image
 
 
 def unmold_detections(

@@ -25,16 +25,6 @@ def coco(annotations, images=None, categories=None):
     }
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_file(value, name="annotations.json"):
-        path = tmp_path / name
-        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-        return path
-
-    return write_file
-
-
 def test_objects_are_what_pycocotools_draws(write, capsys):
     speckle = np.random.default_rng(0).random((30, 40)) < 0.3
     compressed = coco_mask.encode(np.asfortranarray(speckle.astype(np.uint8)))
@@ -68,12 +58,6 @@ def test_objects_are_what_pycocotools_draws(write, capsys):
     assert not annotations.faults
 
 
-def test_polygon_parts_are_a_union_and_not_holes(write):
-    inner = [4, 4, 8, 4, 8, 8, 4, 8]
-    image = read_annotations(write(coco([{"segmentation": [SQUARE, inner]}]))).images[0]
-    assert image.objects[0].draw(30, 40).sum() == 60
-
-
 def test_single_polygon_without_its_brackets_and_ids_as_text(write):
     value = coco([{"image_id": "1", "category_id": "3", "segmentation": SQUARE}])
     assert read_annotations(write(value)).images[0].objects[0].draw(30, 40).sum() == 60
@@ -92,11 +76,8 @@ def test_sizes_may_be_whole_numbers_with_a_point(write):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"segmentation": [[1, 1, 5, 5]]}, "polygon with 2 points"),
         ({"segmentation": [[1, 1, 5, 5, 9]]}, "polygon of 5 coordinates, which is odd"),
-        ({"segmentation": [[1, 1, 5, 1, "x", 5]]}, "x is 'x'"),
         ({"segmentation": []}, "no segmentation; a box alone"),
-        ({"segmentation": 7}, "segmentation is 7, not a list"),
         ({"segmentation": {"size": [30, 40], "counts": [5, 6]}}, r"add up to 11, not to 30 \* 40"),
         ({"segmentation": [SQUARE], "category_id": 9}, "category_id 9 is none of the categories"),
         ({"segmentation": [SQUARE], "iscrowd": 2}, "iscrowd is 2"),
@@ -113,9 +94,8 @@ def test_faulty_objects_carry_their_fault(write, entry, message):
 
 def test_numbers_that_json_does_not_know_are_faults_of_their_object(write):
     text = json.dumps(coco([{"segmentation": [SQUARE]}, {"segmentation": [FAR]}]))
-    objects = (
-        read_annotations(write(text.replace("[20,", "[1e999,").replace("[2, 3, 12", "[NaN, 3, 12"))).images[0].objects
-    )
+    text = text.replace("[20,", "[1e999,").replace("[2, 3, 12", "[NaN, 3, 12")
+    objects = read_annotations(write(text)).images[0].objects
     assert [o.fault for o in objects] == [f"x is {value}, not a finite number of pixels" for value in ("nan", "inf")]
 
 
@@ -153,12 +133,12 @@ def test_faults_of_images_and_ids_are_all_noted(write):
         "category no. 4 lacks an id or a name",
         "image no. 4 has no file_name",
     ]
-    assert {key for key, _ in annotations.faults} == {"annotations.json"}
+    assert {key for key, _ in annotations.faults} == {"a.json"}
 
 
 def test_other_files_are_refused(write):
     for value, message in (([{"image_id": 1, "score": 0.5}], "neither COCO"), ("{", "not valid JSON")):
-        with pytest.raises(InputError, match=f"annotations.json: {message}"):
+        with pytest.raises(InputError, match=f"a.json: {message}"):
             read_annotations(write(value))
     with pytest.raises(InputError, match="no list 'categories'"):
         read_annotations(write({"images": [], "annotations": []}), "coco")

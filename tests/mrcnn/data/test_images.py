@@ -60,11 +60,6 @@ def test_read_image_resolves_palettes_and_prints(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "print.tif"), [[[255, 0, 0]] * 2])
 
 
-def test_read_image_takes_floats_up_to_one_as_fractions(tmp_path):
-    Image.fromarray(np.full((3, 3), 0.5, np.float32)).save(tmp_path / "float.tif")
-    assert (read_image(tmp_path / "float.tif") == 127).all()
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.1, 1.05, 70_000.0])
 def test_read_image_refuses_floats_that_are_no_brightness(tmp_path, value):
     values = np.full((5, 6), 0.5, np.float32)
@@ -72,12 +67,6 @@ def test_read_image_refuses_floats_that_are_no_brightness(tmp_path, value):
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
     with pytest.raises(InputError, match=r"a\.tif: .* no brightness"):
         read_image(tmp_path / "a.tif")
-
-
-def test_whole_numbers_of_32_bits_keep_their_sign(tmp_path):
-    for kind, value in ((np.uint32, 4_000_000_000), (np.int32, -5)):
-        tifffile.imwrite(tmp_path / "a.tif", np.full((5, 6), value, kind), photometric="minisblack")
-        assert (read_values(tmp_path / "a.tif") == value).all()
 
 
 # As EXIF defines its numbers: where in the upright picture the stored one's first row and first column are.

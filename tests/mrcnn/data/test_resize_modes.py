@@ -144,24 +144,3 @@ def test_detect_does_not_depend_on_the_other_images(results):
         np.testing.assert_allclose(alone["scores"], expected["scores"], atol=1e-4)
         np.testing.assert_allclose(alone["rois"], expected["rois"], atol=1)
         np.testing.assert_allclose(alone["feats"], expected["feats"], atol=2e-2)
-
-
-def test_detect_molded_finds_what_detect_finds(results):
-    model, images, found = results
-    for image, expected in zip(images[:2], found, strict=False):
-        molded, metas, windows = model.mold_inputs([image])
-        (result,) = model.detect_molded(molded, metas)
-        y1, x1, y2, x2 = windows[0]
-        scale = np.array([(y2 - y1) / image.shape[0], (x2 - x1) / image.shape[1]] * 2)
-        boxes = expected["rois"] * scale + [y1, x1, y1, x1]
-        np.testing.assert_allclose(result["scores"], expected["scores"], atol=1e-4)
-        # Both are rounded to whole pixels, each to its own.
-        np.testing.assert_allclose(result["rois"], boxes, atol=0.5 + 0.5 * scale.max() + 0.1)
-        assert result["masks"].shape == (*molded.shape[1:3], len(boxes))
-
-
-def test_keras_model_takes_images_of_every_kind(results):
-    model, images, found = results
-    outputs = model.run_graph(images[:1], [("detections", model.keras_model.get_layer("mrcnn_detection").output)])
-    scores = outputs["detections"][0, :, 5]
-    np.testing.assert_allclose(scores[: len(found[0]["scores"])], found[0]["scores"], atol=1e-4)
