@@ -7,11 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
+from mrcnn.data.resizing import resize
 from mrcnn.detection import LIMITS, detect_each, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
 from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_settings
@@ -62,15 +62,9 @@ def grown_box(box: np.ndarray, image_shape: Sequence[int]) -> tuple[int, int, in
     return max(y1 - before, 0), max(x1 - before, 0), min(y2 + after, height), min(x2 + after, width)
 
 
-def resize_square(image: np.ndarray, size: int = CROP_SIZE) -> np.ndarray:
-    """Resize to `size` x `size`, the aspect ratio not kept; by area average where it shrinks."""
-    shrinks = min(image.shape[:2]) > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
 def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[int]) -> list[Cell]:
     """Cells of the store for some rows of a result of `MaskRCNN.detect`."""
-    whole = resize_square(image)
+    whole = resize(image, (CROP_SIZE, CROP_SIZE))
     cells = []
     for row in rows:
         y1, x1, y2, x2 = grown_box(result["rois"][row], image.shape)
@@ -80,7 +74,7 @@ def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[
         cells.append(
             Cell(
                 features=result["feats"][row],
-                crop=resize_square(image[y1:y2, x1:x2]),
+                crop=resize(image[y1:y2, x1:x2], (CROP_SIZE, CROP_SIZE)),
                 image=whole,
                 box=result["rois"][row].astype(np.float32),
                 score=float(result["scores"][row]),

@@ -95,7 +95,7 @@ def resize_mask(
 
 
 def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
-    """Resize an image: area averages where it shrinks, so that fine texture does not alias, else bilinear.
+    """Resize an image: area averages where both sides shrink, so that fine texture does not alias, else bilinear.
 
     Sums are float32 and rounded once, as in an exported model (`mrcnn.network.in_graph`).
 
@@ -107,7 +107,7 @@ def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
         Array of the wanted height and width, in the type and range of `image`.
     """
     height, width = int(output_shape[0]), int(output_shape[1])
-    shrinks = height < image.shape[0] or width < image.shape[1]
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=interpolation)
     resized = resized.reshape((height, width, *image.shape[2:]))  # OpenCV drops a channel axis of length 1

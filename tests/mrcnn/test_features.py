@@ -9,7 +9,7 @@ from mrcnn.config import make_config
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import FeatureStore
-from mrcnn.features import choose_cell, extract_features, grown_box, make_cells, resize_square
+from mrcnn.features import choose_cell, extract_features, grown_box, make_cells
 from mrcnn.files.errors import InputError
 from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, load_detector
 
@@ -81,13 +81,6 @@ def test_choose_cell_known_answers(boxes, scores, chosen):
 )
 def test_grown_box_known_answers(box, shape, expected):
     assert grown_box(np.array(box), shape) == expected
-
-
-@pytest.mark.parametrize("shape", [(64, 64, 3), (300, 200, 3), (5, 300, 3), (1, 1, 3)])
-def test_resize_square_keeps_a_flat_colour(shape):
-    small = resize_square(np.full(shape, (10, 200, 30), np.uint8))
-    assert small.shape == (128, 128, 3) and small.dtype == np.uint8
-    np.testing.assert_array_equal(small[64, 64], [10, 200, 30])
 
 
 def test_make_cells_cut_the_grown_box(detector):

@@ -18,3 +18,9 @@ def test_resize_averages_where_it_shrinks_and_interpolates_where_it_grows(dtype)
     image = np.array([[0, 100, 0, 100], [100, 200, 100, 200]], dtype)
     np.testing.assert_array_equal(resize(image, (1, 2)), [[100, 100]])
     np.testing.assert_allclose(resize(image[:1, :2], (1, 4)), [[0, 25, 75, 100]], atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (300, 200, 3), (5, 300, 3), (1, 1, 3)])
+def test_resize_keeps_a_flat_colour(shape):
+    small = resize(np.full(shape, (10, 200, 30), np.uint8), (128, 128))
+    assert small.shape == (128, 128, 3) and (small == [10, 200, 30]).all()
