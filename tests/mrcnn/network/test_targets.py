@@ -8,7 +8,7 @@ from scipy.ndimage import map_coordinates
 
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.network.boxes import pairwise_iou, pixel_boxes
-from mrcnn.network.targets import CROWD_IOU_THRESHOLD, assign_anchor_targets, assign_roi_targets, crop_masks, subsample
+from mrcnn.network.targets import CROWD_IOU_THRESHOLD, assign_anchor_targets, assign_roi_targets, crop_masks
 
 STD = (0.1, 0.1, 0.2, 0.2)
 SHAPE = (80, 120)
@@ -224,7 +224,7 @@ def test_crowds_are_neither_matched_nor_background():
     assert not targets.class_ids.numpy().any() and not targets.masks.numpy().any()
 
 
-def one_cell_rois(proposals, cell, num_rois, ratio, seeds=None):
+def one_cell_rois(proposals, cell, num_rois, ratio):
     """Targets of one image with one cell, whose mask is full."""
     return assign_roi_targets(
         np.asarray(proposals, np.float32)[np.newaxis],
@@ -232,7 +232,7 @@ def one_cell_rois(proposals, cell, num_rois, ratio, seeds=None):
         np.array([[1]]),
         np.ones((1, 1, 56, 56), bool),
         np.asarray(cell, np.float32)[np.newaxis, np.newaxis],
-        SEED if seeds is None else seeds,
+        SEED,
         num_rois,
         ratio,
         STD,
@@ -241,38 +241,11 @@ def one_cell_rois(proposals, cell, num_rois, ratio, seeds=None):
     )
 
 
-def test_targets_draw_objects_by_the_seed_and_background_by_the_next():
-    cell, far, seed = np.float32([0, 0, 0.5, 0.5]), np.float32([0.5, 0.5, 1, 1]), np.array([[7, 11]], np.int32)
-    boxes, is_near = np.stack([cell, far] * 30), np.arange(60) % 2 == 0
-    match = assign_anchor_targets(boxes, cell[np.newaxis, np.newaxis], np.array([[1]]), seed, 20, STD).match.numpy()
-    np.testing.assert_array_equal(match == 1, subsample(is_near[np.newaxis], 10, seed))
-    np.testing.assert_array_equal(match == -1, subsample(~is_near[np.newaxis], 10, seed + 1))
-
-    # Boxes that can be told apart, none of them further than a thousandth from where it was.
-    boxes[:, 0] += np.arange(60) / 60_000
-    # The last of 11 rows is the sixth positive, where the ratio would have six negatives.
-    for num_rois, ratio, num_near, num_far in ((20, 0.5, 10, 10), (40, 0.2, 8, 30), (11, 0.5, 6, 5)):
-        near = subsample(is_near[np.newaxis], num_near, seed)[0].numpy()
-        others = subsample(~is_near[np.newaxis], num_far, seed + 1)[0].numpy()
-        rois = one_cell_rois(boxes, cell, num_rois, ratio, seed).rois.numpy()[0]
-        expected = np.concatenate([boxes[near], boxes[others]])
-        np.testing.assert_array_equal(rois[: len(expected)], expected)
-        assert not rois[len(expected) :].any()
-
-
 def test_roi_targets_have_one_positive_at_the_smallest_ratio():
     targets = one_cell_rois(np.tile([0.2, 0.3, 0.45, 0.55], (3, 1)), [0.2, 0.3, 0.45, 0.55], 4, 0.1)
     np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
     np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
     assert targets.masks.shape == (1, 1, 28, 28)
-
-
-@pytest.mark.parametrize("num_proposals", [3, 10])
-def test_roi_targets_of_padding_are_padding(num_proposals):
-    targets = one_cell_rois(np.zeros((num_proposals, 4)), [0.2, 0.3, 0.45, 0.55], 8, 0.5)
-    assert targets.rois.shape == (1, 8, 4)
-    assert not targets.valid.numpy().any() and not targets.class_ids.numpy().any()
-    assert all(np.isfinite(tf.cast(value, tf.float32)).all() for value in targets)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn.annotations.label_masks import CellMaskDataset
 from mrcnn.config import make_config
 from mrcnn.files.errors import InputError
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, load_detector
@@ -99,12 +98,6 @@ def test_train_writes_curves_for_tensorboard(uninterrupted):
         assert curve["loss"] == pytest.approx(float(row["loss"]), rel=1e-4)
 
 
-def test_initial_weights_follow_the_seed(build, strong_config, tmp_path):
-    models = [build(strong_config, tmp_path / name) for name in ("a", "b")]
-    for a, b in zip(*map(weights_of, models), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_train_does_nothing_when_all_epochs_are_done(build, strong_config, uninterrupted, cell_dataset, small_resnet):
     again = build(strong_config, uninterrupted.folder)
     rows = again.train(cell_dataset(5), [], 1e-3, 2, "all", folder=uninterrupted.folder)
@@ -130,7 +123,7 @@ def two_stages(build, tiny_config_class, cell_dataset, tmp_path_factory):
     class Watcher(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             run = Path(model.log_dir)
-            seen.append((len(list(run.glob("*.h5"))), [number for number, _ in checkpoints(run)]))
+            seen.append((len(list(run.glob("mask_rcnn*.h5"))), [number for number, _ in checkpoints(run)]))
 
     names = ("res2a_branch2a", "fpn_p3", "mrcnn_mask_conv1")
     kernels = [[kernel_of(model, name) for name in names]]
@@ -189,7 +182,7 @@ def test_callbacks_of_scripts_change_the_rate_and_save_the_model(
     build, tiny_config_class, cell_dataset, tmp_path, eagerly
 ):
     # Steps that a script has divided for.
-    model = build(make_config({}, type("Mine", (tiny_config_class,), {"STEPS_PER_EPOCH": 1 / 2})), tmp_path)
+    model = build(make_config({}, type("Mine", (tiny_config_class,), {"STEPS_PER_EPOCH": 3 / 2})), tmp_path)
     watch = WatchRate(tmp_path / "best.h5")
     halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
     model.train(cell_dataset(2), [], 1e-3, 2, "heads", custom_callbacks=[halve, watch])
@@ -239,12 +232,6 @@ def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted
     with pytest.raises(InputError, match="cannot resume from this checkpoint") as caught:
         other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder)
     assert "\n" not in str(caught.value)
-
-
-def test_train_needs_images(build, tiny_config_class, tmp_path):
-    empty = CellMaskDataset([], tmp_path)
-    with pytest.raises(InputError, match="no image to train on"):
-        build(tiny_config_class(), tmp_path).train(empty, [], 1e-3, 1, "all", folder=tmp_path)
 
 
 def test_train_refuses_a_batch_that_devices_cannot_share(build, tiny_config_class, cell_dataset, tmp_path):

@@ -1,14 +1,12 @@
 """Loading weights by name: Matterport's layout goes in and comes back, and nothing is loaded in part or in silence."""
 
-import logging
-
 import h5py
 import keras
 import numpy as np
 import pytest
 
 from mrcnn.files.errors import InputError
-from mrcnn.training.weights import RPN_LAYERS, LoadReport, choose_layers, load_by_name, save_matterport
+from mrcnn.training.weights import RPN_LAYERS, choose_layers, load_by_name, save_matterport
 
 
 def matterport_groups(layers, seed=0):
@@ -137,16 +135,6 @@ def test_load_by_name_fails_when_too_little_matches(make_layers, matterport_file
     assert report.share == 1 and report.excluded == gone and not report.missing
 
 
-def test_load_by_name_warns_of_an_unknown_name_alone(make_layers, matterport_file, caplog):
-    layers = make_layers()
-    path, _ = matterport_file(layers)
-    with caplog.at_level(logging.WARNING, "mrcnn"):
-        load_by_name(layers, path, exclude=["mrcnn_bbox", "mrcnn_class", "input_image", "mrcnn_mask"])
-        assert not caplog.records
-        load_by_name(layers, path, exclude=["mrcnn_box_fc"])
-    assert [record.getMessage().count("mrcnn_box_fc") for record in caplog.records] == [1]
-
-
 def test_load_by_name_changes_nothing_when_a_late_value_is_bad(make_layers, matterport_file, values_of):
     def spoil(groups):
         groups["mrcnn_mask"]["mrcnn_mask/bias:0"][1] = np.nan
@@ -202,24 +190,6 @@ def test_load_by_name_judges_a_backbone_file_by_the_backbone(make_layers, matter
     assert "backbone alone" in str(report)
     assert_same_values({k: v for k, v in values_of(layers).items() if k[0] in report.matched},
                        {k: v for k, v in expected.items() if k[0] in report.matched})  # fmt: skip
-
-
-def test_load_by_name_refuses_two_layers_of_one_name(make_layers, matterport_file, tmp_path):
-    layers = make_layers()
-    path, _ = matterport_file(layers)
-    with pytest.raises(ValueError, match="share a name"):
-        load_by_name([*layers, *make_layers()], path)
-    with pytest.raises(ValueError, match="share a name"):
-        save_matterport([*layers, *make_layers()], tmp_path / "twice.h5")
-
-
-def test_load_report_collapses_long_lists(tmp_path):
-    many = [f"res4{chr(ord('a') + i)}_branch2a" for i in range(20)]
-    report = LoadReport(tmp_path / "w.h5", many, many[:9], ["mrcnn_mask"], [], ["fc"], ["look here"])
-    assert report.num_wanted == 30 and report.share == 20 / 30
-    text = str(report)
-    assert "20 of 30 layers matched (67 %)" in text and "missing in the file (9)" in text and "and 3 more" in text
-    assert "of another shape (1): mrcnn_mask" in text and "note: look here" in text and "excluded" not in text
 
 
 def test_choose_layers_freezes_those_of_other_names_in_nested_models_too(make_layers):
