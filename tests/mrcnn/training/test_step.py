@@ -98,9 +98,13 @@ def test_fused_adam_takes_the_steps_of_keras_adam():
     for kind in (keras.optimizers.Adam, FusedAdam):
         variable, optimizer = keras.Variable(start), kind(WarmupDrop(0.1, 2, 3, 0.5))
         optimizer.build([variable])
-        step = tf.function(lambda gradient, o=optimizer, v=variable: o.apply([gradient], [v]))
-        for gradient in gradients:
-            step(tf.constant(gradient, tf.float32))
+        _take_steps(optimizer, variable, gradients)
         results.append([v.numpy() for v in (variable, *optimizer.variables)])
     for theirs, ours in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def _take_steps(optimizer, variable, gradients):
+    step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
+    for gradient in gradients:
+        step(tf.constant(gradient, tf.float32))
