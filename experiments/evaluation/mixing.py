@@ -1,9 +1,9 @@
-"""How well the centres mix in a space of features, and how well the types of cells separate in it.
+"""Scores of how well the centres mix in a space of features (batch effect), and how well the types of cells separate.
 
-A representation that travels between labs says much of the type of a cell and little of its lab. Both are measured
-here in several ways, since each sees another part: a classifier sees what can be told at all, silhouettes how far apart
-the groups lie, LISI whom a cell has about it. Centres that hold other types of cells, or the same in other proportions,
-can rightly be told apart, so no score of mixing need be perfect.
+A representation that suits several labs says much of the type of a cell and little of its lab. Each score sees another
+part: a classifier sees what can be told at all, silhouettes how far apart the groups lie, LISI whom a cell has about
+it. Centres that hold other types, or the same in other proportions, can rightly be told apart, so that no score of
+mixing need be perfect.
 
 References:
     Ben-David et al. 2007, "Analysis of representations for domain adaptation"; Ganin et al. 2016, section 5.1
@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 logger = logging.getLogger(__name__)
 
+SCORES = ("centre_accuracy", "proxy_a_distance", "silhouette_centre", "silhouette_type", "lisi_centre", "lisi_type")
 FOLDS = 5
 PERPLEXITY = 30.0  # Korsunsky et al. 2019, as are three times as many neighbours
 MAX_CELLS = 2000
@@ -39,7 +40,7 @@ def make_folds(seed: int) -> StratifiedKFold:
 
 
 def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> float:
-    """How well a logistic regression tells the centre: balanced accuracy in stratified 5-fold cross-validation.
+    """Domain (site) classification accuracy: balanced, of a logistic regression in stratified 5-fold cross-validation.
 
     Centres weigh alike in the regression as they do in the score, however many cells they have.
 
@@ -54,20 +55,12 @@ def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> floa
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
     # Several threads wait for each other on products as small as these, the more the busier the machine is.
     with threadpool_limits(1, user_api="blas"):
-        named = cross_val_predict(model, vectors, centres, cv=make_folds(seed))
-    return float(balanced_accuracy_score(centres, named))
+        predicted = cross_val_predict(model, vectors, centres, cv=make_folds(seed))
+    return float(balanced_accuracy_score(centres, predicted))
 
 
 def proxy_a_distance(vectors: np.ndarray, centres: np.ndarray, seed: int) -> dict[tuple[str, str], float]:
-    """Distance of each pair of centres by the error of the logistic regression that tells them apart.
-
-    It is 2 (1 - 2 error), with the balanced error of `centre_accuracy` between the two, so that their sizes do not
-    matter. An error above one half, which is chance as well, counts as one half.
-
-    Args:
-        vectors: float array of shape (n, d).
-        centres: str array of shape (n,), at least 5 cells of each centre.
-        seed: of the folds.
+    """Distance of each pair of centres: 2 (1 - 2 error), the balanced error being that of `centre_accuracy`.
 
     Returns:
         By pair of centres, the names in alphabetical order: 0 where they cannot be told apart, which is good, to 2
@@ -78,7 +71,7 @@ def proxy_a_distance(vectors: np.ndarray, centres: np.ndarray, seed: int) -> dic
     for first, second in combinations(np.unique(centres).tolist(), 2):
         rows = (centres == first) | (centres == second)
         error = 1 - centre_accuracy(vectors[rows], centres[rows], seed)
-        distances[first, second] = max(0.0, 2 * (1 - 2 * error))
+        distances[first, second] = max(0.0, 2 * (1 - 2 * error))  # an error above one half is chance as well
     return distances
 
 
@@ -86,8 +79,8 @@ def lisi(vectors: np.ndarray, labels: np.ndarray, perplexity: float = PERPLEXITY
     """Local inverse Simpson's index of each cell: how many labels there are among its neighbours, in effect.
 
     The neighbours have Gaussian weights, as wide as makes the exponential of their entropy the perplexity; 1 / sum of
-    squared shares of the labels follows. The authors' code has the distance itself in the exponent where the Gaussian,
-    and t-SNE, from which the weights stem, have its square; the difference is small, as the perplexity is the same.
+    squared proportions of the labels follows. The authors' code has the distance itself in the exponent where the
+    Gaussian, and t-SNE, from which the weights stem, have its square; the difference is small.
 
     Args:
         vectors: float array of shape (n, d), n of 2 or more; distances are Euclidean.
@@ -98,23 +91,14 @@ def lisi(vectors: np.ndarray, labels: np.ndarray, perplexity: float = PERPLEXITY
     Returns:
         float64 array of shape (n,): from 1 where all neighbours have one label, to the number of labels where all are
         equally frequent.
-
-    Raises:
-        ValueError: if there are fewer than two cells, shapes do not fit, or the perplexity is not above 0.
     """
-    vectors, labels = np.asarray(vectors), np.asarray(labels)
-    if len(vectors) < 2 or labels.shape != (len(vectors),) or not perplexity > 0:
-        shapes = f"{vectors.shape} vectors, {labels.shape} labels"
-        raise ValueError(f"lisi needs two cells, a label of each and a perplexity above 0, got {shapes}, {perplexity}")
     num_neighbours = min(max(1, round(_NEIGHBOURS * perplexity)), len(vectors) - 1)
-    # Without an argument each cell's neighbours are asked for, which leave out the cell itself but not its doubles.
+    # Without an argument each cell's neighbours are asked for, which leave out the cell itself but not its duplicates.
     distances, neighbours = NearestNeighbors(n_neighbors=num_neighbours).fit(vectors).kneighbors()
     weights = _weigh(distances.astype(np.float64) ** 2, max(1.0, min(perplexity, num_neighbours / _NEIGHBOURS)))
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    shares = np.zeros((codes.max() + 1, len(vectors)))
-    for code, share in enumerate(shares):
-        share[:] = np.sum(weights * (codes[neighbours] == code), axis=1)
-    return 1 / np.sum(shares**2, axis=0)
+    labels = np.asarray(labels)
+    proportions = [np.sum(weights * (labels == label)[neighbours], axis=1) for label in np.unique(labels)]
+    return 1 / np.sum(np.square(proportions), axis=0)
 
 
 def mixing_scores(
@@ -122,10 +106,10 @@ def mixing_scores(
 ) -> dict[str, float | None]:
     """All scores of one representation.
 
-    Every feature is brought to mean 0 and deviation 1 over all cells first, so that none outweighs others by its unit;
-    a constant one becomes 0. Then at most `max_cells` cells are chosen at random, whatever their centre and type, which
-    keeps the proportions that LISI depends on. Centres with fewer than 5 of them are left out of the scores of
-    centres, and logged.
+    Every feature is brought to mean 0 and standard deviation 1 over all cells first, so that none outweighs others by
+    its unit; a constant one becomes 0. Then at most `max_cells` cells are chosen at random, whatever their centre and
+    type, which keeps the proportions that LISI depends on. Centres with fewer than 5 of them are left out of the
+    scores of centres, and logged.
 
     Args:
         vectors: float array of shape (n, d), finite.
@@ -144,33 +128,31 @@ def mixing_scores(
         - `silhouette_type`: mean over labelled cells; 1 is good, 0 and below is bad.
         - `lisi_centre`: mean over cells; the number of centres is good, 1 is bad.
         - `lisi_type`: mean over labelled cells and their labelled neighbours; 1 is good, the number of types is bad.
-
-    Raises:
-        ValueError: if shapes do not fit, a value is not finite, or `max_cells` is below 2.
     """
     vectors = np.asarray(vectors)
     centres, cell_types = np.asarray(centres, str), np.asarray(cell_types, str)
-    if vectors.ndim != 2 or not len(vectors) == len(centres) == len(cell_types):
-        raise ValueError(f"{vectors.shape} vectors, {len(centres)} centres and {len(cell_types)} types do not fit")
-    if max_cells < 2:
-        raise ValueError(f"max_cells must be 2 or more, got {max_cells}")
     rows = np.arange(len(vectors))
     if len(rows) > max_cells:
         rows = np.sort(np.random.default_rng(seed).choice(len(rows), max_cells, replace=False))
     vectors, centres, cell_types = _standardise(vectors, rows), centres[rows], cell_types[rows]
-    scores: dict[str, float | None] = dict.fromkeys(("centre_accuracy", "proxy_a_distance"))
-    enough = _in_large_centres(centres)
-    if len(np.unique(centres[enough])) >= 2:
-        x, names = vectors[enough], centres[enough]
-        scores["centre_accuracy"] = centre_accuracy(x, names, seed)
-        scores["proxy_a_distance"] = float(np.mean(list(proxy_a_distance(x, names, seed).values())))
-    for kind, labels, is_used in (("centre", centres, enough), ("type", cell_types, cell_types != "")):
+    names, counts = np.unique(centres, return_counts=True)
+    small = names[counts < FOLDS]
+    if len(small):
+        logger.info("centres with fewer than %d cells are not compared: %s", FOLDS, ", ".join(small.tolist()))
+    scores: dict[str, float | None] = dict.fromkeys(SCORES)
+    for kind, labels, is_used in (
+        ("centre", centres, ~np.isin(centres, small)),
+        ("type", cell_types, cell_types != ""),
+    ):
         x, names = vectors[is_used], labels[is_used]
-        is_defined = 2 <= len(np.unique(names)) < len(names)
-        scores[f"silhouette_{kind}"] = float(silhouette_score(x, names)) if is_defined else None
-        scores[f"lisi_{kind}"] = float(lisi(x, names).mean()) if is_defined else None
-    order = ("centre_accuracy", "proxy_a_distance", "silhouette_centre", "silhouette_type", "lisi_centre", "lisi_type")
-    return {name: scores[name] for name in order}
+        if not 2 <= len(np.unique(names)) < len(names):
+            continue
+        scores[f"silhouette_{kind}"] = float(silhouette_score(x, names))
+        scores[f"lisi_{kind}"] = float(lisi(x, names).mean())
+        if kind == "centre":
+            scores["centre_accuracy"] = centre_accuracy(x, names, seed)
+            scores["proxy_a_distance"] = float(np.mean(list(proxy_a_distance(x, names, seed).values())))
+    return scores
 
 
 def _weigh(squared: np.ndarray, perplexity: float) -> np.ndarray:
@@ -200,20 +182,9 @@ def _standardise(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Rows of the vectors standardised over all of them: float32 array of shape (len(rows), d)."""
     # Block by block: in float64 the whole would be several times as large as what is given.
     mean = vectors.mean(axis=0, dtype=np.float64)
-    if not np.isfinite(mean).all():
-        raise ValueError("vectors hold NaN or infinite values")
     blocks = (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
     deviation = np.sqrt(sum(np.sum((block - mean) ** 2, axis=0) for block in blocks) / max(len(vectors), 1))
     shifted = vectors[rows] - mean
     # Below a millionth of the value itself, differences are those of rounding in float32.
     varies = deviation > 1e-6 * np.abs(mean)
     return np.divide(shifted, deviation, out=np.zeros_like(shifted), where=varies).astype(np.float32)
-
-
-def _in_large_centres(centres: np.ndarray) -> np.ndarray:
-    """Whether each cell's centre has enough cells for the folds: bool array of shape (n,)."""
-    names, numbers = np.unique(centres, return_counts=True)
-    small = names[numbers < FOLDS]
-    if len(small):
-        logger.info("centres with fewer than %d cells are not compared: %s", FOLDS, ", ".join(small.tolist()))
-    return ~np.isin(centres, small)

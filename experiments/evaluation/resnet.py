@@ -19,21 +19,14 @@ TOP_LAYER = "predictions"  # a file with the classifier has this layer too
 
 
 def resnet_vectors(
-    store: StoreReader,
-    weights: str | Path,
-    *,
-    image_size: int = 224,
-    batch_size: int = 32,
-    seed: int = 0,
+    store: StoreReader, weights: str | Path, *, image_size: int = 224, batch_size: int = 32, seed: int = 0
 ) -> np.ndarray:
-    """Compute the features of each cell: the last maps of ResNet-101, averaged over their pixels.
+    """Compute the features of each cell: the last maps of ResNet-101 (He et al. 2016), averaged over their pixels.
 
     Args:
         store: opened; the network sees its crops.
-        weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file,
-            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network, to see what
-            a forest makes of the network's form alone.
-        image_size: side in pixels to which crops are brought.
+        weights: see `build_resnet101`.
+        image_size: side in pixels to which crops are brought, 32 or more.
         batch_size: crops at a time.
         seed: of the initial weights, for "random".
 
@@ -41,11 +34,7 @@ def resnet_vectors(
         float32 array of shape (n, 2048); rows as in the store.
 
     Raises:
-        InputError: if the file cannot be fetched or read, is damaged, or holds another network; or `image_size` is
-            below 32.
-
-    Reference:
-        He et al. 2016, "Deep residual learning for image recognition".
+        InputError: if the file of weights cannot be fetched or read, or holds another network.
     """
     compute = _make_compute(build_resnet101(weights, image_size=image_size, seed=seed), image_size)
     vectors = np.empty((len(store), NUM_FEATURES), np.float32)
@@ -61,8 +50,10 @@ def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0
     """Build the network of `keras.applications` with the given weights.
 
     Args:
-        weights: as in `resnet_vectors`; so are the rest.
-        image_size: side of the images in pixels.
+        weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file,
+            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network, to see what
+            a classifier makes of the network's form alone.
+        image_size: side of the images in pixels, 32 or more.
         seed: of the initial weights, for "random".
 
     Returns:
@@ -81,7 +72,7 @@ def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0
     shape = (image_size, image_size, 3)
     model = keras.applications.ResNet101(weights=None, include_top=False, pooling="avg", input_shape=shape)
     if weights == "random":
-        _draw_kernels(model, seed)
+        _initialise(model, seed)
     else:
         _load(model, Path(weights))
     return model
@@ -98,36 +89,29 @@ def _make_compute(model: keras.Model, image_size: int) -> Callable[[np.ndarray],
     return compute
 
 
-def _draw_kernels(model: keras.Model, seed: int) -> None:
-    """Draw initial kernels that the seed fixes, whatever the global random state."""
+def _initialise(model: keras.Model, seed: int) -> None:
+    """Initialise kernels by a seed of their own, whatever the global random state."""
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     seeds = np.random.SeedSequence(seed).generate_state(len(layers))
     for layer, number in zip(layers, seeds.tolist(), strict=True):
-        initializer = type(layer.kernel_initializer)
         settings = {**layer.kernel_initializer.get_config(), "seed": number}
-        layer.kernel.assign(initializer.from_config(settings)(layer.kernel.shape))
+        initializer = type(layer.kernel_initializer).from_config(settings)
+        layer.kernel.assign(initializer(layer.kernel.shape))
 
 
 def _load(model: keras.Model, path: Path) -> None:
-    """Set every weight from a file of `keras.applications`; nothing is changed unless all of them fit.
-
-    Raises:
-        InputError: if the file is damaged, unsafe or of another network.
-    """
+    """Set every weight from a file of `keras.applications`, which must hold this very network."""
     layers = {layer.name: layer for layer in model.layers if layer.weights}
-    advice = "give the file of ResNet101 in keras.applications"
     with open_weights(path, lambda name: name in layers) as stored:
         ours = {name: {v.name: tuple(v.shape) for v in layer.weights} for name, layer in layers.items()}
         others = [name for name in ours if stored.shapes.get(name) != ours[name]]
+        # ResNet-152 has every layer of ResNet-101, and further ones.
+        others += sorted(set(stored.shapes) - set(ours) - {TOP_LAYER})
         if others:
             raise InputError(
-                f"{path}: {len(others)} of {len(ours)} layers are missing or of another shape, as {others[0]}; {advice}"
+                f"{path}: {len(others)} layers are not those of ResNet-101, as {others[0]}; give the file of ResNet101 "
+                "in keras.applications"
             )
-        # ResNet-152 has every layer of ResNet-101, and further ones.
-        surplus = sorted(set(stored.shapes) - set(ours) - {TOP_LAYER})
-        if surplus:
-            raise InputError(f"{path}: holds {len(surplus)} layers that ResNet-101 lacks, as {surplus[0]}; {advice}")
-        values = {name: {kind: stored.read(name, kind) for kind in ours[name]} for name in ours}
-    for name, weights in values.items():
-        for variable in layers[name].weights:
-            variable.assign(weights[variable.name])
+        for name, layer in layers.items():
+            for variable in layer.weights:
+                variable.assign(stored.read(name, variable.name))

@@ -1,7 +1,7 @@
 """What the thesis reports in its tables, to stand beside what is measured on the same data.
 
 Source: R. Salehi, master's thesis, Politecnico di Torino, 2022-2023, Tables 3.1 to 3.3. Accuracies are in percent, as
-(mean, standard deviation over 5 runs), the deviation None where the thesis gives none. Table 3.1 gives shares of 1.
+(mean, standard deviation over 5 runs), the deviation None where the thesis gives none. Table 3.1 gives proportions.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from experiments.centres.centre import Centre
 # as many images; the thesis tells of "over 18,000" of Matek-19 and "around 42,000" of INT-20.
 PUBLISHED_IMAGES = {"matek19": 18_365, "int20": 42_000, "mll23": 41_906, "acevedo20": 17_092}
 _ALIAS = {"mll23": "int20"}
-_TOLERANCE = 0.02  # share of the images that may be missing or more
+_TOLERANCE = 0.02  # proportion of the images that may be missing or more
 
 Value = tuple[float, float | None]
 _AE_COLUMNS = ("ResNet-RF", "R-CNN-RF", "AE-RF", "ND-AE-DA", "AAE-DA", "AE-CFE")
@@ -54,15 +54,7 @@ _TABLE_3_1: dict[int, tuple[float, ...]] = {
 
 
 def thesis_centres(centres: Mapping[str, Centre], scheme: str) -> dict[str, str]:
-    """Which centres are the thesis' data sets, whole and with its 13 classes.
-
-    Args:
-        centres: by name.
-        scheme: the class map of the comparison.
-
-    Returns:
-        By name of the centre, "matek19", "int20" or "acevedo20"; others are left out.
-    """
+    """By name, which centres are "matek19", "int20" or "acevedo20", whole and with the thesis' 13 classes."""
     if scheme != "thesis13":
         return {}
     found = {}
@@ -87,7 +79,7 @@ def ablation_number(column: str, trained_on: str | None, tested_on: str | None) 
 
 
 def bottleneck_number(size: int, backbone: str, image_loss: str, image_source: str, centre: str | None) -> float | None:
-    """Accuracy in Table 3.1, as a share of 1, or None where it has none.
+    """Accuracy in Table 3.1, as a proportion, or None where it has none.
 
     Args:
         size: of the latent.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.centres.duplicates import duplicate_sets
-from experiments.evaluation.vectors import align_vectors, read_embedding, standardise
+from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
 from mrcnn.feature_store import UNREADABLE, StorePath, StoreReader, is_unreadable, open_store
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import atomic_path
@@ -274,7 +274,7 @@ def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Pat
     Raises:
         InputError: if a store or the embedding cannot be used, or the embedding lacks a cell.
     """
-    latents = None if embedding is None else read_embedding(embedding)
+    latents = None if embedding is None else read_vectors(embedding)
     checks = []
     for path in stores.values():
         with open_store(path) as store:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.evaluation.vectors import read_embedding
+from experiments.evaluation.vectors import read_vectors
 from experiments.figures.style import Groups, choose_rows, draw_maps, project, to_png
 from experiments.reports import html as h
 from experiments.reports.interactive_map import MapCells, Panel, crop_jpeg, interactive_maps, side_by_side
@@ -57,7 +57,7 @@ def maps_section(run: Run) -> h.Html:
         if path is None or not path.is_file():
             content.append(h.not_run(f"The embedding by {AUTOENCODER_NAMES[name]}", "embedding.h5ad"))
             continue
-        table = read_embedding(path)
+        table = read_vectors(path)
         centres = [centre for centre, (latents, _) in table.items() for _ in range(len(latents))]
         names = _cell_names(centres, [key for _, labels in table.values() for key in labels["key"].tolist()])
         rows = choose_rows(len(names), MAX_POINTS, run.seed)

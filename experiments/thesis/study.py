@@ -227,9 +227,9 @@ class Study:
 
     def latents(self, folder: Path, backbone: str | None = None) -> Vectors:
         """Latents of all cells, by centre, rows as in the stores."""
-        from experiments.evaluation.vectors import read_embedding
+        from experiments.evaluation.vectors import read_vectors
 
-        table = read_embedding(folder / EMBEDDING)
+        table = read_vectors(folder / EMBEDDING)
         missing = [name for name in self.stores(backbone) if name not in table]
         if missing:
             raise InputError(f"{folder / EMBEDDING}: lacks the centre {missing[0]}; delete it, and it is made again")

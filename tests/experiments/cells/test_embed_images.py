@@ -19,7 +19,7 @@ from experiments.cells import features as module
 from experiments.cells.contact_sheet import choose_images, contact_sheet
 from experiments.cells.detect import find_images
 from experiments.cells.features import centre_name
-from experiments.evaluation.vectors import read_embedding
+from experiments.evaluation.vectors import read_vectors
 from mrcnn.config import make_config
 from mrcnn.feature_store import FeatureStore
 from mrcnn.feature_store.reader import roi_vectors
@@ -187,7 +187,7 @@ def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys):
     }  # fmt: skip
     assert "cannot be read" in rows[1]["reason"] and rows[1]["cell"] == rows[1]["y1"] == rows[1]["score"] == ""
     assert rows[2]["reason"] == "no detection above score 0.5" and rows[2]["image"] == str(images / "leer.png")
-    vectors, columns = read_embedding(output)[CENTRE]
+    vectors, columns = read_vectors(output)[CENTRE]
     assert columns["key"].tolist() == ["a b.png", "zwölf #2.png", "細胞.png"]
     # The only cell; the first of two that lie beside the middle, since it has the better score; the one in the middle.
     np.testing.assert_array_equal(vectors[:, 0], [0, 20, 32])

@@ -5,9 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from experiments.evaluation.mixing import _weigh, centre_accuracy, lisi, mixing_scores, proxy_a_distance
-
-NAMES = ["centre_accuracy", "proxy_a_distance", "silhouette_centre", "silhouette_type", "lisi_centre", "lisi_type"]
+from experiments.evaluation.mixing import SCORES, _weigh, centre_accuracy, lisi, mixing_scores, proxy_a_distance
 
 
 def clouds(counts, distance, seed=0, size=3):
@@ -39,18 +37,6 @@ def test_proxy_a_distance_is_that_of_the_best_cut_whatever_the_sizes():
     assert proxy_a_distance(vectors, centres, seed=0)["a", "b"] == pytest.approx(0.766, abs=0.15)
 
 
-def test_proxy_a_distance_is_never_negative():
-    # Pairs of the same cell in both centres: where one is left out, the other says the wrong centre.
-    vectors = np.repeat(np.eye(10), 2, axis=0)
-    centres = np.tile(["a", "b"], 10)
-    assert centre_accuracy(vectors, centres, seed=0) < 0.5
-    assert proxy_a_distance(vectors, centres, seed=0) == {("a", "b"): 0.0}
-
-
-def test_proxy_a_distance_of_one_centre_is_empty():
-    assert proxy_a_distance(np.zeros((6, 2)), np.repeat("a", 6), seed=0) == {}
-
-
 def test_lisi_is_the_number_of_labels_where_they_mix_and_1_where_they_do_not():
     vectors, labels = clouds({"a": 200, "b": 200, "c": 200}, distance=0.0)
     mixed = lisi(vectors, labels)
@@ -73,11 +59,6 @@ def test_lisi_leaves_out_the_cell_itself_also_where_cells_are_doubled():
     np.testing.assert_allclose(lisi(vectors, np.tile(["a", "b"], 6), perplexity=2 / 3), 1.0, atol=1e-6)
 
 
-def test_lisi_of_two_cells_and_of_a_constant_space():
-    np.testing.assert_allclose(lisi(np.array([[0.0], [1.0]]), np.array(["a", "b"])), 1.0)
-    np.testing.assert_allclose(lisi(np.zeros((4, 2)), np.array(["a", "b", "b", "b"])), [1.0] + [9 / 5] * 3)
-
-
 def test_lisi_does_not_depend_on_scale_or_order():
     vectors, labels = clouds({"a": 60, "b": 90}, distance=1.0)
     values = lisi(vectors, labels, perplexity=10)
@@ -98,20 +79,11 @@ def test_weigh_meets_the_perplexity_in_each_row():
     assert slopes[0] == pytest.approx(slopes[1]) and slopes[0] < 0
 
 
-def test_lisi_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="two cells"):
-        lisi(np.zeros((1, 2)), np.array(["a"]))
-    with pytest.raises(ValueError, match=r"\(3,\) labels"):
-        lisi(np.zeros((4, 2)), np.array(["a", "b", "a"]))
-    with pytest.raises(ValueError, match="perplexity"):
-        lisi(np.zeros((4, 2)), np.array(["a", "b", "a", "b"]), perplexity=0.0)
-
-
 def test_mixing_scores_tell_good_spaces_from_bad_ones():
     vectors, cell_types = clouds({"x": 120, "y": 120}, distance=20.0)
     centres = np.tile(["a", "b"], 120)
     good = mixing_scores(vectors, centres, cell_types, seed=0)
-    assert list(good) == NAMES
+    assert tuple(good) == SCORES
     assert good["centre_accuracy"] < 0.65 and good["proxy_a_distance"] < 0.6
     assert good["silhouette_type"] > 0.8 and abs(good["silhouette_centre"]) < 0.1
     assert good["lisi_centre"] > 1.8 and good["lisi_type"] == pytest.approx(1.0)
@@ -131,22 +103,14 @@ def test_mixing_scores_do_not_depend_on_units_or_constant_features():
     assert mixing_scores(other, centres, cell_types, seed=0) == pytest.approx(scores, rel=1e-4)
 
 
-def test_mixing_scores_of_types_leave_unlabelled_cells_out():
-    vectors, cell_types = clouds({"x": 40, "y": 40}, distance=20.0)
-    centres = np.tile(["a", "b"], 40)
-    cell_types[::4] = ""
-    scores = mixing_scores(vectors, centres, cell_types, seed=0)
-    assert scores["silhouette_type"] > 0.8 and scores["lisi_type"] == pytest.approx(1.0)
-
-
 def test_mixing_scores_that_are_not_defined_are_none():
     vectors, _ = clouds({"a": 30}, distance=0.0)
     one = mixing_scores(vectors, np.repeat("a", 30), np.repeat("", 30), seed=0)
-    assert one == dict.fromkeys(NAMES)
+    assert one == dict.fromkeys(SCORES)
     few = mixing_scores(vectors, np.array(["a"] * 27 + ["b"] * 3), np.array(["x", "y"] * 15), seed=0)
-    assert [name for name in NAMES if few[name] is None] == [name for name in NAMES if "type" not in name]
+    assert [name for name in SCORES if few[name] is None] == [name for name in SCORES if "type" not in name]
     single = mixing_scores(vectors, np.tile(["a", "b"], 15), np.array(["x", "y", *[""] * 28]), seed=0)
-    assert [name for name in NAMES if single[name] is None] == ["silhouette_type", "lisi_type"]
+    assert [name for name in SCORES if single[name] is None] == ["silhouette_type", "lisi_type"]
 
 
 def test_mixing_scores_leave_a_small_centre_out_and_say_so(caplog):
@@ -165,13 +129,3 @@ def test_mixing_scores_choose_cells_by_the_seed():
     first, again, other = (mixing_scores(vectors, centres, cell_types, seed, max_cells=40) for seed in (0, 0, 1))
     assert first == again and first["silhouette_centre"] != other["silhouette_centre"]
     assert first["silhouette_centre"] != mixing_scores(vectors, centres, cell_types, 0)["silhouette_centre"]
-
-
-def test_mixing_scores_refuse_what_does_not_fit():
-    vectors, centres = clouds({"a": 10, "b": 10}, distance=0.0)
-    with pytest.raises(ValueError, match="do not fit"):
-        mixing_scores(vectors, centres[:-1], centres, seed=0)
-    with pytest.raises(ValueError, match="max_cells"):
-        mixing_scores(vectors, centres, centres, seed=0, max_cells=1)
-    with pytest.raises(ValueError, match="NaN"):
-        mixing_scores(np.where(vectors > 1, np.nan, vectors), centres, centres, seed=0)

@@ -48,7 +48,7 @@ def small(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet101", small_network)
 
 
-def draw_statistics(model: keras.Model) -> None:
+def randomise_statistics(model: keras.Model) -> None:
     """Give batch normalisation and biases the values that a trained network might have."""
     random = np.random.default_rng(4)
     for variable in model.weights:
@@ -64,23 +64,6 @@ def plain_features(model: keras.Model, crops: np.ndarray) -> np.ndarray:
     return model(blue_green_red, training=False).numpy()
 
 
-def test_vectors_are_the_features_of_keras_network_with_the_files_weights(store, tmp_path, monkeypatch):
-    model = build_resnet101("random", image_size=SIZE, seed=1)
-    assert model.count_params() == 42_658_176  # keras.applications, without the classifier
-    draw_statistics(model)
-    expected = plain_features(model, store.read("crop", 0, 5))
-    assert expected.std(axis=0).max() > 1e-3
-    path = tmp_path / "resnet101_notop.h5"
-    save_matterport(model.layers, path)
-    # The same object serves again, since another one takes seconds; nothing of its weights is left.
-    for variable in model.weights:
-        variable.assign(np.ones(variable.shape))
-    monkeypatch.setattr(keras.applications, "ResNet101", lambda **_: model)
-    vectors = resnet_vectors(store, path, image_size=SIZE, batch_size=2)
-    assert vectors.dtype == np.float32 and vectors.shape == (5, 2048)
-    np.testing.assert_allclose(vectors, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-
-
 def test_vectors_of_an_untrained_network_follow_the_seed(store, small):
     first, same, other = (resnet_vectors(store, "random", image_size=SIZE, seed=s) for s in (1, 1, 2))
     assert np.all(np.isfinite(first)) and first.std(axis=0).min() > 0
@@ -90,15 +73,17 @@ def test_vectors_of_an_untrained_network_follow_the_seed(store, small):
 
 def test_imagenet_takes_the_file_that_is_fetched(store, small, tmp_path, monkeypatch):
     model = small_network(input_shape=(SIZE, SIZE, 3))
+    randomise_statistics(model)
     save_matterport(model.layers, tmp_path / "fetched.h5")
     asked = []
     monkeypatch.setattr(
         "experiments.evaluation.resnet.imagenet_weights_path",
         lambda name: asked.append(name) or tmp_path / "fetched.h5",
     )
-    vectors = resnet_vectors(store, "imagenet", image_size=SIZE)
-    assert asked == ["resnet101"]
-    np.testing.assert_allclose(vectors, plain_features(model, store.read("crop", 0, 5)), atol=1e-3)
+    vectors = resnet_vectors(store, "imagenet", image_size=SIZE, batch_size=2)
+    assert asked == ["resnet101"] and vectors.dtype == np.float32
+    expected = plain_features(model, store.read("crop", 0, 5))
+    np.testing.assert_allclose(vectors, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def layer_with_weights(name: str) -> keras.layers.Layer:
@@ -113,31 +98,17 @@ def test_files_of_other_networks_are_refused(small, tmp_path):
     save_matterport([*layers, layer_with_weights("predictions")], path)
     build_resnet101(path, image_size=SIZE)  # with the classifier, which is left out
     save_matterport([layers[1]], path)
-    with pytest.raises(InputError, match="1 of 2 layers are missing or of another shape, as conv1_bn"):
+    with pytest.raises(InputError, match="1 layers are not those of ResNet-101, as conv1_bn"):
         build_resnet101(path, image_size=SIZE)
     save_matterport([*layers, layer_with_weights("conv4_block36_1_conv")], path)
-    with pytest.raises(InputError, match="1 layers that ResNet-101 lacks, as conv4_block36_1_conv"):
-        build_resnet101(path, image_size=SIZE)
-    narrow = keras.layers.Conv2D(64, 7, name="conv1_conv")
-    narrow.build((None, SIZE, SIZE, 3))
-    save_matterport([narrow, layers[2]], path)
-    with pytest.raises(InputError, match="of another shape, as conv1_conv"):
+    with pytest.raises(InputError, match="1 layers are not those of ResNet-101, as conv4_block36_1_conv"):
         build_resnet101(path, image_size=SIZE)
 
 
 def test_damaged_files_and_unfit_settings_are_refused(small, tmp_path):
     path = tmp_path / "weights.h5"
-    layers = small_network(input_shape=(SIZE, SIZE, 3)).layers
-    save_matterport(layers, path)
-    whole = path.read_bytes()
-    for content, message in [(whole[: len(whole) // 2], "download it again"), (b"<html>", "download it again")]:
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=message) as caught:
-            build_resnet101(path, image_size=SIZE)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    layers[1].kernel.assign(np.full(layers[1].kernel.shape, np.nan))
-    save_matterport(layers, path)
-    with pytest.raises(InputError, match="NaN"):
+    path.write_bytes(b"<html>")
+    with pytest.raises(InputError, match=str(path)):
         build_resnet101(path, image_size=SIZE)
     with pytest.raises(InputError, match="no such file"):
         build_resnet101(tmp_path / "absent.h5", image_size=SIZE)

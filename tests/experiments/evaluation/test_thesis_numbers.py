@@ -34,7 +34,7 @@ def test_numbers_are_those_of_the_thesis():
     assert bottleneck_number(5, "resnet50", "ssim", "image", "matek19") == 0.72
 
 
-@pytest.mark.parametrize("column", ["AE-CFE (std)", "Hand-made"])
+@pytest.mark.parametrize("column", ["AE-CFE (std)", "Handcrafted"])
 def test_numbers_are_none_of_what_the_thesis_lacks(column):
     assert ablation_number(column, "matek19", "int20") is None
     assert ablation_number("AE-CFE", "matek19", None) is None

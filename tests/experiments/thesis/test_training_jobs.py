@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments.evaluation.vectors import read_embedding
+from experiments.evaluation.vectors import read_vectors
 from experiments.thesis import training_jobs
 from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, run_jobs
 from mrcnn.files.errors import InputError
@@ -39,9 +39,9 @@ def test_run_jobs_brings_the_fault_of_a_process_as_it_is(fault):
 
 def test_run_jobs_gives_in_processes_what_it_gives_in_turn(jobs, fault, tmp_path):
     # The two that were sound are done, though the third failed.
-    first, second = (read_embedding(job.folder / EMBEDDING) for job in jobs)
+    first, second = (read_vectors(job.folder / EMBEDDING) for job in jobs)
     run_jobs([replace(jobs[1], folder=tmp_path)], 1)
-    serial = read_embedding(tmp_path / EMBEDDING)
+    serial = read_vectors(tmp_path / EMBEDDING)
     for centre in ("anna", "bert"):
         np.testing.assert_allclose(second[centre][0], serial[centre][0], atol=1e-4)
         assert np.abs(first[centre][0] - serial[centre][0]).max() > 0.01  # another seed, other latents

@@ -1,11 +1,9 @@
 """Classifiers of cells by the commands: trained, applied to new files; nothing here needs TensorFlow."""
 
 import csv
-import importlib
 import json
 import os
 import shutil
-import sys
 
 import anndata
 import h5py
@@ -217,15 +215,6 @@ def test_vectors_of_other_networks_or_kinds_are_refused(folder, study_data, tmp_
         assert message.startswith(f"{path}: unlike the training cells of {folder}, ") and said[name] in message
 
 
-def test_vectors_of_another_length_are_refused(tmp_path, capsys):
-    assert run("classifier", "train", write_npz(tmp_path / "a.npz", ["north"]), "-o", tmp_path / "m") == 0
-    with np.load(write_npz(tmp_path / "b.npz", ["river"])) as arrays:
-        np.savez(tmp_path / "b.npz", **{**arrays, "X": arrays["X"][:, :4]})
-    capsys.readouterr()
-    assert run("classifier", "apply", tmp_path / "m", tmp_path / "b.npz", "-o", tmp_path / "calls.csv") == 2
-    assert "has vectors of 4 numbers, not 5" in error_of(capsys)
-
-
 def test_training_files_of_two_networks_or_of_one_centre_are_refused(tmp_path, capsys):
     one = write_h5ad(tmp_path / "one.h5ad", ["north"])
     other = write_h5ad(tmp_path / "other.h5ad", ["river"], weights="b" * 64)
@@ -299,22 +288,3 @@ def test_names_cannot_break_the_card(tmp_path):
     assert run("classifier", "train", tmp_path / "a.npz", "-o", tmp_path / "m") == 0
     table = [line for line in (tmp_path / "m" / "MODEL_CARD.md").read_text().splitlines() if line.startswith("|")]
     assert table[2:] == [r"| \<script\> | 15 |", r"| \[x\](y) | 15 |", r"| a\|b | 15 |"]
-
-
-def test_the_commands_do_without_tensorflow(folder, tmp_path, monkeypatch):
-    new = write_h5ad(tmp_path / "new.h5ad", ["river"])
-    before = dict(sys.modules)
-    own = ("aecfe", "experiments", "autoencoder", "mrcnn")
-    for name in [name for name in sys.modules if name.split(".")[0] in own]:
-        del sys.modules[name]
-    for name in ("tensorflow", "keras"):
-        monkeypatch.setitem(sys.modules, name, None)  # to import it fails
-    try:
-        again = importlib.import_module("aecfe.cli").main
-        assert again is not main
-        assert again(["classifier", "train", str(new), "-o", str(tmp_path / "model")]) == 0
-        assert again(["classifier", "apply", str(folder), str(new), "-o", str(tmp_path / "calls.csv")]) == 0
-    finally:
-        for name in [name for name in sys.modules if name.split(".")[0] in own]:
-            del sys.modules[name]
-        sys.modules.update({name: module for name, module in before.items() if name.split(".")[0] in own})
