@@ -24,6 +24,7 @@ EDGE_TOLERANCE = 2.0
 MAX_CORNERS = 100_000
 # Rows of all edges together; a cell's outline crosses each row of the image a few times.
 MAX_CROSSINGS = 2_000_000
+MIN_RADIUS = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def make_rectangle(x1: Any, y1: Any, x2: Any, y2: Any) -> Polygon:
 def make_ellipse(x: Any, y: Any, radius_x: Any, radius_y: Any, theta: Any = 0.0) -> Ellipse:
     """Make an ellipse, or a circle from two equal radii; else raise `Fault`."""
     radii = as_number(radius_x, "radius"), as_number(radius_y, "radius")
-    if min(radii) <= 0:
+    if min(radii) < MIN_RADIUS:
         raise Fault(f"circle or ellipse without area: its radii are {radii[0]:g} and {radii[1]:g} px")
     return Ellipse(np.array([(as_number(x, "x"), as_number(y, "y"))]), radii, as_number(theta, "theta"))
 

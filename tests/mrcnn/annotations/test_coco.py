@@ -63,16 +63,6 @@ def test_single_polygon_without_its_brackets_and_ids_as_text(write):
     assert read_annotations(write(value)).images[0].objects[0].draw(30, 40).sum() == 60
 
 
-def test_sizes_may_be_whole_numbers_with_a_point(write):
-    sizes = {"a.png": (60.0, 40), "b.png": (60.5, 40.0), "c.png": (True, -4.0)}
-    images = [{"id": i, "file_name": n, "width": w, "height": h} for i, (n, (w, h)) in enumerate(sizes.items())]
-    first, second, third = read_annotations(write(coco([], images))).images
-    assert (first.width, first.height, first.faults) == (60, 40, []) and isinstance(first.width, int)
-    assert (second.width, second.height) == (None, 40)
-    assert second.faults == ["width is 60.5, not a number of pixels"]
-    assert len(third.faults) == 2
-
-
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -97,15 +87,6 @@ def test_numbers_that_json_does_not_know_are_faults_of_their_object(write):
     text = text.replace("[20,", "[1e999,").replace("[2, 3, 12", "[NaN, 3, 12")
     objects = read_annotations(write(text)).images[0].objects
     assert [o.fault for o in objects] == [f"x is {value}, not a finite number of pixels" for value in ("nan", "inf")]
-
-
-def test_objects_outside_or_of_another_size_are_refused_when_drawn(write):
-    other, empty = {"size": [40, 30], "counts": [5, 1195]}, {"size": [30, 40], "counts": [1200]}
-    shapes = [[[100, 100, 120, 100, 120, 120]], other, empty]
-    objects = read_annotations(write(coco([{"segmentation": shape} for shape in shapes]))).images[0].objects
-    for thing, message in zip(objects, ["outside", "RLE is 30x40 px", "covers no pixel"], strict=True):
-        with pytest.raises(Fault, match=message):
-            thing.draw(30, 40)
 
 
 def test_faults_of_images_and_ids_are_all_noted(write):

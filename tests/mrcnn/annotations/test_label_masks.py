@@ -57,17 +57,6 @@ def test_instances_semantics_takes_each_value_as_drawn(tmp_path):
     np.testing.assert_array_equal(masks[..., 1], labels == 300)
 
 
-def test_coloured_masks_are_refused_and_grey_rgb_is_taken(tmp_path):
-    values = np.zeros((4, 4, 3), np.uint8)
-    values[1] = 128
-    Image.fromarray(values).save(tmp_path / "grey.png")
-    assert annotations.read_label_mask(tmp_path / "grey.png").sum() == 4 * 128
-    values[0, 0, 1] = 9
-    Image.fromarray(values).save(tmp_path / "colour.png")
-    with pytest.raises(InputError, match="colours"):
-        annotations.read_label_mask(tmp_path / "colour.png")
-
-
 def test_fragment_rule_keeps_cells_of_unlike_size():
     labels = np.zeros((100, 100), int)
     labels[:50, :50] = 1  # 2,500 px: fragments are below 50
@@ -138,17 +127,6 @@ def test_masks_of_values_that_are_no_numbers_of_cells_are_refused(tmp_path, valu
     Image.fromarray(labels).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="a.tif: mask has values such as"):
         annotations.read_label_mask(tmp_path / "a.tif")
-
-
-def test_masks_are_read_as_deep_and_upright_as_images(tmp_path):
-    labels = np.zeros((20, 30), np.uint16)
-    labels[5:15, 5:15] = 300
-    tifffile.imwrite(tmp_path / "deep.tif", np.repeat(labels[..., np.newaxis], 3, axis=-1), photometric="rgb")
-    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "deep.tif"), labels)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray((labels > 0).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(annotations.read_label_mask(tmp_path / "turned.png"), np.rot90(labels > 0, -1))
 
 
 def test_dataset_and_check_name_what_is_wrong_with_the_call(tmp_path):

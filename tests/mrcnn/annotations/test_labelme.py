@@ -10,7 +10,6 @@ from PIL import Image
 
 from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.outlines import read_annotations
-from mrcnn.files.errors import InputError
 
 SQUARE = [[2, 3], [12, 3], [12, 9], [2, 9]]
 
@@ -122,11 +121,3 @@ def test_folder_is_read_with_its_folders_and_faulty_files_noted(write, tmp_path)
     assert [key for key, _ in annotations.faults] == ["c.json", "d.json"]
     assert annotations.faults[0][1] == "not a labelme file: no imagePath or no list of shapes in it"
     assert annotations.faults[1][1].startswith("not valid JSON")
-
-
-def test_what_is_no_labelme_file_is_refused(write, tmp_path):
-    with pytest.raises(InputError, match="x.json: not a labelme file"):
-        read_annotations(write({"shapes": 1, "imagePath": "a.png"}, "x.json"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="a folder without labelme files"):
-        read_annotations(tmp_path / "empty")

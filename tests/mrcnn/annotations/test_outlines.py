@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mrcnn.annotations.label_masks import CellMaskDataset, check_annotations
+from mrcnn.annotations.label_masks import CellMaskDataset
 from mrcnn.annotations.outlines import (
     OutlineDataset,
     check_outlines,
     match_images,
     parse_annotations,
     read_annotations,
-    recognise,
 )
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, make_polygon, make_rectangle
 from mrcnn.data.records import ImageRecord
@@ -229,50 +228,6 @@ def test_dataset_refuses_what_the_check_would_list(centre, outlines):
         dataset.load_mask(0)
 
 
-def test_more_objects_than_memory_holds_are_a_fault_of_their_image(centre, outlines):
-    (record,) = centre("a.png", size=(2000, 2000))
-    annotations = outlines({"a.png": [thing(f"annotation {i}", i, 0, i + 5, 5) for i in range(300)]})
-    ((key, reason),) = check_outlines([record], annotations).faults
-    assert key == record.key and "300 objects on 2000x2000 px, whose masks take more than 1 GiB" in reason
-
-
-def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path):
-    """Two cells that do not overlap, written as label mask, COCO, VIA 1, VIA 2 and labelme."""
-    records = centre("a.png")
-    corners = [[(2, 3), (14, 3), (14, 20), (8, 25), (2, 20)], [(20, 5), (33, 9), (28, 22)]]
-    polygons = [make_polygon(*zip(*points, strict=True)) for points in corners]
-    labels = sum((i * p.draw(HEIGHT, WIDTH).astype(np.uint8) for i, p in enumerate(polygons, 1)))
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
-    xs_ys = [[list(v) for v in zip(*points, strict=True)] for points in corners]
-    regions = [
-        {"shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys}, "region_attributes": {}}
-        for xs, ys in xs_ys
-    ]
-    objects = [
-        {"id": i, "image_id": 1, "category_id": 1, "segmentation": [[v for point in points for v in point]]}
-        for i, points in enumerate(corners)
-    ]
-    image = {"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
-    shapes = [{"label": "cell", "points": points, "shape_type": "polygon"} for points in corners]
-    files = {
-        "coco": {"images": [image], "categories": [{"id": 1, "name": "cell"}], "annotations": objects},
-        "via1": {"a": {"filename": "a.png", "regions": {str(i): region for i, region in enumerate(regions)}}},
-        "via2": {"_via_img_metadata": {"a": {"filename": "a.png", "regions": regions}}},
-        "labelme": {"imagePath": "a.png", "shapes": shapes},
-    }
-    assert not check_annotations(records, tmp_path / "masks", semantics="instances").faults
-    expected = CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)[0]
-    assert expected.sum() > 300
-    for name, value in files.items():
-        path = tmp_path / f"{name}.json"
-        path.write_text(json.dumps(value))
-        annotations = read_annotations(path)
-        check = check_outlines(records, annotations)
-        assert (check.faults, check.good) == ([], records)
-        np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0], expected)
-
-
 def test_format_is_told_by_content_or_the_user(tmp_path):
     path = tmp_path / "c.json"
     for value in ([], {}, 5, "text", None, {"images": 3}):
@@ -285,41 +240,52 @@ def test_format_is_told_by_content_or_the_user(tmp_path):
         read_annotations(tmp_path, "coco")
 
 
-POLYGON = {"name": "polygon", "all_points_x": [2, 12, 12], "all_points_y": [3, 3, 9]}
+# Two cells in each format, and a third object of a kind that it alone has.
+CORNERS = [[[2, 3], [14, 3], [14, 20], [8, 25], [2, 20]], [[20, 5], [33, 9], [28, 22]]]
+REGIONS = [
+    {
+        "shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys},
+        "region_attributes": {"class": "c"},
+    }
+    for xs, ys in ([list(values) for values in zip(*corners, strict=True)] for corners in CORNERS)
+]
 ELLIPSE = {"name": "ellipse", "cx": 9, "cy": 9, "rx": 3, "ry": 4, "theta": 1}
+REGIONS.append({"shape_attributes": ELLIPSE, "region_attributes": {}})
+SEGMENTATIONS = [[[value for corner in corners for value in corner]] for corners in CORNERS]
+SEGMENTATIONS.append({"size": [HEIGHT, WIDTH], "counts": [5, 10, HEIGHT * WIDTH - 15]})
+SHAPES = [{"label": "c", "points": corners, "shape_type": "polygon", "group_id": None} for corners in CORNERS]
+SHAPES.append({"label": "c", "points": [[2, 3], [3, 4]], "shape_type": "rectangle", "group_id": 1})
 VALUES = {
     "coco": {
-        "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}],
-        "categories": [{"id": 1, "name": "cell"}],
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "c"}],
         "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 3, 12, 3, 12, 9]], "iscrowd": 0},
-            {"id": 2, "image_id": 1, "category_id": 1, "segmentation": {"size": [20, 20], "counts": [5, 10, 385]}},
+            {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0, "segmentation": segmentation}
+            for i, segmentation in enumerate(SEGMENTATIONS)
         ],
     },
-    "via": {
-        "_via_img_metadata": {
-            "a.png1": {
-                "filename": "a.png",
-                "size": 1,
-                "regions": [
-                    {"shape_attributes": POLYGON, "region_attributes": {"class": "cell"}},
-                    {"shape_attributes": ELLIPSE, "region_attributes": {}},
-                ],
-            }
-        }
-    },
-    "labelme": {
-        "imagePath": "a.png",
-        "imageWidth": 20,
-        "imageHeight": 20,
-        "shapes": [
-            {"label": "cell", "points": [[2, 3], [12, 3], [12, 9]], "shape_type": "polygon", "group_id": 1},
-            {"label": "cell", "points": [[2, 3], [12, 9]], "shape_type": "rectangle", "group_id": 1},
-            {"label": "cell", "points": [[2, 3], [3, 4]], "shape_type": "mask", "mask": "iVBORw0KGgo="},
-        ],
-    },
+    "via": {"_via_img_metadata": {"a": {"filename": "a.png", "size": 1, "regions": REGIONS}}},
+    "via 1": {"a": {"filename": "a.png", "regions": {str(i): region for i, region in enumerate(REGIONS)}}},
+    "labelme": {"imagePath": "a.png", "imageWidth": WIDTH, "imageHeight": HEIGHT, "shapes": SHAPES},
 }
 ODD = [None, True, -1, 0, 0.5, 1e308, math.nan, 10**18, "", "x\n", [], [[]], [None, None], {}, {"a": []}]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, name):
+    records = centre("a.png")
+    polygons = [make_polygon(*zip(*corners, strict=True)) for corners in CORNERS]
+    labels = sum((i * p.draw(HEIGHT, WIDTH).astype(np.uint8) for i, p in enumerate(polygons, 1)))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
+    expected = CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)[0]
+    assert expected.sum() > 300
+    (tmp_path / "a.json").write_text(json.dumps(VALUES[name]))
+    annotations = read_annotations(tmp_path / "a.json")
+    assert annotations.kind == name.split()[0]
+    check = check_outlines(records, annotations)
+    assert (check.faults, check.good, check.num_objects) == ([], records, {"images/a.png": 3})
+    np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0][..., :2], expected)
 
 
 def places(value, path=()):
@@ -330,34 +296,21 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
-def changed(value, place, odd):
-    """The value with one part of it taken out, or replaced by something odd."""
-    value = target = copy.deepcopy(value)
-    for key in place[:-1]:
-        target = target[key]
-    if odd == "taken out":
-        del target[place[-1]]
-    else:
-        target[place[-1]] = odd
-    return value
-
-
-@pytest.mark.parametrize("file_format", VALUES)
+@pytest.mark.parametrize("name", VALUES)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_odd_values_are_faults_and_nothing_worse(tmp_path_factory, file_format, data):
+def test_odd_values_are_faults_and_nothing_worse(tmp_path_factory, name, data):
     folder = tmp_path_factory.getbasetemp() / "odd"
     folder.mkdir(exist_ok=True)
-    Image.new("RGB", (20, 20)).save(folder / "a.png")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "a.png")
     records = [ImageRecord("a.png", folder / "a.png")]
-    assert recognise(VALUES[file_format]) == file_format
-    json_values = st.recursive(
-        st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5
-    )
-    place = data.draw(st.sampled_from(list(places(VALUES[file_format]))))
-    value = changed(VALUES[file_format], place, data.draw(st.sampled_from([*ODD, "taken out"]) | json_values))
+    value = target = copy.deepcopy(VALUES[name])
+    *parents, last = data.draw(st.sampled_from(list(places(value))))
+    for key in parents:
+        target = target[key]
+    target[last] = data.draw(st.sampled_from(ODD) | st.floats() | st.integers() | st.text())
     try:
-        annotations = parse_annotations(value, folder / "annotations.json", file_format)
+        annotations = parse_annotations(value, folder / "annotations.json", name.split()[0])
     except InputError as error:
         assert str(error).startswith(f"{folder}/annotations.json: ") and "\n" not in str(error)
         return

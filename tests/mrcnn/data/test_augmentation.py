@@ -119,7 +119,7 @@ def test_zoom_reflected_mirrors_image_and_masks_alike():
     np.testing.assert_allclose(middle.sum(axis=(0, 1)), masks.sum(axis=(0, 1)) / 4, rtol=0.05)
 
 
-def test_StrongAugmentation_cuts_half_of_the_samples_where_it_may():
+def test_strong_augmentation_cuts_half_of_the_samples_where_it_may():
     image, masks = np.full((60, 60, 3), 200, np.uint8), np.zeros((60, 60, 1), bool)
     masks[20:40, 20:40] = True
     for least_ratio, shares in ((1.0, (0, 0)), (0.6, (15, 45))):

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config, make_config
-from mrcnn.data.masks import unmold_mask
 from mrcnn.data.molding import (
     DetectionFrame,
     compose_image_meta,
@@ -97,13 +96,6 @@ def test_mold_for_detection_takes_images_as_they_are_or_refuses_them():
         mold_for_detection(random_image(64, 100, 3), config)
 
 
-@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1), (40, 50, 3), (40, 50, 4)])
-def test_mold_for_detection_brings_images_to_the_channels_of_the_network(shape):
-    grey = config_of(IMAGE_CHANNEL_COUNT=1, MEAN_PIXEL=[120.0])
-    assert mold_for_detection(random_image(*shape), grey).image.shape == (128, 128, 1)
-    assert mold_for_detection(random_image(*shape), config_of()).image.shape == (128, 128, 3)
-
-
 @pytest.mark.parametrize("overrides", [{}, {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100.3]}])
 def test_unmold_image_undoes_mold_image(overrides):
     config = config_of(**overrides)
@@ -157,18 +149,6 @@ def test_unmold_detections_drops_what_has_no_pixel_with_its_features_and_masks()
     assert result["class_ids"] == [2] and result["feats"].item() == 1.0
     assert result["small_masks"].shape == (1, 28, 28) and result["masks"].shape == (64, 64, 1)
     assert result["masks"][10:20, 10:20].all() and result["masks"].sum() == 100
-
-
-def test_unmold_detections_pastes_each_mask_into_its_box():
-    rng = np.random.default_rng(3)
-    frame, boxes = DetectionFrame((64, 64), (0, 0, 64, 64), (64, 64)), np.array([[3, 5, 33, 47], [40, 2, 64, 30]])
-    masks = rng.random((2, 28, 28)).astype(np.float32)
-    result = unmold_detections(rows_of(boxes, (64, 64), [1, 1], [0.9, 0.8]), frame, None, masks)
-    for i, box in enumerate(boxes):
-        np.testing.assert_array_equal(result["masks"][..., i], unmold_mask(masks[i], box, (64, 64)))
-    small = unmold_detections(rows_of(boxes, (64, 64), [1, 1], [0.9, 0.8]), frame, None, masks, paste=False)
-    assert "masks" not in small
-    np.testing.assert_array_equal(small["small_masks"], masks)
 
 
 SETTINGS = {
