@@ -70,12 +70,11 @@ def features(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     """`aecfe extract`: find cells and store their features."""
-    from mrcnn.feature_store.shards import check_shard_count, shard_path
+    from mrcnn.feature_store.shards import shard_path
 
     check_score(arguments.min_score)
     output, shard = Path(arguments.output), arguments.shard
     if shard is not None:
-        check_shard_count(output, shard)
         output = shard_path(output, shard)
     if arguments.overwrite or not output.is_file():  # a finished store is used as it is, wherever it lies
         check_output_file(output)

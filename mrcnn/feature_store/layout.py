@@ -57,7 +57,6 @@ IMAGE_COUNTS = ("num_detections", "num_cells")
 
 RESERVED = ("format", "schema", "centre", "detector", "with_masks", "versions", "created", "settings")
 MAX_STRING = 4096  # bytes; the longest path that Linux takes
-MAX_ATTRIBUTE = 60_000  # bytes; HDF5 keeps at most 64 KiB of attributes in an object's header
 _SMALL_ROWS = 1024  # rows in a chunk of strings, scores or boxes
 MERGE_ROWS = 64  # about 13 MB, whatever the size of the store
 
@@ -97,17 +96,19 @@ def cell_fields(with_masks: bool) -> tuple[str, ...]:
     return (*arrays, *STRING_FIELDS)
 
 
-def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -> dict[str, Any]:
-    """Describe a store: its centre, detector, versions and settings, as JSON values.
+def all_columns(with_masks: bool) -> dict[str, tuple[str | None, tuple[int, ...]]]:
+    """Type and shape of a row of each dataset, by its path; the type is None for text."""
+    text = (None, ())
+    columns = {f"cells/{name}": ARRAY_FIELDS.get(name, text) for name in cell_fields(with_masks)}
+    columns |= {f"images/{name}": text for name in IMAGE_STRINGS}
+    return columns | {f"images/{name}": ("int32", ()) for name in IMAGE_COUNTS}
 
-    Args:
-        centre: name of the centre.
-        detector: at least `hash`; JSON values.
-        with_masks: whether every cell has a mask.
-        settings: what decides which cells are stored; JSON values.
+
+def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -> dict[str, Any]:
+    """Describe a store: its centre, detector, versions and settings, as JSON values; see `FeatureStoreWriter`.
 
     Raises:
-        ValueError: if `detector` has no hash, or `settings` uses a reserved name or is too long.
+        ValueError: if `detector` has no hash, or `settings` uses a reserved name.
     """
     if not detector.get("hash"):
         raise ValueError("detector must have a 'hash'")
@@ -115,7 +116,7 @@ def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -
     if taken:
         raise ValueError(f"attributes uses reserved names: {', '.join(taken)}")
     versions = {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__}
-    header = {
+    return {
         "centre": centre,
         # JSON there and back: a tuple becomes the list that a resumed run reads from the parts.
         "detector": json.loads(json.dumps(detector)),
@@ -123,10 +124,6 @@ def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -
         "versions": versions,
         "settings": json.loads(json.dumps(settings)),
     }
-    size = sum(len(json.dumps(value)) for value in header.values())
-    if size > MAX_ATTRIBUTE:
-        raise ValueError(f"centre, detector and attributes take {size} bytes; at most {MAX_ATTRIBUTE} fit")
-    return header
 
 
 def origin(header: dict[str, Any]) -> dict[str, Any]:
@@ -147,70 +144,37 @@ def new_store(
         num_cells: rows of group `cells`.
         num_images: rows of group `images`.
         widths: bytes of each string dataset, by its path; 1 where it is not named.
-
-    Raises:
-        OSError: if the disk is full.
     """
-    fields = cell_fields(header["with_masks"])
-    arrays = (ARRAY_FIELDS[name] for name in fields if name in ARRAY_FIELDS)
-    row_bytes = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in arrays)
+    rows, columns = {"cells": num_cells, "images": num_images}, all_columns(header["with_masks"])
+    arrays = [np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in columns.values() if dtype]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    check_room(path, num_cells * row_bytes)
+    check_room(path, num_cells * sum(arrays))
+    texts = {"format": FORMAT, "centre": header["centre"]}
+    texts["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    texts |= {name: json.dumps(header[name]) for name in ("detector", "versions", "settings")}
     with atomic_hdf5(path, "v110") as file:
-        _lay_out(file, header, num_cells, num_images, widths)
+        for name, text in texts.items():
+            file.attrs.create(name, np.bytes_(text.encode()), dtype=h5py.string_dtype("utf-8", len(text.encode()) or 1))
+        file.attrs.create("schema", SCHEMA, dtype="int32")
+        file.attrs.create("with_masks", int(header["with_masks"]), dtype="int32")
+        for name, (dtype, shape) in columns.items():
+            num_rows = rows[name.partition("/")[0]]
+            # Images and features are read row by row, in any order; what is small is read whole.
+            rows_per_chunk = 1 if len(shape) >= 2 else min(_SMALL_ROWS, max(num_rows, 1))
+            file.create_dataset(
+                name,
+                (num_rows, *shape),
+                dtype or h5py.string_dtype("utf-8", widths.get(name, 1)),
+                maxshape=(None, *shape),  # without a limit HDF5 also takes a column of no rows
+                chunks=(rows_per_chunk, *shape),
+                fletcher32=True,
+                track_times=False,
+            )
         yield file
 
 
-def _lay_out(file: h5py.File, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]) -> None:
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    for name, value in {"format": FORMAT, "centre": header["centre"], "created": created}.items():
-        _write_text_attribute(file, name, value)
-    for name in ("detector", "versions", "settings"):
-        _write_text_attribute(file, name, json.dumps(header[name]))
-    file.attrs.create("schema", SCHEMA, dtype="int32")
-    file.attrs.create("with_masks", int(header["with_masks"]), dtype="int32")
-    cells, images = file.create_group("cells"), file.create_group("images")
-    for name in cell_fields(header["with_masks"]):
-        if name in STRING_FIELDS:
-            _create_column(cells, name, num_cells, _text_dtype(widths, f"cells/{name}"))
-        else:
-            dtype, shape = ARRAY_FIELDS[name]
-            _create_column(cells, name, num_cells, dtype, shape)
-    for name in IMAGE_STRINGS:
-        _create_column(images, name, num_images, _text_dtype(widths, f"images/{name}"))
-    for name in IMAGE_COUNTS:
-        _create_column(images, name, num_images, "int32")
-
-
-def _create_column(group: h5py.Group, name: str, num_rows: int, dtype: Any, shape: tuple[int, ...] = ()) -> None:
-    # Images and features are read row by row, in any order; what is small is read whole.
-    rows_per_chunk = 1 if len(shape) >= 2 else min(_SMALL_ROWS, max(num_rows, 1))
-    group.create_dataset(
-        name,
-        (num_rows, *shape),
-        dtype,
-        maxshape=(None, *shape),  # without a limit HDF5 also takes a column of no rows
-        chunks=(rows_per_chunk, *shape),
-        fletcher32=True,
-        track_times=False,
-    )
-
-
-def _text_dtype(widths: dict[str, int], name: str) -> np.dtype:
-    return h5py.string_dtype("utf-8", widths.get(name, 1))
-
-
-def _write_text_attribute(file: h5py.File, name: str, text: str) -> None:
-    data = text.encode()
-    file.attrs.create(name, np.bytes_(data), dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
-
-
 def check_cell(key: str, cell: Cell, with_masks: bool) -> dict[str, np.ndarray]:
-    """Bring a cell to the store's types.
-
-    Raises:
-        ValueError: if a value has an odd shape, type or value.
-    """
+    """Bring a cell to the store's types; raises `ValueError` for an odd shape, type or value."""
     if (cell.mask is not None) != with_masks:
         raise ValueError(f"{key}: cell {'lacks its' if with_masks else 'has a'} mask, unlike the store")
     row = {}
@@ -231,12 +195,7 @@ def check_cell(key: str, cell: Cell, with_masks: bool) -> dict[str, np.ndarray]:
 
 
 def encode_text(name: str, text: str) -> bytes:
-    """UTF-8 of a text for the column `name`.
-
-    Raises:
-        InputError: if a file name is not UTF-8.
-        ValueError: if it is too long, holds NUL, or is an empty key.
-    """
+    """UTF-8 of a text for the column `name`; refuses file names that are not UTF-8, NUL, and empty keys."""
     try:
         data = text.encode()
     except UnicodeEncodeError:

@@ -12,14 +12,12 @@ import h5py
 import numpy as np
 
 from mrcnn.feature_store.layout import (
-    ARRAY_FIELDS,
     FORMAT,
-    IMAGE_COUNTS,
-    IMAGE_STRINGS,
     MAX_STRING,
     RESERVED,
     SCHEMA,
     UNREADABLE,
+    all_columns,
     cell_fields,
     decode_text,
     origin,
@@ -143,11 +141,7 @@ class StoreReader(ABC):
             indices: int array of shape (k,), strictly increasing.
 
         Returns:
-            Array of shape (k, ...), in the order of `indices`.
-
-        Raises:
-            InputError, IndexError: as in `read`.
-            ValueError: if the indices do not increase.
+            Array of shape (k, ...), in the order of `indices`; raises as `read`.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if np.any(np.diff(indices) <= 0):
@@ -194,9 +188,6 @@ class FeatureStore(StoreReader):
         self.settings = header.pop("settings")
         self.centre = header["centre"]
         self.attributes = {name: value for name, value in header.items() if name != "format"} | self.settings
-
-    def __enter__(self) -> "FeatureStore":
-        return self
 
     def __len__(self) -> int:
         return self._length
@@ -250,15 +241,11 @@ def _read_header(file: h5py.File) -> dict[str, Any]:
 
 def _check_layout(file: h5py.File, with_masks: bool) -> int:
     """Compare types, shapes and lengths of all columns with what they should be; returns the number of cells."""
-    columns = {f"cells/{name}": ARRAY_FIELDS.get(name) for name in cell_fields(with_masks)}
-    columns |= {f"images/{name}": None for name in IMAGE_STRINGS}
-    columns |= {f"images/{name}": ("int32", ()) for name in IMAGE_COUNTS}
-    for name, wanted in columns.items():
+    for name, (wanted, shape) in all_columns(with_masks).items():
         dataset, rows = file[name], len(file[name.partition("/")[0]]["key"])
-        dtype, shape = wanted or (dataset.dtype, ())
         is_text = dataset.dtype.kind == "S" and dataset.dtype.itemsize <= MAX_STRING
-        if dataset.shape != (rows, *shape) or dataset.dtype != dtype or (wanted is None and not is_text):
-            expected = f"{dtype if wanted else 'text'} of shape {(rows, *shape)}"
+        if dataset.shape != (rows, *shape) or not (dataset.dtype == wanted if wanted else is_text):
+            expected = f"{wanted or 'text'} of shape {(rows, *shape)}"
             raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}, not {expected}")
     counts = file["images/num_cells"][...]
     num_cells, stated = len(file["cells/key"]), int(counts.sum(dtype=np.int64))
@@ -274,9 +261,6 @@ def check_same_origin(store: StoreReader, header: dict[str, Any], advice: str) -
         store: opened.
         header: as from `make_header`: what it should have been made with.
         advice: what to do about it, the end of the message.
-
-    Raises:
-        InputError: if something differs; it says what.
     """
     check_same(store.path, origin(store.header), origin(header), advice)
 
@@ -286,15 +270,12 @@ _INFINITY, _MINUS_INFINITY = 0x7C00, 0xFC00
 
 
 def check_finite(store: StoreReader, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
-    """Refuse features that are NaN or infinite.
+    """Refuse features that are NaN or infinite, naming the first such cell.
 
     Args:
         store: where they come from.
         rows: int array of shape (n,), the rows that they are.
         features: float16 array of shape (n, 14, 14, 256).
-
-    Raises:
-        InputError: naming the first such cell.
     """
     # Two maxima over integers take a fifth of the time of `isfinite`, which is half that of reading.
     if not features.size or (
@@ -313,16 +294,12 @@ _READ_ROWS = 256  # 26 MB of features
 def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:
     """Read the detector's features as one vector per cell: the R-CNN-RF baseline of thesis section 3.4.
 
-    The thesis flattens the 14x14x256 features of a cell to 50,176 numbers ("flat"). As float16 that is 100 kB
-    a cell, 6.6 GB for the thesis' 65,693 cells, and twice that again while scikit-learn holds a float32 copy.
-    "mean" averages over the 14x14 grid and keeps 256 numbers.
-
     Args:
         store: opened.
-        mode: "mean" or "flat".
+        mode: "flat" as in the thesis, 100 kB a cell and 6.6 GB for its 65,693 cells; or "mean" over the 14x14 grid.
 
     Returns:
-        float32 array of shape (n, 256), or float16 of shape (n, 50176); rows as in the store.
+        float16 array of shape (n, 50176), or float32 of shape (n, 256); rows as in the store.
     """
     size, dtype = {"mean": (256, np.float32), "flat": (14 * 14 * 256, np.float16)}[mode]
     vectors = np.empty((len(store), size), dtype)

@@ -79,27 +79,6 @@ def shard_of(store: StoreReader) -> Shard | None:
     return Shard.parse(str(store.settings[SHARD])) if SHARD in store.settings else None
 
 
-def check_shard_count(path: str | os.PathLike, shard: Shard) -> None:
-    """Refuse to begin a shard beside shards of the same store that divide the centre otherwise.
-
-    Args:
-        path: name of the whole store, from which `shard_path` derives those of the shards.
-        shard: the one to be made.
-
-    Raises:
-        InputError: if a store of another number of shards, finished or begun, is there.
-    """
-    path = Path(path)
-    pattern = re.compile(rf"{re.escape(path.stem)}\.shard-\d+-of-(\d+){re.escape(path.suffix)}(\.parts)?")
-    for other in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
-        match = pattern.fullmatch(other.name)
-        if match and int(match[1]) != shard.count:
-            raise InputError(
-                f"{other}: is one of {match[1]} shards, not of {shard.count}; go on with --shard I/{match[1]}, "
-                "remove it or choose another output"
-            )
-
-
 def open_store(path: StorePath) -> StoreReader:
     """Open a store, or the shards of one centre as if they were one store.
 
@@ -208,16 +187,14 @@ class ShardedStore(StoreReader):
         return is_sharded
 
     def _check_complete(self, shards: list[Shard | None]) -> None:
-        first = next(shard for shard in shards if shard)
-        seen: dict[int, Path] = {}
+        count = next(shard.count for shard in shards if shard)
+        seen: dict[Shard | None, Path] = {Shard(number, count): None for number in range(1, count + 1)}
         for shard, store in zip(shards, self._stores, strict=True):
-            if shard is None or shard.count != first.count:
-                what = "no shard" if shard is None else f"shard {shard}"
-                raise InputError(f"{store.path}: is {what}, but others are shards of {first.count}; give these alone")
-            if shard.number in seen:
-                raise InputError(f"{store.path}: is shard {shard}, and so is {seen[shard.number]}; give it once")
-            seen[shard.number] = store.path
-        missing = ", ".join(f"{number}/{first.count}" for number in range(1, first.count + 1) if number not in seen)
+            if seen.get(shard, "none of these") is not None:
+                what = f"shard {shard}" if shard else "no shard"
+                raise InputError(f"{store.path}: is {what}; give each of the {count} shards once, and nothing else")
+            seen[shard] = store.path
+        missing = ", ".join(str(shard) for shard, path in seen.items() if path is None)
         if missing:
             store = self._stores[0]
             raise InputError(f"{store.path}: shard {missing} of centre {store.centre} must be given too")

@@ -224,28 +224,18 @@ class FeatureStoreWriter:
         self._add(key, label, cell_type, "", num_detections, cells)
 
     def missed(self, key: str, reason: str, label: str = "", cell_type: str = "") -> None:
-        """Record an image without a cell.
+        """Record an image without a cell; arguments are those of `add`.
 
         Args:
-            key: the image's key in its centre.
             reason: why, such as "no detection above score 0.7"; one that starts with "unreadable" counts as
                 such.
-            label: the centre's own name of the cell type.
-            cell_type: the harmonised name, or "".
-
-        Raises:
-            ValueError: if the key was added before or the reason is empty.
         """
         if not reason:
             raise ValueError(f"{key}: an image without a cell needs a reason")
         self._add(key, label, cell_type, reason, 0, ())
 
     def finish(self) -> None:
-        """Merge the parts into the final file and remove them.
-
-        Raises:
-            InputError: if a part cannot be read back.
-        """
+        """Merge the parts into the final file and remove them."""
         if self._finished:
             return
         self._flush()
@@ -304,9 +294,6 @@ def clear_parts(path: str | os.PathLike) -> None:
 
     Parts that are not those of the store stay, as do all where another run is writing the store anew, or in a folder
     that must not be written to.
-
-    Args:
-        path: the store.
     """
     path = Path(path)
     folder, trash = _parts_folder(path), _trash(path)

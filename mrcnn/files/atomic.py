@@ -186,10 +186,11 @@ def atomic_folder(path: str | os.PathLike, marker: str, overwrite: bool = False)
 def remove_leftovers(folder: str | os.PathLike, name: str | None = None) -> None:
     """Remove what killed processes had begun to write in a folder; `OutputLock` calls it.
 
+    An older folder that was moved aside and never replaced gets its name back.
+
     Args:
         folder: is not looked at further down; may be missing.
-        name: only what was to become the file or folder of this name; an older folder that was moved aside and never
-            replaced gets its name back.
+        name: only what was to become the file or folder of this name.
     """
     folder = Path(folder)
     for path in list(folder.iterdir()) if folder.is_dir() else []:

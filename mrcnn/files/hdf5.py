@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import h5py
 
@@ -20,15 +20,6 @@ _MAX_RATIO = 100  # what somebody has computed hardly shrinks; zeros do, but few
 _ALWAYS_READ = 16 * 2**20  # bytes that an array may grow to, whatever its ratio
 _ERRNO = re.compile(r"\berrno = (\d+)")
 _DAMAGED = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError, SystemError)
-
-
-class HasVariables(Protocol):
-    """A Keras model, as far as it matters here."""
-
-    variables: list[Any]
-
-    def save_weights(self, filepath: Path) -> None:
-        """Write the weights."""
 
 
 @contextmanager
@@ -60,12 +51,8 @@ def atomic_hdf5(path: str | os.PathLike, version: str = "earliest") -> Iterator[
             raise
 
 
-def save_weights(model: HasVariables, path: str | os.PathLike) -> None:
-    """Write a model's weights, and those of its optimiser, to a file that Keras opens by itself, atomically.
-
-    Args:
-        model: of Keras.
-        path: the final name, which ends with `.weights.h5`.
+def save_weights(model: Any, path: str | os.PathLike) -> None:
+    """Write a Keras model's weights, and those of its optimiser, to a `.weights.h5` file, atomically.
 
     Raises:
         OSError: if the disk is full, which is found out before Keras begins.

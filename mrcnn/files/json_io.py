@@ -16,7 +16,7 @@ def read_json_file(path: str | os.PathLike, *, missing: str, advice: str, allow_
 
     Args:
         path: the file.
-        missing: what to say or do if there is no such file, for the message.
+        missing: what to do if there is no such file, for the message.
         advice: what to do if it cannot be read, for the message.
         allow_nan: whether numbers may be NaN or infinite.
 

@@ -10,15 +10,14 @@ LONGEST_NAME = 240
 
 
 def check_output_file(path: str | os.PathLike, option: str = "-o") -> None:
-    """Refuse a place where no file can be written.
+    """Refuse a place where no file can be written; one that is there already may be replaced.
 
     Args:
-        path: the file, which may be there already.
+        path: the file.
         option: how the user named it, for the message.
 
     Raises:
-        InputError: if a folder or a device is there, a folder above it is a file or must not be written to, or a
-            name is too long.
+        InputError: saying why.
     """
     # A device would be replaced by a file, since results are written under another name and moved.
     if os.path.exists(path) and not os.path.isfile(path):

@@ -27,7 +27,7 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def versions_text(libraries: tuple[str, ...]) -> str:
-    """Versions of Python and of some installed packages."""
+    """Versions of Python and of some installed packages, as one line."""
     return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in libraries)])
 
 

@@ -23,8 +23,7 @@ def read_ahead(
 ) -> Generator[Result, None, None]:
     """Yield `read(item)` for each item, in order, while threads read the next ones.
 
-    Close the iterator when it is left before its end, so that the threads stop after what they are reading. Nothing
-    waits for them then: the garbage collector may be what closes it, in a thread that holds a lock they need.
+    Close the iterator when it is left before its end, so that the threads stop after what they are reading.
 
     Args:
         read: called in the threads; what it raises is raised here when the item's turn comes.
@@ -32,9 +31,6 @@ def read_ahead(
         num_ahead: results, finished or not, that may wait at a time.
         num_threads: default: one for each processor core, from 2 to 8.
         max_bytes: fewer results wait where so many of the largest size seen so far (`nbytes`) would take more.
-
-    Yields:
-        The results.
     """
     items, waiting, largest = iter(items), deque[Future](), 0
     num_threads = num_threads or min(max(os.cpu_count() or 1, 2), MAX_READERS)
@@ -57,6 +53,7 @@ def read_ahead(
             # Otherwise the last result would live here until the caller has dealt with the next.
             del result
     except GeneratorExit:
+        # The garbage collector may have closed it, in a thread that holds a lock which the others need.
         is_left = True
         raise
     finally:
@@ -89,11 +86,7 @@ class WriteBehind:
             self._waiting.popleft().result()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have `function(*arguments)` called.
-
-        Raises:
-            Exception: what an earlier call raised.
-        """
+        """Have `function(*arguments)` called; raises what an earlier call raised."""
         while len(self._waiting) >= self.limit:
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(self._call, function, arguments))

@@ -1,4 +1,4 @@
-"""Whether a result that is there is the one that would be made now: its identity, compared and kept beside it.
+"""Identity of a result, kept beside it: whether what is there is what would be made now.
 
 An identity is a JSON value that names all that a result depends on: settings, inputs, hashes. Files carry it in their
 own way and call `check_same`; folders of trained models keep it in `run.json` and are a `RunFolder`.
