@@ -51,6 +51,9 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         """Move one variable along its gradient."""
+        if variable.dtype != tf.float32:
+            super().update_step(gradient, variable, learning_rate)
+            return
         index = self._get_variable_index(variable)
         beta1_power, beta2_power, beta1, beta2, epsilon = self._shared
         tf.raw_ops.ResourceApplyAdam(

@@ -91,12 +91,13 @@ def test_train_step_decays_kernels_by_their_mean_square(step, parts):
     assert kernels > 20
 
 
-def test_fused_adam_takes_the_steps_of_keras_adam():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fused_adam_takes_the_steps_of_keras_adam(dtype):
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(4, 3, 4))
     results = []
     for kind in (keras.optimizers.Adam, FusedAdam):
-        variable, optimizer = keras.Variable(start), kind(WarmupDrop(0.1, 2, 3, 0.5))
+        variable, optimizer = keras.Variable(start, dtype=dtype), kind(WarmupDrop(0.1, 2, 3, 0.5))
         optimizer.build([variable])
         _take_steps(optimizer, variable, gradients)
         results.append([v.numpy() for v in (variable, *optimizer.variables)])
@@ -107,4 +108,4 @@ def test_fused_adam_takes_the_steps_of_keras_adam():
 def _take_steps(optimizer, variable, gradients):
     step = tf.function(lambda gradient: optimizer.apply([gradient], [variable]))
     for gradient in gradients:
-        step(tf.constant(gradient, tf.float32))
+        step(tf.constant(gradient, variable.dtype))
