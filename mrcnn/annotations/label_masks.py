@@ -29,7 +29,7 @@ class CellMaskDataset(Dataset):
     Args:
         records: the images, as a rule `check_annotations(...).good`.
         masks_folder: where the masks lie, see `find_mask`.
-        semantics: what the values of a mask mean, see `instance_masks`.
+        semantics: what the values of a mask mean, see `find_instances`.
         source: name of the centre, without dots.
 
     Raises:
@@ -58,10 +58,9 @@ class CellMaskDataset(Dataset):
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of an image: bool (height, width, num_cells) and int32 ones of shape (num_cells,)."""
         path = self.image_info[image_id]["mask_path"]
-        labels = read_label_mask(path)
-        check_mask_memory(path, count_instances(labels, self.semantics), *labels.shape)
-        masks = instance_masks(labels, self.semantics)
-        return masks, np.ones(masks.shape[-1], np.int32)
+        labels, instances = find_instances(read_label_mask(path), self.semantics)
+        check_mask_memory(path, len(instances), *labels.shape)
+        return labels[..., np.newaxis] == instances, np.ones(len(instances), np.int32)
 
 
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
@@ -108,8 +107,8 @@ def read_label_mask(path: str | os.PathLike) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def instance_masks(labels: np.ndarray, semantics: str = "cell") -> np.ndarray:
-    """Split a label mask into instances.
+def find_instances(labels: np.ndarray, semantics: str = "cell") -> tuple[np.ndarray, np.ndarray]:
+    """Find the instances of a label mask.
 
     With "cell" every value above 0 is cell (nucleus and cytoplasm may differ in value) and each 8-connected component
     is an instance; one smaller than 2 % of the largest, or than 16 px, is a stray fragment and belongs to none. With
@@ -120,15 +119,16 @@ def instance_masks(labels: np.ndarray, semantics: str = "cell") -> np.ndarray:
         semantics: "cell" or "instances".
 
     Returns:
-        bool array of shape (height, width, num_instances), largest first for "cell", by value for "instances".
+        An array of the same shape, and those of its values that are instances: the largest first for "cell", by value
+        for "instances".
     """
-    values, kept = _instances(labels, semantics)
-    return values[..., np.newaxis] == kept
-
-
-def count_instances(labels: np.ndarray, semantics: str = "cell") -> int:
-    """How many masks `instance_masks` would give; it takes no memory for them."""
-    return len(_instances(labels, semantics)[1])
+    if semantics == "instances":
+        return labels, np.unique(labels[labels > 0])
+    _, components, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    smallest = max(MIN_FRAGMENT_AREA, MIN_FRAGMENT_SHARE * areas.max(initial=0))
+    order = np.argsort(-areas, kind="stable")
+    return components, order[areas[order] >= smallest] + 1
 
 
 def check_annotations(
@@ -162,17 +162,6 @@ def _check_semantics(semantics: str) -> None:
         raise InputError(f"mask semantics must be one of {', '.join(MASK_SEMANTICS)}, got {semantics!r}")
 
 
-def _instances(labels: np.ndarray, semantics: str) -> tuple[np.ndarray, np.ndarray]:
-    """An image of numbers, and those of them that are instances, in their order."""
-    if semantics == "instances":
-        return labels, np.unique(labels[labels > 0])
-    _, components, stats, _ = cv2.connectedComponentsWithStats((labels > 0).astype(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    smallest = max(MIN_FRAGMENT_AREA, MIN_FRAGMENT_SHARE * areas.max(initial=0))
-    order = np.argsort(-areas, kind="stable")
-    return components, order[areas[order] >= smallest] + 1
-
-
 def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> int:
     """Return the number of cells of an image, or raise an InputError why it cannot be trained on."""
     image = read_image(record.path)
@@ -184,7 +173,7 @@ def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, sem
     if labels.shape != image.shape[:2]:
         (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
         raise InputError(f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px")
-    num_cells = count_instances(labels, semantics)
+    num_cells = len(find_instances(labels, semantics)[1])
     check_mask_memory(mask_path, num_cells, *labels.shape)
     if num_cells == 0 and labels.any():
         raise InputError(f"no cell in its mask, only specks of less than {MIN_FRAGMENT_AREA} px or negative values")

@@ -152,9 +152,10 @@ def check_outlines(
     Raises:
         InputError: if no object has one of the labels asked for, since then nothing could be right.
     """
-    labels = annotations.labels
+    things = [thing for image in annotations.images for thing in image.objects]
+    labels = sorted({thing.label for thing in things if thing.label is not None})
     if labels and not any(_class_id(OutlinedObject("", label), classes) for label in labels):
-        known = ", ".join(repr(label) for label in list(labels)[:20])
+        known = ", ".join(repr(label) for label in labels[:20])
         where = annotations.sources[0] if len(annotations.sources) == 1 else annotations.sources[0].parent
         raise InputError(f"{where}: no object is named {' or '.join(sorted(classes))}; the names are {known}")
     images, unmatched = match_images(records, annotations)

@@ -7,7 +7,6 @@ shapes is their union; a hole can only be given by run lengths or a bitmap.
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,9 +215,3 @@ class Annotations:
     images: list[OutlinedImage] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)  # (file or image, reason) of what belongs to no image
     num_lost_objects: int = 0  # how many of these are objects
-
-    @property
-    def labels(self) -> dict[str, int]:
-        """Number of objects with each label, sorted by label."""
-        counts = Counter(thing.label for image in self.images for thing in image.objects if thing.label is not None)
-        return dict(sorted(counts.items()))

@@ -54,7 +54,6 @@ def test_objects_are_what_pycocotools_draws(write, capsys):
         mask = thing.draw(30, 40)
         # The slanting side of FAR passes through pixel centres, where either answer is right.
         assert (mask ^ expected).sum() <= (3 if number == 2 else 0)
-    assert annotations.labels == {"cell": 3, "platelet": 1}
     assert not annotations.faults
 
 
