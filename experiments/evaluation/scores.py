@@ -19,7 +19,7 @@ Interval = tuple[float, float, float]  # value, low, high
 
 @dataclass(frozen=True)
 class PairScores:
-    """What one classifier on one representation scores on the tested cells of one pair of centres.
+    """Scores of one classifier on one representation, on the tested cells of one pair of centres.
 
     Attributes:
         values: by measure, the score of each run, 0 to 1.
@@ -108,10 +108,7 @@ def measure_run(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 def count_confusion(truth: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
     """Count (true class, predicted class) over runs: int64 array of shape (classes, classes).
 
-    Args:
-        truth: class numbers of shape (n,).
-        predictions: class numbers of shape (runs, n); those of -1 count nowhere.
-        num_classes: number of classes.
+    Predictions of -1 count nowhere.
     """
     flat = (truth.astype(np.int64) * num_classes + predictions)[predictions >= 0]
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -129,7 +126,7 @@ def score_pair(
         truth: class numbers of shape (n,).
         predictions: class numbers of shape (runs, n).
         num_classes: number of classes.
-        bootstrap: number of resamples behind the intervals of recalls.
+        bootstrap: resamples behind the intervals of recalls.
         seed: of the resampling.
     """
     runs = [measure_run(truth, predicted) for predicted in predictions]
@@ -162,7 +159,6 @@ def bootstrap_mean(
     truths: Sequence[np.ndarray],
     values: Sequence[np.ndarray],
     groups: Sequence[str],
-    *,
     measure: str,
     bootstrap: int,
     seed: int,
@@ -198,20 +194,16 @@ def compare(
     first: Sequence[np.ndarray],
     second: Sequence[np.ndarray],
     groups: Sequence[str],
-    *,
     measure: str,
-    bootstrap: int,
-    seed: int,
+    **resampling: int,
 ) -> Difference:
     """Compare two representations on the same cells of several pairs of centres.
 
     Cells are resampled, the same ones for both, so that cells which are hard for both do not blur the difference.
 
     Args:
-        truths: class numbers of shape (n,), for each pair of centres.
-        first: class numbers of shape (runs, n), for each pair.
-        second: the same of the other representation.
-        groups: as in `bootstrap_mean`, as are the rest.
+        truths: as in `bootstrap_mean`, as are the rest.
+        first, second: predictions of each representation, class numbers of shape (runs, n), for each pair.
 
     Returns:
         The difference of the means over the pairs, first minus second.
@@ -219,7 +211,7 @@ def compare(
     gains = [
         share_correct(t, one) - share_correct(t, other) for t, one, other in zip(truths, first, second, strict=True)
     ]
-    found = bootstrap_mean(truths, gains, groups, measure=measure, bootstrap=bootstrap, seed=seed)
+    found = bootstrap_mean(truths, gains, groups, measure, **resampling)
     one, other = (
         np.mean(
             [[_mean_of(t, run == t, measure) for run in runs] for t, runs in zip(truths, each, strict=True)], axis=0
@@ -235,7 +227,6 @@ def pooled_recall(
     truths: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray],
     groups: Sequence[str],
-    *,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[int, Interval]:
@@ -245,12 +236,8 @@ def pooled_recall(
     intervals too narrow.
 
     Args:
-        truths: class numbers of shape (n,), for each pair.
+        truths: as in `bootstrap_mean`, as are the rest.
         predictions: class numbers of shape (runs, n), for each pair.
-        groups: as in `bootstrap_mean`, as are the rest.
-
-    Returns:
-        By class number, (recall, low, high).
     """
     correct = [share_correct(truth, runs) for truth, runs in zip(truths, predictions, strict=True)]
     pairs = _add_up(truths, [np.ones(len(truth)) for truth in truths], groups)
