@@ -63,12 +63,8 @@ def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     The kernel is the mean of exp(-d^2 / (2 b m)) over the shares b in `KERNEL_BANDWIDTHS`, m being the lower median of
     the squared distances d^2 between different rows of both sets together; m is not differentiated.
 
-    Args:
-        source: float tensor `(num_source, latent_size)` with at least two rows.
-        target: float tensor `(num_target, latent_size)` with at least two rows.
-
-    Returns:
-        float32 scalar; its expectation is 0 where both come from one distribution, so it can be negative.
+    It takes latents as `moment_matching_loss` does. Its expectation is 0 where both come from one distribution, so that
+    it can be negative.
 
     Reference:
         Borgwardt et al. 2006; Gretton et al. 2012, "A kernel two-sample test", lemma 6.
@@ -79,12 +75,7 @@ def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """CORAL: squared Frobenius distance of the unbiased covariance matrices, divided by 4 latent_size^2.
 
-    Args:
-        source: float tensor `(num_source, latent_size)` with at least two rows.
-        target: float tensor `(num_target, latent_size)` with at least two rows.
-
-    Returns:
-        float32 scalar, 0 or more.
+    It takes latents as `moment_matching_loss` does.
 
     Reference:
         Sun and Saenko 2016, "Deep CORAL: correlation alignment for deep domain adaptation", eq. 1.

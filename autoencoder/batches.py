@@ -83,8 +83,7 @@ def make_batches(
         stores,
         shares,
         image_source=config.image_source,
-        balance=config.balance,
-        source=source,
+        type_source=source if config.balance == "type" else None,
         seed=config.seed,
         start_step=start_step,
         num_parts=num_replicas,
@@ -282,36 +281,31 @@ def read_batches(
     shares: Sequence[int],
     *,
     image_source: str = "crop",
-    balance: str = "none",
-    source: int = 0,
+    type_source: int | None = None,
     seed: int = 0,
     start_step: int = 0,
     num_parts: int = 1,
     num_pipelines: int = 1,
     pipeline: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches as they are stored, from a step on, without end.
+    """Yield the parts of `make_batches` as they are stored, without end.
 
     Args:
         stores: feature store by centre, or the shards of one; no store may be empty.
         shares: samples of each centre in a batch.
         image_source: "crop" or "image".
-        balance: "type" gives out every cell type of the source centre equally often; with another value each cell
-            of a centre comes once in each epoch.
-        source: number of the source centre, whose labels are the only ones that are looked at.
+        type_source: number of the centre of which every cell type comes equally often; of the others, or with None,
+            each cell comes once in each epoch, and no labels are looked at.
         seed: of the order.
-        start_step: the step, counted from 0, to begin with.
-        num_parts: number of equal parts, one per replica, in which each batch is given out.
-        num_pipelines: number of processes that share the parts equally.
-        pipeline: which of them this is, counted from 0: the first one has the first parts.
+        start_step: as in `make_batches`, as are `num_pipelines` and `pipeline`.
+        num_parts: number of equal parts in which each batch is given out.
 
     Yields:
-        The parts of this pipeline, step by step: dicts of `features` float16 (n, 14, 14, 256), `images` uint8
-        (n, 128, 128, 3) and `centre_id` int32 (n,), n being the batch size divided by `num_parts`.
+        Dicts of `features` float16 (n, 14, 14, 256), `images` uint8 (n, 128, 128, 3) and `centre_id` int32 (n,), n
+        being the batch size divided by `num_parts`.
 
     Raises:
-        InputError: if a store cannot be read, has features that are not finite, or the source has no labels that
-            `balance` needs.
+        InputError: if a store cannot be read, has features that are not finite, or the source has no labels.
     """
     own_parts, part_size = num_parts // num_pipelines, sum(shares) // num_parts
     # Dealt out in turns, so that every replica has rows of every centre.
@@ -330,16 +324,17 @@ def read_batches(
             if not wanted.any():
                 continue
             store = stack.enter_context(open_store(path))
-            by_type = balance == "type" and k == source
-            start, options = start_step * len(wanted), {"window_rows": window_rows}
-            if by_type:
-                windows = type_windows(list(rows_by_type(store).values()), (seed, k), start, **options)
+            start = start_step * len(wanted)
+            if k == type_source:
+                groups = list(rows_by_type(store).values())
+                windows = type_windows(groups, (seed, k), start, window_rows=window_rows)
             else:
-                windows = row_windows(len(store), (seed, k), start, **options)
+                windows = row_windows(len(store), (seed, k), start, window_rows=window_rows)
             centre_id[of_centre[wanted]] = k
             streams.append((_read_cells(store, windows, image_source, start, wanted), of_centre[wanted].tolist()))
         while True:
-            features, images = (_empty_rows(len(centre_id), field) for field in ("features", image_source))
+            fields = (ARRAY_FIELDS[field] for field in ("features", image_source))
+            features, images = (np.empty((len(centre_id), *shape), dtype) for dtype, shape in fields)
             for cells, own_positions in streams:
                 for position in own_positions:
                     features[position], images[position] = next(cells)
@@ -348,23 +343,10 @@ def read_batches(
                 yield {"features": features[rows], "images": images[rows], "centre_id": centre_id[rows]}
 
 
-def _empty_rows(num_rows: int, field: str) -> np.ndarray:
-    dtype, shape = ARRAY_FIELDS[field]
-    return np.empty((num_rows, *shape), dtype)
-
-
 def _read_cells(
     store: StoreReader, windows: Iterator[np.ndarray], image_source: str, position: int, wanted: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield one cell after the other, as (features, image).
-
-    Args:
-        store: opened.
-        windows: of its rows, from `position` on.
-        image_source: "crop" or "image".
-        position: a multiple of the centre's share.
-        wanted: bool array of shape (share,), which rows of each share to give out; one at least.
-    """
+    """Yield (features, image) of one cell after the other: of each share from `position` on, those that are wanted."""
     for rows in windows:
         own = rows[wanted[np.arange(position, position + len(rows)) % len(wanted)]]
         position += len(rows)

@@ -75,16 +75,13 @@ def embed(
 def write_h5ad(
     path: str | os.PathLike, vectors: np.ndarray, cells: pd.DataFrame, notes: Mapping[str, Any]
 ) -> anndata.AnnData:
-    """Write vectors of cells as an .h5ad file, atomically.
+    """Write vectors of cells as an .h5ad file, atomically, and return what was written.
 
     Args:
         path: the file.
         vectors: float32 array of shape (cells, length).
         cells: a row for each, with unique names; columns of text are written as categories.
         notes: JSON values by name; uns gets them as strings.
-
-    Returns:
-        What was written.
     """
     texts = cells.select_dtypes(exclude=["number", "bool"]).columns
     data = anndata.AnnData(vectors, obs=cells.astype({name: "category" for name in texts}))
@@ -146,9 +143,6 @@ def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
 def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
     """Compile scaling and encoder into one graph for batches of any size.
 
-    Args:
-        trained: as from `load_autoencoder`.
-
     Returns:
         Function of features as they are stored, float16 `(batch, 14, 14, 256)`, and the id that
         `FeatureScaling.centre_id` gives their centre; it returns latents float32 `(batch, latent_size)`.
@@ -165,13 +159,7 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
 def encode_store(
     trained: TrainedAutoencoder, encode: Encode, store: StoreReader, *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
-    """Encode all cells of an opened store, in its order; a thread reads ahead.
-
-    Args:
-        trained: as from `load_autoencoder`.
-        encode: as from `compiled_encoder`.
-        store: the store.
-        batch_size: cells read and encoded at a time.
+    """Encode all cells of an opened store by `compiled_encoder`, in its order; a thread reads ahead.
 
     Returns:
         Latents, float32 array of shape (cells, latent_size).
@@ -203,11 +191,7 @@ def encode_store(
 
 
 def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
-    """Tell what is known of the cells of an opened store.
-
-    Args:
-        store: the store.
-        split: name of the split by image key; "" where it has no entry.
+    """Tell what is known of the cells of an opened store, and by `split` in which split each image key is.
 
     Returns:
         Table with key, centre, label, cell_type, split and score, a row for each cell, named "centre/key", with "#2"

@@ -62,10 +62,7 @@ class TrainedAutoencoder:
 
 
 def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
-    """Load a trained autoencoder.
-
-    Args:
-        folder: what `train_autoencoder` wrote to.
+    """Load what `train_autoencoder` left in a folder.
 
     Raises:
         InputError: if a file is missing or damaged, or the training has not come to its end.
@@ -136,11 +133,7 @@ class AutoencoderFolder(RunFolder):
         return super().is_complete() and self.record["steps"] == self.num_steps
 
     def check_can_go_on(self) -> None:
-        """Refuse to go on with a training that is longer already, or has no checkpoint left.
-
-        Raises:
-            InputError: in these two cases.
-        """
+        """Refuse, as an InputError, to go on with a training that is longer already, or has no checkpoint left."""
         newest = list_checkpoints(self.path / CHECKPOINTS)[:1]
         done = checkpoint_step(newest[0]) if newest else 0
         advice = "choose another output or --overwrite"
@@ -206,11 +199,7 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
 
 
 def check_centre(store: StoreReader, centre: str) -> None:
-    """Refuse an opened store of another centre than it is given for.
-
-    Raises:
-        InputError: naming both.
-    """
+    """Refuse an opened store of another centre than it is given for."""
     if store.centre != centre:
         raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
 

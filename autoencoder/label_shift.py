@@ -34,9 +34,6 @@ def count_cells(stores: Mapping[str, StorePath]) -> dict[str, int]:
 def count_types(stores: Mapping[str, StorePath]) -> dict[str, dict[str, int]]:
     """Number of cells by centre and type.
 
-    Args:
-        stores: feature store by centre, or the shards of one.
-
     Returns:
         By centre, the cells of each type in alphabetical order, and last of "unlabelled" those without a type; types
         that a centre lacks are left out.
@@ -65,9 +62,7 @@ def format_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
 def type_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float | None:
     """Total variation distance of the class proportions of two centres: half the sum of their absolute differences.
 
-    Args:
-        first: cells by type; those of "unlabelled" are left out.
-        second: the same of another centre.
+    Unlabelled cells are left out.
 
     Returns:
         0 for the same proportions to 1 for no type in common; None if one centre has no labelled cell.
@@ -81,12 +76,7 @@ def type_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float 
 def shift_warnings(
     counts: Mapping[str, Mapping[str, int]], source: str, *, threshold: float = STRONG_SHIFT
 ) -> list[str]:
-    """Say which targets have other class proportions than the source.
-
-    Args:
-        counts: as from `count_types`.
-        source: name of the source centre.
-        threshold: distance above which there is a warning.
+    """Say which targets have other class proportions than the source, by counts of `count_types`.
 
     Returns:
         One line for each target that is further from the source than `threshold`; centres without labels are not

@@ -70,15 +70,10 @@ class TrainingLog:
         return self._seconds_before + time.monotonic() - self._started
 
     def add(self, step: int, metrics: np.ndarray, *, last: bool = False) -> dict[str, float] | None:
-        """Take what a step has measured.
-
-        Args:
-            step: number of steps done, this one included.
-            metrics: float array of shape (len(names),), in the order of `names`.
-            last: whether the training ends here, so that the row is written though it is not full.
+        """Take what a step has measured, in the order of `names`; `step` counts this one.
 
         Returns:
-            The means by name, where this step ends a row.
+            The means by name, where this step ends a row, as the `last` one does in any case.
         """
         self._waiting.append(metrics)
         if step % self.every and not last:
@@ -116,23 +111,14 @@ def _kept_rows(path: Path, columns: tuple[str, ...], last_step: int) -> list[lis
 
 
 class CollapseWatch:
-    """Warn, once for each, when the latents or one side of the adversarial training collapse.
-
-    Args:
-        num_centres: centres that a discriminator tells apart.
-    """
+    """Warn, once for each, when the latents or one side of the adversarial training collapse."""
 
     def __init__(self, num_centres: int):
         self.num_centres = num_centres
         self._rows: dict[str, int] = {}  # of the log, one after the other, by the warning that they call for
 
     def add(self, step: int, means: Mapping[str, float]) -> None:
-        """Take a row of the log.
-
-        Args:
-            step: number of steps done.
-            means: what `TrainingLog.add` returned.
-        """
+        """Take a row of the log, as `TrainingLog.add` returned it."""
         self._count(
             means[LATENT_DEVIATION] < SHRUNKEN_DEVIATION,
             "step %d: the latents have shrunk to a standard deviation of %.2g and hardly tell cells apart; lower beta, "

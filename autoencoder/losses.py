@@ -77,17 +77,7 @@ def ssim_loss(reconstruction: tf.Tensor, images: tf.Tensor, variant: str = "tf")
 
 
 def image_loss(reconstruction: tf.Tensor, images: tf.Tensor, kind: str, variant: str = "tf") -> tf.Tensor:
-    """The image loss that a configuration names.
-
-    Args:
-        reconstruction: float tensor `(batch, side, side, 3)` in [0, 1].
-        images: float tensor of the same shape, in [0, 1].
-        kind: "ssim" or "mse".
-        variant: of "ssim".
-
-    Returns:
-        float32 scalar.
-    """
+    """The image loss that a configuration names: "mse", or "ssim" of a variant; see `ssim_loss`."""
     if kind == "mse":
         return mean_squared_error(reconstruction, images)
     return ssim_loss(reconstruction, images, variant)

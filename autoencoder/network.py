@@ -80,10 +80,8 @@ def build_feature_decoder(
     """Build the feature decoder: transposed convolutions with ReLU between them.
 
     Args:
-        latent_size: length of the latent.
         activation: of the last layer: "tanh" for features in [-1, 1], "linear" for standardised ones.
-        precision: Keras dtype policy of the layers.
-        seed: of the initial weights.
+        latent_size, precision, seed: as in `build_encoder`.
 
     Returns:
         Model from latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`.
@@ -95,12 +93,7 @@ def build_feature_decoder(
 
 
 def build_image_decoder(image_size: int = 128, *, precision: str = "float32", seed: int = 0) -> keras.Model:
-    """Build the image decoder, which starts from the reconstructed features (eq. 2.17).
-
-    Args:
-        image_size: side of the image in pixels: 128, 64 or 32.
-        precision: Keras dtype policy of the layers.
-        seed: of the initial weights.
+    """Build the image decoder, which starts from the reconstructed features (eq. 2.17), for 128, 64 or 32 pixels.
 
     Returns:
         Model from scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)`
@@ -113,12 +106,9 @@ def build_image_decoder(image_size: int = 128, *, precision: str = "float32", se
 
 
 def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
-    """Join encoder, feature decoder and image decoder, the three being layers of these names.
+    """Build encoder, feature decoder and image decoder one after the other, as layers of these names.
 
     With the default `group_norm` all layers are Keras' own, so that Keras alone opens the model saved as `.keras`.
-
-    Args:
-        config: gives the sizes, the normalisation, the last activation of the features, the precision and the seed.
 
     Returns:
         Model from scaled features `(batch, 14, 14, 256)` to a dict of float32 tensors: `latents` `(batch,

@@ -81,33 +81,13 @@ class FeatureScaling:
             return self.centres.index(centre)
         if self.kind == "centre":
             known = ", ".join(self.centres)
-            raise InputError(
-                f"centre {centre!r} has no feature statistics (known: {known}); "
-                "train with it, or with another feature scaling"
-            )
+            advice = "train with it, or with another feature scaling"
+            raise InputError(f"centre {centre!r} has no feature statistics (known: {known}); {advice}")
         return 0
 
     def apply(self, features: np.ndarray, centre: str) -> np.ndarray:
-        """Scale features of one centre.
-
-        Args:
-            features: float array of shape (n, height, width, channels).
-            centre: name of the centre.
-
-        Returns:
-            float32 array of the same shape.
-
-        Raises:
-            InputError: as in `centre_id`.
-        """
-        row = self.centre_id(centre)
-        features = features.astype(np.float32)
-        if self.kind == "minmax":
-            low = features.min(axis=(1, 2, 3), keepdims=True)
-            span = features.max(axis=(1, 2, 3), keepdims=True) - low
-            scaled = 2.0 * (features - low) / np.where(span > 0, span, 1.0) - 1.0
-            return np.where(span > 0, scaled, 0.0).astype(np.float32)
-        return (features - self.mean[row]) / self.deviation[row]
+        """Scale features `(n, height, width, channels)` of one centre to float32; raises as `centre_id` does."""
+        return self.apply_tensor(features, np.full(len(features), self.centre_id(centre))).numpy()
 
     def apply_tensor(self, features: tf.Tensor, centre_ids: tf.Tensor) -> tf.Tensor:
         """Scale a batch inside a graph.
@@ -133,13 +113,8 @@ class FeatureScaling:
     def save(self, path: str | os.PathLike) -> None:
         """Write kind, centres and statistics to an .npz file, atomically."""
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.savez(
-                handle,
-                kind=self.kind,
-                centres=np.array(self.centres, np.str_),
-                mean=self.mean,
-                deviation=self.deviation,
-            )
+            centres = np.array(self.centres, np.str_)
+            np.savez(handle, kind=self.kind, centres=centres, mean=self.mean, deviation=self.deviation)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeatureScaling":

@@ -65,24 +65,13 @@ class TrainingState:
         return [np.array(variable) for variable in self.variables]
 
     def set_values(self, values: list[np.ndarray]) -> None:
-        """Set all variables, on every replica.
-
-        Raises:
-            ValueError: if their number or a shape differs.
-        """
+        """Set all variables, on every replica."""
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
 
 
 def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray) -> None:
-    """Write the values of a state after a step, atomically, and remove all but the newest checkpoints.
-
-    Args:
-        folder: of the checkpoints.
-        step: number of steps done.
-        values: as from `TrainingState.get_values`.
-        metrics: what the step measured.
-    """
+    """Write the values of a state after a step, and what it measured, and remove all but the newest checkpoints."""
     with atomic_path(Path(folder) / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
         np.savez(handle, step=np.int64(step), metrics=metrics, **{f"{i:04d}": value for i, value in enumerate(values)})
     for path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:

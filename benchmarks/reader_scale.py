@@ -61,7 +61,9 @@ def read(stores: dict[str, list[str]], num_batches: int, balance: str) -> dict[s
     counts = count_cells(stores)
     count_types(stores)
     opened = time.process_time()
-    batches = read_batches(stores, batch_shares(list(counts.values()), BATCH, balance), balance=balance)
+    batches = read_batches(
+        stores, batch_shares(list(counts.values()), BATCH, balance), type_source=0 if balance == "type" else None
+    )
     next(batches)
     first = time.process_time()
     for _ in range(num_batches):

@@ -187,9 +187,9 @@ def test_read_batches_resume_in_the_middle_and_follow_the_seed(stores):
     assert whole[0]["centre_id"].tolist() == [0, 0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize(("num_parts", "num_pipelines", "balance"), [(2, 1, "none"), (4, 2, "type"), (6, 3, "none")])
-def test_read_batches_of_all_pipelines_make_up_the_batch(stores, num_parts, num_pipelines, balance):
-    options = {"shares": (5, 4, 3), "balance": balance, "seed": 4}
+@pytest.mark.parametrize(("num_parts", "num_pipelines", "type_source"), [(2, 1, None), (4, 2, 0), (6, 3, None)])
+def test_read_batches_of_all_pipelines_make_up_the_batch(stores, num_parts, num_pipelines, type_source):
+    options = {"shares": (5, 4, 3), "type_source": type_source, "seed": 4}
     wholes = read(stores, 3, **options)
     per_pipeline = num_parts // num_pipelines
     options |= {"num_parts": num_parts, "num_pipelines": num_pipelines}
@@ -241,8 +241,8 @@ def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, 
     mixed = {"anna": stores["anna"], "dora": typed_store("dora", types), "cleo": stores["cleo"]}
     with FeatureStore(mixed["dora"]) as store:
         type_of = {f.tobytes(): t for f, t in zip(store.read("features", 0, 12), types, strict=True)}
-    by_type = read(mixed, 20, shares=(3, 6, 3), balance="type", source=1)
-    plain = read(mixed, 20, shares=(3, 6, 3), balance="none")
+    by_type = read(mixed, 20, shares=(3, 6, 3), type_source=1)
+    plain = read(mixed, 20, shares=(3, 6, 3))
     seen = set()
     for batch, other in zip(by_type, plain, strict=True):
         found = [type_of[features.tobytes()] for features in batch["features"][3:9]]
@@ -251,7 +251,7 @@ def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, 
         assert np.array_equal(batch["features"][targets], other["features"][targets])
         seen |= {features.tobytes() for features in batch["features"][3:9]}
     assert seen == set(type_of)
-    (resumed,) = read(mixed, 1, shares=(3, 6, 3), balance="type", source=1, start_step=7)
+    (resumed,) = read(mixed, 1, shares=(3, 6, 3), type_source=1, start_step=7)
     assert same(resumed, by_type[7])
 
 
