@@ -41,8 +41,8 @@ NOT_COMPARED = {"seconds", "command", "created", "weights_sha256", "versions"}  
 DETECTOR = """settings.BACKBONE=resnet50 settings.FPN_CLASSIF_FC_LAYERS_SIZE=64 settings.IMAGE_MIN_DIM=64
 settings.IMAGE_MAX_DIM=64 settings.RPN_ANCHOR_SCALES=[8,16,24,32,48] settings.TRAIN_ROIS_PER_IMAGE=8
 settings.PRE_NMS_LIMIT=100 settings.POST_NMS_ROIS_TRAINING=20 settings.POST_NMS_ROIS_INFERENCE=10
-settings.MAX_GT_INSTANCES=2 settings.DETECTION_MAX_INSTANCES=2 settings.IMAGES_PER_GPU=1 settings.STEPS_PER_EPOCH=2
-settings.VALIDATION_STEPS=0 epochs=4"""
+settings.MAX_GT_INSTANCES=2 settings.DETECTION_MAX_INSTANCES=2 settings.IMAGES_PER_GPU=1 settings.STEPS_PER_EPOCH=4
+settings.VALIDATION_STEPS=0 settings.ROI_POSITIVE_RATIO=0.9 epochs=4"""
 AUTOENCODER = "image_size=32 latent_size=8 checkpoint_every=2 log_every=3 adaptation=adversarial"
 
 
