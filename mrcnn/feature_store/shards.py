@@ -56,14 +56,9 @@ def shard_path(path: str | os.PathLike, shard: Shard) -> Path:
 
 
 def shard_settings(shard: Shard, keys: Sequence[str]) -> dict[str, str]:
-    """Settings `shard` and `centre_images` of a shard's store.
+    """Settings `shard` and `centre_images` of a shard's store, given the keys of all images of the centre in order.
 
-    The latter names the list of the centre's images: shards that were cut from different lists would overlap or leave
-    gaps.
-
-    Args:
-        shard: which.
-        keys: of all images of the centre, in order.
+    The latter names that list: shards that were cut from different ones would overlap or leave gaps.
     """
     return {SHARD: str(shard), CENTRE_IMAGES: describe_images(keys)}
 
@@ -131,8 +126,7 @@ class ShardedStore(StoreReader):
         paths: all shards of a centre in any order, or stores of different images of it.
 
     Raises:
-        InputError: if no path is given, a file cannot be used, they differ in centre, detector or settings, share an
-            image, or a shard is missing or doubled.
+        InputError: if they differ in centre, detector or settings, share an image, or a shard is missing or doubled.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike]):
@@ -217,8 +211,7 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
     """Join the stores of several shards of one centre into one, row block by row block.
 
     Args:
-        paths: all shards in any order, which become the store that an extraction in one go would give; or stores of
-            different images of a centre that are no shards, whose rows follow each other as given.
+        paths: as for `ShardedStore`; shards become the store that an extraction in one go would give.
         path: final name, written atomically.
 
     Raises:

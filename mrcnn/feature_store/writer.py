@@ -141,9 +141,8 @@ class FeatureStoreWriter:
         replace_parts: begin anew where parts of another centre, detector or setting, or damaged ones, lie.
 
     Raises:
-        InputError: if parts of another centre, detector or setting lie there or a part is damaged and
-            `replace_parts` is False, another run is writing this store, or nothing can be written there.
-        ValueError: if `detector` has no hash, or `attributes` uses a reserved name or is too long.
+        InputError: if parts lie there that cannot be gone on from, another run is writing this store, or nothing can
+            be written there.
     """
 
     def __init__(
@@ -215,8 +214,7 @@ class FeatureStoreWriter:
             num_detections: how many cells the detector found, of which `cells` are those kept.
 
         Raises:
-            ValueError: if the key was added before, `cells` is empty, or a cell has an odd shape, type or
-                value.
+            ValueError: if the key was added before, `cells` is empty, or a cell is odd.
         """
         num_detections = len(cells) if num_detections is None else num_detections
         if not 0 < len(cells) <= num_detections:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, clear_parts, merge_stores
+from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, clear_parts
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 
@@ -413,22 +413,6 @@ def test_finish_holds_few_rows_at_a_time(tmp_path, monkeypatch):
     writer.finish()
     assert max(largest) <= 4 * 14 * 14 * 256 * 2
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == open_before
-
-
-def test_merge_stores_joins_shards(tmp_path, store_path):
-    shards = [tmp_path / "a.h5", tmp_path / "b.h5"]
-    for shard, numbers in zip(shards, (range(3), range(3, 8)), strict=True):
-        with open_writer(shard) as writer:
-            add_images(writer, numbers)
-    merge_stores(shards, tmp_path / "joined.h5")
-    assert_same_content(tmp_path / "joined.h5", store_path)
-    with pytest.raises(InputError, match="give every shard once"):
-        merge_stores([shards[0], shards[0]], tmp_path / "twice.h5")
-    with open_writer(tmp_path / "c.h5", detector={"hash": "other"}) as writer:
-        add_images(writer, range(8, 9))
-    with pytest.raises(InputError, match="cannot be joined"):
-        merge_stores([*shards, tmp_path / "c.h5"], tmp_path / "mixed.h5")
-    assert not (tmp_path / "mixed.h5").exists()
 
 
 @pytest.mark.parametrize("centre", ["", "../a", "a\\b", "a\nb"])

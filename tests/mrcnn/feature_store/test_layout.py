@@ -7,7 +7,6 @@ from mrcnn.feature_store import layout as store_layout
 from mrcnn.feature_store.layout import (
     cell_fields,
     check_cell,
-    decode_text,
     encode_text,
     make_header,
     new_store,
@@ -70,12 +69,6 @@ def test_encode_text_refuses_what_a_column_cannot_hold():
     for name, text in (("key", ""), ("label", "a\0b"), ("label", "ä" * 2048 + "a")):
         with pytest.raises(ValueError, match=f"{name} must be text of at most 4096 bytes without NUL"):
             encode_text(name, text)
-
-
-def test_decode_text_undoes_encoding_and_leaves_numbers():
-    assert decode_text(np.array([b"a", "ä".encode()])).tolist() == ["a", "ä"]
-    numbers = np.array([1, 2], np.int32)
-    assert decode_text(numbers) is numbers
 
 
 def test_text_width_is_at_least_one():

@@ -3,7 +3,6 @@
 import gc
 import threading
 import time
-import weakref
 
 import numpy as np
 import pytest
@@ -79,24 +78,6 @@ def test_read_ahead_that_is_garbage_waits_for_no_thread_that_waits_for_the_colle
         collector.start()
         collector.join(10)
         assert not collector.is_alive()
-
-
-def test_read_ahead_may_be_garbage_that_its_own_thread_collects():
-    is_garbage, is_collected = threading.Event(), threading.Event()
-
-    def read(number):
-        if number == 1 and is_garbage.wait(10):
-            gc.collect()
-            is_collected.set()
-        return number
-
-    results = read_ahead(read, range(9), num_ahead=3, num_threads=1)
-    assert next(results) == 0
-    leave_in_a_cycle(results)
-    reference = weakref.ref(results)
-    del results
-    is_garbage.set()
-    assert is_collected.wait(10) and reference() is None
 
 
 def test_read_ahead_holds_fewer_results_when_they_are_large():
