@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from mrcnn.files.errors import InputError, one_line
 
 # Of two sets of latents `(num_source, latent_size)` and `(num_target, latent_size)`, a float scalar.
@@ -44,11 +42,12 @@ def check_custom_loss(name: str, latent_size: int) -> None:
     Raises:
         InputError: if the loss is not found, fails, or is not one finite number.
     """
+    import numpy as np
+    import tensorflow as tf
+
     loss = find_custom_loss(name)
     random = np.random.default_rng(0)
     source, target = (random.uniform(-1, 1, (rows, latent_size)).astype(np.float32) for rows in (4, 3))
-    import tensorflow as tf
-
     try:
         value = np.asarray(loss(tf.constant(source), tf.constant(target)))
     except Exception as error:  # whatever the user's code does

@@ -26,7 +26,7 @@ from benchmarks.latent_scores import FOLDS, centre_accuracy, common_types, type_
 from benchmarks.methods_figure import LOSSES, draw_methods
 from experiments.evaluation.vectors import standardise_by_centre
 from experiments.figures.style import choose_rows, project, to_png
-from experiments.settings import read_section, set_value
+from experiments.settings import apply_changes, parse_changes, read_section
 from mrcnn.feature_store import StorePath, open_store, stores_by_centre
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import atomic_path, write_text
@@ -151,8 +151,7 @@ def _compare(options: argparse.Namespace, stores: Mapping[str, StorePath], betas
     if len(stores) < 2:
         raise InputError("one centre only: give the stores of two or more, so that there is something to align")
     settings = read_section(options.config, "autoencoder")
-    for override in options.overrides:
-        set_value(settings, override)
+    apply_changes(settings, parse_changes(options.overrides))
     configs = {
         method: method_config(settings, method, beta=betas.get(method, 0.0), steps=options.steps, seed=options.seed)
         for method in dict.fromkeys(options.methods)

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--counts", nargs="+", type=int, default=[1000, 300, 100, 50, 20], help="proposals of an image")
     parser.add_argument("--data", help="folder that the centres' roots are relative to; default: the run's")
     options = parser.parse_args(arguments)
-    settings = load_settings(Path(options.run) / CONFIG, [f"data={options.data}"] if options.data else [])
+    settings = load_settings(Path(options.run) / CONFIG, {"data": options.data} if options.data else {})
     pipeline = Pipeline(settings)
     centres = {name: centre for name, centre in pipeline.open_centres().items() if centre.masks or centre.boxes}
     names = {name: settings.centres[name].box_names for name in centres}

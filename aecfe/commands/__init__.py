@@ -1,1 +1,1 @@
-"""Commands of `aecfe`, a file for each subject."""
+"""The commands of `aecfe`: each file holds what its commands take and what they do."""

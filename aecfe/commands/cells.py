@@ -1,23 +1,63 @@
-"""The command `aecfe features`: what it takes."""
+"""The commands `aecfe detect`, `features`, `extract` and `merge`: from images to cells and their features."""
 
 import argparse
-from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aecfe.commands.options import GO_ON, add_detection_limits, positive
+from aecfe.commands.options import (
+    RESUMES,
+    add_centre_options,
+    add_detection_limits,
+    new_command,
+    positive,
+    score_override,
+)
+from mrcnn.files.errors import InputError
+
+if TYPE_CHECKING:
+    from mrcnn.feature_store.shards import Shard
 
 
-def add_features(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command to the parser.
+def add_parser(commands) -> None:
+    """Add the commands."""
+    _add_detect(commands)
+    _add_features(commands)
+    _add_extract(commands)
+    # The second name is an earlier one.
+    for name, hidden in (("merge", False), ("join", True)):
+        parser = new_command(commands, name, merge, "merge the shards of a centre into one feature file", hidden=hidden)
+        parser.add_argument("shards", nargs="+", metavar="SHARD", help="every shard that extract --shard I/N wrote")
+        parser.add_argument("-o", "--output", required=True, help="feature file to write, such as features/north.h5")
 
-    Args:
-        commands: subparsers of `aecfe`.
-        command: adds a command that calls a function of `aecfe.commands.actions`, see `aecfe.cli`.
-    """
-    parser = command(
+
+def _add_detect(commands) -> None:
+    parser = new_command(
+        commands,
+        "detect",
+        detect,
+        "only find the cells: write a table, label images, outlines or overlays of them",
+        after_interrupt="the same command with --overwrite starts again from the first image",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
+    parser.add_argument("--detector", required=True, help="folder of a trained detector")
+    parser.add_argument("--overlay", metavar="DIR", help="folder for pictures with boxes, scores and outlines")
+    parser.add_argument("--csv", metavar="FILE", help="table with a row for each cell")
+    parser.add_argument("--labels", metavar="DIR", help="folder for label images (TIFF): 0 background, then the cells")
+    parser.add_argument("--geojson", metavar="DIR", help="folder for outlines that QuPath opens")
+    parser.add_argument(
+        "--pixel-size", type=_micrometres, metavar="UM", help="side of a pixel in micrometres, adds sizes"
+    )
+    add_detection_limits(parser)
+    parser.add_argument("--batch-size", type=positive, default=4, help="images in a batch")
+
+
+def _add_features(commands) -> None:
+    parser = new_command(
         commands,
         "features",
-        "features",
+        features,
         "from images to a vector for each cell in one command, with a table and a picture of what was found",
+        after_interrupt=RESUMES,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders of images, or image files")
     parser.add_argument(
@@ -25,7 +65,6 @@ def add_features(commands, command: Callable[..., argparse.ArgumentParser]) -> N
     )
     parser.add_argument(
         "--autoencoder",
-        default=None,
         metavar="RUN",
         help="folder of an autoencoder of its features, or of a run that has one: the vectors are its latents; without "
         "it they are the detector's features, averaged over the cell",
@@ -37,12 +76,144 @@ def add_features(commands, command: Callable[..., argparse.ArgumentParser]) -> N
         metavar="FILE",
         help=".h5ad file to write, for example mine.h5ad; mine.csv, mine.overlay.png and mine.h5 come beside it",
     )
-    parser.add_argument(
-        "--centre", default=None, metavar="NAME", help="where the images are from; the name of their folder if left out"
-    )
+    parser.add_argument("--centre", metavar="NAME", help="where the images are from (default: their folder's name)")
     parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
     add_detection_limits(parser)
     parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
     parser.add_argument("--no-csv", action="store_true", help="write no table")
-    parser.add_argument("--no-overlay", action="store_true", help="draw no picture")
-    parser.set_defaults(after_interrupt=GO_ON)
+    parser.add_argument("--no-overlay", action="store_true", help="write no picture")
+
+
+def _add_extract(commands) -> None:
+    parser = new_command(
+        commands, "extract", extract, "find the cells of a centre and store their features", after_interrupt=RESUMES
+    )
+    parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
+    parser.add_argument("--detector", required=True, help="folder of a trained detector")
+    parser.add_argument("-o", "--output", required=True, help="feature file to write, for example features/north.h5")
+    parser.add_argument("--name", help="name of the centre (default: the folder's name)")
+    add_centre_options(parser)
+    parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
+    parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
+    add_detection_limits(parser)
+    parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="extract only part I of N, to a file of its own named after the output; merge makes one of all N",
+    )
+
+
+def detect(arguments: argparse.Namespace) -> None:
+    """Find cells and write them down, without features."""
+    from experiments.cells.detect import detect_images, find_images
+    from experiments.cells.writers import CellFiles
+    from mrcnn.files.output_paths import check_output_file, check_output_folder
+
+    kinds = {kind: getattr(arguments, kind) for kind in ("csv", "labels", "geojson", "overlay")}
+    for kind, place in kinds.items():
+        if place:
+            (check_output_file if kind == "csv" else check_output_folder)(place, f"--{kind}")
+    files = CellFiles(**{kind: Path(place) for kind, place in kinds.items() if place})
+    images = find_images(arguments.images)
+    files.check(images, arguments.overwrite)
+
+    from mrcnn.model import load_detector
+
+    detector = load_detector(arguments.detector, score_override(arguments.min_score), arguments.max_detections)
+    counts = detect_images(detector, images, files, pixel_size=arguments.pixel_size, batch_size=arguments.batch_size)
+    print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
+
+
+def features(arguments: argparse.Namespace) -> None:
+    """From images to vectors, a table and a picture."""
+    from experiments.cells.detect import find_images
+    from experiments.cells.features import FeatureFiles, centre_name, embed_images
+    from experiments.cells.models import autoencoder_folder, detector_folder
+
+    files = FeatureFiles.beside(arguments.output, csv=not arguments.no_csv, overlay=not arguments.no_overlay)
+    images = find_images(arguments.images)
+    files.check(images)
+    counts, is_new = embed_images(
+        images,
+        files,
+        detector_folder(arguments.detector),
+        autoencoder_folder(arguments.autoencoder) if arguments.autoencoder else None,
+        centre=centre_name(images, arguments.centre),
+        all_cells=arguments.all_cells,
+        min_score=arguments.min_score,
+        max_detections=arguments.max_detections,
+        batch_size=arguments.batch_size,
+        overwrite=arguments.overwrite,
+    )
+    listed = ", ".join(str(path) for path in files.listed() if path.exists())
+    print(
+        f"{counts['cells']} cells, {counts['missed']} images without a cell, {counts['unreadable']} unreadable images; "
+        f"{'written' if is_new else 'is there already'}: {listed}"
+    )
+
+
+def extract(arguments: argparse.Namespace) -> None:
+    """Find cells and store their features."""
+    from mrcnn.feature_store.shards import shard_path
+    from mrcnn.files.output_paths import check_output_file
+
+    output, shard = Path(arguments.output), arguments.shard
+    if shard is not None:
+        output = shard_path(output, shard)
+    if arguments.overwrite or not output.is_file():  # a finished file is used as it is, wherever it lies
+        check_output_file(output)
+
+    from experiments.centres.centre import load_centre
+    from mrcnn.features import extract_features
+    from mrcnn.model import load_detector
+
+    name = arguments.name or Path(arguments.centre).resolve().name
+    centre = load_centre(name, arguments.centre, arguments.layout, arguments.scheme)
+    counts = extract_features(
+        load_detector(arguments.detector, score_override(arguments.min_score), arguments.max_detections),
+        centre.records,
+        output,
+        centre=name,
+        all_cells=arguments.all_cells,
+        with_masks=not arguments.no_masks,
+        batch_size=arguments.batch_size,
+        shard=shard,
+        overwrite=arguments.overwrite,
+    )
+    _print_counts(output, counts)
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    """Make one feature file of the shards of a centre."""
+    from mrcnn.feature_store import join_shards
+    from mrcnn.files.output_paths import check_output_file
+
+    if arguments.overwrite or not Path(arguments.output).is_file():
+        check_output_file(arguments.output)
+    _print_counts(arguments.output, join_shards(arguments.shards, arguments.output, overwrite=arguments.overwrite))
+
+
+def _print_counts(output: str | Path, counts: dict[str, int]) -> None:
+    print(f"{output}: " + ", ".join(f"{key} {value}" for key, value in counts.items()))
+
+
+def _micrometres(text: str) -> float:
+    # Pixels of microscopes have hundredths to tenths of one; what lies outside was given in another unit.
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1e-4 <= value <= 1e4:
+        raise argparse.ArgumentTypeError(f"is in micrometres, 0.0001 to 10000; got {text}")
+    return value
+
+
+def _shard(text: str) -> "Shard":
+    from mrcnn.feature_store.shards import Shard
+
+    try:
+        return Shard.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,27 +1,24 @@
-"""The commands `aecfe classifier train` and `aecfe classifier apply`: what they take."""
+"""The commands `aecfe classifier train` and `aecfe classifier apply`."""
 
 import argparse
-from collections.abc import Callable
+from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed
+from aecfe.commands.options import START_AGAIN, add_seed, new_command, new_group, num_cores
+from mrcnn.files.errors import InputError
 
-FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (.h5), all of one kind"
+FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
 
 
-def add_classifier(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the two commands to the parser.
-
-    Args:
-        commands: subparsers of `aecfe`.
-        command: adds a command that calls a function of `aecfe.commands.actions`, see `aecfe.cli`.
-    """
-    group = commands.add_parser("classifier", help="train a classifier of cell types, or name the types of new cells")
-    classifier = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = command(classifier, "train", "classifier_train", "train a classifier on the labelled cells of some files")
+def add_parser(commands) -> None:
+    """Add the commands."""
+    group = new_group(commands, "classifier", "train a classifier of cell types, or predict the types of new cells")
+    parser = new_command(
+        group, "train", train, "train a classifier on the labelled cells of some files", after_interrupt=START_AGAIN
+    )
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=FILES)
     parser.add_argument("-o", "--output", required=True, help="folder of the classifier")
     parser.add_argument(
-        "--train-on", nargs="+", default=[], metavar="CENTRE", help="centres to learn from; all with labels if left out"
+        "--train-on", nargs="+", default=[], metavar="CENTRE", help="centres to train on (default: all with labels)"
     )
     parser.add_argument(
         "--classifier",
@@ -33,13 +30,62 @@ def add_classifier(commands, command: Callable[..., argparse.ArgumentParser]) ->
         "--standardise",
         choices=("none", "centre"),
         default="none",
-        help="vectors as they are, or each number brought to mean 0 and deviation 1 within each centre, new ones too",
+        help="vectors as they are, or each number brought to mean 0 and standard deviation 1 within each centre, new "
+        "ones too",
     )
     add_seed(parser)
-    parser.set_defaults(after_interrupt=START_AGAIN)
 
-    parser = command(classifier, "apply", "classifier_apply", "name the types of the cells of some files")
+    parser = new_command(
+        group, "apply", apply, "predict the types of the cells of some files", after_interrupt=START_AGAIN
+    )
     parser.add_argument("classifier", metavar="FOLDER", help="folder of a trained classifier")
-    parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{FILES}, as the classifier learned from")
-    parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, for example calls.csv")
-    parser.set_defaults(after_interrupt=START_AGAIN)
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{FILES}, as the classifier was trained on")
+    parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, such as calls.csv")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a classifier on the labelled cells of some files."""
+    from mrcnn.files.atomic import check_folder_is_free
+    from mrcnn.files.output_paths import check_output_folder
+
+    check_output_folder(arguments.output)
+    check_folder_is_free(arguments.output, "classifier.json", arguments.overwrite)
+
+    from experiments.classifier.inputs import read_cells
+    from experiments.classifier.train import train_classifier
+
+    source, cells = read_cells(arguments.inputs)
+    record = train_classifier(
+        source,
+        cells,
+        Path(arguments.output),
+        train_on=arguments.train_on,
+        kind=arguments.classifier,
+        standardise=arguments.standardise,
+        seed=arguments.seed,
+        overwrite=arguments.overwrite,
+        n_jobs=num_cores(),
+    )
+    num_cells = sum(sum(counts.values()) for counts in record["counts"].values())
+    centres = ", ".join(record["centres"])
+    print(f"{arguments.output}: {len(record['classes'])} types from {num_cells} cells of {centres}")
+    for name, score in record["scores"].items():
+        shown = ", ".join(f"{c} {v:.3f}" for c, v in score.items()) if isinstance(score, dict) else f"{score:.3f}"
+        print(f"  {name.replace('_', ' ')}: {shown}")
+
+
+def apply(arguments: argparse.Namespace) -> None:
+    """Predict the types of the cells of some files."""
+    from experiments.classifier.apply import describe_predictions, predict_cells, write_predictions
+    from experiments.classifier.folder import read_classifier
+    from experiments.classifier.inputs import read_cells
+    from mrcnn.files.output_paths import check_output_file
+
+    check_output_file(arguments.output)
+    if Path(arguments.output).exists() and not arguments.overwrite:  # it may be somebody's labels
+        raise InputError(f"-o {arguments.output}: already there; name another file, or give --overwrite")
+    classifier = read_classifier(arguments.classifier)
+    predictions = predict_cells(classifier, *read_cells(arguments.inputs))
+    write_predictions(predictions, arguments.output)
+    print(f"{arguments.output}: {len(predictions)} cells")
+    print(describe_predictions(classifier, predictions))

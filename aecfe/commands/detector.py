@@ -1,42 +1,58 @@
-"""The commands `aecfe detector train` and `aecfe detector evaluate`: what they take."""
+"""The commands `aecfe detector train` and `aecfe detector evaluate`."""
 
 import argparse
-from collections.abc import Callable
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aecfe.commands.options import (
-    GO_ON,
-    GO_ON_WITHOUT_OVERWRITE,
+    RESUMES,
+    RESUMES_WITHOUT_OVERWRITE,
     START_AGAIN,
     add_deterministic,
     add_overrides,
     add_seed,
+    check_run_folder,
+    new_command,
+    new_group,
+    obey_deterministic,
+    section_values,
 )
+from mrcnn.files.errors import InputError
+
+if TYPE_CHECKING:
+    from experiments.centres.centre import Centre
+    from experiments.centres.masks import AnnotationChoice
+
+log = logging.getLogger(__name__)
 
 
-def add_detector(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the two commands to the parser.
-
-    Args:
-        commands: subparsers of `aecfe`.
-        command: adds a command that calls a function of `aecfe.commands.actions`, see `aecfe.cli`.
-    """
-    group = commands.add_parser("detector", help="train or evaluate the cell detector (Mask R-CNN)")
-    detector = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    parser = command(detector, "train", "detector_train", "train a detector on images with masks (no labels needed)")
+def add_parser(commands) -> None:
+    """Add the commands."""
+    group = new_group(commands, "detector", "train or evaluate the cell detector (Mask R-CNN)")
+    parser = new_command(
+        group,
+        "train",
+        train,
+        "train a detector on images with masks (no labels needed)",
+        after_interrupt=RESUMES,
+        after_interrupt_overwrite=RESUMES_WITHOUT_OVERWRITE,
+    )
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/ or outlines")
     parser.add_argument("-o", "--output", required=True, help="folder of the detector")
     parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
-    parser.add_argument(
-        "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
-    )
     _add_annotations(parser)
     parser.add_argument(
-        "--weights", metavar="FILE", help="begin with these weights: an .h5 file in Matterport's layout, or imagenet"
+        "--weights",
+        metavar="FILE",
+        help="begin with these weights: an .h5 file in Matterport's layout, or imagenet (default: random numbers)",
     )
     parser.add_argument(
         "--exclude", nargs="+", metavar="LAYER", help="layers that do not take them, as heads of other classes"
     )
-    parser.add_argument("--layers", help="layers that learn: heads, 3+, 4+, 5+, all or a regular expression")
+    parser.add_argument(
+        "--layers", help="layers that learn: heads, 3+, 4+, 5+, all or a regular expression (default: all)"
+    )
     add_deterministic(parser)
     parser.add_argument(
         "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
@@ -46,28 +62,32 @@ def add_detector(commands, command: Callable[..., argparse.ArgumentParser]) -> N
     )
     add_overrides(parser)
     add_seed(parser)
-    parser.set_defaults(after_interrupt=GO_ON, after_interrupted_overwrite=GO_ON_WITHOUT_OVERWRITE)
 
-    parser = command(
-        detector, "evaluate", "detector_evaluate", "measure a detector on centres it did not see", overwrite=False
+    parser = new_command(
+        group,
+        "evaluate",
+        evaluate,
+        "measure a detector on centres it did not see",
+        overwrite=False,
+        after_interrupt=START_AGAIN,
     )
     parser.add_argument("detector", help="folder of the detector")
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks, outlines, boxes or none")
     parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")
-    parser.add_argument("--instances", action="store_true", help="each value of a mask is a cell of its own")
     _add_annotations(parser)
     parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
-    parser.add_argument("-o", "--output", default=None, help="also write the measures to this JSON file")
-    parser.set_defaults(after_interrupt=START_AGAIN)
+    parser.add_argument("-o", "--output", help="also write the measures to this JSON file")
 
 
 def _add_annotations(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
+    )
+    parser.add_argument(
         "--annotations",
         metavar="PATH",
-        default=None,
-        help="COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each centre's folder; "
-        "default: masks/, or else what lies beside the images",
+        help="COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each centre's folder "
+        "(default: masks/, or else what lies beside the images)",
     )
     parser.add_argument(
         "--annotation-format",
@@ -78,3 +98,74 @@ def _add_annotations(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names", nargs="+", metavar="NAME", default=[], help="labels of the outlines that are cells (default: all)"
     )
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a detector."""
+    from experiments.cells.models import add_cards
+    from experiments.centres.masks import Outlines, masked_images
+    from experiments.settings import DetectorSettings
+
+    values = section_values(arguments, "detector")
+    flags = {name: getattr(arguments, name) for name in ("weights", "exclude", "layers")}
+    values.update({name: value for name, value in flags.items() if value is not None})
+    settings = DetectorSettings.from_dict(values, where="detector")
+    check_run_folder(arguments)
+    centres, choices = _centres(arguments, "auto")
+    images = masked_images(centres, choices, strict=arguments.strict)
+    if arguments.instances:
+        for outlined in (i.centre for i in images if isinstance(i.source, Outlines)):
+            log.info("%s: each outline is a cell of its own; --instances has no effect", outlined)
+
+    from experiments.cells.detector import train_detector  # imports TensorFlow, which takes longer than most checks
+    from mrcnn.files.devices import multi_worker_strategy
+
+    obey_deterministic(arguments)
+    train_detector(
+        images,
+        Path(arguments.output),
+        settings=settings,
+        seed=arguments.seed,
+        overwrite=arguments.overwrite,
+        strategy=multi_worker_strategy() if arguments.multi_worker else None,
+    )
+    add_cards(Path(arguments.output))
+    print(arguments.output)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measure a detector."""
+    from mrcnn.files.atomic import write_json
+    from mrcnn.files.output_paths import check_output_file
+
+    if arguments.output:
+        check_output_file(arguments.output)
+
+    from experiments.cells.detector import evaluate_detector
+
+    centres, choices = _centres(arguments, arguments.layout)
+    box_names = dict.fromkeys(centres, arguments.box_names)
+    measured = evaluate_detector(Path(arguments.detector), centres, choices, box_names)
+    for name, values in measured.items():
+        print(name)
+        for key, value in values.items():
+            print(f"  {key:18} {value:.4f}" if isinstance(value, float) else f"  {key:18} {value}")
+    # After the printing, so that what cannot be written is not lost.
+    if arguments.output:
+        write_json(arguments.output, measured)
+
+
+def _centres(arguments: argparse.Namespace, layout: str) -> "tuple[dict[str, Centre], dict[str, AnnotationChoice]]":
+    """The centres by name, and what the arguments say of the masks of each."""
+    from experiments.centres.centre import load_centre
+    from experiments.centres.masks import AnnotationChoice
+
+    centres: dict[str, Centre] = {}
+    for folder in arguments.centres:
+        name = Path(folder).resolve().name
+        if name in centres:
+            raise InputError(f"{folder}: two centres are called {name}; rename a folder")
+        centres[name] = load_centre(name, folder, layout, annotations=arguments.annotations)
+    semantics = "instances" if arguments.instances else "cell"
+    choice = AnnotationChoice(arguments.annotations, arguments.annotation_format, tuple(arguments.names), semantics)
+    return centres, dict.fromkeys(centres, choice)

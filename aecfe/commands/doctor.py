@@ -1,5 +1,6 @@
-"""`aecfe doctor`: whether this machine can do the work, and what to do where it cannot."""
+"""The command `aecfe doctor`: whether this machine can do the work, and what to do where it cannot."""
 
+import argparse
 import importlib
 import os
 import platform
@@ -7,45 +8,28 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
-from mrcnn.files.errors import first_line
+from aecfe.commands.options import new_command
+from mrcnn.files.errors import InputError, one_line
 
 LIBRARIES = (
-    "tensorflow",
-    "keras",
-    "numpy",
-    "h5py",
-    "scikit-learn",
-    "scikit-image",
-    "opencv-python-headless",
-    "imaug",
-    "anndata",
-    "umap-learn",
-    "bokeh",
-    "skops",
-)
+    "tensorflow", "keras", "numpy", "h5py", "pydantic", "scikit-learn", "scikit-image", "opencv-python-headless",
+    "imaug", "anndata", "umap-learn", "bokeh", "skops",
+)  # fmt: skip
 # Of what is installed under other names than it is imported by, those whose import has failed on servers.
 FRAGILE_IMPORTS = {"opencv-python-headless": "cv2", "imaug": "imgaug"}
-
 # GiB. The demo peaks below 3, and its training needs some room for the system beside it.
 LEAST_MEMORY, LEAST_DISK = 4, 5
 # A GPU and a CPU round sums of this length differently from the fourth digit on, with TF32 from the third.
 LARGEST_DIFFERENCE = 2e-2
+SEE_README = "see “NVIDIA GPUs” in README.md"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        name: of what was looked at.
-        value: what was found.
-        advice: what to do about it; empty if all is well.
-        stops: whether the work cannot be done with it as it is.
-    """
+class Finding(NamedTuple):
+    """One line of the report: `advice` is empty if all is well, `stops` where the work cannot be done as it is."""
 
     name: str
     value: str
@@ -58,18 +42,33 @@ class Finding:
         return f"{mark:6}{self.name:24}{self.value}{'; ' + self.advice if self.advice else ''}"
 
 
-def examine(folder: str | os.PathLike = ".") -> Iterator[Finding]:
-    """Look at versions, memory, disk and devices, one after another; devices come last and take some seconds.
+def add_parser(commands) -> None:
+    """Add the command."""
+    summary = "look at versions, memory, disk and devices, and take one training step on each GPU"
+    parser = new_command(commands, "doctor", doctor, summary, overwrite=False)
+    parser.add_argument("--folder", default=".", help="where results will be written")
 
-    Args:
-        folder: where results will be written.
-    """
+
+def doctor(arguments: argparse.Namespace) -> None:
+    """Print what was found, a line each; status 1 if the work cannot be done."""
+    if not Path(arguments.folder).is_dir():
+        raise InputError(f"--folder {arguments.folder}: no such folder; name the one that results will be written to")
+    is_sound = True
+    for finding in examine(Path(arguments.folder)):
+        print(finding.line(), flush=True)
+        is_sound &= not finding.stops
+    print("This machine can do the work." if is_sound else "Mend the faults above first.")
+    if not is_sound:
+        raise SystemExit(1)
+
+
+def examine(folder: Path) -> Iterator[Finding]:
+    """Look at versions, memory, disk and devices, one after another; devices come last and take some seconds."""
     yield Finding("aecfe", _version("aecfe"))
     yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in LIBRARIES:
-        yield library(name)
-    yield memory(*_memory())
-    yield disk(Path(folder))
+    yield from map(library, LIBRARIES)
+    yield memory()
+    yield disk(folder)
     yield from devices()
 
 
@@ -78,24 +77,27 @@ def library(name: str) -> Finding:
     found = _version(name)
     if found == "none":
         return Finding(name, "not installed", "run `make venv`, or install requirements.txt", stops=True)
-    if name in FRAGILE_IMPORTS:
-        try:
+    try:
+        if name in FRAGILE_IMPORTS:
             importlib.import_module(FRAGILE_IMPORTS[name])
-        except Exception as error:  # whatever a broken installation raises
-            advice = "run `make distclean` and `make venv`, or install requirements.txt with --no-deps"
-            return Finding(name, f"{found}, does not import ({first_line(error)})", advice, stops=True)
+    except Exception as error:  # whatever a broken installation raises
+        advice = "run `make distclean` and `make venv`, or install requirements.txt with --no-deps"
+        return Finding(name, f"{found}, does not import ({one_line(error)})", advice, stops=True)
     return Finding(name, found)
 
 
-def memory(total: float | None, free: float | None) -> Finding:
-    """Whether there is memory enough.
-
-    Args:
-        total: GiB of this machine, or of the control group that limits us; None if it cannot be told.
-        free: of them, what no process uses.
-    """
-    if total is None or free is None:
+def memory() -> Finding:
+    """Whether there is memory enough, on the machine or in the control group that this process is in."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
         return Finding("memory", "cannot be told here")
+    try:
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) / 2**30 for name in ("max", "current"))
+        total, free = min(total, limit), min(free, limit - used)
+    except (OSError, ValueError):  # no such group, or one without a limit
+        pass
     advice = "" if free >= LEAST_MEMORY else f"the demo wants {LEAST_MEMORY} GiB; close other programs"
     return Finding("memory", f"{free:.1f} of {total:.1f} GiB free", advice)
 
@@ -116,7 +118,7 @@ def devices() -> Iterator[Finding]:
     try:
         import tensorflow as tf
     except Exception as error:  # whatever a broken installation raises
-        yield Finding("TensorFlow", f"does not import ({first_line(error)})", "run `make venv`", stops=True)
+        yield Finding("TensorFlow", f"does not import ({one_line(error)})", "run `make venv`", stops=True)
         return
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:  # otherwise the first step takes all memory of the GPU
@@ -131,41 +133,27 @@ def devices() -> Iterator[Finding]:
 
 
 def check_gpu(name: str, reference: float, step: Callable[[], tuple[float, float]]) -> Finding:
-    """Whether a GPU takes a training step and comes to the loss that a CPU comes to.
-
-    Args:
-        name: of the GPU.
-        reference: loss after the step on a CPU.
-        step: takes the step on the GPU and returns the loss and the seconds.
-    """
+    """Whether a training step on a GPU, which gives loss and seconds, comes to the loss of a CPU."""
     try:
         loss, seconds = step()
     except Exception as error:  # whatever TensorFlow, CUDA and cuDNN raise
-        advice = "driver, CUDA and TensorFlow may not fit together; see “NVIDIA GPUs” in README.md"
-        return Finding(name, f"no training step ({first_line(error)})", advice, stops=True)
+        advice = f"driver, CUDA and TensorFlow may not fit together; {SEE_README}"
+        return Finding(name, f"no training step ({one_line(error)})", advice, stops=True)
     if abs(loss - reference) > LARGEST_DIFFERENCE * abs(reference):
         return Finding(name, f"loss {loss:.4f}, on the CPU {reference:.4f}", "do not trust this GPU", stops=True)
     return Finding(name, f"{seconds * 1000:.0f} ms for the same step, same loss")
 
 
 def missing_gpu(cards: str) -> Finding:
-    """What to tell where TensorFlow sees no GPU.
-
-    Args:
-        cards: names of the NVIDIA cards that the driver sees; empty if none.
-    """
+    """What to tell where TensorFlow sees no GPU, but the driver sees the NVIDIA `cards`."""
     if not cards:
         return Finding("GPU", "none; everything runs on the CPU, with the settings of experiments/configs/demo.yaml")
-    advice = 'install "tensorflow[and-cuda]==' + _version("tensorflow") + '"; see “NVIDIA GPUs” in README.md'
+    advice = f'install "tensorflow[and-cuda]=={_version("tensorflow")}"; {SEE_README}'
     return Finding("GPU", f"{cards} is there, but TensorFlow does not see it", advice)
 
 
 def training_step(device: str) -> tuple[float, float]:
-    """Loss of a small convolutional network after one training step, and the seconds of a second one.
-
-    Args:
-        device: TensorFlow's name, for example "/GPU:0".
-    """
+    """Loss of a small convolutional network after one training step on a device, and the seconds of a second one."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -198,37 +186,11 @@ def _version(name: str) -> str:
         return "none"
 
 
-def _memory() -> tuple[float | None, float | None]:
-    """GiB in all and free, of the machine or of the control group that this process is in."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (int(lines[key].split()[0]) / 2**20 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
-        return None, None
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text()) / 2**30
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text()) / 2**30
-    except (OSError, ValueError):  # no such group, or one without a limit
-        return total, free
-    return min(total, limit), min(free, limit - used)
-
-
 def _cards() -> str:
     """Names of the NVIDIA cards that the driver sees."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        asked = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-        )
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ", ".join(asked.stdout.split("\n")).strip(", ") if asked.returncode == 0 else ""
-
-
-def doctor(folder: str) -> bool:
-    """Print what was found, a line each, and whether the work can be done."""
-    sound = True
-    for finding in examine(folder):
-        print(finding.line(), flush=True)
-        sound &= not finding.stops
-    print("This machine can do the work." if sound else "Mend the faults above first.")
-    return sound

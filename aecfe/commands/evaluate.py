@@ -1,32 +1,27 @@
-"""The command `aecfe evaluate`: what it takes."""
+"""The command `aecfe evaluate`: the cross-centre tables of some embeddings, other vectors and feature files."""
 
 import argparse
-from collections.abc import Callable
+from pathlib import Path
 
-from aecfe.commands.options import add_protocol, add_seed, positive
+from aecfe.commands.options import add_protocol, add_seed, named_stores, new_command, num_cores, positive
 
 
-def add_evaluate(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command to the parser.
-
-    Args:
-        commands: subparsers of `aecfe`.
-        command: adds a command that calls a function of `aecfe.commands.actions`, see `aecfe.cli`.
-    """
-    parser = command(
-        commands, "evaluate", "evaluate", "train classifiers on each centre and test them on all", overwrite=False
+def add_parser(commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands, "evaluate", evaluate, "train classifiers on each centre and test them on all", overwrite=False
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="FILE",
-        help="embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (.h5) of the same cells; their types "
-        "are those of the stores, or else of the first file that has some",
+        help="embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5) of the same cells; their types "
+        "are those of the feature files, or else of the first file that has some",
     )
     parser.add_argument("-o", "--output", required=True, help="folder for the tables as CSV, JSON, Markdown and LaTeX")
-    parser.add_argument("--runs", type=positive, default=5, help="forests for each row")
+    parser.add_argument("--runs", type=positive, default=5, help="random forests for each row")
     parser.add_argument("--test-on", choices=("test", "all"), default="test", help="cells of the other centres")
-    parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature store")
+    parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature file")
     parser.add_argument(
         "--standardise",
         nargs="+",
@@ -36,3 +31,27 @@ def add_evaluate(commands, command: Callable[..., argparse.ArgumentParser]) -> N
     )
     add_protocol(parser)
     add_seed(parser)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Compare representations across centres."""
+    from mrcnn.files.atomic import OutputLock
+    from mrcnn.files.output_paths import check_output_folder
+
+    check_output_folder(arguments.output)
+
+    from experiments.evaluation.comparison import Protocol
+    from experiments.evaluation.evaluate import evaluate_files, sort_inputs
+
+    stores, files = sort_inputs(arguments.inputs)
+    output = Path(arguments.output)
+    with OutputLock(output, inside=True):
+        evaluate_files(
+            named_stores(stores),
+            files,
+            output,
+            Protocol(arguments.protocol, arguments.runs, arguments.seed, arguments.test_on, jobs=num_cores()),
+            standardise=arguments.standardise,
+            raw_features=arguments.raw_features,
+        )
+    print((output / "cross_centre.txt").read_text(encoding="utf-8"))

@@ -1,20 +1,102 @@
-"""What several commands take and say: options, types of arguments, and how to go on after an interruption."""
+"""Options that several commands take, and how to go on after an interruption."""
 
 import argparse
+import os
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mrcnn.files.errors import InputError
 
-GO_ON = "run the same command again to go on from here"
-GO_ON_WITHOUT_OVERWRITE = "run the same command without --overwrite to go on from here"
+if TYPE_CHECKING:
+    from mrcnn.files.settings import Settings
+
+RESUMES = "run the same command again to go on from here"
+RESUMES_WITHOUT_OVERWRITE = "run the same command without --overwrite to go on from here"
 START_AGAIN = "nothing was written; the same command starts again"
 
 
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and end with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help tells all options)\n")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds defaults to the help where they say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
+
+
+def new_command(
+    commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    *,
+    overwrite: bool = True,
+    hidden: bool = False,
+    after_interrupt: str | None = None,
+    after_interrupt_overwrite: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a command.
+
+    Args:
+        commands: subparsers that it is one of.
+        name: of the command.
+        run: does what the arguments ask for.
+        summary: a line of help.
+        overwrite: whether it has an option `--overwrite`.
+        hidden: leave it out of the help, as an old name.
+        after_interrupt: how to go on after Ctrl-C, if not by the same command.
+        after_interrupt_overwrite: the same, where `--overwrite` was given.
+    """
+    listed = {} if hidden else {"help": summary}
+    parser = commands.add_parser(name, description=summary, formatter_class=HelpFormatter, **listed)
+    parser.set_defaults(command=run, verbosity=0)
+    for key, advice in (("", after_interrupt), ("_overwrite", after_interrupt_overwrite)):
+        if advice:
+            parser.set_defaults(**{f"after_interrupt{key}": advice})
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "-v",
+        "--verbose",
+        dest="verbosity",
+        action="store_const",
+        const=1,
+        default=argparse.SUPPRESS,
+        help="say more, and let TensorFlow and other libraries say what they will",
+    )
+    group.add_argument(
+        "-q",
+        "--quiet",
+        dest="verbosity",
+        action="store_const",
+        const=-1,
+        default=argparse.SUPPRESS,
+        help="show warnings, errors and results alone",
+    )
+    if overwrite:
+        parser.add_argument("--overwrite", action="store_true", help="make it again although a result is there")
+    return parser
+
+
+def new_group(commands, name: str, summary: str):
+    """Add a command that consists of commands, and return its subparsers."""
+    parser = commands.add_parser(name, help=summary)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
 def add_centre_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options `--layout` and `--scheme`: how the images of a centre are read."""
+    """Add `--layout` and `--scheme`: how the images of a centre are read."""
     parser.add_argument(
         "--layout",
         default="auto",
-        help="how the folder is built: csv (labels.csv with columns image,label), folders (one per class), matek19, "
+        help="structure of the folder: csv (labels.csv with columns image,label), folders (one per class), matek19, "
         "int20, mll23, acevedo20, unlabelled, or auto",
     )
     parser.add_argument(
@@ -22,8 +104,53 @@ def add_centre_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_detection_limits(parser: argparse.ArgumentParser) -> None:
+    """Add `--min-score` and `--max-detections`, None if left out."""
+    parser.add_argument("--min-score", type=fraction, help="minimum score of a cell (default: the detector's)")
+    parser.add_argument(
+        "--max-detections", type=positive, metavar="N", help="maximum cells per image (default: the detector's)"
+    )
+
+
+def score_override(score: float | None) -> dict[str, Any]:
+    """What `--min-score` changes of a detector's settings; nothing if it is left out."""
+    return {} if score is None else {"DETECTION_MIN_CONFIDENCE": score}
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    """Add `--protocol`, the set of classifiers."""
+    parser.add_argument(
+        "--protocol",
+        choices=("thesis", "dinobloom", "random-forest"),
+        default="thesis",
+        help="settings of the classifiers that stand beside the random forest",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add `--seed`, which is 0 if left out."""
+    parser.add_argument("--seed", type=whole, default=0, help="fixes everything random")
+
+
+def add_deterministic(parser: argparse.ArgumentParser) -> None:
+    """Add `--deterministic`."""
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)",
+    )
+
+
+def obey_deterministic(arguments: argparse.Namespace) -> None:
+    """Compute on one thread if `--deterministic` asks for it; to be called before TensorFlow has computed anything."""
+    if arguments.deterministic:
+        from mrcnn.files.determinism import compute_on_one_thread
+
+        compute_on_one_thread()
+
+
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--set`, whose texts are the argument `overrides`."""
+    """Add `--set`, whose texts are the argument `overrides`."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -34,86 +161,113 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--protocol`, the set of classifiers."""
-    parser.add_argument(
-        "--protocol",
-        choices=("thesis", "dinobloom", "random-forest"),
-        default="thesis",
-        help="settings of the classifiers that stand beside the forest",
-    )
+def add_settings(parser, cls: "type[Settings]", names: Mapping[str, str]) -> None:
+    """Add an option for each field of settings; None if left out, so that a file's value stays.
 
-
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--seed`, which is 0 if left out."""
-    parser.add_argument("--seed", type=whole, default=0, help="fixes everything random")
-
-
-def add_deterministic(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--deterministic`."""
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)",
-    )
-
-
-def add_verbosity(parser: argparse.ArgumentParser) -> None:
-    """Add the options `-v` and `-q`, of which neither gives a verbosity of 0."""
-    group = parser.add_mutually_exclusive_group()
-    for flags, verbosity, text in (
-        (("-v", "--verbose"), 1, "say more, and let TensorFlow and other libraries say what they will"),
-        (("-q", "--quiet"), -1, "show warnings, errors and results alone"),
-    ):
-        group.add_argument(
-            *flags, dest="verbosity", action="store_const", const=verbosity, default=argparse.SUPPRESS, help=text
+    Args:
+        parser: the parser or a group of it.
+        cls: the settings; descriptions of fields become help texts.
+        names: option of a field that is not called as the field.
+    """
+    for name, field in cls.model_fields.items():
+        kinds = [kind for kind in (field.annotation, *typing.get_args(field.annotation)) if kind in (int, float, str)]
+        choices = typing.get_args(field.annotation) if not kinds else None
+        kind = type(choices[0]) if choices else kinds[0]
+        default = "" if field.default is None else f" (default: {field.default})"
+        parser.add_argument(
+            names.get(name, f"--{name.replace('_', '-')}"),
+            dest=name,
+            type=kind,
+            choices=choices,
+            metavar=None if choices else {int: "N", float: "X", str: "NAME"}[kind],
+            help=f"{field.description}{default}",
         )
-    parser.set_defaults(verbosity=0)
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds defaults to the help where they say something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, []) else super()._get_help_string(action)
-
-
-def add_detection_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the options `--min-score` and `--max-detections`, None if left out."""
-    parser.add_argument("--min-score", type=float, default=None, help="least score of a cell; default: the detector's")
-    parser.add_argument(
-        "--max-detections",
-        type=positive,
-        default=None,
-        metavar="N",
-        help="most cells of an image; default: the detector's",
-    )
+def given_settings(arguments: argparse.Namespace, cls: "type[Settings]") -> dict[str, Any]:
+    """What the options of `add_settings` were given."""
+    given = {name: getattr(arguments, name) for name in cls.model_fields}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def shard(text: str):
-    """Read I/N as a `mrcnn.feature_store.shards.Shard`."""
-    from mrcnn.feature_store.shards import Shard
+def section_values(arguments: argparse.Namespace, section: str) -> dict[str, Any]:
+    """Settings of one section: those of the file of `--config`, changed by `--set`.
 
-    try:
-        return Shard.parse(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    Args:
+        arguments: with `config`, a path or None, and `overrides`, whose keys may leave the section's name out.
+        section: its name.
+
+    Raises:
+        InputError: if the file or an override is malformed.
+    """
+    from experiments.settings import apply_changes, parse_changes, read_section
+
+    values = read_section(arguments.config, section) if arguments.config else {}
+    changes = parse_changes(arguments.overrides)
+    apply_changes(values, {name.removeprefix(f"{section}."): value for name, value in changes.items()})
+    return values
 
 
-def positive(text: str) -> int:
-    """Read a whole number of 1 or more."""
-    value = whole(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be 1 or more")
-    return value
+def check_run_folder(arguments: argparse.Namespace) -> None:
+    """Check the folder of a training, unless it holds one: a finished one is used as it is, wherever it lies.
+
+    Of several processes only one writes, and the folder may be on its machine alone, so that none of them looks.
+
+    Raises:
+        InputError: if it cannot be written to.
+    """
+    from mrcnn.files.output_paths import check_output_folder
+
+    if arguments.multi_worker:
+        return
+    if arguments.overwrite or not (Path(arguments.output) / "run.json").is_file():
+        check_output_folder(arguments.output)
+
+
+def named_stores(paths: list[str]) -> dict[str, Path | tuple[Path, ...]]:
+    """Feature files by the centre that each of them holds; the shards of a centre as a tuple."""
+    from mrcnn.feature_store import stores_by_centre
+
+    return stores_by_centre(paths)
 
 
 def whole(text: str) -> int:
     """Read a whole number of 0 or more."""
+    return _number(text, int, 0)
+
+
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    return _number(text, int, 1)
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    return _number(text, float, 0, 1)
+
+
+def _number(text: str, kind: type, least: float, most: float | None = None) -> Any:
+    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
     try:
-        value = int(text)
+        value = kind(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} must not be negative")
+        value = None
+    if value is None or not least <= value <= (float("inf") if most is None else most):
+        raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {bounds}")
     return value
+
+
+def num_cores() -> int:
+    """Processes that a machine bears."""
+    return os.cpu_count() or 1
+
+
+def existing_file(path: str, option: str) -> Path:
+    """The path of a file that an option names.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{option} {path}: no such file")
+    return Path(path)

@@ -1,46 +1,68 @@
-"""The command `aecfe qc`: what it takes."""
+"""The command `aecfe qc`: a page on which a person checks feature files by eye."""
 
 import argparse
-from collections.abc import Callable
+from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, positive
+from aecfe.commands.options import START_AGAIN, add_seed, fraction, named_stores, new_command, positive
+from mrcnn.files.errors import InputError
+
+LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
 
 
-def add_qc(commands, command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command to the parser.
-
-    Args:
-        commands: subparsers of `aecfe`.
-        command: adds a command that calls a function of `aecfe.commands.actions`, see `aecfe.cli`.
-    """
-    parser = command(
+def add_parser(commands) -> None:
+    """Add the command."""
+    parser = new_command(
         commands,
         "qc",
-        "qc",
-        "write a page on which a person checks feature stores by eye: images without a cell, odd cells, maps",
+        qc,
+        "write a page on which a person checks feature files by eye: images without a cell, odd cells, maps",
         overwrite=False,
+        after_interrupt=START_AGAIN,
     )
-    parser.add_argument("stores", nargs="+", metavar="STORE", help="feature store of a centre, or all its shards")
+    parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="page to write, for example qc.html; flags go to a .csv")
     parser.add_argument(
         "--embedding",
         metavar="FILE",
-        default=None,
-        help=".h5ad file with the latents of the same cells; default: the detector's features, averaged",
+        help=".h5ad file with the latents of the same cells (default: the detector's features, averaged)",
     )
-    parser.add_argument("--images", metavar="DIR", default=None, help="folder below which the images lie, to show them")
-    parser.add_argument("--min-score", type=float, default=0.8, help="flag cells of a lower score")
+    parser.add_argument("--images", metavar="DIR", help="folder below which the images lie, to show them")
+    parser.add_argument("--min-score", type=fraction, default=0.8, help="flag cells of a lower score")
     parser.add_argument("--edge", type=float, default=1.0, metavar="PX", help="flag boxes so near to the image's edge")
     parser.add_argument("--max-aspect", type=float, default=1.8, help="flag boxes so many times longer than wide")
     parser.add_argument(
-        "--max-deviation", type=float, default=3.5, help="flag sizes and contrasts so many robust deviations off"
+        "--max-deviation", type=float, default=3.5, help="flag sizes and contrasts of a larger robust z-score (MAD)"
     )
     parser.add_argument(
-        "--max-outlier", type=float, default=3.5, help="flag cells so many robust deviations farther from all others"
+        "--max-outlier", type=float, default=3.5, help="flag cells whose distance to others has a larger one"
     )
     parser.add_argument("--neighbours", type=positive, default=10, help="nearest cells that outliers are measured by")
-    parser.add_argument("--max-rows", type=positive, default=200, help="most flagged cells in the page")
-    parser.add_argument("--max-points", type=positive, default=3000, help="most cells in a plot")
-    parser.add_argument("--max-pictures", type=positive, default=60, help="most pictures of images without a cell")
+    parser.add_argument("--max-rows", type=positive, default=200, help="maximum flagged cells in the page")
+    parser.add_argument("--max-points", type=positive, default=3000, help="maximum cells in a plot")
+    parser.add_argument("--max-pictures", type=positive, default=60, help="maximum pictures of images without a cell")
     add_seed(parser)
-    parser.set_defaults(after_interrupt=START_AGAIN)
+
+
+def qc(arguments: argparse.Namespace) -> None:
+    """Write the page and the table of flags."""
+    from experiments.reports.qc import Shown, write_qc_page
+    from experiments.reports.quality import Limits, check_stores, write_flags
+    from mrcnn.files.output_paths import check_output_file
+
+    output = Path(arguments.output)
+    flags = output.with_suffix(".csv")
+    if flags == output:
+        raise InputError(f"-o {output}: the flags are written beside the page with this ending; end it in .html")
+    check_output_file(output)
+    check_output_file(flags)
+    limits = Limits(**{name: getattr(arguments, name) for name in LIMITS})
+    limits.validate()
+    images = None if arguments.images is None else Path(arguments.images)
+    if images is not None and not images.is_dir():
+        raise InputError(f"--images {images}: no such folder; give the one with the images of the centres")
+    embedding = None if arguments.embedding is None else Path(arguments.embedding)
+    checks = check_stores(named_stores(arguments.stores), limits, embedding)
+    shown = Shown(arguments.max_rows, arguments.max_points, arguments.max_pictures, arguments.seed)
+    write_flags(flags, checks)
+    write_qc_page(output, checks, limits, shown, images=images, embedding=embedding, flags_file=flags.name)
+    print(f"{output}: {sum(len(check.by_row) for check in checks)} cells to look at, all flags in {flags}")

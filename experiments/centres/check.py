@@ -1,6 +1,5 @@
 """`aecfe centres check`: look at every image of a centre before hours are spent on it."""
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -11,12 +10,10 @@ from experiments.centres.centre import Centre, load_centre
 from experiments.centres.class_maps import LAYOUT_MAPS, fold_label, labels_of
 from experiments.centres.duplicates import content_hashes, duplicate_sets
 from experiments.centres.masks import AnnotationChoice, LabelImages, find_masks
-from experiments.centres.tree import Place, find_centres
+from experiments.centres.tree import Place
 from mrcnn.data.images import image_size, read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
-from mrcnn.files.output_paths import check_output_file
 from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import read_ahead
 
@@ -25,31 +22,6 @@ _AHEAD = 32
 _MAX_NAMED, _MAX_COPIES = 10, 4
 _INDENT = "  "
 _WIDTH = 22  # of the names of the lines
-
-
-def centres_check(arguments: argparse.Namespace) -> None:
-    """Check the centres that the arguments name, print what was found, and write it as JSON if asked to.
-
-    Raises:
-        InputError: if a folder is missing, empty or faulty, or two centres have the same name.
-    """
-    if arguments.json:
-        check_output_file(arguments.json, "--json")
-    places = [find_centres(root) for root in arguments.roots]
-    centres = load_centres(places, arguments.layout, arguments.scheme)
-    result = check_centres(centres, decode=not arguments.no_decode)
-    result["places"] = [
-        {
-            "root": str(place.root),
-            "centres": [centre.resolve().name for centre in place.centres],
-            "skipped": list(place.skipped),
-        }
-        for place in places
-    ]
-    print(check_text(result))
-    # After the printing, so that what cannot be written is not lost.
-    if arguments.json:
-        write_json(arguments.json, {"format": FORMAT, **result})
 
 
 def load_centres(places: Sequence[Place], layout: str = "auto", scheme: str = "thesis13") -> list[Centre]:

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.settings import read_yaml_file
 from mrcnn.files.errors import InputError
+from mrcnn.files.settings import read_yaml
 
 THESIS_CLASSES = (
     "basophil", "eosinophil", "erythroblast", "myeloblast", "promyelocyte", "myelocyte", "metamyelocyte",
@@ -120,7 +120,7 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"class map {source}: not one of {', '.join(SCHEMES)} and not a .yaml file")
     missing = "cannot be read (no such file); give a YAML file with a class map"
-    return _own_map(str(path), read_yaml_file(path, missing=missing))
+    return _own_map(str(path), read_yaml(path, missing=missing))
 
 
 def _scheme_map(scheme: str, layout: str) -> ClassMap:

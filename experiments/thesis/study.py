@@ -11,7 +11,6 @@
 Everything is made when it is first asked for, and reused as long as what it depends on is the same.
 """
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -101,10 +100,9 @@ class Study:
     def pipeline(self, backbone: str) -> Pipeline:
         """The run of one backbone's detector, in a folder of its own."""
         if backbone not in self._pipelines:
-            detector = dataclasses.replace(
-                self.settings.detector, settings={**self.settings.detector.settings, "BACKBONE": backbone}
-            )
-            settings = dataclasses.replace(self.settings, detector=detector, output=str(self.output / backbone))
+            detector = self.settings.detector
+            detector = detector.replace(settings={**detector.settings, "BACKBONE": backbone})
+            settings = self.settings.replace(detector=detector, output=str(self.output / backbone))
             self._pipelines[backbone] = Pipeline(settings, overwrite=self.overwrite, centres=self.opened)
         return self._pipelines[backbone]
 

@@ -8,9 +8,10 @@ import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "h5py", "scikit-learn", "imaug", "opencv-python-headless")
 _BLOCK = 1 << 20
@@ -62,8 +63,10 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def hash_arrays(*arrays: np.ndarray) -> str:
+def hash_arrays(*arrays: "np.ndarray") -> str:
     """SHA-256 over types, shapes and values of some arrays."""
+    import numpy as np  # not needed by the command line's help
+
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -7,10 +7,11 @@ import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from typing_extensions import Self
 
 from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.json_io import read_json_file
@@ -36,7 +37,7 @@ _WORDS = {
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
     "string_too_short": "must not be empty",
-    "too_short": "must have at least {min_length} entries",
+    "too_short": "must have {min_length} entries or more",
     "too_long": "must have at most {max_length} entries",
 }
 
@@ -51,7 +52,7 @@ class Settings(BaseModel):
         InputError: telling all faults at once.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any):
         try:
@@ -85,11 +86,7 @@ class Settings(BaseModel):
         Raises:
             InputError: if the file is missing or cannot be read, or of its faults.
         """
-        if Path(path).suffix == ".json":
-            values = read_json_file(path, missing=missing, advice="correct it or make it again")
-        else:
-            values = read_yaml(path, missing=missing)
-        return cls.from_dict({} if values is None else values, where=path)
+        return cls.from_dict(read_mapping(path, missing=missing), where=path)
 
     def to_dict(self) -> dict[str, Any]:
         """All values, as JSON and YAML hold them."""
@@ -126,6 +123,8 @@ def describe(error: ValidationError, cls: type[Settings]) -> str:
         elif fault["type"] == "value_error":
             text = str(context["error"])
             faults.append(f"{name}{' ' if text.startswith('must ') else ': '}{text}".removeprefix(": ").lstrip())
+        elif fault["type"] == "missing":
+            faults.append(f"{name} is missing")
         else:
             text = _WORDS.get(fault["type"], fault["msg"].replace("Input should be", "must be"))
             text = text.format(**{key: _shown(value) for key, value in context.items()})
@@ -169,6 +168,21 @@ def _settings_in(hints: Iterable[Any]) -> Iterator[type[Settings]]:
         elif isinstance(hint, type) and issubclass(hint, Settings):
             yield hint
         yield from _settings_in(typing.get_args(hint))
+
+
+def read_mapping(path: str | os.PathLike, *, missing: str = "no such file of settings") -> dict[str, Any]:
+    """Read the values of a YAML file, or of a JSON file where its name ends so; none if it is empty.
+
+    Raises:
+        InputError: if the file is missing, cannot be read, or holds something else than settings.
+    """
+    if Path(path).suffix == ".json":
+        values = read_json_file(path, missing=missing, advice="correct it or make it again")
+    else:
+        values = read_yaml(path, missing=missing)
+    if not isinstance(values, dict | None):
+        raise InputError(f"{os.fspath(path)}: must be settings with keys, got {reprlib.repr(values)}")
+    return values or {}
 
 
 def read_yaml(path: str | os.PathLike, *, missing: str = "no such file of settings") -> Any:

@@ -1,314 +1,250 @@
-"""The command line: help, mistakes, and the way from drawn smears to a table."""
+"""The command line: help, mistakes, interruptions, exit statuses, and what the terminal says."""
 
-import json
-import re
+import logging
+import os
+import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
+import aecfe
+from aecfe import cli
 from aecfe.cli import build_parser, main
-from autoencoder.config import CHOICES
+from aecfe.commands import autoencoder, centres, detector, evaluate
+from aecfe.commands import run as run_commands
+from mrcnn.files.interruption import held_back
+from mrcnn.files.progress import Bar
 
-TINY_DETECTOR = [
-    "--set=settings.BACKBONE=resnet50",
-    "--set=settings.FPN_CLASSIF_FC_LAYERS_SIZE=64",
-    "--set=settings.IMAGE_MIN_DIM=64",
-    "--set=settings.IMAGE_MAX_DIM=64",
-    "--set=settings.RPN_ANCHOR_SCALES=[8,16,24,32,48]",
-    "--set=settings.TRAIN_ROIS_PER_IMAGE=8",
-    "--set=settings.PRE_NMS_LIMIT=200",
-    "--set=settings.POST_NMS_ROIS_TRAINING=40",
-    "--set=settings.POST_NMS_ROIS_INFERENCE=20",
-    "--set=settings.MAX_GT_INSTANCES=4",
-    "--set=settings.DETECTION_MAX_INSTANCES=4",
-    "--set=settings.STEPS_PER_EPOCH=2",
-    "--set=settings.VALIDATION_STEPS=0",
-    "--set=epochs=1",
-]
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Leaves loggers, bars, finders and variables as they were."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    monkeypatch.setattr(Bar, "hidden", False)
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS", "PYTHONWARNINGS"):
+        monkeypatch.setenv(name, "unset")
+        monkeypatch.delenv(name)
+    loggers = [logging.getLogger(name) for name in (*cli.PACKAGES, "tensorflow", "absl")]
+    states = [(logger.handlers, logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, states, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 def run(*arguments):
-    return main([str(a) for a in arguments])
+    return main([str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_backbone(small_resnet):
-    with small_resnet():
-        yield
+def error_of(capsys):
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("aecfe: error: ")
+    return line
 
 
-@pytest.fixture(scope="module")
-def centres(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("smears")
-    assert run("synth", folder, "--images", 12, "--centres", "north", "river", "--size", 64) == 0
-    return folder
+def parsers(parser, name=""):
+    """Every parser below one, by its command."""
+    below = [action.choices for action in parser._actions if hasattr(action, "_name_parser_map")]
+    if not below:
+        yield name.strip(), parser
+    for word, sub in (item for choices in below for item in choices.items()):
+        yield from parsers(sub, f"{name} {word}")
 
 
-@pytest.fixture(scope="module")
-def detector(centres, tmp_path_factory):
-    """A detector after two steps: it has learned nothing, but everything after it can run."""
-    folder = tmp_path_factory.mktemp("detector") / "run"
-    assert run("detector", "train", centres / "north", "-o", folder, "--instances", *TINY_DETECTOR) == 0
-    return folder
+def test_every_command_has_help_and_a_verbosity():
+    found = dict(parsers(build_parser()))
+    assert {"run", "detector train", "merge", "join", "classifier apply", "export pipeline", "doctor"} <= set(found)
+    for name, parser in found.items():
+        assert "usage: aecfe" in parser.format_help() and "--quiet" in parser.format_help(), name
+        assert parser.description[0].islower() and callable(parser.get_default("command"))
+    assert "join" not in build_parser().format_help()
+    for flags, verbosity in (([], 0), (["-v"], 1), (["--quiet"], -1)):
+        assert build_parser().parse_args(["synth", "out", *flags]).verbosity == verbosity
 
 
-@pytest.fixture(scope="module")
-def stores(centres, detector, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("features")
-    for name in ("north", "river"):
-        # The least score lets the untrained detector's guesses through.
-        assert (
-            run(
-                "extract", centres / name, "--detector", detector, "-o", folder / f"{name}.h5",
-                "--scheme", "eleven", "--min-score", 0,
-            )
-            == 0
-        )  # fmt: skip
-    return [folder / "north.h5", folder / "river.h5"]
+def test_help_and_parsing_import_nothing_heavy():
+    code = "import sys, aecfe.cli; aecfe.cli.build_parser().parse_args(['train', 'a.h5', '-o', 'b'])\n"
+    code += "print([m for m in ('tensorflow', 'keras', 'numpy', 'h5py', 'sklearn', 'cv2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
-def test_train_takes_every_choice_of_the_settings():
-    arguments = build_parser().parse_args(["train", "a.h5", "-o", "out"])
-    commands = next(action for action in build_parser()._actions if action.choices)
-    offered = {action.dest: action.choices for action in commands.choices["train"]._actions if action.choices}
-    names = {"reduction": "adaptation_reduction"}
-    for option, choices in offered.items():
-        assert set(choices) == set(CHOICES[names.get(option, option)]), option
-        assert getattr(arguments, option) is None  # the settings' own default
-    # Which adaptation there is the settings know, since it may be a function of the user's own.
-    assert set(CHOICES) == {"adaptation", *(names.get(option, option) for option in offered)}
+def test_train_has_an_option_for_each_setting_and_shows_its_default():
+    train = dict(parsers(build_parser()))["train"]
+    text = " ".join(train.format_help().split())
+    assert "length of the latent, the thesis' bottleneck size (default: 50)" in text
+    assert "learning rate of Adam (default: 0.001)" in text
+    given = train.parse_args(
+        "a.h5 -o b --source river --batch-size 4 --reduction sum --beta 0.25 --image-size 32".split()
+    )
+    assert (given.source_centre, given.global_batch_size, given.adaptation_reduction) == ("river", 4, "sum")
+    assert (given.beta, given.image_size, given.epochs, given.ssim) == (0.25, 32, None, None)
 
 
-def test_train_takes_its_options_into_the_settings(stores, tmp_path):
-    options = {
-        "adaptation": "adversarial", "reduction": "sum", "beta": 0.25, "source": "river", "balance": "centre",
-        "latent_size": 5, "image_size": 32, "image_source": "image", "image_loss": "mse", "ssim": "reference",
-        "group_norm": "reference", "feature_scaling": "channel", "precision": "mixed_bfloat16", "steps": 2,
-        "batch_size": 4, "seed": 7,
-    }  # fmt: skip
-    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-    assert run("train", *stores, "-o", tmp_path / "ae", *flags) == 0
-    config = json.loads((tmp_path / "ae" / "config.json").read_text())
-    renamed = {"reduction": "adaptation_reduction", "source": "source_centre", "batch_size": "global_batch_size"}
-    assert {name: config[renamed.get(name, name)] for name in options} == options
-    assert json.loads((tmp_path / "ae" / "run.json").read_text())["losses"]["discriminator_loss"] > 0
-
-
-def test_train_on_gpus_that_are_not_there_is_one_line(stores, tmp_path, capsys):
-    assert run("train", *stores, "-o", tmp_path / "ae", "--gpus", 64) == 2
-    assert "error: --gpus is 64, but TensorFlow sees" in capsys.readouterr().err
-    assert run("train", *stores, "-o", tmp_path / "ae", "--gpus", 2, "--multi-worker") == 2
-    assert "exclude each other" in capsys.readouterr().err
-    assert not (tmp_path / "ae").exists()
-
-
-def test_every_command_has_help(capsys):
-    for command in (["run"], ["synth"], ["detector", "train"], ["detector", "evaluate"], ["extract"], ["join"],
-                    ["train"], ["embed"], ["evaluate"], ["report"], ["detect"], ["export", "detector"],
-                    ["export", "autoencoder"], ["export", "pipeline"], ["features"], ["qc"], ["doctor"],
-                    ["classifier", "train"], ["classifier", "apply"]):  # fmt: skip
-        with pytest.raises(SystemExit) as stop:
-            main([*command, "--help"])
-        assert stop.value.code == 0
-    assert "usage: aecfe" in capsys.readouterr().out
-
-
-def test_help_does_not_import_tensorflow():
-    code = "import sys; sys.argv=['aecfe','--help']\ntry:\n import aecfe.__main__\nexcept SystemExit: pass\n"
-    code += "from aecfe.cli import build_parser; build_parser(); sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-
-
-def test_stages_lead_from_smears_to_a_table(stores, tmp_path, capsys):
-    steps = ["--steps", 2, "--batch-size", 4, "--image-size", 32]
-    assert run("train", *stores, "-o", tmp_path / "ae", *steps) == 0
-    assert run("embed", tmp_path / "ae", *stores, "-o", tmp_path / "latents.h5ad") == 0
-    assert run("evaluate", *stores, tmp_path / "latents.h5ad", "-o", tmp_path / "table", "--runs", 1) == 0
-
-    printed = capsys.readouterr().out
-    assert "R-CNN-RF" in printed
-    assert "latents" in printed
-    assert (tmp_path / "table" / "cross_centre.csv").stat().st_size > 0
-
-
-def test_a_second_call_reuses_what_is_there(centres, detector, stores, capsys):
-    before = {path: path.stat().st_mtime_ns for path in [*stores, detector / "weights.weights.h5"]}
-
-    assert run("detector", "train", centres / "north", "-o", detector, "--instances", *TINY_DETECTOR) == 0
-    assert run("extract", centres / "north", "--detector", detector, "-o", stores[0], "--scheme", "eleven",
-               "--min-score", 0) == 0  # fmt: skip
-
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "reused" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def shards(centres, detector, tmp_path_factory):
-    """The store of river in two shards."""
-    folder = tmp_path_factory.mktemp("shards")
-    for shard in ("1/2", "2/2"):
-        assert run("extract", centres / "river", "--detector", detector, "-o", folder / "river.h5", "--scheme",
-                   "eleven", "--min-score", 0, "--batch-size", 2, "--shard", shard) == 0  # fmt: skip
-    return sorted(folder.iterdir())
-
-
-def test_shards_are_one_store(stores, shards, tmp_path, capsys):
-    from mrcnn.feature_store import FeatureStore, open_store
-
-    assert [path.name for path in shards] == ["river.shard-1-of-2.h5", "river.shard-2-of-2.h5"]
-    assert run("join", *shards, "-o", tmp_path / "river.h5") == 0
-    assert "river.h5: images 12" in capsys.readouterr().out
-    with FeatureStore(stores[1]) as whole, FeatureStore(tmp_path / "river.h5") as joined, open_store(shards) as read:
-        for store in (joined, read):
-            assert store.settings == whole.settings and store.counts == whole.counts
-            assert store.image_keys.tolist() == whole.image_keys.tolist() and store.missed == whole.missed
-            assert store.labels.tolist() == whole.labels.tolist()
-            # Other batches: the same but for rounding.
-            for field, tolerance in (("features", 5e-3), ("box", 1.0), ("score", 1e-3)):
-                rows = [s.read(field, 0, len(whole)).astype(np.float32) for s in (store, whole)]
-                np.testing.assert_allclose(*rows, rtol=1e-2, atol=tolerance, err_msg=field)
-
-
-def test_stages_take_the_shards_of_a_centre(stores, shards, tmp_path, capsys):
-    inputs = [shards[1], stores[0], shards[0]]
-    steps = ["--steps", 1, "--batch-size", 4, "--image-size", 32, "--source", "north"]
-    assert run("train", *inputs, "-o", tmp_path / "ae", *steps) == 0
-    assert run("embed", tmp_path / "ae", *inputs, "-o", tmp_path / "latents.h5ad") == 0
-    assert run("evaluate", *inputs, tmp_path / "latents.h5ad", "-o", tmp_path / "table", "--runs", 1) == 0
-    assert (tmp_path / "table" / "splits" / "river.json").is_file()
-    for command in (["train", *inputs[1:], "-o", tmp_path / "no"], ["join", shards[0], "-o", tmp_path / "no.h5"]):
-        capsys.readouterr()
-        assert run(*command) == 2
-        assert "shard 2/2 of centre river must be given too" in one_line_error(capsys)
-
-
-def test_shards_of_another_number_are_refused(centres, detector, shards, capsys):
-    before = sorted(shards[0].parent.iterdir())
-    assert run("extract", centres / "river", "--detector", detector, "-o", shards[0].with_name("river.h5"),
-               "--shard", "1/3") == 2  # fmt: skip
-    assert "is one of 2 shards, not of 3" in one_line_error(capsys)
-    assert sorted(shards[0].parent.iterdir()) == before
-
-
-@pytest.mark.parametrize("shard", ["0/3", "4/3", "3"])
-def test_a_wrong_shard_is_a_usage_error(tmp_path, shard, capsys):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("synth out --images 0", "--images: '0' is no whole number of 1 or more"),
+        ("extract c --detector d -o x.h5 --min-score 1.5", "--min-score: '1.5' is no number from 0 to 1"),
+        ("extract c --detector d -o x.h5 --min-score nan", "--min-score: 'nan' is no number from 0 to 1"),
+        ("extract c --detector d -o x.h5 --shard 4/3", "--shard"),
+        ("detect a.png --detector d --pixel-size 65000", "is in micrometres, 0.0001 to 10000; got 65000"),
+        ("train a.h5 -o b --image-size 48", "--image-size: invalid choice: 48"),
+        ("nosuch", "invalid choice: 'nosuch'"),
+    ],
+)
+def test_wrong_options_are_one_line_and_status_2(capsys, words, told):
     with pytest.raises(SystemExit) as stop:
-        run("extract", tmp_path, "--detector", tmp_path, "-o", tmp_path / "a.h5", "--shard", shard)
-    assert stop.value.code == 2
-    assert "give I/N" in capsys.readouterr().err
+        run(*words.split())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and line.startswith("aecfe") and told in line
 
 
-def test_another_setting_does_not_replace_a_trained_detector(centres, detector, capsys):
-    before = (detector / "weights.weights.h5").read_bytes()
-
-    assert run("detector", "train", centres / "north", "-o", detector, "--instances", *TINY_DETECTOR,
-               "--set=epochs=2") == 2  # fmt: skip
-
-    assert "epochs 1 -> 2" in capsys.readouterr().err
-    assert (detector / "weights.weights.h5").read_bytes() == before
-
-
-def one_line_error(capsys) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-def test_missing_and_empty_folders_are_named(tmp_path, detector, capsys):
-    (tmp_path / "empty").mkdir()
-    for name in ("absent", "empty"):
-        assert run("extract", tmp_path / name, "--detector", detector, "-o", tmp_path / "out.h5") == 2
-        assert str(tmp_path / name) in one_line_error(capsys)
-        assert not (tmp_path / "out.h5").exists()
-
-
-def test_missing_detector_is_named(centres, tmp_path, capsys):
-    assert run("extract", centres / "north", "--detector", tmp_path, "-o", tmp_path / "out.h5") == 2
-    assert "no trained detector" in one_line_error(capsys)
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("detector train c -o out --layers (", "detector: layers must be heads"),
+        ("detector train c -o out --set weights=5 --set epochs=0", "epochs must be 1 or more, got 0"),
+        ("detector train c -o out --exclude mrcnn_mask", "exclude: names layers that do not take the weights"),
+        ("detector train c -o out --config list.yaml", "list.yaml: detector must be settings with keys, got [1]"),
+        ("train a.h5 -o out --set latent_sise=5", "unknown setting latent_sise, did you mean 'latent_size'?"),
+        ("train a.h5 -o out --set autoencoder.beta=-1", "beta must be 0 or more, got -1"),
+        ("train a.h5 -o out", "a.h5: no such"),
+        (
+            "run list.yaml -o out",
+            "list.yaml: centres is missing; detector must be settings with keys, got [1]; unknown setting autoe",
+        ),
+        ("report out", "give a folder that `aecfe run` made"),
+        ("extract absent --detector d -o out/x.h5", "absent: no such folder"),
+        ("qc a.h5 -o page.csv", "end it in .html"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.yaml").write_text("detector: [1]\nautoencoders: {}\n")
+    assert run(*words.split()) == 2
+    assert told in error_of(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["list.yaml"]
 
 
-def test_csv_that_names_a_missing_file_is_refused(centres, detector, tmp_path, capsys):
-    (tmp_path / "c" / "images").mkdir(parents=True)
-    Image.new("RGB", (64, 64)).save(tmp_path / "c" / "images" / "a.png")
-    (tmp_path / "c" / "labels.csv").write_text("image,label\na.png,monocyte\nb.png,monocyte\n")
+def test_a_library_that_does_not_import_is_told_but_not_a_fault_of_our_own(monkeypatch, capsys, tmp_path):
+    def fail(arguments):
+        raise ImportError("libGL.so.1: cannot open shared object file\nmore", name=name)
 
-    assert run("extract", tmp_path / "c", "--detector", detector, "-o", tmp_path / "out.h5") == 2
-    assert "b.png" in one_line_error(capsys)
-
-
-def test_odd_images_are_read_and_bad_ones_listed(detector, tmp_path, capsys):
-    from mrcnn.feature_store import FeatureStore
-
-    folder = tmp_path / "odd"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    grey = rng.integers(0, 255, (64, 64), dtype=np.uint8)
-    Image.fromarray(grey).save(folder / "grey.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
-    Image.fromarray(np.dstack([grey] * 4)).save(folder / "rgba.png")
-    Image.fromarray(np.dstack([grey] * 3)).save(folder / "cut.jpg")
-    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:700])
-    (folder / "text.png").write_text("this is no image")
-
-    assert run("extract", folder, "--detector", detector, "-o", tmp_path / "odd.h5", "--min-score", 0) == 0
-
-    assert re.search(r"5 images in \d+ s \(\d+\.\d images/s\)", capsys.readouterr().err)
-    with FeatureStore(tmp_path / "odd.h5") as store:
-        assert store.counts["unreadable"] == 2
-        assert {m["key"] for m in store.missed if m["reason"].startswith("unreadable")} == {"cut.jpg", "text.png"}
-        assert set(store.keys.tolist()) <= {"grey.png", "deep.png", "rgba.png"}
-        assert store.counts["images"] == 5
+    monkeypatch.setattr(centres, "synth", fail)
+    name = "cv2"
+    assert main(["synth", str(tmp_path)]) == 2
+    error = error_of(capsys)
+    assert "cv2" in error and "libGL" in error and "aecfe doctor" in error
+    name = "mrcnn.feature_store"
+    with pytest.raises(ImportError):
+        main(["synth", str(tmp_path)])
 
 
-def test_mask_of_another_size_leaves_its_image_out(centres, tmp_path, capsys):
-    import json
-    import shutil
+@pytest.mark.parametrize("block", [False, True])
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [(signal.SIGINT, 130, "aecfe: interrupted; run"), (signal.SIGTERM, 143, "aecfe: ended by SIGTERM; run")],
+)
+def test_signals_end_with_their_status_and_say_how_to_go_on(monkeypatch, capfd, number, status, told, block):
+    def command(arguments):
+        if not block:
+            os.kill(os.getpid(), number)
+            raise AssertionError("went on")
+        with held_back() as waiting:
+            os.kill(os.getpid(), number)
+            waiting.check()
 
-    shutil.copytree(centres / "river", tmp_path / "river")
-    Image.new("L", (10, 10), 1).save(tmp_path / "river" / "masks" / "0003.png")
-
-    assert run("detector", "train", tmp_path / "river", "-o", tmp_path / "run", "--instances", *TINY_DETECTOR) == 0
-
-    assert "0003.png" in capsys.readouterr().err
-    left_out = json.loads((tmp_path / "run" / "run.json").read_text())["left_out"]["river"]
-    assert [key for key, _ in left_out] == ["images/0003.png"]
-
-
-def test_weights_that_do_not_fit_leave_nothing_behind(centres, tmp_path, capsys):
-    import h5py
-
-    path = tmp_path / "other.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [b"conv1"]
-        file.create_group("conv1").attrs["weight_names"] = [b"conv1/kernel:0"]
-        file["conv1"]["conv1/kernel:0"] = [[1.0]]
-    train = ("detector", "train", centres / "north", "-o", tmp_path / "run", "--instances", *TINY_DETECTOR)
-
-    assert run(*train, "--weights", path) == 2
-    assert "other.h5" in capsys.readouterr().err
-    assert run(*train, "--weights", tmp_path / "none.h5") == 2
-    assert "none.h5: no such weights file" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    before = signal.getsignal(number)
+    monkeypatch.setattr(autoencoder, "train", command)
+    assert main(["train", "x.h5", "-o", "a"]) == status
+    error = capfd.readouterr().err
+    assert error.endswith(f"{told} the same command again to go on from here\n")
+    assert (f"{signal.Signals(number).name}: saving after this step; once more ends at once" in error) == block
+    assert signal.getsignal(number) == before
 
 
-def test_store_cut_in_half_is_refused(stores, tmp_path, capsys):
-    whole = stores[0].read_bytes()
-    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+@pytest.mark.parametrize(
+    ("module", "function", "words", "goes_on"),
+    [
+        (run_commands, "run", "run a.yaml", "run the same command again to go on from here"),
+        (detector, "train", "detector train c -o d --overwrite", "without --overwrite to go on from here"),
+        (detector, "evaluate", "detector evaluate d c", None),
+        (run_commands, "run", "run a.yaml --overwrite", None),
+        (evaluate, "evaluate", "evaluate x.h5 -o t", None),
+    ],
+)
+def test_interrupted_commands_promise_no_more_than_they_keep(monkeypatch, capsys, module, function, words, goes_on):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
 
-    assert run("train", tmp_path / "half.h5", "-o", tmp_path / "ae", "--steps", 1) == 2
-    assert "half.h5" in one_line_error(capsys)
-    assert not (tmp_path / "ae").exists()
+    monkeypatch.setattr(module, function, interrupted)
+    assert run(*words.split()) == 130
+    error = capsys.readouterr().err
+    assert (goes_on or "the same command") in error
+    assert ("go on" in error) == (goes_on is not None)
 
 
-def test_unknown_autoencoder_setting_is_refused(stores, tmp_path, capsys):
-    assert run("train", *stores, "-o", tmp_path / "ae", "--set", "latent_sise=5") == 2
-    assert "latent_size" in one_line_error(capsys)
+def test_detector_train_says_that_instances_has_no_effect_on_outlines(tmp_path, draw_cell, monkeypatch, capsys):
+    Image.fromarray(draw_cell(0)[0]).save(tmp_path / "0.png")
+    (tmp_path / "via.json").write_text(
+        '{"0.png": {"filename": "0.png", "size": 0, "file_attributes": {}, "regions": [{"region_attributes": {}, '
+        '"shape_attributes": {"name": "rect", "x": 5, "y": 5, "width": 20, "height": 20}}]}}'
+    )
+    monkeypatch.setattr("experiments.cells.detector.train_detector", lambda *a, **k: True)
+    assert run("detector", "train", tmp_path, "-o", tmp_path / "run", "--instances") == 0
+    assert "each outline is a cell of its own; --instances has no effect" in capsys.readouterr().err
 
 
-def test_wrong_whole_number_is_a_usage_error(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run("synth", tmp_path, "--images", "0")
-    assert stop.value.code == 2
+@pytest.mark.parametrize(
+    ("verbosity", "said"),
+    [
+        (cli.QUIET, "warning: warning\n"),
+        (cli.NORMAL, "info\nwarning: warning\n"),
+        (cli.VERBOSE, "debug\ninfo\nwarning: warning\n"),
+    ],
+)
+def test_terminal_says_as_much_as_was_asked_for(verbosity, said, capsys):
+    cli.set_up_terminal(verbosity)
+    log = logging.getLogger("experiments.some_module")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        log.log(level, logging.getLevelName(level).lower())
+    assert capsys.readouterr().err == said
+    with Bar(total=2, desc="bar", disable=False) as bar:
+        bar.update()
+    assert ("bar" in capsys.readouterr().err) == (verbosity > cli.QUIET)
+    assert ("TF_CPP_MIN_LOG_LEVEL" in os.environ) == (verbosity < cli.VERBOSE)
+
+
+def test_terminal_leaves_the_users_variable_alone(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    cli.set_up_terminal()
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_start_up_notes_are_shown_when_tensorflow_does_not_import(tmp_path, fails):
+    end = "raise ImportError('broken')" if fails else "VALUE = 3"
+    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'I0000 note\\n')\n{end}\n")
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from aecfe.cli import set_up_terminal\n"
+        "set_up_terminal()\n"
+        "import tensorflow\n"
+        "print('after', file=sys.stderr)\n"
+        "print(tensorflow.VALUE, type(tensorflow.__loader__).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    if fails:
+        assert done.returncode == 1 and "I0000 note" in done.stderr and "broken" in done.stderr
+    else:
+        assert (done.stdout, done.stderr) == ("3 SourceFileLoader\n", "after\n")
+
+
+def test_the_python_door_finds_what_it_names():
+    assert {"load_detector", "load_centre", "open_store"} <= set(dir(aecfe))
+    assert all(callable(getattr(aecfe, name)) for name in aecfe.__all__)
+    with pytest.raises(AttributeError, match="nosuch"):
+        aecfe.nosuch  # noqa: B018

@@ -3,9 +3,8 @@
 import pytest
 
 from aecfe.cli import main
-from aecfe.commands import actions as commands
 from experiments.pipeline import Pipeline
-from experiments.settings import RunSettings, build
+from experiments.settings import RunSettings
 from experiments.synthetic.centre import generate_centre
 from mrcnn.feature_store import merge_stores
 from mrcnn.files.atomic import OutputLock, write_json
@@ -25,7 +24,7 @@ def test_evaluate_takes_its_folder_for_itself(study_data, tmp_path, capsys):
     assert not list((tmp_path / "table").iterdir())
 
 
-def test_join_takes_its_store_for_itself(study_data, tmp_path):
+def test_merge_takes_its_store_for_itself(study_data, tmp_path):
     with OutputLock(tmp_path / "all.h5"), pytest.raises(InputError, match=r"all.h5: another run \(pid"):
         merge_stores([study_data[1]["anna"]], tmp_path / "all.h5")
     (tmp_path / ".1234.tmp.all.h5").write_bytes(b"of a killed process")
@@ -44,7 +43,7 @@ def test_synth_takes_each_centre_for_itself(tmp_path, capsys):
 
 
 def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, tmp_path, monkeypatch, capsys):
-    settings = build(RunSettings, {**study_values, "output": str(tmp_path / "run")}, "tiny")
+    settings = RunSettings(**{**study_values, "output": str(tmp_path / "run")})
     stages = []
     monkeypatch.setattr(Pipeline, "_run_stages", lambda self: stages.append(self.output))
     monkeypatch.setattr(Pipeline, "check_autoencoder_settings", lambda self: {})
@@ -52,7 +51,6 @@ def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, 
         with pytest.raises(InputError, match=r"run: another run \(pid \d+ on .*\) is writing it"):
             Pipeline(settings).run()
         write_json(tmp_path / "run" / "config.json", {**study_values, "output": str(tmp_path / "run")})
-        monkeypatch.setattr(commands, "load_settings", lambda path: settings)
         assert "is writing it" in refused(capsys, "report", tmp_path / "run")
     assert not stages
     Pipeline(settings).run()

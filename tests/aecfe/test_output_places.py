@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from aecfe.cli import main
-from aecfe.commands import actions, detector_actions
+from aecfe.commands import run as run_commands
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def error_of(capsys):
         ("detect images --detector d --overlay afile", "--overlay afile: is a file"),
         ("extract images --detector d -o afile/x.h5", "-o afile/x.h5: "),
         ("extract images --detector d -o afile/x.h5 --shard 1/2", "-o afile/x.shard-1-of-2.h5: "),
-        ("join a.h5 b.h5 -o adir --overwrite", "-o adir: is a folder"),
+        ("merge a.h5 b.h5 -o adir --overwrite", "-o adir: is a folder"),
         ("detector evaluate d images -o adir", "-o adir: is a folder"),
         ("detector train images -o afile", "-o afile: is a file"),
         ("export detector d afile/x", "afile/x: "),
@@ -69,7 +69,7 @@ def test_main_tells_what_the_system_refuses_in_one_line(tmp_path, monkeypatch, c
     def fail(arguments):
         raise error
 
-    monkeypatch.setattr(actions, "report", fail)
+    monkeypatch.setattr(run_commands, "report", fail)
     assert run("report", tmp_path) == 2
     assert error_of(capsys).startswith(f"aecfe: error: {message}")
 
@@ -78,7 +78,7 @@ def test_main_keeps_the_traceback_of_other_errors_of_the_system(tmp_path, monkey
     def fail(arguments):
         raise OSError("unknown")
 
-    monkeypatch.setattr(actions, "report", fail)
+    monkeypatch.setattr(run_commands, "report", fail)
     with pytest.raises(OSError, match="unknown"):
         run("report", tmp_path)
 
@@ -89,7 +89,7 @@ def test_evaluate_prints_before_it_writes(places, monkeypatch, capsys):
 
     measured = {"images": {"truth": "presence", "detection_rate": 0.875}}
     monkeypatch.setattr("experiments.cells.detector.evaluate_detector", lambda *a, **k: measured)
-    monkeypatch.setattr(detector_actions, "write_json", fill_the_disk)
+    monkeypatch.setattr("mrcnn.files.atomic.write_json", fill_the_disk)
     assert run("detector", "evaluate", "d", "images", "-o", "x.json") == 2
     printed = capsys.readouterr()
     assert "0.8750" in printed.out and "x.json: No space left" in printed.err

@@ -108,14 +108,12 @@ def study_values(study_data):
 @pytest.fixture
 def make_study(study_data, study_values, tmp_path, monkeypatch):
     """Function of changed settings that makes a study whose stores are there already, without any detector."""
-    from experiments.settings import RunSettings, build
+    from experiments.settings import RunSettings
     from experiments.thesis.study import Study
 
     def make(folder: Path = tmp_path, **changes):
         values = {**study_values, "output": str(folder), "reproduce": {**study_values["reproduce"], **changes}}
-        settings = build(RunSettings, values, "tiny")
-        settings.validate()
-        study = Study(settings, jobs=1)
+        study = Study(RunSettings(**values), jobs=1)
         monkeypatch.setattr(study, "stores", lambda backbone=None: study_data[1])
         return study
 

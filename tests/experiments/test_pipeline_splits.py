@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from experiments.pipeline import Pipeline
-from experiments.settings import RunSettings, build
+from experiments.settings import RunSettings
 from mrcnn.files.errors import InputError
 
 
@@ -17,7 +17,7 @@ def pipeline_of(data, output, **centre):
         "centres": {"anna": {"root": "anna", **centre}},
         "detector": {"train_on": ["anna"]},
     }
-    return Pipeline(build(RunSettings, values, "run"))
+    return Pipeline(RunSettings(**values))
 
 
 def test_splits_keep_copies_and_patients_together(study_data, tmp_path):

@@ -1,14 +1,22 @@
-"""The YAML of a run: what is accepted, what is refused, and how the refusal reads."""
+"""The settings of a run: what is accepted, what is refused, and how the refusal reads."""
 
 from pathlib import Path
 
 import pytest
+import yaml
 
-from experiments.settings import RunSettings, load_settings
+from autoencoder.config import AutoencoderConfig
+from experiments.settings import (
+    AblationSettings,
+    ReproduceSettings,
+    apply_changes,
+    load_settings,
+    parse_changes,
+    read_section,
+)
 from mrcnn.files.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
-
 MINIMAL = """
 centres:
   one: {root: a, layout: csv}
@@ -19,133 +27,128 @@ detector:
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write_config(text):
-        path = tmp_path / "my.yaml"
-        path.write_text(text)
-        return path
-
-    return write_config
+def path(tmp_path):
+    (tmp_path / "my.yaml").write_text(MINIMAL)
+    return tmp_path / "my.yaml"
 
 
-def test_load_settings_fills_defaults_and_names_the_run_after_the_file(write):
-    settings = load_settings(write(MINIMAL))
-
+def test_load_settings_fills_defaults_and_names_the_run_after_the_file(path):
+    settings = load_settings(path)
     assert (settings.name, settings.output, settings.seed) == ("my", "runs/my", 0)
-    assert settings.centres["one"].layout == "csv"
-    assert settings.centres["two"].layout == "auto"
+    assert settings.centres["one"].layout == "csv" and settings.centres["two"].layout == "auto"
     assert settings.detector.epochs == 26
 
 
-def test_load_settings_overrides_nested_values(write):
-    settings = load_settings(
-        write(MINIMAL), ["detector.epochs=3", "autoencoder.beta=0.5", "centres.two.layout=folders", "seed=7"]
-    )
-
-    assert settings.detector.epochs == 3
-    assert settings.autoencoder == {"beta": 0.5}
+def test_changes_are_yaml_by_dotted_name(path):
+    texts = ["detector.epochs=3", "autoencoder={beta: 0.5}", "centres.two.layout=folders", "seed=7", "detector.layers="]
+    changes = parse_changes(texts[:-1])
+    settings = load_settings(path, changes)
+    assert (settings.detector.epochs, settings.autoencoder, settings.seed) == (3, {"beta": 0.5}, 7)
     assert settings.centres["two"].layout == "folders"
-    assert settings.seed == 7
+    assert parse_changes(texts[-1:]) == {"detector.layers": None}
+    with pytest.raises(InputError, match="write it as section.key=value"):
+        parse_changes(["detector"])
+    with pytest.raises(InputError, match=r"--set seed=\[: not YAML"):
+        parse_changes(["seed=["])
+    with pytest.raises(InputError, match="seed has no settings below it"):
+        apply_changes({"seed": 1}, {"seed.deeper": 1})
 
 
-def test_settings_round_trip_through_plain_values(write, tmp_path):
-    import yaml
-
-    settings = load_settings(write(MINIMAL))
-    again = tmp_path / "again.yaml"
-    again.write_text(yaml.safe_dump(settings.to_dict()))
-
-    assert load_settings(again) == settings
-
-
-@pytest.mark.parametrize(
-    ("text", "overrides", "message"),
-    [
-        (MINIMAL + "centers: {}\n", [], "did you mean centres"),
-        (MINIMAL, ["detector.epoch=3"], "did you mean epochs"),
-        (MINIMAL, ["detector.epochs=many"], "epochs must be a whole number"),
-        (MINIMAL, ["detector.train_on=[three]"], "'three' is none of the centres one, two"),
-        (MINIMAL, ["detector.train_share=1.5"], "between 0 and 1"),
-        (MINIMAL, ["detector.train_share=.nan"], "number .nan out of range"),
-        (MINIMAL, ["detector.epochs=0"], "detector.epochs must be 1 or more"),
-        (MINIMAL, ["detector.layers='('"], "a regular expression; got '('"),
-        (MINIMAL, ["detector.weights=5"], "weights must be text; got 5"),
-        (MINIMAL, ["detector.exclude=[mrcnn_mask]"], "add detector.weights"),
-        (MINIMAL, ["evaluate.methods=[magic]"], "'magic' is none of"),
-        (MINIMAL, ["evaluate.test_on=none"], "test or all"),
-        (MINIMAL, ["autoencoder.source_centre=three"], "none of the centres"),
-        (MINIMAL, ["detector"], "section.key=value"),
-        (MINIMAL, ["seed.deeper=1"], "seed has no settings below it"),
-        ("centres: [one, two]", [], "expected settings with keys"),
-        ("- 1\n- 2\n", [], "expected a mapping"),
-        ("centres: {a: [", [], "not a YAML file"),
-        ("seed: 1", [], "at least one centre"),
-    ],
-)
-def test_load_settings_refuses_in_one_line(write, text, overrides, message):
-    path = write(text)
-    if overrides == ["seed.deeper=1"]:
-        path.write_text(text + "seed: 1\n")
-
-    with pytest.raises(InputError) as error:
-        load_settings(path, overrides)
-
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_weights_may_be_none_or_text(write):
-    assert load_settings(write(MINIMAL), ["detector.weights=~"]).detector.weights is None
-    settings = load_settings(write(MINIMAL), ["detector.weights=coco.h5", "detector.exclude=[mrcnn_mask]"])
-    assert (settings.detector.weights, settings.detector.exclude) == ("coco.h5", ["mrcnn_mask"])
-
-
-def test_load_settings_names_a_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.yaml: no such configuration file"):
-        load_settings(tmp_path / "absent.yaml")
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
-def test_shipped_configurations_are_valid_down_to_the_networks(path):
-    from autoencoder.config import AutoencoderConfig
-    from mrcnn.config import make_config
-
+def test_settings_round_trip_through_yaml(path, tmp_path):
     settings = load_settings(path)
-
-    assert isinstance(settings, RunSettings)
-    make_config(settings.detector.settings)
-    AutoencoderConfig.from_dict({"seed": settings.seed, **settings.autoencoder})
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(settings.to_dict()))
+    assert load_settings(tmp_path / "again.yaml") == settings
 
 
 @pytest.mark.parametrize(
-    ("override", "reason"),
+    ("name", "value", "told"),
     [
-        ("autoencoder.betta=1", "autoencoder: unknown setting 'betta'; did you mean 'beta'"),
-        ("autoencoder.latent_size=1000000000", "latent_size must be at most"),
-        ("detector.settings.LEARNING_RAET=1", "LEARNING_RAET"),
-        ("detector.settings.NUM_CLASSES=1000000000", "NUM_CLASSES must lie between"),
-        ("reproduce.bottleneck.autoencoder.stebs=1", "reproduce.bottleneck.autoencoder: unknown setting 'stebs'"),
+        ("centers", {}, "unknown setting centers, did you mean 'centres'?"),
+        ("centres", {}, "centres must have 1 entries or more, got {}"),
+        ("centres", ["one"], "centres must be settings with keys, got ['one']"),
+        ("centres.one.use", "none", "centres.one.use must be one of all or detector, got 'none'"),
+        ("centres.one.num_images", 0, "centres.one.num_images must be 1 or more, got 0"),
+        ("detector.epochs", "many", "detector.epochs must be a whole number, got 'many'"),
+        ("detector.train_on", ["three"], "detector.train_on: 'three' is none of the centres one, two"),
+        ("detector.train_on", [], "detector.train_on: name the centres with masks"),
+        ("detector.train_share", 1.5, "detector.train_share must be below 1, got 1.5"),
+        ("detector.layers", "(", "detector.layers must be heads, 3+, 4+, 5+, all or a regular expression, got '('"),
+        ("detector.exclude", ["mrcnn_mask"], "detector.exclude: names layers that do not take the weights"),
+        ("detector.settings.LEARNING_RAET", 1, "LEARNING_RAET"),
+        ("detector.settings.NUM_CLASSES", 10**9, "NUM_CLASSES must lie between"),
+        ("evaluate.methods", ["magic"], "evaluate.methods.0 must be one of R-CNN-RF"),
+        ("autoencoder.source_centre", "three", "autoencoder.source_centre: 'three' is none of the centres one, two"),
+        ("autoencoder.betta", 1, "unknown setting autoencoder.betta, did you mean 'beta'?"),
+        ("autoencoder.latent_size", 10**9, "autoencoder.latent_size must be at most 20000"),
+        ("reproduce.bottleneck.sizes", [0], "reproduce.bottleneck.sizes.0 must be 1 or more, got 0"),
+        ("reproduce.bottleneck.image_losses", [], "reproduce.bottleneck.image_losses: name one or more, each once"),
+        ("reproduce.bottleneck.centre", "b", "reproduce.bottleneck.centre: 'b' is none of the centres one, two"),
+        ("reproduce.bottleneck.autoencoder.stebs", 1, "unknown setting reproduce.bottleneck.autoencoder.stebs, did"),
+        ("reproduce.bottleneck.autoencoder.latent_size", 3, "latent_size is set elsewhere; leave it out"),
+        ("reproduce.ablation.columns", ["AE"], "reproduce.ablation.columns: 'AE' is none of Hand-made"),
+        ("reproduce.ablation.columns", ["AE-RF", "AE-RF"], "reproduce.ablation.columns: name one or more, each once"),
+        ("reproduce.ablation.autoencoders", {"R-CNN-RF": {}}, "'R-CNN-RF' is no autoencoder; choose another name"),
         (
-            "reproduce.ablation.autoencoders.mine={bta: 1}",
-            "reproduce.ablation.autoencoders.mine: unknown setting 'bta'",
+            "reproduce.ablation.autoencoders.mine",
+            {"bta": 1},
+            "unknown setting reproduce.ablation.autoencoders.mine.bta",
         ),
-        ("seed=-1", "seed must be"),
-        ("centres.one.num_images=0", "centres.one.num_images must be"),
-        ("extract.batch_size=0", "extract.batch_size must be"),
-        ("evaluate.runs=0", "evaluate.runs must be"),
+        ("reproduce.oracle.network.seed", 1, "reproduce.oracle.network: seed is set elsewhere; leave it out"),
+        ("reproduce.bootstrap", 5, "reproduce.bootstrap must be 100 or more, got 5"),
     ],
 )
-def test_what_would_fail_hours_later_is_refused_at_once(write, override, reason):
-    with pytest.raises(InputError, match=reason):
-        load_settings(write(MINIMAL), [override])
+def test_what_would_fail_hours_later_is_refused_at_once(path, name, value, told):
+    with pytest.raises(InputError) as error:
+        load_settings(path, {name: value})
+    assert str(error.value).startswith("my.yaml: ") and told in str(error.value)
+
+
+def test_every_fault_of_a_file_is_told_at_once(path):
+    changes = {"seed": -1, "detector.epochs": 0, "autoencoder.beta": "1e-3", "evaluate.runs": True}
+    with pytest.raises(InputError) as error:
+        load_settings(path, changes)
+    for name in changes:
+        assert name in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["../a", "a/b", "'a\\b'", ".a", "''"])
-def test_a_centre_that_is_no_name_for_files_is_refused(write, name):
+def test_a_centre_that_is_no_name_for_files_is_refused(path, name):
+    path.write_text(MINIMAL.replace("two:", f"{name}:"))
     with pytest.raises(InputError, match="no name for files"):
-        load_settings(write(MINIMAL.replace("two:", f"{name}:")))
+        load_settings(path)
 
 
-def test_a_key_twice_is_refused(write):
-    with pytest.raises(InputError, match=r"my\.yaml: not a YAML file .*key 'seed' twice"):
-        load_settings(write(MINIMAL + "seed: 1\nseed: 2\n"))
+@pytest.mark.parametrize("text", [None, "- 1\n- 2\n", "centres: {a: [", "seed: 1"])
+def test_a_file_that_holds_no_run_is_named(path, text):
+    path.unlink() if text is None else path.write_text(text)
+    with pytest.raises(InputError, match=r"my\.yaml: "):
+        load_settings(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_configurations_are_valid(path):
+    load_settings(path)
+
+
+def test_preset_is_a_section_that_train_takes(path):
+    config = AutoencoderConfig(**read_section(CONFIGS / "presets" / "across-centres.yaml", "autoencoder"))
+    assert (config.feature_scaling, config.image_colours, config.adaptation) == ("centre", "standardised", "mmd")
+    assert read_section(path, "autoencoder") == {}
+    path.write_text("autoencoder: [1]\n")
+    with pytest.raises(InputError, match=r"my\.yaml: autoencoder must be settings with keys, got \[1\]"):
+        read_section(path, "autoencoder")
+
+
+def test_reproduce_settings_are_the_thesis_by_default():
+    settings = ReproduceSettings()
+    assert settings.bottleneck.sizes == [5, 10, 50, 100, 150, 300, 400, 650, 1000]
+    names = ("AE-RF", "ND-AE-DA", "AAE-DA", "AE-CFE")
+    adaptations = [settings.ablation.autoencoder_of(name)["adaptation"] for name in names]
+    assert adaptations == ["none", "normal", "adversarial", "mmd"]
+    assert settings.ablation.autoencoder_of("R-CNN-RF") is None
+
+
+def test_ablation_overrides_change_a_column_or_add_one():
+    ablation = AblationSettings(autoencoders={"AAE-DA": {"beta": 0.1}, "Mine": {"adaptation": "coral"}})
+    assert ablation.autoencoder_of("AAE-DA") == {"adaptation": "adversarial", "beta": 0.1}
+    assert ablation.autoencoder_of("Mine") == {"adaptation": "coral"}

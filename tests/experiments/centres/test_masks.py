@@ -211,7 +211,7 @@ def test_settings_of_a_run_say_where_the_annotations_are(folder, coco, tmp_path)
     assert choice == AnnotationChoice(folder / "truth" / "a.json", "coco", ("WBC",), "cell")
     assert choice_of_settings(CentreSettings(), folder) == AnnotationChoice()
     with pytest.raises(InputError, match="annotation_format must be one of"):
-        load_settings(tmp_path / "run.yaml", ["centres.lab.annotation_format=yolo"])
+        load_settings(tmp_path / "run.yaml", {"centres.lab.annotation_format": "yolo"})
 
 
 def test_strict_stops_after_every_fault_of_every_centre_was_listed(folder, coco, draw_cell, tmp_path, capsys):

@@ -25,7 +25,11 @@ TYPES = ("monocyte", "eosinophil")
 def make_settings(run):
     centres = {n: CentreSettings(root=n, layout="csv", mask_semantics="instances") for n in ("lab & co", "south")}
     return RunSettings(
-        "tiny", str(run), str(run / "data"), centres=centres, detector=DetectorSettings(train_on=["lab & co"])
+        name="tiny",
+        output=str(run),
+        data=str(run / "data"),
+        centres=centres,
+        detector=DetectorSettings(train_on=["lab & co"]),
     )
 
 

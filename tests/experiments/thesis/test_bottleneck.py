@@ -204,7 +204,7 @@ def test_make_bottleneck_scores_latents_that_say_the_type_1(untrained):
 def test_a_centre_that_is_not_compared_is_named(make_study):
     study = make_study(bottleneck={"centre": "bert"})
     assert scored_centre(study) == "bert"
-    study.settings.centres["bert"].use = "detector"
+    study.settings.centres["bert"] = study.settings.centres["bert"].replace(use="detector")
     with pytest.raises(InputError, match="reproduce.bottleneck.centre: bert is none of anna; choose another"):
         scored_centre(study)
     study.settings.reproduce.bottleneck.centre = None

@@ -1,53 +1,14 @@
-"""Ctrl-C and SIGTERM: exit status, how to go on, and the processes of --jobs."""
+"""Ctrl-C and SIGTERM in the processes of --jobs."""
 
 import multiprocessing
-import os
 import signal
 import time
 from multiprocessing.util import register_after_fork
 
 import pytest
 
-from aecfe.cli import main
-from aecfe.commands import actions as commands
 from experiments.thesis import training_jobs
 from mrcnn.files.interruption import Interruption, held_back
-
-
-def signalled(monkeypatch, number, *, block=False):
-    def command(arguments):
-        if not block:
-            os.kill(os.getpid(), number)
-            raise AssertionError("went on")
-        with held_back() as waiting:
-            os.kill(os.getpid(), number)
-            waiting.check()
-
-    monkeypatch.setattr(commands, "train", command)
-    return main(["train", "x.h5", "-o", "a"])
-
-
-@pytest.mark.parametrize("block", [False, True])
-@pytest.mark.parametrize(
-    ("number", "status", "told"),
-    [(signal.SIGINT, 130, "aecfe: interrupted; run"), (signal.SIGTERM, 143, "aecfe: ended by SIGTERM; run")],
-)
-def test_signals_end_with_their_status_and_say_how_to_go_on(monkeypatch, capfd, number, status, told, block):
-    before = signal.getsignal(number)
-    assert signalled(monkeypatch, number, block=block) == status
-    error = capfd.readouterr().err
-    assert error.endswith(f"{told} the same command again to go on from here\n")
-    assert (f"{signal.Signals(number).name}: saving after this step; once more ends at once" in error) == block
-    assert signal.getsignal(number) == before
-
-
-def test_ctrl_c_without_a_handler_of_ours_is_an_interruption_too(monkeypatch, capsys):
-    def command(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(commands, "train", command)
-    assert main(["train", "x.h5", "-o", "a"]) == 130
-    assert "interrupted; run the same command again" in capsys.readouterr().err
 
 
 def work(alive, flag, folder):
