@@ -1,16 +1,16 @@
 """The detector's settings: subclass `Config` and override what differs.
 
 The names and defaults up to `LOSS_WEIGHTS` are those of Matterport's Mask R-CNN, whose users know them. What follows
-under "Training from scratch" is this package's own; its defaults leave Matterport's behaviour as it was.
+is this package's own; its defaults leave Matterport's behaviour as it was.
 """
 
-import difflib
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
 
-from mrcnn.files.errors import InputError
+from mrcnn.files.settings import Settings
 
 OPTIMIZERS = ("sgd", "adam")
 AUGMENTATIONS = ("none", "thesis", "strong")
@@ -20,50 +20,20 @@ STEM_PADDINGS = ("same", "symmetric")
 ROI_ALIGNS = ("matterport", "paper")
 # Wu & He 2018 use 32 groups throughout.
 NUM_GROUPS = 32
-# Least and largest; the largest are far beyond what anybody trains, and keep a mistake from filling the memory.
-_RANGES: dict[str, tuple[float, float]] = {
-    "GPU_COUNT": (1, 10_000),
-    "IMAGES_PER_GPU": (1, 100_000),
-    "NUM_CLASSES": (1, 10_000),
-    "FPN_CLASSIF_FC_LAYERS_SIZE": (1, 2**15),
-    "TOP_DOWN_PYRAMID_SIZE": (1, 2**12),
-    "IMAGE_CHANNEL_COUNT": (1, 1024),
-    "RPN_ANCHOR_STRIDE": (1, 64),
-    "RPN_NMS_THRESHOLD": (0, 1),
-    "RPN_TRAIN_ANCHORS_PER_IMAGE": (1, 10**6),
-    "PRE_NMS_LIMIT": (1, 10**6),
-    "POST_NMS_ROIS_TRAINING": (1, 10**5),
-    "POST_NMS_ROIS_INFERENCE": (1, 10**5),
-    "TRAIN_ROIS_PER_IMAGE": (1, 10**5),
-    "POOL_SIZE": (1, 56),
-    "MASK_POOL_SIZE": (1, 112),
-    "MAX_GT_INSTANCES": (1, 10**5),
-    "DETECTION_MAX_INSTANCES": (1, 10**5),
-    "DETECTION_NMS_THRESHOLD": (0, 1),
-    "LEARNING_RATE": (0, 100),
-    "LEARNING_MOMENTUM": (0, 1),
-    "WEIGHT_DECAY": (0, 100),
-    "LEARNING_RATE_DROP_AFTER": (0, 1),
-    "LEARNING_RATE_DROP_FACTOR": (0, 100),
-    "SEED": (0, 2**32 - 1),
-    "STEPS_PER_EPOCH": (1, 10**9),
-    "VALIDATION_STEPS": (0, 10**9),
-    "LEARNING_RATE_WARMUP_STEPS": (0, 10**12),
-    "IMAGE_MIN_SCALE": (0, 1000),
-    "GRADIENT_CLIP_NORM": (0, 10**12),
-}
-_MAY_BE_NONE = ("IMAGE_MIN_SCALE", "GRADIENT_CLIP_NORM")
+_STRIDES = (4, 8, 16, 32, 64)
 _MAX_SIDE = 2**14  # pixels
-_MAX_LISTED = 64
 
 
 class Config:
-    """Base settings. Class attributes hold the values; an instance adds the ones computed from them.
+    """Base settings. Class attributes hold the values; an instance checks them and adds what follows from them.
 
     Instance attributes:
         BATCH_SIZE: images in a training step over all devices.
         IMAGE_SHAPE: array [height, width, channels] of the network's input.
         IMAGE_META_SIZE: length of Matterport's image meta vector.
+
+    Raises:
+        InputError: naming every attribute that cannot be.
     """
 
     # Name of the configuration; trained models carry it in their folder's name.
@@ -188,6 +158,7 @@ class Config:
     SEED = 0
 
     def __init__(self) -> None:
+        self.validate()
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         self.IMAGE_SHAPE = np.array([side, side, self.IMAGE_CHANNEL_COUNT])
@@ -195,7 +166,6 @@ class Config:
         # Arrays, as scripts compute with them.
         for name in ("MEAN_PIXEL", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
             setattr(self, name, np.array(getattr(self, name), np.float64).reshape(-1))
-        self.validate()
 
     @property
     def normalization(self) -> str:
@@ -203,119 +173,12 @@ class Config:
         return self.NORMALIZATION or ("frozen_batch" if self.TRAIN_BN is False else "batch")
 
     def validate(self) -> None:
-        """Check the values against each other.
+        """Check all values.
 
         Raises:
-            InputError: naming the attribute, what it is and what it may be.
+            InputError: naming every attribute that cannot be, and what it may be.
         """
-        if self.NAME is not None and (not isinstance(self.NAME, str) or not self.NAME.isprintable()):
-            raise InputError(f"NAME must be text of one line; got {self.NAME!r}")
-        _choice("BACKBONE", self.BACKBONE, ("resnet50", "resnet101"))
-        _choice("OPTIMIZER", self.OPTIMIZER, OPTIMIZERS)
-        _choice("AUGMENTATION", self.AUGMENTATION, AUGMENTATIONS)
-        _choice("NORMALIZATION", self.normalization, NORMALIZATIONS)
-        _choice("ROI_ALIGN", self.ROI_ALIGN, ROI_ALIGNS)
-        _choice("STEM_PADDING", self.STEM_PADDING, STEM_PADDINGS)
-        self._validate_image()
-        if tuple(self.BACKBONE_STRIDES) != (4, 8, 16, 32, 64):
-            raise InputError(f"BACKBONE_STRIDES must be (4, 8, 16, 32, 64); got {tuple(self.BACKBONE_STRIDES)}")
-        if len(self.RPN_ANCHOR_SCALES) != len(self.BACKBONE_STRIDES):
-            raise InputError(
-                f"RPN_ANCHOR_SCALES needs one scale for each of the {len(self.BACKBONE_STRIDES)} levels; "
-                f"got {len(self.RPN_ANCHOR_SCALES)}"
-            )
-        levels = list(self.RPN_LEVELS)
-        if not levels or levels != [level for level in Config.RPN_LEVELS if level in levels]:
-            raise InputError(
-                f"RPN_LEVELS must name some of {', '.join(Config.RPN_LEVELS)}, in this order; got {levels}"
-            )
-        if tuple(self.MASK_SHAPE) != (2 * self.MASK_POOL_SIZE,) * 2:
-            raise InputError(
-                f"MASK_SHAPE must be twice MASK_POOL_SIZE, ({2 * self.MASK_POOL_SIZE}, {2 * self.MASK_POOL_SIZE}); "
-                f"got {tuple(self.MASK_SHAPE)}"
-            )
-        for name in (
-            "NUM_CLASSES",
-            "GPU_COUNT",
-            "IMAGES_PER_GPU",
-            "STEPS_PER_EPOCH",
-            "TRAIN_ROIS_PER_IMAGE",
-        ):
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}")
-        for name in ("SEED", "VALIDATION_STEPS", "LEARNING_RATE_WARMUP_STEPS"):
-            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise InputError(f"{name} must be 0 or more; got {getattr(self, name)}")
-        for name in ("AUGMENTATION_SHARE", "DETECTION_MIN_CONFIDENCE", "ROI_POSITIVE_RATIO"):
-            if not _is_number(getattr(self, name)) or not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"{name} must lie between 0 and 1; got {getattr(self, name)}")
-        if self.ROI_POSITIVE_RATIO == 0.0:
-            raise InputError("ROI_POSITIVE_RATIO must be above 0: without positives the heads learn nothing")
-        zoom = tuple(self.AUGMENTATION_ZOOM)
-        if len(zoom) != 2 or not 0.0 < zoom[0] <= zoom[1]:
-            raise InputError(f"AUGMENTATION_ZOOM must be two factors above 0, the least first; got {zoom}")
-        if not _is_number(self.AUGMENTATION_LEAST_RATIO) or not 0.1 <= self.AUGMENTATION_LEAST_RATIO <= 1.0:
-            raise InputError(
-                f"AUGMENTATION_LEAST_RATIO must lie between 0.1 and 1; got {self.AUGMENTATION_LEAST_RATIO}"
-            )
-        self._validate_ranges()
-        if self.normalization == "group":
-            self._validate_groups()
-
-    def _validate_ranges(self) -> None:
-        """Refuse numbers that no network has: a configuration may come with a detector that somebody else made."""
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            if name in _MAY_BE_NONE and value is None:
-                continue
-            if not _is_number(value) or not least <= value <= most:
-                raise InputError(f"{name} must lie between {least:g} and {most:g}; got {value!r}")
-        for name in ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"):  # None and 0 stand for none
-            value = getattr(self, name)
-            if value is not None and (not _is_number(value) or not 0 <= value <= _MAX_SIDE):
-                raise InputError(f"{name} must be at most {_MAX_SIDE}; got {value!r}")
-        for name, length in (("RPN_ANCHOR_SCALES", 0), ("RPN_ANCHOR_RATIOS", 0), ("MINI_MASK_SHAPE", 2)):
-            values = np.asarray(getattr(self, name), object).reshape(-1).tolist()
-            are_right = all(_is_number(value) and 0 < value <= _MAX_SIDE for value in values)
-            if not are_right or not 1 <= len(values) <= _MAX_LISTED or length not in (0, len(values)):
-                raise InputError(f"{name} must be {length or 'some'} numbers above 0; got {getattr(self, name)!r}")
-        for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
-            values = getattr(self, name)
-            if values.shape != (4,) or not np.all(values > 0) or not np.all(np.isfinite(values)):
-                raise InputError(f"{name} must be four numbers above 0; got {values.tolist()}")
-        if not np.all(np.isfinite(self.MEAN_PIXEL)):
-            raise InputError(f"MEAN_PIXEL must be finite numbers; got {self.MEAN_PIXEL.tolist()}")
-        if not all(_is_number(v) and 0 <= v < math.inf for v in self.LOSS_WEIGHTS.values()):
-            raise InputError(f"LOSS_WEIGHTS must be numbers of 0 or more; got {self.LOSS_WEIGHTS}")
-
-    def _validate_image(self) -> None:
-        _choice("IMAGE_RESIZE_MODE", self.IMAGE_RESIZE_MODE, RESIZE_MODES)
-        if self.IMAGE_CHANNEL_COUNT < 1:
-            raise InputError(f"IMAGE_CHANNEL_COUNT must be at least 1; got {self.IMAGE_CHANNEL_COUNT}")
-        if len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT:
-            raise InputError(
-                f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels; "
-                f"got {len(self.MEAN_PIXEL)}"
-            )
-        mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM or 0, self.IMAGE_MAX_DIM or 0
-        if mode == "square" and (most % 32 or most < 64):
-            raise InputError(
-                f"IMAGE_MAX_DIM must be a multiple of 32 from 64 on, so that the pyramid's levels fit on each other; "
-                f"got {most}"
-            )
-        if mode == "crop" and (least % 64 or least < 64):
-            raise InputError(f"IMAGE_MIN_DIM must be a multiple of 64 where images are cropped to it; got {least}")
-        if mode == "pad64" and least % 64:
-            raise InputError(f"IMAGE_MIN_DIM must be 0 or a multiple of 64 with 'pad64'; got {least}")
-
-    def _validate_groups(self) -> None:
-        """GroupNorm divides channels evenly, and a group of one value, as 1x1 features give it, normalises to 0."""
-        for name, factor in (("TOP_DOWN_PYRAMID_SIZE", 1), ("FPN_CLASSIF_FC_LAYERS_SIZE", 2)):
-            if getattr(self, name) % NUM_GROUPS or getattr(self, name) < factor * NUM_GROUPS:
-                raise InputError(
-                    f"{name} must be a multiple of {NUM_GROUPS} from {factor * NUM_GROUPS} on with NORMALIZATION "
-                    f"'group'; got {getattr(self, name)}"
-                )
+        _Checked.from_dict({name: _plain(getattr(self, name)) for name in _Checked.model_fields})
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, in the order of the class, as JSON can hold it.
@@ -384,66 +247,148 @@ def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig, *, 
         keep_unknown: take settings that `base` does not know as they are: what a subclass added, read back.
 
     Raises:
-        InputError: for an unknown setting or a value of the wrong kind.
+        InputError: naming every unknown setting and every value that cannot be.
     """
-    known = setting_names(base)
-    values = {}
-    for name, value in overrides.items():
-        if name not in known and keep_unknown and str(name).isupper() and str(name).isidentifier():
-            values[name] = value
-            continue
-        if name not in known:
-            close = difflib.get_close_matches(str(name).upper(), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"detector setting {name!r} is unknown{hint}")
-        default = getattr(base, name)
-        values[name] = _like(name, value, default)
-    return type(base.__name__, (base,), values)()
+    values = {name: _plain(getattr(base, name)) for name in _Checked.model_fields}
+    if isinstance(overrides.get("LOSS_WEIGHTS"), dict):
+        overrides = {**overrides, "LOSS_WEIGHTS": {**base.LOSS_WEIGHTS, **overrides["LOSS_WEIGHTS"]}}
+    added = set(setting_names(base)) - values.keys()
+    kept = {n: v for n, v in overrides.items() if n in added or (keep_unknown and n not in values and n.isupper())}
+    checked = _Checked.from_dict({**values, **{n: v for n, v in overrides.items() if n not in kept}})
+    kept |= {name: getattr(checked, name) for name in overrides if name not in kept}
+    return type(base.__name__, (base,), kept)()
 
 
-def _like(name: str, value: Any, default: Any) -> Any:
-    """Bring `value` to the type of `default`."""
-    if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"detector setting {name} must be a list; got {value!r}")
-        if _all_numbers(default) and not _all_numbers(value):
-            raise InputError(f"detector setting {name} must be a list of numbers; got {value!r}")
-        return tuple(value)
-    if isinstance(default, bool) or isinstance(value, bool):
-        if not (isinstance(default, bool) and isinstance(value, bool)):
-            kind = "true or false" if isinstance(default, bool) else "a number or a name"
-            raise InputError(f"detector setting {name} must be {kind}; got {value!r}")
-        return value
-    if isinstance(default, (int, float)):
-        if not isinstance(value, (int, float)):
-            raise InputError(f"detector setting {name} must be a number; got {value!r} (write 1.0e-3 for 1e-3)")
-        if name in ("STEPS_PER_EPOCH", "VALIDATION_STEPS") and math.isfinite(value):
-            return math.ceil(value)  # scripts divide for them
-        if isinstance(default, int) and name != "IMAGE_MIN_SCALE":
-            if not float(value).is_integer():
-                raise InputError(f"detector setting {name} must be a whole number; got {value!r}")
-            return int(value)
-        # Not a whole number for a fraction: the class made of it would then take no fraction any more.
-        return float(value) if isinstance(default, float) else value
-    if isinstance(default, dict):
-        unknown = set(value) - set(default) if isinstance(value, dict) else {repr(value)}
-        if unknown:
-            raise InputError(f"detector setting {name} does not know {', '.join(sorted(unknown))}")
-        return {**default, **value}
-    return value
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _all_numbers(values: Any) -> bool:
-    return all(_is_number(v) for v in values)
+def _ceiling(value: Any) -> Any:
+    """Scripts divide for the number of steps."""
+    return math.ceil(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+def _count(least: int, most: int) -> Any:
+    return Annotated[int, BeforeValidator(_whole), Field(ge=least, le=most)]
 
 
-def _choice(name: str, value: Any, choices: tuple) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}; got {value!r}")
+def _steps(least: int) -> Any:
+    return Annotated[int, BeforeValidator(_ceiling), Field(ge=least, le=10**9)]
+
+
+def _number(least: float, most: float) -> Any:
+    return Annotated[float, Field(ge=least, le=most)]
+
+
+_Share = _number(0, 1)
+_Positive = Annotated[float, Field(gt=0, le=_MAX_SIDE)]
+_Sides = Annotated[tuple[_count(1, _MAX_SIDE), _count(1, _MAX_SIDE)], Field(strict=False)]
+_Deviations = Annotated[tuple[_Positive, _Positive, _Positive, _Positive], Field(strict=False)]
+_Channels = Annotated[
+    tuple[float, ...], Field(strict=False), BeforeValidator(lambda v: v if isinstance(v, (list, tuple)) else [v])
+]
+
+
+class _Checked(Settings):
+    """Types and ranges of a `Config`. The largest values are far beyond what anybody trains.
+
+    They keep a mistake, or a detector that somebody else made, from filling the memory.
+    """
+
+    NAME: Annotated[str, Field(pattern=r"^[^\n\r]*$")] | None
+    GPU_COUNT: _count(1, 10_000)
+    IMAGES_PER_GPU: _count(1, 100_000)
+    STEPS_PER_EPOCH: _steps(1)
+    VALIDATION_STEPS: _steps(0)
+    BACKBONE: Literal["resnet50", "resnet101"]
+    BACKBONE_STRIDES: Annotated[tuple[int, ...], Field(strict=False)]
+    FPN_CLASSIF_FC_LAYERS_SIZE: _count(1, 2**15)
+    TOP_DOWN_PYRAMID_SIZE: _count(1, 2**12)
+    NUM_CLASSES: _count(1, 10_000)
+    RPN_ANCHOR_SCALES: Annotated[tuple[_Positive, ...], Field(strict=False, min_length=5, max_length=5)]
+    RPN_ANCHOR_RATIOS: Annotated[tuple[_Positive, ...], Field(strict=False, min_length=1, max_length=64)]
+    RPN_ANCHOR_STRIDE: _count(1, 64)
+    RPN_NMS_THRESHOLD: _Share
+    RPN_TRAIN_ANCHORS_PER_IMAGE: _count(1, 10**6)
+    PRE_NMS_LIMIT: _count(1, 10**6)
+    POST_NMS_ROIS_TRAINING: _count(1, 10**5)
+    POST_NMS_ROIS_INFERENCE: _count(1, 10**5)
+    USE_MINI_MASK: bool
+    MINI_MASK_SHAPE: _Sides
+    IMAGE_RESIZE_MODE: Literal[RESIZE_MODES]
+    IMAGE_MIN_DIM: _count(0, _MAX_SIDE) | None
+    IMAGE_MAX_DIM: _count(0, _MAX_SIDE) | None
+    IMAGE_MIN_SCALE: _number(0, 1000) | None
+    IMAGE_CHANNEL_COUNT: _count(1, 1024)
+    MEAN_PIXEL: _Channels
+    TRAIN_ROIS_PER_IMAGE: _count(1, 10**5)
+    # Without positives the heads learn nothing.
+    ROI_POSITIVE_RATIO: Annotated[float, Field(gt=0, le=1)]
+    POOL_SIZE: _count(1, 56)
+    MASK_POOL_SIZE: _count(1, 112)
+    MASK_SHAPE: _Sides
+    MAX_GT_INSTANCES: _count(1, 10**5)
+    RPN_BBOX_STD_DEV: _Deviations
+    BBOX_STD_DEV: _Deviations
+    DETECTION_MAX_INSTANCES: _count(1, 10**5)
+    DETECTION_MIN_CONFIDENCE: _Share
+    DETECTION_NMS_THRESHOLD: _Share
+    LEARNING_RATE: _number(0, 100)
+    LEARNING_MOMENTUM: _Share
+    WEIGHT_DECAY: _number(0, 100)
+    TRAIN_BN: bool | None
+    GRADIENT_CLIP_NORM: _number(0, 10**12) | None
+    USE_RPN_ROIS: bool
+    LOSS_WEIGHTS: dict[Literal[tuple(Config.LOSS_WEIGHTS)], _number(0, 10**12)]
+    RPN_LEVELS: Annotated[tuple[Literal[Config.RPN_LEVELS], ...], Field(strict=False)]
+    ROI_ALIGN: Literal[ROI_ALIGNS]
+    STEM_PADDING: Literal[STEM_PADDINGS]
+    NORMALIZATION: Literal[NORMALIZATIONS] | None
+    OPTIMIZER: Literal[OPTIMIZERS]
+    LEARNING_RATE_WARMUP_STEPS: _count(0, 10**12)
+    LEARNING_RATE_DROP_AFTER: _Share
+    LEARNING_RATE_DROP_FACTOR: _number(0, 100)
+    TRAIN_ON_GT_BOXES: bool
+    TRAIN_ON_EMPTY_IMAGES: bool
+    AUGMENTATION: Literal[AUGMENTATIONS]
+    AUGMENTATION_SHARE: _Share
+    AUGMENTATION_ZOOM: Annotated[tuple[_Positive, _Positive], Field(strict=False)]
+    AUGMENTATION_LEAST_RATIO: _number(0.1, 1)
+    SEED: _count(0, 2**32 - 1)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "_Checked":
+        mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM or 0, self.IMAGE_MAX_DIM or 0
+        group = self.NORMALIZATION == "group"
+        faults = {
+            f"BACKBONE_STRIDES must be {_STRIDES}": self.BACKBONE_STRIDES != _STRIDES,
+            f"RPN_LEVELS must name some of {', '.join(Config.RPN_LEVELS)}, each once and in this order": (
+                not self.RPN_LEVELS or self.RPN_LEVELS != tuple(n for n in Config.RPN_LEVELS if n in self.RPN_LEVELS)
+            ),
+            f"MASK_SHAPE must be twice MASK_POOL_SIZE, that is {(2 * self.MASK_POOL_SIZE,) * 2}": (
+                self.MASK_SHAPE != (2 * self.MASK_POOL_SIZE,) * 2
+            ),
+            f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels": (
+                len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT
+            ),
+            "AUGMENTATION_ZOOM must have the smaller factor first": self.AUGMENTATION_ZOOM
+            != tuple(sorted(self.AUGMENTATION_ZOOM)),
+            # So that the pyramid's levels fit on each other.
+            "IMAGE_MAX_DIM must be a multiple of 32 from 64 on": mode == "square" and (most % 32 or most < 64),
+            "IMAGE_MIN_DIM must be a multiple of 64 where images are cropped to it": (
+                mode == "crop" and (least % 64 or least < 64)
+            ),
+            "IMAGE_MIN_DIM must be 0 or a multiple of 64 with 'pad64'": mode == "pad64" and least % 64,
+        }
+        # GroupNorm divides channels evenly, and a group of one value, as 1x1 features give it, normalises to 0.
+        for name, factor in (("TOP_DOWN_PYRAMID_SIZE", 1), ("FPN_CLASSIF_FC_LAYERS_SIZE", 2)):
+            size, smallest = getattr(self, name), factor * NUM_GROUPS
+            fault = f"{name} must be a multiple of {NUM_GROUPS} from {smallest} on with NORMALIZATION 'group'"
+            faults[fault] = group and (size % NUM_GROUPS or size < smallest)
+        found = [text for text, is_there in faults.items() if is_there]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
 
 def _plain(value: Any) -> Any:

@@ -16,12 +16,9 @@ from mrcnn.data.batches import make_augmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import load_image_gt
 from mrcnn.data.molding import (
-    DetectionFrame,
     compose_image_meta,
-    mold_for_detection,
     mold_image,
     parse_image_meta,
-    unmold_detections,
     unmold_image,
 )
 from mrcnn.detection import DetectionRun, with_detections
@@ -33,10 +30,8 @@ from mrcnn.matterport.generator import (
     compute_backbone_shapes,
     data_generator,
     generate_random_rois,
-    image_anchors,
 )
-from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor
-from mrcnn.network.boxes import normalized_boxes
+from mrcnn.matterport.methods import MatterportMethods, log, log_images
 from mrcnn.training.folder import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -83,23 +78,14 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def log(text: str, array: np.ndarray | None = None) -> None:
-    """Print a text and, if given, the shape, range and type of an array (Matterport's name)."""
-    if array is not None:
-        limits = f"min: {array.min():10.5f}  max: {array.max():10.5f}" if array.size else "empty"
-        text = f"{text:25}  shape: {array.shape!s:20}  {limits}  {array.dtype}"
-    print(text)
-
-
-class MaskRCNN:
+class MaskRCNN(MatterportMethods):
     """A detector of single cells, with Matterport's public methods.
 
     Args:
         mode: "training" or "inference".
-        config: its settings; their SEED also fixes the initial weights. With a GPU_COUNT above 1, training shares each
-            batch between so many GPUs.
+        config: its settings; their SEED also fixes the initial weights.
         model_dir: folder of runs: `train` makes a dated folder in it. For a detector that `save` wrote, its folder.
-        strategy: how several devices share the work of training; None follows GPU_COUNT.
+        strategy: how several devices share each batch of the training; None takes GPU_COUNT GPUs.
 
     Attributes:
         parts: the layers with weights.
@@ -111,12 +97,7 @@ class MaskRCNN:
     """
 
     def __init__(
-        self,
-        mode: str,
-        config: Config,
-        model_dir: str | os.PathLike,
-        *,
-        strategy: tf.distribute.Strategy | None = None,
+        self, mode: str, config: Config, model_dir: str | os.PathLike, *, strategy: tf.distribute.Strategy | None = None
     ):
         if mode not in ("training", "inference"):
             raise InputError(f"mode must be training or inference; got {mode!r}")
@@ -127,19 +108,8 @@ class MaskRCNN:
         with strategy.scope():
             self.parts = seeded_parts(config)
         self._detection = DetectionRun(self.parts, config)
-        self._graph: MatterportGraph | None = None
         self._anchor_shape = tuple(int(side) for side in config.IMAGE_SHAPE[:2])
         self.set_log_dir()
-
-    @property
-    def keras_model(self) -> MatterportGraph:
-        """The network as one functional model with Matterport's layer names; it shares the weights.
-
-        `detect` does not use it: it runs every head on padding too.
-        """
-        if self._graph is None:
-            self._graph = build_matterport_graph(self.parts, self.config)
-        return self._graph
 
     def train(
         self,
@@ -157,7 +127,7 @@ class MaskRCNN:
         """Train, or go on with a training, and save the model.
 
         Weights after each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
-        the end, what `load_detector` opens. Called again on the same object, it goes on after the last epoch.
+        the end, what `load_detector` opens. Called again on the same object, it resumes after the last epoch.
 
         Args:
             train_dataset: one dataset or several.
@@ -168,8 +138,8 @@ class MaskRCNN:
             augmentation: None takes what `config.AUGMENTATION` names; any imgaug augmenter works too.
             custom_callbacks: further Keras callbacks.
             no_augmentation_sources: sources of the datasets whose images are not augmented.
-            folder: train in this very folder instead of `log_dir`, going on with what was interrupted there, and keep
-                no weights but the last.
+            folder: train in this very folder instead of `log_dir`, resume what was interrupted there, and keep no
+                weights but the last.
 
         Returns:
             One dictionary of losses for each epoch.
@@ -213,11 +183,7 @@ class MaskRCNN:
         Args:
             layer_regex: a regular expression, or "heads", "3+", "4+", "5+", "all".
             keras_model: choose among this model's layers alone.
-            indent: spaces before each name that is shown.
-            verbose: 1 prints the names.
-
-        Raises:
-            InputError: if it is no regular expression.
+            indent, verbose: with 1 names are printed, after so many spaces.
         """
         layers = self.parts.named_layers() if keras_model is None else keras_model.layers
         for layer in choose_layers(layers, layer_regex):
@@ -225,7 +191,7 @@ class MaskRCNN:
                 log(f"{' ' * indent}{layer.name:20}   ({type(layer).__name__})")
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
-        """Choose the folder of the run: that of the checkpoint `model_path`, to go on with, or a new one."""
+        """Choose the folder of the run: that of the checkpoint `model_path`, to resume, or a new one."""
         folder, self.epoch = run_folder(self.model_dir, str(self.config.NAME or "run"), model_path)
         self.log_dir = str(folder)
 
@@ -235,11 +201,7 @@ class MaskRCNN:
         return os.path.join(self.log_dir, checkpoint_name(str(self.config.NAME or "run"), "{epoch:04d}"))
 
     def find_last(self) -> str:
-        """Path of the newest checkpoint of the newest run in `model_dir`.
-
-        Raises:
-            FileNotFoundError: if there is none.
-        """
+        """Path of the newest checkpoint of the newest run in `model_dir`; FileNotFoundError if there is none."""
         return str(find_last(self.model_dir, str(self.config.NAME or "run")))
 
     def get_imagenet_weights(self) -> str:
@@ -249,7 +211,7 @@ class MaskRCNN:
     def detect(
         self, images: Sequence[np.ndarray], verbose: int = 0, masks: bool = True, *, paste: bool = True
     ) -> list[dict[str, np.ndarray]]:
-        """Find the cells of some images, those of one network size in one batch.
+        """Find the cells of some images.
 
         Args:
             images: arrays of shape (height, width, channels) or (height, width), of any sizes; uint8, or other numbers
@@ -266,138 +228,10 @@ class MaskRCNN:
         Raises:
             InputError: for an image of another type or shape.
         """
-        if verbose:
-            log(f"Processing {len(images)} images")
-            for image in images:
-                log("image", np.asarray(image))
+        log_images(images, verbose)
         results = self._detection.on_images(images, masks, paste)
         self._anchor_shape = self._detection.last_shape or self._anchor_shape
         return results
-
-    def detect_molded(
-        self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
-    ) -> list[dict[str, np.ndarray]]:
-        """Find the cells of images that are resized and have their mean subtracted, as `mold_inputs` makes them.
-
-        Args:
-            molded_images: float array of shape (batch, height, width, channels).
-            image_metas: array of shape (batch, 12 + num_classes), see `compose_image_meta`.
-            verbose: 1 prints what came in.
-
-        Returns:
-            As of `detect`, in pixels of the molded images.
-        """
-        if verbose:
-            log(f"Processing {len(molded_images)} images")
-            for image in molded_images:
-                log("image", np.asarray(image))
-        batch = np.asarray(molded_images, np.float32) + np.asarray(self.config.MEAN_PIXEL, np.float32)
-        height, width = self._anchor_shape = batch.shape[1:3]
-        windows = parse_image_meta(image_metas)["window"].astype(np.float32)
-        frame = DetectionFrame((height, width), (0, 0, height, width), (height, width))
-        return self._detection.on_batch(batch, windows, [frame] * len(batch), True, True)
-
-    def mold_inputs(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize images and subtract the mean (Matterport's name and results).
-
-        Returns:
-            molded_images: float32 array of shape (batch, height, width, channels).
-            image_metas: array of shape (batch, 12 + num_classes).
-            windows: int array of shape (batch, 4), pixels.
-
-        Raises:
-            InputError: if the images have different sizes after resizing.
-        """
-        molded = [mold_for_detection(image, self.config) for image in images]
-        if len({m.image.shape for m in molded}) > 1:
-            raise InputError("these images have different sizes after resizing and make no batch; give them one by one")
-        none_active = np.zeros(self.config.NUM_CLASSES, np.int32)
-        metas = [
-            compose_image_meta(
-                0, (*np.shape(image)[:2], m.image.shape[2]), m.image.shape, m.window, m.scale, none_active
-            )
-            for image, m in zip(images, molded, strict=True)
-        ]
-        return (
-            np.stack([mold_image(m.image, self.config) for m in molded]),
-            np.stack(metas),
-            np.array([m.window for m in molded]),
-        )
-
-    def unmold_detections(
-        self,
-        detections: np.ndarray,
-        mrcnn_mask: np.ndarray,
-        original_image_shape: Sequence[int],
-        image_shape: Sequence[int],
-        window: Sequence[int],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Bring one image's output of `keras_model` to the image (Matterport's name, arguments and results).
-
-        Args:
-            detections: array of shape (max_detections, 6), normalised boxes, class id, score.
-            mrcnn_mask: array of shape (max_detections, height, width, num_classes).
-            original_image_shape: (height, width, channels) of the image.
-            image_shape: the same after resizing.
-            window: `(y1, x1, y2, x2)` pixels, where the image lies.
-
-        Returns:
-            boxes int32 (n, 4), class_ids int32 (n,), scores float32 (n,), masks bool (height, width, n).
-        """
-        real = np.asarray(detections)[:, 4] > 0
-        rows, class_ids = np.asarray(detections)[real], np.asarray(detections)[real, 4].astype(int)
-        small = np.asarray(mrcnn_mask)[real][np.arange(len(rows)), :, :, class_ids]
-        frame = DetectionFrame(tuple(image_shape[:2]), tuple(window), tuple(original_image_shape[:2]))
-        result = unmold_detections(rows, frame, None, small)
-        return result["rois"], result["class_ids"], result["scores"], result["masks"]
-
-    def run_graph(
-        self, images: Sequence[np.ndarray], outputs: Sequence[tuple[str, Any]], image_metas: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
-        """Compute tensors of `keras_model` for some images (Matterport's name).
-
-        Args:
-            images: as of `detect`, or molded ones if `image_metas` is given.
-            outputs: names of your choice, and tensors such as `keras_model.get_layer("ROI").output`.
-            image_metas: of molded images.
-
-        Returns:
-            The values by these names, in their order.
-
-        Raises:
-            ValueError: if a tensor is not part of the network.
-        """
-        if image_metas is None:
-            molded, image_metas, _ = self.mold_inputs(images)
-        else:
-            molded = np.asarray(images, np.float32)
-        anchors = np.tile(self.get_anchors(molded.shape[1:]), (len(molded), 1, 1))
-        values = compute_tensors(self.keras_model, outputs, [molded, np.asarray(image_metas, np.float32), anchors])
-        for name, value in values.items():
-            log(name, value)
-        return values
-
-    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
-        """Normalised anchors of an image of (height, width, ...), float32 (num_anchors, 4); pixels in `anchors`."""
-        self._anchor_shape = tuple(int(side) for side in image_shape[:2])
-        return normalized_boxes(self.anchors, image_shape).numpy()
-
-    @property
-    def anchors(self) -> np.ndarray:
-        """Anchors of the last image that was detected on, or of IMAGE_SHAPE: float32 (num_anchors, 4), pixels."""
-        return image_anchors(self.config, self._anchor_shape)
-
-    def get_trainable_layers(self) -> list[keras.layers.Layer]:
-        """Every layer with weights, frozen ones too (Matterport's name)."""
-        return self.parts.named_layers()
-
-    def find_trainable_layer(self, layer: keras.layers.Layer) -> keras.layers.Layer:
-        """The layer that a wrapper wraps, or the layer itself (Matterport's name)."""
-        return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
-
-    def ancestor(self, tensor: Any, name: str) -> Any:
-        """The tensor called `name` on the way to `tensor`, or None; see `find_ancestor` (Matterport's name)."""
-        return find_ancestor(self.keras_model, tensor, name)
 
     def save(self, folder: str | os.PathLike | None = None) -> None:
         """Write `config.json` and the weights to `folder` (default: `model_dir`), the weights last."""
@@ -408,7 +242,7 @@ class MaskRCNN:
     ) -> LoadReport | None:
         """Load weights: what `save` wrote, a checkpoint of Matterport's or ours, or ImageNet weights.
 
-        A checkpoint of a run also makes `train` go on with that run.
+        After a checkpoint of a run `train` resumes that run.
 
         Args:
             filepath: a `.weights.h5` file of the same configuration, or any `.h5` file in Matterport's layout.
@@ -458,7 +292,7 @@ def load_detector(
     Args:
         folder: what `MaskRCNN.save` wrote.
         overrides: settings to change, such as a lower DETECTION_MIN_CONFIDENCE.
-        max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
+        max_detections: maximum of cells of an image, with proposals enough for them; None leaves both as they are.
 
     Raises:
         InputError: if the folder holds no finished detector, or `max_detections` is below 1.

@@ -2,8 +2,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mrcnn.config import Config, SmearConfig, make_config, setting_names
+from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.data.molding import mold_for_detection
 from mrcnn.files.errors import InputError
 
@@ -51,13 +53,8 @@ def test_config_takes_arrays_and_lists_as_matterports_scripts_give_them():
 
     again = make_config(json.loads(json.dumps(Mine().to_dict())), Config)
     np.testing.assert_array_equal(again.MEAN_PIXEL, [43.53, 39.56, 48.22])
+    assert isinstance(Config().MEAN_PIXEL, np.ndarray) and isinstance(Config().BBOX_STD_DEV, np.ndarray)
     assert again.RPN_ANCHOR_SCALES == (8, 16, 32, 64, 128)
-
-
-def test_config_gives_arrays_where_scripts_compute_with_them():
-    config = Config()
-    np.testing.assert_allclose(config.MEAN_PIXEL / 255.0, [0.4851, 0.458, 0.4075], atol=1e-4)
-    assert config.BBOX_STD_DEV.reshape(1, 4).astype(np.float32).dtype == np.float32
 
 
 @pytest.mark.parametrize("overrides", [{"IMAGE_MAX_DIM": 512}, {"IMAGE_MIN_DIM": None, "IMAGE_MAX_DIM": 128}])
@@ -95,16 +92,10 @@ def test_make_config_keeps_what_a_subclass_added_when_asked():
 
     settings = Mine().to_dict()
     assert make_config(settings, Config, keep_unknown=True).WHERE_FROM == "Basel"
-    with pytest.raises(InputError, match="'WHERE_FROM' is unknown"):
+    with pytest.raises(InputError, match="unknown setting.*WHERE_FROM"):
         make_config(settings, Config)
-    with pytest.raises(InputError, match="did you mean LEARNING_RATE"):
+    with pytest.raises(InputError, match="did you mean .*LEARNING_RATE"):
         make_config({"learning_rate": 1}, Config, keep_unknown=True)
-
-
-def test_smear_config_trains_as_the_thesis_does():
-    config = SmearConfig()
-    assert (config.OPTIMIZER, config.LEARNING_RATE, config.normalization) == ("adam", 1e-3, "group")
-    assert (config.NUM_CLASSES, config.AUGMENTATION, config.AUGMENTATION_SHARE) == (2, "thesis", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +115,10 @@ def test_make_config_survives_json():
 
 
 def test_make_config_leaves_the_base_class_alone():
-    make_config({"LEARNING_RATE": 0.5, "LOSS_WEIGHTS": {"mrcnn_mask_loss": 2.0}})
+    changed = make_config({"LEARNING_RATE": 0.5, "LOSS_WEIGHTS": {"mrcnn_mask_loss": 2.0}})
+    assert changed.LOSS_WEIGHTS == {**SmearConfig.LOSS_WEIGHTS, "mrcnn_mask_loss": 2.0}
     assert SmearConfig.LEARNING_RATE == 0.001
     assert SmearConfig.LOSS_WEIGHTS["mrcnn_mask_loss"] == 1.0
-
-
-def test_make_config_merges_loss_weights():
-    weights = make_config({"LOSS_WEIGHTS": {"mrcnn_mask_loss": 2.0}}).LOSS_WEIGHTS
-    assert weights["mrcnn_mask_loss"] == 2.0 and weights["rpn_class_loss"] == 1.0
 
 
 @pytest.mark.parametrize("whole", [0, 1])
@@ -146,97 +133,77 @@ def test_make_config_takes_whole_floats_for_counts():
     assert make_config({"IMAGE_MIN_SCALE": 1.5}).IMAGE_MIN_SCALE == 1.5
 
 
+REFUSED = [
+    ("AUGMENTATION_ZOOM", [1.6, 0.5]),
+    ("AUGMENTATION_ZOOM", [0.0, 1.0]),
+    ("AUGMENTATION_LEAST_RATIO", 0.0),
+    ("LEARNING_RATE", "fast"),
+    ("LEARNING_RATE", True),
+    ("LEARNING_RATE", -1.0),
+    ("MAX_GT_INSTANCES", 2.5),
+    ("SEED", None),
+    ("SEED", 2**40),
+    ("STEPS_PER_EPOCH", float("nan")),
+    ("USE_MINI_MASK", 1),
+    ("RPN_ANCHOR_SCALES", 32),
+    ("RPN_ANCHOR_SCALES", [32, 64]),
+    ("RPN_ANCHOR_SCALES", [8, 16, 32, 64, -1]),
+    ("RPN_ANCHOR_RATIOS", []),
+    ("MEAN_PIXEL", ["red", 1, 2]),
+    ("MEAN_PIXEL", [0.0, float("inf"), 0.0]),
+    ("LOSS_WEIGHTS", {"mask": 1}),
+    ("LOSS_WEIGHTS", {"rpn_class_loss": -1.0}),
+    ("BACKBONE", "vgg"),
+    ("BACKBONE_STRIDES", [2, 4, 8, 16, 32]),
+    ("NORMALIZATION", "layer"),
+    ("IMAGE_MAX_DIM", 1000),
+    ("IMAGE_MAX_DIM", 2**20),
+    ("RPN_LEVELS", []),
+    ("RPN_LEVELS", ["P3", "P2"]),
+    ("RPN_LEVELS", ["P7"]),
+    ("MASK_SHAPE", [14, 14]),
+    ("NUM_CLASSES", 10**9),
+    ("ROI_POSITIVE_RATIO", 0),
+    ("BBOX_STD_DEV", (0.1, 0.1, 0.2)),
+    ("TOP_DOWN_PYRAMID_SIZE", 40),
+    ("FPN_CLASSIF_FC_LAYERS_SIZE", 32),
+    ("NAME", "two\nlines"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_values_that_cannot_be_are_refused_by_name(name, value):
+    with pytest.raises(InputError, match=rf"^{name}\b") as caught:
+        make_config({name: value})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=name):
+        type("Odd", (SmearConfig,), {name: value})()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"LERNING_RATE": 1}, "did you mean LEARNING_RATE"),
-        ({"learning_rate": 1}, "did you mean LEARNING_RATE"),
-        ({"XYZZY": 1}, "'XYZZY' is unknown$"),
-        ({"AUGMENTATION_ZOOM": [1.6, 0.5]}, "AUGMENTATION_ZOOM must be two factors above 0, the least first"),
-        ({"AUGMENTATION_ZOOM": [0.0, 1.0]}, "AUGMENTATION_ZOOM must be two factors above 0"),
-        ({"AUGMENTATION_LEAST_RATIO": 0.0}, "AUGMENTATION_LEAST_RATIO must lie between 0.1 and 1"),
-        ({"AUGMENTATION_ZOOM": [1.0]}, "AUGMENTATION_ZOOM must be two factors above 0"),
-        ({"LEARNING_RATE": "fast"}, "LEARNING_RATE must be a number"),
-        ({"LEARNING_RATE": None}, "LEARNING_RATE must be a number"),
-        ({"LEARNING_RATE": True}, "LEARNING_RATE must be a number or a name"),
-        ({"MAX_GT_INSTANCES": 2.5}, "MAX_GT_INSTANCES must be a whole number"),
-        ({"SEED": None}, "SEED must be a number"),
-        ({"STEPS_PER_EPOCH": float("nan")}, "STEPS_PER_EPOCH must be a whole number"),
-        ({"USE_MINI_MASK": 1}, "USE_MINI_MASK must be true or false"),
-        ({"RPN_ANCHOR_SCALES": 32}, "RPN_ANCHOR_SCALES must be a list"),
-        ({"MEAN_PIXEL": ["red", 1, 2]}, "MEAN_PIXEL must be a list of numbers"),
-        ({"LOSS_WEIGHTS": {"mask": 1}}, "LOSS_WEIGHTS does not know mask"),
-        ({"LOSS_WEIGHTS": 1}, "LOSS_WEIGHTS does not know 1"),
-        ({"BACKBONE": "vgg"}, "BACKBONE must be one of resnet50, resnet101"),
-        ({"OPTIMIZER": "lion"}, "OPTIMIZER must be one of"),
-        ({"AUGMENTATION": "wild"}, "AUGMENTATION must be one of"),
-        ({"NORMALIZATION": "layer"}, "NORMALIZATION must be one of"),
-        ({"IMAGE_RESIZE_MODE": "oval"}, "IMAGE_RESIZE_MODE must be one of square, pad64, crop, none"),
         ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 900}, "IMAGE_MIN_DIM must be a multiple of 64 where"),
-        ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 0}, "IMAGE_MIN_DIM must be a multiple of 64 where"),
         ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 100}, "IMAGE_MIN_DIM must be 0 or a multiple of 64"),
-        ({"IMAGE_CHANNEL_COUNT": 0}, "IMAGE_CHANNEL_COUNT must be at least 1"),
-        ({"IMAGE_CHANNEL_COUNT": 4}, "MEAN_PIXEL needs one value for each of the 4 channels; got 3"),
-        ({"IMAGE_CHANNEL_COUNT": 1}, "MEAN_PIXEL needs one value for each of the 1 channels; got 3"),
-        ({"RPN_LEVELS": []}, "RPN_LEVELS must name some of P2, P3, P4, P5, P6"),
-        ({"RPN_LEVELS": ["P3", "P2"]}, "RPN_LEVELS must name .* in this order"),
-        ({"RPN_LEVELS": ["P3", "P3"]}, "RPN_LEVELS must name"),
-        ({"RPN_LEVELS": ["P7"]}, "RPN_LEVELS must name"),
-        ({"ROI_ALIGN": "torch"}, "ROI_ALIGN must be one of matterport, paper"),
-        ({"STEM_PADDING": "valid"}, "STEM_PADDING must be one of same, symmetric"),
-        ({"IMAGE_MAX_DIM": 1000}, "multiple of 32"),
-        ({"BACKBONE_STRIDES": [2, 4, 8, 16, 32]}, "BACKBONE_STRIDES must be"),
-        ({"RPN_ANCHOR_SCALES": [32, 64]}, "one scale for each of the 5 levels"),
-        ({"MASK_SHAPE": [14, 14]}, "MASK_SHAPE must be twice MASK_POOL_SIZE"),
-        ({"NUM_CLASSES": 0}, "NUM_CLASSES must be at least 1"),
-        ({"AUGMENTATION_SHARE": 1.5}, "AUGMENTATION_SHARE must lie between 0 and 1"),
-        ({"ROI_POSITIVE_RATIO": 0}, "ROI_POSITIVE_RATIO must be above 0"),
-        ({"SEED": -1}, "SEED must be 0 or more"),
-        ({"TOP_DOWN_PYRAMID_SIZE": 40}, "TOP_DOWN_PYRAMID_SIZE must be a multiple of 32"),
-        ({"FPN_CLASSIF_FC_LAYERS_SIZE": 32}, "FPN_CLASSIF_FC_LAYERS_SIZE must be a multiple of 32 from 64"),
+        ({"IMAGE_CHANNEL_COUNT": 4}, "MEAN_PIXEL needs one value for each of the 4 channels"),
+        ({"LERNING_RATE": 1, "SEED": -1}, "SEED must be 0 or more, got -1; unknown setting.*LEARNING_RATE"),
     ],
 )
-def test_make_config_refuses(overrides, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_all_faults_of_settings_are_told(overrides, message):
+    with pytest.raises(InputError, match=message):
         make_config(overrides)
-    assert "\n" not in str(caught.value)
 
 
-def test_setting_names_follow_the_classes():
-    class Mine(Config):
-        OWN = 1
-
-    names = setting_names(Mine)
-    assert names[0] == "NAME" and names[-1] == "OWN" and len(names) == len(set(names))
-
-
-def test_config_display_prints_every_setting(capsys):
-    Config().display()
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in (*setting_names(Config), "BATCH_SIZE"))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("NUM_CLASSES", 10**9),
-        ("TOP_DOWN_PYRAMID_SIZE", 2**20),
-        ("FPN_CLASSIF_FC_LAYERS_SIZE", 2**30),
-        ("IMAGE_MAX_DIM", 2**20),
-        ("POST_NMS_ROIS_INFERENCE", 0),
-        ("RPN_NMS_THRESHOLD", 1.5),
-        ("LEARNING_RATE", -1.0),
-        ("RPN_ANCHOR_SCALES", (8, 16, 32, 64, -1)),
-        ("RPN_ANCHOR_RATIOS", ()),
-        ("MINI_MASK_SHAPE", (0, 56)),
-        ("RPN_BBOX_STD_DEV", (0.1, 0.1, 0.2)),
-        ("BBOX_STD_DEV", (0.1, 0.1, 0.2, 0.0)),
-        ("MEAN_PIXEL", (0.0, float("inf"), 0.0)),
-        ("LOSS_WEIGHTS", {"rpn_class_loss": -1.0}),
-        ("NAME", 3),
-        ("SEED", 2**40),
-    ],
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda v: st.lists(v, max_size=5)
 )
-def test_numbers_that_no_network_has_are_refused(name, value):
-    with pytest.raises(InputError, match=name):
-        type("Odd", (Config,), {name: value})()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from(sorted(SmearConfig().to_dict())), JSON, min_size=1, max_size=3))
+def test_any_values_make_a_configuration_or_one_error(values):
+    try:
+        config = make_config(values)
+    except InputError:
+        return
+    assert make_config(config.to_dict(), Config).to_dict() == config.to_dict()

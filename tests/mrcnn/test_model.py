@@ -57,10 +57,6 @@ def test_detect_returns_matterports_keys_and_types(results, images):
             "feats": ((count, 14, 14, 32), np.float32),
         }
         assert {name: (value.shape, value.dtype) for name, value in result.items()} == expected
-
-
-def test_detect_boxes_lie_in_their_image_best_first(results, images):
-    for image, result in zip(images, results, strict=True):
         y1, x1, y2, x2 = result["rois"].T
         assert (0 <= y1).all() and (y1 < y2).all() and (y2 <= image.shape[0]).all()
         assert (0 <= x1).all() and (x1 < x2).all() and (x2 <= image.shape[1]).all()
@@ -95,20 +91,11 @@ def test_detect_without_pasting_keeps_the_small_masks(model, results, images):
         np.testing.assert_allclose(plain["small_masks"], expected["small_masks"], atol=1e-4)
 
 
-def test_detect_on_no_images(model):
-    assert model.detect([]) == []
-
-
 def test_detect_takes_grey_images_as_colour_images_of_three_equal_channels(model, images):
     grey = images[0][..., 0]
     (expected,) = model.detect([np.stack([grey] * 3, axis=-1)])
     for result in model.detect([grey, grey[..., np.newaxis]]):
         np.testing.assert_array_equal(result["rois"], expected["rois"])
-
-
-def test_detect_refuses_images_of_another_type(model):
-    with pytest.raises(InputError, match="an array of numbers"):
-        model.detect([np.zeros((64, 64, 3), "U1")])
 
 
 def test_mold_inputs_gives_matterports_three_arrays(model, images):
@@ -186,11 +173,6 @@ def test_load_weights_refuses_a_damaged_file(model, tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-def test_load_weights_names_a_missing_file(model, tmp_path):
-    with pytest.raises(InputError, match="no such weights file"):
-        model.load_weights(tmp_path / WEIGHTS_NAME)
-
-
 def test_load_detector_needs_a_finished_folder(tmp_path):
     with pytest.raises(InputError, match="no trained detector there"):
         load_detector(tmp_path)
@@ -199,13 +181,8 @@ def test_load_detector_needs_a_finished_folder(tmp_path):
     with pytest.raises(InputError, match="not valid JSON"):
         load_detector(tmp_path)
     (tmp_path / CONFIG_NAME).write_text(json.dumps({"backbones": "resnet50"}))
-    with pytest.raises(InputError, match="did you mean BACKBONE"):
+    with pytest.raises(InputError, match="config.json: .*did you mean .BACKBONE"):
         load_detector(tmp_path)
-
-
-def test_load_detector_refuses_overrides_that_are_no_setting(model):
-    with pytest.raises(InputError, match="'DETECTION_MIN_CONFIDENC' is unknown; did you mean DETECTION_MIN_CONFIDENCE"):
-        load_detector(model.model_dir, {"DETECTION_MIN_CONFIDENC": 0.5})
 
 
 def test_load_detector_keeps_settings_that_a_subclass_added(tiny_config_class, small_resnet, tmp_path):
@@ -218,27 +195,26 @@ def test_load_detector_keeps_settings_that_a_subclass_added(tiny_config_class, s
     assert (config.STAIN, config.MIN_AREA, config.DETECTION_MIN_CONFIDENCE) == ("Giemsa", 20, 0.5)
 
 
-def test_mask_rcnn_refuses_another_mode(config):
+def test_what_cannot_be_is_refused(model, config, cell_dataset, tmp_path):
     with pytest.raises(InputError, match="training or inference; got 'test'"):
         MaskRCNN("test", config, "unused")
-
-
-def test_train_needs_training_mode(model, cell_dataset):
     with pytest.raises(InputError, match="mode='training'"):
         model.train(cell_dataset(1), [], 1e-3, 1, "all")
+    with pytest.raises(InputError, match="an array of numbers"):
+        model.detect([np.zeros((64, 64, 3), "U1")])
+    with pytest.raises(InputError, match="no such weights file"):
+        model.load_weights(tmp_path / WEIGHTS_NAME)
+    with pytest.raises(FileNotFoundError, match="no run of 'tiny' there"):
+        model.find_last()
 
 
 @pytest.mark.parametrize(
     ("layers", "learning", "frozen"),
     [
         ("heads", "mrcnn_class_logits", "res5a_branch2a"),
-        ("heads", "fpn_p2_gn", "conv1"),
         ("5+", "res5a_branch2a", "res4a_branch2a"),
-        ("4+", "bn4a_branch2a", "bn3a_branch2a"),
-        ("3+", "res3a_branch1", "res2a_branch2a"),
         ("3+", "rpn_conv_shared", "conv1"),
         (r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)", "mrcnn_mask_conv1", "res5a_branch2a"),
-        (r"(res5.*)|(bn5.*)", "bn5a_branch2a", "fpn_p2"),
         (r"res", "nothing", "res2a_branch2a"),  # the whole name has to match
     ],
 )
@@ -252,22 +228,12 @@ def test_set_trainable_goes_by_layer_name(model, layers, learning, frozen):
     assert len(variables) < len(model.parts.trainable_variables)
 
 
-def test_set_trainable_all_lets_everything_learn(model):
-    model.set_trainable("all")
-    assert all(layer.trainable for layer in model.parts.named_layers())
-
-
 def test_set_trainable_of_one_model_leaves_the_others_alone(model):
     model.set_trainable("all")
     model.set_trainable("nothing", keras_model=model.parts.rpn)
     frozen = {layer.name for layer in model.parts.named_layers() if not layer.trainable}
     model.set_trainable("all")
     assert frozen == {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}
-
-
-def test_find_last_without_a_run_says_so(model):
-    with pytest.raises(FileNotFoundError, match="no run of 'tiny' there"):
-        model.find_last()
 
 
 def test_mask_rcnn_begins_a_dated_run_in_its_folder(model):
