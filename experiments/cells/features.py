@@ -1,9 +1,9 @@
-"""The command `aecfe features`: from a folder of images to a vector for each cell, with what is needed to judge it.
+"""`aecfe features`: from a folder of images to a vector for each cell, with what is needed to judge it.
 
 out.h5ad          a vector for each cell: mean RoI features of the detector, or latents of an autoencoder
 out.csv           a row for each cell, and one with the reason for each image without a cell
 out.overlay.png   some of the images with what was found on them
-out.h5            feature store of the cells; an interrupted call goes on from it
+out.h5            feature store of the cells; an interrupted call resumes from it
 """
 
 import logging
@@ -35,17 +35,16 @@ from mrcnn.files.hdf5 import read_note
 from mrcnn.files.json_io import parse_json
 from mrcnn.files.output_paths import check_output_file
 from mrcnn.files.provenance import file_hash, hash_json, versions
+from mrcnn.files.run_folder import check_same
 from mrcnn.model import detector_config, detector_hash, load_detector
 
-FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
-# A centre's images often lie in a folder of this name, whose own name says nothing.
-IMAGES_FOLDER = "images"
-PROVENANCE = "provenance"
-BOX = ("y1", "x1", "y2", "x2")
-CSV_COLUMNS = ("cell", "key", "centre", "image", "status", "reason", "score", *BOX, "detections")
+log = logging.getLogger(__name__)
 
-# Of what is known by its hash, which says nothing to a person.
-_DIFFERENT = {"detector": "another detector", "autoencoder": "another autoencoder or none", "images": "other images"}
+FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
+IMAGE_FILES = "image_files"  # setting of the store
+PROVENANCE = "provenance"
+BOX = ["y1", "x1", "y2", "x2"]
+CSV_COLUMNS = ("cell", "key", "centre", "image", "status", "reason", "score", *BOX, "detections")
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,6 @@ class FeatureFiles:
     def check(self, images: Sequence[ImageRecord]) -> None:
         """Refuse places where a file cannot be written, or would be taken for one of the images.
 
-        Args:
-            images: what will be searched.
-
         Raises:
             InputError: naming the place.
         """
@@ -116,7 +112,7 @@ def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
     folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.key).parts) - 1]
     name = given
     if name is None:
-        name = folder.parent.name if folder.name.lower() == IMAGES_FOLDER else folder.name
+        name = folder.parent.name if folder.name.lower() == "images" else folder.name
     try:
         check_centre_name(name)
         name.encode()
@@ -124,81 +120,6 @@ def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
         source = f"--centre {given!r}" if given is not None else f"{ascii(str(folder))}"
         raise InputError(f"{source}: gives no name that a centre can have; give --centre NAME") from None
     return name
-
-
-def read_provenance(path: Path) -> dict[str, Any]:
-    """What an `.h5ad` file of `aecfe features` says of its origin.
-
-    Raises:
-        InputError: if it is no such file.
-    """
-    try:
-        provenance = parse_json(read_note(path, f"uns/{PROVENANCE}"))
-        if isinstance(provenance["identity"], dict) and isinstance(provenance["counts"], dict):
-            return provenance
-    except (KeyError, TypeError, ValueError):  # InputError is one
-        pass
-    raise InputError(f"{path}: was not written by aecfe features; give another -o, or --overwrite to replace it")
-
-
-def check_same_inputs(path: Path, there: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse a finished file that was made of something else.
-
-    Args:
-        path: the file.
-        there: its identity, what decides what is in it.
-        wanted: what would be made now.
-
-    Raises:
-        InputError: naming all that differs.
-    """
-    different = [
-        _DIFFERENT.get(name, f"{name.replace('_', ' ')} {there.get(name)!r}, not {value!r}")
-        for name, value in wanted.items()
-        if there.get(name) != value
-    ]
-    if different:
-        raise InputError(
-            f"{path}: is there already, made with {'; '.join(different)}; give another -o, or --overwrite to make it "
-            "again"
-        )
-
-
-def write_cell_table(path: Path, cells: pd.DataFrame, missed: Sequence[dict[str, str]], images: pd.DataFrame) -> None:
-    """Write the CSV of cells and of images without one, image by image in their order, atomically.
-
-    Args:
-        path: the file.
-        cells: a row for each cell, as in the `.h5ad` file.
-        missed: of a store: key and reason of each image without a cell.
-        images: by key, in their order, the columns `image` and `centre`.
-    """
-    found = cells.rename_axis("cell").reset_index().assign(reason="")
-    lost = pd.DataFrame(
-        [
-            {
-                "key": entry["key"],
-                "status": UNREADABLE if is_unreadable(entry["reason"]) else MISSED,
-                "reason": entry["reason"],
-                "detections": 0,
-            }
-            for entry in missed
-        ],
-        columns=["key", "status", "reason", "detections"],
-    )
-    lost = lost.join(images, on="key")
-    # As plain objects: categories of the one are unknown to the other, and whole numbers stay whole beside gaps.
-    table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
-    order = images.index.get_indexer(table["key"])
-    table = table.iloc[order.argsort(kind="stable")]
-    table["score"] = [f"{score:.4f}" if pd.notna(score) else "" for score in table["score"]]
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-
-
-log = logging.getLogger(__name__)
-
-IMAGE_FILES = "image_files"  # setting of the store
 
 
 def embed_images(
@@ -223,11 +144,11 @@ def embed_images(
         files: where to write; call its `check` first.
         detector: folder of a trained detector.
         autoencoder: folder of an autoencoder that was trained on its features; None keeps the features, averaged over
-            their 14 x 14 places.
+            their 14 x 14 spatial positions.
         centre: name of the centre that the images are from.
         all_cells: keep every cell of an image, not one (`mrcnn.features.choose_cell`).
-        min_score: least score of a cell; None leaves the detector's own.
-        max_detections: most cells of an image; None leaves the detector's own.
+        min_score: minimum score of a cell; None leaves the detector's own.
+        max_detections: maximum cells per image; None leaves the detector's own.
         batch_size: images in a batch of the detector.
         overwrite: make everything again.
 
@@ -253,8 +174,8 @@ def embed_images(
         "max_detections": detection_limit(config),
     }
     if files.h5ad.exists() and not overwrite:
-        earlier = read_provenance(files.h5ad)
-        check_same_inputs(files.h5ad, earlier["identity"], identity)
+        earlier = _read_provenance(files.h5ad)
+        check_same(files.h5ad, earlier["identity"], identity, "give another -o, or --overwrite to make it again")
         # Without its store, which is large and may have been removed, it is as good.
         if all(path is None or path.exists() for path in (files.csv, files.overlay)):
             return earlier["counts"], False
@@ -262,7 +183,6 @@ def embed_images(
         for path in (files.csv, files.overlay):  # the store has a lock of its own
             if path is not None:
                 remove_leftovers(path.parent, path.name)
-        _check_store(files.store, identity["images"], overwrite)
         counts = extract_features(
             load_detector(detector, overrides, max_detections),
             images,
@@ -273,22 +193,18 @@ def embed_images(
             attributes={IMAGE_FILES: identity["images"]},
             overwrite=overwrite,
         )
-        _write_beside(files, images, centre)
-        if not counts["cells"]:
-            raise InputError(_why_nothing(files, counts))
-        provenance = {
-            "identity": identity,
-            "counts": counts,
-            "command": sys.argv,
-            "versions": versions("aecfe"),
-        }
         with FeatureStore(files.store) as store:
+            cells = cell_rows(store, images)
+            _write_beside(files, store, cells, images)
+            if not counts["cells"]:
+                raise InputError(_why_nothing(files, counts))
+            notes = {"identity": identity, "counts": counts, "command": sys.argv, "versions": versions("aecfe")}
             if trained is None:
-                vectors = roi_vectors(store)
+                write_h5ad(files.h5ad, roi_vectors(store), cells, {PROVENANCE: notes})
             else:
-                vectors = encode_store(trained, compiled_encoder(trained), store)
-            notes = {} if trained is None else {"config": trained.config.to_dict(), "run": trained.run}
-            write_h5ad(files.h5ad, vectors, cell_rows(store, images), {PROVENANCE: provenance, **notes})
+                latents = encode_store(trained, compiled_encoder(trained), store)
+                models = {"config": trained.config.to_dict(), "run": trained.run}
+                write_h5ad(files.h5ad, latents, cells, {PROVENANCE: notes, **models})
     return counts, True
 
 
@@ -304,20 +220,28 @@ def cell_rows(store: FeatureStore, images: Sequence[ImageRecord]) -> pd.DataFram
         exclusive), detections (cells that the detector found on the image, of which these are kept) and status.
     """
     table = describe_cells(store, {})
-    path_of = {record.key: shown_path(record.path) for record in images}
-    detections = dict(zip(store.image_keys.tolist(), store.image_column("num_detections").tolist(), strict=True))
-    table["image"] = [path_of[key] for key in table["key"]]
-    boxes = np.round(store.read("box", 0, len(store))).astype(np.int32)
-    for column, values in zip(BOX, boxes.T, strict=True):
-        table[column] = values
-    table["detections"] = np.array([detections[key] for key in table["key"]], np.int32)
+    table["image"] = table["key"].map(_shown_paths(images))
+    table[BOX] = np.round(store.read("box", 0, len(store))).astype(np.int32).reshape(-1, 4)
+    detections = pd.Series(store.image_column("num_detections").astype(np.int32), store.image_keys.tolist())
+    table["detections"] = detections.loc[table["key"]].to_numpy()
     table["status"] = FOUND
     return table
 
 
-def shown_path(path: Path) -> str:
-    """A path as text that any file can hold: what is not UTF-8 is written with escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def _shown_paths(images: Sequence[ImageRecord]) -> dict[str, str]:
+    """Paths by key, as text that any file can hold: what is not UTF-8 is written with escapes."""
+    return {record.key: str(record.path).encode("utf-8", "backslashreplace").decode() for record in images}
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    """What an `.h5ad` file of `aecfe features` says of its origin."""
+    try:
+        provenance = parse_json(read_note(path, f"uns/{PROVENANCE}"))
+        if isinstance(provenance["identity"], dict) and isinstance(provenance["counts"], dict):
+            return provenance
+    except (KeyError, TypeError, ValueError):  # InputError is one
+        pass
+    raise InputError(f"{path}: was not written by aecfe features; give another -o, or --overwrite to replace it")
 
 
 def _open_autoencoder(folder: str | os.PathLike, detector: str | os.PathLike, centre: str) -> TrainedAutoencoder:
@@ -331,34 +255,27 @@ def _open_autoencoder(folder: str | os.PathLike, detector: str | os.PathLike, ce
     return trained
 
 
-def _check_store(path: Path, images_hash: str, overwrite: bool) -> None:
-    """Refuse a store of other images; what else it may differ in is looked at by the extraction."""
-    if overwrite or not path.exists():
-        return
-    with FeatureStore(path) as store:
-        if store.settings.get(IMAGE_FILES) != images_hash:
-            raise InputError(
-                f"{path}: is a feature store of other images, of images that have changed since, or of aecfe extract; "
-                "give another -o, or --overwrite to replace it"
-            )
-
-
-def _write_beside(files: FeatureFiles, images: Sequence[ImageRecord], centre: str) -> None:
+def _write_beside(files: FeatureFiles, store: FeatureStore, cells: pd.DataFrame, images: Sequence[ImageRecord]) -> None:
     """Write the table and the picture, and say where more cells were found than kept."""
-    with FeatureStore(files.store) as store:
-        more = int(np.sum(store.image_column("num_detections") > store.image_column("num_cells")))
-        if more:
-            log.info(
-                "%d images show several cells, of which the one in the middle is kept; --all-cells keeps all", more
-            )
-        if files.csv is not None:
-            rows = {record.key: (shown_path(record.path), centre) for record in images}
-            listed = pd.DataFrame.from_dict(rows, orient="index", columns=["image", "centre"])
-            write_cell_table(files.csv, cell_rows(store, images), store.missed, listed)
-        if files.overlay is not None:
-            picture = contact_sheet(store, {record.key: record for record in images})
-            with atomic_path(files.overlay) as temporary:
-                Image.fromarray(picture).save(temporary)
+    more = int(np.sum(store.image_column("num_detections") > store.image_column("num_cells")))
+    if more:
+        log.info("%d images show several cells, of which the one in the middle is kept; --all-cells keeps all", more)
+    if files.csv is not None:
+        lost = pd.DataFrame(store.missed, columns=["key", "reason"]).assign(centre=store.centre, detections=0)
+        lost["image"] = lost["key"].map(_shown_paths(images))
+        lost["status"] = [UNREADABLE if is_unreadable(reason) else MISSED for reason in lost["reason"]]
+        found = cells.rename_axis("cell").reset_index().assign(reason="")
+        # As plain objects: whole numbers stay whole beside gaps.
+        table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
+        order = {record.key: number for number, record in enumerate(images)}
+        table = table.sort_values("key", key=lambda keys: keys.map(order), kind="stable")
+        table["score"] = table["score"].map("{:.4f}".format, na_action="ignore")
+        with atomic_path(files.csv) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+    if files.overlay is not None:
+        picture = contact_sheet(store, {record.key: record for record in images})
+        with atomic_path(files.overlay) as temporary:
+            Image.fromarray(picture).save(temporary)
 
 
 def _why_nothing(files: FeatureFiles, counts: dict[str, int]) -> str:

@@ -61,7 +61,7 @@ class LabelImages:
         """Look at every image and its mask."""
         return check_annotations(records, self.folder, semantics=self.semantics)
 
-    def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
+    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
         """The images, ready for training."""
         return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
 
@@ -87,8 +87,8 @@ class Outlines:
         """Look at every image and outline."""
         return check_outlines(records, self.annotations, classes=self._classes())
 
-    def dataset(self, records: list[ImageRecord], source: str, crowds: bool) -> Dataset:
-        """The images, ready for training; without groups for evaluation, which cannot count them."""
+    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
+        """The images, ready for training; `crowds=False` leaves out outlines of groups of cells."""
         return OutlineDataset(records, self.annotations, classes=self._classes(), source=source, crowds=crowds)
 
     def _classes(self) -> dict[str, str] | None:
@@ -121,11 +121,11 @@ class MaskedImages:
     faults: list[tuple[str, str]]
     num_cells: dict[str, int] = field(default_factory=dict)
 
-    def dataset(self, keys: Iterable[str] | None = None, *, crowds: bool = True) -> Dataset:
-        """The images whose key is in `keys`, or all; `crowds=False` leaves out outlines of groups."""
+    def dataset(self, keys: Iterable[str] | None = None) -> Dataset:
+        """The images whose key is in `keys`, or all."""
         wanted = None if keys is None else set(keys)
         chosen = [r for r in self.records if wanted is None or r.key in wanted]
-        return self.source.dataset(chosen, self.centre.replace(".", "_"), crowds)
+        return self.source.dataset(chosen, self.centre.replace(".", "_"))
 
 
 def masked_images(
@@ -176,12 +176,7 @@ def check_masks(name: str, records: list[ImageRecord], source: LabelImages | Out
 
 
 def warn_of_crowded(images: Sequence[MaskedImages], limit: int) -> None:
-    """Say of which images training would not use all cells.
-
-    Args:
-        images: what the detector learns from.
-        limit: its MAX_GT_INSTANCES.
-    """
+    """Say of which images training would not use all cells, `limit` being its MAX_GT_INSTANCES."""
     for masked in images:
         crowded = {key: count for key, count in masked.num_cells.items() if count > limit}
         if crowded:

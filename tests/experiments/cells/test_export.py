@@ -3,6 +3,7 @@ and the code of docs/deploy.md that uses it."""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,8 +23,7 @@ from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cells.export import choose_cells, export_pipeline
-from experiments.cells.models import AUTOENCODER_MARK, autoencoder_folder, detector_folder
-from mrcnn.config import make_config
+from experiments.cells.models import AUTOENCODER_MARK
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import FeatureStore
@@ -31,7 +31,7 @@ from mrcnn.features import choose_cell, extract_features
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash
-from mrcnn.model import MaskRCNN, detector_hash, load_detector
+from mrcnn.model import detector_hash, load_detector
 
 ROOT = Path(__file__).parents[3]
 PROCESS = ROOT / "tests" / "saved_model_process.py"
@@ -39,22 +39,9 @@ MAX_DETECTIONS, LATENT_SIZE, NUM_IMAGES = 6, 8, 5
 SIGNATURES = ("serving_default", "latents", "features", "single_cell")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_backbone(small_resnet):
-    with small_resnet():
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(tiny_config_class, tmp_path_factory):
-    """A folder as of `aecfe run`, with a detector that has learned nothing but finds something."""
-    folder = tmp_path_factory.mktemp("run")
-    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "TOP_DOWN_PYRAMID_SIZE": 256}, tiny_config_class)
-    detector = MaskRCNN("inference", config, folder / "detector")
-    # Not so far apart as to make every score 1.
-    detector.parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-2.0, 2.0])
-    detector.save()
-    return folder
+def run(untrained_run):
+    return untrained_run
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +61,21 @@ def images(records):
 
 
 @pytest.fixture(scope="module")
-def min_score(run, images):
-    """A score that one image does not reach, and no detection has."""
-    found = load_detector(run / "detector").detect(list(images), masks=False)
-    best = np.sort([result["scores"].max() for result in found])
-    return float(best[:2].mean())
+def found(run, images):
+    """What the detector finds on each image, whatever its score."""
+    return load_detector(run / "detector").detect(list(images), masks=False)
 
 
 @pytest.fixture(scope="module")
-def expected(run, images, min_score):
-    """What `detect` finds on each image."""
-    detector = load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
-    return detector.detect(list(images), masks=False)
+def min_score(found):
+    """A score that one image does not reach, and no detection has."""
+    return float(np.sort([result["scores"].max() for result in found])[:2].mean())
+
+
+@pytest.fixture(scope="module")
+def expected(found, min_score):
+    """What `detect` finds on each image from that score on."""
+    return [{name: value[result["scores"] >= min_score] for name, value in result.items()} for result in found]
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +289,8 @@ def test_export_command_builds_a_centre_in(run, autoencoders, results, images, t
 
 def test_export_refuses_what_does_not_belong_together(run, autoencoders, tmp_path):
     other = tmp_path / "other"
-    load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": 0.25}).save(other)
+    shutil.copytree(run / "detector", other)
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     faults = [
         ((other, autoencoders["minmax"]), {}, "is detector .* was trained on features of"),
         ((tmp_path, autoencoders["minmax"]), {}, "no trained detector there"),
@@ -334,16 +325,6 @@ def test_export_command_names_mistakes(tmp_path, monkeypatch, capsys, arguments,
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_trained_folders_are_found_in_a_run(run, autoencoders, tmp_path):
-    assert detector_folder(run) == detector_folder(run / "detector") == run / "detector"
-    assert autoencoder_folder(autoencoders["minmax"]) == autoencoders["minmax"]
-    (tmp_path / "adapted").mkdir()
-    (tmp_path / "adapted" / SCALING).touch()
-    assert autoencoder_folder(tmp_path) == tmp_path / "adapted"
-    with pytest.raises(InputError, match="name one of them: .*centre, .*minmax"):
-        autoencoder_folder(run)
 
 
 class StandIn(BaseHTTPRequestHandler):

@@ -20,13 +20,12 @@ from experiments.cells.contact_sheet import choose_images, contact_sheet
 from experiments.cells.detect import find_images
 from experiments.cells.features import centre_name
 from experiments.evaluation.vectors import read_vectors
-from mrcnn.config import make_config
 from mrcnn.feature_store import FeatureStore
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash
-from mrcnn.model import MaskRCNN, detector_config, detector_hash, load_detector
+from mrcnn.model import detector_config, detector_hash, load_detector
 
 LATENT_SIZE = 6
 CENTRE = "Köln 2"
@@ -60,22 +59,11 @@ class MadeUpDetector:
         }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def short_backbone(small_resnet):
-    with small_resnet():
-        yield
-
-
 @pytest.fixture(scope="module")
-def run(tiny_config_class, tmp_path_factory):
-    """A folder as of `aecfe run`, with a detector that has learned nothing but finds something."""
-    folder = tmp_path_factory.mktemp("run")
-    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "TOP_DOWN_PYRAMID_SIZE": 256}, tiny_config_class)
-    detector = MaskRCNN("inference", config, folder / "detector")
-    detector.parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-2.0, 2.0])
-    detector.save()
+def run(untrained_run):
+    """A folder as of `aecfe run`, with a detector that has learned nothing, and two autoencoders."""
     for kind in ("minmax", "centre"):
-        autoencoder = folder / kind
+        autoencoder = untrained_run / kind
         autoencoder.mkdir()
         settings = AutoencoderConfig(latent_size=LATENT_SIZE, image_size=32, feature_scaling=kind)
         settings.save(autoencoder / CONFIG)
@@ -83,11 +71,11 @@ def run(tiny_config_class, tmp_path_factory):
         statistics = np.zeros(columns, np.float32), np.ones(columns, np.float32)
         FeatureScaling(kind, ("there",), *statistics).save(autoencoder / SCALING)
         build_autoencoder(settings).save_weights(autoencoder / WEIGHTS)
-        stores = {"there": {"detector_hash": detector_hash(folder / "detector")}}
+        stores = {"there": {"detector_hash": detector_hash(untrained_run / "detector")}}
         write_json(
             autoencoder / RUN, {"complete": True, "stores": stores, "weights_sha256": file_hash(autoencoder / WEIGHTS)}
         )
-    return folder
+    return untrained_run
 
 
 @pytest.fixture
@@ -231,13 +219,13 @@ def test_other_inputs_are_refused_and_replaced_if_wanted(run, images, made_up, t
     shutil.copytree(run / "detector", other)
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     for command, reason in (
-        ([run, images, output, "--centre", "mine"], "centre 'Köln 2', not 'mine'"),
-        ([run, images, output, "--all-cells"], "all cells False, not True"),
-        ([run, images, output, "--max-detections", "2"], "max detections 6, not 2"),
-        ([run, images, output, "--min-score", "0.25"], "min score 0.5, not 0.25"),
+        ([run, images, output, "--centre", "mine"], 'centre "K\\u00f6ln 2", not "mine"'),
+        ([run, images, output, "--all-cells"], "all_cells false, not true"),
+        ([run, images, output, "--max-detections", "2"], "max_detections 6, not 2"),
+        ([run, images, output, "--min-score", "0.25"], "min_score 0.5, not 0.25"),
         ([run, images, output, "--autoencoder", run / "minmax"], "another autoencoder"),
         ([other, images, output], "another detector"),
-        ([run, [images / "a b.png"], output], "other images"),
+        ([run, [images / "a b.png"], output], "another images"),
     ):
         assert features(*command) == 2
         error = error_of(capsys)
@@ -245,12 +233,12 @@ def test_other_inputs_are_refused_and_replaced_if_wanted(run, images, made_up, t
     before = output.read_bytes()
     # Another picture under the same name, and so in the store that is left without its .h5ad file.
     save_image(images / "a b.png", 2, 7)
-    assert features(run, images, output) == 2 and "other images" in error_of(capsys)
+    assert features(run, images, output) == 2 and "another images" in error_of(capsys)
     assert output.read_bytes() == before
     output.unlink()
     assert features(run, images, output) == 2
     error = error_of(capsys)
-    assert "out.h5: is a feature store of other images" in error and "--overwrite" in error
+    assert "out.h5: is there already, made with another image files" in error and "--overwrite" in error
     assert features(run, images, output, "--overwrite") == 0
     assert anndata.read_h5ad(output).X[0, 0] == 7
     output.write_bytes(b"something else")
@@ -269,7 +257,7 @@ def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch
     # Other images meanwhile: the half store is theirs no more.
     save_image(images / "neu.png", 1, 50)
     assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 2
-    assert "image_files" in (error := error_of(capsys)) and "--overwrite" in error
+    assert "another image files" in (error := error_of(capsys)) and "--overwrite" in error
     (images / "neu.png").unlink()
     assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 0
     assert made_up == [20, 30]
@@ -277,17 +265,6 @@ def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch
     np.testing.assert_array_equal(resumed.X, whole.X)
     assert resumed.obs.equals(whole.obs)
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-
-
-def test_overwrite_begins_anew_where_parts_of_other_inputs_lie(run, images, made_up, tmp_path, monkeypatch):
-    monkeypatch.setattr(MadeUpDetector, "stop_at", 20)
-    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 130
-    monkeypatch.setattr(MadeUpDetector, "stop_at", -1)
-    made_up.clear()
-    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1, "--centre", "mine", "--overwrite") == 0
-    assert made_up == [0, 10, 20, 30]
-    assert set(anndata.read_h5ad(tmp_path / "out.h5ad").obs["centre"]) == {"mine"}
-    assert not (tmp_path / "out.h5.parts").exists()
 
 
 def test_one_call_at_a_time_writes_the_files(run, images, made_up, tmp_path, capsys):
@@ -385,43 +362,3 @@ def test_contact_sheet_outlines_cells_and_shows_misses(run, images, made_up, tmp
     unit = side / 40
     assert abs(columns.min() - 2 * unit) <= 4 and abs(rows.max() - (top + 20 * unit)) <= 4
     assert whole.shape == gone.shape and (whole != gone).any()
-
-
-def test_extract_with_another_limit_is_another_store(run, images, made_up, tmp_path, capsys):
-    detector, store = run / "detector", tmp_path / "out.h5"
-    extract = ["extract", str(images), "--detector", str(detector), "-o", str(store), "--all-cells", "--name", "c"]
-    assert main([*extract, "--max-detections", "2"]) == 0
-    with FeatureStore(store) as stored:
-        assert stored.settings["max_detections"] == 2 and stored.counts["cells"] == 1 + 2 + 2
-    assert "2 images have 2 cells, the most that this detector gives" in capsys.readouterr().err
-    assert main([*extract, "--max-detections", "2"]) == 0
-    for options, reason in (([], "max_detections 2, not None"), (["--max-detections", "3"], "max_detections 2, not 3")):
-        assert main([*extract, *options]) == 2
-        assert reason in (error := error_of(capsys)) and "--overwrite" in error
-    # The detector's own limit is no other setting, so that older stores stay what they are.
-    assert main([*extract, "--max-detections", "6", "--overwrite"]) == 0
-    with FeatureStore(store) as stored:
-        assert "max_detections" not in stored.settings and stored.counts["cells"] == 6
-    assert main(extract) == 0
-
-
-def test_load_detector_raises_the_limit_with_the_proposals(run):
-    config = detector_config(run / "detector", {"DETECTION_MIN_CONFIDENCE": 0.25}, 50)
-    assert (config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE) == (50, 50)
-    assert config.DETECTION_MIN_CONFIDENCE == 0.25
-    assert detector_config(run / "detector").DETECTION_MAX_INSTANCES == 6
-    with pytest.raises(InputError, match="at least 1"):
-        detector_config(run / "detector", max_detections=0)
-
-
-def test_detect_takes_the_limit(run, images, tmp_path, monkeypatch):
-    taken = {}
-
-    def load(folder, overrides, max_detections):
-        taken.update(overrides, max_detections=max_detections)
-        raise InputError("enough")
-
-    monkeypatch.setattr(mrcnn.model, "load_detector", load)
-    command = ["detect", str(images), "--detector", str(run / "detector"), "--csv", str(tmp_path / "cells.csv")]
-    assert main([*command, "--max-detections", "7", "--min-score", "0.5"]) == 2
-    assert taken == {"DETECTION_MIN_CONFIDENCE": 0.5, "max_detections": 7}
