@@ -125,12 +125,8 @@ def test_kernel_mmd_loss_is_zero_on_average_for_one_distribution_and_grows_with_
     same, near, far = draws(0.0), draws(1.0), draws(3.0)
     assert abs(same.mean()) < 3 * same.std() / np.sqrt(len(same)) and same.min() < 0
     assert same.mean() + 0.05 < near.mean() < far.mean()
-
-
-def test_kernel_mmd_loss_of_equal_rows_is_finite():
     loss, gradients = loss_and_gradients(kernel_mmd_loss, np.ones((3, 2), np.float32), np.ones((4, 2), np.float32))
-    assert loss == pytest.approx(0.0, abs=1e-6)
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert loss == pytest.approx(0.0, abs=1e-6) and all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_coral_loss_equals_numpy():
@@ -152,15 +148,6 @@ def test_moment_matching_loss_known_answer():
         assert float(moment_matching_loss(source, target, reduction)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_losses_of_single_numbers_are_those_of_the_means():
-    # Over one row a softmax is 1, whatever the variance.
-    source, target = np.array([[0.0], [1.0]], np.float32), np.array([[2.0], [5.0]], np.float32)
-    assert float(moment_matching_loss(source, target)) == pytest.approx(9.0)
-    assert float(normal_alignment_loss(target)) == pytest.approx(3.5)
-    # Variances 1/2 and 9/2.
-    assert float(coral_loss(source, target)) == pytest.approx(4.0)
-
-
 @pytest.mark.parametrize("method", PAIRWISE)
 @pytest.mark.parametrize("centre_ids", [[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
 def test_adaptation_loss_of_a_centre_with_few_samples_is_zero_not_nan(method, centre_ids):
@@ -178,15 +165,6 @@ def test_normal_adaptation_loss_counts_every_centre_that_has_two_samples():
     )
     assert loss == pytest.approx(float(normal_alignment_loss(latents[[0, 2, 3]])), rel=1e-5)
     np.testing.assert_array_equal(gradient[1], 0.0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_adaptation_loss_is_float32_for_half_precision(method):
-    latents = np.random.default_rng(5).normal(size=(8, 3)).astype(np.float16)
-    loss = adaptation_loss(tf.constant(latents), np.arange(8) % 2, 0, 2, method=method)
-    assert loss.dtype == tf.float32
-    expected = adaptation_loss(latents.astype(np.float32), np.arange(8) % 2, 0, 2, method=method)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -238,13 +216,9 @@ def test_discriminator_scores_equal_numpy(logits):
     parts = [CENTRE_IDS == k for k in range(3)]
     assert float(scores.loss) == pytest.approx(-np.mean([likelihood[p].mean() for p in parts]), rel=1e-5)
     assert float(scores.accuracy) == pytest.approx(np.mean([right[p].mean() for p in parts]), rel=1e-5)
-
-
-def test_discriminator_scores_of_one_that_knows_nothing_and_of_absent_centres():
-    scores = discriminator_scores(tf.zeros((4, 3)), tf.constant([0, 0, 0, 1]))
-    assert float(scores.loss) == pytest.approx(np.log(3), rel=1e-6)
-    # All ties go to centre 0: right for it, wrong for centre 1, and centre 2 is not there.
-    assert float(scores.accuracy) == pytest.approx(0.5)
+    # Centre 2 is absent, and all ties go to centre 0.
+    ignorant = discriminator_scores(tf.zeros((4, 3)), tf.constant([0, 0, 0, 1]))
+    assert [float(x) for x in ignorant] == pytest.approx([np.log(3), 0.5])
 
 
 def test_adversarial_loss_equals_numpy_and_spares_the_source(logits):

@@ -17,10 +17,8 @@ from autoencoder.batches import (
     type_windows,
 )
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import describe_stores
 from autoencoder.scaling import FeatureScaling
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter, Shard
-from mrcnn.feature_store.shards import shard_settings
+from mrcnn.feature_store import FeatureStore
 from mrcnn.files.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -116,32 +114,12 @@ def test_type_windows_hold_no_more_rows_than_asked_for(num_types, window_rows):
     assert all(0 < len(window) <= window_rows for window in islice(windows, 100))
 
 
-class Labelled:
-    """What `rows_by_type` needs of a store."""
-
-    path = "north.h5"
-
-    def __init__(self, cell_types, labels):
-        self.columns = {"cell_type": np.array(cell_types), "label": np.array(labels)}
-
-    def __len__(self):
-        return len(self.columns["label"])
-
-    def read(self, field, start, stop):
-        return self.columns[field][start:stop]
-
-
-@pytest.mark.parametrize(
-    ("cell_types", "labels", "expected"),
-    [
-        (["b", "", "b"], ["x", "y", "z"], {"": [1], "b": [0, 2]}),
-        (["", "", ""], ["x", "y", "x"], {"x": [0, 2], "y": [1]}),
-        (["", "", ""], ["x", "", "x"], {"": [1], "x": [0, 2]}),
-    ],
-)
-def test_rows_by_type_takes_labels_where_there_are_no_types(cell_types, labels, expected):
-    found = rows_by_type(Labelled(cell_types, labels))
-    assert {name: own.tolist() for name, own in found.items()} == expected
+def test_rows_by_type_takes_labels_where_there_are_no_types(typed_store, monkeypatch):
+    with FeatureStore(typed_store("north", ["b", "", "b"])) as store:
+        assert {name: own.tolist() for name, own in rows_by_type(store).items()} == {"": [1], "b": [0, 2]}
+        read, columns = store.read, {"cell_type": np.array(["", "", ""])}
+        monkeypatch.setattr(store, "read", lambda field, *rows: columns.get(field, read(field, *rows)))
+        assert {name: own.tolist() for name, own in rows_by_type(store).items()} == {"": [1], "B": [0, 2]}
 
 
 def read(stores, number, shares=SHARES, **options):
@@ -219,23 +197,6 @@ def test_read_batches_of_a_pipeline_read_its_own_rows_only_in_small_windows(stor
     assert max(num_read) == 8
 
 
-def test_read_batches_and_records_of_shards_are_those_of_the_whole_store(stores, tmp_path):
-    with FeatureStore(stores["bert"]) as store:
-        keys, fields = store.keys.tolist(), ("features", "crop", "image", "box", "score", "class_id", "image_shape")
-        cells = {key: Cell(*(store.read(f, row, row + 1)[0] for f in fields)) for row, key in enumerate(keys)}
-    shards = [tmp_path / "b1.h5", tmp_path / "b2.h5"]
-    for number, path in enumerate(shards, 1):
-        settings = shard_settings(Shard(number, 2), keys)
-        with FeatureStoreWriter(path, centre="bert", detector={"hash": "detector-a"}, attributes=settings) as writer:
-            for key in keys[number - 1 :: 2]:
-                writer.add(key, [cells[key]])
-    sharded = stores | {"bert": shards}
-    assert all(same(*pair) for pair in zip(read(stores, 6, seed=1), read(sharded, 6, seed=1), strict=True))
-    whole, other = describe_stores(stores), describe_stores(sharded)
-    assert other["bert"].pop("path") == ", ".join(map(str, shards)) and whole["bert"].pop("path")
-    assert other == whole
-
-
 def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, typed_store):
     types = ["rare", *["usual"] * 9, "", ""]
     mixed = {"anna": stores["anna"], "dora": typed_store("dora", types), "cleo": stores["cleo"]}
@@ -255,25 +216,11 @@ def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, 
     assert same(resumed, by_type[7])
 
 
-def test_read_batches_name_a_store_that_is_damaged(stores, store_maker, tmp_path):
-    path = store_maker(tmp_path / "damaged.h5", "bert", 9)
-    with h5py.File(path) as file:
-        chunk = file["cells/features"].id.get_chunk_info(4)
-    with open(path, "r+b") as handle:
-        handle.seek(chunk.byte_offset + 100)
-        byte = handle.read(1)[0]
-        handle.seek(chunk.byte_offset + 100)
-        handle.write(bytes([byte ^ 0x55]))
-    with pytest.raises(InputError, match="damaged.h5: damaged"):
-        read(stores | {"bert": path}, 6)
-
-
-@pytest.mark.parametrize("image_size", [128, 64, 32])
-def test_prepare_images_averages_areas(image_size):
+def test_prepare_images_averages_areas():
     images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
-    factor = 128 // image_size
-    expected = images.reshape(2, image_size, factor, image_size, factor, 3).mean(axis=(2, 4)) / 255
-    np.testing.assert_allclose(prepare_images(images, image_size), expected, atol=1e-6)
+    np.testing.assert_allclose(prepare_images(images, 128), images / 255, atol=1e-6)
+    expected = images.reshape(2, 32, 4, 32, 4, 3).mean(axis=(2, 4)) / 255
+    np.testing.assert_allclose(prepare_images(images, 32), expected, atol=1e-6)
 
 
 def test_prepare_images_takes_stain_and_light_away_where_asked():

@@ -22,8 +22,7 @@ from mrcnn.files.provenance import file_hash
 PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
 SETTINGS = {
     "minmax": {"feature_scaling": "minmax"},
-    "channel": {"feature_scaling": "channel", "group_norm": "reference"},
-    "centre": {"feature_scaling": "centre"},
+    "centre": {"feature_scaling": "centre", "group_norm": "reference"},
 }
 SCALED_PER_CENTRE = {"anna": {"centre": ["anna"]}, "bert": {"centre": ["bert"] * 3}}
 
@@ -145,7 +144,7 @@ def test_exported_folder_says_what_it_is(exported, trained):
 def test_export_replaces_nothing_unasked(trained, exported, tmp_path):
     before = (exported["minmax"] / "fingerprint.pb").read_bytes()
     with pytest.raises(InputError, match="is there already"):
-        export_autoencoder(trained["channel"], exported["minmax"])
+        export_autoencoder(trained["centre"], exported["minmax"])
     assert (exported["minmax"] / "fingerprint.pb").read_bytes() == before
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(InputError, match="holds something else"):

@@ -2,9 +2,9 @@
 
     python worker_process.py KIND SETTINGS STORES OUTPUT WEIGHTS
 
-KIND is "workers" to share each batch with the processes that TF_CONFIG names, or the number of logical CPU devices of
-this process. SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz). Ends with status 2 and a line of text
-for an InputError, as the command line does.
+KIND is "workers" to share each batch with the processes that TF_CONFIG names, or "1".
+SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz). Ends with status 2 and a line of text for an InputError,
+as the command line does.
 """
 
 import json
@@ -15,23 +15,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
 from autoencoder.config import AutoencoderConfig  # noqa: E402
 from autoencoder.training import train_autoencoder  # noqa: E402
-from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy  # noqa: E402
+from mrcnn.files.devices import multi_worker_strategy  # noqa: E402
 from mrcnn.files.errors import InputError  # noqa: E402
 
 
 def main(kind: str, settings: str, stores: str, output: str, weights: str) -> int:
     logging.basicConfig(level=logging.INFO)
-    strategy = None
-    if kind == "workers":
-        strategy = multi_worker_strategy()
-    elif int(kind) > 1:
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(kind))
-        strategy = mirrored_strategy(int(kind), [f"CPU:{i}" for i in range(int(kind))])
+    strategy = multi_worker_strategy() if kind == "workers" else None
     config = AutoencoderConfig(**json.loads(settings))
     try:
         trained = train_autoencoder(config, json.loads(stores), output, strategy=strategy)
