@@ -48,7 +48,7 @@ def train_detector(
     overwrite: bool = False,
     strategy: tf.distribute.Strategy | None = None,
 ) -> bool:
-    """Train a detector on a share of the images of one or more centres and leave it in `output`.
+    """Train a detector on a part of the images of one or more centres and leave it in `output`.
 
     An interrupted or killed training resumes after its last finished epoch; a finished one of the same settings is
     kept.
