@@ -317,7 +317,6 @@ def error_of(capsys):
     ("arguments", "message"),
     [
         ([], "give at least one of --overlay, --csv, --labels and --geojson"),
-        (["--csv", "cells.csv", "--min-score", "1.5"], "--min-score must lie between 0 and 1"),
         (["--csv", "cells.csv"], "no trained detector"),
     ],
 )

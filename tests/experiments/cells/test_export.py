@@ -311,7 +311,6 @@ def test_export_refuses_what_does_not_belong_together(run, autoencoders, tmp_pat
     [
         (["nothing", "nothing", "out"], "no trained autoencoder there"),
         (["nothing", "run", "out"], "name one of them: run/a, run/b"),
-        (["nothing", "run/a", "out", "--min-score", "1.5"], "--min-score must lie between 0 and 1"),
         (["nothing", "run/a", "run"], "holds something else"),
         (["nothing", "run/a", "run/a/scaling.npz"], "is a file"),
     ],

@@ -304,7 +304,6 @@ def test_models_that_do_not_belong_together_are_refused_before_the_detection(run
     [
         ("out.h5", [], "the name must end in .h5ad"),
         ("images/out.h5ad", [], "would lie among the images"),
-        ("out.h5ad", ["--min-score", "1.5"], "--min-score must lie between 0 and 1"),
         ("out.h5ad", ["--centre", "a/b"], "--centre 'a/b': gives no name"),
         ("out.h5ad", ["--detector", "nothing"], "no trained detector there"),
         ("out.h5ad", ["--autoencoder", "nothing"], "no trained autoencoder there"),

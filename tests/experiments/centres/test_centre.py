@@ -241,7 +241,7 @@ def test_own_class_map(tmp_path):
     [
         ("01: blast\n", "put it in quotes"),
         ("- a\n- b\n", "a list of lines"),
-        ("a: [\n", "not a YAML file"),
+        ("a: [\n", "not YAML"),
         ("a: b\nA: c\n", "mapped twice"),
         ("a: ''\n", "maps no name"),
     ],
