@@ -197,14 +197,6 @@ def test_results_are_computed_again_when_an_input_changes(tmp_path, quick, what)
     assert made(tmp_path, column, cells, protocol) == 0
 
 
-def test_trainings_are_all_told_apart_in_the_cache(tmp_path, quick):
-    cells = cells_of()
-    good = labels_column(cells).trainings[0]
-    other = {c: np.roll(v, 1, axis=1) for c, v in good.items()}
-    assert made(tmp_path, Column("x", (good, other)), cells) == NUM_RESULTS
-    assert made(tmp_path, Column("x", (other, good)), cells) == NUM_RESULTS
-
-
 def test_compare_columns_names_a_column_that_does_not_fit(tmp_path):
     cells = cells_of()
     column = labels_column(cells)

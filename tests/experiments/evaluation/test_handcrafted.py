@@ -86,22 +86,9 @@ def test_standardised_crops_hide_the_stain_but_keep_the_edges(vectors_of, monkey
     np.testing.assert_allclose(shares[:, inside].sum(axis=1), 0.653, atol=0.02)  # from -0.9375 to 0.9375
 
 
-def test_standardised_crops_of_one_colour_are_the_middle(vectors_of):
-    vectors = vectors_of(np.full((1, 128, 128, 3), (200, 120, 160), np.uint8), standardise_crops=True)
-    assert vectors[0, :COLOURS].reshape(3, BINS).argmax(axis=1).tolist() == [BINS // 2] * 3
-    assert not vectors[0, COLOURS:].any()
-
-
 def test_handcrafted_vectors_do_not_depend_on_blocks(vectors_of, monkeypatch):
     crops = noise(5)
     whole = vectors_of(crops, standardise_crops=True)
     monkeypatch.setattr(handcrafted, "_READ_ROWS", 2)
     np.testing.assert_array_equal(vectors_of(crops, standardise_crops=True), whole)
     np.testing.assert_array_equal(vectors_of(crops[::-1], standardise_crops=True), whole[::-1])
-
-
-def test_handcrafted_vectors_of_an_empty_store(tmp_path):
-    with FeatureStoreWriter(tmp_path / "s.h5", centre="x", detector={"hash": "h"}) as writer:
-        writer.missed("0.png", "no detection")
-    with FeatureStore(tmp_path / "s.h5") as store:
-        assert handcrafted_vectors(store).shape == (0, VECTOR_SIZE)
