@@ -27,8 +27,10 @@ AUTOENCODER_COLUMNS: dict[str, dict[str, Any]] = {
     "AAE-DA": {"adaptation": "adversarial"},
     "AE-CFE": {"adaptation": "mmd"},
 }
-HANDMADE, HANDMADE_LAB, RESNET, RCNN = "Hand-made", "Hand-made, Lab", "ResNet-RF", "R-CNN-RF"
-COLUMNS = (HANDMADE, HANDMADE_LAB, RESNET, RCNN, *AUTOENCODER_COLUMNS)
+HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN = "Handcrafted", "Handcrafted, Lab", "ResNet-RF", "R-CNN-RF"
+COLUMNS = (HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN, *AUTOENCODER_COLUMNS)
+# Names of columns in settings files of earlier releases, taken until the next one.
+_FORMER_COLUMNS = {"Hand-made": HANDCRAFTED, "Hand-made, Lab": HANDCRAFTED_LAB}
 _MAX_COUNT = 100_000
 
 
@@ -202,9 +204,9 @@ class AblationSettings(Settings):
     Attributes:
         autoencoders: by column, overrides of the run's section `autoencoder`. Other names than those of the thesis make
             columns of their own.
-        columns: representations to compare: handcrafted features ("Hand-made"), the same of crops that are standardised
-            in Lab first ("Hand-made, Lab"), "ResNet-RF", "R-CNN-RF", and autoencoders, which are the four of the thesis
-            or names of `autoencoders`.
+        columns: representations to compare: "Handcrafted" features, the same of crops that are standardised in Lab
+            first ("Handcrafted, Lab"), "ResNet-RF", "R-CNN-RF", and autoencoders, which are the four of the thesis or
+            names of `autoencoders`.
         training_runs: trainings of each autoencoder, with seeds that follow each other; run number r of a classifier
             takes training number r modulo this.
         standardise: "none" takes features as they are, "centre" standardises each within its centre, without labels;
@@ -221,7 +223,7 @@ class AblationSettings(Settings):
     @field_validator("autoencoders")
     @classmethod
     def _check_autoencoders(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in (HANDMADE, HANDMADE_LAB, RESNET, RCNN):
+        for name in (HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN):
             if name in values:
                 raise ValueError(f"{name!r} is no autoencoder; choose another name")
         return values
@@ -229,7 +231,13 @@ class AblationSettings(Settings):
     @field_validator("columns")
     @classmethod
     def _check_columns(cls, values: list[str], info: ValidationInfo) -> list[str]:
+        values = [_FORMER_COLUMNS.get(name, name) for name in values]
         return _check_known(values, [*COLUMNS, *info.data.get("autoencoders", values)])
+
+    @field_validator("reference")
+    @classmethod
+    def _take_former_name(cls, value: str) -> str:
+        return _FORMER_COLUMNS.get(value, value)
 
     def autoencoder_of(self, column: str) -> dict[str, Any] | None:
         """Overrides of the run's section `autoencoder` for a column, or None if it is no autoencoder."""

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 NAME = "cross_centre"
 TITLE = "Classifiers and representations across centres"
 
+_PROTOCOL = Protocol()
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, keys and cell types of shape (n,)
 
 
@@ -61,7 +62,7 @@ def evaluate_files(
     stores: Mapping[str, StorePath],
     files: Mapping[str, Path],
     output: Path,
-    protocol: Protocol,
+    protocol: Protocol = _PROTOCOL,
     *,
     methods: Sequence[str] | None = None,
     splits: Mapping[str, Split] | None = None,

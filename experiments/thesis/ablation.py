@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
 from experiments.evaluation.comparison import Column, Comparison, Protocol, compare_columns
 from experiments.evaluation.transfer import Vectors
-from experiments.settings import COLUMNS, HANDMADE, HANDMADE_LAB, RESNET
+from experiments.settings import COLUMNS, HANDCRAFTED, HANDCRAFTED_LAB, RESNET
 from experiments.thesis.study import Study
 from mrcnn.files.errors import InputError
 
@@ -93,13 +93,13 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
 
     Args:
         study: detectors and stores.
-        name: "Hand-made", "Hand-made, Lab", "ResNet-RF" or "R-CNN-RF".
+        name: "Handcrafted", "Handcrafted, Lab", "ResNet-RF" or "R-CNN-RF".
         backbone: of the detector that found the cells; None takes the configuration's.
     """
-    if name in (HANDMADE, HANDMADE_LAB):
+    if name in (HANDCRAFTED, HANDCRAFTED_LAB):
         from experiments.evaluation.handcrafted import handcrafted_vectors
 
-        standardise = name == HANDMADE_LAB
+        standardise = name == HANDCRAFTED_LAB
         make = partial(handcrafted_vectors, standardise_crops=standardise)
         vectors = study.store_vectors("handcrafted", {"standardise": standardise}, make, backbone)
         crop = "the crop, each channel of it standardised in Lab first" if standardise else "the crop"

@@ -14,7 +14,7 @@ from experiments.evaluation.scores import measure_run
 from experiments.evaluation.tables import csv_table, markdown_table, to_latex
 from experiments.evaluation.thesis_numbers import bottleneck_number
 from experiments.evaluation.transfer import Cells, predict_pairs
-from experiments.settings import HANDMADE, HANDMADE_LAB, RCNN
+from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN
 from experiments.thesis.ablation import untrained_vectors
 from experiments.thesis.study import Study
 from mrcnn.files.atomic import write_json, write_text
@@ -23,7 +23,7 @@ from mrcnn.files.provenance import hash_arrays
 
 NAME = "table-3.1"
 TITLE = "Bottleneck sizes (thesis Table 3.1)"
-BASELINES = (HANDMADE, HANDMADE_LAB, RCNN)
+BASELINES = (HANDCRAFTED, HANDCRAFTED_LAB, RCNN)
 # Thesis Figures 3.6 to 3.13 are of these variants, in this order.
 FIGURES = {
     (backbone, loss, source): f"figure-3.{number}"
@@ -257,7 +257,7 @@ def _note(result: Bottleneck, protocol: Protocol, has_thesis: bool) -> str:
         f"deviation over {protocol.runs} forests; the best of a row is bold. Autoencoders have no adaptation and learn "
         "on all cells of all centres, without labels. MSE and SSIM are losses of the image; BB: the image is the crop "
         f"of the cell's box, else the whole. Cells: {'; '.join(numbers)}. One training of each autoencoder. The last "
-        "rows are no autoencoders, and differ with the backbone alone: hand-made features of the crop, also with its "
+        "rows are no autoencoders, and differ with the backbone alone: handcrafted features of the crop, also with its "
         "channels standardised in Lab first, and the detector's own features."
         + (" In brackets: the thesis' number." if has_thesis else "")
     )

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.evaluation.columns import choose_standardised
 from experiments.evaluation.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol, compare_columns
 from experiments.evaluation.transfer import Cells, Pair
-from experiments.settings import HANDMADE, HANDMADE_LAB, RCNN
+from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN
 from experiments.thesis.ablation import own_columns
 from experiments.thesis.study import HASH_LENGTH, Study
 from mrcnn.files.errors import InputError
@@ -23,7 +23,7 @@ NAMES = {"batch": "ResNeXt", "group": "ResNeXt (GroupNorm)"}
 PUBLISHED = "Matek et al."
 NO_CENTRE = "none"
 # Representations of Table 3.2 that stand beside the reference here too, where its settings have them.
-BASELINES = (HANDMADE, HANDMADE_LAB, RCNN, "AE-RF")
+BASELINES = (HANDCRAFTED, HANDCRAFTED_LAB, RCNN, "AE-RF")
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def test_settings_round_trip_through_yaml(path, tmp_path):
         ("reproduce.bottleneck.centre", "b", "reproduce.bottleneck.centre: 'b' is none of the centres one, two"),
         ("reproduce.bottleneck.autoencoder.stebs", 1, "unknown setting reproduce.bottleneck.autoencoder.stebs, did"),
         ("reproduce.bottleneck.autoencoder.latent_size", 3, "latent_size is set elsewhere; leave it out"),
-        ("reproduce.ablation.columns", ["AE"], "reproduce.ablation.columns: 'AE' is none of Hand-made"),
+        ("reproduce.ablation.columns", ["AE"], "reproduce.ablation.columns: 'AE' is none of Handcrafted"),
         ("reproduce.ablation.columns", ["AE-RF", "AE-RF"], "reproduce.ablation.columns: name one or more, each once"),
         ("reproduce.ablation.autoencoders", {"R-CNN-RF": {}}, "'R-CNN-RF' is no autoencoder; choose another name"),
         (
@@ -152,3 +152,8 @@ def test_ablation_overrides_change_a_column_or_add_one():
     ablation = AblationSettings(autoencoders={"AAE-DA": {"beta": 0.1}, "Mine": {"adaptation": "coral"}})
     assert ablation.autoencoder_of("AAE-DA") == {"adaptation": "adversarial", "beta": 0.1}
     assert ablation.autoencoder_of("Mine") == {"adaptation": "coral"}
+
+
+def test_former_names_of_columns_are_taken():
+    settings = AblationSettings(columns=["Hand-made", "AE-RF"], reference="Hand-made, Lab")
+    assert settings.columns == ["Handcrafted", "AE-RF"] and settings.reference == "Handcrafted, Lab"

@@ -68,8 +68,8 @@ def test_reproduce_makes_table_3_1_with_its_figures(make_study, folder):
     assert [path.name for path in written] == ["figure-3.7.png", "table-3.1.md", "table-3.1-accuracy.png"]
     rows = rows_of(folder / "tables" / "table-3.1.csv")
     assert [(r["bottleneck"], r["backbone"], r["image_loss"], r["image_source"]) for r in rows] == [
-        ("3", "resnet50", "mse", "crop"), ("6", "resnet50", "mse", "crop"), ("Hand-made", "resnet50", "", ""),
-        ("Hand-made, Lab", "resnet50", "", ""), ("R-CNN-RF", "resnet50", "", ""),
+        ("3", "resnet50", "mse", "crop"), ("6", "resnet50", "mse", "crop"), ("Handcrafted", "resnet50", "", ""),
+        ("Handcrafted, Lab", "resnet50", "", ""), ("R-CNN-RF", "resnet50", "", ""),
     ]  # fmt: skip
     assert all(0 <= float(row["accuracy_mean"]) <= 1 and row["thesis_accuracy"] == "" for row in rows)
     folders = [path.name for path in (folder / "autoencoders").glob("resnet50-none-*")]
