@@ -36,7 +36,7 @@ def export_detector(
     """Write a detector as a SavedModel that needs none of our code.
 
     Resizing, padding, mean colour, anchors, suppression and the way back to the image are part of it; the model's
-    configuration, with its least score and largest number of detections, is built in. The folder appears when it is
+    configuration, with its minimum score and maximum of cells per image, is built in. The folder appears when it is
     complete. See `signatures` for what it computes; `assets.extra` in it holds the configuration and a description.
 
     Args:
@@ -44,7 +44,7 @@ def export_detector(
         folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
         overwrite: replace an older SavedModel there.
         detector: what names the detector in the description, such as its `detector_hash`.
-        max_detections: most cells of an image, with proposals enough for them; None leaves both as they are.
+        max_detections: maximum of cells of an image, with proposals enough for them; None leaves both as they are.
 
     Returns:
         `folder` as a path.
@@ -57,10 +57,7 @@ def export_detector(
     functions = {name: _traced(function) for name, function in signatures(model.parts, config).items()}
     module = tf.Module()
     module.weights = [variable.value for variable in model.parts.variables]
-    description = {
-        "detector": detector,
-        "versions": versions(),
-    }
+    description = {"detector": detector, "versions": versions()}
     with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=functions)
         write_json(temporary / EXTRA_FOLDER / CONFIG_NAME, config.to_dict())

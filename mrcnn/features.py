@@ -26,7 +26,7 @@ from mrcnn.training.folder import read_settings
 log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 3  # read while the network works on one
-# Setting of a store: the most cells of an image, where it is not the detector's own.
+# Setting of a store: the maximum of cells of an image, where it is not the detector's own.
 MAX_DETECTIONS = "max_detections"
 
 CROP_SIZE = 128
@@ -100,7 +100,7 @@ def extract_features(
     attributes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> dict[str, int]:
-    """Detect the cells of a centre and write them to a feature store, going on where an interrupted run stopped.
+    """Detect the cells of a centre and write them to a feature store; an interrupted run resumes.
 
     Images are read in threads ahead of the network, and cells are written in a thread behind it. Rows have the order
     of the records. Which images share a batch follows from their positions alone, so that a resumed run computes
@@ -117,7 +117,7 @@ def extract_features(
         shard: extract only this part of the centre; `open_store` and `merge_stores` make one of all.
         part_size: images or cells after which they are safe on the disk; a kill costs at most so many.
         attributes: further settings to note in the store, JSON values; a store that notes others is another one.
-        overwrite: extract again although a store is there; an interrupted run of the same settings still goes on.
+        overwrite: extract again although a store is there; an interrupted run of the same settings still resumes.
 
     Returns:
         The store's counts: images, found, missed, unreadable, detections, cells.
@@ -182,7 +182,7 @@ def _names(keys: Iterable[str]) -> str:
 
 
 def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
-    """The most cells of an image as a setting of the store; nothing where the detector has it from its folder."""
+    """The maximum of cells of an image as a setting of the store; nothing where it is the detector's own."""
     limit = detection_limit(detector.config)
     trained = {name: getattr(detector.config, name) for name in LIMITS} | read_settings(Path(detector.model_dir))
     return {} if limit == min(trained[name] for name in LIMITS) else {MAX_DETECTIONS: limit}

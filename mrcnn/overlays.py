@@ -45,15 +45,8 @@ def draw_detections(
 
     Returns:
         uint8 array of shape (height, width, 3), larger than `image` if `min_side` asks for it.
-
-    Raises:
-        ValueError: if boxes, scores and masks differ in number.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    for name, number in (("scores", scores), ("masks", masks)):
-        count = len(boxes) if number is None else np.shape(number)[-1]
-        if count != len(boxes):
-            raise ValueError(f"got {len(boxes)} boxes and {count} {name}")
     shorter, longer = sorted(image.shape[:2])
     scale = max(1.0, min(min_side / shorter, MAX_ENLARGED_SIDE / longer))
     height, width = (round(side * scale) for side in image.shape[:2])
@@ -94,22 +87,16 @@ def sheet(
 
     Raises:
         InputError: if there is no image.
-        ValueError: if captions and images differ in number, or columns is below 1.
     """
     if len(images) == 0:
         raise InputError("no images to make a sheet of")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
-    if captions is not None and len(captions) != len(images):
-        raise ValueError(f"got {len(images)} images and {len(captions)} captions")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     step_x, step_y = tile_size + gap, tile_size + gap + (18 if captions is not None else 0)
     page = np.full((rows * step_y + gap, columns * step_x + gap, 3), 255, np.uint8)
     for i, image in enumerate(images):
         top, left = gap + (i // columns) * step_y, gap + (i % columns) * step_x
-        scale = tile_size / max(image.shape[:2])
-        tile = resize(image, [max(1, round(side * scale)) for side in image.shape[:2]])
+        tile = _fitted(image, tile_size)
         y, x = top + (tile_size - tile.shape[0]) // 2, left + (tile_size - tile.shape[1]) // 2
         page[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         if captions is not None:
@@ -125,32 +112,30 @@ def augmentation_sheet(
     columns: int = 8,
     tile_size: int = 160,
 ) -> np.ndarray:
-    """Lay augmented samples on a sheet, with the outlines of their masks.
+    """Lay augmented samples on a sheet, with the outlines of their masks; the rest is as of `sheet`.
 
     Args:
         images: uint8 arrays of shape (height, width, 3).
         masks: per image a bool array of shape (height, width, num_instances), or None.
         columns: tiles in a row.
         tile_size: side of a tile in pixels.
-
-    Returns:
-        uint8 array of shape (sheet height, sheet width, 3).
-
-    Raises:
-        InputError: if there is no image.
-        ValueError: if masks and images differ in number.
     """
     if masks is None:
         return sheet(images, columns, tile_size=tile_size)
     outlined = []
     for image, instance_masks in zip(images, masks, strict=True):
-        scale = tile_size / max(image.shape[:2])
-        tile = resize(image, [max(1, round(side * scale)) for side in image.shape[:2]]).copy()
+        tile = _fitted(image, tile_size).copy()
         for i in range(instance_masks.shape[-1]):
             color = _to_rgb8(OVERLAY_COLORS[i % len(OVERLAY_COLORS)])
             _draw_outline(tile, instance_masks[..., i], color, thickness=max(1, tile_size // 100))
         outlined.append(tile)
     return sheet(outlined, columns, tile_size=tile_size)
+
+
+def _fitted(image: np.ndarray, size: int) -> np.ndarray:
+    """The image with its longer side at `size` pixels."""
+    scale = size / max(image.shape[:2])
+    return resize(image, [max(1, round(side * scale)) for side in image.shape[:2]])
 
 
 def _draw_outline(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], thickness: int) -> None:

@@ -68,14 +68,9 @@ def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
 
 
 def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
-    """Intersection over union of every mask with every other.
+    """Intersection over union of every mask with every other: float64 (n, m), 0 where both are empty.
 
-    Args:
-        masks1: array of shape (height, width, n); above 0.5 is inside.
-        masks2: array of shape (height, width, m).
-
-    Returns:
-        float64 array of shape (n, m); 0 where both masks are empty.
+    Masks are of shape (height, width, n) and (height, width, m); above 0.5 is inside.
     """
     count1, count2 = masks1.shape[-1], masks2.shape[-1]
     if not count1 or not count2:
@@ -112,11 +107,9 @@ def compute_matches(
     the end of the boxes are padding and left out.
 
     Args:
-        gt_boxes: array of shape (num_instances, 4).
-        gt_class_ids: array of shape (num_instances,).
-        gt_masks: array of shape (height, width, num_instances).
-        pred_boxes, pred_class_ids, pred_masks: the same of the detections.
-        pred_scores: array of shape (num_detections,).
+        gt_boxes, gt_class_ids, gt_masks: arrays of shape (num_instances, 4), (num_instances,) and (height, width,
+            num_instances).
+        pred_boxes, pred_class_ids, pred_scores, pred_masks: the same of the detections.
         iou_threshold: least mask overlap of a match.
         score_threshold: as in Matterport's code, an overlap below it is no match either.
 
@@ -189,12 +182,7 @@ def compute_ap_range(
 
 
 def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> tuple[float, np.ndarray]:
-    """Share of boxes that proposals cover.
-
-    Args:
-        pred_boxes: array of shape (num_predictions, 4), for example RPN proposals.
-        gt_boxes: array of shape (num_instances, 4), same frame.
-        iou: least overlap.
+    """Share of boxes `(num_instances, 4)` that proposals `(num_predictions, 4)` cover.
 
     Returns:
         recall: share in [0, 1] of ground-truth boxes that are the best overlap of some prediction.
@@ -252,14 +240,7 @@ def generate_anchors(
     feature_stride: int,
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of one feature map.
-
-    Args:
-        scales: sides in pixels of the square anchors, one or several.
-        ratios: width / height of each anchor.
-        shape: (height, width) of the feature map.
-        feature_stride: pixels between neighbouring cells of the feature map.
-        anchor_stride: place anchors on every `anchor_stride`-th cell.
+    """Anchors of one feature map; arguments as of `mrcnn.network.anchors.level_anchors`, `scales` one or several.
 
     Returns:
         float32 array of shape (num_cells * len(ratios) * num_scales, 4) in pixels, rows of cells first, scales
@@ -284,16 +265,9 @@ def generate_pyramid_anchors(
 def batch_slice(
     inputs: Sequence[Any] | Any, graph_fn: Callable[..., Any], batch_size: int, names: Sequence[str] | None = None
 ) -> Any:
-    """Apply a function that knows single samples to each sample of a batch, and stack what it gives.
+    """Apply `graph_fn`, which knows single samples, to each sample of one or several tensors.
 
-    Args:
-        inputs: one tensor or several, each with a leading axis of at least `batch_size`.
-        graph_fn: takes as many tensors, without that axis; gives one tensor or several.
-        batch_size: number of samples.
-        names: name for each output, or None.
-
-    Returns:
-        A tensor with a leading axis of `batch_size`, or a list of them where `graph_fn` gives several.
+    What it gives is stacked, into a tensor or, where it gives several, a list of tensors.
     """
     inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
     samples = [graph_fn(*(tensor[i] for tensor in inputs)) for i in range(batch_size)]

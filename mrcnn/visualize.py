@@ -140,15 +140,11 @@ def display_instances(
     """Draw instances; a note is printed if there are none.
 
     Args:
-        image: array of shape (height, width, 3).
-        boxes: array of shape (num_instances, 4), pixels; rows of zeros are padding.
-        masks: array of shape (height, width, num_instances); outlined, and filled if `show_mask`.
-        class_ids: array of shape (num_instances,).
+        image, boxes, masks, class_ids, scores: as `detect` takes and gives them; boxes of zeros are padding.
         class_names: names by class id.
-        scores: array of shape (num_instances,), or None.
         title, figsize: of the figure.
         ax: axes to draw on; without them a figure is made and shown.
-        show_mask, show_bbox: whether masks are filled and boxes drawn.
+        show_mask, show_bbox: whether masks are filled and boxes drawn; masks are outlined always.
         colors: RGB in [0, 1] per instance; spread over the hues if None.
         captions: text per instance instead of class name and score.
 
@@ -260,12 +256,11 @@ def draw_rois(
     class_names: Sequence[str],
     limit: int = 10,
 ) -> None:
-    """Draw RoIs and what they were refined to, and print how many are positive.
+    """Draw RoIs (dashed, grey on background) and what they were refined to, and print how many are positive.
 
     Args:
         image: array of shape (height, width, 3).
-        rois: array of shape (num_rois, 4), pixels; dashed, and grey if they show background.
-        refined_rois: array of shape (num_rois, 4), pixels; drawn for positive RoIs.
+        rois, refined_rois: arrays of shape (num_rois, 4), pixels.
         mask: array of shape (num_rois, mask_height, mask_width), in the frame of the RoIs.
         class_ids: array of shape (num_rois,), 0 for background.
         class_names: names by class id.
@@ -307,10 +302,8 @@ def draw_boxes(
     """Draw boxes, what they were refined to, captions and masks.
 
     Args:
-        image: array of shape (height, width, 3).
-        boxes: array of shape (num_boxes, 4), pixels, or None; rows of zeros are padding.
-        refined_boxes: array of shape (num_boxes, 4), pixels, or None; solid, tied to the box it came from.
-        masks: array of shape (height, width, num_boxes), or None.
+        image, masks: as of `display_instances`.
+        boxes, refined_boxes: arrays of shape (num_boxes, 4), pixels, or None; the latter solid, tied to its box.
         captions: text per box, written at the refined box where there is one.
         visibilities: per box 0 (grey, dotted), 1 (coloured, dotted) or 2 (coloured, solid); 1 for all if None.
         title, ax: as of `display_instances`.

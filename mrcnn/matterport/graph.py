@@ -147,19 +147,7 @@ def _by_image(rows: Any, num_rois: int) -> Any:
 def compute_tensors(
     graph: MatterportGraph, outputs: Sequence[tuple[str, Any]], inputs: Sequence[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Compute tensors for a batch of molded images.
-
-    Args:
-        graph: the network.
-        outputs: names of your choice, and tensors that a layer's `output` or `find_ancestor` gave.
-        inputs: as the graph takes them.
-
-    Returns:
-        The values by these names, in their order. The heads' have RoIs by image, `(batch, rois, ...)`.
-
-    Raises:
-        ValueError: if a tensor is None or not part of the network.
-    """
+    """Compute tensors for a batch of molded images; the rest is as of `MaskRCNN.run_graph`."""
     tensors = [_tensor_here(graph, name, tensor) for name, tensor in outputs]
     values = keras.tree.flatten(keras.Model(graph.inputs, tensors)(list(inputs), training=False))
     found = {}

@@ -132,7 +132,8 @@ class MatterportMethods:
             image_metas: of molded images.
 
         Returns:
-            The values by these names, in their order; ValueError if a tensor is not part of the network.
+            The values by these names, in their order; the heads' have RoIs by image, `(batch, rois, ...)`. It is a
+            ValueError if a tensor is not part of the network.
         """
         if image_metas is None:
             molded, image_metas, _ = self.mold_inputs(images)

@@ -109,17 +109,6 @@ def test_extract_features_counts_every_image(detector, cell_records, tmp_path, n
         assert set(reasons.values()) == {"no detection above score 0.7"}
 
 
-def test_extract_features_of_fields_keeps_all_cells(detector, cell_records, tmp_path, num_with_cells):
-    counts = extract(detector, cell_records, tmp_path / "a.h5", all_cells=True, with_masks=False)
-    assert counts["cells"] == counts["detections"] == 2 * num_with_cells
-
-
-def test_extract_features_of_unreadable_images_alone(detector, cell_records, tmp_path):
-    counts = extract(detector, cell_records[2:3], tmp_path / "a.h5")
-    assert counts["unreadable"] == counts["images"] == 1 and counts["cells"] == 0
-    assert detector.batches == []
-
-
 def test_extract_features_goes_on_after_an_interruption(detector, cell_records, tmp_path):
     whole, path = tmp_path / "whole.h5", tmp_path / "north.h5"
     expected = extract(detector, cell_records, whole)
@@ -148,6 +137,7 @@ def test_extract_features_reuses_a_finished_store(detector, cell_records, tmp_pa
     [
         ({"all_cells": True}, "all_cells false, not true"),
         ({"with_masks": False}, "with_masks true, not false"),
+        ({"attributes": {"min_score": 0.5}}, r"min_score 0\.7, not 0\.5"),
         ({"centre": "south"}, 'centre "north", not "south"'),
     ],
 )
@@ -157,15 +147,6 @@ def test_extract_features_refuses_a_store_of_other_settings(detector, cell_recor
     with pytest.raises(InputError, match=message):
         extract(detector, cell_records, path, **settings)
     extract(detector, cell_records, path, overwrite=True, **settings)
-
-
-def test_extract_features_refuses_a_store_of_another_score(detector, cell_records, tmp_path, tiny_config_class):
-    path = tmp_path / "north.h5"
-    extract(detector, cell_records, path)
-    overrides = {"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MIN_CONFIDENCE": 0.5}
-    detector.config = make_config(overrides, tiny_config_class)
-    with pytest.raises(InputError, match=r"min_score 0\.7, not 0\.5"):
-        extract(detector, cell_records, path)
 
 
 def test_extract_features_refuses_a_store_of_another_detector(detector, cell_records, tmp_path):
@@ -215,11 +196,6 @@ def test_extract_features_warns_where_the_detector_gives_no_more(
     detector.config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MAX_INSTANCES": 2}, tiny_config_class)
     counts = extract(detector, cell_records, tmp_path / "b.h5")
     assert f"{counts['found']} images have 2 cells, the most that this detector gives" in caplog.text
-
-
-def test_extract_features_needs_images(detector, tmp_path):
-    with pytest.raises(InputError, match="centre north has no image"):
-        extract(detector, [], tmp_path / "north.h5")
 
 
 def test_extract_features_needs_features_of_the_stores_shape(detector, cell_records, tmp_path, tiny_config_class):

@@ -1,92 +1,8 @@
 import numpy as np
 import pytest
-from PIL import Image
 from skimage.transform import resize as resize_with_skimage
 
 from mrcnn import utils
-from mrcnn.files.errors import InputError
-
-
-class Shapes(utils.Dataset):
-    """A data set as people write it for Matterport's package."""
-
-    def load_shapes(self, folder, count):
-        self.add_class("shapes", 1, "square")
-        self.add_class("shapes", 2, "circle, round")
-        for i in range(count):
-            self.add_image("shapes", image_id=f"s{i}", path=folder / f"{i}.png", side=10 + i)
-
-    def load_mask(self, image_id):
-        side = self.image_info[image_id]["side"]
-        mask = np.zeros((32, 32, 1), bool)
-        mask[2 : 2 + side, 3 : 3 + side] = True
-        return mask, np.array([1], np.int32)
-
-
-@pytest.fixture
-def shapes(tmp_path):
-    for i in range(3):
-        Image.fromarray(np.full((32, 32), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    dataset = Shapes()
-    dataset.load_shapes(tmp_path, 3)
-    dataset.prepare()
-    return dataset
-
-
-def test_dataset_numbers_classes_and_images(shapes):
-    assert shapes.num_classes == 3 and shapes.num_images == 3
-    assert shapes.class_names == ["BG", "square", "circle"]
-    np.testing.assert_array_equal(shapes.class_ids, [0, 1, 2])
-    np.testing.assert_array_equal(shapes.image_ids, [0, 1, 2])
-    assert shapes.map_source_class_id("shapes.2") == 2
-    assert shapes.get_source_class_id(1, "shapes") == 1
-    assert shapes.source_class_ids == {"": [0], "shapes": [0, 1, 2]}
-    assert shapes.image_from_source_map["shapes.s1"] == 1
-    assert shapes.source_image_link(2).name == "2.png"
-    assert shapes.image_reference(0) == ""
-
-
-def test_dataset_loads_grey_as_rgb(shapes):
-    image = shapes.load_image(1)
-    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
-    assert (image == 40).all()
-
-
-def test_dataset_ignores_a_class_added_twice_and_refuses_dots(shapes):
-    shapes.add_class("shapes", 1, "square again")
-    assert len(shapes.class_info) == 3
-    with pytest.raises(ValueError, match="dot"):
-        shapes.add_class("sha.pes", 3, "star")
-    with pytest.raises(ValueError, match="'shapes', not 'coco'"):
-        shapes.get_source_class_id(1, "coco")
-
-
-def test_dataset_class_map_shares_an_id(shapes):
-    shapes.prepare(class_map={"other.9": 2})
-    assert shapes.map_source_class_id("other.9") == 2
-    with pytest.raises(ValueError, match="sends 'other.9' to 7"):
-        shapes.prepare(class_map={"other.9": 7})
-
-
-def test_dataset_without_load_mask_says_so(tmp_path):
-    dataset = utils.Dataset()
-    dataset.add_image("s", 0, tmp_path / "a.png")
-    dataset.prepare()
-    with pytest.raises(InputError, match="override load_mask"):
-        dataset.load_mask(0)
-
-
-def test_dataset_override_gets_empty_masks_from_super(shapes):
-    class Sparse(Shapes):
-        def load_mask(self, image_id):
-            return super(Shapes, self).load_mask(image_id)
-
-    dataset = Sparse()
-    dataset.image_info = shapes.image_info
-    dataset.prepare()
-    mask, class_ids = dataset.load_mask(1)
-    assert mask.shape == (32, 32, 0) and mask.dtype == bool
-    assert class_ids.shape == (0,) and class_ids.dtype == np.int32
 
 
 def test_extract_bboxes_is_tight_with_exclusive_ends():
@@ -147,70 +63,6 @@ def test_box_deltas_round_trip():
     np.testing.assert_allclose(utils.apply_box_deltas(boxes, deltas), targets, atol=1e-4)
 
 
-def test_trim_zeros_drops_padding():
-    np.testing.assert_array_equal(utils.trim_zeros(np.array([[0, 0], [0, 1], [0, 0]])), [[0, 1]])
-
-
-def test_resize_image_square_pads_and_reports_the_window():
-    image = np.full((48, 64, 3), 200, np.uint8)
-    new, window, scale, padding, crop = utils.resize_image(image, min_dim=32, max_dim=32, mode="square")
-    assert new.shape == (32, 32, 3) and new.dtype == np.uint8
-    assert scale == 0.5 and crop is None
-    assert window == (4, 0, 28, 32)
-    assert padding == [(4, 4), (0, 0), (0, 0)]
-    y1, x1, y2, x2 = window
-    assert (new[y1:y2, x1:x2] == 200).all()
-    assert new.sum() == 200 * 24 * 32 * 3
-
-
-def test_resize_image_never_shrinks_for_min_dim():
-    image = np.zeros((80, 90, 3), np.uint8)
-    new, _, scale, _, _ = utils.resize_image(image, min_dim=40, max_dim=100, mode="square")
-    assert scale == 1 and new.shape == (100, 100, 3)
-    _, _, scale, _, _ = utils.resize_image(image, min_dim=40, max_dim=300, min_scale=2.0, mode="square")
-    assert scale == 2
-
-
-def test_resize_image_pad64_and_crop():
-    image = np.random.default_rng(0).integers(0, 255, (100, 130, 3), np.uint8)
-    new, window, scale, _, _ = utils.resize_image(image, mode="pad64")
-    assert new.shape == (128, 192, 3) and scale == 1
-    y1, x1, y2, x2 = window
-    np.testing.assert_array_equal(new[y1:y2, x1:x2], image)
-
-    rng = np.random.default_rng(3)
-    new, window, _, _, crop = utils.resize_image(image, min_dim=64, mode="crop", rng=rng)
-    y, x, height, width = crop
-    assert (height, width) == (64, 64) and window == (0, 0, 64, 64)
-    np.testing.assert_array_equal(new, image[y : y + 64, x : x + 64])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "oval"}, "mode must be one of"),
-        ({"mode": "square"}, "needs max_dim"),
-        ({"mode": "crop"}, "needs min_dim"),
-        ({"mode": "pad64", "min_dim": 100}, "multiple of 64"),
-    ],
-)
-def test_resize_image_refuses_what_the_mode_cannot_do(options, message):
-    with pytest.raises(ValueError, match=message):
-        utils.resize_image(np.zeros((20, 20, 3), np.uint8), **options)
-
-
-@pytest.mark.parametrize("options", [{"max_dim": 48}, {"min_dim": 64, "mode": "crop"}, {"mode": "pad64"}])
-def test_resize_mask_follows_the_image(options):
-    image = np.zeros((50, 70, 3), np.uint8)
-    image[10:30, 20:60] = 255
-    mask = (image[..., :1] > 0).repeat(2, axis=-1)
-    new, _, scale, padding, crop = utils.resize_image(image, **options)
-    new_mask = utils.resize_mask(mask, scale, padding, crop)
-    assert new_mask.dtype == bool and new_mask.shape == (*new.shape[:2], 2)
-    inside = new[..., 0] > 127
-    assert (inside & new_mask[..., 0]).sum() / (inside | new_mask[..., 0]).sum() > 0.95
-
-
 def test_resize_is_that_of_scikit_image():
     image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     half = utils.resize(image, (10, 15))
@@ -254,14 +106,6 @@ def test_generate_anchors_with_several_scales_puts_them_innermost():
     np.testing.assert_allclose(heights, [8, 16, 4, 8] * 2)
     np.testing.assert_allclose(widths, [8, 16, 16, 32] * 2)
     np.testing.assert_allclose((anchors[:, :2] + anchors[:, 2:]) / 2, [[0, 0]] * 4 + [[0, 10]] * 4)
-
-
-def test_generate_anchors_of_one_scale_by_keyword():
-    anchors = utils.generate_anchors(
-        scales=8, ratios=[0.5, 1, 2], shape=np.array([3, 3]), feature_stride=4, anchor_stride=2
-    )
-    assert anchors.shape == (2 * 2 * 3, 4)
-    np.testing.assert_allclose(anchors[1], [-4, -4, 4, 4])
 
 
 def test_generate_pyramid_anchors_joins_the_levels():

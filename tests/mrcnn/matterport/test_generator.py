@@ -3,11 +3,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from mrcnn import model, utils
+from mrcnn import utils
 from mrcnn.config import make_config
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import load_image_gt
-from mrcnn.data.masks import extract_bboxes, minimize_mask
+from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import parse_image_meta, unmold_image
 from mrcnn.files.errors import InputError
 from mrcnn.matterport.generator import (
@@ -52,36 +52,6 @@ def config(tiny_config_class):
     return make_config(
         {"NUM_CLASSES": 5, "TRAIN_ROIS_PER_IMAGE": 16, "RPN_TRAIN_ANCHORS_PER_IMAGE": 40}, tiny_config_class
     )
-
-
-def test_model_hands_on_the_functions_under_matterports_names():
-    for function in (load_image_gt, data_generator, build_rpn_targets, build_detection_targets):
-        assert getattr(model, function.__name__) is function
-
-
-def test_load_image_gt_gives_matterports_five_arrays(config):
-    dataset = Discs()
-    image, meta, class_ids, boxes, masks = load_image_gt(dataset, config, 2)
-    np.testing.assert_array_equal(image, dataset.load_image(2))
-    parsed = parse_image_meta(meta[np.newaxis])
-    assert parsed["image_id"] == [2] and parsed["window"].tolist() == [[0, 0, 64, 64]]
-    np.testing.assert_array_equal(class_ids, dataset.load_mask(2)[1])
-    np.testing.assert_array_equal(boxes, extract_bboxes(masks))
-    np.testing.assert_array_equal(masks, dataset.load_mask(2)[0])
-    mini = load_image_gt(dataset, config, 2, use_mini_mask=True)[4]
-    np.testing.assert_array_equal(mini, minimize_mask(boxes, masks, (56, 56)))
-
-
-def test_load_image_gt_augment_flips_some_of_the_images(config):
-    dataset = Discs()
-    plain = load_image_gt(dataset, config, 2)
-    flipped = []
-    for _ in range(24):
-        image, _, _, _, masks = load_image_gt(dataset, config, 2, augment=True)
-        flipped.append(not np.array_equal(image, plain[0]))
-        np.testing.assert_array_equal(image, plain[0][:, ::-1] if flipped[-1] else plain[0])
-        np.testing.assert_array_equal(masks, plain[4][:, ::-1] if flipped[-1] else plain[4])
-    assert 0 < sum(flipped) < 24
 
 
 def test_compute_backbone_shapes_of_an_image(config):
@@ -219,13 +189,6 @@ def test_data_generator_gives_matterports_inputs(config):
         assert (match[i] == 1).any() and deltas[i, : int((match[i] == 1).sum())].any(axis=1).any()
 
 
-def test_data_generator_keeps_the_largest_of_too_many_cells(tiny_config_class):
-    config = make_config({"NUM_CLASSES": 5, "MAX_GT_INSTANCES": 2}, tiny_config_class)
-    inputs, _ = next(data_generator(Discs((3,)), config))
-    np.testing.assert_array_equal(inputs[4], [[2, 1]])  # the first of class 1 is the smallest
-    assert inputs[6].shape == (1, 56, 56, 2)
-
-
 def test_data_generator_adds_random_rois_and_their_targets(tiny_config_class):
     overrides = {"NUM_CLASSES": 5, "TRAIN_ROIS_PER_IMAGE": 16, "USE_MINI_MASK": False}
     config = make_config(overrides, tiny_config_class)
@@ -272,9 +235,3 @@ def test_data_generator_leaves_the_images_of_named_sources_alone(config):
         image_id = int(inputs[1][0, 0])
         changed[image_id] += not np.array_equal(unmold_image(inputs[0][0], config), dataset.load_image(image_id))
     assert changed[0] == 0 and 0 < changed[1] < 20
-
-
-def test_data_generator_of_grey_images(tiny_config_class):
-    config = make_config({"NUM_CLASSES": 5, "IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100]}, tiny_config_class)
-    inputs, _ = next(data_generator(Discs((1,)), config))
-    assert inputs[0].shape == (1, 64, 64, 1)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrcnn.data.dataset import Dataset
+from mrcnn.files.errors import InputError
+
+
+class Shapes(Dataset):
+    """A data set as people write it for Matterport's package."""
+
+    def load_shapes(self, folder, count):
+        self.add_class("shapes", 1, "square")
+        self.add_class("shapes", 2, "circle, round")
+        for i in range(count):
+            self.add_image("shapes", image_id=f"s{i}", path=folder / f"{i}.png", side=10 + i)
+
+    def load_mask(self, image_id):
+        side = self.image_info[image_id]["side"]
+        mask = np.zeros((32, 32, 1), bool)
+        mask[2 : 2 + side, 3 : 3 + side] = True
+        return mask, np.array([1], np.int32)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    for i in range(3):
+        Image.fromarray(np.full((32, 32), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    dataset = Shapes()
+    dataset.load_shapes(tmp_path, 3)
+    dataset.prepare()
+    return dataset
+
+
+def test_dataset_numbers_classes_and_images(shapes):
+    assert shapes.num_classes == 3 and shapes.num_images == 3
+    assert shapes.class_names == ["BG", "square", "circle"]
+    np.testing.assert_array_equal(shapes.class_ids, [0, 1, 2])
+    np.testing.assert_array_equal(shapes.image_ids, [0, 1, 2])
+    assert shapes.map_source_class_id("shapes.2") == 2
+    assert shapes.get_source_class_id(1, "shapes") == 1
+    assert shapes.source_class_ids == {"": [0], "shapes": [0, 1, 2]}
+    assert shapes.image_from_source_map["shapes.s1"] == 1
+    assert shapes.source_image_link(2).name == "2.png"
+    assert shapes.image_reference(0) == ""
+
+
+def test_dataset_loads_grey_as_rgb(shapes):
+    image = shapes.load_image(1)
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
+    assert (image == 40).all()
+
+
+def test_dataset_ignores_a_class_added_twice_and_refuses_dots(shapes):
+    shapes.add_class("shapes", 1, "square again")
+    assert len(shapes.class_info) == 3
+    with pytest.raises(ValueError, match="dot"):
+        shapes.add_class("sha.pes", 3, "star")
+    with pytest.raises(ValueError, match="'shapes', not 'coco'"):
+        shapes.get_source_class_id(1, "coco")
+
+
+def test_dataset_class_map_shares_an_id(shapes):
+    shapes.prepare(class_map={"other.9": 2})
+    assert shapes.map_source_class_id("other.9") == 2
+    with pytest.raises(ValueError, match="sends 'other.9' to 7"):
+        shapes.prepare(class_map={"other.9": 7})
+
+
+def test_dataset_without_load_mask_says_so(tmp_path):
+    dataset = Dataset()
+    dataset.add_image("s", 0, tmp_path / "a.png")
+    dataset.prepare()
+    with pytest.raises(InputError, match="override load_mask"):
+        dataset.load_mask(0)
+
+
+def test_dataset_override_gets_empty_masks_from_super(shapes):
+    class Sparse(Shapes):
+        def load_mask(self, image_id):
+            return super(Shapes, self).load_mask(image_id)
+
+    dataset = Sparse()
+    dataset.image_info = shapes.image_info
+    dataset.prepare()
+    mask, class_ids = dataset.load_mask(1)
+    assert mask.shape == (32, 32, 0) and mask.dtype == bool
+    assert class_ids.shape == (0,) and class_ids.dtype == np.int32
