@@ -12,7 +12,6 @@ from aecfe.commands.options import (
     add_settings,
     check_run_folder,
     given_settings,
-    named_stores,
     new_command,
     obey_deterministic,
     positive,
@@ -58,10 +57,12 @@ def add_parser(commands) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train an autoencoder."""
+    from mrcnn.feature_store import stores_by_centre
+
     values = section_values(arguments, "autoencoder") | given_settings(arguments, AutoencoderConfig)
     config = AutoencoderConfig.from_dict(values)
     check_run_folder(arguments)
-    stores = named_stores(arguments.stores)
+    stores = stores_by_centre(arguments.stores)
     obey_deterministic(arguments)
     strategy = _strategy(arguments)  # before TensorFlow has computed anything
 
@@ -90,10 +91,11 @@ def _strategy(arguments: argparse.Namespace) -> "tf.distribute.Strategy | None":
 def embed(arguments: argparse.Namespace) -> None:
     """Write latents."""
     from experiments.centres.splits import load_split
+    from mrcnn.feature_store import stores_by_centre
     from mrcnn.files.output_paths import check_output_file
 
     check_output_file(arguments.output)
-    stores = named_stores(arguments.stores)
+    stores = stores_by_centre(arguments.stores)
     splits = None
     if arguments.splits:
         splits = {name: load_split(Path(arguments.splits) / f"{name}.json").part_of for name in stores}

@@ -1,9 +1,10 @@
 """The commands `aecfe classifier train` and `aecfe classifier apply`."""
 
 import argparse
+import os
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, new_command, new_group, num_cores
+from aecfe.commands.options import START_AGAIN, add_seed, new_command, new_group
 from mrcnn.files.errors import InputError
 
 FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
@@ -64,7 +65,7 @@ def train(arguments: argparse.Namespace) -> None:
         standardise=arguments.standardise,
         seed=arguments.seed,
         overwrite=arguments.overwrite,
-        n_jobs=num_cores(),
+        n_jobs=os.cpu_count() or 1,
     )
     num_cells = sum(sum(counts.values()) for counts in record["counts"].values())
     centres = ", ".join(record["centres"])

@@ -129,7 +129,7 @@ def devices() -> Iterator[Finding]:
         name = tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
         yield check_gpu(name, reference, lambda number=number: training_step(f"/GPU:{number}"))
     if not gpus:
-        yield missing_gpu(_cards())
+        yield missing_gpu()
 
 
 def check_gpu(name: str, reference: float, step: Callable[[], tuple[float, float]]) -> Finding:
@@ -144,8 +144,14 @@ def check_gpu(name: str, reference: float, step: Callable[[], tuple[float, float
     return Finding(name, f"{seconds * 1000:.0f} ms for the same step, same loss")
 
 
-def missing_gpu(cards: str) -> Finding:
-    """What to tell where TensorFlow sees no GPU, but the driver sees the NVIDIA `cards`."""
+def missing_gpu() -> Finding:
+    """What to tell where TensorFlow sees no GPU: the driver may see NVIDIA cards."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        cards = ", ".join(asked.stdout.split("\n")).strip(", ") if asked.returncode == 0 else ""
+    except (OSError, subprocess.TimeoutExpired):
+        cards = ""
     if not cards:
         return Finding("GPU", "none; everything runs on the CPU, with the settings of experiments/configs/demo.yaml")
     advice = f'install "tensorflow[and-cuda]=={_version("tensorflow")}"; {SEE_README}'
@@ -154,29 +160,23 @@ def missing_gpu(cards: str) -> Finding:
 
 def training_step(device: str) -> tuple[float, float]:
     """Loss of a small convolutional network after one training step on a device, and the seconds of a second one."""
-    import keras
     import numpy as np
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(8, 64, 64, 3)).astype(np.float32)
-    targets = rng.normal(size=(8, 4)).astype(np.float32)
-    initial = [keras.initializers.GlorotUniform(seed) for seed in range(2)]
+    shapes = ((8, 64, 64, 3), (8, 4), (3, 3, 3, 16), (16, 4))
     with tf.device(device):
-        network = keras.Sequential(
-            [
-                keras.Input((64, 64, 3)),
-                keras.layers.Conv2D(16, 3, strides=2, activation="relu", kernel_initializer=initial[0]),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(4, kernel_initializer=initial[1]),
-            ]
-        )
-        network.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", jit_compile=False)
-        network.train_on_batch(images, targets)
-        loss = float(network.test_on_batch(images, targets))
-        started = time.perf_counter()
-        network.train_on_batch(images, targets)
-        return loss, time.perf_counter() - started
+        images, targets, kernel, dense = (tf.Variable(rng.normal(size=s, scale=0.3), dtype=tf.float32) for s in shapes)
+        losses, started = [], []
+        for _ in range(3):
+            started.append(time.perf_counter())
+            with tf.GradientTape() as tape:
+                features = tf.reduce_mean(tf.nn.relu(tf.nn.conv2d(images, kernel, 2, "SAME")), (1, 2))
+                loss = tf.reduce_mean((features @ dense - targets) ** 2)
+            for weights, gradient in zip((kernel, dense), tape.gradient(loss, (kernel, dense)), strict=True):
+                weights.assign_sub(0.1 * gradient)
+            losses.append(float(loss))
+    return losses[1], started[2] - started[1]
 
 
 def _version(name: str) -> str:
@@ -184,13 +184,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
-
-
-def _cards() -> str:
-    """Names of the NVIDIA cards that the driver sees."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return ", ".join(asked.stdout.split("\n")).strip(", ") if asked.returncode == 0 else ""

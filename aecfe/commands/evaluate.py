@@ -1,9 +1,10 @@
 """The command `aecfe evaluate`: the cross-centre tables of some embeddings, other vectors and feature files."""
 
 import argparse
+import os
 from pathlib import Path
 
-from aecfe.commands.options import add_protocol, add_seed, named_stores, new_command, num_cores, positive
+from aecfe.commands.options import add_protocol, add_seed, new_command, positive
 
 
 def add_parser(commands) -> None:
@@ -42,15 +43,16 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     from experiments.evaluation.comparison import Protocol
     from experiments.evaluation.evaluate import evaluate_files, sort_inputs
+    from mrcnn.feature_store import stores_by_centre
 
     stores, files = sort_inputs(arguments.inputs)
     output = Path(arguments.output)
     with OutputLock(output, inside=True):
         evaluate_files(
-            named_stores(stores),
+            stores_by_centre(stores),
             files,
             output,
-            Protocol(arguments.protocol, arguments.runs, arguments.seed, arguments.test_on, jobs=num_cores()),
+            Protocol(arguments.protocol, arguments.runs, arguments.seed, arguments.test_on, jobs=os.cpu_count() or 1),
             standardise=arguments.standardise,
             raw_features=arguments.raw_features,
         )

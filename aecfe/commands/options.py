@@ -1,13 +1,10 @@
 """Options that several commands take, and how to go on after an interruption."""
 
 import argparse
-import os
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-
-from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
     from mrcnn.files.settings import Settings
@@ -38,10 +35,9 @@ def new_command(
     run: Callable[[argparse.Namespace], None],
     summary: str,
     *,
-    overwrite: bool = True,
-    hidden: bool = False,
-    after_interrupt: str | None = None,
-    after_interrupt_overwrite: str | None = None,
+    overwrite=True,
+    hidden=False,
+    **advice,
 ) -> argparse.ArgumentParser:
     """Add a command.
 
@@ -52,34 +48,19 @@ def new_command(
         summary: a line of help.
         overwrite: whether it has an option `--overwrite`.
         hidden: leave it out of the help, as an old name.
-        after_interrupt: how to go on after Ctrl-C, if not by the same command.
-        after_interrupt_overwrite: the same, where `--overwrite` was given.
+        advice: `after_interrupt`, how to go on after Ctrl-C if not by the same command, and
+            `after_interrupt_overwrite`, the same where `--overwrite` was given.
     """
     listed = {} if hidden else {"help": summary}
     parser = commands.add_parser(name, description=summary, formatter_class=HelpFormatter, **listed)
-    parser.set_defaults(command=run, verbosity=0)
-    for key, advice in (("", after_interrupt), ("_overwrite", after_interrupt_overwrite)):
-        if advice:
-            parser.set_defaults(**{f"after_interrupt{key}": advice})
+    parser.set_defaults(command=run, verbosity=0, **advice)
     group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "-v",
-        "--verbose",
-        dest="verbosity",
-        action="store_const",
-        const=1,
-        default=argparse.SUPPRESS,
-        help="say more, and let TensorFlow and other libraries say what they will",
-    )
-    group.add_argument(
-        "-q",
-        "--quiet",
-        dest="verbosity",
-        action="store_const",
-        const=-1,
-        default=argparse.SUPPRESS,
-        help="show warnings, errors and results alone",
-    )
+    for short, long, verbosity, text in (
+        ("-v", "--verbose", 1, "say more, and let TensorFlow and other libraries say what they will"),
+        ("-q", "--quiet", -1, "show warnings, errors and results alone"),
+    ):
+        kind = {"dest": "verbosity", "action": "store_const", "default": argparse.SUPPRESS}
+        group.add_argument(short, long, const=verbosity, help=text, **kind)
     if overwrite:
         parser.add_argument("--overwrite", action="store_true", help="make it again although a result is there")
     return parser
@@ -224,13 +205,6 @@ def check_run_folder(arguments: argparse.Namespace) -> None:
         check_output_folder(arguments.output)
 
 
-def named_stores(paths: list[str]) -> dict[str, Path | tuple[Path, ...]]:
-    """Feature files by the centre that each of them holds; the shards of a centre as a tuple."""
-    from mrcnn.feature_store import stores_by_centre
-
-    return stores_by_centre(paths)
-
-
 def whole(text: str) -> int:
     """Read a whole number of 0 or more."""
     return _number(text, int, 0)
@@ -255,19 +229,3 @@ def _number(text: str, kind: type, least: float, most: float | None = None) -> A
     if value is None or not least <= value <= (float("inf") if most is None else most):
         raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {bounds}")
     return value
-
-
-def num_cores() -> int:
-    """Processes that a machine bears."""
-    return os.cpu_count() or 1
-
-
-def existing_file(path: str, option: str) -> Path:
-    """The path of a file that an option names.
-
-    Raises:
-        InputError: if there is none.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{option} {path}: no such file")
-    return Path(path)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, fraction, named_stores, new_command, positive
+from aecfe.commands.options import START_AGAIN, add_seed, fraction, new_command, positive
 from mrcnn.files.errors import InputError
 
 LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
@@ -47,6 +47,7 @@ def qc(arguments: argparse.Namespace) -> None:
     """Write the page and the table of flags."""
     from experiments.reports.qc import Shown, write_qc_page
     from experiments.reports.quality import Limits, check_stores, write_flags
+    from mrcnn.feature_store import stores_by_centre
     from mrcnn.files.output_paths import check_output_file
 
     output = Path(arguments.output)
@@ -61,7 +62,7 @@ def qc(arguments: argparse.Namespace) -> None:
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder; give the one with the images of the centres")
     embedding = None if arguments.embedding is None else Path(arguments.embedding)
-    checks = check_stores(named_stores(arguments.stores), limits, embedding)
+    checks = check_stores(stores_by_centre(arguments.stores), limits, embedding)
     shown = Shown(arguments.max_rows, arguments.max_points, arguments.max_pictures, arguments.seed)
     write_flags(flags, checks)
     write_qc_page(output, checks, limits, shown, images=images, embedding=embedding, flags_file=flags.name)

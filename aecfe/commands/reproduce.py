@@ -10,9 +10,7 @@ from aecfe.commands.options import (
     RESUMES_WITHOUT_OVERWRITE,
     add_overrides,
     add_protocol,
-    existing_file,
     new_command,
-    num_cores,
     positive,
     whole,
 )
@@ -141,7 +139,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         seed=settings.seed,
         test_on=settings.evaluate.test_on,
         bootstrap=settings.reproduce.bootstrap,
-        jobs=num_cores(),
+        jobs=os.cpu_count() or 1,
     )
     study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
     for path in catalogue.reproduce(settings, targets, catalogue.Options(protocol, features, published), study):
@@ -206,8 +204,8 @@ def _published(arguments: argparse.Namespace, targets: list[str]) -> dict[str, A
     if "table-3.3" not in targets:
         raise InputError("--oracle: is a column of table-3.3, which is not asked for")
     return {
-        "model": existing_file(arguments.oracle, "--oracle"),
-        "classes": existing_file(arguments.classes, "--classes"),
+        "model": _existing_file(arguments.oracle, "--oracle"),
+        "classes": _existing_file(arguments.classes, "--classes"),
         "centre": arguments.oracle_centre,
         "pixels": arguments.oracle_pixels or "0..1",
         "image_size": arguments.oracle_size,
@@ -224,7 +222,14 @@ def _features(arguments: argparse.Namespace, targets: list[str]) -> dict[str, Pa
             raise InputError(f"--features {text}: write it as NAME=FILE, for example DinoBloom=dinobloom.npz")
         if name in features:
             raise InputError(f"--features: two columns are called {name}; give one of them another name")
-        features[name] = existing_file(path, f"--features {name}")
+        features[name] = _existing_file(path, f"--features {name}")
     if features and "table-3.2" not in targets:
         raise InputError("--features: are columns of table-3.2, which is not asked for")
     return features
+
+
+def _existing_file(path: str, option: str) -> Path:
+    """The path of a file that an option names."""
+    if not Path(path).is_file():
+        raise InputError(f"{option} {path}: no such file")
+    return Path(path)

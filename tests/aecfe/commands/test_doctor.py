@@ -37,11 +37,11 @@ def test_doctor_trusts_a_gpu_that_agrees_with_the_cpu_alone():
 
 
 def test_doctor_names_a_card_that_tensorflow_does_not_see(monkeypatch):
-    answer = subprocess.CompletedProcess([], 0, stdout="NVIDIA H100\nNVIDIA H100\n")
-    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: answer)
-    assert "tensorflow[and-cuda]" in doctor.missing_gpu(doctor._cards()).advice
-    assert "NVIDIA H100, NVIDIA H100 is there" in doctor.missing_gpu(doctor._cards()).value
-    assert not doctor.missing_gpu("").advice
+    answers = [subprocess.CompletedProcess([], code, stdout="NVIDIA H100\nNVIDIA H100\n") for code in (0, 1)]
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: answers.pop(0))
+    finding = doctor.missing_gpu()
+    assert "tensorflow[and-cuda]" in finding.advice and "NVIDIA H100, NVIDIA H100 is there" in finding.value
+    assert not doctor.missing_gpu().advice
 
 
 def test_doctor_command_reports_and_ends_with_a_status(tmp_path, monkeypatch, capsys):
