@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("mrcnn", "autoencoder", "experiments", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("aecfe", "mrcnn", "autoencoder", "experiments", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -22,7 +22,7 @@ def run(*command, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, **variables},
+        env={**os.environ, "PYTHONPATH": "", **variables},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -60,6 +60,7 @@ def aecfe(wheel, tmp_path_factory) -> Path:
 def test_wheel_holds_the_packages_and_their_configurations_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "aecfe",
         "mrcnn",
         "autoencoder",
         "experiments",
