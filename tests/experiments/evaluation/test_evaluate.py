@@ -14,6 +14,8 @@ from experiments.centres.splits import load_split
 from experiments.evaluation.classifiers import make_forest
 from experiments.evaluation.comparison import Protocol
 from experiments.evaluation.evaluate import evaluate_files, sort_inputs
+from experiments.pipeline import Pipeline
+from experiments.settings import RunSettings
 from mrcnn.feature_store import open_store
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
@@ -212,3 +214,14 @@ def test_sort_inputs_names_columns_by_their_files(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="R-CNN-RF.npz: R-CNN-RF is the column of the feature stores"):
         sort_inputs(["R-CNN-RF.npz", "north.h5"])
     assert list(sort_inputs(["R-CNN-RF.npz"])[1]) == ["R-CNN-RF"]
+
+
+def test_a_run_writes_the_same_tables_of_its_random_forests(study_data, study_values, tmp_path, monkeypatch):
+    values = {**study_values, "output": str(tmp_path), "evaluate": {"runs": 2, "methods": ["R-CNN-RF"]}}
+    pipeline = Pipeline(RunSettings(**values))
+    monkeypatch.setattr(Pipeline, "stores", study_data[1])
+    written = pipeline.evaluate()
+    assert written["csv"] == tmp_path / "tables" / "cross_centre.csv"
+    rows = rows_of(written["csv"])
+    assert {(r["method"], r["classifier"], r["runs"]) for r in rows} == {("R-CNN-RF", "random-forest", "2")}
+    assert len(rows) == 4 and json.loads(written["json"].read_text())["provenance"] == {}
