@@ -74,6 +74,11 @@ def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarra
     """Write the values of a state after a step, and what it measured, and remove all but the newest checkpoints."""
     with atomic_path(Path(folder) / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
         np.savez(handle, step=np.int64(step), metrics=metrics, **{f"{i:04d}": value for i, value in enumerate(values)})
+    remove_old_checkpoints(folder)
+
+
+def remove_old_checkpoints(folder: str | os.PathLike) -> None:
+    """Remove all but the newest checkpoints, also those that a killed run did not come to remove."""
     for path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
         path.unlink()
 

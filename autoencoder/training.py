@@ -28,7 +28,7 @@ from autoencoder.folder import (
 from autoencoder.label_shift import count_types, format_counts, shift_warnings
 from autoencoder.log import CollapseWatch, TrainingLog
 from autoencoder.scaling import FeatureScaling
-from autoencoder.state import TrainingState, load_newest_checkpoint, save_checkpoint
+from autoencoder.state import TrainingState, load_newest_checkpoint, remove_old_checkpoints, save_checkpoint
 from autoencoder.step import LOSSES, make_train_step, metric_names
 from autoencoder.workers import Workers
 from mrcnn.feature_store import StorePath
@@ -126,6 +126,7 @@ def _prepare(folder: AutoencoderFolder, config: AutoencoderConfig, record: Mappi
     else:
         folder.check_can_go_on()
     remove_leftovers(folder.path / CHECKPOINTS)
+    remove_old_checkpoints(folder.path / CHECKPOINTS)
     # The config before the record: where there is a record, there is a config to compare with.
     config.save(folder.path / CONFIG)
     folder.write(False, record)
