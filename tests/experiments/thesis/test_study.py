@@ -26,7 +26,7 @@ def test_cells_have_the_types_that_the_images_have_now(make_study):
     study = make_study()
     relabel(study, "anna", "images/00.png", "eosinophil")
     # The split is of the labels, and a saved one of others is refused.
-    with pytest.raises(InputError, match="anna.json: is a split of other images and labels"):
+    with pytest.raises(InputError, match="anna.json: is there already, made with another set of images"):
         study.cells()
     (study.output / "splits" / "anna.json").unlink()
     assert study.cells().types["anna"][0] == "eosinophil" and study.cells().counts["anna"]["eosinophil"] == 11
@@ -112,7 +112,7 @@ def test_stores_are_made_again_for_another_detector_other_images_or_masks(make_s
     unpatched(make_study()).stores()
     assert work == [("detector", "resnet50", False)]
     study = unpatched(make_study())
-    study.settings.extract.masks = False
+    study.settings = study.settings.replace(extract=study.settings.extract.replace(masks=False))
     study.stores()
     study = unpatched(make_study())
     study.opened["anna"].records.pop()
