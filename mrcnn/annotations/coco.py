@@ -7,14 +7,13 @@ Reference:
     https://cocodataset.org/#format-data
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrcnn.annotations.faults import Fault, as_list, as_size, shorten
+from mrcnn.annotations.faults import Fault, expect, shorten
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, Shape, make_polygon
 from mrcnn.files.errors import InputError
 
@@ -43,47 +42,34 @@ class RunLengths(Shape):
 
 
 def make_run_lengths(size: Any, counts: Any) -> RunLengths:
-    """Read an RLE as JSON holds it: list of height and width; list of whole numbers, or text in the compressed form.
+    """Read an RLE as JSON holds it: [height, width], and whole numbers or text in the compressed form, or raise.
 
     pycocotools does so too, but returns uninitialised memory where the counts do not add up.
-
-    Raises:
-        Fault: if it is malformed or the counts do not add up to height * width.
     """
-    if not (isinstance(size, list) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)):
-        raise Fault(f"RLE size is {shorten(size)}, not [height, width]")
+    is_pair = isinstance(size, list) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)
+    if not is_pair or size[0] * size[1] > MAX_PIXELS:
+        raise Fault(f"RLE size is {size if is_pair else shorten(size)}, not [height, width] of an image")
     num_pixels = size[0] * size[1]
-    if num_pixels > MAX_PIXELS:
-        raise Fault(f"RLE size {size} is beyond any image")
     if isinstance(counts, str):
         values = decode_counts(counts)
+    elif all(type(v) is int and abs(v) <= num_pixels for v in expect(counts, list, "RLE counts")):
+        values = np.array(counts, np.int64)
     else:
-        wrong = [v for v in as_list(counts, "RLE counts") if type(v) is not int]
-        if wrong:
-            raise Fault(f"RLE counts hold {shorten(wrong[0])}, not a whole number")
-        values = np.array([min(max(v, -1), num_pixels + 1) for v in counts], np.int64)
-    if (values < 0).any() or (values > num_pixels).any():
-        raise Fault(f"RLE counts hold a number that is negative or above {num_pixels}")
-    if values.sum() != num_pixels:
-        raise Fault(f"RLE counts add up to {values.sum()}, not to {size[0]} * {size[1]} = {num_pixels}")
+        raise Fault(f"RLE counts are not all whole numbers up to {num_pixels}")
+    if ((values < 0) | (values > num_pixels)).any() or values.sum() != num_pixels:
+        raise Fault(f"RLE counts are no lengths that add up to {size[0]} * {size[1]} = {num_pixels}")
     return RunLengths(np.array([size[::-1]]), values)
 
 
 def decode_counts(text: str) -> np.ndarray:
-    """Decode COCO's compressed counts: int64 array, not checked for their sign or sum.
-
-    Raises:
-        Fault: if the text is empty, cut off, or has other characters than "0" to "o".
-    """
+    """Decode COCO's compressed counts, or raise `Fault`: int64 array, not checked for their sign or sum."""
     codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
     is_last = codes < 32
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or not is_last[-1]:
-        raise Fault("RLE counts are empty, cut off or not in COCO's compressed form")
     ends = np.flatnonzero(is_last)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    num_digits = ends - starts + 1
-    if num_digits.max() > _MAX_DIGITS:
-        raise Fault("RLE counts hold a number beyond any image")
+    num_digits = np.diff(ends, prepend=-1)
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or not is_last[-1] or num_digits.max() > _MAX_DIGITS:
+        raise Fault("RLE counts are empty, cut off or not in COCO's compressed form")
+    starts = ends - num_digits + 1
     place = np.arange(codes.size) - np.repeat(starts, num_digits)
     values = np.add.reduceat((codes & 31) << (5 * place), starts)
     # Bit 16 of the highest digit is the sign (two's complement over as many bits as were written).
@@ -104,69 +90,56 @@ def parse_coco(value: Any, source: Path) -> Annotations:
     Raises:
         InputError: if it is no COCO file. What is wrong with single images or objects is noted with them.
     """
+    entries = {}
     for key in ("images", "annotations", "categories"):
         if not (isinstance(value, dict) and isinstance(value.get(key), list)):
             raise InputError(f"{source}: not a COCO file: no list {key!r} in it (results of a detection have none)")
+        # What an entry lacks is its fault, and one that is no mapping lacks everything.
+        entries[key] = [entry if isinstance(entry, dict) else {} for entry in value[key]]
     result = Annotations("coco", [source])
-    categories = _read_categories(value["categories"], result)
-    images = _read_images(value["images"], result)
-    for number, entry in enumerate(value["annotations"], 1):
-        given, image_id = _as_id(entry, "id"), _as_id(entry, "image_id")
-        name = f"annotation no. {number}" if given is None else f"annotation {given}"
-        thing = _read_object(name, entry, categories)
-        for image in images.get(image_id, ()):
-            image.objects.append(thing)
-        if image_id not in images:
-            result.num_lost_objects += 1
-            wanted = shorten(entry.get("image_id")) if isinstance(entry, dict) else "missing"
-            result.faults.append((source.name, f"{name}: image_id {wanted} is none of the images"))
-    return result
-
-
-def _read_categories(entries: list, result: Annotations) -> dict[Any, str]:
-    names: dict[Any, str] = {}
-    where = result.sources[0].name
-    for number, entry in enumerate(entries, 1):
-        category, name = _as_id(entry, "id"), entry.get("name") if isinstance(entry, dict) else None
+    where, names = source.name, {}
+    for number, entry in enumerate(entries["categories"], 1):
+        category, name = _as_id(entry, "id"), entry.get("name")
         if category is None or not isinstance(name, str):
             result.faults.append((where, f"category no. {number} lacks an id or a name"))
         elif names.setdefault(category, name) != name:
             result.faults.append((where, f"category id {category} is both {names[category]} and {name}"))
-    return names
+
+    def read_label(entry: dict[str, Any]) -> str:
+        category = _as_id(entry, "category_id")
+        if category not in names:
+            raise Fault(f"category_id {shorten(entry.get('category_id'))} is none of the categories")
+        return names[category]
+
+    images = _read_images(entries["images"], result)
+    for number, entry in enumerate(entries["annotations"], 1):
+        given, image_id = _as_id(entry, "id"), _as_id(entry, "image_id")
+        name = f"annotation no. {number}" if given is None else f"annotation {given}"
+        thing = OutlinedObject.read(name, entry, read_label, _read_shapes, is_crowd=entry.get("iscrowd", 0) == 1)
+        for image in images.get(image_id, ()):
+            image.objects.append(thing)
+        if image_id not in images:
+            result.num_lost_objects += 1
+            result.faults.append((where, f"{name}: image_id {shorten(entry.get('image_id'))} is none of the images"))
+    return result
 
 
-def _read_images(entries: list, result: Annotations) -> dict[Any, list[OutlinedImage]]:
+def _read_images(entries: list[dict], result: Annotations) -> dict[Any, list[OutlinedImage]]:
     """Images by id; those of one id all carry its objects and a fault, since nobody knows whose the objects are."""
-    source = result.sources[0]
     images: dict[Any, list[OutlinedImage]] = {}
-    uses = Counter(_as_id(entry, "id") for entry in entries)
     for number, entry in enumerate(entries, 1):
-        file_name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(file_name, str) or not file_name:
-            result.faults.append((source.name, f"image no. {number} has no file_name"))
+        image = OutlinedImage.read(f"image no. {number}", entry, "file_name", result)
+        if image is None:
             continue
-        image = OutlinedImage(file_name, source)
-        image.width, image.height = (as_size(entry, name, image.faults) for name in ("width", "height"))
         image_id = _as_id(entry, "id")
         if image_id is None:
             image.faults.append(f"its id is {shorten(entry.get('id'))}, neither a whole number nor text")
         else:
             images.setdefault(image_id, []).append(image)
-            if uses[image_id] > 1:
-                image.faults.append(f"its id {image_id} is that of {uses[image_id]} images")
-        result.images.append(image)
+    for image_id, same in images.items():
+        for image in same if len(same) > 1 else ():
+            image.faults.append(f"its id {image_id} is that of {len(same)} images")
     return images
-
-
-def _read_object(name: str, entry: Any, categories: dict[Any, str]) -> OutlinedObject:
-    def read_label(entry: dict[str, Any]) -> str:
-        category = _as_id(entry, "category_id")
-        if category not in categories:
-            raise Fault(f"category_id {shorten(entry.get('category_id'))} is none of the categories")
-        return categories[category]
-
-    is_crowd = isinstance(entry, dict) and entry.get("iscrowd", 0) == 1
-    return OutlinedObject.read(name, entry, read_label, _read_shapes, is_crowd=is_crowd)
 
 
 def _read_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
@@ -177,20 +150,15 @@ def _read_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
         return (make_run_lengths(segmentation.get("size"), segmentation.get("counts")),)
     if segmentation in (None, []):
         raise Fault("no segmentation; a box alone gives no mask")
-    parts = as_list(segmentation, "segmentation")
+    parts = expect(segmentation, list, "segmentation")
     # Some exporters leave out the brackets around a single polygon.
-    shapes = []
-    for part in parts if isinstance(parts[0], list) else [parts]:
-        numbers = as_list(part, "polygon")
-        if len(numbers) % 2:
-            raise Fault(f"polygon of {len(numbers)} coordinates, which is odd")
-        shapes.append(make_polygon(numbers[0::2], numbers[1::2]))
-    return tuple(shapes)
+    parts = parts if isinstance(parts[0], list) else [parts]
+    return tuple(make_polygon(expect(part, list, "polygon")[0::2], part[1::2]) for part in parts)
 
 
-def _as_id(entry: Any, name: str) -> int | str | None:
+def _as_id(entry: dict[str, Any], name: str) -> int | str | None:
     """COCO counts with numbers; some exporters write them as text, in part of the file only. None for anything else."""
-    value = entry.get(name) if isinstance(entry, dict) else None
+    value = entry.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19 else value

@@ -88,8 +88,8 @@ def read_label_mask(path: str | os.PathLike) -> np.ndarray:
         int32 array of shape (height, width).
 
     Raises:
-        InputError: if the file is missing, unreadable, of several pages, has colour or transparency, or values that
-            are not whole or have more than 31 bits.
+        InputError: if the file cannot be read, has colour or transparency, or values that are not whole numbers of at
+            most 31 bits.
     """
     labels = read_values(path)
     if labels.ndim == 3:
@@ -119,8 +119,7 @@ def find_instances(labels: np.ndarray, semantics: str = "cell") -> tuple[np.ndar
         semantics: "cell" or "instances".
 
     Returns:
-        An array of the same shape, and those of its values that are instances: the largest first for "cell", by value
-        for "instances".
+        An array of that shape, and those of its values that are instances, by size for "cell", by value otherwise.
     """
     if semantics == "instances":
         return labels, np.unique(labels[labels > 0])
@@ -136,9 +135,7 @@ def check_annotations(
 ) -> AnnotationCheck:
     """Look at every image and mask and list all faults in one go, so that training can go on with the rest.
 
-    Faults are: an unreadable image, a missing or unreadable mask, one of another size than its image, with nothing but
-    specks in it, or that several images would share. A mask that is 0 everywhere is good: it says that there is no
-    cell.
+    A mask that is 0 everywhere is good: it says that there is no cell.
 
     Raises:
         InputError: if the folder is missing or `semantics` is unknown, since then nothing could be right.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mrcnn.annotations.faults import Fault, as_list, as_number, as_size, shorten
+from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 from mrcnn.annotations.shapes import (
     Annotations,
     Bitmap,
@@ -38,7 +38,7 @@ def read_labelme(files: Iterable[Path]) -> Annotations:
     result = Annotations("labelme", list(files))
     for file in result.sources:
         try:
-            result.images.append(parse_labelme(read_json(file), file))
+            result.images += parse_labelme(read_json(file), file).images
         except InputError as error:
             result.faults.append((file.name, str(error).removeprefix(f"{file}: ")))
     return result
@@ -49,25 +49,24 @@ def is_labelme(value: Any) -> bool:
     return isinstance(value, dict) and "shapes" in value and "imagePath" in value
 
 
-def parse_labelme(value: Any, source: Path) -> OutlinedImage:
-    """Turn the JSON value of a labelme file into an image with its objects.
+def parse_labelme(value: Any, source: Path) -> Annotations:
+    """Turn the JSON value of a labelme file into annotations of one image.
 
     Raises:
         InputError: if it is no labelme file.
     """
-    file_name, shapes = (value.get("imagePath"), value.get("shapes")) if isinstance(value, dict) else (None, None)
-    if not isinstance(file_name, str) or not file_name or not isinstance(shapes, list):
+    result = Annotations("labelme", [source])
+    image = OutlinedImage.read("image", value, "imagePath", result, ("imageWidth", "imageHeight"))
+    if image is None or not isinstance(value.get("shapes"), list):
         raise InputError(f"{source}: not a labelme file: no imagePath or no list of shapes in it")
-    image = OutlinedImage(file_name, source)
-    image.width, image.height = (as_size(value, name, image.faults) for name in ("imageWidth", "imageHeight"))
     groups: dict[Any, list[OutlinedObject]] = {}
-    for number, entry in enumerate(shapes, 1):
+    for number, entry in enumerate(value["shapes"], 1):
         group = entry.get("group_id") if isinstance(entry, dict) else None
         thing = OutlinedObject.read(f"shape {number}", entry, _read_label, _read_shapes)
         is_alone = group is None or isinstance(group, (dict, list))
         groups.setdefault(number if is_alone else (thing.label, group), []).append(thing)
     image.objects = [_merge(parts) for parts in groups.values()]
-    return image
+    return result
 
 
 def _merge(parts: list[OutlinedObject]) -> OutlinedObject:
@@ -80,17 +79,14 @@ def _merge(parts: list[OutlinedObject]) -> OutlinedObject:
 
 
 def _read_label(entry: dict[str, Any]) -> str:
-    label = entry.get("label")
-    if not isinstance(label, str):
-        raise Fault(f"label is {shorten(label)}, not text")
-    return label
+    return expect(entry.get("label"), str, "label")
 
 
 def _read_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
     # Files of before shape_type held nothing but polygons.
     kind = entry.get("shape_type") or "polygon"
-    points = [as_list(point, "a point") for point in as_list(entry.get("points"), "points")]
-    if any(len(point) != 2 for point in points):
+    points = expect(entry.get("points"), list, "points")
+    if any(len(expect(point, list, "a point")) != 2 for point in points):
         raise Fault("a point has not 2 coordinates")
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     if kind == "polygon" or (kind in ("rectangle", "oriented_rectangle") and len(points) == 4):
@@ -105,9 +101,7 @@ def _read_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
             return (_read_bitmap(entry.get("mask"), *(int(v) for v in (x1, y1, x2, y2))),)
         radius = math.hypot(x2 - x1, y2 - y1)
         return (make_rectangle(x1, y1, x2, y2) if kind == "rectangle" else make_ellipse(x1, y1, radius, radius),)
-    if kind in ("line", "point", "points"):
-        raise Fault(f"a {kind} encloses nothing; draw a polygon")
-    raise Fault(f"unknown shape_type {shorten(kind)}")
+    raise Fault(f"shape_type {shorten(kind)} is unknown or encloses nothing; draw a polygon")
 
 
 def _read_bitmap(encoded: Any, left: int, top: int, right: int, bottom: int) -> Bitmap:

@@ -23,7 +23,8 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json
 
-FORMATS = ("coco", "via", "labelme")
+# How each is recognised and read; a labelme file is never mistaken for VIA's.
+FORMATS = {"coco": (is_coco, parse_coco), "labelme": (is_labelme, parse_labelme), "via": (is_via, parse_via)}
 # A drive letter of Windows, or the scheme of a URL, which VIA keeps for images of the web.
 _ROOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -53,23 +54,18 @@ def read_annotations(path: str | os.PathLike, file_format: str = "auto") -> Anno
 def parse_annotations(value: Any, path: Path, file_format: str = "auto") -> Annotations:
     """Turn the JSON value of an annotation file into annotations; see `read_annotations`."""
     found = recognise(value) if file_format == "auto" else file_format
-    if found == "coco":
-        return parse_coco(value, path)
-    if found == "via":
-        return parse_via(value, path)
-    if found == "labelme":
-        return Annotations("labelme", [path], [parse_labelme(value, path)])
-    raise InputError(f"{path}: neither COCO, VIA nor labelme annotations; export it as one of them")
+    if found is None:
+        raise InputError(f"{path}: neither COCO, VIA nor labelme annotations; export it as one of them")
+    return FORMATS[found][1](value, path)
 
 
 def recognise(value: Any) -> str | None:
     """Name the format of a JSON value, or None for something else."""
-    formats = {"coco": is_coco, "labelme": is_labelme, "via": is_via}
-    return next((name for name, is_format in formats.items() if is_format(value)), None)
+    return next((name for name, (is_format, _) in FORMATS.items() if is_format(value)), None)
 
 
 class OutlineDataset(Dataset):
-    """Images with outlined objects; ready to use, `prepare` has been called.
+    """Images with outlined objects, prepared.
 
     Groups (COCO's `iscrowd`) have negative class ids, as in Matterport's Dataset: the network learns nothing on them.
 
@@ -128,23 +124,13 @@ class OutlineDataset(Dataset):
 
 
 def check_outlines(
-    records: Sequence[ImageRecord],
-    annotations: Annotations,
-    *,
-    classes: Mapping[str, str] | None = None,
+    records: Sequence[ImageRecord], annotations: Annotations, *, classes: Mapping[str, str] | None = None
 ) -> AnnotationCheck:
     """Look at every image and outline and list all faults in one go, so that training can go on with the rest.
 
-    Faults are what the readers noted, annotations of images that are not there or lie elsewhere, and of each image: it
-    is unreadable, not annotated, annotated twice, of another size than its annotation says, without anything but
-    groups, or one of its objects lies outside, covers no pixel, or repeats another. Objects that `classes` leaves out
-    are not looked at. An image without an object that counts is good: it shows what is no object. Only where the file
-    has objects that belong to no image, one that has none at all is a fault.
-
-    Args:
-        records: the images of a centre.
-        annotations: what `read_annotations` returned.
-        classes: as in `OutlineDataset`.
+    Objects that `classes`, as in `OutlineDataset`, leaves out are not looked at. An image without an object that counts
+    is good: it shows what is no object. Only where the file has objects that belong to no image, one that has none at
+    all is a fault.
 
     Returns:
         The faults, those of the annotation files and of images that are not there first, and the good records.
@@ -153,9 +139,8 @@ def check_outlines(
         InputError: if no object has one of the labels asked for, since then nothing could be right.
     """
     things = [thing for image in annotations.images for thing in image.objects]
-    labels = sorted({thing.label for thing in things if thing.label is not None})
-    if labels and not any(_class_id(OutlinedObject("", label), classes) for label in labels):
-        known = ", ".join(repr(label) for label in labels[:20])
+    if things and not any(_class_id(thing, classes) for thing in things):
+        known = ", ".join(repr(label) for label in sorted({thing.label for thing in things})[:20])
         where = annotations.sources[0] if len(annotations.sources) == 1 else annotations.sources[0].parent
         raise InputError(f"{where}: no object is named {' or '.join(sorted(classes))}; the names are {known}")
     images, unmatched = match_images(records, annotations)
@@ -182,8 +167,7 @@ def match_images(
     apart, as macOS has them.
 
     Returns:
-        For the key of every record its annotations, of which there should be one; and (name, reason) of each
-        annotation that belongs to no record.
+        The annotations of each record, by key, of which there should be one; (name, reason) of each that has no record.
     """
     by_path = {_composed(os.path.abspath(record.path)): record for record in records}
     by_end: dict[str, list[ImageRecord]] = {}
@@ -230,9 +214,7 @@ def _class_id(thing: OutlinedObject, classes: Mapping[str, str] | None) -> int:
 def _find_faults(
     record: ImageRecord, found: Sequence[OutlinedImage], annotations: Annotations, classes: Mapping[str, str] | None
 ) -> list[str]:
-    """Return every reason why an image cannot be trained on."""
-    reasons = []
-    size = None
+    reasons, size = [], None
     try:
         size = read_image(record.path).shape[:2]
     except InputError as error:
@@ -259,15 +241,14 @@ def _find_faults(
         return [*reasons, str(error)]
     drawn: dict[bytes, str] = {}
     for thing in chosen:
-        reason = thing.fault
-        if not reason and size is not None:
-            try:
-                # Masks of many objects would fill the memory; what tells them apart does not.
-                mask = hashlib.sha256(np.packbits(thing.draw(*size))).digest()
-                reason = f"repeats {drawn[mask]}" if mask in drawn else ""
-                drawn.setdefault(mask, thing.name)
-            except Fault as error:
-                reason = str(error)
-        if reason:
-            faults.append(f"{thing.name}{f' ({shorten(thing.label)})' if thing.label else ''}: {reason}")
+        try:
+            if thing.fault or size is None:
+                raise Fault(thing.fault)
+            # Masks of many objects would fill the memory; what tells them apart does not.
+            mask = hashlib.sha256(np.packbits(thing.draw(*size))).digest()
+            if drawn.setdefault(mask, thing.name) != thing.name:
+                raise Fault(f"repeats {drawn[mask]}")
+        except Fault as error:
+            if str(error):
+                faults.append(f"{thing.name}{f' ({shorten(thing.label)})' if thing.label else ''}: {error}")
     return [*reasons, *(f"{image.source.name}: {fault}" for fault in faults)]

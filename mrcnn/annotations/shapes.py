@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from skimage.draw import ellipse
 
-from mrcnn.annotations.faults import Fault, as_number, shorten
+from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 
 # Tools round corners and let the last click slip over the edge; what is farther out belongs to another image.
 EDGE_TOLERANCE = 2.0
@@ -48,8 +48,7 @@ class Shape:
 class Polygon(Shape):
     """A closed polygon."""
 
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the pixels inside; see `fill_polygon`."""
+    def draw(self, height: int, width: int) -> np.ndarray:  # noqa: D102
         return fill_polygon(self.points, height, width)
 
 
@@ -121,10 +120,7 @@ def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
     line to what lies below: polygons that share an edge share no pixel and leave none out. `skimage.draw.polygon2mask`
     counts such pixels twice, and asks every pixel about every corner: of 1,000 corners it takes a second and more.
 
-    Args:
-        points: float array of shape (num_points, 2), corners `(x, y)`; they may lie outside the image.
-        height: of the image.
-        width: of the image.
+    `points`, float (num_points, 2), are corners `(x, y)`, which may lie outside the image. Gives bool (height, width).
 
     Raises:
         Fault: if it crosses more than `MAX_CROSSINGS` rows, as a zigzag over the whole image does.
@@ -174,9 +170,7 @@ class OutlinedObject:
         """Make an object of its entry in a file; a `Fault` in reading it becomes its fault."""
         label = None
         try:
-            if not isinstance(entry, dict):
-                raise Fault(f"is {shorten(entry)}, not a mapping")
-            label = read_label(entry)
+            label = read_label(expect(entry, dict, "entry"))
             return cls(name, label, read_shapes(entry), is_crowd)
         except Fault as error:
             return cls(name, label, is_crowd=is_crowd, fault=str(error))
@@ -204,6 +198,26 @@ class OutlinedImage:
     width: int | None = None  # in pixels, if the file says it
     height: int | None = None
     faults: list[str] = field(default_factory=list)  # of the entry as a whole
+
+    @classmethod
+    def read(
+        cls, what: str, entry: Any, name: str, annotations: "Annotations", size: Sequence[str] = ("width", "height")
+    ) -> "OutlinedImage | None":
+        """Add an image to `annotations`: `name` and `size` are keys of its entry. One without a name is a fault."""
+        file_name = entry.get(name) if isinstance(entry, dict) else None
+        source = annotations.sources[0]
+        if not isinstance(file_name, str) or not file_name:
+            annotations.faults.append((source.name, f"{what} has no {name}"))
+            return None
+        image = cls(file_name, source)
+        for side, key in zip(("width", "height"), size, strict=True):
+            value = entry.get(key)  # 640.0 will do
+            if type(value) in (int, float) and value > 0 and value % 1 == 0:
+                setattr(image, side, int(value))
+            elif value is not None:
+                image.faults.append(f"{key} is {shorten(value)}, not a number of pixels")
+        annotations.images.append(image)
+        return image
 
 
 @dataclass

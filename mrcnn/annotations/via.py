@@ -11,7 +11,7 @@ Reference:
 from pathlib import Path
 from typing import Any
 
-from mrcnn.annotations.faults import Fault, as_list, as_number, shorten
+from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 from mrcnn.annotations.shapes import (
     Annotations,
     OutlinedImage,
@@ -31,10 +31,9 @@ LABEL_ATTRIBUTES = ("label", "class", "name", "type", "category")
 
 def is_via(value: Any) -> bool:
     """Whether a JSON value looks like a VIA export or project."""
-    if not isinstance(value, dict):
-        return False
-    return PROJECT_KEY in value or any(
-        isinstance(entry, dict) and "filename" in entry and "regions" in entry for entry in value.values()
+    return isinstance(value, dict) and (
+        PROJECT_KEY in value
+        or any(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in value.values())
     )
 
 
@@ -51,21 +50,18 @@ def parse_via(value: Any, source: Path) -> Annotations:
         raise InputError(f"{source}: not a VIA file: neither {PROJECT_KEY} nor images with filename and regions in it")
     result = Annotations("via", [source])
     for key, entry in entries.items():
-        file_name = entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(file_name, str) or not file_name:
-            result.faults.append((source.name, f"image {shorten(key)} has no filename"))
+        image = OutlinedImage.read(f"image {shorten(key)}", entry, "filename", result)
+        if image is None:
             continue
-        image = OutlinedImage(file_name, source)
         regions = entry.get("regions")
         regions = list(regions.values()) if isinstance(regions, dict) else regions
-        if isinstance(regions, list):
-            image.objects = [
-                OutlinedObject.read(f"region {number}", region, _read_label, _read_shapes)
-                for number, region in enumerate(regions, 1)
-            ]
-        else:
+        if not isinstance(regions, list):
             image.faults.append(f"regions are {shorten(regions)}, neither a list nor a mapping")
-        result.images.append(image)
+            continue
+        image.objects = [
+            OutlinedObject.read(f"region {number}", region, _read_label, _read_shapes)
+            for number, region in enumerate(regions, 1)
+        ]
     return result
 
 
@@ -80,22 +76,17 @@ def _read_label(region: dict[str, Any]) -> str:
 
 
 def _read_shapes(region: dict[str, Any]) -> tuple[Shape, ...]:
-    shape = region.get("shape_attributes")
-    if not isinstance(shape, dict):
-        raise Fault(f"shape_attributes are {shorten(shape)}")
+    shape = expect(region.get("shape_attributes"), dict, "shape_attributes")
     kind = shape.get("name")
     if kind in ("polygon", "polyline"):
         make = make_polygon if kind == "polygon" else make_closed_line
-        return (make(*(as_list(shape.get(key), key) for key in ("all_points_x", "all_points_y"))),)
+        return (make(*(expect(shape.get(key), list, key) for key in ("all_points_x", "all_points_y"))),)
     if kind == "rect":
         x, y, width, height = (as_number(shape.get(key), key) for key in ("x", "y", "width", "height"))
         return (make_rectangle(x, y, x + width, y + height),)
     if kind == "circle":
         return (make_ellipse(shape.get("cx"), shape.get("cy"), shape.get("r"), shape.get("r")),)
     if kind == "ellipse":
-        theta = shape.get("theta")  # version 1 has none
-        numbers = (shape.get(key) for key in ("cx", "cy", "rx", "ry"))
-        return (make_ellipse(*numbers, 0.0 if theta is None else theta),)
-    if kind == "point":
-        raise Fault("a point encloses nothing; draw a polygon")
-    raise Fault(f"unknown shape {shorten(kind)}")
+        numbers = [shape.get(key) for key in ("cx", "cy", "rx", "ry", "theta")]
+        return (make_ellipse(*numbers[:4], 0.0 if numbers[4] is None else numbers[4]),)  # version 1 has no theta
+    raise Fault(f"shape {shorten(kind)} is unknown or encloses nothing; draw a polygon")

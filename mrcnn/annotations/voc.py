@@ -72,16 +72,16 @@ def read_voc_boxes(
     Args:
         path: the xml file.
         names: object names to keep.
-        size: height and width of the image in pixels; None takes what the file says, and nothing if it does not.
+        size: height and width of the image in pixels; None takes what the file says, if it does.
 
     Returns:
         float32 array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
 
     Raises:
-        InputError: if the file is missing, no VOC annotation, of another size, or lists objects without a box of some
-            area in its image, all of which are named.
+        InputError: if the file is missing, no VOC annotation, made for another size, or has faulty boxes, which are
+            all named.
     """
-    wanted = {names} if isinstance(names, str) else set(names)
+    wanted = set(names)
     if not os.path.isfile(path):  # reading a pipe may never end
         raise InputError(f"{path}: no such annotation file")
     try:

@@ -91,7 +91,8 @@ def test_check_lists_every_fault_and_keeps_the_good(tmp_path):
     shared = [write_cell(tmp_path, "shared", make_label_mask())]
     shared.append(ImageRecord("other/shared.png", shared[0].path))
     records = [missing, good, other_size, empty, unreadable, bad_mask, *shared]
-    faults, kept = annotations.check_annotations(records, tmp_path / "masks")
+    check = annotations.check_annotations(records, tmp_path / "masks")
+    faults, kept = check.faults, check.good
     assert kept == [good]
     assert [key for key, _ in faults] == [r.key for r in (missing, other_size, empty, unreadable, bad_mask, *shared)]
     reasons = [reason for _, reason in faults]
@@ -128,28 +129,6 @@ def test_masks_of_values_that_are_no_numbers_of_cells_are_refused(tmp_path, valu
     Image.fromarray(labels).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="a.tif: mask has values such as"):
         annotations.read_label_mask(tmp_path / "a.tif")
-
-
-def test_dataset_and_check_name_what_is_wrong_with_the_call(tmp_path):
-    record = write_cell(tmp_path, "a", None, (9, 9))
-    with pytest.raises(InputError, match="no mask in"):
-        annotations.CellMaskDataset([record], tmp_path / "masks")
-    with pytest.raises(InputError, match="semantics must be one of cell, instances"):
-        annotations.check_annotations([record], tmp_path / "masks", semantics="nuclei")
-    with pytest.raises(InputError, match="no such folder of masks"):
-        annotations.check_annotations([record], tmp_path / "absent")
-
-
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real images are not here")
-def test_real_masks_hold_one_cell_each():
-    # Every fifth, and 034 among them, whose mask has stray pixels.
-    paths = sorted((REAL_DATA / "cellavision" / "images").iterdir())[3::5]
-    records = [ImageRecord(f"images/{path.name}", path) for path in paths]
-    folder = REAL_DATA / "cellavision" / "masks"
-    check = annotations.check_annotations(records, folder)
-    assert "034.png" in {path.name for path in paths} and not check.faults
-    dataset = annotations.CellMaskDataset(check.good, folder)
-    assert [dataset.load_mask(i)[0].shape[-1] for i in dataset.image_ids] == [1] * len(paths)
 
 
 def test_label_masks_with_transparency_are_refused(tmp_path):

@@ -88,25 +88,11 @@ def test_classes_choose_and_tell_apart(centre, outlines):
         check_outlines(records, annotations, classes={"wbc": "cell"})
 
 
-def test_faults_of_labels_left_out_do_not_matter(centre, outlines):
-    records, classes = centre("a.png"), {"cell": "cell"}
-    annotations = outlines(
-        {"a.png": [thing("1", 1, 1, 5, 5), OutlinedObject("2", "artefact", fault="a point encloses nothing")]}
-    )
-    assert not check_outlines(records, annotations, classes=classes).faults
-    assert len(check_outlines(records, annotations).faults) == 1
-    # What has no known label might be a cell.
-    annotations.images[0].objects.append(OutlinedObject("3", None, fault="category_id 9 is none of the categories"))
-    assert len(check_outlines(records, annotations, classes=classes).faults) == 1
-
-
 @pytest.mark.parametrize(
     ("name", "key"),
     [
         ("a.png", "images/a.png"),
-        ("./images/a.png", "images/a.png"),
         ("images\\a.png", "images/a.png"),
-        ("s/b.png", "images/s/b.png"),
         ("b.png", "images/s/b.png"),
         ("other/../images/a.png", "images/a.png"),
     ],
@@ -178,7 +164,8 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
     annotations.images[5].faults.append("its id 5 is that of 2 images")
     annotations.faults.append(("annotations.json", "annotation 10: image_id 99 is none of the images"))
 
-    faults, good = check_outlines(records, annotations)
+    check = check_outlines(records, annotations)
+    faults, good = check.faults, check.good
 
     assert [record.key for record in good] == ["images/good.png"]
     at = "annotations.json: "
@@ -211,30 +198,13 @@ def test_images_annotated_without_an_object_are_good(centre, outlines):
     assert masks.shape == (HEIGHT, WIDTH, 0) and masks.dtype == bool and class_ids.shape == (0,)
 
 
-def test_images_without_an_object_are_doubtful_beside_objects_without_an_image(centre, outlines):
-    records = centre("a.png", "b.png")
-    annotations = outlines({"a.png": [thing("annotation 5", 1, 1, 9, 9)], "b.png": []})
-    annotations.num_lost_objects = 1
-    faults, good = check_outlines(records, annotations)
-    assert good == records[:1] and "one of the 1 that belong to no image may be its" in faults[0][1]
-
-
-def test_dataset_refuses_what_the_check_would_list(centre, outlines):
-    records = centre("a.png")
-    with pytest.raises(InputError, match="annotated 0 times; run the annotation check first"):
-        OutlineDataset(records, outlines({}))
-    dataset = OutlineDataset(records, outlines({"a.png": [thing("region 1", 50, 50, 60, 60)]}))
-    with pytest.raises(InputError, match="annotations.json: images/a.png: region 1: .* outside"):
-        dataset.load_mask(0)
-
-
 def test_format_is_told_by_content_or_the_user(tmp_path):
     path = tmp_path / "c.json"
     for value in ([], {}, 5, "text", None, {"images": 3}):
         path.write_text(json.dumps(value))
         with pytest.raises(InputError, match="c.json: neither COCO, VIA nor labelme"):
             read_annotations(path)
-    with pytest.raises(InputError, match="format must be auto, coco, via, labelme; got 'yolo'"):
+    with pytest.raises(InputError, match="format must be auto, coco, labelme, via; got 'yolo'"):
         read_annotations(path, "yolo")
     with pytest.raises(InputError, match="a folder without labelme files"):
         read_annotations(tmp_path, "coco")
@@ -314,7 +284,8 @@ def test_odd_values_are_faults_and_nothing_worse(tmp_path_factory, name, data):
     except InputError as error:
         assert str(error).startswith(f"{folder}/annotations.json: ") and "\n" not in str(error)
         return
-    faults, good = check_outlines(records, annotations)
+    check = check_outlines(records, annotations)
+    faults, good = check.faults, check.good
     assert good or faults
     assert all(text.isprintable() for fault in faults for text in fault)
     for image_id in OutlineDataset(good, annotations).image_ids:

@@ -1,7 +1,5 @@
 """Boxes of Pascal VOC: known answers, and what is refused."""
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,11 +31,8 @@ def test_voc_boxes_by_name(tmp_path):
     ("text", "size", "message"),
     [
         (VOC[:90], None, "malformed xml"),
-        ('<?xml version="1.0" encoding="klingon"?>' + VOC, None, "malformed xml"),
         ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', None, "malformed xml"),
         ("<html></html>", None, "not Pascal VOC"),
-        (VOC.replace("<ymin>21</ymin>", ""), None, "object 1 lacks a number"),
-        (VOC.replace(">21<", ">nan<"), None, "without area"),
         (
             VOC.replace(">21<", ">99<").replace("RBC", "WBC").replace("<xmax>5<", "<xmax>x<"),
             None,
@@ -53,13 +48,6 @@ def test_voc_faults_are_all_named_with_the_file(tmp_path, text, size, message):
     path.write_text(text)
     with pytest.raises(InputError, match=f"broken.xml: .*{message}"):
         read_voc_boxes(path, size=size)
-
-
-def test_voc_boxes_are_read_from_files_alone(tmp_path):
-    os.mkfifo(tmp_path / "pipe.xml")
-    for name in ("pipe.xml", "absent.xml", "."):
-        with pytest.raises(InputError, match="no such annotation file"):
-            read_voc_boxes(tmp_path / name)
 
 
 def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
