@@ -65,7 +65,8 @@ def test_wheel_holds_the_packages_and_their_configurations_alone(wheel):
         "autoencoder",
         "experiments",
     }
-    for path in (ROOT / "experiments" / "configs").rglob("*.yaml"):
+    data = [*(ROOT / "experiments" / "configs").rglob("*.yaml"), *(ROOT / "experiments").rglob("templates/*.html")]
+    for path in data:
         assert path.relative_to(ROOT).as_posix() in names
 
 

@@ -215,6 +215,11 @@ def positive(text: str) -> int:
     return _number(text, int, 1)
 
 
+def amount(text: str) -> float:
+    """Read a number of 0 or more."""
+    return _number(text, float, 0)
+
+
 def fraction(text: str) -> float:
     """Read a number from 0 to 1."""
     return _number(text, float, 0, 1)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, fraction, new_command, positive
+from aecfe.commands.options import START_AGAIN, add_seed, amount, fraction, new_command, positive
 from mrcnn.files.errors import InputError
 
 LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
@@ -28,13 +28,13 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--images", metavar="DIR", help="folder below which the images lie, to show them")
     parser.add_argument("--min-score", type=fraction, default=0.8, help="flag cells of a lower score")
-    parser.add_argument("--edge", type=float, default=1.0, metavar="PX", help="flag boxes so near to the image's edge")
-    parser.add_argument("--max-aspect", type=float, default=1.8, help="flag boxes so many times longer than wide")
+    parser.add_argument("--edge", type=amount, default=1.0, metavar="PX", help="flag boxes so near to the image's edge")
+    parser.add_argument("--max-aspect", type=amount, default=1.8, help="flag boxes so many times longer than wide")
     parser.add_argument(
-        "--max-deviation", type=float, default=3.5, help="flag sizes and contrasts of a larger robust z-score (MAD)"
+        "--max-deviation", type=amount, default=3.5, help="flag sizes and contrasts of a larger robust z-score (MAD)"
     )
     parser.add_argument(
-        "--max-outlier", type=float, default=3.5, help="flag cells whose distance to others has a larger one"
+        "--max-outlier", type=amount, default=3.5, help="flag cells whose distance to others has a larger one"
     )
     parser.add_argument("--neighbours", type=positive, default=10, help="nearest cells that outliers are measured by")
     parser.add_argument("--max-rows", type=positive, default=200, help="maximum flagged cells in the page")
@@ -57,7 +57,6 @@ def qc(arguments: argparse.Namespace) -> None:
     check_output_file(output)
     check_output_file(flags)
     limits = Limits(**{name: getattr(arguments, name) for name in LIMITS})
-    limits.validate()
     images = None if arguments.images is None else Path(arguments.images)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder; give the one with the images of the centres")

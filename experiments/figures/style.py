@@ -108,7 +108,7 @@ def draw_score_dots(
     style_axes(axes)
     y = np.arange(len(names))
     if chance is not None:
-        axes.plot(chance, y, "|", ms=16, mew=2, color=GREY, label="one type for all")
+        axes.plot(chance, y, "|", ms=16, mew=2, color=GREY, label="majority class")
     spread = np.linspace(-0.2, 0.2, len(scores)) if len(scores) > 1 else [0.0]
     for i, (method, values) in enumerate(scores.items()):
         rows = [k for k, value in enumerate(values) if value is not None]

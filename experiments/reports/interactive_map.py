@@ -15,35 +15,21 @@ from typing import Any
 import numpy as np
 
 from experiments.figures.style import GREY, INK, group_style
-from experiments.reports import html as h
 
-# Thousands of crops must fit into a page.
-CROP_SIDE, CROP_QUALITY = 56, 75
-SHOWN_SIDE = 112
+SHOWN_SIDE = 112  # px of a crop in a tooltip
 PLOT_HEIGHT = 400
 LEGEND_COLUMNS = 3
 # Characters of a name in a legend, and of a text in a tooltip, which is as wide as its longest line.
 MAX_LABEL, MAX_TEXT = 24, 60
-NO_TYPE = "no type"
 
 # Bokeh's names of matplotlib's markers.
-_MARKERS = {
-    "o": "circle",
-    "^": "triangle",
-    "s": "square",
-    "D": "diamond",
-    "v": "inverted_triangle",
-    "P": "plus",
-    "X": "hex",
-    "*": "star",
-}
-_BLOCK_CLASS = "map-data"
+_MARKERS = dict(zip("o^sDvPX*", "circle triangle square diamond inverted_triangle plus hex star".split(), strict=True))
 # The page's policy knows this text by its hash: it must not depend on what the page shows.
-_LOADER = f"""
-for (const block of document.querySelectorAll("script.{_BLOCK_CLASS}")) {{
-  const {{documents, items}} = JSON.parse(block.textContent);
+_LOADER = """
+for (const block of document.querySelectorAll("script.map-data")) {
+  const {documents, items} = JSON.parse(block.textContent);
   Bokeh.embed.embed_items(documents, items);
-}}
+}
 """
 
 
@@ -87,38 +73,25 @@ class Panel:
     level: float | None = None
 
 
-def crop_jpeg(pixels: np.ndarray) -> bytes:
-    """Encode the crop of a cell, uint8 array of shape (height, width, 3), small enough for a page of thousands."""
-    return h.encode_image(pixels, max_side=CROP_SIDE, quality=CROP_QUALITY)
-
-
-def interactive_maps(anchor: str, cells: MapCells, panels: Sequence[Panel]) -> tuple[list[h.Html], h.Html]:
+def interactive_maps(anchor: str, cells: MapCells, panels: Sequence[Panel]) -> tuple[list[dict[str, str]], str]:
     """Make plots of the same cells; the page keeps one copy of what hovering shows.
-
-    The page that they are put into must have the scripts of `page_scripts`. The same cells give the same markup.
 
     Args:
         anchor: begins the ids of the elements, unique in the page.
         cells: what is drawn.
-        panels: the plots.
+        panels: the plots, each of one point and one group for each cell.
 
     Returns:
-        An element for each plot, and one for their data, which goes anywhere into the page.
-
-    Raises:
-        ValueError: if a panel has not one point and group for each cell.
+        Title and id of each plot, for the page's macro `plots`; and their data, JSON without <, > and &, for its macro
+        `map_data`. The same cells give the same text.
     """
     from bokeh.document import Document
 
-    count = len(cells.files)
-    for panel in panels:
-        if panel.points.shape != (count, 2) or len(panel.groups) != count:
-            raise ValueError(f"{count} cells, but points of shape {panel.points.shape} and {len(panel.groups)} groups")
     document = Document()
     for figure in _figures(cells, panels):
         document.add_root(figure)
-    names = [f"{anchor}-{number}" for number in range(1, len(panels) + 1)]
-    ids = {root.id: name for root, name in zip(document.roots, names, strict=True)}
+    plots = [{"title": panel.title, "id": f"{anchor}-{number}"} for number, panel in enumerate(panels, 1)]
+    ids = {root.id: plot["id"] for root, plot in zip(document.roots, plots, strict=True)}
     block = {
         "documents": {anchor: document.to_json(deferred=False)},
         "items": [{"docid": anchor, "roots": ids, "root_ids": list(ids)}],
@@ -127,29 +100,11 @@ def interactive_maps(anchor: str, cells: MapCells, panels: Sequence[Panel]) -> t
     text = json.dumps(_with_plain_ids(block), separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    data = h.tag("script", h.Html(text), type="application/json", class_=_BLOCK_CLASS)
-    plots = [
-        h.tag("figure", h.tag("figcaption", panel.title), h.tag("div", id=name), class_="plot")
-        for panel, name in zip(panels, names, strict=True)
-    ]
-    return plots, data
+    return plots, text
 
 
-def side_by_side(plots: Sequence[h.Html], static: h.Html | None = None) -> h.Html:
-    """Lay plots beside each other, two in a row.
-
-    Args:
-        plots: as from `interactive_maps`.
-        static: what is shown where scripts do not run; None says that they are needed.
-    """
-    otherwise = static or h.paragraph("This plot needs JavaScript, which this viewer does not run.", kind="missing")
-    return h.join([h.tag("div", *plots, class_="plots"), h.tag("noscript", otherwise)])
-
-
-def page_scripts(content: Sequence[h.Html]) -> tuple[str, ...]:
-    """The scripts that a page needs: none if there is no plot in it."""
-    if not any(f'class="{_BLOCK_CLASS}"' in piece for piece in content):
-        return ()
+def page_scripts() -> tuple[str, ...]:
+    """The programs that a page with plots needs."""
     from bokeh.resources import Resources
 
     # The core alone: without Bokeh's widgets, tables and formulas the page is a third as large.
@@ -165,7 +120,7 @@ def _figures(cells: MapCells, panels: Sequence[Panel]) -> list[Any]:
         "type": [_shortened(_readable(name)) for name in cells.types],
         # Files of a centre mostly differ in the end of their names.
         "file": [name if len(name) <= MAX_TEXT else f"…{name[1 - MAX_TEXT :]}" for name in map(str, cells.files)],
-        "score": [h.DASH if np.isnan(score) else f"{score:.2f}" for score in cells.scores],
+        "score": ["–" if np.isnan(score) else f"{score:.2f}" for score in cells.scores],
         "crop": [_address(crop) for crop in cells.crops],
         "flags": [_shortened(text or "nothing odd", 3 * MAX_TEXT) for text in flags],
         "edge": np.array([1.0 if text else 0.0 for text in flags], np.float32),
@@ -215,10 +170,9 @@ def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
     drawn = np.isfinite(panel.points).all(axis=1)
     size = float(np.clip(160 / np.sqrt(max(int(drawn.sum()), 1)), 5, 9))
     styles = [(name, *group_style(i)) for i, name in enumerate(name for name in panel.order if name)]
-    styles += [("", GREY, "o")]
     edges = source.data["edge"]
     items = []
-    for name, color, marker in styles:
+    for name, color, marker in [*styles, ("", GREY, "o")]:
         rows = np.flatnonzero((names == name) & drawn)
         if not len(rows):
             continue
@@ -237,25 +191,13 @@ def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
         )
         # The legend draws a cell of the group, if there is one then without a ring.
         example = int(rows[np.argmin(edges[rows])])
-        items.append(
-            LegendItem(label={"value": _shortened(_readable(name), MAX_LABEL)}, renderers=[renderer], index=example)
-        )
-    legend = Legend(
-        items=items,
-        location="top_left",
-        click_policy="hide",
-        ncols=LEGEND_COLUMNS,
-        border_line_color=None,
-        background_fill_color=None,
-        label_text_font_size="12px",
-        label_text_color=INK,
-        padding=0,
-        spacing=2,
-        label_height=14,
-        glyph_height=16,
-        glyph_width=16,
-    )
-    plot.add_layout(legend, "below")
+        label = {"value": _shortened(_readable(name), MAX_LABEL)}
+        items.append(LegendItem(label=label, renderers=[renderer], index=example))
+    text = {"label_text_font_size": "12px", "label_text_color": INK}
+    sizes = {"padding": 0, "spacing": 2, "label_height": 14, "glyph_height": 16, "glyph_width": 16}
+    plain = {"border_line_color": None, "background_fill_color": None}
+    place = {"location": "top_left", "ncols": LEGEND_COLUMNS}
+    plot.add_layout(Legend(items=items, click_policy="hide", **place, **text, **sizes, **plain), "below")
     plot.height = PLOT_HEIGHT + 20 * -(-len(items) // LEGEND_COLUMNS)
 
 
@@ -274,7 +216,7 @@ def _style_axes(plot: Any, panel: Panel) -> None:
 
 
 def _readable(name: str) -> str:
-    return h.spaced(str(name)) or NO_TYPE
+    return str(name).replace("_", " ") or "no type"
 
 
 def _shortened(text: str, length: int = MAX_TEXT) -> str:
@@ -285,7 +227,7 @@ def _address(jpeg: bytes) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" if jpeg else ""
 
 
-def _with_plain_ids(block: Any) -> Any:
+def _with_plain_ids(block: dict[str, Any]) -> dict[str, Any]:
     """Number Bokeh's objects from 1 in the order of their mention; their own numbers go on through the process."""
     known: dict[str, str] = {}
 
@@ -299,12 +241,7 @@ def _with_plain_ids(block: Any) -> Any:
         return [visit(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     documents = visit(block["documents"])
-    items = [
-        {
-            "docid": item["docid"],
-            "roots": {plain(root): element for root, element in item["roots"].items()},
-            "root_ids": [plain(root) for root in item["root_ids"]],
-        }
-        for item in block["items"]
-    ]
-    return {"documents": documents, "items": items}
+    for item in block["items"]:
+        item["roots"] = {plain(root): element for root, element in item["roots"].items()}
+        item["root_ids"] = list(item["roots"])
+    return {"documents": documents, "items": block["items"]}

@@ -1,4 +1,4 @@
-"""What a person should look at in feature stores: images without a cell, and cells that are odd, with the reasons."""
+"""Cells and images of feature stores that a person should look at, and why: for the QC page, its CSV and the report."""
 
 import csv
 import hashlib
@@ -17,11 +17,22 @@ from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 
-# Of a cell, in the order in which they are told.
-REASONS = ("score", "edge", "aspect", "size", "contrast", "outlier", "duplicate")
-MISSED = "missed"
+# Reasons to look at a cell, in the order in which they are told.
+REASONS = {
+    "score": "low score",
+    "edge": "at the edge of the image",
+    "aspect": "long and narrow box",
+    "size": "odd size",
+    "contrast": "pale",
+    "outlier": "outlier",
+    "duplicate": "duplicate",
+}
 COLUMNS = ("centre", "key", "cell", "reason", "value", "limit", "note", "cell_type", "label", "score")
 BOX_COLUMNS = ("y1", "x1", "y2", "x2")
+FEWEST_CELLS = 10  # of fewer, a median absolute deviation says nothing
+# Darkest part of a crop and its paler part, as percentiles of the green channel, in which nuclei are darkest.
+DARK, PALE = 10, 75
+_BLOCK = 512  # crops in memory
 
 
 @dataclass(frozen=True)
@@ -29,11 +40,11 @@ class Limits:
     """Where a cell becomes worth a look.
 
     Attributes:
-        min_score: least detection score.
+        min_score: minimum detection score.
         edge: pixels; a box that comes as near to the edge of its image, or nearer, touches it.
         max_aspect: longer side of a box by its shorter one.
-        max_deviation: robust deviations of a box's size and of a crop's contrast from the centre's median. Iglewicz
-            and Hoaglin 1993, "How to detect and handle outliers", take 3.5.
+        max_deviation: robust z-score (MAD) of a box's area and of a crop's contrast within the centre. Iglewicz and
+            Hoaglin 1993, "How to detect and handle outliers", take 3.5.
         max_outlier: the same for the distance to the nearest cells in the space of the vectors.
         neighbours: how many nearest cells of the centre that distance is the mean of.
     """
@@ -45,35 +56,11 @@ class Limits:
     max_outlier: float = 3.5
     neighbours: int = 10
 
-    def validate(self) -> None:
-        """Refuse values that cannot be meant.
-
-        Raises:
-            InputError: naming the option.
-        """
-        for name, least, most in (
-            ("min_score", 0.0, 1.0),
-            ("edge", 0.0, 1e6),
-            ("max_aspect", 1.0, 1e6),
-            ("max_deviation", 0.0, 1e6),
-            ("max_outlier", 0.0, 1e6),
-        ):
-            value = getattr(self, name)
-            if not least <= value <= most:
-                option = "--" + name.replace("_", "-")
-                raise InputError(f"{option} must lie between {least:g} and {most:g}; got {value:g}")
-
 
 class Flag(NamedTuple):
-    """One reason to look at one cell.
+    """One reason to look at the cell in a row of its store.
 
-    Attributes:
-        row: of the cell in its store.
-        reason: one of `REASONS`.
-        value: what was measured.
-        limit: what it would have had to keep.
-        severity: 1 at the limit, more beyond; compares reasons with each other.
-        note: further text, such as the name of a duplicate.
+    `severity` is 1 at the limit and more beyond it, and compares reasons with each other; `note` names duplicates.
     """
 
     row: int
@@ -83,10 +70,21 @@ class Flag(NamedTuple):
     severity: float
     note: str = ""
 
+    def describe(self) -> str:
+        """The reason and its value in words."""
+        values = {
+            "score": f"{self.value:.2f}",
+            "edge": f"{max(self.value, 0.0):.1f} px",
+            "aspect": f"{self.value:.2f} to 1",
+            "size": f"robust z-score {abs(self.value):.1f}, {'larger' if self.value > 0 else 'smaller'}",
+            "duplicate": self.note,
+        }
+        return f"{REASONS[self.reason]}: {values.get(self.reason, f'robust z-score {self.value:.1f}')}"
+
 
 @dataclass
 class CentreCheck:
-    """What was found in the store of a centre; rows are cells, in the order of the store.
+    """What was found in the store of a centre; rows are its cells.
 
     Attributes:
         centre: its name.
@@ -97,9 +95,8 @@ class CentreCheck:
         numbers: int array of shape (n,): 1 for the first cell of an image, 2 for the next.
         scores: float32 array of shape (n,).
         boxes: float32 array of shape (n, 4), (y1, x1, y2, x2) in pixels.
-        vectors: float32 array of shape (n, d): latents or averaged features.
+        vectors: float32 array of shape (n, d), latents or averaged features; None where outliers were not looked for.
         digests: hash of each crop.
-        has_outliers: False where the cells are too few to tell outliers, and odd sizes and contrasts.
         flags: reasons to look at a cell, by row and in the order of `REASONS`.
     """
 
@@ -113,9 +110,8 @@ class CentreCheck:
     numbers: np.ndarray
     scores: np.ndarray
     boxes: np.ndarray
-    vectors: np.ndarray
+    vectors: np.ndarray | None
     digests: list[str]
-    has_outliers: bool
     flags: list[Flag]
 
     @property
@@ -126,137 +122,11 @@ class CentreCheck:
             found[flag.row].append(flag)
         return dict(found)
 
-    @property
-    def by_reason(self) -> dict[str, int]:
-        """Number of cells flagged for each of `REASONS`."""
-        counted = Counter(flag.reason for flag in self.flags)
-        return {reason: counted[reason] for reason in REASONS}
-
-    @property
-    def sides(self) -> np.ndarray:
-        """float64 array of shape (n,): side in pixels of a square as large as the box."""
-        lengths = (self.boxes[:, 2:] - self.boxes[:, :2]).astype(np.float64)
-        return np.sqrt(np.maximum(lengths.prod(axis=1), 0.0))
-
-
-def choose_flagged(checks: Sequence[CentreCheck], limit: int) -> list[tuple[int, int]]:
-    """Choose flagged cells to show, so that every centre and every reason has its share.
-
-    The worst cell of each centre and reason is taken in turn, then the second worst, and so on.
-
-    Args:
-        checks: of all centres.
-        limit: most cells.
-
-    Returns:
-        (index of the centre in `checks`, row), those of a centre together, each centre's worst first.
-    """
-    queues: dict[tuple[int, str], list[tuple[float, int]]] = defaultdict(list)
-    for index, check in enumerate(checks):
-        for flag in check.flags:
-            queues[index, flag.reason].append((-flag.severity, flag.row))
-    ranked = [(place, index, row) for (index, _), q in queues.items() for place, (_, row) in enumerate(sorted(q))]
-    chosen = list(dict.fromkeys((index, row) for _, index, row in sorted(ranked)))[:limit]
-    worst = [{row: max(f.severity for f in flags) for row, flags in check.by_row.items()} for check in checks]
-    return sorted(chosen, key=lambda cell: (cell[0], -worst[cell[0]][cell[1]], cell[1]))
-
-
-def write_flags(path: Path, checks: Sequence[CentreCheck]) -> None:
-    """Write every flag, and every image without a cell, as a row of a CSV file.
-
-    Args:
-        path: the file, written atomically.
-        checks: of all centres.
-    """
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle)
-        writer.writerow([*COLUMNS, *BOX_COLUMNS])
-        for check in checks:
-            for image in check.missed:
-                reason = UNREADABLE if is_unreadable(image["reason"]) else MISSED
-                fields = (check.centre, image["key"], "", reason, "", "", image["reason"], image["cell_type"])
-                writer.writerow([*fields, image["label"], "", "", "", "", ""])
-            for flag in check.flags:
-                row = flag.row
-                fields = (check.centre, check.keys[row], check.numbers[row], flag.reason)
-                measured = ("", "") if flag.note else (f"{flag.value:.4g}", f"{flag.limit:g}")
-                names = (check.cell_types[row], check.labels[row], f"{check.scores[row]:.4f}")
-                writer.writerow([*fields, *measured, flag.note, *names, *(f"{side:.1f}" for side in check.boxes[row])])
-
-
-# Darkest part of a crop and its paler part, as percentiles of the green channel, in which nuclei are darkest.
-DARK, PALE = 10, 75
-BLOCK = 512
-
-
-def doubts(store: StoreReader) -> np.ndarray:
-    """How unlike the other cells of its centre each cell of a store is.
-
-    Args:
-        store: features of one centre, at least one cell.
-
-    Returns:
-        float64 array of shape (num_cells,): the largest of the four `deviations`, on the side that is suspicious; above
-        3 is unusual.
-    """
-    found = deviations(store)
-    return np.max([found["score"], np.abs(found["size"]), found["place"], found["contrast"]], axis=0)
-
-
-def deviations(store: StoreReader) -> dict[str, np.ndarray]:
-    """How far each cell of a store is from the usual cell of its centre.
-
-    Four things are compared, each in units of its spread (median absolute deviation) over the centre: a low score, a
-    box much smaller or larger than usual, a box far from the image's centre, and a crop with little contrast, as a red
-    cell or a platelet without a dark nucleus has.
-
-    Args:
-        store: features of one centre, at least one cell.
-
-    Returns:
-        float64 arrays of shape (num_cells,): "score", "place" and "contrast", where positive values are suspicious,
-        and "size", where negative values are small boxes and positive ones large boxes.
-    """
-    boxes, scores = store.read("box", 0, len(store)), store.read("score", 0, len(store))
-    shapes = store.read("image_shape", 0, len(store)).astype(np.float64)
-    sizes = (boxes[:, 2:] - boxes[:, :2]) / shapes
-    centres = (boxes[:, 2:] + boxes[:, :2]) / 2 / shapes
-    area = np.log(np.maximum(sizes.prod(axis=1), 1e-9))
-    distance = np.linalg.norm(centres - 0.5, axis=1)
-    return {
-        "score": spreads(-scores.astype(np.float64)),
-        "size": spreads(area),
-        "place": spreads(distance),
-        "contrast": spreads(-_contrasts(store)),
-    }
-
-
-def doubtful_rows(store: StoreReader, number: int) -> np.ndarray:
-    """Rows of the `number` most doubtful cells, the worst first."""
-    return np.argsort(-doubts(store), kind="stable")[:number] if len(store) else np.zeros(0, np.int64)
-
-
-def _contrasts(store: StoreReader) -> np.ndarray:
-    """Difference of pale and dark in the green channel of each crop, 0 to 255."""
-    values = []
-    for start in range(0, len(store), BLOCK):
-        green = store.read("crop", start, min(start + BLOCK, len(store)))[..., 1].reshape(-1, 128 * 128)
-        dark, pale = np.percentile(green, [DARK, PALE], axis=1)
-        values.append(pale - dark)
-    return np.concatenate(values)
-
-
-def spreads(values: np.ndarray) -> np.ndarray:
-    """Distance from the median in units of 1.48 median absolute deviations, a normal distribution's sigma."""
-    centred = values - np.median(values)
-    # A spread of nothing would make the smallest difference infinite.
-    spread = max(1.4826 * float(np.median(np.abs(centred))), 1e-3 * max(float(np.abs(values).max()), 1e-9))
-    return centred / spread
-
-
-# Of fewer cells, a median absolute deviation says nothing.
-FEWEST_CELLS = 10
-_BLOCK = 512
+    def count(self, reason: str) -> int | None:
+        """Number of cells flagged for a reason; None where the cells are too few to tell."""
+        if reason in ("size", "contrast", "outlier") and len(self.keys) < FEWEST_CELLS:
+            return None
+        return sum(flag.reason == reason for flag in self.flags)
 
 
 def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Path | None = None) -> list[CentreCheck]:
@@ -278,15 +148,51 @@ def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Pat
     checks = []
     for path in stores.values():
         with open_store(path) as store:
-            vectors = standardise(roi_vectors(store)) if latents is None else None
-            if latents is not None:
+            if latents is None:
+                vectors = standardise(roi_vectors(store))
+            else:
                 vectors = _latents_of(store, latents, str(embedding))
-            checks.append(_check_centre(store, path, vectors, limits))
+            checks.append(check_store(store, path, limits, vectors))
     _flag_duplicates(checks)
     return checks
 
 
-def outlier_deviations(vectors: np.ndarray, neighbours: int) -> np.ndarray:
+def check_store(store: StoreReader, path: StorePath, limits: Limits, vectors: np.ndarray | None) -> CentreCheck:
+    """Look through an open store: all but duplicates, and outliers only if there are vectors, of shape (n, d)."""
+    count = len(store)
+    boxes, scores = store.read("box", 0, count), store.read("score", 0, count)
+    shapes = store.read("image_shape", 0, count).astype(np.float64)
+    lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
+    contrasts, digests = _look_at_crops(store)
+    # Of each box the distance of its nearest side from the image's; negative where it reaches beyond.
+    gaps = np.concatenate([boxes[:, :2], shapes - boxes[:, 2:]], axis=1).min(axis=1)
+    low = limits.min_score
+    flags = [Flag(row, "score", float(v), low, low / max(v, 1e-6)) for row, v in enumerate(scores) if v < low]
+    flags += [Flag(row, "edge", float(gap), limits.edge, 1.0) for row, gap in enumerate(gaps) if gap <= limits.edge]
+    flags += _flags_above("aspect", lengths.max(axis=1) / lengths.min(axis=1), limits.max_aspect)
+    if count >= FEWEST_CELLS:
+        area = np.log(np.maximum((lengths / shapes).prod(axis=1), 1e-9))
+        flags += _flags_above("size", robust_scores(area), limits.max_deviation)
+        flags += _flags_above("contrast", np.maximum(robust_scores(-contrasts), 0), limits.max_deviation)
+        if vectors is not None:
+            flags += _flags_above(
+                "outlier", np.maximum(outlier_scores(vectors, limits.neighbours), 0), limits.max_outlier
+            )
+    names = {"keys": store.keys, "cell_types": store.cell_types, "labels": store.labels}
+    measured = {"scores": scores, "boxes": boxes, "vectors": vectors, "digests": digests}
+    found = {"missed": store.missed, "numbers": cell_numbers(store.keys), "flags": _ordered(flags)}
+    return CentreCheck(store.centre, path, store.counts, **names, **measured, **found)
+
+
+def robust_scores(values: np.ndarray) -> np.ndarray:
+    """Robust z-scores: distance from the median in units of 1.48 median absolute deviations (MAD)."""
+    centred = values - np.median(values)
+    # A spread of nothing would make the smallest difference infinite.
+    spread = max(1.4826 * float(np.median(np.abs(centred))), 1e-3 * max(float(np.abs(values).max()), 1e-9))
+    return centred / spread
+
+
+def outlier_scores(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     """How far each vector lies from its nearest neighbours, compared with the others.
 
     The mean distance to the nearest neighbours is compared as a logarithm, since distances are skewed.
@@ -296,7 +202,7 @@ def outlier_deviations(vectors: np.ndarray, neighbours: int) -> np.ndarray:
         neighbours: how many; fewer where there are not so many others.
 
     Returns:
-        float64 array of shape (n,): robust deviations from the median; large values are far from everything.
+        float64 array of shape (n,): robust z-scores; large values are far from everything.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -305,43 +211,7 @@ def outlier_deviations(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     distances, _ = NearestNeighbors(n_neighbors=kept).fit(vectors).kneighbors()
     means = distances.mean(axis=1, dtype=np.float64)
     # Copies at distance 0 would have a logarithm of minus infinity; they are no outliers.
-    return spreads(np.log(np.maximum(means, 1e-3 * max(float(np.median(means)), 1e-12))))
-
-
-def _check_centre(store: StoreReader, path: StorePath, vectors: np.ndarray, limits: Limits) -> CentreCheck:
-    count = len(store)
-    boxes, scores = store.read("box", 0, count), store.read("score", 0, count)
-    shapes = store.read("image_shape", 0, count)
-    flags: list[Flag] = []
-    for row in np.flatnonzero(scores < limits.min_score):
-        value = float(scores[row])
-        flags.append(Flag(int(row), "score", value, limits.min_score, limits.min_score / max(value, 1e-6)))
-    # Of each box the distance of its nearest side from the image's; negative where it reaches beyond.
-    gaps = np.concatenate([boxes[:, :2], shapes - boxes[:, 2:]], axis=1).min(axis=1)
-    flags += [Flag(int(row), "edge", float(gaps[row]), limits.edge, 1.0) for row in np.flatnonzero(gaps <= limits.edge)]
-    lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
-    _flag_above(flags, "aspect", lengths.max(axis=1) / lengths.min(axis=1), limits.max_aspect)
-    if count >= FEWEST_CELLS:
-        found = deviations(store)
-        _flag_above(flags, "size", found["size"], limits.max_deviation, both_sides=True)
-        _flag_above(flags, "contrast", found["contrast"], limits.max_deviation)
-        _flag_above(flags, "outlier", outlier_deviations(vectors, limits.neighbours), limits.max_outlier)
-    return CentreCheck(
-        centre=store.centre,
-        path=path,
-        counts=store.counts,
-        missed=store.missed,
-        keys=store.keys,
-        cell_types=store.cell_types,
-        labels=store.labels,
-        numbers=cell_numbers(store.keys),
-        scores=scores,
-        boxes=boxes,
-        vectors=vectors,
-        digests=_digests(store),
-        has_outliers=count >= FEWEST_CELLS,
-        flags=_ordered(flags),
-    )
+    return robust_scores(np.log(np.maximum(means, 1e-3 * max(float(np.median(means)), 1e-12))))
 
 
 def cell_numbers(keys: Sequence[Hashable] | np.ndarray) -> np.ndarray:
@@ -354,12 +224,58 @@ def cell_numbers(keys: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _flag_above(flags: list[Flag], reason: str, values: np.ndarray, limit: float, *, both_sides: bool = False) -> None:
-    """Flag the cells whose value, or its amount, is above the limit."""
-    amounts = np.abs(values) if both_sides else values
-    for row in np.flatnonzero(amounts > limit):
-        severity = float(amounts[row]) / max(limit, 1e-6)
-        flags.append(Flag(int(row), reason, float(values[row]), limit, severity))
+def choose_flagged(checks: Sequence[CentreCheck], limit: int) -> list[tuple[int, int]]:
+    """Choose at most `limit` flagged cells to show, so that every centre and every reason has its share.
+
+    The worst cell of each centre and reason is taken in turn, then the second worst, and so on.
+
+    Returns:
+        (index of the centre in `checks`, row), those of a centre together, each centre's worst first.
+    """
+    queues: dict[tuple[int, str], list[tuple[float, int]]] = defaultdict(list)
+    for index, check in enumerate(checks):
+        for flag in check.flags:
+            queues[index, flag.reason].append((-flag.severity, flag.row))
+    ranked = [(place, index, row) for (index, _), q in queues.items() for place, (_, row) in enumerate(sorted(q))]
+    chosen = list(dict.fromkeys((index, row) for _, index, row in sorted(ranked)))[:limit]
+    worst = [{row: max(f.severity for f in flags) for row, flags in check.by_row.items()} for check in checks]
+    return sorted(chosen, key=lambda cell: (cell[0], -worst[cell[0]][cell[1]], cell[1]))
+
+
+def write_flags(path: Path, checks: Sequence[CentreCheck]) -> None:
+    """Write every flag, and every image without a cell, as a row of a CSV file."""
+    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, [*COLUMNS, *BOX_COLUMNS], restval="")
+        writer.writeheader()
+        for check in checks:
+            for image in check.missed:
+                reason = UNREADABLE if is_unreadable(image["reason"]) else "missed"
+                writer.writerow({**image, "centre": check.centre, "reason": reason, "note": image["reason"]})
+            for flag in check.flags:
+                row = flag.row
+                own = {name: getattr(check, f"{name}s")[row] for name in ("key", "cell_type", "label")}
+                own |= {"centre": check.centre, "cell": check.numbers[row], "score": f"{check.scores[row]:.4f}"}
+                own |= {"reason": flag.reason, "note": flag.note}
+                own |= {} if flag.note else {"value": f"{flag.value:.4g}", "limit": f"{flag.limit:g}"}
+                box = (f"{side:.1f}" for side in check.boxes[row])
+                writer.writerow(own | dict(zip(BOX_COLUMNS, box, strict=True)))
+
+
+def _look_at_crops(store: StoreReader) -> tuple[np.ndarray, list[str]]:
+    """Of each crop the difference of pale and dark in the green channel, 0 to 255, and a hash."""
+    contrasts, digests = np.zeros(len(store)), []
+    for start in range(0, len(store), _BLOCK):
+        crops = store.read("crop", start, min(start + _BLOCK, len(store)))
+        dark, pale = np.percentile(crops[..., 1].reshape(len(crops), -1), [DARK, PALE], axis=1)
+        contrasts[start : start + len(crops)] = pale - dark
+        digests += [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
+    return contrasts, digests
+
+
+def _flags_above(reason: str, values: np.ndarray, limit: float) -> list[Flag]:
+    """Flags of the cells whose value is above the limit, on either side of 0."""
+    rows = np.flatnonzero(np.abs(values) > limit)
+    return [Flag(int(row), reason, float(values[row]), limit, abs(values[row]) / max(limit, 1e-6)) for row in rows]
 
 
 def _flag_duplicates(checks: Sequence[CentreCheck]) -> None:
@@ -376,17 +292,9 @@ def _flag_duplicates(checks: Sequence[CentreCheck]) -> None:
         check.flags[:] = _ordered(check.flags)
 
 
-def _digests(store: StoreReader) -> list[str]:
-    """Hash of each crop."""
-    digests = []
-    for start in range(0, len(store), _BLOCK):
-        crops = store.read("crop", start, min(start + _BLOCK, len(store)))
-        digests += [hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops]
-    return digests
-
-
 def _ordered(flags: list[Flag]) -> list[Flag]:
-    return sorted(flags, key=lambda flag: (flag.row, REASONS.index(flag.reason)))
+    order = list(REASONS)
+    return sorted(flags, key=lambda flag: (flag.row, order.index(flag.reason)))
 
 
 def _latents_of(store: StoreReader, latents: Mapping[str, tuple], where: str) -> np.ndarray:

@@ -3,28 +3,28 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments.reports import html as h
-from experiments.reports.interactive_map import page_scripts
+from experiments.reports.page import Section, write_page
 from experiments.reports.report_maps import maps_section
-from experiments.reports.report_numbers import cross_centre_section, detector_section, head, settings_section
+from experiments.reports.report_numbers import cross_centre_section, detector_section, key_numbers, settings_section
 from experiments.reports.report_pictures import augmentation_section, autoencoder_section, detections_section
 from experiments.reports.run_folder import Run
 from experiments.settings import RunSettings
 from mrcnn.data.records import ImageRecord
-from mrcnn.files.atomic import write_text
 
 log = logging.getLogger(__name__)
 
 NAME = "report.html"
-SECTIONS: dict[str, tuple[str, Callable[[Run], h.Html]]] = {
-    "cross-centre": ("Across centres", cross_centre_section),
-    "detector": ("Detector", detector_section),
-    "detections": ("Detections", detections_section),
-    "augmentation": ("Augmentation", augmentation_section),
-    "autoencoder": ("Autoencoder", autoencoder_section),
-    "maps": ("Maps", maps_section),
-    "settings": ("How this was made", settings_section),
+# By anchor: name in the list of sections, title, and the data for the template `report_<anchor>.html`.
+SECTIONS: dict[str, tuple[str, str, Callable[[Run], dict[str, Any]]]] = {
+    "cross-centre": ("Across centres", "Does a classifier generalise across centres?", cross_centre_section),
+    "detector": ("Detector", "How well are the cells found?", detector_section),
+    "detections": ("Detections", "What the detector sees", detections_section),
+    "augmentation": ("Augmentation", "How the training images are varied", augmentation_section),
+    "autoencoder": ("Autoencoder", "What the autoencoder keeps of a cell", autoencoder_section),
+    "maps": ("Maps", "Maps of the cells", maps_section),
+    "settings": ("How this was made", "How this was made", settings_section),
 }
 
 
@@ -42,7 +42,7 @@ def write_report(
     Args:
         run: the run's folder.
         settings: its resolved settings.
-        records: the images by centre, to draw detections over; images that are not among them are not drawn.
+        records: the images by centre; detections are drawn over these alone.
         seed: of the choice of examples and of the maps.
 
     Returns:
@@ -52,14 +52,23 @@ def write_report(
         InputError: if a file of the run is damaged.
     """
     state = Run(Path(run), settings, records or {}, seed)
-    links = [h.tag("li", h.tag("a", name, href=f"#{anchor}")) for anchor, (name, _) in SECTIONS.items()]
-    content = [head(state), h.tag("nav", h.tag("ol", *links))]
-    for anchor, (_, make) in SECTIONS.items():
+    sections = []
+    for anchor, (name, title, collect) in SECTIONS.items():
         log.info("report: %s", anchor)
-        content.append(make(state))
-    footer = f"Examples are chosen at random with seed {seed}. Every figure also lies below figures/ in the run."
-    content.append(h.tag("footer", h.paragraph(footer, kind="note")))
+        sections.append(Section(anchor, name, title, f"report_{anchor}.html", collect(state)))
+    lead = (
+        f"This run compares white blood cells of {len(state.centres)} centres ({', '.join(state.centres)}). A detector "
+        f"trained on {', '.join(settings.detector.train_on)} finds the cells, autoencoders describe each cell by a "
+        "short list of numbers, and classifiers trained on the labels of one centre predict the cell types of all. "
+        "This page shows how well each step went."
+    )
     path = state.folder / NAME
-    title = f"{settings.name}: white blood cells across centres"
-    write_text(path, h.page(title, *content, scripts=page_scripts(content)))
+    write_page(
+        path,
+        f"{settings.name}: white blood cells across centres",
+        lead=lead,
+        cards=key_numbers(state),
+        sections=sections,
+        footer=f"Examples are chosen at random with seed {seed}. Every figure also lies below figures/ in the run.",
+    )
     return path

@@ -1,14 +1,16 @@
-"""The section of a report that maps the cells: in the page to hover over, and as still pictures below figures/."""
+"""Maps of the cells in a report: in the page to hover over, and as still pictures below figures/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from experiments.evaluation.vectors import read_vectors
 from experiments.figures.style import Groups, choose_rows, draw_maps, project, to_png
-from experiments.reports import html as h
-from experiments.reports.interactive_map import MapCells, Panel, crop_jpeg, interactive_maps, side_by_side
+from experiments.reports.interactive_map import MapCells, Panel, interactive_maps
+from experiments.reports.page import embed
+from experiments.reports.pictures import small_crops
 from experiments.reports.quality import cell_numbers
 from experiments.reports.run_folder import AUTOENCODER_NAMES, Run
 from mrcnn.feature_store import FeatureStore
@@ -21,15 +23,7 @@ CellName = tuple[str, str, int]  # centre, key of the image, number of the cell 
 
 @dataclass(frozen=True)
 class _Map:
-    """Cells of one representation, of length n.
-
-    Attributes:
-        slug: name of the still picture.
-        name: what the vectors are.
-        vectors: float array of shape (n, d).
-        cells: which cells.
-        types: their types.
-    """
+    """Some cells in one representation: its name, that of the still picture, vectors of shape (n, d), cells, types."""
 
     slug: str
     name: str
@@ -38,24 +32,15 @@ class _Map:
     types: list[str]
 
 
-def maps_section(run: Run) -> h.Html:
+def maps_section(run: Run) -> dict[str, Any]:
     """Maps of the cells by raw features and by the latents of each autoencoder."""
-    lead = (
-        "Each dot is a cell, and cells that are described alike lie close together. At the left, colours "
-        "are centres: in a good description they mix. At the right, colours are cell types: they should "
-        "form groups. Distances between far groups mean little in such maps. Point at a dot to see its cell; a click "
-        "on a name below a map hides that group."
-    )
-    content: list[h.Html | _Map] = [h.paragraph(lead)]
-    if run.stores:
-        content.append(_raw_map(run))
-    else:
-        content.append(h.not_run("The extraction of features", "features/"))
+    found: list[_Map | tuple[str, str]] = []  # a map, or what was not run and its file
+    found.append(_raw_map(run) if run.stores else ("The extraction of features", "features/"))
     for name, slug in (("AE-RF", "map_ae_none"), ("AE-CFE", "map_ae_cfe")):
         folder = run.autoencoders.get(name)
         path = None if folder is None else folder / "embedding.h5ad"
         if path is None or not path.is_file():
-            content.append(h.not_run(f"The embedding by {AUTOENCODER_NAMES[name]}", "embedding.h5ad"))
+            found.append((f"The embedding by {AUTOENCODER_NAMES[name]}", "embedding.h5ad"))
             continue
         table = read_vectors(path)
         centres = [centre for centre, (latents, _) in table.items() for _ in range(len(latents))]
@@ -63,47 +48,41 @@ def maps_section(run: Run) -> h.Html:
         rows = choose_rows(len(names), MAX_POINTS, run.seed)
         types = np.concatenate([labels["cell_type"] for _, labels in table.values()])[rows].tolist()
         vectors = np.concatenate([latents for latents, _ in table.values()])[rows]
-        content.append(_Map(slug, AUTOENCODER_NAMES[name], vectors, [names[row] for row in rows], types))
-    return h.section("maps", "Maps of the cells", *_drawn(run, content))
+        found.append(_Map(slug, AUTOENCODER_NAMES[name], vectors, [names[row] for row in rows], types))
+    shown, map_data = _draw(run, [piece for piece in found if isinstance(piece, _Map)])
+    maps = [{"not_run": None, **shown[p.slug]} if isinstance(p, _Map) else {"not_run": p} for p in found]
+    return {"maps": maps, "map_data": map_data}
 
 
-def _drawn(run: Run, content: Sequence[h.Html | _Map]) -> list[h.Html]:
-    """Draw all maps at once, so that a cell's picture is in the page once, however many maps show it."""
-    maps = [piece for piece in content if isinstance(piece, _Map) and len(piece.vectors) >= FEWEST_CELLS]
+def _draw(run: Run, maps: Sequence[_Map]) -> tuple[dict[str, dict[str, Any]], str]:
+    """What the page shows of each map, and their data: one copy of a cell's picture, however many maps show it."""
+    drawn = [piece for piece in maps if len(piece.vectors) >= FEWEST_CELLS]
     types: dict[CellName, str] = {}
-    for piece in maps:
+    for piece in drawn:
         types.update(zip(piece.cells, piece.types, strict=True))
     rows = {cell: row for row, cell in enumerate(types)}
     groups: Groups = {
         "by centre": ([centre for centre, _, _ in types], run.centres),
         "by cell type": (list(types.values()), sorted(set(types.values()))),
     }
-    panels, captions, stills = [], {}, {}
-    for piece in maps:
+    shown: dict[str, dict[str, Any]] = {piece.slug: {"name": piece.name, "plots": []} for piece in maps}
+    panels = []
+    for piece in drawn:
         own, method = project(piece.vectors, run.seed)
         points = np.full((len(types), 2), np.nan, np.float32)
         drawn_rows = [rows[cell] for cell in piece.cells]
         points[drawn_rows] = own
         chosen = {title: ([names[row] for row in drawn_rows], order) for title, (names, order) in groups.items()}
-        stills[piece.slug] = run.save_figure(piece.slug, to_png(draw_maps(own, chosen)))
-        captions[piece.slug] = f"{method} of {len(own):,} cells."
-        panels += [Panel(title, points, names, order) for title, (names, order) in groups.items()]
-    plots, data = interactive_maps("maps-plot", _map_cells(run, types), panels) if panels else ([], h.Html())
-    drawn: list[h.Html] = []
-    for piece in content:
-        if not isinstance(piece, _Map):
-            drawn.append(piece)
-            continue
-        drawn.append(h.tag("h3", piece.name))
-        if piece.slug not in stills:
-            drawn.append(h.paragraph("Too few cells for a map.", kind="missing"))
-            continue
-        number = [other.slug for other in maps].index(piece.slug) * len(groups)
+        still = run.save_figure(piece.slug, to_png(draw_maps(own, chosen)))
         alt = f"Map of cells by {piece.name}, coloured by centre and by cell type"
-        still = h.image(stills[piece.slug], alt)
-        drawn.append(side_by_side(plots[number : number + len(groups)], h.tag("figure", still)))
-        drawn.append(h.paragraph(captions[piece.slug], kind="note"))
-    return [*drawn, data]
+        shown[piece.slug] |= {"still": embed(still, alt), "caption": f"{method} of {len(own):,} cells."}
+        panels += [Panel(title, points, names, order) for title, (names, order) in groups.items()]
+    if not panels:
+        return shown, ""
+    plots, map_data = interactive_maps("maps-plot", _map_cells(run, types), panels)
+    for number, piece in enumerate(drawn):
+        shown[piece.slug]["plots"] = plots[number * len(groups) : (number + 1) * len(groups)]
+    return shown, map_data
 
 
 def _raw_map(run: Run) -> _Map:
@@ -134,21 +113,12 @@ def _cell_names(centres: Sequence[str], keys: Sequence[str]) -> list[CellName]:
 
 def _map_cells(run: Run, types: dict[CellName, str]) -> MapCells:
     """Crops and scores from the stores, as far as they hold the cells."""
-    scores = dict.fromkeys(types, float("nan"))
-    crops = dict.fromkeys(types, b"")
+    scores, crops = dict.fromkeys(types, float("nan")), dict.fromkeys(types, b"")
     for centre, path in run.stores.items():
         with FeatureStore(path) as store:
             names = _cell_names([centre] * len(store), store.keys.tolist())
-            rows = [row for row, name in enumerate(names) if name in types]
-            for start in range(0, len(rows), 256):
-                block = rows[start : start + 256]
-                pixels, found = store.read_rows("crop", block), store.read_rows("score", block)
-                for row, crop, score in zip(block, pixels, found, strict=True):
-                    crops[names[row]], scores[names[row]] = crop_jpeg(crop), float(score)
-    return MapCells(
-        [centre for centre, _, _ in types],
-        list(types.values()),
-        [key for _, key, _ in types],
-        list(scores.values()),
-        list(crops.values()),
-    )
+            found = store.read("score", 0, len(store))
+        for row, crop in small_crops(path, [row for row, name in enumerate(names) if name in types]).items():
+            crops[names[row]], scores[names[row]] = crop, float(found[row])
+    centres, keys, _ = zip(*types, strict=True)
+    return MapCells(centres, list(types.values()), keys, list(scores.values()), list(crops.values()))

@@ -1,4 +1,4 @@
-"""What a report reads of a run's folder; what is not there is None or empty, so that any run has a report."""
+"""Reading a run's folder for its report; what is not there is None or empty, so that any run has a report."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,12 @@ from mrcnn.files.json_io import read_json_file
 # Name of each autoencoder in the table -> its folder in the run.
 AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
 AUTOENCODER_NAMES = {"AE-CFE": "AE-CFE (with adaptation)", "AE-RF": "AE-RF (no adaptation)"}
+_ADVICE = "remove it and run that stage again"
 
 
 @dataclass(frozen=True)
 class CentreSummary:
-    """What the store of a centre says of its images; nothing here grows with the size of a cell.
+    """A centre's store without what grows with the size of a cell.
 
     Attributes:
         counts: images, found, missed, unreadable, detections, cells.
@@ -72,24 +73,13 @@ class Run:
         runs = {name: self.read_json(f"{folder}/run.json") or {} for name, folder in AUTOENCODERS.items()}
         return {name: self.folder / AUTOENCODERS[name] for name, run in runs.items() if run.get("complete")}
 
-    def read_json(self, path: str | Path) -> Any:
-        """Read a JSON file below the run's folder, or None if it is not there.
+    def read_json(self, path: str) -> Any:
+        """Read a JSON file below the run's folder, or None if it is not there; a damaged one is an InputError."""
+        file = self.folder / path
+        return read_json_file(file, missing=_ADVICE, advice=_ADVICE, allow_nan=True) if file.exists() else None
 
-        Raises:
-            InputError: if it is damaged.
-        """
-        path = self.folder / path
-        if not path.exists():
-            return None
-        advice = "remove it and run that stage again"
-        return read_json_file(path, missing=advice, advice=advice, allow_nan=True)
-
-    def read_csv(self, path: str | Path) -> list[dict[str, str]]:
-        """Read the rows of a CSV file below the run's folder; none if it is not there.
-
-        Raises:
-            InputError: if it is damaged.
-        """
+    def read_csv(self, path: str) -> list[dict[str, str]]:
+        """Read a CSV file below the run's folder as `read_rows` does."""
         return read_rows(self.folder / path)
 
     def save_figure(self, name: str, data: bytes) -> bytes:
@@ -111,18 +101,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         with open(path, encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a UTF-8 CSV file ({error}); remove it and run that stage again") from None
+        raise InputError(f"{path}: not a UTF-8 CSV file ({error}); {_ADVICE}") from None
     if any(None in row or None in row.values() for row in rows):
-        raise InputError(f"{path}: has rows of more or fewer values than columns; remove it and run that stage again")
+        raise InputError(f"{path}: has rows of more or fewer values than columns; {_ADVICE}")
     return rows
 
 
 def _summarise(path: Path) -> CentreSummary:
     with FeatureStore(path) as store:
         by_image = dict(zip(store.keys.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
-        return CentreSummary(
-            counts=store.counts,
-            missed=store.missed,
-            found_types=[str(cell_type or label) for cell_type, label in by_image.values()],
-            cell_types=store.cell_types.tolist(),
-        )
+        found = [str(cell_type or label) for cell_type, label in by_image.values()]
+        return CentreSummary(store.counts, store.missed, found, store.cell_types.tolist())

@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,12 +24,12 @@ from experiments.figures.sheets import (
     draw_segmentations,
 )
 from experiments.figures.style import choose_rows, draw_loss_curves, project
-from experiments.reports.report_pictures import Picture, overlays, training_samples
+from experiments.reports.pictures import Picture, open_image
+from experiments.reports.report_pictures import overlays, training_samples
 from experiments.reports.run_folder import Run, read_rows
 from experiments.thesis.ablation import MAPPED, train_columns
 from experiments.thesis.bottleneck import FIGURES, Bottleneck, Variant, scored_centre, settings_variants, train_grid
 from experiments.thesis.study import Study
-from mrcnn.data.images import read_image
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays
 
@@ -102,7 +101,7 @@ def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
         rows = []
         for label, records in sorted(by_label.items()):
             chosen = choose_rows(len(records), study.settings.reproduce.figure_cells, study.settings.seed)
-            photos = [image for image in (_open(records[i].path) for i in chosen) if image is not None]
+            photos = [image for image in (open_image(records[i].path) for i in chosen) if image is not None]
             rows.append((f"{label} ({len(records):,})", photos))
         if not any(photos for _, photos in rows):
             raise InputError(f"figure-3.{number}: none of the images of {name} that were chosen can be opened")
@@ -302,14 +301,6 @@ def _run(study: Study) -> Run:
     pipeline = study.detector(study.backbone)
     records = {name: centre.records for name, centre in study.opened.items()}
     return Run(pipeline.output, pipeline.settings, records, study.settings.seed)
-
-
-def _open(path: Path) -> np.ndarray | None:
-    try:
-        return read_image(path)
-    except InputError as error:
-        log.warning("%s", error)
-        return None
 
 
 def _store_hashes(study: Study) -> dict[str, str]:

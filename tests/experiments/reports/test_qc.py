@@ -1,167 +1,101 @@
-import csv
+import re
 
-import anndata
-import numpy as np
-import pandas as pd
 import pytest
 
 from aecfe.cli import main
-from experiments.reports.qc import find_image
-from experiments.reports.quality import (
-    REASONS,
-    Limits,
-    cell_numbers,
-    check_stores,
-    choose_flagged,
-    outlier_deviations,
-    write_flags,
-)
+from experiments.reports import qc
+from experiments.reports.qc import Shown, find_image, write_qc_page
+from experiments.reports.quality import Limits, check_stores
 from mrcnn.feature_store.shards import Shard
-from mrcnn.files.errors import InputError
-from tests.experiments.reports.qc_stores import write_image, write_odd_store
+from tests.experiments.reports.sample_stores import first_plane, write_image, write_odd_store
 
-PALE = np.full((128, 128, 3), 215, np.uint8)
-
-
-def flags_of(path, limits=None, embedding=None):
-    """Reasons of each flagged row of a store."""
-    (check,) = check_stores({"river": path}, limits or Limits(), embedding)
-    return {row: [flag.reason for flag in flags] for row, flags in check.by_row.items()}, check
-
-
-def write_embedding(path, centres, vectors, keys):
-    obs = pd.DataFrame({"centre": centres, "key": keys, "cell_type": "monocyte"}, index=map(str, range(len(keys))))
-    anndata.AnnData(np.asarray(vectors, np.float32), obs=obs).write_h5ad(path)
-
-
-def test_check_stores_flags_nothing_among_like_cells(tmp_path):
-    write_odd_store(tmp_path / "river.h5", "river")
-    flagged, check = flags_of(tmp_path / "river.h5")
-    assert flagged == {}
-    assert check.counts["cells"] == 24 and check.has_outliers
-    assert check.by_reason == dict.fromkeys(REASONS, 0)
-
-
-@pytest.mark.parametrize(
-    ("odd", "reasons", "value"),
-    [
-        ({"score": 0.7}, ["score"], 0.7),
-        ({"box": (0.5, 70, 60.5, 130)}, ["edge"], 0.5),
-        ({"box": (139, 70, 199, 130)}, ["edge"], 1.0),
-        ({"box": (70, 70, 130, 198.9)}, ["aspect", "size"], 128.9 / 60),
-        ({"box": (80, 80, 95, 95)}, ["size"], None),
-        ({"crop": PALE}, ["contrast"], None),
-        ({"feature": 0.5}, ["outlier"], None),
-    ],
+HOSTILE = "\"><img src=x onerror=alert(1)>'&amp;.png"
+ODD = {3: {"score": 0.7}, 4: {"score": 0.6, "box": (0, 70, 60, 130)}, 5: {"box": (80, 80, 95, 95)}}
+MISSED = (
+    ("images/a.png", "no detection above score 0.7"),
+    ("images/b.png", "no detection above score 0.7"),
+    (f"lost/{HOSTILE}", f"unreadable: /a/long/path/lost/{HOSTILE}: cut short"),
 )
-def test_check_stores_finds_the_odd_cell_and_says_why(tmp_path, odd, reasons, value):
-    write_odd_store(tmp_path / "river.h5", "river", {7: odd})
-    flagged, check = flags_of(tmp_path / "river.h5")
-    assert flagged[7] == reasons and len(flagged) == 1
-    if value is not None:
-        assert check.flags[0].value == pytest.approx(value, abs=1e-4)
-    assert all(flag.severity >= 1 for flag in check.flags)
 
 
-def test_check_stores_tells_small_boxes_from_large_ones(tmp_path):
-    write_odd_store(tmp_path / "river.h5", "river", {3: {"box": (80, 80, 95, 95)}, 4: {"box": (40, 40, 140, 140)}})
-    _, check = flags_of(tmp_path / "river.h5")
-    assert [(flag.row, flag.value > 0) for flag in check.flags] == [(3, False), (4, True)]
+@pytest.fixture
+def write_page(tmp_path, monkeypatch):
+    """Function of options that writes the page of two centres and returns its text without pictures and scripts."""
+    monkeypatch.setattr(qc, "project", first_plane)
+    write_odd_store(tmp_path / "river.h5", "river", ODD, missed=MISSED, names={3: (HOSTILE, HOSTILE)})
+    write_odd_store(tmp_path / "north.h5", "north", count=12, seed=1)
+
+    def write(limits=None, shown=None, **options):
+        limits, shown = limits or Limits(), shown or Shown()
+        checks = check_stores({name: tmp_path / f"{name}.h5" for name in ("river", "north")}, limits)
+        write_qc_page(tmp_path / "qc.html", checks, limits, shown, **options)
+        text = (tmp_path / "qc.html").read_text(encoding="utf-8")
+        text = re.sub(r"<(script|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
+        return " ".join(re.sub(r"data:image/[^\"]*", "", text).split())
+
+    return write
 
 
-def test_check_stores_keeps_the_limits_it_is_given(tmp_path):
-    write_odd_store(tmp_path / "river.h5", "river", {7: {"score": 0.7}, 8: {"box": (4, 70, 64, 130)}})
-    assert set(flags_of(tmp_path / "river.h5", Limits(min_score=0.6))[0]) == set()
-    assert set(flags_of(tmp_path / "river.h5", Limits(min_score=0.6, edge=5))[0]) == {8}
-    assert set(flags_of(tmp_path / "river.h5", Limits(max_aspect=1.0))[0]) >= set(range(20)) - {8}
+def row_of(text, name):
+    """Numbers of a row of the table of numbers."""
+    found = re.search(rf'<tr[^>]*><th scope="row">{re.escape(name)}</th>(.*?)</tr>', text)
+    return re.findall(r"<td[^>]*>(.*?)</td>", found[1])
 
 
-def test_check_stores_finds_duplicates_across_centres(tmp_path):
-    crops = write_odd_store(tmp_path / "river.h5", "river")
-    write_odd_store(tmp_path / "north.h5", "north", {2: {"crop": crops[9]}}, seed=1)
-    river, north = check_stores({"river": tmp_path / "river.h5", "north": tmp_path / "north.h5"}, Limits())
-    assert [(flag.row, flag.note) for flag in river.flags] == [(9, "the same picture as north/images/002.png")]
-    assert [(flag.row, flag.reason) for flag in north.flags] == [(2, "duplicate")]
+def test_write_qc_page_counts_per_centre_and_names_reasons(write_page):
+    text = write_page()
+    assert row_of(text, "images") == ["27", "12"] and row_of(text, "cells") == ["24", "12"]
+    assert row_of(text, "without a cell (missed)") == ["2", "0"] and row_of(text, "unreadable") == ["1", "0"]
+    assert row_of(text, "low score") == ["2", "0"] and row_of(text, "at the edge of the image") == ["1", "0"]
+    assert row_of(text, "odd size") == ["1", "0"] and row_of(text, "duplicate") == ["0", "0"]
+    assert row_of(text, "flagged for any reason") == ["3 (12.5 %)", "0 (0.0 %)"]
+    assert "low score: 0.60</div><div>at the edge of the image: 0.0 px" in text
+    assert text.count('alt="crop of a cell of') == 3
 
 
-def test_check_stores_takes_outliers_from_the_embedding(tmp_path):
-    write_odd_store(tmp_path / "river.h5", "river", {7: {"feature": 0.5}})
-    vectors = np.random.default_rng(0).normal(size=(24, 5))
-    vectors[3] += 9
-    keys = [f"images/{row:03d}.png" for row in range(24)]
-    order = np.random.default_rng(1).permutation(24)  # rows of the embedding stand in another order
-    write_embedding(tmp_path / "e.h5ad", "river", vectors[order], np.array(keys)[order])
-    flagged, check = flags_of(tmp_path / "river.h5", embedding=tmp_path / "e.h5ad")
-    assert flagged == {3: ["outlier"]}
-    assert np.allclose(check.vectors, vectors, atol=1e-6)
+def test_write_qc_page_states_its_limits_and_where_vectors_come_from(write_page, tmp_path):
+    text = write_page(Limits(min_score=0.75, edge=2, max_outlier=4.5, neighbours=7))
+    for rule in ("score below the minimum score of 0.75", "box 2 px or less", "the 7 nearest", "z-score above 4.5"):
+        assert rule in text
+    assert "since no embedding was given" in text and "PLANE of the detector&#39;s features" in text
+    text = write_page(embedding=tmp_path / "latents.h5ad")
+    assert "in the latent space of latents.h5ad" in text and "no embedding" not in text
+    assert "PLANE of the latents; all 36 cells" in text
 
 
-def test_check_stores_refuses_an_embedding_of_other_cells(tmp_path):
-    write_odd_store(tmp_path / "river.h5", "river")
-    keys = [f"images/{row:03d}.png" for row in range(24)]
-    write_embedding(tmp_path / "other.h5ad", "north", np.ones((24, 2)), keys)
-    with pytest.raises(InputError, match=r"other.h5ad: has no cells of centre river \(it has north\); embed"):
-        flags_of(tmp_path / "river.h5", embedding=tmp_path / "other.h5ad")
-    write_embedding(tmp_path / "few.h5ad", "river", np.ones((23, 2)), keys[:23])
-    with pytest.raises(InputError, match="few.h5ad, centre river: lacks 1 of 24 keys"):
-        flags_of(tmp_path / "river.h5", embedding=tmp_path / "few.h5ad")
+def test_write_qc_page_counts_what_it_leaves_out(write_page):
+    text = write_page(shown=Shown(rows=2, points=10), flags_file="qc.csv")
+    assert "2 of 3 flagged cells" in text and "the other 1 are in qc.csv" in text and "river (2 of 3)" in text
+    assert "10 of 36 cells, chosen at random" in text
+    assert "All 3 flagged cells" in write_page()
 
 
-@pytest.mark.parametrize("count", [0, 1, 9])
-def test_check_stores_says_nothing_of_likeness_among_few_cells(tmp_path, count):
-    odd = {0: {"box": (80, 80, 95, 95), "score": 0.5}}
-    write_odd_store(tmp_path / "river.h5", "river", odd, count=count, missed=(("a.png", "no detection"),))
-    flagged, check = flags_of(tmp_path / "river.h5")
-    assert flagged == ({0: ["score"]} if count else {})
-    assert not check.has_outliers and check.counts["missed"] == 1
+def test_write_qc_page_shows_missed_images_that_it_finds(write_page, tmp_path):
+    text = write_page()
+    assert "Give the folder of the images by --images" in text
+    assert "river: missed images (2)" in text and "<code>images/a.png</code> no detection above" in text
+    write_image(tmp_path / "smears" / "river" / "images" / "b.png")
+    text = write_page(images=tmp_path / "smears")
+    assert "river: missed images (1 of 2 shown)" in text and "river: missed images that are not shown (1)" in text
+    assert "--images" not in text
+    (tmp_path / "smears" / "river" / "images" / "b.png").write_bytes(b"damaged")
+    assert "river: missed images (2)" in write_page(images=tmp_path / "smears")
 
 
-def test_outlier_deviations_of_copies_are_finite():
-    vectors = np.zeros((30, 4))
-    vectors[0] = 5
-    found = outlier_deviations(vectors, 10)
-    assert np.isfinite(found).all() and found[0] > 3.5 and np.all(found[1:] <= 0)
+def test_write_qc_page_escapes_every_name(write_page):
+    text = write_page()
+    assert "<img src=x" not in text and "onerror=alert(1)&gt;" in text
+    # The reason of an unreadable file without the path, which its key tells already.
+    assert "</code> cut short" in text and "/a/long/path" not in text
 
 
-def test_outlier_deviations_do_not_depend_on_the_unit():
-    vectors = np.random.default_rng(0).normal(size=(50, 4))
-    # Of logarithms, a factor is an offset.
-    assert np.allclose(outlier_deviations(vectors, 5), outlier_deviations(1000 * vectors, 5), atol=1e-4)
-
-
-def test_cell_numbers_count_within_an_image():
-    assert cell_numbers(["a", "b", "a", "a"]).tolist() == [1, 1, 2, 3]
-
-
-def test_choose_flagged_gives_every_reason_its_share(tmp_path):
-    odd = {row: {"box": (0, 70 + row, 60, 130 + row)} for row in range(20)} | {21: {"score": 0.5}, 22: {"score": 0.79}}
-    write_odd_store(tmp_path / "river.h5", "river", odd)
-    write_odd_store(tmp_path / "north.h5", "north", {4: {"score": 0.6}}, seed=1)
-    stores = {"river": tmp_path / "river.h5", "north": tmp_path / "north.h5"}
-    checks = check_stores(stores, Limits(max_deviation=1000))  # most boxes here have one size
-    assert len(checks[0].by_row) == 22
-    chosen = choose_flagged(checks, 4)
-    assert len(chosen) == 4 and {(0, 21), (0, 0), (1, 4)} <= set(chosen)
-    # The worst of a centre comes first.
-    assert chosen[0] == (0, 21) and chosen[-1] == (1, 4)
-    assert sorted(choose_flagged(checks, 1000)) == [(0, row) for row in (*range(20), 21, 22)] + [(1, 4)]
-
-
-def test_write_flags_names_every_flag_and_every_missed_image(tmp_path):
-    missed = (("a,b.png", "no detection above score 0.7"), ("c.png", "unreadable: cut short"))
-    write_odd_store(tmp_path / "river.h5", "river", {7: {"score": 0.7, "box": (0, 70, 60, 130)}}, missed=missed)
-    _, check = flags_of(tmp_path / "river.h5")
-    write_flags(tmp_path / "qc.csv", [check])
-    with open(tmp_path / "qc.csv", encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [(row["key"], row["cell"], row["reason"], row["value"]) for row in rows] == [
-        ("a,b.png", "", "missed", ""),
-        ("c.png", "", "unreadable", ""),
-        ("images/007.png", "1", "score", "0.7"),
-        ("images/007.png", "1", "edge", "0"),
-    ]
-    assert rows[1]["note"] == "unreadable: cut short" and rows[2]["limit"] == "0.8" and rows[2]["y2"] == "60.0"
-    assert {row["centre"] for row in rows} == {"river"} and None not in rows[0]
+def test_write_qc_page_of_few_cells_says_what_it_cannot_tell(tmp_path, write_page):
+    write_odd_store(tmp_path / "river.h5", "river", count=1)
+    write_odd_store(tmp_path / "north.h5", "north", count=0)
+    text = write_page()
+    assert "No cell was flagged." in text and "A cell was found on every image." in text
+    assert "Too few cells for a map." in text and "Fewer than 10 cells: river." in text
+    assert "<script" not in (tmp_path / "qc.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("folder", "key"), [(".", "images/a.png"), ("..", "images/a.png"), ("images", "images/a.png")])
@@ -193,19 +127,21 @@ def test_qc_command_takes_shards_and_writes_page_and_flags(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "named"),
     [
-        (["-o", "qc.csv"], "-o qc.csv: the flags are written beside the page with this ending; end it in .html"),
-        (["-o", "qc.html", "--min-score", "80"], "--min-score must lie between 0 and 1; got 80"),
-        (["-o", "qc.html", "--max-aspect", "nan"], "--max-aspect must lie between 1 and 1e+06; got nan"),
-        (["-o", "qc.html", "--images", "gone"], "--images gone: no such folder"),
-        (["-o", "qc.html", "--embedding", "gone.h5ad"], "gone.h5ad: no such embedding"),
+        (["-o", "qc.csv"], "-o qc.csv"),
+        (["-o", "qc.html", "--max-aspect", "nan"], "--max-aspect"),
+        (["-o", "qc.html", "--images", "gone"], "--images gone"),
+        (["-o", "qc.html", "--embedding", "gone.h5ad"], "gone.h5ad"),
     ],
 )
-def test_qc_command_tells_mistakes_in_a_line(tmp_path, monkeypatch, capsys, options, message):
+def test_qc_command_tells_mistakes_in_a_line(tmp_path, monkeypatch, capsys, options, named):
     monkeypatch.chdir(tmp_path)
     write_odd_store(tmp_path / "river.h5", "river", count=2)
-    assert main(["qc", "river.h5", *options]) == 2
+    try:
+        status = main(["qc", "river.h5", *options])
+    except SystemExit as end:
+        status = end.code
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"aecfe: error: {message}")
+    assert status == 2 and named in line
     assert [path.name for path in tmp_path.iterdir()] == ["river.h5"]

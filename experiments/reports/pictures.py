@@ -1,0 +1,120 @@
+"""Pictures of cells and images as both pages show them."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.figures.style import choose_rows
+from experiments.reports.page import Tile, crop_jpeg, embed
+from experiments.reports.quality import CentreCheck
+from mrcnn.data.images import read_image
+from mrcnn.feature_store import UNREADABLE, StorePath, is_unreadable, open_store
+from mrcnn.files.errors import InputError
+from mrcnn.overlays import draw_detections
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 256  # crops in memory
+
+
+class Picture(NamedTuple):
+    """A picture with what is known of it.
+
+    Attributes:
+        pixels: uint8 array of shape (height, width, 3).
+        key: the image's key in its centre.
+        name: the cell type, or else the centre's own label, or "".
+        detail: further text, such as the score.
+    """
+
+    pixels: np.ndarray
+    key: str
+    name: str
+    detail: str = ""
+
+
+def tiles(
+    pictures: Sequence[Picture], what: str, *, max_side: int | None = None, with_file: bool = False
+) -> list[Tile]:
+    """Pictures for a page's grid; `what` they show begins the alternative text."""
+    return [
+        Tile(
+            embed(picture.pixels, f"{what}, {picture.name or 'unlabelled'}, {picture.key}", max_side=max_side),
+            picture.name,
+            picture.detail,
+            picture.key if with_file else "",
+        )
+        for picture in pictures
+    ]
+
+
+def open_image(path: Any) -> np.ndarray | None:
+    """Read an image; None, with a warning, where it is damaged, and None where there is no path."""
+    try:
+        return None if path is None else read_image(path)
+    except InputError as error:
+        log.warning("%s", error)
+        return None
+
+
+def missed_images(
+    missed: Sequence[Mapping[str, str]], find: Callable[[str], Any], number: int, seed: int
+) -> tuple[list[Picture], dict[str, list[tuple[str, str]]]]:
+    """Open some of the readable images without a cell, chosen at random, and list the rest.
+
+    Args:
+        missed: of a centre, as its store tells them.
+        find: path of an image by its key, or None.
+        number: how many to open.
+        seed: of the choice.
+
+    Returns:
+        The pictures; and (key, reason) of the "others", which are not shown, and of "unreadable" ones.
+    """
+    readable = [entry for entry in missed if not is_unreadable(entry["reason"])]
+    pictures = []
+    for index in choose_rows(len(readable), number, seed):
+        entry = readable[index]
+        pixels = open_image(find(entry["key"]))
+        if pixels is not None:
+            pictures.append(Picture(pixels, entry["key"], entry["cell_type"] or entry["label"], entry["reason"]))
+    shown = {picture.key for picture in pictures}
+    return pictures, {
+        "others": [(entry["key"], entry["reason"]) for entry in readable if entry["key"] not in shown],
+        "unreadable": [(e["key"], _fault(e)) for e in missed if is_unreadable(e["reason"])],
+    }
+
+
+def boxed_cells(
+    check: CentreCheck, rows: Sequence[int], *, min_side: int = 0
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """By row, the crop of a cell and its whole image with its box, as small as the store keeps it."""
+    ordered = np.unique(np.asarray(rows, np.int64))
+    with open_store(check.path) as store:
+        crops, images = store.read_rows("crop", ordered), store.read_rows("image", ordered)
+        shapes = store.read_rows("image_shape", ordered)
+    pictures = {}
+    for row, crop, image, shape in zip(ordered.tolist(), crops, images, shapes, strict=True):
+        # The store's copy of the image is square.
+        box = check.boxes[row] * (np.array([*image.shape[:2]] * 2) / np.tile(shape, 2))
+        pictures[row] = (crop, draw_detections(image, box[np.newaxis], min_side=min_side))
+    return pictures
+
+
+def small_crops(path: StorePath, rows: Sequence[int]) -> dict[int, bytes]:
+    """By row, the crop of a cell as a small JPEG, for plots."""
+    ordered, found = np.sort(np.asarray(rows, np.int64)), {}
+    with open_store(path) as store:
+        for start in range(0, len(ordered), _BLOCK):
+            block = ordered[start : start + _BLOCK]
+            for row, pixels in zip(block.tolist(), store.read_rows("crop", block), strict=True):
+                found[row] = crop_jpeg(pixels)
+    return found
+
+
+def _fault(entry: Mapping[str, str]) -> str:
+    """The reason without what its place says already: that the file is unreadable, and its name behind a long path."""
+    reason = entry["reason"].removeprefix(UNREADABLE).lstrip(": ")
+    return reason.rpartition(f"{entry['key']}: ")[2]
