@@ -13,7 +13,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
 from mrcnn.data.resizing import resize_image, resize_mask
 from mrcnn.network.anchors import level_anchors, pyramid_anchors
-from mrcnn.network.boxes import encode
+from mrcnn.network.boxes import decode, encode, normalized_boxes, pairwise_iou, pixel_boxes
 from mrcnn.training.imagenet import COCO_MODEL_URL, download_trained_weights
 
 __all__ = [
@@ -50,21 +50,13 @@ __all__ = [
 def compute_iou(
     box: np.ndarray, boxes: np.ndarray, box_area: float | None = None, boxes_area: np.ndarray | None = None
 ) -> np.ndarray:
-    """Intersection over union of one box with many `(num_boxes, 4)`: float64 (num_boxes,), 0 where the union is empty.
-
-    The areas are computed unless they are given.
-    """
-    box, boxes = np.asarray(box, np.float64), np.asarray(boxes, np.float64).reshape(-1, 4)
-    intersection = _area(np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:]))
-    box_area = _area(box[:2], box[2:]) if box_area is None else box_area
-    boxes_area = _area(boxes[:, :2], boxes[:, 2:]) if boxes_area is None else boxes_area
-    return _divide(intersection, box_area + boxes_area - intersection)
+    """Intersection over union of one box with many `(num_boxes, 4)`: float64 (num_boxes,); the areas are not needed."""
+    return compute_overlaps([box], boxes)[0]
 
 
 def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """Intersection over union of every box with every other: float64 (n, m) of boxes (n, 4) and (m, 4)."""
-    boxes1, boxes2 = np.asarray(boxes1).reshape(-1, 4), np.asarray(boxes2).reshape(-1, 4)
-    return np.array([compute_iou(box, boxes2) for box in boxes1]).reshape(len(boxes1), len(boxes2))
+    return pairwise_iou(np.reshape(boxes1, (-1, 4)).astype(float), np.reshape(boxes2, (-1, 4)).astype(float)).numpy()
 
 
 def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray:
@@ -78,16 +70,13 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
     # float32 counts exactly up to 2^24 px and multiplies far faster than integers do.
     flat1, flat2 = ((masks.reshape(-1, masks.shape[-1]) > 0.5).astype(np.float32) for masks in (masks1, masks2))
     intersection = (flat1.T @ flat2).astype(np.float64)
-    return _divide(intersection, flat1.sum(axis=0)[:, np.newaxis] + flat2.sum(axis=0) - intersection)
+    union = flat1.sum(axis=0)[:, np.newaxis] + flat2.sum(axis=0) - intersection
+    return intersection / np.maximum(union, 1)
 
 
 def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Indices, by falling score, of the boxes `(num_boxes, 4)` that overlap no better one by more than `threshold`."""
-    order, kept = np.argsort(-np.asarray(scores), kind="stable"), []
-    while order.size:
-        kept.append(order[0])
-        order = order[1:][compute_iou(boxes[order[0]], boxes[order[1:]]) <= threshold]
-    return np.array(kept, np.int32)
+    return tf.image.non_max_suppression(np.float32(boxes), np.float32(scores), len(boxes), threshold).numpy()
 
 
 def compute_matches(
@@ -201,31 +190,22 @@ def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
     Those have y2 and x2 inclusive; (0, 0, 1, 1) is the whole image.
     """
-    scale, shift = _scale_and_shift(shape)
-    return ((boxes - shift) / scale).astype(np.float32)
+    return normalized_boxes(np.float32(boxes), shape).numpy()
 
 
 def denorm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Undo `norm_boxes`: int32 pixel boxes (num_boxes, 4), rounded."""
-    scale, shift = _scale_and_shift(shape)
-    return np.around(boxes * scale + shift).astype(np.int32)
+    return np.around(pixel_boxes(np.float32(boxes), shape)).astype(np.int32)
 
 
 def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     """Move boxes (num_boxes, 4) by deltas `(dy, dx, log dh, log dw)`, the inverse of `box_refinement`: float32."""
-    boxes, deltas = np.asarray(boxes, np.float64), np.asarray(deltas, np.float64)
-    size = boxes[:, 2:] - boxes[:, :2]
-    centre = boxes[:, :2] + 0.5 * size + deltas[:, :2] * size
-    size = size * np.exp(deltas[:, 2:])
-    return np.concatenate([centre - 0.5 * size, centre + 0.5 * size], axis=1).astype(np.float32)
+    return decode(np.float32(boxes), np.float32(deltas)).numpy()
 
 
 def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
     """The deltas `(dy, dx, log dh, log dw)`, float32 (num_boxes, 4), that move `box` onto `gt_box`."""
-    box, gt_box = np.asarray(box, np.float64), np.asarray(gt_box, np.float64)
-    size, gt_size = box[:, 2:] - box[:, :2], gt_box[:, 2:] - gt_box[:, :2]
-    shift = (gt_box[:, :2] + 0.5 * gt_size - box[:, :2] - 0.5 * size) / size
-    return np.concatenate([shift, np.log(gt_size / size)], axis=1).astype(np.float32)
+    return box_refinement_graph(box, gt_box).numpy()
 
 
 def box_refinement_graph(box: tf.Tensor, gt_box: tf.Tensor) -> tf.Tensor:
@@ -300,17 +280,3 @@ def resize(
 def trim_zeros(x: np.ndarray) -> np.ndarray:
     """`x`, of shape (rows, columns), without its rows of zeros, the padding of box arrays."""
     return x[np.any(x != 0, axis=1)]
-
-
-def _scale_and_shift(shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    height, width = shape[:2]
-    return np.array([height - 1, width - 1, height - 1, width - 1]), np.array([0, 0, 1, 1])
-
-
-def _area(top_left: np.ndarray, bottom_right: np.ndarray) -> np.ndarray:
-    return np.maximum(bottom_right - top_left, 0).prod(axis=-1)
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide, with 0 where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

@@ -151,18 +151,6 @@ def test_full_masks_are_those_of_detect(found, expected, images):
             assert different.sum(axis=(1, 2)).max(initial=0) <= 2
 
 
-def test_signatures_agree_where_they_overlap(found):
-    for outputs in found.values():
-        assert set(outputs["boxes"]) == {"boxes", "scores", "class_ids", "num_detections"}
-        assert set(outputs["features"]) == {*outputs["boxes"], "features"}
-        assert set(outputs["full_masks"]) == {*outputs["boxes"], "masks"}
-        for name in ("full_masks", "features", "boxes"):
-            for output in set(outputs[name]) - ({"masks"} if name == "full_masks" else set()):
-                np.testing.assert_allclose(
-                    outputs[name][output], outputs["serving_default"][output], atol=1e-3, err_msg=f"{name} {output}"
-                )
-
-
 def test_signatures_take_pad64_and_one_channel(tiny_config_class, small_resnet, see_cells, draw_cell):
     settings = {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [120.0]}
     config = make_config({**settings, "DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)

@@ -109,21 +109,6 @@ def test_extract_features_counts_every_image(detector, cell_records, tmp_path, n
         assert set(reasons.values()) == {"no detection above score 0.7"}
 
 
-def test_extract_features_goes_on_after_an_interruption(detector, cell_records, tmp_path):
-    whole, path = tmp_path / "whole.h5", tmp_path / "north.h5"
-    expected = extract(detector, cell_records, whole)
-    detector.batches, detector.fail_at = [], 2
-    with pytest.raises(RuntimeError, match="killed"):
-        extract(detector, cell_records, path)
-    assert not path.exists()
-    detector.batches, detector.fail_at = [], None
-    assert extract(detector, cell_records, path) == expected
-    assert sum(detector.batches) == 2  # the last of three batches of two
-    with FeatureStore(whole) as one, FeatureStore(path) as other:
-        np.testing.assert_array_equal(one.image_keys, other.image_keys)
-        np.testing.assert_array_equal(one.read("features", 0, len(one)), other.read("features", 0, len(other)))
-
-
 def test_extract_features_reuses_a_finished_store(detector, cell_records, tmp_path):
     path = tmp_path / "north.h5"
     counts, before = extract(detector, cell_records, path), path.stat().st_mtime_ns
@@ -149,19 +134,22 @@ def test_extract_features_refuses_a_store_of_other_settings(detector, cell_recor
     extract(detector, cell_records, path, overwrite=True, **settings)
 
 
-def test_extract_features_refuses_a_store_of_another_detector(detector, cell_records, tmp_path):
+def test_extract_features_refuses_what_the_store_cannot_be(detector, cell_records, tmp_path, tiny_config_class):
     path = tmp_path / "north.h5"
+    with pytest.raises(InputError, match="centre north has no image"):
+        extract(detector, [], path)
+    odd = ImageRecord("z\udcff.png", cell_records[0].path)
+    with pytest.raises(InputError, match=r"'z\\udcff\.png': name is not valid UTF-8; rename the file"):
+        extract(detector, [*cell_records, odd], path)
     extract(detector, cell_records, path)
+    with pytest.raises(InputError, match="made with images .6 images.* not .5 images|another images"):
+        extract(detector, cell_records[:-1], path)
     other = MadeUpDetector(tmp_path / "other", detector.config, b"other weights")
     with pytest.raises(InputError, match="made with another detector"):
         extract(other, cell_records, path)
-
-
-def test_extract_features_refuses_a_store_of_other_images(detector, cell_records, tmp_path):
-    path = tmp_path / "north.h5"
-    extract(detector, cell_records, path)
-    with pytest.raises(InputError, match="another images"):
-        extract(detector, cell_records[:-1], path)
+    other.config = tiny_config_class()
+    with pytest.raises(InputError, match=r"features of shape \(14, 14, 32\)"):
+        extract(other, cell_records, path)
 
 
 def test_extract_features_goes_on_after_an_image_that_the_network_refuses(detector, cell_records, tmp_path, caplog):
@@ -180,13 +168,6 @@ def test_extract_features_goes_on_after_an_image_that_the_network_refuses(detect
     assert reasons["1.png"] == f"unreadable: {cell_records[1].path}: sides must be multiples of 64"
 
 
-def test_extract_features_refuses_names_that_are_not_utf8_at_once(detector, cell_records, tmp_path):
-    odd = ImageRecord("z\udcff.png", cell_records[0].path)
-    with pytest.raises(InputError, match=r"'z\\udcff\.png': name is not valid UTF-8; rename the file"):
-        extract(detector, [*cell_records, odd], tmp_path / "a.h5")
-    assert detector.batches == [] and not list(tmp_path.glob("a.h5*"))
-
-
 def test_extract_features_warns_where_the_detector_gives_no_more(
     detector, cell_records, tmp_path, caplog, monkeypatch, tiny_config_class
 ):
@@ -196,12 +177,6 @@ def test_extract_features_warns_where_the_detector_gives_no_more(
     detector.config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MAX_INSTANCES": 2}, tiny_config_class)
     counts = extract(detector, cell_records, tmp_path / "b.h5")
     assert f"{counts['found']} images have 2 cells, the most that this detector gives" in caplog.text
-
-
-def test_extract_features_needs_features_of_the_stores_shape(detector, cell_records, tmp_path, tiny_config_class):
-    detector.config = tiny_config_class()
-    with pytest.raises(InputError, match=r"features of shape \(14, 14, 32\)"):
-        extract(detector, cell_records, tmp_path / "north.h5")
 
 
 def test_extract_features_with_a_network(cell_records, tmp_path, tiny_config_class, small_resnet, see_cells):

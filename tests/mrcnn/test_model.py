@@ -63,14 +63,6 @@ def test_detect_returns_matterports_keys_and_types(results, images):
         assert (np.diff(result["scores"]) <= 0).all() and (result["class_ids"] == 1).all()
 
 
-def test_detect_masks_stay_in_their_boxes(results):
-    for result in results:
-        for i, (y1, x1, y2, x2) in enumerate(result["rois"]):
-            outside = result["masks"][..., i].copy()
-            outside[y1:y2, x1:x2] = False
-            assert not outside.any()
-
-
 def test_detect_does_not_depend_on_the_batch(model, results, images):
     for image, expected in zip(images, results, strict=True):
         (alone,) = model.detect([image])
@@ -82,20 +74,6 @@ def test_detect_without_masks_finds_the_same(model, results, images):
     for plain, expected in zip(model.detect(images, masks=False), results, strict=True):
         assert "masks" not in plain and "small_masks" not in plain
         np.testing.assert_array_equal(plain["rois"], expected["rois"])
-
-
-def test_detect_without_pasting_keeps_the_small_masks(model, results, images):
-    for plain, expected in zip(model.detect(images, paste=False), results, strict=True):
-        assert "masks" not in plain
-        np.testing.assert_array_equal(plain["rois"], expected["rois"])
-        np.testing.assert_allclose(plain["small_masks"], expected["small_masks"], atol=1e-4)
-
-
-def test_detect_takes_grey_images_as_colour_images_of_three_equal_channels(model, images):
-    grey = images[0][..., 0]
-    (expected,) = model.detect([np.stack([grey] * 3, axis=-1)])
-    for result in model.detect([grey, grey[..., np.newaxis]]):
-        np.testing.assert_array_equal(result["rois"], expected["rois"])
 
 
 def test_mold_inputs_gives_matterports_three_arrays(model, images):
@@ -110,13 +88,6 @@ def test_mold_inputs_gives_matterports_three_arrays(model, images):
         y1, x1, y2, x2 = window
         expected = image.astype(np.float32) - np.array(model.config.MEAN_PIXEL, np.float32)
         np.testing.assert_allclose(of_network[y1:y2, x1:x2], expected)
-
-
-def test_mold_inputs_refuses_images_that_make_no_batch(tiny_config_class, small_resnet, images):
-    with small_resnet():
-        model = MaskRCNN("inference", make_config({"IMAGE_RESIZE_MODE": "pad64"}, tiny_config_class), "unused")
-    with pytest.raises(InputError, match="different sizes after resizing"):
-        model.mold_inputs(images)
 
 
 def test_save_and_load_give_the_same_detections(model, results, images, small_resnet):
@@ -228,14 +199,6 @@ def test_set_trainable_goes_by_layer_name(model, layers, learning, frozen):
     assert len(variables) < len(model.parts.trainable_variables)
 
 
-def test_set_trainable_of_one_model_leaves_the_others_alone(model):
-    model.set_trainable("all")
-    model.set_trainable("nothing", keras_model=model.parts.rpn)
-    frozen = {layer.name for layer in model.parts.named_layers() if not layer.trainable}
-    model.set_trainable("all")
-    assert frozen == {"rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"}
-
-
 def test_mask_rcnn_begins_a_dated_run_in_its_folder(model):
     folder, name = os.path.split(model.log_dir)  # text, as scripts add to it
     assert folder == str(model.model_dir) and name.startswith("tiny20") and model.epoch == 0
@@ -261,14 +224,6 @@ def test_detect_takes_images_of_other_types(model, dtype, capsys):
     assert len(found["rois"]) == len(expected["rois"]) > 0
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
     assert "Processing 1 images" in capsys.readouterr().out
-
-
-def test_layers_that_nobody_has_are_refused(config, small_resnet, cell_dataset, tmp_path):
-    with small_resnet():
-        model = MaskRCNN("training", config, tmp_path)
-    for layers, message in (("nothing", "layers 'nothing': no layer with weights"), ("(", "not a regular expression")):
-        with pytest.raises(InputError, match=message):
-            model.train(cell_dataset(1), [], 1e-3, 1, layers)
 
 
 def test_log_prints_a_text_and_what_an_array_holds(capsys):

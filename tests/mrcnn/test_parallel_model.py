@@ -6,10 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from mrcnn.files.devices import mirrored_strategy
-from mrcnn.files.errors import InputError
 from mrcnn.model import MaskRCNN
 from mrcnn.network.normalization import GroupNorm
 from mrcnn.parallel_model import ParallelModel
@@ -45,19 +42,6 @@ def test_parallel_model_takes_the_network_of_a_detector(tiny_config_class, small
     inputs = [molded, metas.astype(np.float32), model.get_anchors((64, 64))[np.newaxis]]
     for output, expected in zip(parallel(inputs), model.keras_model(inputs), strict=True):
         np.testing.assert_allclose(output, expected, atol=1e-4)
-
-
-def test_parallel_model_refuses_more_gpus_than_there_are():
-    count = len(tf.config.list_logical_devices("GPU")) + 2
-    with pytest.raises(InputError, match=f"GPU_COUNT is {count}, but TensorFlow sees {count - 2} GPUs here"):
-        ParallelModel(small_model(), count)
-
-
-def test_mirrored_strategy_of_one_device_is_the_one_in_force():
-    assert mirrored_strategy(1) is tf.distribute.get_strategy()
-    other = tf.distribute.OneDeviceStrategy("CPU:0")
-    with other.scope():
-        assert mirrored_strategy(1) is other
 
 
 TWO_DEVICES = """

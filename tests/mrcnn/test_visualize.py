@@ -77,14 +77,6 @@ def test_display_instances_options_and_padding(ax):
     assert len(ax.collections) == 1  # the outline stays
 
 
-def test_display_instances_says_that_there_are_none(ax, capsys):
-    visualize.display_instances(
-        make_image(), np.zeros((0, 4)), np.zeros((100, 100, 0), bool), np.zeros(0, int), NAMES, ax=ax
-    )
-    assert "No instances to display" in capsys.readouterr().out
-    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
-
-
 def test_display_differences_captions_follow_the_scores(ax, shown):
     masks = make_masks()
     half = masks.copy()
@@ -106,26 +98,6 @@ def test_display_differences_captions_follow_the_scores(ax, shown):
     edges = [p.get_edgecolor()[:3] for p in ax.patches]
     assert edges == [(0, 1, 0)] * 2 + [(1, 0, 0)] * 2
     assert "green" in ax.get_title() and not shown
-
-
-def test_display_differences_leaves_out_padding_and_takes_a_title(shown):
-    boxes = np.concatenate([BOXES[:1], np.zeros((1, 4))])
-    visualize.display_differences(
-        make_image(),
-        boxes,
-        np.array([1, 0]),
-        make_masks(),
-        np.zeros((0, 4)),
-        np.zeros(0, int),
-        np.zeros(0),
-        make_masks()[..., :0],
-        NAMES,
-        title="mine",
-        show_mask=False,
-        show_box=False,
-    )
-    axes = plt.gca()
-    assert axes.get_title() == "mine" and len(axes.texts) == 1 and not axes.patches and len(shown) == 1
 
 
 def test_display_top_masks_orders_classes_by_area(shown):
@@ -157,12 +129,6 @@ def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
     assert capsys.readouterr().out.split() == "Positive ROIs: 1 Negative ROIs: 1 Positive Ratio: 0.50".split()
 
 
-def test_draw_rois_shows_a_choice_of_many():
-    rois = np.tile([10, 10, 40, 40], (7, 1))
-    visualize.draw_rois(make_image(), rois, rois, np.zeros((7, 28, 28)), np.zeros(7, int), NAMES, limit=3)
-    assert plt.gca().get_title() == "Showing 3 random ROIs out of 7" and len(plt.gca().patches) == 3
-
-
 def test_draw_boxes_styles_by_visibility(ax, shown):
     boxes = np.array([[10, 10, 20, 20], [30, 30, 50, 50], [60, 60, 80, 80], [0, 0, 0, 0]])
     visualize.draw_boxes(make_image(), boxes, visibilities=[0, 1, 2, 2], captions=list("abcd"), title="t", ax=ax)
@@ -171,17 +137,6 @@ def test_draw_boxes_styles_by_visibility(ax, shown):
     assert gray == to_rgba("gray", 0.5) and second != third and second[3] == 1
     assert [t.get_text() for t in ax.texts] == ["a", "b", "c"]
     assert ax.get_title() == "t" and ax.get_xlim() == (-10, 110) and not shown
-
-
-def test_draw_boxes_ties_refined_boxes_and_fills_masks():
-    visualize.draw_boxes(
-        make_image(), boxes=BOXES, refined_boxes=BOXES + 4, masks=make_masks(), captions=["one", "two"]
-    )
-    axes = plt.gca()
-    assert len(axes.patches) == 4 and len(axes.collections) == 2
-    np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[60, 60], [64, 64]])
-    assert [t.get_position() for t in axes.texts] == [(16, 14), (64, 64)]
-    assert not (axes.images[0].get_array()[15:35, 20:45] == 128).all()
 
 
 def test_display_images_takes_few_titles_and_colours_of_any_type(shown):
