@@ -17,7 +17,6 @@ from mrcnn.config import SmearConfig, make_config
 from mrcnn.files.errors import InputError
 from mrcnn.files.settings import Settings, overrides, parse_yaml, read_mapping
 
-ANNOTATION_FORMATS = ("auto", "masks", "coco", "via", "labelme")
 # Thesis Table 3.1.
 SIZES = [5, 10, 50, 100, 150, 300, 400, 650, 1000]
 # Columns of thesis Table 3.2 that are autoencoders, and what tells them apart.
@@ -52,6 +51,12 @@ def _without(values: dict[str, Any], *taken: str) -> dict[str, Any]:
         if name in values:
             raise ValueError(f"{name} is set elsewhere; leave it out")
     return values
+
+
+def check_centre_name(name: str) -> None:
+    """Refuse a name that files cannot have."""
+    if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
+        raise InputError(f"centre name {name!r}: must be usable as a file name; choose another")
 
 
 EachOnce = AfterValidator(_each_once)
@@ -320,9 +325,8 @@ class RunSettings(Settings):
     @field_validator("centres")
     @classmethod
     def _check_centres(cls, centres: dict[str, CentreSettings]) -> dict[str, CentreSettings]:
-        for name in centres:  # files are named after them
-            if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
-                raise ValueError(f"{name!r} is no name for files; choose another")
+        for name in centres:
+            check_centre_name(name)
         return centres
 
     @model_validator(mode="after")

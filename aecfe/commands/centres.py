@@ -38,7 +38,8 @@ def add_parser(commands) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Look at centres before they are used."""
-    from experiments.centres.check import FORMAT, check_centres, check_text, load_centres
+    from experiments.centres.centre import load_centres
+    from experiments.centres.check import FORMAT, check_centres, check_text
     from experiments.centres.tree import find_centres
     from mrcnn.files.atomic import write_json
     from mrcnn.files.output_paths import check_output_file
@@ -46,8 +47,9 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.json:
         check_output_file(arguments.json, "--json")
     places = [find_centres(root) for root in arguments.roots]
-    centres = load_centres(places, arguments.layout, arguments.scheme)
-    result = check_centres(centres, decode=not arguments.no_decode)
+    folders = [folder for place in places for folder in place.centres]
+    centres = load_centres(folders, arguments.layout, arguments.scheme)
+    result = check_centres(list(centres.values()), decode=not arguments.no_decode)
     result["places"] = [
         {
             "root": str(place.root),

@@ -18,7 +18,6 @@ from aecfe.commands.options import (
     obey_deterministic,
     section_values,
 )
-from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.centres.centre import Centre
@@ -157,15 +156,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def _centres(arguments: argparse.Namespace, layout: str) -> "tuple[dict[str, Centre], dict[str, AnnotationChoice]]":
     """The centres by name, and what the arguments say of the masks of each."""
-    from experiments.centres.centre import load_centre
+    from experiments.centres.centre import load_centres
     from experiments.centres.masks import AnnotationChoice
 
-    centres: dict[str, Centre] = {}
-    for folder in arguments.centres:
-        name = Path(folder).resolve().name
-        if name in centres:
-            raise InputError(f"{folder}: two centres are called {name}; rename a folder")
-        centres[name] = load_centre(name, folder, layout, annotations=arguments.annotations)
+    centres = load_centres(map(Path, arguments.centres), layout, annotations=arguments.annotations)
     semantics = "instances" if arguments.instances else "cell"
     choice = AnnotationChoice(arguments.annotations, arguments.annotation_format, tuple(arguments.names), semantics)
     return centres, dict.fromkeys(centres, choice)

@@ -19,12 +19,23 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from experiments.centres.class_maps import ClassMap, fold_label, labels_of, make_class_map
-from experiments.centres.tree import NOT_CLASSES, class_folders, files_in, has_image, images_below, is_image, unwrap
+from experiments.centres.tree import (
+    NOT_CLASSES,
+    class_folders,
+    files_in,
+    has_image,
+    images_below,
+    is_image,
+    locate,
+    unwrap,
+)
+from experiments.settings import check_centre_name
 from mrcnn.data.images import IMAGE_SUFFIXES
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
@@ -46,16 +57,14 @@ class Centre:
 
     Attributes:
         name: name of the centre, used for files and tables.
-        root: its folder.
         layout: one of `LAYOUTS`, never "auto".
-        class_map: names of the cell types and what maps to them.
         records: the images, sorted by key.
         masks: folder of label masks, named as the images, or None.
         boxes: folder of box annotations, or None.
         unmapped: how many images bear each label that maps to no cell type.
         other_files: files among the images that are not images.
-        inner: where the layout begins, as a path from `root`: "" for `root` itself, or the folders that an archive
-            wraps it in. Keys begin there, so that they are the same with and without a wrapper.
+        inner: the folders that an archive wraps the layout in, as a path from `root`, "" for none. Keys begin below
+            them, so that they are the same with and without a wrapper.
     """
 
     name: str
@@ -91,19 +100,17 @@ def load_centre(
     """List the images of a centre with their labels; no image is opened.
 
     Args:
-        name: name of the centre.
+        name: of the centre.
         root: its folder.
         layout: one of `LAYOUTS`; "auto" tells it from the files and folders that are there.
         class_map: "thesis13", "eleven", "five", a dict from labels to cell types, or a YAML file with one.
-        annotations: where the user says that masks lie, as it is or from the centre's folder. A folder of label images
-            is neither a class nor are its images the centre's.
+        annotations: where masks lie, as it is or from `root`; a folder of label images is no class of the centre.
 
     Returns:
         The centre. Labels that map to no cell type stay, with `cell_type` "", and count in `unmapped`.
 
     Raises:
-        InputError: if the folder is missing or holds no image, or the CSV file is faulty; the message counts
-            the faults and names the first ten.
+        InputError: if the folder is missing or holds no image, or the CSV file is faulty.
     """
     root = Path(root)
     check_centre_name(name)
@@ -115,7 +122,9 @@ def load_centre(
     *wrappers, folder = unwrap(root, masks_folder)
     if layout == "auto":
         layout = _tell_layout(folder, masks_folder)
-        _log_folders_not_read(name, layout, folder, masks_folder)
+        beside = [one.name for one in class_folders(folder, masks_folder) if one.name != "images" and has_image(one)]
+        if layout == "unlabelled" and beside:
+            logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(beside))
     mapping = make_class_map(class_map, layout)
     if layout == "csv":
         labelled, others = _read_csv_layout(folder, masks_folder)
@@ -155,30 +164,29 @@ def load_centre(
     return centre
 
 
-def check_centre_name(name: str) -> None:
-    """Refuse a name that files cannot have.
+def load_centres(folders: Iterable[Path], *args: Any, **options: Any) -> dict[str, Centre]:
+    """The centres in some folders by the folders' names; further arguments as of `load_centre`.
 
     Raises:
-        InputError: if it is empty, holds a slash or begins with a dot.
+        InputError: if a centre is faulty, or two have the same name.
     """
-    if not name or "/" in name or "\\" in name or name.startswith("."):
-        raise InputError(f"centre name {name!r}: must be usable as a file name")
+    centres: dict[str, Centre] = {}
+    for folder in folders:
+        name = folder.resolve().name
+        if name in centres:
+            raise InputError(f"{folder}: two centres are called {name}; rename a folder, or take one after the other")
+        centres[name] = load_centre(name, folder, *args, **options)
+    return centres
 
 
 def read_columns(path: str | os.PathLike, names: Sequence[str], advice: str) -> list[tuple[int | str, ...]]:
-    """Read some columns of a CSV file.
-
-    Args:
-        path: a UTF-8 file, with or without byte order mark, comma-separated, the columns' names in its first line.
-        names: the columns; others are not read.
-        advice: what to do if the file cannot be read, for the message.
+    """Read the columns `names` of a UTF-8 CSV file; `advice` ends the message if it cannot be read.
 
     Returns:
         For each row that is not blank a tuple of its line number and the texts in the columns, "" where there is none.
 
     Raises:
-        InputError: if the file cannot be read, a column is lacking or there twice, or a row has more values than there
-            are columns.
+        InputError: if the file cannot be read, a column is lacking or there twice, or a row has too many values.
     """
     rows = []
     try:
@@ -217,10 +225,8 @@ def shorten(faults: Sequence[str]) -> str:
 
 def _tell_layout(root: Path, masks_folder: Path | None) -> str:
     """Tell the layout of a centre's folder by what is in it."""
-    if (root / "labels.csv").is_file():
+    if os.path.lexists(root / "labels.csv"):  # what is no file is refused when it is read
         return "csv"
-    if os.path.lexists(root / "labels.csv"):
-        raise InputError(f"{root / 'labels.csv'}: no file that can be read; mend it, or give it another name")
     folders = class_folders(root, masks_folder)
     names = {fold_label(folder.name) for folder in folders}
     if names and names != {"images"} and not has_image(root / "images"):
@@ -269,14 +275,11 @@ def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[d
     for folder in class_folders(root, masks_folder):
         paths, others_in_it = images_below(folder, recursive=True, masks_folder=masks_folder)
         others += others_in_it
-        labelled |= {p: _acevedo20_label(folder.name, p) if layout == "acevedo20" else folder.name for p in paths}
+        labelled |= dict.fromkeys(paths, folder.name)
+        if layout == "acevedo20" and folder.name.casefold() in _ACEVEDO20_MIXED:  # neutrophil/SNE_1.jpg -> "SNE"
+            prefixes = {path: _ACEVEDO20_FILE.match(path.name) for path in paths}
+            labelled |= {path: match[1].upper() for path, match in prefixes.items() if match}
     return labelled, others
-
-
-def _acevedo20_label(folder: str, path: Path) -> str:
-    """The folder's name, or in folders of several types the file's prefix: neutrophil/SNE_1.jpg -> "SNE"."""
-    match = _ACEVEDO20_FILE.match(path.name)
-    return match[1].upper() if match and folder.casefold() in _ACEVEDO20_MIXED else folder
 
 
 def _has_acevedo20_file(folders: list[Path]) -> bool:
@@ -286,12 +289,8 @@ def _has_acevedo20_file(folders: list[Path]) -> bool:
 
 def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path | None:
     """The folder of label images that the user names, or None; files of outlines may lie among the images."""
-    if annotations is None:
-        return None
-    folder = next((path for path in (Path(annotations), root / annotations) if path.exists()), None)
-    if folder is None or not folder.is_dir() or any(folder.rglob("*.json")):
-        return None
-    return folder
+    folder = None if annotations is None else locate(annotations, root)
+    return folder if folder is not None and folder.is_dir() and not any(folder.rglob("*.json")) else None
 
 
 def _first_folder(folders: Sequence[Path], name: str) -> Path | None:
@@ -300,11 +299,3 @@ def _first_folder(folders: Sequence[Path], name: str) -> Path | None:
 
 def _images_folder(root: Path) -> Path:
     return root / "images" if (root / "images").is_dir() else root
-
-
-def _log_folders_not_read(name: str, layout: str, root: Path, masks_folder: Path | None) -> None:
-    """Say which folders of images lie beside `images/` and are left alone."""
-    beside = [folder for folder in class_folders(root, masks_folder) if folder.name != "images" and has_image(folder)]
-    if layout == "unlabelled" and beside:
-        named = ", ".join(folder.name for folder in beside)
-        logger.info("%s: the images are those of images/; not read: %s", name, named)

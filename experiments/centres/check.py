@@ -1,16 +1,18 @@
 """`aecfe centres check`: look at every image of a centre before hours are spent on it."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
 
-from experiments.centres.centre import Centre, load_centre
+from tabulate import tabulate
+
+from experiments.centres.centre import Centre
 from experiments.centres.class_maps import LAYOUT_MAPS, fold_label, labels_of
 from experiments.centres.duplicates import content_hashes, duplicate_sets
 from experiments.centres.masks import AnnotationChoice, LabelImages, find_masks
-from experiments.centres.tree import Place
 from mrcnn.data.images import image_size, read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
@@ -24,27 +26,8 @@ _INDENT = "  "
 _WIDTH = 22  # of the names of the lines
 
 
-def load_centres(places: Sequence[Place], layout: str = "auto", scheme: str = "thesis13") -> list[Centre]:
-    """List the images of each centre; `layout` and `scheme` as of `load_centre`, the same for all.
-
-    Raises:
-        InputError: if a centre is faulty, or two have the same name.
-    """
-    centres: dict[str, Centre] = {}
-    for folder in (folder for place in places for folder in place.centres):
-        name = folder.resolve().name
-        if name in centres:
-            raise InputError(f"{folder}: two centres are called {name}; rename a folder, or check one after the other")
-        centres[name] = load_centre(name, folder, layout, scheme)
-    return list(centres.values())
-
-
 def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str, Any]:
-    """Read every image of some centres.
-
-    Args:
-        centres: with names of their own.
-        decode: decode the images; else only their headers are read.
+    """Read every image of some centres, which have names of their own; without `decode` only the images' headers.
 
     Returns:
         What JSON can hold: "scheme", "decoded", "centres" (a dict for each) and "duplicates" (over all of them).
@@ -53,16 +36,14 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
     for centre in centres:
         found.append({**_describe(centre), **look_at_images(centre, decode)})
         own = content_hashes(centre.records, f"hash {centre.name}")
-        hashes.update({(centre.name, key): digest for key, digest in own.items()})
+        hashes |= {(centre.name, key): digest for key, digest in own.items()}
     sets = duplicate_sets(hashes)
     copies = Counter(name for members in sets for name, _ in members)
-    for one in found:
-        one["duplicates"] = copies[one["name"]]
     record_of = {(centre.name, record.key): record for centre in centres for record in centre.records}
     return {
         "scheme": centres[0].class_map.name if centres else "",
         "decoded": decode,
-        "centres": found,
+        "centres": [{**one, "duplicates": copies[one["name"]]} for one in found],
         "duplicates": [_describe_copies({member: record_of[member] for member in members}) for members in sets],
     }
 
@@ -77,8 +58,7 @@ def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
     unreadable, plain, sizes = [], [], Counter()
     name = f"{'decode' if decode else 'open'} {centre.name}"
     with closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks:
-        records = Bar(centre.records, desc=name, unit="image")
-        for record, look in zip(records, looks, strict=True):
+        for record, look in zip(Bar(centre.records, desc=name, unit="image"), looks, strict=True):
             if isinstance(look, InputError):
                 unreadable.append({"image": record.key, "reason": str(look).removeprefix(f"{record.path}: ")})
             else:
@@ -155,10 +135,8 @@ def _describe_masks(centre: Centre) -> str:
 
 
 def _describe_copies(copies: Mapping[tuple[str, str], ImageRecord]) -> dict[str, Any]:
-    """Files of the same content, by centre and key.
-
-    Their labels differ if a centre calls them by several names, or centres by names of several cell types.
-    """
+    """Files of the same content, by centre and key."""
+    # A centre calls them by several names, or centres by names of several cell types.
     names = {(centre, fold_label(record.label)) for (centre, _), record in copies.items() if record.label}
     types = {record.cell_type for record in copies.values()} - {""}
     return {
@@ -177,62 +155,50 @@ def check_text(result: Mapping[str, Any]) -> str:
             names = ", ".join(place["centres"])
             lines += [f"{place['root']}: {_count(len(place['centres']), 'centre')} in it: {names}{skipped}", ""]
     for centre in result["centres"]:
-        lines += [*_centre_lines(centre, result), ""]
+        lines += [f"{centre['name']} ({centre['root']})", *_centre_lines(centre, result), ""]
     return "\n".join([*lines, *_duplicate_lines(result["duplicates"])])
 
 
 def _centre_lines(centre: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    inner, hint, labels = centre["inner"], centre["layout_hint"], centre["labels"]
     typed = sum(centre["classes"].values())
-    empty = [cell_type for cell_type, number in centre["classes"].items() if not number]
     how = "decoded" if result["decoded"] else "opened, not decoded"
     unreadable = [f"{fault['image']}: {fault['reason']}" for fault in centre["unreadable"]]
-    lines = _line("layout", centre["layout"] + (f", which begins in {centre['inner']}" if centre["inner"] else ""))
-    if centre["layout_hint"]:
-        lines += _line("", f"most names are those of {centre['layout_hint']}: try --layout {centre['layout_hint']}")
+    empty = [cell_type for cell_type, number in centre["classes"].items() if not number]
+    lines = _line("layout", centre["layout"] + (f", which begins in {inner}" if inner else ""))
+    lines += _line("", f"most names are those of {hint}: try --layout {hint}") if hint else []
     lines += _line("images", f"{centre['images']:,}, of which {typed:,} have a cell type of {result['scheme']}")
-    lines += ["", *_label_table(centre["labels"]), ""]
+    rows = [(row["label"], row["cell_type"] or "-", f"{row['images']:,}") for row in labels]
+    table = (
+        tabulate(rows, ("label", "cell type", "images"), "plain", colalign=("left", "left", "right")) if rows else ""
+    )
+    lines += ["", *textwrap.indent(table or "(no image has a label)", _INDENT).splitlines(), ""]
     lines += _line("types without image", ", ".join(empty) or "none")
     lines += _line("labels of no type", _count(centre["without_type"], "image"))
     lines += _line("no label", _count(centre["unlabelled"], "image"))
-    lines += _line("cannot be read", _count(len(unreadable), "image") + f" (all were {how})", unreadable)
+    lines += _line("cannot be read", f"{_count(len(unreadable), 'image')} (all were {how})", unreadable)
     if centre["one_colour"]:
         lines += _line("of one colour", _count(len(centre["one_colour"]), "image"), centre["one_colour"])
     lines += _line("width x height", _sizes(centre))
-    copies = f"{_count(centre['duplicates'], 'image')} with a copy" + (", listed below" if centre["duplicates"] else "")
-    lines += _line("duplicates", copies)
+    below = ", listed below" if centre["duplicates"] else ""
+    lines += _line("duplicates", f"{_count(centre['duplicates'], 'image')} with a copy{below}")
     lines += _line("masks", centre["masks"] or "none")
     lines += _line("boxes", centre["boxes"] or "none")
-    lines += _line("files, no images", f"{len(centre['other_files']):,}", centre["other_files"])
-    return [f"{centre['name']} ({centre['root']})", *lines]
+    return lines + _line("files, no images", f"{len(centre['other_files']):,}", centre["other_files"])
 
 
 def _line(name: str, text: str, items: Sequence[str] = ()) -> list[str]:
-    return _list(f"{name:{_WIDTH}}{text}", items)
-
-
-def _list(title: str, items: Sequence[str]) -> list[str]:
     """A line, and the first ten items below it."""
-    lines = [f"{_INDENT}{title}", *(f"{_INDENT * 2}{item}" for item in items[:_MAX_NAMED])]
-    more = len(items) - _MAX_NAMED
-    return [*lines, f"{_INDENT * 2}and {more:,} more"] if more > 0 else lines
-
-
-def _label_table(labels: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not labels:
-        return [f"{_INDENT}(no image has a label)"]
-    rows = [("label", "cell type", "images")]
-    rows += [(row["label"], row["cell_type"] or "-", f"{row['images']:,}") for row in labels]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [f"{_INDENT}{label:{widths[0]}}  {kind:{widths[1]}}  {number:>{widths[2]}}" for label, kind, number in rows]
+    title = f"{name:{_WIDTH}}{text}" if text else name
+    more = [f"and {len(items) - _MAX_NAMED:,} more"] if len(items) > _MAX_NAMED else []
+    return [_INDENT + title, *(_INDENT * 2 + item for item in [*items[:_MAX_NAMED], *more])]
 
 
 def _sizes(centre: Mapping[str, Any]) -> str:
     sizes = centre["sizes"]
-    if not sizes:
-        return "none is known"
     named = {which: f"{size['width']} x {size['height']}" for which, size in sizes.items()}
-    if centre["num_sizes"] == 1:
-        return f"{named['commonest']}, all of them"
+    if centre["num_sizes"] <= 1:
+        return f"{named['commonest']}, all of them" if sizes else "none is known"
     texts = [f"{which} {named[which]} ({sizes[which]['images']:,})" for which in ("smallest", "commonest", "largest")]
     return f"{', '.join(texts)}; {centre['num_sizes']:,} sizes"
 
@@ -247,8 +213,9 @@ def _duplicate_lines(sets: Sequence[Mapping[str, Any]]) -> list[str]:
         ("in different centres, which are then not independent", [one for one in sets if one["different_centres"]]),
         ("same label and centre", [o for o in sets if not o["different_labels"] and not o["different_centres"]]),
     ):
-        if chosen:
-            lines += _list(f"{title}: {len(chosen):,}", [_copies_text(one["images"]) for one in chosen])
+        lines += (
+            _line(f"{title}: {len(chosen):,}", "", [_copies_text(one["images"]) for one in chosen]) if chosen else []
+        )
     return lines
 
 

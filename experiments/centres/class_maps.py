@@ -63,7 +63,6 @@ LAYOUT_MAPS: dict[str, dict[str, str]] = {
         "neutrophil_band": "neutrophil_banded", "normoblast": "erythroblast",
     },
 }  # fmt: skip
-_MONOBLASTS = "MOB"
 _FIVE_OF_THIRTEEN = {name: name for name in FIVE_CLASSES[2:]} | {
     "neutrophil_segmented": "neutrophil",
     "neutrophil_banded": "neutrophil",
@@ -78,7 +77,7 @@ class ClassMap:
     Attributes:
         name: the scheme's name, or the file that the map came from.
         classes: the cell types, in the order in which tables list them.
-        mapping: dict from a centre's own name, folded by `fold_label`, to one of `classes`.
+        mapping: from a centre's own name, folded by `fold_label`, to one of `classes`.
     """
 
     name: str
@@ -86,7 +85,7 @@ class ClassMap:
     mapping: dict[str, str]
 
     def cell_type(self, label: str) -> str:
-        """Return the cell type of a centre's own name, or "" if none takes it."""
+        """The cell type of a centre's own name, or "" if none takes it."""
         return self.mapping.get(fold_label(label), "")
 
 
@@ -106,8 +105,7 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
     Args:
         source: "thesis13", "eleven" or "five"; or a dict from the centre's own names to cell types, where ""
             or None leaves a name out; or a YAML file with such a dict.
-        layout: key of `LAYOUT_MAPS`; any other layout gets the generic names. It has no bearing on a map of
-            one's own.
+        layout: key of `LAYOUT_MAPS`, for the schemes; any other layout gets the generic names.
 
     Raises:
         InputError: if the scheme or file is unknown, or the map is not one from names to names.
@@ -124,16 +122,13 @@ def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> C
 
 
 def _scheme_map(scheme: str, layout: str) -> ClassMap:
-    classes = SCHEMES[scheme]
-    mapping = {}
-    for label, cell_type in LAYOUT_MAPS[layout].items():
-        if label == _MONOBLASTS and scheme != "thesis13":
-            continue  # the thesis counts monoblasts as monocytes, the later schemes leave them out
-        if scheme == "five":
-            cell_type = _FIVE_OF_THIRTEEN.get(cell_type, "")
-        if cell_type in classes:
-            mapping[fold_label(label)] = cell_type
-    return ClassMap(scheme, classes, mapping)
+    types = {fold_label(label): cell_type for label, cell_type in LAYOUT_MAPS[layout].items()}
+    if scheme != "thesis13":
+        types.pop("mob", None)  # the thesis counts monoblasts as monocytes, the later schemes leave them out
+    if scheme == "five":
+        types = {label: _FIVE_OF_THIRTEEN.get(cell_type, "") for label, cell_type in types.items()}
+    known = {label: cell_type for label, cell_type in types.items() if cell_type in SCHEMES[scheme]}
+    return ClassMap(scheme, SCHEMES[scheme], known)
 
 
 def _own_map(name: str, content: object) -> ClassMap:

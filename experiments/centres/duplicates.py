@@ -23,16 +23,11 @@ from mrcnn.files.read_ahead import read_ahead
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
-
 _AHEAD = 64
 
 
 def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[str, str]:
-    """Compute the SHA-256 of each image file, in threads.
-
-    Args:
-        records: the images.
-        name: what the progress is called.
+    """Compute the SHA-256 of each image file, in threads; `name` is that of the bar.
 
     Returns:
         Hexadecimal SHA-256 by key, in the order of the records. Files that cannot be read are left out and listed in a
@@ -51,19 +46,16 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
 
 
 def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, name: str = "hash") -> dict[str, str]:
-    """As `content_hashes`, but files that have not changed since `path` was written are not read again.
+    """As `content_hashes`, but files that have not changed since the JSON file `path` was written are not read again.
 
-    Args:
-        records: the images.
-        path: JSON file of sizes, times of change and hashes; written if there is anything new.
-        name: what the progress is called.
+    It holds sizes, times of change and hashes, and is written anew if there is anything new.
     """
     try:
         known = parse_json(Path(path).read_bytes())
         noted = {(key, size, time): digest for key, (size, time, digest) in known.items() if isinstance(digest, str)}
     except (OSError, ValueError, TypeError, AttributeError):
         noted = {}  # only time is lost
-    states = {record.key: _state(record) for record in records}
+    states = {record.key: (record.key, *_state(record)) for record in records}
     changed = [record for record in records if states[record.key] not in noted]
     fresh = content_hashes(changed, name) if changed else {}
     hashes = {key: fresh.get(key) or noted.get(state) for key, state in states.items()}
@@ -74,27 +66,20 @@ def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, n
 
 
 def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
-    """Find the keys that share a content.
-
-    Args:
-        hashes: content hash by key, as from `content_hashes`.
-
-    Returns:
-        Sets of two keys or more, each sorted, in the order of their first keys.
-    """
+    """Sets of two keys or more that share a content hash, each sorted, in the order of their first keys."""
     keys_of = defaultdict(list)
     for key, digest in hashes.items():
         keys_of[digest].append(key)
     return sorted(tuple(sorted(keys)) for keys in keys_of.values() if len(keys) > 1)
 
 
-def _state(record: ImageRecord) -> tuple[str, int, int]:
-    """Key, size in bytes and time of the last change in ns; size -1 of a file that is gone."""
+def _state(record: ImageRecord) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; size -1 of a file that is gone."""
     try:
         state = record.path.stat()
     except OSError:
-        return record.key, -1, 0
-    return record.key, state.st_size, state.st_mtime_ns
+        return -1, 0
+    return state.st_size, state.st_mtime_ns
 
 
 def _hash_or_error(path: Path) -> str | OSError:

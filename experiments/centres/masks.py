@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.centres.centre import Centre
-from experiments.settings import ANNOTATION_FORMATS, CentreSettings
+from experiments.centres.tree import locate
+from experiments.settings import CentreSettings
 from mrcnn.annotations.faults import AnnotationCheck
 from mrcnn.annotations.label_masks import MASK_SUFFIXES, CellMaskDataset, check_annotations
 from mrcnn.annotations.labelme import read_labelme
@@ -22,6 +23,7 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json
+from mrcnn.files.provenance import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ class AnnotationChoice:
 
     Attributes:
         path: file or folder, as it is or from the centre's folder; None looks in the centre's folder.
-        format: one of `ANNOTATION_FORMATS`.
+        format: "auto", "masks", "coco", "via" or "labelme".
         names: labels of the outlines that are cells; empty for all.
         semantics: what the values of label images mean, "cell" or "instances".
     """
@@ -96,23 +98,16 @@ class Outlines:
 
     def identity(self) -> dict[str, Any]:
         """Format, labels and content of the files: by it a training knows that it had the same outlines."""
-        content = hashlib.sha256()
-        for path in self.annotations.sources:
-            # Beside labelme files may lie what is no file, a fault that the check lists.
-            content.update(path.read_bytes() if path.is_file() else b"")
-        return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content.hexdigest()}
+        # Beside labelme files may lie what is no file, a fault that the check lists.
+        content = file_hash(*(path for path in self.annotations.sources if path.is_file()))
+        return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content}
 
 
 @dataclass
 class MaskedImages:
-    """The usable images of a centre with masks.
+    """The usable images of a centre with masks, those without a cell among them.
 
-    Attributes:
-        centre: its name.
-        source: where the masks come from.
-        records: images with good masks, those without a cell among them.
-        faults: (key, reason) of what is wrong with the others, and with the annotation files.
-        num_cells: cells of each of the records, by key.
+    `faults` are (key, reason) of what is wrong with the others and with the annotation files; `num_cells` is by key.
     """
 
     centre: str
@@ -139,8 +134,7 @@ def masked_images(
         strict: refuse to go on if there is any fault.
 
     Raises:
-        InputError: if a centre has no masks, no usable one, or no cell on any, or for a fault with `strict`; all are
-            listed before.
+        InputError: if a centre has no masks, no usable one, or no cell on any, or for a fault with `strict`.
     """
     found = []
     for name, centre in centres.items():
@@ -180,7 +174,7 @@ def warn_of_crowded(images: Sequence[MaskedImages], limit: int) -> None:
     for masked in images:
         crowded = {key: count for key, count in masked.num_cells.items() if count > limit}
         if crowded:
-            most = max(crowded, key=lambda key: crowded[key])
+            most = max(crowded, key=crowded.__getitem__)
             log.warning(
                 "%s: %d images have more cells than MAX_GT_INSTANCES %d, up to %d on %s; training takes the largest "
                 "alone: raise it with --set settings.MAX_GT_INSTANCES=%d",
@@ -194,19 +188,12 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     Without a path, `masks/` is taken where it is; else the one COCO or VIA file in the centre's folder, in `images/`,
     in `annotations/` or beside the images; else the labelme files beside the images.
 
-    Args:
-        root: the centre's folder.
-        records: its images.
-        choice: what the user says.
-
     Returns:
         Where they come from, or None if nothing is there and nothing was asked for.
 
     Raises:
         InputError: if what was asked for is not there or is something else, or if there is a choice to make.
     """
-    if choice.format not in ANNOTATION_FORMATS:
-        raise InputError(f"annotation format must be one of {', '.join(ANNOTATION_FORMATS)}; got {choice.format!r}")
     source = _look_for(root, records, choice) if choice.path is None else _open(root, choice)
     if source is None and choice.format != "auto":
         raise InputError(f"{root}: no {choice.format} annotations in this centre; say where they are")
@@ -217,7 +204,7 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
 
 def _open(root: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
     """Take the file or folder that the user names, as it is or from the centre's folder."""
-    path = next((path for path in (Path(choice.path), root / choice.path) if path.exists()), None)
+    path = locate(choice.path, root)
     if path is None:
         raise InputError(f"{choice.path}: no such annotation file or folder, neither here nor in {root}")
     if path.is_file():
@@ -227,11 +214,10 @@ def _open(root: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
     source = None if choice.format == "masks" else _choose(sorted(path.rglob("*.json")), choice)
     if source is not None:
         return source
-    has_masks = any(p.suffix.lower() in MASK_SUFFIXES for p in path.rglob("*"))
-    if choice.format not in ("auto", "masks") or not has_masks:
-        wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
-        raise InputError(f"{path}: no {wanted} in this folder")
-    return LabelImages(path, choice.semantics)
+    if choice.format in ("auto", "masks") and any(p.suffix.lower() in MASK_SUFFIXES for p in path.rglob("*")):
+        return LabelImages(path, choice.semantics)
+    wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
+    raise InputError(f"{path}: no {wanted} in this folder")
 
 
 def _look_for(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:
@@ -270,6 +256,4 @@ def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
         return Outlines(read_labelme(sorted([*labelme, *damaged])), choice.names)
     for reason in damaged.values():
         log.warning("%s", reason)
-    for path, value in single.items():
-        return Outlines(parse_annotations(value, path), choice.names)
-    return None
+    return next((Outlines(parse_annotations(value, path), choice.names) for path, value in single.items()), None)

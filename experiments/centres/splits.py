@@ -9,7 +9,7 @@ import logging
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -37,15 +37,10 @@ _MAX_MOVES = 1000
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a centre train a classifier and which test it.
+    """Which images of a centre train a classifier and which test it, by their sorted keys.
 
-    Attributes:
-        centre: name of the centre.
-        train: keys of training images, sorted.
-        test: keys of test images, sorted.
-        test_fraction: fraction of test images that was asked for.
-        seed: seed of the shuffle.
-        data_hash: hash of the keys and labels that were split, and of what had to stay together.
+    `test_fraction` was asked for; `seed` is that of the shuffle. `data_hash` is of the keys and labels that were
+    split, and of what had to stay together.
     """
 
     centre: str
@@ -98,8 +93,7 @@ def make_split(
 
     Images of one group, and duplicates of each other, are units that lie in one part, over several steps too. With
     duplicates alone, units take the place of images above. With groups, or if duplicates have different labels,
-    classes are in proportion as well as it goes, see `choose_test_units`. Groups and duplicates that join no labelled
-    images change nothing.
+    classes are in proportion as well as it goes, see `_choose_test_units`.
 
     Args:
         centre: name of the centre.
@@ -116,7 +110,7 @@ def make_split(
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     label_of = _label_of(keys, labels)
-    units = join_units(label_of, groups, duplicates)
+    units = _join_units(label_of, groups, duplicates)
     for copies in duplicates:
         named = {key: label_of[key] for key in copies if key in label_of}
         if len(set(named.values())) > 1:
@@ -126,7 +120,7 @@ def make_split(
     if all(len(unit) == 1 for unit in units) or (groups is None and are_pure):
         chosen = _stratified_units([label_of[unit[0]] for unit in units], test_fraction, seed)
     else:
-        chosen = choose_test_units(_count_labels(units, label_of), test_fraction, seed)
+        chosen = _choose_test_units(_count_labels(units, label_of), test_fraction, seed)
     if units and not any(chosen):
         logger.warning("%s: no class has two images, or two groups, to divide; all images train", centre)
     train, test = (
@@ -136,21 +130,13 @@ def make_split(
     return Split(centre, train, test, test_fraction, seed, _hash_data(label_of, units, groups is not None))
 
 
-def join_units(
+def _join_units(
     keys: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
 ) -> list[tuple[str, ...]]:
-    """Join the images that belong together, also over several steps.
+    """Units of the images that belong together, each sorted, in the order of their first keys; every key is in one.
 
     If `a` and `b` are copies of each other, everything in the group of `a` and everything in that of `b` is one unit.
     Images outside of `keys`, such as unlabelled ones, may be the link.
-
-    Args:
-        keys: the images to return.
-        groups: group of each image, of `keys` at least; None for no groups.
-        duplicates: sets of images of the same content.
-
-    Returns:
-        The units, each sorted, in the order of their first keys; every key is in one.
     """
     keys = sorted(set(keys))
     lacking = [] if groups is None else [key for key in keys if key not in groups]
@@ -186,80 +172,68 @@ def _stratified_units(labels: Sequence[str], test_fraction: float, seed: int) ->
 
 def _count_labels(units: Sequence[Sequence[str]], label_of: Mapping[str, str]) -> np.ndarray:
     """Images of each label in each unit: float64 array of shape (units, labels)."""
-    column_of = {label: column for column, label in enumerate(sorted(set(label_of.values())))}
-    counts = np.zeros((len(units), len(column_of)))
-    for row, unit in enumerate(units):
-        for key in unit:
-            counts[row, column_of[label_of[key]]] += 1
+    labels, columns = np.unique([label_of[key] for unit in units for key in unit], return_inverse=True)
+    counts = np.zeros((len(units), len(labels)))
+    np.add.at(counts, (np.repeat(np.arange(len(units)), [len(unit) for unit in units]), columns), 1)
     return counts
 
 
-def choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
+def _choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
     """Choose units for the test part so that each class and all images together come near the fraction.
 
     The distance from it is chi-square-like: over the classes and over all images, the squared difference between the
-    images in the test part and those that there should be, divided by the images that there are. Units are looked at
-    in random order and taken if that lowers the distance; then single units change the part as long as that lowers it.
-    Of 16 such tries the best counts. scikit-learn's StratifiedGroupKFold divides into equal folds alone, and does not
-    see to it that a class stands in both parts.
-
-    Before all distances come, in this order: a class that two units or more bear stands in both parts; a class that
-    one unit alone bears stands in the training part.
+    images in the test part and those that there should be, divided by the images that there are. Before it comes that
+    a class that one unit alone bears trains, and before both that a class of two units or more stands in both parts.
+    Of some tries the best counts. scikit-learn's StratifiedGroupKFold divides into equal folds alone, and does not see
+    to it that a class stands in both parts.
 
     Args:
         counts: images of each label in each unit, array of shape (units, labels).
         test_fraction: between 0 and 1, exclusive.
-        seed: of the order.
+        seed: of the order in which units are looked at.
 
     Returns:
         bool array of shape (units,), True for the test part.
     """
-    goal, rng = _Goal(counts, test_fraction), np.random.default_rng(seed)
+    bears = (counts > 0).astype(np.float64)
+    all_images, all_bearers, total = counts.sum(axis=0), bears.sum(axis=0), counts.sum()
+    # No distance exceeds twice all images, so that each weight outdoes all that follows it.
+    alone = 2 * total + 1
+    one_part = alone * (counts.shape[1] + 1)
+
+    def costs(images: np.ndarray, bearers: np.ndarray) -> np.ndarray:
+        """Of test parts with these images and units of each label, arrays of shape (parts, labels)."""
+        distance = ((images - test_fraction * all_images) ** 2 / all_images).sum(axis=1)
+        distance += (images.sum(axis=1) - test_fraction * total) ** 2 / total
+        in_one_part = (all_bearers > 1) & ((bearers == 0) | (bearers == all_bearers))
+        alone_in_test = (all_bearers == 1) & (bearers == 1)
+        faults = one_part * in_one_part.sum(axis=1) + alone * alone_in_test.sum(axis=1)
+        return np.round(distance + faults, 6)  # so that the last bit of a sum decides nothing
+
+    rng = np.random.default_rng(seed)
     num_tries = max(1, min(_MAX_TRIES, _UNITS_OF_ALL_TRIES // len(counts)))
-    tries = [_try(goal, rng.permutation(len(counts))) for _ in range(num_tries)]
+    tries = [_try(counts, bears, costs, rng.permutation(len(counts))) for _ in range(num_tries)]
     return min(tries, key=lambda found: found[1])[0]
 
 
-class _Goal:
-    """What the test part should be like; arguments as of `choose_test_units`."""
-
-    def __init__(self, counts: np.ndarray, fraction: float):
-        self.counts, self.bears = counts, (counts > 0).astype(np.float64)
-        self._images, self._bearers = counts.sum(axis=0), self.bears.sum(axis=0)
-        self._fraction, self._total = fraction, counts.sum()
-        # No distance exceeds twice all images, so that each weight outdoes all that follows it.
-        self._alone = 2 * self._total + 1
-        self._one_part = self._alone * (counts.shape[1] + 1)
-
-    def costs(self, images: np.ndarray, bearers: np.ndarray) -> np.ndarray:
-        """How far test parts are from it, of their images and units of each label, arrays of shape (parts, labels)."""
-        distance = ((images - self._fraction * self._images) ** 2 / self._images).sum(axis=1)
-        distance += (images.sum(axis=1) - self._fraction * self._total) ** 2 / self._total
-        in_one_part = (self._bearers > 1) & ((bearers == 0) | (bearers == self._bearers))
-        alone_in_test = (self._bearers == 1) & (bearers == 1)
-        faults = self._one_part * in_one_part.sum(axis=1) + self._alone * alone_in_test.sum(axis=1)
-        return np.round(distance + faults, 6)  # so that the last bit of a sum decides nothing
-
-
-def _try(goal: _Goal, order: np.ndarray) -> tuple[np.ndarray, float]:
+def _try(counts: np.ndarray, bears: np.ndarray, costs: Callable, order: np.ndarray) -> tuple[np.ndarray, float]:
     """Take each unit that lowers the cost, then move the one that lowers it most until none does."""
     chosen = np.zeros(len(order), bool)
-    images, bearers = np.zeros((2, 1, goal.counts.shape[1]))
-    cost = goal.costs(images, bearers)[0]
+    images, bearers = np.zeros((2, 1, counts.shape[1]))
+    cost = costs(images, bearers)[0]
     for row in order:
-        more_images, more_bearers = images + goal.counts[row], bearers + goal.bears[row]
-        new_cost = goal.costs(more_images, more_bearers)[0]
+        new_cost = costs(images + counts[row], bearers + bears[row])[0]
         if new_cost < cost:
-            chosen[row], images, bearers, cost = True, more_images, more_bearers, new_cost
+            chosen[row], images, bearers, cost = True, images + counts[row], bearers + bears[row], new_cost
     for _ in range(_MAX_MOVES):
         sign = np.where(chosen, -1.0, 1.0)[:, np.newaxis]
-        all_images, all_bearers = images + sign * goal.counts, bearers + sign * goal.bears
-        costs = goal.costs(all_images, all_bearers)
-        row = int(np.argmin(costs))
-        if costs[row] >= cost:
+        moved_images, moved_bearers = images + sign * counts, bearers + sign * bears
+        moved_costs = costs(moved_images, moved_bearers)
+        row = int(np.argmin(moved_costs))
+        if moved_costs[row] >= cost:
             break
         chosen[row] = not chosen[row]
-        images, bearers, cost = all_images[row], all_bearers[row], costs[row]
+        images, bearers, cost = moved_images[row], moved_bearers[row], moved_costs[row]
     return chosen, float(cost)
 
 
@@ -275,16 +249,12 @@ def load_split(path: str | os.PathLike) -> Split:
     Raises:
         InputError: if the file is missing, not a split, or was changed since it was written.
     """
-    path = Path(path)
     content = read_json_file(path, missing="make a split", advice=_NEW)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(f"{path}: not a split; {_NEW}")
     if content.pop("hash", None) != hash_json(content):
         raise InputError(f"{path}: was changed since it was written; {_NEW}")
-    try:
-        return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
-    except (TypeError, KeyError):
-        raise InputError(f"{path}: does not have the parts of a split; {_NEW}") from None
+    return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
 
 
 def load_or_make_split(
@@ -301,8 +271,7 @@ def load_or_make_split(
     """Reuse the split in the JSON file `path`, or make it and write it there; further arguments as of `make_split`.
 
     Raises:
-        InputError: if the file holds a split of other images or labels, of another fraction or seed, or one that kept
-            other images together.
+        InputError: if the file holds a split of other images, labels, groups, duplicates, fraction or seed.
     """
     if not Path(path).exists():
         split = make_split(centre, keys, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
@@ -310,7 +279,7 @@ def load_or_make_split(
         return split
     split = load_split(path)
     label_of = _label_of(keys, labels)
-    data_hash = _hash_data(label_of, join_units(label_of, groups, duplicates), groups is not None)
+    data_hash = _hash_data(label_of, _join_units(label_of, groups, duplicates), groups is not None)
     names = ("centre", "test_fraction", "seed", "set of images, labels, groups or duplicates")
     there = (split.centre, split.test_fraction, split.seed, split.data_hash)
     wanted = (centre, test_fraction, seed, data_hash)
@@ -336,13 +305,13 @@ def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], ha
 
 
 def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where: str) -> dict[str, str]:
-    """Read the group of each image of a centre.
+    """Read the group of each image of a centre from a CSV file.
 
     The file names an image by its key, by its path in `images/`, or by the end of its key if only one image has it
     (`001.png` for `images/a/001.png`). Accented letters may be written in one character or in two.
 
     Args:
-        path: a UTF-8 file, comma-separated, with the columns `image` and `column`; others are not read.
+        path: a UTF-8 file, comma-separated, with the columns `image` and `column`.
         column: the name of the group's column.
         keys: every image of the centre.
         where: what to call the centre or the setting in an error.
@@ -352,9 +321,9 @@ def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where
 
     Raises:
         InputError: if the file cannot be read; a row names no image of the centre, or one of several; an image has two
-            groups; or images have none. The message counts the faults.
+            groups or none.
     """
-    if not column or column == "image":
+    if column == "image":
         raise InputError(f"{where}: {column!r} is no column of groups; name the one of {path} that tells them")
     by_name = defaultdict(list)
     for key in keys:

@@ -18,13 +18,7 @@ _MAX_WRAPPERS = 4  # the download of Matek-19 has two around its classes
 
 @dataclass(frozen=True)
 class Place:
-    """What a path given to the command turned out to be.
-
-    Attributes:
-        root: the path.
-        centres: the centre itself, or the centres in it.
-        skipped: names of folders in it that hold no image.
-    """
+    """What a path turned out to be: a centre itself, or centres in it and folders `skipped` for want of an image."""
 
     root: Path
     centres: tuple[Path, ...]
@@ -63,8 +57,7 @@ def unwrap(root: Path, masks_folder: Path | None = None) -> list[Path]:
     """The folders from `root` down to where the centre begins, past those that archives wrap it in.
 
     A wrapper holds no image and no `labels.csv`, and one folder alone with images in it. That folder must not be a
-    class itself, as in a centre of a single class: it has no images right inside, unless `labels.csv` names them, and
-    no name that a data set gives its cells.
+    class itself: it has no images right inside, unless `labels.csv` names them, and no name of a data set's cells.
     """
     folders = [root]
     while len(folders) <= _MAX_WRAPPERS and not ((folders[-1] / "labels.csv").is_file() or has_image(folders[-1])):
@@ -89,7 +82,7 @@ def class_folders(root: Path, masks_folder: Path | None = None) -> list[Path]:
         path
         for path in root.iterdir()
         if path.is_dir() and path.name not in NOT_CLASSES and not path.name.startswith(_HIDDEN)
-        if not is_same(path, masks_folder)
+        if not _is_same(path, masks_folder)
     )
 
 
@@ -102,10 +95,9 @@ def images_below(
     """
     images, others = [], []
     for parent, folders, files in os.walk(folder, onerror=_warn_of_unread):
-        inner = [
-            Path(parent, n) for n in folders if not (n.startswith(_HIDDEN) or (Path(parent) == folder and n in skip))
-        ]
-        inner = [path for path in inner if recursive and not is_same(path, masks_folder)]
+        skipped = (skip if Path(parent) == folder else frozenset()) if recursive else folders
+        inner = [Path(parent, name) for name in folders if name not in skipped and not name.startswith(_HIDDEN)]
+        inner = [path for path in inner if not _is_same(path, masks_folder)]
         for link in filter(os.path.islink, inner):
             logger.warning("%s: a link to a folder, which is not followed", escape_unprintable(str(link)))
         folders[:] = sorted(path.name for path in inner)  # in place: so os.walk is told where to go
@@ -143,6 +135,10 @@ def _warn_of_unread(error: OSError) -> None:
     logger.warning("%s: cannot be read (%s); images in it are left out", name[:300], error.strerror)
 
 
-def is_same(path: Path, other: Path | None) -> bool:
-    """Whether two paths lead to the same place; None leads nowhere."""
+def locate(path: str | os.PathLike, root: Path) -> Path | None:
+    """What the user's path leads to, as it is or from the centre's folder; None if nothing is there."""
+    return next((found for found in (Path(path), root / path) if found.exists()), None)
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
     return other is not None and path.resolve() == other.resolve()

@@ -19,7 +19,7 @@ from experiments.evaluation.comparison_records import Heading
 from experiments.evaluation.comparison_tables import write_comparison
 from experiments.evaluation.transfer import make_cells
 from experiments.evaluation.vectors import SUFFIXES, read_vectors
-from experiments.settings import RCNN
+from experiments.settings import RCNN, check_centre_name
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import command_text, versions_text
@@ -137,9 +137,7 @@ def _first_labels(files: Mapping[str, Path]) -> Labels:
 
 
 def _split(folder: Path, centre: str, keys: np.ndarray, types: np.ndarray) -> Split:
-    # Files made elsewhere may call a centre anything, a path outside of the folder too.
-    if "/" in centre or "\\" in centre or centre.startswith(".") or not centre.isprintable():
-        raise InputError(f"centre name {centre!r}: must be usable as a file name; give the centre another in its file")
+    check_centre_name(centre)  # files made elsewhere may call it anything, a path outside of the folder too
     try:
         return load_or_make_split(folder / f"{centre}.json", centre, keys, types)
     except InputError:

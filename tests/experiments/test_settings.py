@@ -75,7 +75,7 @@ def test_settings_round_trip_through_yaml(path, tmp_path):
         ("detector.layers", "(", "detector.layers must be heads, 3+, 4+, 5+, all or a regular expression, got '('"),
         ("detector.exclude", ["mrcnn_mask"], "detector.exclude: names layers that do not take the weights"),
         ("detector.settings.LEARNING_RAET", 1, "LEARNING_RAET"),
-        ("detector.settings.NUM_CLASSES", 10**9, "NUM_CLASSES must lie between"),
+        ("detector.settings.NUM_CLASSES", 10**9, "NUM_CLASSES must be at most"),
         ("evaluate.methods", ["magic"], "evaluate.methods.0 must be one of R-CNN-RF"),
         ("autoencoder.source_centre", "three", "autoencoder.source_centre: 'three' is none of the centres one, two"),
         ("autoencoder.betta", 1, "unknown setting autoencoder.betta, did you mean 'beta'?"),
@@ -114,7 +114,7 @@ def test_every_fault_of_a_file_is_told_at_once(path):
 @pytest.mark.parametrize("name", ["../a", "a/b", "'a\\b'", ".a", "''"])
 def test_a_centre_that_is_no_name_for_files_is_refused(path, name):
     path.write_text(MINIMAL.replace("two:", f"{name}:"))
-    with pytest.raises(InputError, match="no name for files"):
+    with pytest.raises(InputError, match="usable as a file name"):
         load_settings(path)
 
 

@@ -187,7 +187,7 @@ def test_folder_faults(tmp_path):
     assert "is not one of auto" in refusal("lab", tmp_path, layout="other")
     assert "usable as a file name" in refusal("a/b", tmp_path)
     (plant(tmp_path / "odd", "images/1.png") / "labels.csv").mkdir()
-    assert "labels.csv: no file that can be read" in refusal("odd", tmp_path / "odd")
+    assert "labels.csv: cannot be read" in refusal("odd", tmp_path / "odd")
 
 
 def test_folders_may_hold_images_of_equal_names(tmp_path):

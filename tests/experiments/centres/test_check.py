@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from aecfe.cli import main
-from experiments.centres.check import check_centres, load_centres, look_at_images
+from experiments.centres.centre import load_centres
+from experiments.centres.check import check_centres, look_at_images
 from experiments.centres.tree import find_centres
 from mrcnn.files.errors import InputError
 
@@ -50,12 +51,16 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+def centres_in(root, *arguments):
+    return list(load_centres(find_centres(root).centres, *arguments).values())
+
+
 def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
 def test_check_counts_labels_types_and_files(data):
-    centres = load_centres([find_centres(data)], scheme="five")
+    centres = centres_in(data, "auto", "five")
     result = check_centres(centres)
     north, river = result["centres"]
     assert (north["name"], north["layout"], north["images"], north["inner"]) == ("north", "csv", 9, "")
@@ -74,7 +79,7 @@ def test_check_counts_labels_types_and_files(data):
 
 
 def test_check_finds_what_cannot_be_read(data):
-    (centre,) = load_centres([find_centres(data / "north")])
+    (centre,) = centres_in(data / "north")
     checks = look_at_images(centre)
     assert [fault["image"] for fault in checks["unreadable"]] == ["images/7.png", "images/8.png"]
     assert checks["unreadable"][1]["reason"] == "not an image (PNG, JPEG, TIFF or BMP expected)"
@@ -87,7 +92,7 @@ def test_check_finds_what_cannot_be_read(data):
 
 
 def test_check_tells_duplicates_apart(data):
-    result = check_centres(load_centres([find_centres(data)]))
+    result = check_centres(centres_in(data))
     found = {
         tuple(f"{image['centre']}/{image['image']}" for image in one["images"]): (
             one["different_labels"],
@@ -107,9 +112,9 @@ def test_check_tells_duplicates_apart(data):
 
 def test_check_says_in_which_centres_a_type_differs(data):
     (data / "river" / "monocyte" / "d.png").write_bytes((data / "river" / "basophil" / "d.png").read_bytes())
-    result = check_centres(load_centres([find_centres(data)]))
+    result = check_centres(centres_in(data))
     assert result["duplicates"][-1]["different_labels"]
-    river = check_centres(load_centres([find_centres(data / "river")]))
+    river = check_centres(centres_in(data / "river"))
     assert [one["different_labels"] for one in river["duplicates"]] == [True]
 
 
@@ -139,7 +144,7 @@ def test_command_prints_and_writes_what_it_found(data, tmp_path, capsys):
     for line in (
         f"{data}: 2 centres in it: north, river; without an image: papers",
         f"north ({data / 'north'})",
-        "  artefact    -                1",
+        "  artefact    -                  1",
         "  types without image   neutrophil, lymphocyte",
         "  labels of no type     1 image",
         "  no label              3 images",

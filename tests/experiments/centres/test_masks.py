@@ -154,7 +154,7 @@ def test_path_is_taken_as_it_is_then_from_the_centre(folder, coco, tmp_path, mon
         ({"path": "empty"}, "no annotations of a known format in this folder"),
         ({"path": "a.json", "format": "masks"}, "label masks are a folder"),
         ({"path": "other.json"}, "neither COCO, VIA nor labelme"),
-        ({"format": "yolo"}, "annotation format must be one of auto, masks, coco, via, labelme"),
+        ({"format": "yolo"}, "no yolo annotations in this centre"),
         ({"path": "drawn", "names": ("WBC",)}, "label masks have no names to choose WBC from"),
     ],
 )
