@@ -7,17 +7,14 @@ hold no date; the name of the program's release stands in `Provenance.software`.
 import hashlib
 import io
 import os
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from mrcnn.files.atomic import atomic_path, write_json
-from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import command_text
 
 FORMAT = "aecfe-figure"
@@ -49,9 +46,9 @@ def save_figure(
 ) -> dict[str, Path]:
     """Write `<name>.png`, `<name>.pdf` and `<name>.json`, each atomically, the JSON last.
 
-    The PNG has 300 dots an inch. The PDF holds lines and text as such, with its fonts inside, and photos as
-    images of the same 300. Both name title, command and settings in their metadata; the JSON adds the inputs
-    and the hashes of both files.
+    The PNG has 300 dots an inch. The PDF holds lines and text as such, with its fonts inside, and photos as images of
+    the same 300. Both name title, command and settings in their metadata; the JSON adds the inputs and the hashes of
+    both files.
 
     Args:
         figure: laid out at the size that it is printed in; a layout engine runs once and is then taken off.
@@ -62,23 +59,12 @@ def save_figure(
 
     Returns:
         The paths, by ending.
-
-    Raises:
-        ValueError: if the name is not a plain file name.
-        OSError: if a file cannot be written.
     """
-    if not re.fullmatch(r"\w[\w.\-]*", name):
-        raise ValueError(f"figure name {name!r} may hold letters, digits and _.- only")
     made_by = f"Made by: {command_text()}"
     settings = f"settings {provenance.config_hash}"
     chunks = {"Title": title, "Description": f"{made_by}; {settings}", "Software": provenance.software or None}
-    information = {
-        "Title": title,
-        "Subject": made_by,
-        "Keywords": settings,
-        "Creator": provenance.software or None,
-        "CreationDate": None,
-    }
+    information = {"Title": title, "Subject": made_by, "Keywords": settings, "CreationDate": None}
+    information["Creator"] = provenance.software or None
     # Both before the first file: a figure that cannot be drawn leaves none.
     contents = {"png": _render(figure, "png", chunks)}
     figure.set_layout_engine("none")  # a second run of the engine moves things by hairs
@@ -88,29 +74,9 @@ def save_figure(
         with atomic_path(paths[ending]) as temporary:
             temporary.write_bytes(content)
     files = {paths[ending].name: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
-    made = {field.name: getattr(provenance, field.name) for field in fields(Provenance)}
-    made["inputs"] = dict(sorted(provenance.inputs.items()))
+    made = asdict(provenance) | {"inputs": dict(sorted(provenance.inputs.items()))}
     write_json(paths["json"], {"format": FORMAT, "title": title, "command": command_text(), **made, "sha256": files})
     return paths
-
-
-def read_provenance(path: str | os.PathLike) -> Provenance:
-    """Read what a figure was made from.
-
-    Args:
-        path: the JSON that `save_figure` wrote.
-
-    Raises:
-        InputError: if the file is missing or not such a JSON.
-    """
-    path = Path(path)
-    content = read_json_file(path, missing="draw the figure again", advice="draw the figure again", allow_nan=True)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: does not describe a figure; give the .json beside a figure's .png")
-    try:
-        return Provenance(**{field.name: content[field.name] for field in fields(Provenance)})
-    except KeyError as error:
-        raise InputError(f"{path}: lacks {error.args[0]!r}; draw the figure again") from None
 
 
 def _render(figure: Figure, kind: str, metadata: Mapping[str, str | None]) -> bytes:

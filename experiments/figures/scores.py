@@ -1,10 +1,10 @@
-"""Figures of how well the cells are named, for a printed page: confusions, recalls, maps, bottleneck sizes.
+"""Figures of predictions, for a printed page: confusions, recalls, maps, bottleneck sizes.
 
 Text has 6 to 8 points at the size of the figure, except the numbers in crowded confusion matrices.
 """
 
-import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -12,18 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.figures.sheets import PAGE_HEIGHT, PAGE_WIDTH, text_width, wrap_text
-from experiments.figures.style import GREY, INK, MARKERS, PALETTE, group_style, style_axes, tint
+from experiments.figures.style import GREY, INK, MARKERS, PALETTE, draw_map, group_style, map_legend, style_axes, tint
 
 TEXT_SIZE = 7.5  # points
 SMALL_SIZE = 6.5
 MAX_PANELS = 16
-MAX_VECTOR_POINTS = 5000  # a PDF of more is slow to open
-MIN_MARKER_SIZE = 4.0  # square points; below it shapes are not told apart, and only make some groups paler
-_ROUNDS = 24  # in which the groups of a map are laid over one another
 
 Interval = tuple[float, float, float]
 
@@ -38,31 +34,17 @@ def _make_confusion_colors() -> ListedColormap:
 _CONFUSION_COLORS = _make_confusion_colors()
 
 
-def draw_confusions(
-    confusions: Mapping[str, np.ndarray], classes: Sequence[str], *, columns: int | None = None
-) -> Figure:
+def draw_confusions(confusions: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
     """Draw confusion matrices as small panels; each cell is the percentage of its row, the true class.
 
     Percentages that round to 0 are not written. A class without a cell has a hatched row.
 
     Args:
-        confusions: by the panel's title, int array of shape (c, c), rows true, columns named.
+        confusions: up to `MAX_PANELS`, by title, int array of shape (c, c), rows true, columns predicted.
         classes: the c names.
-        columns: panels in a row; by default as their number asks for.
-
-    Raises:
-        ValueError: for no or more than sixteen panels, an array of another shape, or columns below 1.
     """
-    if not 0 < len(confusions) <= MAX_PANELS:
-        raise ValueError(f"can draw 1 to {MAX_PANELS} confusion matrices, got {len(confusions)}")
     arrays = {title: np.asarray(confusion) for title, confusion in confusions.items()}
-    for title, confusion in arrays.items():
-        if confusion.shape != (len(classes), len(classes)):
-            raise ValueError(f"{title} has shape {confusion.shape}, not {(len(classes), len(classes))}")
-    if columns is None:
-        columns = {4: 2, 5: 3, 6: 3, 9: 3}.get(len(arrays), 4)
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
+    columns = {4: 2, 5: 3, 6: 3, 9: 3}.get(len(arrays), 4)
     columns = min(columns, len(arrays))
     names = [name.replace("_", " ") for name in classes]
     # All in inches. Panels are placed by hand, since only then their squares take all the room there is.
@@ -87,7 +69,7 @@ def draw_confusions(
         axes.tick_params(labelsize=SMALL_SIZE, length=0, pad=2, colors=INK)
     middle = margin + (columns * (panel + gap) - gap) / 2
     label = {"fontsize": TEXT_SIZE, "color": INK}
-    figure.text(middle / wide, 0.03 / high, "named as", ha="center", va="bottom", **label)
+    figure.text(middle / wide, 0.03 / high, "predicted class", ha="center", va="bottom", **label)
     figure.text(0.02 / wide, (margin + num_rows * panel / 2) / high, "true class", rotation=90, va="center", **label)
     # The corner below the names of the rows is free.
     bar_axes = figure.add_axes((0.12 / wide, 0.3 / high, (margin - 0.3) / wide, 0.08 / high))
@@ -98,21 +80,13 @@ def draw_confusions(
     return figure
 
 
-def draw_recall_intervals(
-    recalls: Mapping[str, Mapping[str, Interval | None]], classes: Sequence[str], *, xlabel: str = "recall"
-) -> Figure:
+def draw_recall_intervals(recalls: Mapping[str, Mapping[str, Interval | None]], classes: Sequence[str]) -> Figure:
     """Draw the recall of each class and its interval, one marker for each method.
 
     Args:
         recalls: by method and class, (value, low, high), 0 to 1; a class without a value is left out or None.
         classes: in their order from above.
-        xlabel: what is drawn, with what the interval is.
-
-    Raises:
-        ValueError: if there is no method or class, or a value lies outside its interval.
     """
-    if not recalls or not classes:
-        raise ValueError("no recalls to draw")
     # Inches of a mark, and of a class.
     pitch = min(0.105, ((PAGE_HEIGHT - 0.85) / len(classes) - 0.13) / len(recalls))
     step = 0.13 + pitch * len(recalls)
@@ -125,8 +99,6 @@ def draw_recall_intervals(
         color, marker = group_style(i)
         rows = [k for k, name in enumerate(classes) if of_class.get(name) is not None]
         values, low, high = np.array([of_class[classes[k]] for k in rows], float).reshape(-1, 3).T
-        if not (np.all(low <= values + 1e-9) and np.all(values <= high + 1e-9)):
-            raise ValueError(f"{method} has a recall outside its interval")
         y = np.array(rows, float) + (i - (len(recalls) - 1) / 2) * pitch / step
         reach = np.clip([values - low, high - values], 0, None)
         look = {"fmt": marker, "ms": 4.2, "lw": 1.0, "mew": 0.6, "color": color, "clip_on": False, "zorder": 3}
@@ -135,7 +107,7 @@ def draw_recall_intervals(
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.set_yticks(range(len(classes)), [name.replace("_", " ") for name in classes])
     axes.tick_params("y", length=0)
-    axes.set_xlabel(xlabel, fontsize=TEXT_SIZE)
+    axes.set_xlabel("recall", fontsize=TEXT_SIZE)
     figure.legend(loc="outside upper left", ncols=min(len(recalls), 6), fontsize=TEXT_SIZE, frameon=False)
     return figure
 
@@ -150,9 +122,6 @@ def draw_before_after(
 ) -> Figure:
     """Draw the maps of the same cells before and after adaptation, by centre and by type (thesis Figure 3.14).
 
-    The groups are laid over one another in rounds, so that none hides the others by being drawn last. Many points
-    are small and all round; more than 5,000 are an image in the PDF.
-
     Args:
         before: array of shape (n, 2).
         after: array of shape (n, 2).
@@ -160,67 +129,40 @@ def draw_before_after(
         types: of each cell, of shape (n,); "" is drawn grey as "no type".
         centre_order: centres as the legend lists them.
         type_order: types as the legend lists them.
-
-    Raises:
-        ValueError: if shapes differ, or a centre or type is in no order.
     """
-    maps = {"Before adaptation": np.asarray(before), "After adaptation": np.asarray(after)}
-    for title, points in maps.items():
-        if points.shape != (len(centres), 2):
-            raise ValueError(f"{title}: points have shape {points.shape}, not {(len(centres), 2)}")
-    groupings = {"by centre": (centres, centre_order), "by type": (types, type_order)}
     figure = Figure(figsize=(PAGE_WIDTH, 5.5), layout="constrained")
     panels = figure.subplots(2, 2)
     size = float(np.clip(9000 / max(len(centres), 1), 0.6, 14))
-    for i, (grouping, (names, order)) in enumerate(groupings.items()):
-        names = np.asarray(names, str)
-        if names.shape != (len(centres),):
-            raise ValueError(f"{grouping}: {len(names)} names for {len(centres)} cells")
-        if unknown := sorted(set(names.tolist()) - {"", *order}):
-            raise ValueError(f"{grouping}: the order lacks {', '.join(unknown)}")
-        looks = {name: group_style(k) for k, name in enumerate(name for name in order if name)}
-        if size < MIN_MARKER_SIZE:
-            looks = {name: (color, "o") for name, (color, _) in looks.items()}
-        for axes, (title, points) in zip(panels[i], maps.items(), strict=True):
-            _draw_map(axes, points, names, looks, size)
-            if i == 0:
-                axes.set_title(title, fontsize=TEXT_SIZE + 0.5, color=INK)
-        panels[i, 0].set_ylabel(grouping, fontsize=TEXT_SIZE + 0.5, color=INK)
-        if np.any(names == ""):
-            looks[""] = (GREY, ".")
-        handles = [
-            Line2D([], [], lw=0, color=color, marker=marker, ms=4.5, mew=0, label=name.replace("_", " ") or "no type")
-            for name, (color, marker) in looks.items()
-        ]
-        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
-        panels[i, 1].legend(handles=handles, fontsize=SMALL_SIZE + 0.5, frameon=False, **place)
+    label = {"fontsize": TEXT_SIZE + 0.5, "color": INK}
+    groupings = {"by centre": (centres, centre_order), "by type": (types, type_order)}
+    for row, (grouping, (names, order)) in zip(panels, groupings.items(), strict=True):
+        for axes, points in zip(row, (before, after), strict=True):
+            looks = draw_map(axes, np.asarray(points), names, order, size)
+        row[0].set_ylabel(grouping, **label)
+        map_legend(row[1], looks, SMALL_SIZE + 0.5)
+    panels[0, 0].set_title("Before adaptation", **label)
+    panels[0, 1].set_title("After adaptation", **label)
     return figure
 
 
 def draw_bottleneck_curves(accuracy: Mapping[str, Mapping[int, tuple[float, float]]]) -> Figure:
     """Draw accuracy over the size of the bottleneck, a curve for each variant (thesis Table 3.1).
 
-    Names such as "ResNet101-BB-SSIM" say how the curve looks: the loss gives its hue, the crop ("BB") a strong
-    colour and filled markers, the backbone dashes, backbone and loss the marker. Other names take looks in turn.
-
     Args:
-        accuracy: by variant and size, (mean, standard deviation); a deviation of NaN has no bar.
-
-    Raises:
-        ValueError: if there is nothing to draw or a size is below 1.
+        accuracy: by variant, as "ResNet101-BB-SSIM", and size, (mean, standard deviation); one of NaN has no bar. The
+            loss gives the hue, the crop ("BB") a strong colour and filled markers, the backbone dashes, backbone and
+            loss the marker.
     """
     sizes = sorted({size for curve in accuracy.values() for size in curve})
-    if not sizes or sizes[0] < 1:
-        raise ValueError(f"bottleneck sizes must be at least 1, got {sizes}")
     figure = Figure(figsize=(PAGE_WIDTH, 3.5), layout="constrained")
     axes = figure.subplots()
     style_axes(axes, "both", TEXT_SIZE)
-    looks = _variant_looks(list(accuracy))
+    backbones = sorted({name.split("-")[0] for name in accuracy})  # ResNet101, which is solid, before ResNet50
     for name, curve in accuracy.items():
         known = sorted(curve)
         means, deviations = np.array([curve[size] for size in known], float).reshape(-1, 2).T
         common = {"lw": 1.3, "ms": 4.5, "mew": 1.0, "elinewidth": 0.7, "label": name}
-        axes.errorbar(known, means, yerr=np.nan_to_num(deviations), **common, **looks[name])
+        axes.errorbar(known, means, yerr=np.nan_to_num(deviations), **common, **_variant_look(name, backbones))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -250,61 +192,11 @@ def _draw_confusion(axes: Axes, confusion: np.ndarray, cell: float) -> QuadMesh:
     return mesh
 
 
-def _draw_map(
-    axes: Axes, points: np.ndarray, names: np.ndarray, looks: Mapping[str, tuple[str, str]], size: float
-) -> None:
-    """Draw the points of all groups, mixed; what has no name lies below them."""
-    common = {"s": size, "linewidths": 0, "rasterized": len(points) > MAX_VECTOR_POINTS}
-    without = points[names == ""]
-    axes.scatter(without[:, 0], without[:, 1], c=GREY, marker=".", alpha=0.5, **common)
-    # Collections have one marker each, so that groups can only be mixed in rounds.
-    rounds = np.random.default_rng(0).permutation(len(points)) % _ROUNDS
-    for k in range(_ROUNDS):
-        for name, (color, marker) in looks.items():
-            chosen = points[(rounds == k) & (names == name)]
-            if len(chosen):
-                axes.scatter(chosen[:, 0], chosen[:, 1], c=color, marker=marker, alpha=0.8, **common)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color("#c3cad1")
-
-
-def _variant_looks(names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """How the curve of each variant looks, as keyword arguments of a line."""
-    parts = {name: _variant_parts(name) for name in names}
-    backbones = sorted({part[0] for part in parts.values() if part}, reverse=True)  # the deepest is solid
-    if None in parts.values() or len(set(parts.values())) < len(names) or len(backbones) > 2:
-        dashes = ("-", "--", ":", "-.")
-        return {
-            name: {
-                "color": group_style(i)[0],
-                "marker": group_style(i)[1],
-                "linestyle": dashes[(i + i // len(dashes)) % len(dashes)],
-            }
-            for i, name in enumerate(names)
-        }
-    looks = {}
-    for name, (backbone, boxed, loss) in parts.items():
-        depth, perceptual = backbones.index(backbone), loss == "SSIM"
-        strong = PALETTE[0] if perceptual else PALETTE[1]
-        color = strong if boxed else tint(strong, 0.45)
-        looks[name] = {
-            "color": color,
-            "linestyle": ("-", "--")[depth],
-            "marker": MARKERS[2 * perceptual + depth],
-            "markerfacecolor": color if boxed else "white",
-        }
-    return looks
-
-
-def _variant_parts(name: str) -> tuple[int, bool, str] | None:
-    """Depth of the backbone, whether cells are cropped, and the loss; None for any other name."""
-    words = re.split(r"[-_ ]", name.upper().replace("RESNET-", "RESNET"))
-    depths = [int(word.removeprefix("RESNET")) for word in words if re.fullmatch(r"RESNET\d+", word)]
-    losses = [word for word in words if word in ("MSE", "SSIM")]
-    boxed = "BB" in words
-    if len(depths) != 1 or len(losses) != 1 or len(words) != 2 + boxed:
-        return None
-    return depths[0], boxed, losses[0]
+def _variant_look(name: str, backbones: Sequence[str]) -> dict[str, Any]:
+    """How the curve of a variant looks, as keyword arguments of a line."""
+    backbone, *_, loss = name.split("-")
+    depth, perceptual, boxed = backbones.index(backbone), loss == "SSIM", "-BB-" in name
+    strong = PALETTE[0] if perceptual else PALETTE[1]
+    color = strong if boxed else tint(strong, 0.45)
+    look = {"color": color, "linestyle": ("-", "--")[depth], "marker": MARKERS[2 * perceptual + depth]}
+    return look | {"markerfacecolor": color if boxed else "white"}

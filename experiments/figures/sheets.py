@@ -25,7 +25,6 @@ MAX_PICTURE = 3.4
 MAX_LABEL = 1.15  # wider labels are broken into lines
 GAP = 0.04
 BLOCK_GAP = 0.25
-TITLE_HEIGHT = 0.28
 # Told apart without colour; one for each of the palette's colours.
 HATCHES = ("", "//////", "......", "xxxxxx", "\\\\\\\\\\\\", "++++++", "oooo", "------")
 LEAST = 0.75  # where bars begin on the logarithmic axis, so that a single cell has a bar and none has not
@@ -33,94 +32,50 @@ LEAST = 0.75  # where bars begin on the logarithmic axis, so that a single cell 
 Photos = Sequence[np.ndarray]
 
 
-def draw_photo_sheet(
-    rows: Sequence[tuple[str, Photos]],
-    *,
-    title: str = "",
-    columns: int | None = None,
-    captions: Sequence[str] | None = None,
-) -> Figure:
+def draw_photo_sheet(rows: Sequence[tuple[str, Photos]], captions: Sequence[str] = ()) -> Figure:
     """Draw rows of photos, each row's name at its left (thesis Figures 2.6 and 3.1 to 3.3).
 
     Many short rows are set side by side in two or three blocks, read downwards, where that makes the photos larger.
     The figure is as wide as the page at most, and no higher than it unless photos or names would become unreadable.
 
     Args:
-        rows: name and photos of each row: uint8 arrays of shape (height, width, 3), of any sizes. A row without
-            photos says so.
-        title: written above.
-        columns: photos of a row that are drawn at most; by default all of the longest row.
+        rows: name and photos of each row, at least one photo in all: uint8 arrays of shape (height, width, 3), of any
+            sizes. A row without photos says so.
         captions: name of each column, written above the first row.
-
-    Raises:
-        ValueError: if there is no photo, a photo is no uint8 RGB image, or captions and columns differ in number.
     """
-    most = max((len(photos) for _, photos in rows), default=0)
-    columns = most if columns is None else min(columns, most)
-    if columns < 1:
-        raise ValueError("no photos to draw")
-    rows = [(name, [_checked(photo) for photo in photos[:columns]]) for name, photos in rows]
-    if captions is not None and len(captions) != columns:
-        raise ValueError(f"got {len(captions)} captions for {columns} columns")
-    return _draw_rows(rows, title, columns, captions or [], blocks=range(1, min(3, len(rows)) + 1))
+    columns = max(len(photos) for _, photos in rows)
+    return _draw_rows(rows, columns, captions, blocks=range(1, min(3, len(rows)) + 1))
 
 
-def draw_reconstruction_grid(
-    originals: np.ndarray, reconstructions: Mapping[str, np.ndarray], *, title: str = ""
-) -> Figure:
+def draw_reconstruction_grid(originals: np.ndarray, reconstructions: Mapping[str, np.ndarray]) -> Figure:
     """Draw crops of cells and, in a row for each bottleneck, what came back (thesis Figures 3.6 to 3.13).
 
     Args:
         originals: float array of shape (k, side, side, 3), in [0, 1].
         reconstructions: by the row's name, as "BN 5", arrays of the same shape and range.
-        title: written above.
-
-    Raises:
-        ValueError: if there is no crop, shapes differ, or values lie outside [0, 1].
     """
-    originals = np.asarray(originals)
-    if not originals.size:
-        raise ValueError("no photos to draw")
-    rows = [("Original", _to_photos(originals, "originals"))]
-    for name, images in reconstructions.items():
-        images = np.asarray(images)
-        if images.shape != originals.shape:
-            raise ValueError(f"{name} has shape {images.shape}, the originals {originals.shape}")
-        rows.append((name, _to_photos(images, name)))
-    return _draw_rows(rows, title, len(originals), [], blocks=[1], first_apart=True)
+    rows = [
+        (name, list(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)))
+        for name, images in {"Original": originals, **reconstructions}.items()
+    ]
+    return _draw_rows(rows, len(originals), [], blocks=[1], first_apart=True)
 
 
-def draw_segmentations(
-    pictures: Sequence[tuple[str, np.ndarray]], *, title: str = "", columns: int | None = None
-) -> Figure:
-    """Draw pictures large, each with its name below (thesis Figure 3.5).
+def draw_segmentations(pictures: Sequence[tuple[str, np.ndarray]]) -> Figure:
+    """Draw pictures large, four in a row, each with its name below (thesis Figure 3.5).
 
     Args:
         pictures: name and picture, uint8 of shape (height, width, 3), with outlines drawn already, as by
             `mrcnn.overlays.draw_detections`.
-        title: written above.
-        columns: pictures in a row; by default up to four, so that rows are as even as can be.
-
-    Raises:
-        ValueError: if there is no picture, one is no uint8 RGB image, or columns is below 1.
     """
-    if not pictures:
-        raise ValueError("no photos to draw")
-    if columns is None:
-        num_rows = -(-len(pictures) // 4)
-        columns = -(-len(pictures) // num_rows)
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}")
-    columns = min(columns, len(pictures))
-    shapes = [_checked(picture).shape for _, picture in pictures]
+    columns = min(4, len(pictures))
     width = min(MAX_PICTURE, (PAGE_WIDTH + GAP) / columns - GAP)
     names = [wrap_text(name, width - 2 * GAP) for name, _ in pictures]
-    starts = range(0, len(pictures), columns)
+    rows = [slice(start, start + columns) for start in range(0, len(pictures), columns)]
     # No picture is higher than twice its width, or one thin strip would take the page.
-    heights = [width * min(2.0, max(high / wide for high, wide, _ in shapes[i : i + columns])) for i in starts]
-    below = [_height(names[i : i + columns]) + 0.12 for i in starts]
-    tops = (TITLE_HEIGHT if title else 0.0) + np.cumsum([0.0, *np.add(heights, below)])
-    figure, axes = _page(columns * (width + GAP) - GAP, tops[-1], title)
+    heights = [width * min(2.0, max(p.shape[0] / p.shape[1] for _, p in pictures[row])) for row in rows]
+    tops = np.cumsum([0.0, *(height + _height(names[row]) + 0.12 for height, row in zip(heights, rows, strict=True))])
+    figure, axes = _page(columns * (width + GAP) - GAP, tops[-1])
     for i, (name, (_, picture)) in enumerate(zip(names, pictures, strict=True)):
         x, y, height = (i % columns) * (width + GAP), tops[i // columns], heights[i // columns]
         _place(axes, picture, x, y, width, height)
@@ -132,19 +87,9 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], classes: Se
     """Draw how many cells of each class each centre holds, on a logarithmic axis (thesis Figure 3.4).
 
     Args:
-        counts: by centre, the cells of each class; a class that is not there has none.
+        counts: by centre, up to `len(HATCHES)` of them, the cells of each class; a class that is not there has none.
         classes: in their order from above.
-
-    Raises:
-        ValueError: if there is no centre or class, more than eight centres, or a count of another class.
     """
-    if not counts or not classes:
-        raise ValueError("no counts to draw")
-    if len(counts) > len(HATCHES):
-        raise ValueError(f"can tell {len(HATCHES)} centres apart, got {len(counts)}")
-    for centre, of_class in counts.items():
-        if unknown := sorted(set(of_class) - set(classes)):
-            raise ValueError(f"{centre} has counts of {', '.join(unknown)}, which is none of the classes")
     thickness = 0.14 if len(counts) < 4 else 0.105  # inches of a bar
     step = len(counts) * thickness + 0.1  # and of a class
     figure = Figure(figsize=(PAGE_WIDTH, 0.75 + len(classes) * step), layout="constrained")
@@ -200,7 +145,6 @@ def text_width(text: str, size: float = TEXT_SIZE) -> float:
 
 def _draw_rows(
     rows: Sequence[tuple[str, Photos]],
-    title: str,
     columns: int,
     captions: Sequence[str],
     *,
@@ -212,11 +156,10 @@ def _draw_rows(
     label = max(text_width(name) for name in names) + 0.1
     row_height = _height(names)
     apart = 2 * GAP if first_apart else 0.0
-    top = TITLE_HEIGHT if title else 0.0
 
     def tile_of(count: int) -> float:
         width = (PAGE_WIDTH - (count - 1) * BLOCK_GAP) / count - label
-        height = PAGE_HEIGHT - top - apart - (0.4 if captions else 0.0)
+        height = PAGE_HEIGHT - apart - (0.4 if captions else 0.0)
         return min(MAX_TILE, width / columns - GAP, height / -(-len(rows) // count) - GAP)
 
     count = max(blocks, key=tile_of)  # the fewest of equals
@@ -227,13 +170,13 @@ def _draw_rows(
     step_x, step_y = tile + GAP, max(tile, row_height) + GAP
     block_width = label + columns * step_x - GAP
     width = count * block_width + (count - 1) * BLOCK_GAP
-    figure, axes = _page(width, top + head + apart + per_block * step_y, title)
+    figure, axes = _page(width, head + apart + per_block * step_y)
     for block in range(-(-len(rows) // per_block)):
         left = block * (block_width + BLOCK_GAP)
         for i, caption in enumerate(heads):
-            _write(axes, left + label + i * step_x + tile / 2, top + head - 0.03, caption, ha="center", va="bottom")
+            _write(axes, left + label + i * step_x + tile / 2, head - 0.03, caption, ha="center", va="bottom")
         for i in range(block * per_block, min((block + 1) * per_block, len(rows))):
-            y = top + head + (i - block * per_block) * step_y + (apart if i else 0.0)
+            y = head + (i - block * per_block) * step_y + (apart if i else 0.0)
             _write(axes, left, y + step_y / 2 - GAP / 2, names[i], va="center")
             for k, photo in enumerate(rows[i][1]):
                 _place(axes, photo, left + label + k * step_x, y + (step_y - GAP - tile) / 2, tile, tile)
@@ -242,14 +185,11 @@ def _draw_rows(
     return figure
 
 
-def _page(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def _page(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of so many inches, and axes over all of it whose unit is the inch, y downwards."""
-    width = max(width, text_width(title, TEXT_SIZE + 1.5))
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.set_axis_off()
-    if title:
-        _write(axes, 0, 0.02, title, va="top", size=TEXT_SIZE + 1.5)
     return figure, axes
 
 
@@ -269,18 +209,3 @@ def _write(axes: Axes, x: float, y: float, text: str, **style) -> None:
 def _height(texts: Sequence[str]) -> float:
     """Height in inches of the text that has the most lines."""
     return LINE_HEIGHT * max(text.count("\n") + 1 for text in texts)
-
-
-def _checked(photo: np.ndarray) -> np.ndarray:
-    photo = np.asarray(photo)
-    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
-        raise ValueError(f"a photo must be uint8 of shape (height, width, 3), got {photo.dtype} {photo.shape}")
-    return photo
-
-
-def _to_photos(images: np.ndarray, name: str) -> list[np.ndarray]:
-    """The pictures of a float array of shape (k, side, side, 3) as uint8."""
-    # Written so that NaN is refused too; float16 and the mean of rounded values may pass 1 by a hair.
-    if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):
-        raise ValueError(f"{name} must have values in [0, 1], got {images.min():g} to {images.max():g}")
-    return [_checked(image) for image in np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)]

@@ -1,4 +1,4 @@
-"""The drawn figures of a run: training curves, the cross-centre dots, maps of embeddings.
+"""Figures of a run: training curves, the cross-centre dots, maps of embeddings; and the look that all share.
 
 Figures are made without pyplot, so that no global state of matplotlib changes and no display is needed.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 # Okabe and Ito 2008, "Color universal design": told apart by people with any kind of colour vision.
@@ -18,6 +19,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 GREY = "#9aa3ac"
 INK = "#1b1f24"
+MAX_VECTOR_POINTS = 5000  # of a map; a PDF of more is slow to open
+MIN_MARKER_SIZE = 4.0  # square points; below it shapes are not told apart, and only make some groups paler
+_ROUNDS = 24  # in which the groups of a map are laid over one another
 PIXELS_PER_INCH = 200  # figures are laid out at 100 px for an inch of the page, so this is twice the page's size
 
 Rows = Sequence[Mapping[str, str]]
@@ -33,11 +37,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def draw_loss_curves(
-    logs: Mapping[str, Rows],
-    panels: Mapping[str, Sequence[str]],
-    *,
-    step_column: str = "step",
-    log_scale: bool = False,
+    logs: Mapping[str, Rows], panels: Mapping[str, Sequence[str]], *, step_column: str = "step", log_scale: bool = False
 ) -> Figure:
     """Draw training curves, one panel for each group of columns.
 
@@ -46,52 +46,42 @@ def draw_loss_curves(
         panels: columns to draw, by the title of their panel. A "val_" column is drawn dashed.
         step_column: holds the x axis.
         log_scale: logarithmic y axis; values of 0 or below are left out.
-
-    Raises:
-        ValueError: if there is no panel.
     """
-    if not panels:
-        raise ValueError("no panels to draw")
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
     for axes, (title, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         style_axes(axes)
-        index = 0
-        for log_name, rows in logs.items():
-            for column in columns:
-                color = PALETTE[index % len(PALETTE)]
-                for name, dashes in ((column, "-"), (f"val_{column}", "--")):
-                    steps, values = _series(rows, step_column, name, positive=log_scale)
-                    if len(steps):
-                        named = [log_name] if len(logs) > 1 else []
-                        named += [_nice(name)] if len(columns) > 1 or dashes == "--" else []
-                        few = "o" if len(steps) < 12 else None
-                        label = ", ".join(named) or _nice(name)
-                        axes.plot(steps, values, dashes, color=color, marker=few, ms=3.5, lw=1.6, label=label)
-                index += 1
+        curves = [(log, rows, column) for log, rows in logs.items() for column in columns]
+        for index, (log_name, rows, column) in enumerate(curves):
+            for name, dashes in ((column, "-"), (f"val_{column}", "--")):
+                steps, values = _series(rows, step_column, name, positive=log_scale)
+                if len(steps):
+                    named = [log_name] if len(logs) > 1 else []
+                    named += [_nice(name)] if len(columns) > 1 or dashes == "--" else []
+                    look = {"color": PALETTE[index % len(PALETTE)], "marker": "o" if len(steps) < 12 else None}
+                    axes.plot(steps, values, dashes, ms=3.5, lw=1.6, label=", ".join(named) or _nice(name), **look)
         axes.set_title(title, fontsize=11, loc="left", color=INK)
         axes.set_xlabel(step_column)
-        if log_scale and axes.lines:
-            _log_axis(axes)
-        elif axes.lines:
-            axes.set_ylim(bottom=0)
         if not axes.lines:
             axes.text(0.5, 0.5, "no values", ha="center", va="center", transform=axes.transAxes, color=GREY)
-        elif len(axes.lines) > 1 and len(logs) == 1:
+            continue
+        if log_scale:
+            _log_axis(axes)
+        else:
+            axes.set_ylim(bottom=0)
+        if len(axes.lines) > 1 and len(logs) == 1:
             # Room above the curves, which begin high at the left and lie low at the right.
             axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
             axes.legend(fontsize=7, frameon=False, loc="upper right", ncols=1 + (len(axes.lines) > 4))
-    if len(logs) > 1:
-        # One legend for all panels: their lines are the same runs.
-        lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-        if lines:
-            figure.legend(lines.values(), lines, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    if len(logs) > 1 and lines:  # one legend for all panels: their lines are the same runs
+        figure.legend(lines.values(), lines, loc="outside upper left", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
 def draw_score_dots(
     names: Sequence[str],
     scores: Mapping[str, Sequence[tuple[float, float] | None]],
-    chance: Sequence[float] | None,
+    baseline: Sequence[float],
     *,
     xlabel: str,
 ) -> Figure:
@@ -100,63 +90,88 @@ def draw_score_dots(
     Args:
         names: of the rows.
         scores: by method, (mean, standard deviation) for each row, or None where the method has no value.
-        chance: for each row the value that needs no learning, drawn as a tick, or None.
+        baseline: for each row the score of the majority-class baseline, drawn as a tick.
         xlabel: what the score is.
     """
     figure = Figure(figsize=(8.6, 1.3 + 0.36 * len(names)), layout="constrained")
     axes = figure.subplots()
-    style_axes(axes)
+    style_axes(axes, "both")
     y = np.arange(len(names))
-    if chance is not None:
-        axes.plot(chance, y, "|", ms=16, mew=2, color=GREY, label="majority class")
+    axes.plot(baseline, y, "|", ms=16, mew=2, color=GREY, label="majority class")
     spread = np.linspace(-0.2, 0.2, len(scores)) if len(scores) > 1 else [0.0]
     for i, (method, values) in enumerate(scores.items()):
         rows = [k for k, value in enumerate(values) if value is not None]
         if rows:
             means, stds = np.array([values[k] for k in rows], float).T
-            marker, color = MARKERS[i % len(MARKERS)], PALETTE[i % len(PALETTE)]
+            color, marker = group_style(i)
             axes.errorbar(means, y[rows] + spread[i], xerr=stds, fmt=marker, ms=6.5, lw=1.4, color=color, label=method)
     axes.set_yticks(y, names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xlabel(xlabel)
-    axes.grid(axis="x", color="#e3e7eb", lw=0.8)
     figure.legend(loc="outside upper left", ncols=len(scores) + 1, fontsize=9, frameon=False)
     return figure
 
 
 def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
-    """Draw a two-dimensional map several times, coloured by one grouping after the other.
+    """Draw a two-dimensional map, an array of shape (n, 2), coloured by one grouping after the other."""
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    size = float(np.clip(9000 / max(len(points), 1), 7, 36))
+    for axes, (title, (names, order)) in zip(
+        figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
+    ):
+        looks = draw_map(axes, points, names, order, size)
+        axes.set_title(title, fontsize=11, loc="left", color=INK)
+        map_legend(axes, looks, 8)
+    return figure
+
+
+def draw_map(
+    axes: Axes, points: np.ndarray, names: Sequence[str], order: Sequence[str], size: float
+) -> dict[str, tuple[str, str]]:
+    """Draw the points of all groups into axes, of `size` square points each.
+
+    The groups are laid over one another in rounds, so that none hides the others by being drawn last; what has no name
+    lies below them, grey. Small points are all round, and more than 5,000 are an image in a PDF.
 
     Args:
+        axes: where.
         points: array of shape (n, 2).
-        groups: for each panel, by its title, the group of each point and the order in which groups take
-            colours; "" is drawn grey as "no type".
+        names: the group of each point, or "".
+        order: groups, in the order in which they take colours.
+
+    Returns:
+        Colour and marker of each group, for `map_legend`.
     """
-    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
-    panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    for axes, (title, (names, order)) in zip(panels, groups.items(), strict=True):
-        names = np.asarray(names, str)
-        size = float(np.clip(9000 / max(len(points), 1), 7, 36))
-        for i, name in enumerate([name for name in order if name]):
-            color, marker = group_style(i)
-            _scatter(axes, points[names == name], size, color, marker, name.replace("_", " "))
-        if np.any(names == ""):
-            _scatter(axes, points[names == ""], size, GREY, ".", "no type")
-        axes.set_title(title, fontsize=11, loc="left", color=INK)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_color("#d8dee4")
-        axes.legend(
-            fontsize=8,
-            frameon=False,
-            loc="upper left",
-            bbox_to_anchor=(1.0, 1.0),
-            markerscale=1.2,
-            handletextpad=0.2,
-        )
-    return figure
+    names = np.asarray(names, str)
+    looks = {name: group_style(i) for i, name in enumerate(name for name in order if name)}
+    if size < MIN_MARKER_SIZE:
+        looks = {name: (color, "o") for name, (color, _) in looks.items()}
+    common = {"s": size, "linewidths": 0, "rasterized": len(points) > MAX_VECTOR_POINTS}
+    without = points[names == ""]
+    axes.scatter(without[:, 0], without[:, 1], c=GREY, marker=".", alpha=0.5, **common)
+    # Collections have one marker each, so that groups can only be mixed in rounds.
+    rounds = np.random.default_rng(0).permutation(len(points)) % _ROUNDS
+    for k in range(_ROUNDS):
+        for name, (color, marker) in looks.items():
+            chosen = points[(rounds == k) & (names == name)]
+            if len(chosen):
+                axes.scatter(chosen[:, 0], chosen[:, 1], c=color, marker=marker, alpha=0.8, **common)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("#c3cad1")
+    return looks | ({"": (GREY, ".")} if len(without) else {})
+
+
+def map_legend(axes: Axes, looks: Mapping[str, tuple[str, str]], size: float) -> None:
+    """Write the groups of a map at its right, in letters of `size` points."""
+    handles = [
+        Line2D([], [], lw=0, color=color, marker=marker, ms=4.5, mew=0, label=name.replace("_", " ") or "no type")
+        for name, (color, marker) in looks.items()
+    ]
+    place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
+    axes.legend(handles=handles, fontsize=size, frameon=False, **place)
 
 
 def style_axes(axes: Axes, grid: Literal["x", "y", "both"] = "y", size: float = 9) -> None:
@@ -231,10 +246,6 @@ def _series(rows: Rows, step_column: str, column: str, *, positive: bool) -> tup
     if positive:
         values = values[values[:, 1] > 0]
     return values[:, 0], values[:, 1]
-
-
-def _scatter(axes: Axes, points: np.ndarray, size: float, color: str, marker: str, label: str) -> None:
-    axes.scatter(points[:, 0], points[:, 1], s=size, c=color, marker=marker, alpha=0.75, linewidths=0, label=label)
 
 
 def _nice(column: str) -> str:

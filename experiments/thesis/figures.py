@@ -132,7 +132,7 @@ def segmentations(study: Study) -> Iterator[Drawing]:
         pictures += [(f"{centre}: {name}", picture.pixels) for name, picture in zip(names, drawn, strict=True)]
     if not pictures:
         raise InputError("figure-3.5: no cell was found whose image is still there")
-    figure = draw_segmentations(pictures, columns=4)
+    figure = draw_segmentations(pictures)
     yield Drawing("figure-3.5", "Cells as the detector outlines them (thesis Figure 3.5)", figure, _store_hashes(study))
 
 

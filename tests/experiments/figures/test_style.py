@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
-from experiments.figures.style import choose_rows, draw_loss_curves, draw_maps, draw_score_dots, project, to_png
+from experiments.figures.style import (
+    GREY,
+    PALETTE,
+    choose_rows,
+    draw_loss_curves,
+    draw_maps,
+    draw_score_dots,
+    group_style,
+    project,
+    to_png,
+)
 
 PNG = b"\x89PNG"
 
@@ -16,9 +27,6 @@ def test_choose_rows_is_sorted_unique_and_seeded():
     assert rows.min() >= 0 and rows.max() < 100
     np.testing.assert_array_equal(rows, choose_rows(100, 10, seed=3))
     assert not np.array_equal(rows, choose_rows(100, 10, seed=4))
-
-
-def test_choose_rows_takes_all_of_few():
     np.testing.assert_array_equal(choose_rows(4, 10, seed=0), [0, 1, 2, 3])
 
 
@@ -50,22 +58,28 @@ def test_draw_loss_curves_without_values_still_renders():
     assert to_png(figure).startswith(PNG)
 
 
-def test_draw_loss_curves_refuses_no_panels():
-    with pytest.raises(ValueError, match="no panels"):
-        draw_loss_curves({}, {})
-
-
 def test_draw_score_dots_renders_with_a_missing_score_and_names_the_rows():
     figure = draw_score_dots(["a → b", "b → a"], {"X": [(0.5, 0.1), None]}, [0.2, 0.2], xlabel="score")
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["a → b", "b → a"]
     assert to_png(figure).startswith(PNG)
 
 
-def test_draw_maps_keeps_the_order_of_the_legend_and_greys_cells_without_a_type():
+def test_draw_maps_draws_every_cell_once_in_the_colour_of_its_group():
     groups = {"by type": (["b", "", "a", "b"], ["a", "b"])}
-    figure = draw_maps(np.arange(8.0).reshape(4, 2), groups)
-    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["a", "b", "no type"]
+    points = np.arange(8.0).reshape(4, 2)
+    (axes,) = draw_maps(points, groups).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "no type"]
+    colors = {}
+    for collection in axes.collections:
+        for point in collection.get_offsets():
+            assert tuple(point) not in colors
+            colors[tuple(point)] = to_hex(collection.get_facecolor()[0])
+    expected = [group_style(1)[0], GREY, group_style(0)[0], group_style(1)[0]]
+    assert [colors[tuple(point)] for point in points] == expected
+
+
+def test_groups_beyond_the_palette_still_differ():
+    assert len({group_style(i) for i in range(2 * len(PALETTE))}) == 2 * len(PALETTE)
 
 
 def test_to_png_gives_the_same_bytes_twice():
