@@ -40,18 +40,11 @@ class Augmentation(Protocol):
 AnyAugmentation = Augmentation | iaa.Augmenter
 
 
-def augment(
-    image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed
-) -> tuple[np.ndarray, np.ndarray]:
-    """Augment an image and its masks; see `augment_instances`, which also follows the class ids."""
-    return augment_instances(image, masks, augmenter, seed)[:2]
-
-
 def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed) -> Augmented:
     """Augment a sample, which depends on the seed alone.
 
-    Changes that move pixels are applied to the masks too, with nearest neighbours. Instances of which too little stays
-    in view are dropped: less than a tenth of the area, or a box side under 8 px that was not so small before.
+    Masks follow with nearest neighbours. Instances of which too little stays in view are dropped: less than a tenth of
+    the area, or a box side under 8 px that was not so small before.
 
     Args:
         image: uint8 array of shape (height, width, 3), RGB.
@@ -60,12 +53,10 @@ def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmen
         seed: for example (seed, epoch, index of the sample); a Generator is drawn from and so advances.
 
     Raises:
-        ValueError: if image and masks do not fit together or are of another type.
+        ValueError: if the image is of another type.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"image must be uint8 of shape (height, width, 3), got {image.dtype} {image.shape}")
-    if masks.ndim != 3 or masks.shape[:2] != image.shape[:2]:
-        raise ValueError(f"masks must have shape {image.shape[:2]} + (num_instances,), got {masks.shape}")
     if isinstance(augmenter, iaa.Augmenter):
         augmenter = ImgaugAugmentation(augmenter)
     return augmenter.apply(image, masks.astype(bool, copy=False), np.random.default_rng(seed))
@@ -107,8 +98,7 @@ class ImgaugAugmentation:
     """
 
     def __init__(self, augmenter: iaa.Augmenter, mirrors_cells: bool = False):
-        self.augmenter = augmenter
-        self.mirrors_cells = mirrors_cells
+        self.augmenter, self.mirrors_cells = augmenter, mirrors_cells
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
         """Augment, and drop instances of which too little is left."""
@@ -121,16 +111,9 @@ class ImgaugAugmentation:
 def apply_augmenter(
     image: np.ndarray, masks: np.ndarray, augmenter: iaa.Augmenter, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply an imgaug augmenter and nothing else: instances that leave the view keep their empty mask.
+    """Apply an imgaug augmenter, with a seed of `rng`, and nothing else: what leaves the view keeps an empty mask.
 
-    Args:
-        image: array of shape (height, width, channels), uint8 for most augmenters.
-        masks: bool array of shape (height, width, num_instances).
-        augmenter: masks go through it as segmentation maps, so that changes of colour leave them alone.
-        rng: gives the seed.
-
-    Returns:
-        The new image, and bool masks of shape (new height, new width, num_instances).
+    Shapes are those of `augment_instances`. Changes of colour leave masks alone: to imgaug they are segmentation maps.
     """
     augmenter = augmenter.deepcopy()  # it carries its random state along
     augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
@@ -150,12 +133,9 @@ class StrongAugmentation:
     gamma; linear contrast; brightness.
 
     Args:
-        share: share of the samples that is augmented, 0 to 1.
-        zoom: (least, largest) factor; drawn log-uniformly, so that every ratio is as likely.
+        share: of the samples that is augmented, 0 to 1.
+        zoom: (least, largest) factor, drawn log-uniformly.
         least_ratio: least share of one side that a cut leaves, 0 to 1; 1 cuts nothing.
-
-    Raises:
-        ValueError: if `share` is outside [0, 1].
     """
 
     HUE = 24.0  # largest shift, degrees
@@ -171,11 +151,15 @@ class StrongAugmentation:
         """Augment a sample; the size of the image stays unless `least_ratio` is below 1."""
         if rng.random() >= self.share:
             return Augmented(image, masks, np.arange(masks.shape[-1], dtype=np.int32))
-        image, masks = turn_and_flip(image, masks, rng)
+        image, masks = _turn_and_flip(image, masks, rng)
         zoom = float(np.exp(rng.uniform(*np.log(self.zoom))))
         new_image, new_masks, growth = zoom_reflected(image, masks, zoom, rng.random(2))
         if self.least_ratio < 1.0 and rng.random() < 0.5:
-            new_image, new_masks = cut_side(new_image, new_masks, rng.uniform(self.least_ratio, 1.0), rng)
+            share, axis = rng.uniform(self.least_ratio, 1.0), int(rng.integers(2))
+            kept = max(2, round(new_image.shape[axis] * share))
+            start = int(rng.integers(new_image.shape[axis] - kept + 1))
+            part = np.s_[start : start + kept] if axis == 0 else np.s_[:, start : start + kept]
+            new_image, new_masks = new_image[part], new_masks[part]
         sample = _rebuild_instances(new_image, new_masks, masks, growth, split=True)
         return sample._replace(image=self._change_colours(sample.image, rng))
 
@@ -197,7 +181,7 @@ class StrongAugmentation:
         return cv2.LUT(image, _to_uint8(values)[np.newaxis])
 
 
-def turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Turn by a multiple of 90 degrees (180 if the image is not square) and flip left to right, at random."""
     turns = int(rng.integers(4))
     if image.shape[0] != image.shape[1]:
@@ -206,18 +190,6 @@ def turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
     if rng.random() < 0.5:
         image, masks = image[:, ::-1], masks[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(masks)
-
-
-def cut_side(
-    image: np.ndarray, masks: np.ndarray, share: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keep a share of the rows or of the columns of image and masks, from a random place on."""
-    axis = int(rng.integers(2))
-    kept = max(2, round(image.shape[axis] * share))
-    start = int(rng.integers(image.shape[axis] - kept + 1))
-    rows = [slice(None), slice(None)]
-    rows[axis] = slice(start, start + kept)
-    return image[tuple(rows)], masks[tuple(rows)]
 
 
 def zoom_reflected(
@@ -232,9 +204,7 @@ def zoom_reflected(
         position: (y, x) in [0, 1], where in the free room the picture (or, above 1, the cut) lies.
 
     Returns:
-        image: uint8 array of the same shape.
-        masks: bool array of the same shape, mirrored like the image and not yet split.
-        growth: by how much areas have grown.
+        Image and masks of the same shapes, the masks mirrored and not yet split, and by how much areas have grown.
     """
     height, width = image.shape[:2]
     new_height, new_width = max(2, round(height * zoom)), max(2, round(width * zoom))
@@ -267,8 +237,8 @@ def _rebuild_instances(
     parts, sources = [], []
     for source in range(masks.shape[-1]):
         components = _components(masks[..., source]) if split else [masks[..., source]]
-        parts.extend(components)
-        sources.extend([source] * len(components))
+        parts += components
+        sources += [source] * len(components)
     if not parts:
         return Augmented(image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32))
 

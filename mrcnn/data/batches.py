@@ -36,14 +36,7 @@ def make_augmentation(config: Config) -> Augmentation | None:
 def load_example(
     dataset: Dataset, image_id: int, config: Config, augmentation: AnyAugmentation | None, seed: Sequence[int]
 ) -> Example:
-    """Load one training sample.
-
-    Args:
-        dataset: where from.
-        image_id: which image.
-        config: sizes.
-        augmentation: applied before resizing, or None.
-        seed: two whole numbers, for augmentation, random crop and the sampling of anchors and RoIs.
+    """Load one training sample; `seed`, two whole numbers, is for augmentation, crop, and sampling of anchors and RoIs.
 
     Returns:
         "images" float32 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
@@ -101,9 +94,8 @@ def training_batches(
         no_augmentation_sources: sources whose images are not augmented.
 
     Returns:
-        Generator of the batches, to be closed after use: dictionaries, each value with a leading axis of
-        `global_batch_size`. Where IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to
-        the largest of the batch. It raises what went wrong with an image.
+        Generator of the batches, to be closed after use; each value has a leading axis of `global_batch_size`. Where
+        IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to the largest of the batch.
 
     Raises:
         InputError: if `config` has USE_RPN_ROIS False.

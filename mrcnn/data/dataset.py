@@ -56,11 +56,7 @@ class Dataset:
     def prepare(self, class_map: Mapping[str, int] | None = None) -> None:
         """Number classes and images consecutively; call it after the last `add_class` and `add_image`.
 
-        Args:
-            class_map: dict "source.id" -> internal class id, to let classes of several sources share an id.
-
-        Raises:
-            ValueError: if `class_map` points to a class that is not there.
+        `class_map` sends "source.id" to an internal class id, to let classes of several sources share one.
         """
         self.num_classes = len(self.class_info)
         self.class_ids = np.arange(self.num_classes)
@@ -69,18 +65,12 @@ class Dataset:
         self.num_images = len(self.image_info)
         self._image_ids = np.arange(self.num_images)
 
-        self.class_from_source_map = {
-            f"{info['source']}.{info['id']}": int(class_id)
-            for info, class_id in zip(self.class_info, self.class_ids, strict=True)
-        }
+        self.class_from_source_map = {f"{info['source']}.{info['id']}": i for i, info in enumerate(self.class_info)}
         for name, class_id in {**self.class_map, **(class_map or {})}.items():
             if not 0 <= class_id < self.num_classes:
                 raise ValueError(f"class_map sends {name!r} to {class_id}, but there are {self.num_classes} classes")
             self.class_from_source_map[name] = int(class_id)
-        self.image_from_source_map = {
-            f"{info['source']}.{info['id']}": int(image_id)
-            for info, image_id in zip(self.image_info, self._image_ids, strict=True)
-        }
+        self.image_from_source_map = {f"{info['source']}.{info['id']}": i for i, info in enumerate(self.image_info)}
         self.sources = list(dict.fromkeys(info["source"] for info in self.class_info))
         self.source_class_ids = {  # the background belongs to every source
             source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
@@ -97,11 +87,7 @@ class Dataset:
         return self.class_from_source_map[source_class_id]
 
     def get_source_class_id(self, class_id: int, source: str) -> int | str:
-        """Return the id that the class with internal id `class_id` has in `source`.
-
-        Raises:
-            ValueError: if the class is of another source.
-        """
+        """Return the id that the class with internal id `class_id` has in `source`; ValueError if it is not of it."""
         info = self.class_info[class_id]
         if info["source"] != source:
             raise ValueError(f"class {class_id} is of source {info['source']!r}, not {source!r}")
@@ -112,11 +98,7 @@ class Dataset:
         return self.image_info[image_id]["path"]
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """Return an image as RGB uint8 array of shape (height, width, 3).
-
-        Raises:
-            InputError: if the file cannot be read.
-        """
+        """Return an image as RGB uint8 array of shape (height, width, 3)."""
         return read_image(self.image_info[image_id]["path"])
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:

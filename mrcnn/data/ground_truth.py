@@ -34,13 +34,8 @@ def load_ground_truth(
 ) -> GroundTruth:
     """Load an image and its masks, augment and resize both.
 
-    Args:
-        dataset: where from.
-        image_id: its number there.
-        config: sizes.
-        augmentation: or None. An imgaug augmenter is applied after resizing and padding, as Matterport's does; what
-            `data.augmentation` makes is applied before.
-        seed: of augmentation and random crop; None draws fresh entropy.
+    An imgaug augmenter is applied after resizing and padding, as Matterport's does; what `data.augmentation` makes is
+    applied before. `seed` is that of augmentation and random crop; None draws fresh entropy.
 
     Raises:
         InputError: if image and masks do not fit together, or the image has not the size that
@@ -72,10 +67,7 @@ def load_ground_truth(
         resized_shape = image.shape
         image, masks = apply_augmenter(image, masks, augmentation, rng)
         if image.shape != resized_shape:
-            raise InputError(
-                f"the augmentation changed the size of an image from {resized_shape} to {image.shape}; give its "
-                "augmenters keep_size=True"
-            )
+            raise InputError("the augmentation changed the size of an image; give its augmenters keep_size=True")
     boxes = extract_bboxes(masks)
     seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     active = active_class_ids(dataset, image_id, config.NUM_CLASSES)
@@ -117,13 +109,8 @@ def load_image_gt(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Load an image with its ground truth (Matterport's name, arguments and results).
 
-    Args:
-        dataset: where from.
-        config: sizes.
-        image_id: which image.
-        augment: flip every second image left to right; `augmentation` is the better way.
-        augmentation: as in `load_ground_truth`.
-        use_mini_mask: crop masks to their boxes and resize them to MINI_MASK_SHAPE.
+    `augment` flips every second image left to right; `augmentation` is the better way. With `use_mini_mask` masks are
+    cropped to their boxes and resized to MINI_MASK_SHAPE.
 
     Returns:
         image, meta, class_ids, boxes and masks, see `GroundTruth`.
@@ -131,7 +118,5 @@ def load_image_gt(
     if augment and augmentation is None:
         augmentation = iaa.Fliplr(0.5)
     truth = load_ground_truth(dataset, image_id, config, augmentation)
-    masks = truth.masks
-    if use_mini_mask:
-        masks = minimize_mask(truth.boxes, masks, config.MINI_MASK_SHAPE)
+    masks = minimize_mask(truth.boxes, truth.masks, config.MINI_MASK_SHAPE) if use_mini_mask else truth.masks
     return truth.image, truth.meta, truth.class_ids, truth.boxes, masks

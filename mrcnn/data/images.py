@@ -46,12 +46,15 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         uint8 array of shape (height, width, 3).
 
     Raises:
-        InputError: if the file is missing, truncated, not an image, too large, a TIFF of several pages, or has values
-            that are not brightness: negative, above 16 bits, or no number.
+        InputError: if the file cannot be read, is too large, a TIFF of several pages, or has values that are no
+            brightness: negative, above 16 bits, or no number.
     """
     with _opened(path) as image:
         deep = _load(path, image)
-        return _turned(_to_rgb(image), image) if deep is None else _deep_to_rgb(deep)
+        if deep is None:
+            return _turned(_to_rgb(image), image)
+        colours, opacity = _to_eight_bits(deep[..., :3]), deep[..., 3:] / np.float32(65535)
+        return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8) if opacity.size else colours
 
 
 def read_values(path: str | os.PathLike) -> np.ndarray:
@@ -126,15 +129,17 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
-    """Load an opened image.
+    """Load an opened image; of colours of 16 bits, of which Pillow drops the lower eight, return the true values.
 
-    Returns:
-        Of colours of 16 bits, of which Pillow drops the lower eight, the true values: uint16 array of shape (height,
-        width, 3), or 4 with transparency, upright. None for any other image.
+    They are uint16 (height, width, 3), or 4 with transparency, upright.
     """
     is_tiff, is_planar = image.format == "TIFF", False
     if is_tiff:
-        _check_single_page(path, image)
+        if getattr(image, "n_frames", 1) > 1:  # which of them is meant cannot be known
+            with tifffile.TiffFile(path) as file:
+                count = sum(not page.subfiletype & _COPY_OF_A_PAGE for page in file.pages)
+            if count > 1:
+                raise InputError(f"{path}: {count} pages in one TIFF file; save each as a file of its own")
         is_deep = 16 in np.atleast_1d(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1))
         is_planar = image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == _PLANES
         orientation = image.tag_v2.get(ExifTags.Base.Orientation, 1)
@@ -161,15 +166,6 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
     return values[..., : 4 if image.mode in ("RGBA", "LA") else 3]
 
 
-def _check_single_page(path: str | os.PathLike, image: Image.Image) -> None:
-    """Refuse a TIFF of several images: which of them is meant cannot be known."""
-    if getattr(image, "n_frames", 1) > 1:
-        with tifffile.TiffFile(path) as file:
-            count = sum(not page.subfiletype & _COPY_OF_A_PAGE for page in file.pages)
-        if count > 1:
-            raise InputError(f"{path}: {count} pages in one TIFF file; save each as a file of its own")
-
-
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     """Turn the pixels of a loaded image as its file says; of TIFF files Pillow has done so while loading."""
     return pixels if image.format == "TIFF" else turn(pixels, _orientation(image))
@@ -190,14 +186,6 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image.convert("RGB"))
-
-
-def _deep_to_rgb(values: np.ndarray) -> np.ndarray:
-    colours = _to_eight_bits(values[..., :3])
-    if values.shape[-1] == 3:
-        return colours
-    opacity = values[..., 3:] / np.float32(65535)
-    return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8)
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:

@@ -21,11 +21,7 @@ Polygon = list[Ring]
 
 
 def check_mask_memory(source: object, num_instances: int, height: int, width: int) -> None:
-    """Refuse an image of which the masks would fill the memory, such as a photograph that was taken for a mask.
-
-    Raises:
-        InputError: naming `source`, if they take more than `MAX_MASK_BYTES`.
-    """
+    """Refuse, with an InputError, an image whose masks would fill the memory, as of a photograph taken for a mask."""
     if num_instances * height * width > MAX_MASK_BYTES:
         raise InputError(
             f"{source}: {num_instances} objects on {width}x{height} px, whose masks take more than "
@@ -34,14 +30,9 @@ def check_mask_memory(source: object, num_instances: int, height: int, width: in
 
 
 def extract_bboxes(mask: np.ndarray) -> np.ndarray:
-    """Return the tight box of each instance mask.
+    """Return the tight box of each mask `(height, width, num_instances)`, non-zero inside.
 
-    Args:
-        mask: array of shape (height, width, num_instances), non-zero inside.
-
-    Returns:
-        int32 array of shape (num_instances, 4), `(y1, x1, y2, x2)` in pixels, y2 and x2 exclusive; zeros for
-        an empty mask.
+    Boxes are int32 (num_instances, 4), `(y1, x1, y2, x2)` in pixels, y2 and x2 exclusive; zeros for an empty mask.
     """
     num_instances = mask.shape[-1]
     boxes = np.zeros((num_instances, 4), np.int32)
@@ -57,15 +48,12 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int])
     """Crop each mask to its box and resize it to `mini_shape`, which saves memory and host-to-device traffic.
 
     Args:
-        bbox: array of shape (num_instances, 4), `(y1, x1, y2, x2)` pixels.
+        bbox: array of shape (num_instances, 4), `(y1, x1, y2, x2)` pixels; each must have area, else ValueError.
         mask: bool array of shape (height, width, num_instances).
         mini_shape: (height, width) of the mini-masks.
 
     Returns:
         bool array of shape (mini_height, mini_width, num_instances).
-
-    Raises:
-        ValueError: if a box has no area.
     """
     mini_height, mini_width = int(mini_shape[0]), int(mini_shape[1])
     mini_masks = np.zeros((mini_height, mini_width, mask.shape[-1]), bool)
@@ -118,18 +106,10 @@ def label_image(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
         scores: array of shape (num_instances,); where masks overlap the better score wins, of equal ones the first.
 
     Returns:
-        Array of shape (height, width): 0 is background, i + 1 is instance i. uint16, or uint32 when there are more
-        than 65,535 instances. An instance that better ones cover entirely has no pixel left.
-
-    Raises:
-        ValueError: if masks and scores differ in number.
+        Array of shape (height, width): 0 is background, i + 1 is instance i, of which nothing may be left. uint16, or
+        uint32 when there are more than 65,535 instances.
     """
-    masks, scores = np.asarray(masks), np.asarray(scores)
-    num_instances = masks.shape[-1]
-    if scores.shape != (num_instances,):
-        raise ValueError(f"got {num_instances} masks and scores of shape {scores.shape}")
-    fits = num_instances <= np.iinfo(np.uint16).max
-    labels = np.zeros(masks.shape[:2], np.uint16 if fits else np.uint32)
+    labels = np.zeros(masks.shape[:2], np.uint16 if masks.shape[-1] <= np.iinfo(np.uint16).max else np.uint32)
     # From the worst to the best, so that the best is painted last.
     for i in np.argsort(-scores, kind="stable")[::-1]:
         labels[masks[..., i] != 0] = i + 1
@@ -137,12 +117,9 @@ def label_image(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def write_label_image(path: str | os.PathLike, labels: np.ndarray, pixel_size: float | None = None) -> None:
-    """Write a label image as a deflated TIFF, atomically.
+    """Write a label image, uint16 or uint32 (height, width), as a deflated TIFF, atomically.
 
-    Args:
-        path: the file.
-        labels: uint16 or uint32 array of shape (height, width).
-        pixel_size: side of a pixel in micrometres, kept as the file's resolution; None leaves that open.
+    `pixel_size`, the side of a pixel in micrometres, is kept as the file's resolution; None leaves that open.
     """
     scale = {}
     if pixel_size is not None:
@@ -160,11 +137,8 @@ def mask_polygons(mask: np.ndarray) -> list[Polygon]:
     Pixels that share an edge belong to one part; those that only touch at a corner do not. So no ring touches itself,
     as the GeoJSON and OGC rules for polygons ask.
 
-    Args:
-        mask: array of shape (height, width), non-zero inside.
-
     Returns:
-        Polygons, the largest part first; none for an empty mask. A polygon is a list of rings, the outer one first,
+        Polygons of the mask `(height, width)`, the largest first. A polygon is a list of rings, the outer one first,
         then those of its holes. A ring is a list of integer corners (x, y), the first repeated at the end, with no
         corner on a straight line. Outer rings have a positive area by the shoelace formula, holes a negative one.
 

@@ -45,11 +45,9 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
         wanted = "1 or 3" if channels in (1, 3) else channels
         raise InputError(f"an image must have shape (height, width, {wanted}); got {image.shape}")
     if image.dtype != np.uint8:
-        if image.dtype.kind not in "buif":
-            raise InputError(f"an image must be an array of numbers, best of type uint8; got {image.dtype}")
+        if image.dtype.kind not in "buif" or not np.isfinite(image.astype(np.float32)).all():
+            raise InputError(f"an image must be an array of finite numbers, best of type uint8; got {image.dtype}")
         image = image.astype(np.float32)
-        if not np.isfinite(image).all():
-            raise InputError("an image holds values that are not finite; take them out")
     if image.shape[-1] == channels:
         return image
     if channels == 1:
@@ -96,17 +94,10 @@ def compose_image_meta(
     scale: float,
     active_class_ids: Sequence[int],
 ) -> np.ndarray:
-    """Put what is known of an image into one row of numbers (Matterport's name and order).
+    """Put what is known of an image into one row, float64 (12 + num_classes,) (Matterport's name and order).
 
-    Args:
-        image_id: its number in the data set.
-        original_image_shape: (height, width, channels) before resizing.
-        image_shape: the same after resizing and padding.
-        window, scale: as `MoldedImage` has them.
-        active_class_ids: one flag for each class: whether the image's data set annotates it.
-
-    Returns:
-        float64 array of shape (12 + num_classes,).
+    Shapes are (height, width, channels), before and after resizing and padding; `window` and `scale` are those of
+    `MoldedImage`; `active_class_ids` has a flag for each class: whether the image's data set annotates it.
     """
     return np.concatenate(
         [[image_id], original_image_shape, image_shape, window, [scale], active_class_ids], dtype=np.float64

@@ -48,10 +48,8 @@ def resize_image(
     padding = [(0, 0), (0, 0), (0, 0)]
     if mode == "none":
         return image, (0, 0, height, width), 1.0, padding, None
-    if not {"square": max_dim, "crop": min_dim}.get(mode, True):
-        raise ValueError(f"mode {mode!r} needs {'max_dim' if mode == 'square' else 'min_dim'}")
-    if mode == "pad64" and min_dim and min_dim % 64:
-        raise ValueError(f"mode 'pad64' needs min_dim to be a multiple of 64, got {min_dim}")
+    if not {"square": max_dim, "crop": min_dim}.get(mode, True) or (mode == "pad64" and (min_dim or 0) % 64):
+        raise ValueError(f"mode {mode!r} cannot have min_dim {min_dim} and max_dim {max_dim}")
 
     scale = max(1.0, (min_dim or 0) / min(height, width), float(min_scale or 0))
     if mode == "square" and round(max(height, width) * scale) > max_dim:
@@ -76,17 +74,13 @@ def resize_mask(
 ) -> np.ndarray:
     """Do to masks what `resize_image` did to their image, with nearest neighbours.
 
-    Args:
-        mask: array of shape (height, width, num_instances).
-        scale: as returned by `resize_image`, and so are padding and crop.
-        padding: see there.
-        crop: see there.
-
-    Returns:
-        Array of shape (new height, new width, num_instances), in the type of `mask`.
+    `mask` has the shape (height, width, num_instances), in the type of which the result is.
     """
     if scale != 1:
-        rows, columns = map(_nearest_index, mask.shape[:2], _scaled_shape(*mask.shape[:2], scale))
+        rows, columns = (  # the source of each new pixel, by their centres
+            np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(int), old - 1)
+            for old, new in zip(mask.shape[:2], _scaled_shape(*mask.shape[:2], scale), strict=True)
+        )
         mask = mask[rows][:, columns]
     if crop is not None:
         y, x, height, width = crop
@@ -97,14 +91,8 @@ def resize_mask(
 def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
     """Resize an image: area averages where both sides shrink, so that fine texture does not alias, else bilinear.
 
-    Sums are float32 and rounded once, as in an exported model (`mrcnn.network.in_graph`).
-
-    Args:
-        image: array of shape (height, width) or (height, width, channels), of any number type.
-        output_shape: (height, width) wanted; the aspect ratio need not be kept.
-
-    Returns:
-        Array of the wanted height and width, in the type and range of `image`.
+    Sums are float32 and rounded once, as in an exported model (`mrcnn.network.in_graph`). `image` is (height, width) or
+    (height, width, channels), of any number type and range, which the result keeps; `output_shape` is (height, width).
     """
     height, width = int(output_shape[0]), int(output_shape[1])
     shrinks = height <= image.shape[0] and width <= image.shape[1]
@@ -118,9 +106,3 @@ def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
 
 def _scaled_shape(height: int, width: int, scale: float) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _nearest_index(length: int, new_length: int) -> np.ndarray:
-    """Source index of each of `new_length` pixels, by pixel centres."""
-    index = ((np.arange(new_length) + 0.5) * (length / new_length)).astype(int)
-    return np.minimum(index, length - 1)

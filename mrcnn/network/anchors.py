@@ -19,14 +19,9 @@ def feature_map_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> li
 
 
 def anchor_grid(config: Config, image_shape: Sequence[int] | tf.Tensor) -> tf.Tensor:
-    """Anchors of an image whose size may be known at run time only.
+    """Anchors, float `(num_anchors, 4)`, normalised, the finest level first.
 
-    Args:
-        config: its RPN settings apply.
-        image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
-
-    Returns:
-        Float tensor `(num_anchors, 4)`, normalised; the finest level first.
+    `image_shape` is (height, width) of the network's input in pixels; numbers, or an int tensor known at run time only.
     """
     image_shape = tf.cast(tf.convert_to_tensor(image_shape), tf.int32)
     levels = [
@@ -40,7 +35,7 @@ def anchor_grid(config: Config, image_shape: Sequence[int] | tf.Tensor) -> tf.Te
 def level_anchors(
     scale: float, ratios: Sequence[float], shape: tuple[int, int], feature_stride: int, anchor_stride: int = 1
 ) -> np.ndarray:
-    """Anchors of one pyramid level.
+    """Anchors of one pyramid level, float32 (num_cells * len(ratios), 4) in pixels, by rows of cells, ratios innermost.
 
     Args:
         scale: side in pixels of the square anchor; all anchors of the level have its area.
@@ -48,9 +43,6 @@ def level_anchors(
         shape: (height, width) of the level's feature map.
         feature_stride: pixels between neighbouring cells of the feature map.
         anchor_stride: place anchors on every `anchor_stride`-th cell.
-
-    Returns:
-        float32 array of shape (num_cells * len(ratios), 4) in pixels, rows of cells first, ratios innermost.
 
     Reference:
         Lin et al. 2017 (FPN), section 4.1: one scale for each level.
@@ -65,11 +57,7 @@ def pyramid_anchors(
     feature_strides: Sequence[int],
     anchor_stride: int = 1,
 ) -> np.ndarray:
-    """Anchors of all levels, P2 first, as `level_anchors` orders them: float32 (num_anchors, 4) in pixels.
-
-    Raises:
-        ValueError: if the numbers of scales, shapes and strides differ.
-    """
+    """Anchors of all levels, P2 first, as `level_anchors` orders them: float32 (num_anchors, 4) in pixels."""
     levels = zip(scales, shapes, feature_strides, strict=True)
     return np.concatenate([level_anchors(s, ratios, shape, stride, anchor_stride) for s, shape, stride in levels])
 

@@ -19,11 +19,7 @@ from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 
 @keras.saving.register_keras_serializable("mrcnn")
 class SubtractMean(keras.layers.Layer):
-    """Turn images of any number type, 0 to 255, into float with the mean colour subtracted.
-
-    Args:
-        mean_pixel: one value for each channel.
-    """
+    """Turn images of any number type, 0 to 255, into float with the mean colour, one value a channel, subtracted."""
 
     def __init__(self, mean_pixel: tuple[float, ...], **kwargs: Any):
         super().__init__(**kwargs, autocast=False)
@@ -33,8 +29,7 @@ class SubtractMean(keras.layers.Layer):
         """Subtract the mean from `(batch, height, width, channels)`."""
         return tf.cast(images, tf.float32) - tf.constant(self.mean_pixel)
 
-    def compute_output_spec(self, images: Any) -> keras.KerasTensor:
-        """A float tensor of the images' shape."""
+    def compute_output_spec(self, images: Any) -> keras.KerasTensor:  # noqa: D102
         return keras.KerasTensor(images.shape, "float32")
 
     def get_config(self) -> dict[str, Any]:
@@ -86,26 +81,16 @@ class DetectorParts(keras.Model):
         return [layer for part in parts for layer in part.layers if layer.weights]
 
 
-def _image_rows(batch: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """Index of the image of each RoI when `(batch, num_rows)` RoIs are laid in one row."""
-    return tf.repeat(tf.range(batch), num_rows)
-
-
 def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
     """Append a row of zeros, since convolutions of no rows at all fail on some devices."""
     return tf.pad(rows, [[0, 1]] + [[0, 0]] * (rows.shape.rank - 1))
 
 
 class Detections(NamedTuple):
-    """What `DetectionNetwork` finds.
+    """Detections of a batch, and the pyramid that they were found on."""
 
-    Attributes:
-        rows: float `(batch, max_detections, 6)`: normalised box, class id, score; zero rows are padding.
-        levels: [P2, ..., P5], for what comes after.
-    """
-
-    rows: tf.Tensor
-    levels: list
+    rows: tf.Tensor  # float (batch, max_detections, 6): normalised box, class id, score; zero rows are padding
+    levels: list  # [P2, ..., P5]
 
 
 class TrainingNetwork(keras.Model):
@@ -133,7 +118,8 @@ class TrainingNetwork(keras.Model):
         """
         config = self.config
         image_shape = tf.shape(batch["images"])[1:3]
-        gt_boxes = self._normalized(batch["gt_boxes"], image_shape)
+        real = tf.reduce_any(batch["gt_boxes"] != 0.0, axis=-1, keepdims=True)
+        gt_boxes = tf.where(real, box_ops.normalized_boxes(batch["gt_boxes"], image_shape), 0.0)  # padding stays zero
         anchors = anchor_grid(config, image_shape)
         levels = self.parts(batch["images"], training=training)
         logits, deltas = self.parts.score_anchors(levels, training)
@@ -159,11 +145,6 @@ class TrainingNetwork(keras.Model):
             "mrcnn_mask_loss": losses.head_mask_loss(mask_class_ids, target_masks, masks),
         }
 
-    def _normalized(self, boxes, image_shape):
-        """Pixel boxes as normalised ones; padding stays zero."""
-        real = tf.reduce_any(boxes != 0.0, axis=-1, keepdims=True)
-        return tf.where(real, box_ops.normalized_boxes(boxes, image_shape), 0.0)
-
     def _assign_roi_targets(self, proposals, gt_boxes, batch, image_shape):
         config = self.config
         if config.TRAIN_ON_GT_BOXES:
@@ -186,9 +167,8 @@ class TrainingNetwork(keras.Model):
 
     def _classify(self, rois, levels, training, image_shape):
         batch, num_rois = tf.shape(rois)[0], rois.shape[1]
-        roi_features = self.align_boxes(
-            tf.reshape(rois, (-1, 4)), _image_rows(batch, num_rois), levels[:4], image_shape=image_shape
-        )
+        images = tf.repeat(tf.range(batch), num_rois)
+        roi_features = self.align_boxes(tf.reshape(rois, (-1, 4)), images, levels[:4], image_shape=image_shape)
         logits, deltas = self.parts.box_head(roi_features, training=training)
         classes = self.config.NUM_CLASSES
         return tf.reshape(logits, (batch, num_rois, classes)), tf.reshape(deltas, (batch, num_rois, classes, 4))

@@ -2,7 +2,6 @@
 
 import keras
 
-from mrcnn.config import STEM_PADDINGS
 from mrcnn.network.normalization import normalization
 
 # Number of bottleneck blocks in stages 2 to 5 (He et al. 2016, table 1).
@@ -13,10 +12,10 @@ STAGE_FILTERS = (64, 128, 256, 512)
 def resnet(
     images: keras.KerasTensor, architecture: str, norm: str, stem_padding: str = "same"
 ) -> list[keras.KerasTensor]:
-    """Build a ResNet on `images`.
+    """Build a ResNet on `images`, float `(batch, height, width, channels)`, mean subtracted.
 
     Args:
-        images: float tensor `(batch, height, width, channels)`, mean subtracted.
+        images: what it sees.
         architecture: "resnet50" or "resnet101".
         norm: see `normalization`.
         stem_padding: how the first pooling meets the border. "same", as in Matterport's, pads images of even size at
@@ -26,16 +25,9 @@ def resnet(
     Returns:
         [C2, C3, C4, C5]: the outputs of stages 2 to 5, at strides 4, 8, 16, 32 with 256, 512, 1024, 2048 channels.
 
-    Raises:
-        ValueError: for another architecture or padding.
-
     Reference:
         He et al. 2016, with the stride in the first 1x1 convolution of a stage, as its authors' weights have it.
     """
-    if architecture not in STAGE_BLOCKS:
-        raise ValueError(f"architecture must be one of {', '.join(STAGE_BLOCKS)}; got {architecture!r}")
-    if stem_padding not in STEM_PADDINGS:
-        raise ValueError(f"stem_padding must be one of {', '.join(STEM_PADDINGS)}; got {stem_padding!r}")
     x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(images)
     x = keras.layers.Conv2D(64, 7, strides=2, kernel_initializer="he_normal", name="conv1")(x)
     x = normalization(norm, "bn_conv1")(x)

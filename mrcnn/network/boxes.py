@@ -37,15 +37,7 @@ def areas(boxes: tf.Tensor) -> tf.Tensor:
 
 
 def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of every box with every other.
-
-    Args:
-        boxes: float tensor `(..., n, 4)`.
-        others: float tensor `(..., m, 4)` in the same frame.
-
-    Returns:
-        Float tensor `(..., n, m)` in [0, 1]; 0 where either box is empty.
-    """
+    """Intersection over union of boxes `(..., n, 4)` and `(..., m, 4)`: `(..., n, m)`; 0 where either is empty."""
     top_left = tf.maximum(boxes[..., :, tf.newaxis, :2], others[..., tf.newaxis, :, :2])
     bottom_right = tf.minimum(boxes[..., :, tf.newaxis, 2:], others[..., tf.newaxis, :, 2:])
     overlap = tf.maximum(bottom_right - top_left, 0.0)
@@ -55,14 +47,9 @@ def pairwise_iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def encode(boxes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Deltas (dy, dx, log dh, log dw) that move `boxes` onto `targets`.
+    """Deltas (dy, dx, log dh, log dw) `(..., 4)` that move `boxes` `(..., 4)` onto `targets` `(..., 4)`.
 
-    Args:
-        boxes: float tensor `(..., 4)`, the anchors or RoIs.
-        targets: float tensor `(..., 4)`, the ground truth, same frame.
-
-    Returns:
-        Float tensor `(..., 4)`. Rows in which either box is empty (padding) give finite, meaningless values.
+    Rows in which either box is empty (padding) give finite, meaningless values.
 
     Reference:
         Girshick et al. 2014, appendix C.
@@ -86,16 +73,6 @@ def _centre_and_size(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Clip boxes to a window.
-
-    Args:
-        boxes: float tensor `(..., n, 4)`.
-        window: float tensor `(..., 4)` in the same frame.
-
-    Returns:
-        Float tensor shaped as `boxes`; boxes wholly outside have no area.
-    """
+    """Clip boxes `(..., n, 4)` to a window `(..., 4)`; those wholly outside have no area."""
     low, high = window[..., tf.newaxis, :2], window[..., tf.newaxis, 2:]
-    return tf.concat(
-        [tf.clip_by_value(boxes[..., :2], low, high), tf.clip_by_value(boxes[..., 2:], low, high)], axis=-1
-    )
+    return tf.concat([tf.clip_by_value(corner, low, high) for corner in tf.split(boxes, 2, axis=-1)], axis=-1)

@@ -80,16 +80,10 @@ class DetectionLayer(keras.layers.Layer):
         kept = tf.gather(rows, keep)
         return tf.pad(kept, [[0, self.max_detections - tf.shape(kept)[0]], [0, 0]])
 
-    def compute_output_shape(self, input_shape: list) -> tuple:
-        """Shape of the detections for the shapes of `call`'s inputs."""
+    def compute_output_shape(self, input_shape: list) -> tuple:  # noqa: D102
         return (input_shape[0][0], self.max_detections, 6)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "max_detections": self.max_detections,
-            "min_confidence": self.min_confidence,
-            "nms_iou_threshold": self.nms_iou_threshold,
-            "bbox_std_dev": self.bbox_std_dev,
-        }
+        names = ("max_detections", "min_confidence", "nms_iou_threshold", "bbox_std_dev")
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -28,19 +28,11 @@ class WindowConv2D(keras.layers.Conv2D):
 
 
 def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm: str) -> keras.Model:
-    """Build the classifier and box regressor.
-
-    Args:
-        pool_size: height and width of the RoI features.
-        channels: of the RoI features.
-        num_classes: background included.
-        fc_size: width of the two hidden layers.
-        norm: see `normalization`.
+    """Build the classifier and box regressor, with two hidden layers of width `fc_size`.
 
     Returns:
-        Model from RoI features `(num_rois, pool_size, pool_size, channels)` to class logits
-        `(num_rois, num_classes)` and deltas `(num_rois, num_classes, 4)`, the latter in units of
-        `BBOX_STD_DEV`.
+        Model from RoI features `(num_rois, pool_size, pool_size, channels)` to class logits `(num_rois, num_classes)`,
+        background included, and deltas `(num_rois, num_classes, 4)` in units of `BBOX_STD_DEV`.
 
     Reference:
         He et al. 2017, figure 4; the fully connected layers are convolutions, as in Matterport's weights.
@@ -58,13 +50,7 @@ def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm
 
 
 def mask_head(pool_size: int, channels: int, num_classes: int, norm: str) -> keras.Model:
-    """Build the mask branch.
-
-    Args:
-        pool_size: height and width of the RoI features.
-        channels: of the RoI features and of the four hidden convolutions.
-        num_classes: background included.
-        norm: see `normalization`.
+    """Build the mask branch, whose hidden convolutions have as many channels as the RoI features.
 
     Returns:
         Model from RoI features `(num_rois, pool_size, pool_size, channels)` to mask probabilities

@@ -14,17 +14,11 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), a
 
 
 class MoldedBatch(NamedTuple):
-    """Images as the network takes them, save for the mean colour.
+    """Images as the network takes them, save for the mean colour."""
 
-    Attributes:
-        images: uint8 `(batch, network height, network width, channels)`.
-        window: float32 `(4,)`, `(y1, x1, y2, x2)` pixels of them that show the image.
-        image_shape: int32 `(2,)`, height and width of the raw images.
-    """
-
-    images: tf.Tensor
-    window: tf.Tensor
-    image_shape: tf.Tensor
+    images: tf.Tensor  # uint8 (batch, network height, network width, channels)
+    window: tf.Tensor  # float32 (4,), (y1, x1, y2, x2) pixels of them that show the image
+    image_shape: tf.Tensor  # int32 (2,), height and width of the raw images
 
     @property
     def network_shape(self) -> tf.Tensor:
@@ -33,14 +27,9 @@ class MoldedBatch(NamedTuple):
 
 
 def mold(images: tf.Tensor, config: Config) -> MoldedBatch:
-    """Resize and pad images for detection, as `mrcnn.data.molding.mold_for_detection` does each.
+    """Resize and pad images, uint8 `(batch, height, width, 1, 3 or 4)`, RGB, as `mold_for_detection` does each.
 
-    Args:
-        images: uint8 `(batch, height, width, 1, 3 or 4)`, RGB.
-        config: its IMAGE settings apply.
-
-    Returns:
-        The molded batch; with mode "square" its shape is known when the graph is built.
+    With mode "square" the shape of the result is known when the graph is built.
     """
     image_shape = tf.shape(images)[1:3]
     with tf.device("/CPU:0"):  # area averages have no GPU kernel

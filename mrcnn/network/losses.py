@@ -12,15 +12,10 @@ import tensorflow as tf
 
 
 class LossSum(NamedTuple):
-    """A loss before it is averaged.
+    """A loss before it is averaged."""
 
-    Attributes:
-        total: scalar, the sum over what the loss applies to.
-        count: float scalar, how many these are; carries no gradient.
-    """
-
-    total: tf.Tensor
-    count: tf.Tensor
+    total: tf.Tensor  # scalar, the sum over what the loss applies to
+    count: tf.Tensor  # float scalar, how many these are; carries no gradient
 
     def mean(self) -> tf.Tensor:
         """The loss: total / count, or 0 where nothing applies."""
@@ -41,23 +36,14 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossSum:
 def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
     """Log loss of object against background over the sampled anchors (Ren et al. 2015, eq. 1, first term).
 
-    Args:
-        match: int `(batch, anchors)`: 1 object, -1 background, 0 not used.
-        logits: float `(batch, anchors, 2)`.
+    `match`, int `(batch, anchors)`, is 1 for an object, -1 for background, 0 if not used; `logits` are `(..., 2)`.
     """
-    labels = tf.cast(match == 1, tf.int32)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(match == 1, tf.int32), logits)
     return masked_sum(losses, match != 0)
 
 
 def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
-    """Smooth L1 loss of the anchors' deltas over the sampled objects (thesis eq. 2.2).
-
-    Args:
-        match: int `(batch, anchors)`.
-        target_deltas: float `(batch, anchors, 4)`.
-        deltas: float `(batch, anchors, 4)`.
-    """
+    """Smooth L1 loss of the deltas `(batch, anchors, 4)` over the sampled objects (thesis eq. 2.2)."""
     losses = tf.reduce_mean(smooth_l1(target_deltas - deltas), axis=-1)
     return masked_sum(losses, match == 1)
 

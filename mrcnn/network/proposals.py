@@ -10,13 +10,7 @@ from mrcnn.network import boxes as box_ops
 
 
 def rpn_head(channels: int, num_ratios: int, anchor_stride: int, hidden: int = 512) -> keras.Model:
-    """Build the head that every pyramid level shares.
-
-    Args:
-        channels: of a level.
-        num_ratios: anchors at each position.
-        anchor_stride: 1 places anchors on every cell, 2 on every second.
-        hidden: width of its 3x3 convolution.
+    """Build the head that every pyramid level shares, with a 3x3 convolution of width `hidden`.
 
     Returns:
         Model from one level `(batch, height, width, channels)` to logits `(batch, anchors, 2)` (background,
@@ -70,8 +64,7 @@ class ProposalLayer(keras.layers.Layer):
         """Decode, clip and suppress.
 
         Args:
-            inputs: [probabilities `(batch, anchors, 2)`, deltas `(batch, anchors, 4)`, anchors `(anchors, 4)`
-                normalised].
+            inputs: [probabilities `(batch, anchors, 2)`, deltas `(batch, anchors, 4)`, anchors `(anchors, 4)`].
 
         Returns:
             Normalised boxes `(batch, num_proposals, 4)`, best first, padded with zero rows. No gradient flows back.
@@ -83,10 +76,7 @@ class ProposalLayer(keras.layers.Layer):
         return tf.stop_gradient(chosen)
 
     def candidates(self, inputs: list) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What enters the suppression.
-
-        Args:
-            inputs: as of `call`.
+        """What enters the suppression, for the inputs of `call`.
 
         Returns:
             Scores `(batch, limit)`, best first, and normalised boxes `(batch, limit, 4)`: the anchors, the same moved
@@ -108,16 +98,10 @@ class ProposalLayer(keras.layers.Layer):
         kept = tf.gather(proposals_and_scores[0], self.survivors(*proposals_and_scores))
         return tf.pad(kept, [[0, self.num_proposals - tf.shape(kept)[0]], [0, 0]])
 
-    def compute_output_shape(self, input_shape: list) -> tuple:
-        """Shape of the proposals for the shapes of `call`'s inputs."""
+    def compute_output_shape(self, input_shape: list) -> tuple:  # noqa: D102
         return (input_shape[0][0], self.num_proposals, 4)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "num_proposals": self.num_proposals,
-            "nms_iou_threshold": self.nms_iou_threshold,
-            "pre_nms_limit": self.pre_nms_limit,
-            "bbox_std_dev": self.bbox_std_dev,
-        }
+        names = ("num_proposals", "nms_iou_threshold", "pre_nms_limit", "bbox_std_dev")
+        return super().get_config() | {name: getattr(self, name) for name in names}

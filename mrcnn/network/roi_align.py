@@ -14,14 +14,9 @@ CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4
 
 
 def assign_levels(rois: tf.Tensor, rule: str = "paper") -> tf.Tensor:
-    """Pyramid level of each RoI.
+    """Pyramid level, int32 `(...)` from 2 to 5, of each RoI `(..., 4)` in pixels.
 
-    Args:
-        rois: float tensor `(..., 4)` in pixels.
-        rule: "paper" rounds down, "matterport" to the nearest level.
-
-    Returns:
-        int32 tensor `(...)` from 2 to 5: level 4 for a square of 224 px, one less for half the side; empty boxes get 2.
+    It is 4 for a square of 224 px, one less for half the side; "paper" rounds down, "matterport" to the nearest level.
 
     Reference:
         Lin et al. 2017 (FPN), eq. 1.

@@ -15,37 +15,25 @@ from mrcnn.network import boxes as box_ops
 
 # From this IoU with a crowd on, an anchor or RoI is not taken for background.
 CROWD_IOU_THRESHOLD = 0.001
+# Best IoU with the ground truth from which an anchor or RoI is an object; below the lower, an anchor is background.
+ANCHOR_POSITIVE_IOU, ANCHOR_NEGATIVE_IOU, ROI_POSITIVE_IOU = 0.7, 0.3, 0.5
 
 
 class AnchorTargets(NamedTuple):
-    """Targets of the region proposal network.
+    """Targets of the region proposal network."""
 
-    Attributes:
-        match: int32 `(batch, anchors)`: 1 object, -1 background, 0 not used.
-        deltas: float `(batch, anchors, 4)`, in units of the standard deviation; zero where match is not 1.
-    """
-
-    match: tf.Tensor
-    deltas: tf.Tensor
+    match: tf.Tensor  # int32 (batch, anchors): 1 object, -1 background, 0 not used
+    deltas: tf.Tensor  # float (batch, anchors, 4), in units of the standard deviation; zero where match is not 1
 
 
 class ROITargets(NamedTuple):
-    """Targets of the heads, positives first.
+    """Targets of the heads, positives first."""
 
-    Attributes:
-        rois: float `(batch, num_rois, 4)`, normalised; rows of padding are zero.
-        class_ids: int32 `(batch, num_rois)`; 0 for negatives and padding.
-        valid: bool `(batch, num_rois)`; False for padding.
-        deltas: float `(batch, num_rois, 4)`, in units of the standard deviation; zero for negatives.
-        masks: float `(batch, max_positives, height, width)`, 0 or 1, for the leading rows only, since nothing but
-            positives has a mask.
-    """
-
-    rois: tf.Tensor
-    class_ids: tf.Tensor
-    valid: tf.Tensor
-    deltas: tf.Tensor
-    masks: tf.Tensor
+    rois: tf.Tensor  # float (batch, num_rois, 4), normalised; rows of padding are zero
+    class_ids: tf.Tensor  # int32 (batch, num_rois); 0 for negatives and padding
+    valid: tf.Tensor  # bool (batch, num_rois); False for padding
+    deltas: tf.Tensor  # float (batch, num_rois, 4), in units of the standard deviation; zero for negatives
+    masks: tf.Tensor  # float (batch, max_positives, height, width), 0 or 1: nothing but positives has a mask
 
 
 def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -80,14 +68,12 @@ def assign_anchor_targets(
     seeds: tf.Tensor,
     num_samples: int,
     bbox_std_dev: tuple[float, ...],
-    positive_iou_threshold: float = 0.7,
-    negative_iou_threshold: float = 0.3,
 ) -> AnchorTargets:
     """Match anchors to ground truth and sample at most half positives.
 
-    1. An anchor whose best IoU is below `negative_iou_threshold` is background, unless a crowd is there.
+    1. An anchor whose best IoU is below 0.3 is background, unless a crowd is there.
     2. The best anchors of each ground-truth box are objects, whatever their IoU.
-    3. An anchor whose best IoU is at least `positive_iou_threshold` is an object.
+    3. An anchor whose best IoU is at least 0.7 is an object.
     4. At most `num_samples / 2` objects stay, and background up to `num_samples` in all.
 
     Args:
@@ -97,8 +83,6 @@ def assign_anchor_targets(
         seeds: int `(batch, 2)`.
         num_samples: anchors used in each image.
         bbox_std_dev: the deltas are divided by it.
-        positive_iou_threshold: see 3.
-        negative_iou_threshold: see 1.
 
     Reference:
         Ren et al. 2015, section 3.1.2.
@@ -108,8 +92,8 @@ def assign_anchor_targets(
     best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
     best_of_gt = tf.reduce_max(iou, axis=1, keepdims=True)
     is_best = tf.reduce_any(real & (best_of_gt > 0.0) & (iou >= best_of_gt), axis=2)
-    positive = is_best | (best_iou >= positive_iou_threshold)
-    negative = (best_iou < negative_iou_threshold) & ~positive & free
+    positive = is_best | (best_iou >= ANCHOR_POSITIVE_IOU)
+    negative = (best_iou < ANCHOR_NEGATIVE_IOU) & ~positive & free
 
     positive = subsample(positive, num_samples // 2, seeds)
     num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
@@ -133,7 +117,6 @@ def assign_roi_targets(
     bbox_std_dev: tuple[float, ...],
     mask_size: int,
     image_shape: tf.Tensor,
-    positive_iou_threshold: float = 0.5,
 ) -> ROITargets:
     """Sample RoIs for the heads and give each its class, deltas and mask.
 
@@ -150,7 +133,6 @@ def assign_roi_targets(
         bbox_std_dev: the deltas are divided by it.
         mask_size: height and width of the mask targets.
         image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
-        positive_iou_threshold: IoU from which an RoI is positive; below it, it is negative.
 
     Reference:
         He et al. 2017, section 3.1.
@@ -163,13 +145,13 @@ def assign_roi_targets(
     best_iou = tf.reduce_max(iou, axis=2)
     best_gt = tf.argmax(iou, axis=2, output_type=tf.int32)
 
-    positive = subsample(real_roi & (best_iou >= positive_iou_threshold), max_positives, seeds)
+    positive = subsample(real_roi & (best_iou >= ROI_POSITIVE_IOU), max_positives, seeds)
     num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
     wanted = tf.cast(tf.math.ceil(tf.cast(num_positive, tf.float32) / positive_ratio), tf.int32) - num_positive
     # An image without a positive still teaches what background is.
     wanted = tf.where(num_positive > 0, wanted, num_rois)
     wanted = tf.minimum(wanted, num_rois - num_positive)
-    negative = subsample(real_roi & free & (best_iou < positive_iou_threshold), wanted, seeds + 1)
+    negative = subsample(real_roi & free & (best_iou < ROI_POSITIVE_IOU), wanted, seeds + 1)
 
     priority = 2 * tf.cast(positive, tf.int32) + tf.cast(negative, tf.int32)
     rank, chosen = tf.math.top_k(priority, num_rois, sorted=True)

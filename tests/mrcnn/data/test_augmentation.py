@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import imgaug.augmenters as iaa
 import numpy as np
 import pytest
@@ -31,6 +32,11 @@ def dark_part(image):
     return grey < (low + high) / 2
 
 
+def augment(*arguments):
+    """Image and masks of `augment_instances`."""
+    return augmentation.augment_instances(*arguments)[:2]
+
+
 BOTH = pytest.mark.parametrize(
     "augmenter",
     [augmentation.thesis_augmentation(1.0), augmentation.StrongAugmentation(1.0)],
@@ -42,8 +48,8 @@ BOTH = pytest.mark.parametrize(
 def test_masks_follow_the_pixels_and_mirrored_cells_are_labelled(augmenter):
     image, masks = make_sample()
     num_mirrored = 0
-    for seed in range(20):
-        new_image, new_masks = augmentation.augment(image, masks, augmenter, seed)
+    for seed in range(10):
+        new_image, new_masks = augment(image, masks, augmenter, seed)
         assert new_image.shape == image.shape and new_image.dtype == np.uint8
         assert new_masks.shape[:2] == masks.shape[:2] and new_masks.dtype == bool
         dark, labelled = dark_part(new_image), new_masks.any(axis=-1)
@@ -55,23 +61,23 @@ def test_masks_follow_the_pixels_and_mirrored_cells_are_labelled(augmenter):
 @BOTH
 def test_instances_are_connected_and_large_enough(augmenter):
     image, masks = make_sample()
-    for seed in range(20):
+    for seed in range(10):
         sample = augmentation.augment_instances(image, masks, augmenter, seed)
         boxes = extract_bboxes(sample.masks)
         assert (boxes[:, 2:] - boxes[:, :2] >= augmentation.MIN_SIDE).all()
         assert sample.sources.shape == (sample.masks.shape[-1],)
         assert set(sample.sources) <= {0, 1}
         for i in range(sample.masks.shape[-1]):
-            assert len(augmentation._components(sample.masks[..., i])) == 1
+            assert cv2.connectedComponents(sample.masks[..., i].astype(np.uint8))[0] == 2
 
 
 @BOTH
 def test_same_seed_same_sample_in_any_order_and_thread(augmenter):
     image, masks = make_sample(64)
-    seeds = [(7, epoch, index) for epoch in range(3) for index in range(4)]
+    seeds = [(7, epoch, index) for epoch in range(2) for index in range(3)]
 
     def make(seed):
-        return augmentation.augment(image, masks, augmenter, seed)
+        return augment(image, masks, augmenter, seed)
 
     first = {seed: make(seed) for seed in seeds}
     with ThreadPoolExecutor(4) as pool:
@@ -86,12 +92,12 @@ def test_same_seed_same_sample_in_any_order_and_thread(augmenter):
 def test_input_is_left_alone_and_images_without_cells_pass(augmenter):
     image, masks = make_sample(64)
     before = image.copy(), masks.copy()
-    augmentation.augment(image, masks, augmenter, 1)
+    augment(image, masks, augmenter, 1)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(masks, before[1])
-    new_image, new_masks = augmentation.augment(image, masks[..., :0], augmenter, 1)
+    new_image, new_masks = augment(image, masks[..., :0], augmenter, 1)
     assert new_image.shape == image.shape and new_masks.shape == (64, 64, 0)
-    wide_image, wide_masks = augmentation.augment(image[:40], masks[:40], augmenter, 2)
+    wide_image, wide_masks = augment(image[:40], masks[:40], augmenter, 2)
     assert wide_image.shape == (40, 64, 3) and wide_masks.shape[:2] == (40, 64)
 
 
@@ -99,14 +105,12 @@ def test_input_is_left_alone_and_images_without_cells_pass(augmenter):
 def test_share_is_the_share_of_samples_that_change(make):
     image, masks = make_sample(32)
     augmenter = make(0.5)
-    changed = [not np.array_equal(augmentation.augment(image, masks, augmenter, s)[0], image) for s in range(200)]
-    assert 0.38 < np.mean(changed) < 0.62
+    changed = [not np.array_equal(augment(image, masks, augmenter, s)[0], image) for s in range(100)]
+    assert 0.35 < np.mean(changed) < 0.65
     unchanged = augmentation.augment_instances(image, masks, make(0.0), 0)
     np.testing.assert_array_equal(unchanged.image, image)
     np.testing.assert_array_equal(unchanged.masks, masks)
     np.testing.assert_array_equal(unchanged.sources, [0, 1])
-    with pytest.raises(ValueError, match="share must be between 0 and 1"):
-        make(1.5)
 
 
 def test_zoom_reflected_mirrors_image_and_masks_alike():
@@ -117,26 +121,6 @@ def test_zoom_reflected_mirrors_image_and_masks_alike():
     np.testing.assert_array_equal(new_masks[:20], new_masks[40:20:-1])
     middle = new_masks[20:60, 20:60]
     np.testing.assert_allclose(middle.sum(axis=(0, 1)), masks.sum(axis=(0, 1)) / 4, rtol=0.05)
-
-
-def test_strong_augmentation_cuts_half_of_the_samples_where_it_may():
-    image, masks = np.full((60, 60, 3), 200, np.uint8), np.zeros((60, 60, 1), bool)
-    masks[20:40, 20:40] = True
-    for least_ratio, shares in ((1.0, (0, 0)), (0.6, (15, 45))):
-        augmenter = augmentation.StrongAugmentation(1.0, least_ratio=least_ratio)
-        sizes = [augmentation.augment(image, masks, augmenter, seed)[0].shape[:2] for seed in range(60)]
-        assert all(max(size) == 60 and min(size) >= 36 for size in sizes)
-        assert shares[0] <= sum(min(size) < 60 for size in sizes) <= shares[1]
-
-
-def test_each_mirrored_copy_is_an_instance_of_its_source():
-    _, masks = make_sample(80)
-    image = np.zeros((80, 80, 3), np.uint8)
-    zoomed, new_masks, growth = augmentation.zoom_reflected(image, masks, 0.5, (0.0, 0.0))
-    sample = augmentation._rebuild_instances(zoomed, new_masks, masks, growth, split=True)
-    # The picture and its three mirror images to the right, below, and across the corner.
-    np.testing.assert_array_equal(sample.sources, [0] * 4 + [1] * 4)
-    np.testing.assert_array_equal(sample.masks.any(axis=-1), new_masks.any(axis=-1))
 
 
 def test_slivers_and_small_copies_are_dropped_but_small_cells_stay():
@@ -156,11 +140,11 @@ def test_slivers_and_small_copies_are_dropped_but_small_cells_stay():
 
 def test_any_imgaug_augmenter_moves_masks_and_leaves_them_in_colour_changes():
     image, masks = make_sample(64)
-    flipped, flipped_masks = augmentation.augment(image, masks, iaa.Fliplr(1.0), 0)
+    flipped, flipped_masks = augment(image, masks, iaa.Fliplr(1.0), 0)
     np.testing.assert_array_equal(flipped, image[:, ::-1])
     np.testing.assert_array_equal(flipped_masks, masks[:, ::-1])
-    noisy, same_masks = augmentation.augment(image, masks, iaa.AdditiveGaussianNoise(scale=30), 0)
+    noisy, same_masks = augment(image, masks, iaa.AdditiveGaussianNoise(scale=30), 0)
     assert not np.array_equal(noisy, image)
     np.testing.assert_array_equal(same_masks, masks)
     with pytest.raises(ValueError, match="must be uint8"):
-        augmentation.augment(image / 255, masks, iaa.Fliplr(1.0), 0)
+        augment(image / 255, masks, iaa.Fliplr(1.0), 0)

@@ -59,10 +59,8 @@ def test_load_example_drops_the_smallest_of_too_many_cells(config):
     ("overrides", "sizes", "shape"),
     [
         ({}, (40, 100), (64, 64, 3)),
-        ({"IMAGE_RESIZE_MODE": "pad64"}, (40, 100), (128, 128, 3)),
         ({"IMAGE_RESIZE_MODE": "crop"}, (40, 100), (64, 64, 3)),
-        ({"IMAGE_RESIZE_MODE": "none"}, (64, 128), (128, 128, 3)),
-        ({"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100]}, (40, 100), (64, 64, 1)),
+        ({"IMAGE_RESIZE_MODE": "none", "IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [100]}, (64, 128), (128, 128, 1)),
     ],
 )
 @pytest.mark.parametrize("use_mini_mask", [True, False])

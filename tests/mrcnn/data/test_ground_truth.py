@@ -4,7 +4,7 @@ import pytest
 
 from mrcnn.config import Config, make_config
 from mrcnn.data.dataset import Dataset
-from mrcnn.data.ground_truth import active_class_ids, largest_instances, load_ground_truth
+from mrcnn.data.ground_truth import load_ground_truth
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.molding import parse_image_meta
 from mrcnn.files.errors import InputError
@@ -69,14 +69,7 @@ def test_load_ground_truth_describes_the_image_in_its_meta():
     }
 
 
-@pytest.mark.parametrize(("image_id", "active"), [(0, [1, 1, 1, 1, 0, 0]), (1, [1, 0, 0, 0, 1, 0])])
-def test_active_class_ids_are_those_of_the_images_source(image_id, active):
-    np.testing.assert_array_equal(active_class_ids(Rectangles(), image_id, 6), active)
-
-
 def test_active_class_ids_need_a_network_with_as_many_classes():
-    with pytest.raises(InputError, match="NUM_CLASSES is 4, but Rectangles has 5 classes"):
-        active_class_ids(Rectangles(), 0, 4)
     with pytest.raises(InputError, match="NUM_CLASSES is 4"):
         load_ground_truth(Rectangles(), 0, config_of(NUM_CLASSES=4))
 
@@ -134,12 +127,6 @@ def test_load_ground_truth_takes_the_masks_of_matterports_base_class():
     assert truth.masks.shape == (128, 128, 0) and truth.boxes.shape == (0, 4) and len(truth.class_ids) == 0
 
 
-def test_largest_instances_keeps_the_order():
-    np.testing.assert_array_equal(largest_instances(np.array(BOXES), 2), [1, 2])
-    np.testing.assert_array_equal(largest_instances(np.array(BOXES)[::-1], 2), [2, 3])
-    assert len(largest_instances(np.zeros((0, 4)), 3)) == 0
-
-
 @pytest.mark.parametrize("augmentation", [None, iaa.Fliplr(1.0)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_load_ground_truth_of_grey_networks_takes_grey_and_colour_images(channels, augmentation):
@@ -156,8 +143,3 @@ def test_load_ground_truth_names_masks_that_do_not_fit():
 
     with pytest.raises(InputError, match=r"image 0 of Wrong: .*\(90, 60, 2\) and 2 class ids for an image of 60x90 px"):
         load_ground_truth(Wrong(), 0, config_of())
-
-
-def test_load_ground_truth_refuses_sizes_that_mode_none_cannot_take():
-    with pytest.raises(InputError, match="multiples of 64; got 90x60 px"):
-        load_ground_truth(Rectangles(), 0, config_of(IMAGE_RESIZE_MODE="none"))

@@ -57,14 +57,6 @@ def test_unmold_mask_of_exactly_one_half_is_inside():
     np.testing.assert_array_equal(unmold_mask(np.full((28, 28), 0.5), np.array([1, 1, 4, 5]), (6, 6))[1:4, 1:5], True)
 
 
-def test_expand_mask_equals_a_slow_reference():
-    boxes, minis = np.array(BOXES[:4]), np.random.default_rng(1).random((56, 56, 4)) > 0.4
-    found = expand_mask(boxes, minis, (60, 80, 3))
-    for i, box in enumerate(boxes):
-        expected, clear = slow_paste(minis[..., i].astype(float), box, (60, 80))
-        np.testing.assert_array_equal(found[..., i][clear], expected[clear])
-
-
 def test_expand_mask_undoes_minimize_mask_of_the_boxes_own_size():
     masks = np.zeros((60, 80, 2), bool)
     masks[10:38, 20:48, 0], masks[30:58, 3:31, 1] = True, np.random.default_rng(2).random((28, 28)) > 0.5
@@ -147,6 +139,6 @@ def test_mask_polygons_hold_for_every_small_mask():
 @pytest.mark.parametrize("density", [0.2, 0.5, 0.8, 0.95])
 def test_mask_polygons_hold_for_random_masks(density):
     rng = np.random.default_rng(0)
-    for _ in range(30):
+    for _ in range(10):
         areas = check(rng.random(rng.integers(1, 15, 2)) < density)
         assert sorted((sum(rings) for rings in areas), reverse=True) == [sum(rings) for rings in areas]

@@ -24,13 +24,6 @@ def random_image(*shape) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1)])
-def test_fit_channels_repeats_grey(shape):
-    image = random_image(*shape)
-    np.testing.assert_array_equal(fit_channels(image, 3), np.stack([image.reshape(5, 7)] * 3, axis=-1))
-    assert fit_channels(image, 1).shape == (5, 7, 1)
-
-
 def test_fit_channels_weights_colours_to_grey():
     image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [80, 80, 80]]], np.uint8)
     grey = fit_channels(image, 1)
@@ -38,7 +31,7 @@ def test_fit_channels_weights_colours_to_grey():
     np.testing.assert_array_equal(grey, [[[76], [150], [29], [80]]])  # ITU-R BT.601
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "int64", "uint16"])
+@pytest.mark.parametrize("dtype", ["float64", "uint16"])
 def test_fit_channels_takes_other_numbers_as_they_are(dtype):
     image = random_image(5, 7, 3)
     taken = fit_channels(image.astype(dtype), 3)
@@ -46,20 +39,12 @@ def test_fit_channels_takes_other_numbers_as_they_are(dtype):
     np.testing.assert_array_equal(taken, image)
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((5, 7, 2), np.uint8), r"\(height, width, 1 or 3\); got \(5, 7, 2\)"),
-        (np.zeros(5, np.uint8), r"got \(5,\)"),
-        (np.zeros((0, 7, 3), np.uint8), r"got \(0, 7, 3\)"),
-        (np.zeros((1, 5, 7, 3), np.uint8), r"got \(1, 5, 7, 3\)"),
-        (np.full((5, 7, 3), np.nan, np.float32), "values that are not finite"),
-        (np.zeros((5, 7, 3), "U1"), "an array of numbers, best of type uint8; got <U1"),
-    ],
-)
-def test_fit_channels_refuses(image, message):
-    with pytest.raises(InputError, match=message):
-        fit_channels(image, 3)
+def test_fit_channels_refuses_what_is_no_image():
+    shapes = [(5, 7, 2), (5,), (0, 7, 3), (1, 5, 7, 3)]
+    wrong = [np.full((5, 7, 3), np.nan), np.full((5, 7, 3), 1e300), np.zeros((5, 7, 3), "U1")]
+    for image in (*(np.zeros(shape, np.uint8) for shape in shapes), *wrong):
+        with pytest.raises(InputError, match="an image must"):
+            fit_channels(image, 3)
 
 
 def test_mold_for_detection_pads_images_of_any_size_to_a_square():
@@ -82,8 +67,6 @@ def test_mold_for_detection_pads_to_multiples_of_64_and_never_crops(mode):
     assert (y1, x1, y2, x2) == (14, 21, 114, 171)
     np.testing.assert_array_equal(molded.image[y1:y2, x1:x2], image)
     assert molded.image.sum() == image.sum()
-    enlarged = mold_for_detection(random_image(32, 50, 3), config_of(IMAGE_RESIZE_MODE=mode))
-    assert enlarged.scale == 2.0 and enlarged.image.shape == (64, 128, 3)
 
 
 def test_mold_for_detection_takes_images_as_they_are_or_refuses_them():
@@ -108,17 +91,11 @@ def test_unmold_image_undoes_mold_image(overrides):
 
 
 def test_parse_image_meta_undoes_compose_image_meta():
-    rows = [
-        compose_image_meta(7, (40, 50, 3), (64, 64, 3), (6, 0, 58, 64), 1.28, [1, 0, 1]),
-        compose_image_meta(123456, (4000, 5000, 3), (1024, 1024, 3), (1, 2, 3, 4), 0.25, [1, 1, 1]),
-    ]
-    parsed = parse_image_meta(np.stack(rows))
-    np.testing.assert_array_equal(parsed["image_id"], [7, 123456])
-    np.testing.assert_array_equal(parsed["original_image_shape"], [[40, 50, 3], [4000, 5000, 3]])
-    np.testing.assert_array_equal(parsed["image_shape"], [[64, 64, 3], [1024, 1024, 3]])
-    np.testing.assert_array_equal(parsed["window"], [[6, 0, 58, 64], [1, 2, 3, 4]])
-    np.testing.assert_allclose(parsed["scale"], [1.28, 0.25])
-    np.testing.assert_array_equal(parsed["active_class_ids"], [[1, 0, 1], [1, 1, 1]])
+    names = ("image_id", "original_image_shape", "image_shape", "window", "scale", "active_class_ids")
+    values = (123456, (4000, 5000, 3), (1024, 1024, 3), (1, 2, 3, 4), 0.25, (1, 0, 1))
+    parsed = parse_image_meta(compose_image_meta(*values)[np.newaxis])
+    for name, value in zip(names, values, strict=True):
+        np.testing.assert_array_equal(parsed[name][0], value)
     kinds = {name: values.dtype for name, values in parsed.items()}
     assert kinds.pop("scale") == np.float32 and set(kinds.values()) == {np.dtype(np.int32)}
 
@@ -154,10 +131,7 @@ def test_unmold_detections_drops_what_has_no_pixel_with_its_features_and_masks()
 SETTINGS = {
     "square, enlarged": ({"IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 256}, (100, 76)),
     "square, shrunk": ({"IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128}, (300, 211)),
-    "square, very wide": ({"IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128}, (40, 333)),
     "pad64": ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 128}, (90, 145)),
-    "pad64, not scaled": ({"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 0}, (90, 145)),
-    "crop": ({"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 128}, (90, 145)),
     "none": ({"IMAGE_RESIZE_MODE": "none"}, (128, 192)),
 }
 

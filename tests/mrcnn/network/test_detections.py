@@ -42,7 +42,7 @@ def slow_detections(rois, probabilities, deltas, window, max_detections, min_con
 
 @pytest.mark.parametrize(
     ("num_classes", "max_detections", "min_confidence", "threshold"),
-    [(2, 100, 0.5, 0.3), (4, 6, 0.4, 0.5), (81, 50, 0.1, 0.3)],
+    [(2, 100, 0.5, 0.3), (4, 6, 0.4, 0.5)],
 )
 def test_detections_equal_a_slow_reference_on_random_boxes(num_classes, max_detections, min_confidence, threshold):
     rng = np.random.default_rng(num_classes + max_detections)
@@ -66,14 +66,6 @@ def test_detections_of_two_classes_do_not():
     found = detect([[A, A_NEAR]], [[[0.1, 0.7, 0.2], [0.1, 0.1, 0.8]]])
     np.testing.assert_array_equal(found[0, :, 4], [2, 1, 0, 0])
     np.testing.assert_allclose(found[0, :2, :4], [A_NEAR, A], atol=1e-6)
-
-
-def test_detections_move_by_the_deltas_of_their_class():
-    deltas = np.zeros((1, 1, 2, 4), np.float32)
-    deltas[0, 0, 0] = 5.0
-    deltas[0, 0, 1] = [1, 0, np.log(2) / 0.2, 0]  # down by a tenth of the height, then twice as high
-    found = detect([[[0.4, 0.4, 0.6, 0.6]]], [[[0.1, 0.9]]], deltas)
-    np.testing.assert_allclose(found[0, 0, :4], [0.32, 0.4, 0.72, 0.6], atol=1e-5)
 
 
 def test_detection_layer_round_trip():

@@ -11,9 +11,7 @@ GREY = {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": [120.0]}
 MODES = {
     "square": {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 96},
     "square, minimum scale": {"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_SCALE": 1.3, "IMAGE_MIN_DIM": 0},
-    "pad64": {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 64},
     "pad64 without minimum": {"IMAGE_RESIZE_MODE": "pad64", "IMAGE_MIN_DIM": 0, "IMAGE_MIN_SCALE": 0.7},
-    "crop": {"IMAGE_RESIZE_MODE": "crop", "IMAGE_MIN_DIM": 64},
     "grey": {"IMAGE_RESIZE_MODE": "square", **GREY},
 }
 SHAPES = [(64, 64, 3), (96, 96, 3), (1, 5, 3), (40, 70, 1), (131, 77, 4), (70, 40, 3), (200, 33, 1), (128, 64, 4)]
@@ -33,12 +31,6 @@ def test_mold_is_that_of_detect_to_a_grey_level(tiny_config_class, settings):
         assert batch.window.numpy().tolist() == list(expected.window)
         assert batch.image_shape.numpy().tolist() == list(image.shape[:2])
         assert batch.network_shape.numpy().tolist() == list(expected.image.shape[:2])
-
-
-def test_mold_knows_the_square_when_the_graph_is_built(tiny_config_class):
-    images = tf.TensorSpec((None, None, None, None), tf.uint8)
-    function = tf.function(lambda images: mold(images, tiny_config_class()).images, autograph=False)
-    assert function.get_concrete_function(images).structured_outputs.shape.as_list() == [None, 64, 64, 3]
 
 
 def test_mold_refuses_what_the_network_cannot_take(tiny_config_class):
@@ -85,12 +77,6 @@ def test_unmold_gives_the_rows_of_detect_and_padding(molded):
         np.testing.assert_array_equal(found["class_ids"][image, :count], result["class_ids"])
         np.testing.assert_array_equal(found["features"][image, :count], result["feats"])
         assert not any(found[name][image, count:].any() for name in ("boxes", "scores", "class_ids", "features"))
-
-
-def test_unmold_clips_boxes_to_the_image(molded):
-    rows = np.zeros((1, 2, 6), np.float32)
-    rows[0, 0] = [0.0, 0.0, 1.0, 1.0, 1, 0.9]
-    np.testing.assert_allclose(unmold(tf.constant(rows), molded, {})["boxes"][0, 0], [0, 0, *IMAGE], atol=1e-4)
 
 
 def test_paste_masks_is_unmold_mask():

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from mrcnn.network.normalization import (
     GROUP_NORM_EPSILON,
-    NORMALIZATIONS,
     GroupNorm,
     normalization,
 )
@@ -74,10 +73,3 @@ def test_group_norm_of_half_precision_computes_its_statistics_in_float32():
     assert out.dtype == tf.float16
     expected = keras.layers.GroupNormalization(1, epsilon=1e-5)(x.astype(np.float32))
     np.testing.assert_allclose(tf.cast(out, tf.float32), expected, atol=5e-3)
-
-
-@pytest.mark.parametrize("kind", NORMALIZATIONS)
-def test_normalization_layer_keeps_its_name_and_round_trips(kind):
-    layer = model_of(kind).get_layer("norm")
-    again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(again) is type(layer) and again.get_config() == layer.get_config()

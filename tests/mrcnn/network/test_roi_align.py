@@ -4,7 +4,7 @@ import tensorflow as tf
 from scipy.ndimage import map_coordinates
 
 from mrcnn.network.boxes import normalized_boxes
-from mrcnn.network.roi_align import PyramidROIAlign, assign_levels, crop_bins
+from mrcnn.network.roi_align import PyramidROIAlign, assign_levels
 
 SHAPE = (768, 512)
 LEVELS = (2, 3, 4, 5)
@@ -56,17 +56,7 @@ def pixel_rois():
 
 @pytest.mark.parametrize(
     ("side", "paper", "matterport"),
-    [
-        (0, 2, 2),
-        (79, 2, 2),
-        (80, 2, 3),
-        (111, 2, 3),
-        (112, 3, 3),
-        (223, 3, 4),
-        (224, 4, 4),
-        (447, 4, 5),
-        (2000, 5, 5),
-    ],
+    [(0, 2, 2), (79, 2, 2), (80, 2, 3), (111, 2, 3), (112, 3, 3), (223, 3, 4), (224, 4, 4), (447, 4, 5), (2000, 5, 5)],
 )
 def test_assign_levels_known_answers(side, paper, matterport):
     box = tf.constant([[0.0, 0.0, side, side]])
@@ -95,12 +85,6 @@ def test_roi_align_of_matterport_equals_a_plain_sampler(feature_maps, pixel_rois
         np.testing.assert_allclose(crop, slow_grid(feature_maps[level - 2][image], roi, pool), atol=1e-3)
 
 
-def test_crop_bins_repeats_the_border():
-    feature_map = np.array([[[[1.0], [5.0]], [[1.0], [5.0]]]], np.float32)
-    crop = crop_bins(feature_map, tf.constant([[0.0, 0.0, 2.0, 2.0]]), tf.constant([0]), 8).numpy()
-    np.testing.assert_allclose(crop[0, 0, :, 0], [1, 1, 1.5, 2.5, 3.5, 4.5, 5, 5], atol=1e-5)
-
-
 @pytest.mark.parametrize("rule", ["paper", "matterport"])
 def test_roi_align_gives_gradients_to_the_map_and_none_to_the_boxes(feature_maps, rule):
     maps = [tf.constant(m) for m in feature_maps]
@@ -112,11 +96,3 @@ def test_roi_align_gives_gradients_to_the_map_and_none_to_the_boxes(feature_maps
     assert to_rois is None
     assert np.isfinite(to_finest).all()
     np.testing.assert_allclose(tf.reduce_sum(to_finest), 2 * 49 * 3, rtol=1e-4)
-
-
-def test_roi_align_round_trip():
-    layer = PyramidROIAlign(7, "matterport", name="align")
-    again = PyramidROIAlign.from_config(layer.get_config())
-    assert again.get_config() == layer.get_config() and again.rule == "matterport"
-    maps = [tf.zeros((2, 16, 24, 5))]
-    assert layer.compute_output_spec(tf.zeros((9, 4)), tf.zeros(9), maps, (64, 96)).shape == (9, 7, 7, 5)
