@@ -39,24 +39,23 @@ def _each_once(values: list) -> list:
     return values
 
 
-def _check_known(values: list[str], known: Iterable[str]) -> list[str]:
-    for value in values:
-        if value not in known:
-            raise ValueError(f"{value!r} is none of {', '.join(dict.fromkeys(known))}")
-    return values
+def _without(*taken: str) -> AfterValidator:
+    """Refuse overrides of settings that their surroundings set."""
+
+    def check(values: dict[str, Any]) -> dict[str, Any]:
+        for name in taken:
+            if name in values:
+                raise ValueError(f"{name} is set elsewhere; leave it out")
+        return values
+
+    return AfterValidator(check)
 
 
-def _without(values: dict[str, Any], *taken: str) -> dict[str, Any]:
-    for name in taken:
-        if name in values:
-            raise ValueError(f"{name} is set elsewhere; leave it out")
-    return values
-
-
-def check_centre_name(name: str) -> None:
+def check_centre_name(name: str) -> str:
     """Refuse a name that files cannot have."""
     if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
         raise InputError(f"centre name {name!r}: must be usable as a file name; choose another")
+    return name
 
 
 EachOnce = AfterValidator(_each_once)
@@ -127,9 +126,8 @@ class DetectorSettings(Settings):
         try:
             re.compile(value)
         except re.error as error:
-            raise ValueError(
-                f"must be heads, 3+, 4+, 5+, all or a regular expression, got {value!r} ({error})"
-            ) from None
+            wanted = "heads, 3+, 4+, 5+, all or a regular expression"
+            raise ValueError(f"must be {wanted}, got {value!r} ({error})") from None
         return value
 
     @field_validator("settings")
@@ -153,7 +151,6 @@ class ExtractSettings(Settings):
     Attributes:
         all_cells: keep every detection instead of one for each image.
         masks: store 28x28 masks too.
-        batch_size: images in a batch.
     """
 
     all_cells: bool = False
@@ -195,12 +192,9 @@ class BottleneckSettings(Settings):
     image_losses: Annotated[list[Literal["mse", "ssim"]], EachOnce] = ["mse", "ssim"]
     image_sources: Annotated[list[Literal["image", "crop"]], EachOnce] = ["image", "crop"]
     centre: str | None = None
-    autoencoder: overrides(AutoencoderConfig) = {}
-
-    @field_validator("autoencoder")
-    @classmethod
-    def _check_autoencoder(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _without(values, "adaptation", "latent_size", "image_loss", "image_source")
+    autoencoder: Annotated[
+        overrides(AutoencoderConfig), _without("adaptation", "latent_size", "image_loss", "image_source")
+    ] = {}
 
 
 class AblationSettings(Settings):
@@ -223,7 +217,7 @@ class AblationSettings(Settings):
     columns: Annotated[list[str], EachOnce] = list(COLUMNS)
     training_runs: int = Field(1, ge=1)
     standardise: Annotated[list[Literal["none", "centre"]], EachOnce] = ["none", "centre"]
-    reference: str = "AE-CFE"
+    reference: Annotated[str, AfterValidator(lambda name: _FORMER_COLUMNS.get(name, name))] = "AE-CFE"
 
     @field_validator("autoencoders")
     @classmethod
@@ -237,12 +231,11 @@ class AblationSettings(Settings):
     @classmethod
     def _check_columns(cls, values: list[str], info: ValidationInfo) -> list[str]:
         values = [_FORMER_COLUMNS.get(name, name) for name in values]
-        return _check_known(values, [*COLUMNS, *info.data.get("autoencoders", values)])
-
-    @field_validator("reference")
-    @classmethod
-    def _take_former_name(cls, value: str) -> str:
-        return _FORMER_COLUMNS.get(value, value)
+        known = [*COLUMNS, *info.data.get("autoencoders", values)]
+        for value in values:
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(dict.fromkeys(known))}")
+        return values
 
     def autoencoder_of(self, column: str) -> dict[str, Any] | None:
         """Overrides of the run's section `autoencoder` for a column, or None if it is no autoencoder."""
@@ -262,21 +255,13 @@ class OracleSettings(Settings):
 
     normalizations: Annotated[list[Literal["batch", "group"]], EachOnce] = ["batch", "group"]
     training_runs: int = Field(1, ge=1)
-    network: dict[str, Any] = {}
-
-    @field_validator("network")
-    @classmethod
-    def _check_network(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return _without(values, "normalization", "seed")
+    network: Annotated[dict[str, Any], _without("normalization", "seed")] = {}
 
 
 class ReproduceSettings(Settings):
     """The thesis' experiments.
 
     Attributes:
-        bottleneck: Table 3.1 and Figures 3.6 to 3.13.
-        ablation: Table 3.2.
-        oracle: Table 3.3.
         resnet_weights: of ResNet-RF's ResNet-101: "imagenet" (downloaded, with a checksum), the path of that file, or
             "random" for an untrained network where no weights can be had.
         resnet_image_size: side in pixels to which crops are resized for it.
@@ -297,17 +282,10 @@ class RunSettings(Settings):
     """Everything that a run needs.
 
     Attributes:
-        name: of the run.
-        output: its folder.
+        output: the run's folder.
         data: folder that the centres' roots are relative to.
         seed: of everything random.
         scheme: class map, see `experiments.centres.class_maps`.
-        centres: by name.
-        detector: training of the detector.
-        extract: feature extraction.
-        autoencoder: overrides of `autoencoder.config.AutoencoderConfig`.
-        evaluate: the table.
-        reproduce: the thesis' experiments.
     """
 
     name: str = "run"
@@ -315,19 +293,12 @@ class RunSettings(Settings):
     data: str = "."
     seed: int = Field(0, ge=0, lt=2**31)  # scikit-learn takes twice as much, and further seeds are counted up
     scheme: str = "thesis13"
-    centres: dict[str, CentreSettings] = Field(min_length=1)
+    centres: dict[Annotated[str, AfterValidator(check_centre_name)], CentreSettings] = Field(min_length=1)
     detector: DetectorSettings = DetectorSettings()
     extract: ExtractSettings = ExtractSettings()
     autoencoder: overrides(AutoencoderConfig) = {}
     evaluate: EvaluateSettings = EvaluateSettings()
     reproduce: ReproduceSettings = ReproduceSettings()
-
-    @field_validator("centres")
-    @classmethod
-    def _check_centres(cls, centres: dict[str, CentreSettings]) -> dict[str, CentreSettings]:
-        for name in centres:
-            check_centre_name(name)
-        return centres
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -346,10 +317,10 @@ class RunSettings(Settings):
 
 
 def load_settings(path: str | os.PathLike, changes: Mapping[str, Any] | None = None) -> RunSettings:
-    """Read a run's YAML file, or the `config.json` of a run.
+    """Read a run's YAML file, or the `config.json` of a run; it is named after the file unless it says otherwise.
 
     Args:
-        path: the file; the run is named after it unless it says otherwise.
+        path: the file.
         changes: dotted name -> value that takes the place of the file's, see `parse_changes`.
 
     Raises:
@@ -363,11 +334,7 @@ def load_settings(path: str | os.PathLike, changes: Mapping[str, Any] | None = N
 
 
 def read_section(path: str | os.PathLike, name: str) -> dict[str, Any]:
-    """Read the settings of one section of a YAML file, none if the file has no such section.
-
-    Raises:
-        InputError: if the file is missing or malformed, or the section holds something else than settings.
-    """
+    """Read the settings of one section of a YAML file, none if the file has no such section."""
     section = read_mapping(path, missing="no such configuration file").get(name)
     if not isinstance(section, dict | None):
         raise InputError(f"{path}: {name} must be settings with keys, got {section!r:.60}")
@@ -375,11 +342,7 @@ def read_section(path: str | os.PathLike, name: str) -> dict[str, Any]:
 
 
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
-    """Read texts "section.key=value", as `--set` takes them, to values by dotted name; values are YAML.
-
-    Raises:
-        InputError: if a text has another form.
-    """
+    """Read texts "section.key=value", as `--set` takes them, to values by dotted name; values are YAML."""
     changes = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -390,11 +353,7 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def apply_changes(values: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Put values by dotted name into nested mappings, in place.
-
-    Raises:
-        InputError: if a name leads below a value that is no mapping.
-    """
+    """Put values by dotted name into nested mappings, in place."""
     for name, value in changes.items():
         *sections, key = name.split(".")
         place = values

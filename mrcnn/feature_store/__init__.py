@@ -1,6 +1,6 @@
 """The feature store, the HDF5 file between the two stages: its public names. It needs h5py and NumPy alone."""
 
-from mrcnn.feature_store.layout import ARRAY_FIELDS, FORMAT, SCHEMA, UNREADABLE, Cell, is_unreadable
+from mrcnn.feature_store.layout import ARRAY_FIELDS, UNREADABLE, Cell, is_unreadable
 from mrcnn.feature_store.reader import FeatureStore, StoreReader
 from mrcnn.feature_store.shards import (
     Shard,
@@ -16,8 +16,6 @@ from mrcnn.feature_store.writer import FeatureStoreWriter, clear_parts
 
 __all__ = [
     "ARRAY_FIELDS",
-    "FORMAT",
-    "SCHEMA",
     "UNREADABLE",
     "Cell",
     "FeatureStore",

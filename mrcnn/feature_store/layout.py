@@ -86,7 +86,7 @@ class Cell(NamedTuple):
 
 
 def is_unreadable(reason: str) -> bool:
-    """Whether the reason that a store gives for an image without a cell is that it could not be read."""
+    """Whether the reason for an image without a cell is that it could not be read."""
     return reason.startswith(UNREADABLE)
 
 
@@ -110,11 +110,9 @@ def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -
     Raises:
         ValueError: if `detector` has no hash, or `settings` uses a reserved name.
     """
-    if not detector.get("hash"):
-        raise ValueError("detector must have a 'hash'")
     taken = sorted(set(settings) & set(RESERVED))
-    if taken:
-        raise ValueError(f"attributes uses reserved names: {', '.join(taken)}")
+    if taken or not detector.get("hash"):
+        raise ValueError(f"attributes uses reserved names: {', '.join(taken)}" if taken else "detector has no hash")
     versions = {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__}
     return {
         "centre": centre,
@@ -136,7 +134,7 @@ def origin(header: dict[str, Any]) -> dict[str, Any]:
 def new_store(
     path: str | os.PathLike, header: dict[str, Any], num_cells: int, num_images: int, widths: dict[str, int]
 ) -> Iterator[h5py.File]:
-    """Give an empty store of known size, which gets its final name when the block ends without an error.
+    """Give an empty store of known size, which gets its final name `path` when the block ends without an error.
 
     Args:
         path: the final name.
@@ -208,8 +206,3 @@ def encode_text(name: str, text: str) -> bytes:
 def decode_text(values: np.ndarray) -> np.ndarray:
     """Bytes as a str array; other arrays as they are."""
     return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
-
-
-def text_width(texts: list[bytes]) -> int:
-    """Bytes that a column of these texts needs for each."""
-    return max((len(t) for t in texts), default=0) or 1

@@ -13,6 +13,7 @@ import numpy as np
 
 from mrcnn.feature_store.layout import (
     FORMAT,
+    IMAGE_STRINGS,
     MAX_STRING,
     RESERVED,
     SCHEMA,
@@ -37,9 +38,9 @@ class StoreReader(ABC):
         path: the store; of shards, the first one.
         paths: all files, one or more.
         centre: name of the centre.
-        attributes: dict with `schema`, `centre`, `detector` (a dict with at least `hash`), `with_masks`,
-            `versions`, `created` (ISO 8601, UTC) and the settings that the writer was given.
-        settings: dict, those settings alone.
+        attributes: `schema`, `centre`, `detector` (a dict with at least `hash`), `with_masks`, `versions`, `created`
+            (ISO 8601, UTC) and the settings that the writer was given.
+        settings: those settings alone.
     """
 
     path: Path
@@ -100,7 +101,7 @@ class StoreReader(ABC):
     @cached_property
     def missed(self) -> list[dict[str, str]]:
         """Images without a cell: dicts with key, reason, label, cell_type."""
-        columns = {name: self.image_column(name) for name in ("key", "reason", "label", "cell_type")}
+        columns = {name: self.image_column(name) for name in IMAGE_STRINGS}
         rows = np.flatnonzero(columns["reason"] != "")
         return [{name: str(column[row]) for name, column in columns.items()} for row in rows]
 
@@ -120,18 +121,8 @@ class StoreReader(ABC):
         }
 
     def read(self, field: str, start: int, stop: int) -> np.ndarray:
-        """Read the rows from `start` up to `stop`, exclusive.
-
-        Returns:
-            Array of shape (stop - start, ...) of the field's type; strings as a numpy str array.
-
-        Raises:
-            InputError: if a checksum fails, or masks are asked of a store without them.
-            IndexError: if the rows are not in the store.
-        """
-        if not 0 <= start <= stop <= len(self):
-            raise IndexError(f"rows {start}:{stop} of a store with {len(self)} cells")
-        return self._read_rows(field, np.arange(start, stop))
+        """Read the rows from `start` up to `stop`, exclusive, as `read_rows` does."""
+        return self.read_rows(field, np.arange(start, stop))
 
     def read_rows(self, field: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Read single rows; neighbouring rows are read at one go.
@@ -141,7 +132,11 @@ class StoreReader(ABC):
             indices: int array of shape (k,), strictly increasing.
 
         Returns:
-            Array of shape (k, ...), in the order of `indices`; raises as `read`.
+            Array of shape (k, ...) of the field's type, in the order of `indices`; strings as a numpy str array.
+
+        Raises:
+            InputError: if a checksum fails, or masks are asked of a store without them.
+            IndexError: if the rows are not in the store.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if np.any(np.diff(indices) <= 0):
@@ -166,14 +161,9 @@ class StoreReader(ABC):
 class FeatureStore(StoreReader):
     """Read a store; nothing but the rows asked for, the strings and the image table is ever held in memory.
 
-    On opening, the file must be whole and of this schema, with every dataset of the stated type and shape inside the
-    file itself, and as many cells as its images have.
-
-    Args:
-        path: the store.
-
     Raises:
-        InputError: if it is not so; it names the file.
+        InputError: if the file is not whole and of this schema, with every dataset of the stated type and shape inside
+            the file itself, and as many cells as its images have.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -255,13 +245,7 @@ def _check_layout(file: h5py.File, with_masks: bool) -> int:
 
 
 def check_same_origin(store: StoreReader, header: dict[str, Any], advice: str) -> None:
-    """Refuse a store that another centre, detector or setting made.
-
-    Args:
-        store: opened.
-        header: as from `make_header`: what it should have been made with.
-        advice: what to do about it, the end of the message.
-    """
+    """Refuse a store that another centre, detector or setting made than those of a header; `advice` ends the error."""
     check_same(store.path, origin(store.header), origin(header), advice)
 
 
@@ -270,12 +254,9 @@ _INFINITY, _MINUS_INFINITY = 0x7C00, 0xFC00
 
 
 def check_finite(store: StoreReader, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
-    """Refuse features that are NaN or infinite, naming the first such cell.
+    """Refuse features, float16 of shape (n, 14, 14, 256), that are NaN or infinite, naming the first such cell.
 
-    Args:
-        store: where they come from.
-        rows: int array of shape (n,), the rows that they are.
-        features: float16 array of shape (n, 14, 14, 256).
+    They are the n `rows` of a store.
     """
     # Two maxima over integers take a fifth of the time of `isfinite`, which is half that of reading.
     if not features.size or (
@@ -307,6 +288,7 @@ def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:
         stop = min(start + _READ_ROWS, len(store))
         features = store.read("features", start, stop)
         # float16 sums lose digits; the mean is taken in float32.
-        block = features.mean(axis=(1, 2), dtype=np.float32) if mode == "mean" else features.reshape(-1, size)
-        vectors[start:stop] = block
+        vectors[start:stop] = (
+            features.mean(axis=(1, 2), dtype=np.float32) if mode == "mean" else features.reshape(-1, size)
+        )
     return vectors

@@ -38,11 +38,7 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """Read "I/N".
-
-        Raises:
-            InputError: if it is something else, or I is not from 1 to N.
-        """
+        """Read "I/N", with I from 1 to N."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if match is None or not 1 <= int(match[1]) <= int(match[2]):
             raise InputError(f"shard {text!r}: give I/N with I from 1 to N, for example 1/4")
@@ -56,9 +52,9 @@ def shard_path(path: str | os.PathLike, shard: Shard) -> Path:
 
 
 def shard_settings(shard: Shard, keys: Sequence[str]) -> dict[str, str]:
-    """Settings `shard` and `centre_images` of a shard's store, given the keys of all images of the centre in order.
+    """Settings of a shard's store, given the keys of all images of the centre in order.
 
-    The latter names that list: shards that were cut from different ones would overlap or leave gaps.
+    They name that list, since shards of different lists would overlap or leave gaps.
     """
     return {SHARD: str(shard), CENTRE_IMAGES: describe_images(keys)}
 
@@ -69,16 +65,8 @@ def describe_images(keys: Sequence[str]) -> str:
     return f"{len(keys)} images, list {digest[:16]}"
 
 
-def shard_of(store: StoreReader) -> Shard | None:
-    """Which shard a store is; None for a whole centre."""
-    return Shard.parse(str(store.settings[SHARD])) if SHARD in store.settings else None
-
-
 def open_store(path: StorePath) -> StoreReader:
-    """Open a store, or the shards of one centre as if they were one store.
-
-    Args:
-        path: a store, or all shards of a centre in any order.
+    """Open a store, or all shards of a centre, in any order, as if they were one store.
 
     Raises:
         InputError: if a file cannot be used, or the shards are not all those of one centre.
@@ -163,7 +151,8 @@ class ShardedStore(StoreReader):
 
     def _sort_and_check(self) -> bool:
         """Put the shards in order and take over what they have in common; says whether they are shards."""
-        shards = [shard_of(store) for store in self._stores]
+        stated = [store.settings.get(SHARD) for store in self._stores]
+        shards = [None if text is None else Shard.parse(str(text)) for text in stated]
         is_sharded = any(shards)
         if is_sharded:
             self._check_complete(shards)
@@ -202,17 +191,12 @@ class ShardedStore(StoreReader):
             raise InputError(f"{other}: image {keys[ordered[twice[0]]]} is in {one} too; give every shard once")
         stated = self._stores[0].settings.get(CENTRE_IMAGES)
         if is_sharded and describe_images(keys.tolist()) != stated:
-            raise InputError(
-                f"{self.path}: the shards do not hold the images of the centre ({stated}); extract them again"
-            )
+            what = f"the shards do not hold the images of the centre ({stated})"
+            raise InputError(f"{self.path}: {what}; extract them again")
 
 
 def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) -> None:
-    """Join the stores of several shards of one centre into one, row block by row block.
-
-    Args:
-        paths: as for `ShardedStore`; shards become the store that an extraction in one go would give.
-        path: final name, written atomically.
+    """Join stores as `ShardedStore` reads them into one, atomically: shards into that of an extraction in one go.
 
     Raises:
         InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
@@ -233,18 +217,10 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
 def join_shards(
     paths: Sequence[str | os.PathLike], path: str | os.PathLike, *, overwrite: bool = False
 ) -> dict[str, int]:
-    """Do as `merge_stores`, but keep a store that is there already if it is what would be made.
-
-    Args:
-        paths: as in `merge_stores`.
-        path: the store to write.
-        overwrite: join again although a store is there.
+    """Do as `merge_stores`, but keep a store that is what would be made, and refuse another, without `overwrite`.
 
     Returns:
         The store's counts.
-
-    Raises:
-        InputError: as `ShardedStore` raises it, or if another store is there and `overwrite` is False.
     """
     if os.path.exists(path) and not overwrite:
         with FeatureStore(path) as there, ShardedStore(paths) as source:

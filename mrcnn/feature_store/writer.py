@@ -23,7 +23,6 @@ from mrcnn.feature_store.layout import (
     encode_text,
     make_header,
     new_store,
-    text_width,
 )
 from mrcnn.feature_store.reader import FeatureStore, check_same_origin
 from mrcnn.files.atomic import OutputLock, remove_leftovers
@@ -34,14 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class PartBuffer:
-    """Rows that wait to become a part.
+    """Rows that wait to become a part, with room for `capacity` cells; an image with many cells may make it grow.
 
-    Each array column is one array that is kept from part to part: thousands of arrays, made and freed anew for every
-    part, would leave the heap in pieces, and the memory of a long extraction would grow.
-
-    Args:
-        with_masks: whether cells have masks.
-        capacity: cells to make room for; an image with many cells may make it grow.
+    Its arrays are kept from part to part: thousands of them, made and freed anew, would leave the heap in pieces, and
+    the memory of a long extraction would grow.
     """
 
     def __init__(self, with_masks: bool, capacity: int):
@@ -80,7 +75,8 @@ class PartBuffer:
     def write(self, path: Path, header: dict[str, Any]) -> None:
         """Write all rows as a store of their own, atomically."""
         numbers = [f"images/{name}" for name in IMAGE_COUNTS]
-        widths = {name: text_width(texts) for name, texts in self._columns.items() if name not in numbers}
+        texts = {name: values for name, values in self._columns.items() if name not in numbers}
+        widths = {name: max([1, *map(len, values)]) for name, values in texts.items()}
         with new_store(path, header, self.num_cells, self.num_images, widths) as file:
             arrays = {f"cells/{name}": values[: self.num_cells] for name, values in self._arrays.items()}
             for name, values in {**arrays, **self._columns}.items():
@@ -91,7 +87,7 @@ class PartBuffer:
 
 
 def merge_parts(parts: Sequence[Path], path: Path, header: dict[str, Any]) -> None:
-    """Stream `parts` into `path`, one after the other; memory is that of a few rows and of one part's strings."""
+    """Stream `parts` into `path`, one after the other, a few rows at a time."""
     num_cells, num_images, widths = 0, 0, {}
     for part in parts:
         with FeatureStore(part) as store:
@@ -122,21 +118,19 @@ def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:
 class FeatureStoreWriter:
     """Write a store so that a crash, even `kill -9`, costs at most the last part.
 
-    Cells gather in memory and go to disk in parts, `<path>.parts/part-00000.h5` and so on, each renamed into
-    place when it is whole; an image is never divided between parts. A new writer for the same path finds the
-    parts, and `done_keys` tells which images to pass over. `finish` streams the parts into `<path>`, then
-    removes them; meanwhile the disk holds the data twice. From beginning to end nobody else writes this store.
+    Cells go to disk in parts, `<path>.parts/part-00000.h5` and so on; an image is never divided between parts. A new
+    writer for the same path finds them, and `done_keys` tells which images to pass over. `finish` streams the parts
+    into `<path>`, then removes them; meanwhile the disk holds the data twice.
 
-    As a context manager it finishes when the block ends well. When the block ends with an error the cells
-    gathered so far are saved as a part, and the parts stay.
+    A `with` block that ends well finishes the store. One that ends with an error saves the cells so far as a part.
 
     Args:
         path: final name of the store; an older store of that name is replaced by `finish`, not before.
         centre: name of the centre.
         detector: what made the features: at least `hash`, and usually `config`; JSON values.
         with_masks: whether every cell comes with a mask.
-        attributes: settings that decide what is stored (crop margins, minimum score ...), JSON values. A
-            resumed run must give the same ones, so times and host names do not belong here.
+        attributes: settings that decide what is stored (crop margins, minimum score ...), JSON values, the same in a
+            resumed run.
         part_size: number of images or cells, whichever comes first, after which a part is written.
         replace_parts: begin anew where parts of another centre, detector or setting, or damaged ones, lie.
 
@@ -222,12 +216,7 @@ class FeatureStoreWriter:
         self._add(key, label, cell_type, "", num_detections, cells)
 
     def missed(self, key: str, reason: str, label: str = "", cell_type: str = "") -> None:
-        """Record an image without a cell; arguments are those of `add`.
-
-        Args:
-            reason: why, such as "no detection above score 0.7"; one that starts with "unreadable" counts as
-                such.
-        """
+        """Record an image without a cell, and the `reason`: one that starts with "unreadable" counts as such."""
         if not reason:
             raise ValueError(f"{key}: an image without a cell needs a reason")
         self._add(key, label, cell_type, reason, 0, ())

@@ -27,15 +27,14 @@ _TEMPORARY = re.compile(r"\.\d+\.(?:tmp|old)\.(.+)")
 
 
 class OutputLock:
-    """The right to write an output, from now on until `release`, the end of a `with` block or of the process.
+    """The right to write an output, until `release`, the end of a `with` block or of the process.
 
-    The system drops the lock with the process, so that the hidden file which a killed run leaves is in nobody's way.
-    What killed runs had begun to write is removed. Where a file system knows no locks, writing goes on without one.
+    The system drops the lock with the process, so that the file of a killed run is in nobody's way. What killed runs
+    had begun to write is removed. Where a file system knows no locks, writing goes on without one.
 
     Args:
         path: the file or folder that is written.
-        inside: put the lock into the folder `path`, which is made; else it lies beside `path`, which may then be
-            replaced as a whole.
+        inside: put the lock into the folder `path`, which is made, instead of beside it.
 
     Raises:
         InputError: if another run holds it, or nothing can be written there.
@@ -93,16 +92,10 @@ class OutputLock:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path beside `path`; move it there when the block ends without an error.
+    """Give a temporary path beside `path`, which is synced and moved there when the block ends without an error.
 
-    The temporary name keeps the suffix of `path`, since Keras and others choose the format by it. The file is
-    synced before the move, so that a crash leaves either the old file or the new one.
-
-    Args:
-        path: the final name. Its folder is made if it is missing.
-
-    Yields:
-        The temporary path to write to.
+    The folder of `path` is made if it is missing. The temporary name keeps the suffix, by which Keras and others choose
+    the format.
 
     Raises:
         OSError: what the block or the move raised; it names `path` if it named no file.
@@ -111,15 +104,22 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
+        with _named_in_errors(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.filename is None:  # of writing to an open file, on a full disk
             error.filename = str(path)
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_folder_is_free(path: str | os.PathLike, marker: str, overwrite: bool) -> None:
@@ -144,17 +144,9 @@ def check_folder_is_free(path: str | os.PathLike, marker: str, overwrite: bool) 
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike, marker: str, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; move it there when the block ends without an error.
+    """Give an empty folder beside `path`, which is synced and moved there when the block ends without an error.
 
-    Every file is synced before the move. An older folder is moved aside just before and removed just after it.
-
-    Args:
-        path: the final name. Folders above it are made if they are missing.
-        marker: file that the folder gets, see `check_folder_is_free`.
-        overwrite: replace an older folder.
-
-    Yields:
-        The temporary folder, which is there and empty.
+    An older folder is moved aside just before and removed just after it. Arguments are those of `check_folder_is_free`.
 
     Raises:
         InputError: if something is there that may not be replaced, or another run is writing the folder.
@@ -164,18 +156,14 @@ def atomic_folder(path: str | os.PathLike, marker: str, overwrite: bool = False)
     temporary, old = (final.with_name(f".{os.getpid()}.{kind}.{final.name}") for kind in ("tmp", "old"))
     with OutputLock(final):
         try:
-            temporary.mkdir()
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
+            with _named_in_errors(final):
+                temporary.mkdir()
+                yield temporary
+                for file in filter(Path.is_file, temporary.rglob("*")):
                     _sync(file)
-            if final.exists():
-                final.rename(old)
-            temporary.rename(final)
-        except OSError as error:
-            if error.filename is None:
-                error.filename = str(final)
-            raise
+                if final.exists():
+                    final.rename(old)
+                temporary.rename(final)
         finally:
             if old.exists() and not final.exists():
                 old.rename(final)
@@ -184,13 +172,9 @@ def atomic_folder(path: str | os.PathLike, marker: str, overwrite: bool = False)
 
 
 def remove_leftovers(folder: str | os.PathLike, name: str | None = None) -> None:
-    """Remove what killed processes had begun to write in a folder; `OutputLock` calls it.
+    """Remove what killed processes had begun to write in a folder, or of it what was to be called `name`.
 
-    An older folder that was moved aside and never replaced gets its name back.
-
-    Args:
-        folder: is not looked at further down; may be missing.
-        name: only what was to become the file or folder of this name.
+    The folder may be missing. One that was moved aside and never replaced gets its name back.
     """
     folder = Path(folder)
     for path in list(folder.iterdir()) if folder.is_dir() else []:
@@ -212,12 +196,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically.
-
-    Raises:
-        TypeError: if `value` holds something that JSON has no form for.
-    """
-    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+    """Write `value` to `path` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def _sync(path: Path) -> None:

@@ -8,11 +8,8 @@ from mrcnn.files.errors import InputError
 def compute_on_one_thread() -> None:
     """Let TensorFlow compute on one thread, so that the same seed gives the same numbers on the same machine.
 
-    On a CPU, what several threads add up depends on which comes first. The differences begin in the seventh digit and
-    grow with every step, through the choice of proposals above all. One thread has one order. Call it before
-    TensorFlow has done anything.
-
-    On a GPU this changes nothing: the gradient of RoIAlign has no repeatable kernel there.
+    What several threads add up depends on which comes first; the differences grow with every step. On a GPU this
+    changes nothing, since the gradient of RoIAlign has no repeatable kernel there.
 
     Raises:
         InputError: if TensorFlow has computed already.

@@ -12,10 +12,10 @@ from mrcnn.files.json_io import parse_json
 def mirrored_strategy(
     gpu_count: int, devices: Sequence[str] | None = None, *, option: str = "GPU_COUNT"
 ) -> tf.distribute.Strategy:
-    """The strategy by which `gpu_count` devices share a batch.
+    """The strategy by which `gpu_count` devices share a batch; 1 gives the strategy in force.
 
     Args:
-        gpu_count: how many; 1 gives the strategy in force.
+        gpu_count: how many.
         devices: their names; None takes the first GPUs.
         option: what the user calls the number, for the error.
 
@@ -60,14 +60,10 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
 
 
 def place_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Where this process stands among those that train together.
-
-    Args:
-        strategy: the strategy of the training, by which every process has as many replicas.
+    """Where this process stands among those that train together, with equally many replicas each.
 
     Returns:
-        Its number, counted from 0, and how many there are. With n replicas each, the first process has the replicas
-        0 to n - 1, the second one n to 2 n - 1, and so on.
+        Its number, counted from 0, and how many there are; of n replicas each, the second process has n to 2 n - 1.
     """
     ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
     own = strategy.experimental_local_results(ids)
@@ -76,13 +72,4 @@ def place_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files: always, unless it is a further worker of several."""
-    resolver = strategy.cluster_resolver
-    return (
-        resolver is None
-        or resolver.task_type in (None, "chief")
-        or (
-            resolver.task_type == "worker"
-            and resolver.task_id == 0
-            and "chief" not in resolver.cluster_spec().as_dict()
-        )
-    )
+    return strategy.extended.should_checkpoint

@@ -7,12 +7,11 @@ MAX_REASON = 300  # characters of what a library says
 class InputError(ValueError):
     """A file, folder, option or value that the caller must change.
 
-    The message is one line: what is wrong, with which file or option, and what to do. The command line prints
-    it and exits with status 2; anything else that is raised is a fault of this software and keeps its traceback.
+    The command line prints the message and exits with status 2; any other error is a fault of this software.
 
     Args:
-        message: names of files in it may hold anything; line breaks and other characters that are not printable are
-            written as escapes. What is longer than a screen, since it shows a value of that size, is cut in its midst.
+        message: what is wrong, with which file or option, and what to do. It becomes one printable line, cut in its
+            midst where it is longer than a screen.
     """
 
     def __init__(self, message: object = ""):
@@ -21,10 +20,9 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of a library says, in short, as the reason in a message: its first line, cut where it is long.
+    """First line of what a library says, cut where it is long; the rest is often a stack or a graph.
 
-    The rest is often a stack or a graph. Of an error of the system it is the reason alone, since the path stands in the
-    message anyway; of an error that says nothing it is the name of its class.
+    An error of the system gives its reason without the path, one that says nothing the name of its class.
     """
     text = error.strerror if isinstance(error, OSError) else None
     lines = str(text or error).strip().splitlines()
@@ -32,7 +30,7 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """All that an error of a library says, joined to one line: of those that say on the second line where it is."""
+    """All that a library says, joined to one line: for errors that say on the second one where the fault is."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 4]} ..."
 

@@ -24,16 +24,13 @@ _DAMAGED = (OSError, RuntimeError, LookupError, TypeError, ValueError, Attribute
 
 @contextmanager
 def atomic_hdf5(path: str | os.PathLike, version: str = "earliest") -> Iterator[h5py.File]:
-    """Give a new HDF5 file that gets its final name when the block ends without an error.
+    """Give a new HDF5 file that gets its final name when the block ends without an error, as by `atomic_path`.
 
     Flush a dataset after it was written: what a closed one could not write is told nowhere.
 
     Args:
         path: the final name.
         version: of HDF5 that can read it; from "v110" on, the structure of the file has checksums.
-
-    Raises:
-        OSError: if the disk is full, or what else `atomic_path` raises.
     """
     with atomic_path(path) as temporary:
         file = h5py.File(temporary, "w", libver=(version, "v110"))
@@ -52,11 +49,7 @@ def atomic_hdf5(path: str | os.PathLike, version: str = "earliest") -> Iterator[
 
 
 def save_weights(model: Any, path: str | os.PathLike) -> None:
-    """Write a Keras model's weights, and those of its optimiser, to a `.weights.h5` file, atomically.
-
-    Raises:
-        OSError: if the disk is full, which is found out before Keras begins.
-    """
+    """Write a Keras model's weights, and those of its optimiser, to a `.weights.h5` file; room is asked for first."""
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
     size = sum(variable.value.dtype.size * variable.value.shape.num_elements() for variable in variables)
@@ -102,11 +95,7 @@ def damage_named(path: str | os.PathLike, advice: str) -> Iterator[None]:
 
 
 def check_plain(file: h5py.File, names: Sequence[str] | None = None) -> None:
-    """Check all groups and arrays of a file before one of them is read.
-
-    Args:
-        file: opened.
-        names: look at these members of the root only.
+    """Check all groups and arrays of a file, or those of some members of its root, before one of them is read.
 
     Raises:
         ValueError: if something is a link, lies in another file, is neither number nor text, or states more than the
@@ -163,10 +152,6 @@ def check_weights_file(path: str | os.PathLike, *, advice: str) -> None:
 
 
 def read_note(path: str | os.PathLike, name: str) -> str:
-    """Read one text of an HDF5 file, such as "uns/run" of an `.h5ad` file, and nothing else of it.
-
-    Raises:
-        InputError: if there is no such file or text, or it is damaged or lies elsewhere.
-    """
+    """Read one text, such as "uns/run" of an `.h5ad` file; an `InputError` says what `open_plain` refuses."""
     with open_plain(path, advice=f"it has no text {name} that can be read", names=(name.partition("/")[0],)) as file:
         return file[name].asstr()[()]

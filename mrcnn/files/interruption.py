@@ -61,12 +61,11 @@ def held_back() -> Iterator[HeldBack]:
 def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interruption` while the block lasts; a second one ends the process at once.
 
-    A signal that is ignored stays so, as SIGINT does in what a shell runs in the background. Outside of the main
-    thread nothing is done.
+    An ignored signal stays so, as SIGINT does in what a shell runs in the background. Nothing is done outside of the
+    main thread.
 
     Args:
-        tell: called with the number of a signal that is held back. It runs inside the handler, so it should do no
-            more than write to a file descriptor.
+        tell: called, inside the handler, with the number of a signal that is held back.
     """
     global _number
     if threading.current_thread() is not threading.main_thread():

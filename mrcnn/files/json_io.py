@@ -12,7 +12,7 @@ _MAX_DIGITS = 19  # more do not fit into 64 bits, nor always into a float
 
 
 def read_json_file(path: str | os.PathLike, *, missing: str, advice: str, allow_nan: bool = False) -> Any:
-    """Read a JSON file: UTF-8, with or without byte order mark.
+    """Read a JSON file as `parse_json` does.
 
     Args:
         path: the file.
@@ -21,7 +21,7 @@ def read_json_file(path: str | os.PathLike, *, missing: str, advice: str, allow_
         allow_nan: whether numbers may be NaN or infinite.
 
     Raises:
-        InputError: if the file is missing, cannot be read, or is not as `parse_json` wants it.
+        InputError: if it is not to be had or not to be read.
     """
     try:
         return parse_json(Path(path).read_bytes(), allow_nan=allow_nan)
@@ -39,15 +39,11 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def parse_json(content: str | bytes, *, allow_nan: bool = False) -> Any:
-    """Parse JSON more strictly than the standard library does.
-
-    Args:
-        content: the text, or its UTF-8 bytes with or without byte order mark.
-        allow_nan: whether numbers may be NaN or infinite.
+    """Parse JSON, as text or as UTF-8 with or without byte order mark.
 
     Raises:
-        ValueError: saying in one line what is wrong: no UTF-8 or no JSON; a key twice in one mapping, of which one
-            would be lost; nesting too deep; a number out of range.
+        ValueError: in one line: no UTF-8 or no JSON; a key twice in one mapping, of which one would be lost; nesting
+            too deep; a number out of range, or NaN or infinite without `allow_nan`.
     """
 
     def number(digits: str) -> float:

@@ -10,15 +10,7 @@ LONGEST_NAME = 240
 
 
 def check_output_file(path: str | os.PathLike, option: str = "-o") -> None:
-    """Refuse a place where no file can be written; one that is there already may be replaced.
-
-    Args:
-        path: the file.
-        option: how the user named it, for the message.
-
-    Raises:
-        InputError: saying why.
-    """
+    """Refuse a place where no file can be written or replaced; `option` is how the user named it in the error."""
     # A device would be replaced by a file, since results are written under another name and moved.
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{option} {path}: is {'a folder' if os.path.isdir(path) else 'no file'}; name a file")

@@ -29,8 +29,8 @@ def read_ahead(
         read: called in the threads; what it raises is raised here when the item's turn comes.
         items: what to read.
         num_ahead: results, finished or not, that may wait at a time.
-        num_threads: default: one for each processor core, from 2 to 8.
-        max_bytes: fewer results wait where so many of the largest size seen so far (`nbytes`) would take more.
+        num_threads: None takes one for each processor core, from 2 to 8.
+        max_bytes: that waiting results may take, each as many as the largest so far (`nbytes`).
     """
     items, waiting, largest = iter(items), deque[Future](), 0
     num_threads = num_threads or min(max(os.cpu_count() or 1, 2), MAX_READERS)
@@ -61,13 +61,10 @@ def read_ahead(
 
 
 class WriteBehind:
-    """Call functions one after the other in a thread, in the order in which they were given.
+    """Call functions one after the other in a thread while a `with` block lasts; it ends when all calls are done.
 
-    As a context manager it ends when all calls are done. After a call that failed no further one is made, so that
-    what is written has no gaps; `submit` or the end of the block raises what it raised.
-
-    Args:
-        limit: calls that may wait at a time; `submit` blocks while there are more.
+    After a call that failed no further one is made, so that what is written has no gaps; `submit`, which blocks while
+    `limit` calls wait, or the end of the block raises what it raised.
     """
 
     def __init__(self, limit: int = 2):
@@ -94,8 +91,6 @@ class WriteBehind:
     def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         if self._failed:
             return
-        try:
-            function(*arguments)
-        except BaseException:
-            self._failed = True
-            raise
+        self._failed = True  # unless it comes to its end
+        function(*arguments)
+        self._failed = False

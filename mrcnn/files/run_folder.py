@@ -34,16 +34,13 @@ def differences(there: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def check_same(path: str | os.PathLike, there: Any, wanted: Any, advice: str = _ADVICE) -> None:
-    """Refuse a result that was made of something else than would be taken now.
+    """Refuse a result that was made of something else than would be taken now, naming what differs.
 
     Args:
         path: the file or folder.
         there: its identity, as JSON gives it back.
         wanted: the identity of what would be made now; tuples count as lists.
         advice: what to do about it, the end of the message.
-
-    Raises:
-        InputError: naming what differs.
     """
     found = differences(there, json.loads(json.dumps(wanted)))
     if found:
@@ -65,11 +62,7 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What `run.json` holds, or None if there is none.
-
-        Raises:
-            InputError: if it is damaged.
-        """
+        """What `run.json` holds, or None if there is none; an `InputError` says that it is damaged."""
         path = self.path / RUN
         if not path.exists():
             return None
@@ -80,11 +73,7 @@ class RunFolder:
         return record
 
     def is_complete(self) -> bool:
-        """Say whether this very model is there, trained to its end.
-
-        Raises:
-            InputError: if the folder holds another one, begun or complete.
-        """
+        """Say whether this very model is there, trained to its end; refuse another one, begun or complete."""
         record = self.record
         if record is None:
             return False

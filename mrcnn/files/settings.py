@@ -46,10 +46,7 @@ class Settings(BaseModel):
     """Named values with types, ranges and defaults. Unknown names are refused; an instance does not change.
 
     Nothing is converted: "3" is no number and 3.0 no whole number, but a whole number may stand for a fraction. A tuple
-    needs `Field(strict=False)`, since files hold lists alone.
-
-    Raises:
-        InputError: telling all faults at once.
+    needs `Field(strict=False)`, since files hold lists alone. An `InputError` tells all faults at once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -65,27 +62,15 @@ class Settings(BaseModel):
 
     @classmethod
     def from_dict(cls, values: Any, *, where: str | os.PathLike = "") -> Self:
-        """Make settings of plain values; those not given keep their defaults.
-
-        Args:
-            values: mapping of names, nested as the settings are.
-            where: the file or section that they come from, for the message.
-
-        Raises:
-            InputError: telling all faults at once.
-        """
+        """Make settings of a mapping, nested as they are; `where` it comes from begins the message of an error."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise InputError(f"{os.fspath(where)}: {describe(error, cls)}".removeprefix(": ")) from None
+            raise InputError(f"{where}: {describe(error, cls)}".removeprefix(": ")) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, missing: str = "no such file of settings") -> Self:
-        """Read settings from a YAML file, or from JSON where the file's name ends so.
-
-        Raises:
-            InputError: if the file is missing or cannot be read, or of its faults.
-        """
+        """Read settings from a YAML file, or from JSON where the file's name ends so."""
         return cls.from_dict(read_mapping(path, missing=missing), where=path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,34 +166,26 @@ def read_mapping(path: str | os.PathLike, *, missing: str = "no such file of set
     else:
         values = read_yaml(path, missing=missing)
     if not isinstance(values, dict | None):
-        raise InputError(f"{os.fspath(path)}: must be settings with keys, got {reprlib.repr(values)}")
+        raise InputError(f"{path}: must be settings with keys, got {reprlib.repr(values)}")
     return values or {}
 
 
 def read_yaml(path: str | os.PathLike, *, missing: str = "no such file of settings") -> Any:
-    """Read a YAML file: plain values alone, None if it holds nothing.
-
-    Raises:
-        InputError: if it is missing (which `missing` tells), cannot be read or is no YAML.
-    """
+    """Read a YAML file of plain values, None if it holds nothing; errors are those of `read_mapping`."""
     try:
         with open(path, "rb") as handle:
             content = handle.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(f"{os.fspath(path)}: {missing}") from None
+        raise InputError(f"{path}: {missing}") from None
     except OSError as error:
-        raise InputError(f"{os.fspath(path)}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     if len(content) > MAX_BYTES:
-        raise InputError(f"{os.fspath(path)}: not a YAML file of settings (more than {MAX_BYTES} bytes)")
-    return parse_yaml(content, os.fspath(path))
+        raise InputError(f"{path}: not a YAML file of settings (more than {MAX_BYTES} bytes)")
+    return parse_yaml(content, str(path))
 
 
 def parse_yaml(content: str | bytes, where: str) -> Any:
-    """Parse one YAML document that stands at `where`.
-
-    Raises:
-        InputError: if it is no YAML.
-    """
+    """Parse one YAML document that stands at `where`; an `InputError` says that it is none."""
     try:
         return yaml.safe_load(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except Exception as error:  # besides YAMLError PyYAML lets pass what int(), date() and recursion raise

@@ -120,7 +120,7 @@ def test_store_round_trip(tmp_path):
 
 def test_store_read_refuses_bad_rows_and_fields(store_path):
     with FeatureStore(store_path) as store:
-        with pytest.raises(IndexError, match="rows 0:100"):
+        with pytest.raises(IndexError, match="rows 0 to 99 of"):
             store.read("box", 0, 100)
         for rows in ([0, 100], [len(store)], [-1, 0]):
             with pytest.raises(IndexError, match=f"rows {rows[0]} to {rows[-1]} of a store with {len(store)} cells"):
