@@ -30,8 +30,7 @@ def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = 
     name in the thesis this is no kernel statistic; that is `kernel_mmd_loss`.
 
     Args:
-        source: float tensor `(num_source, latent_size)` with at least two rows.
-        target: float tensor `(num_target, latent_size)` with at least two rows.
+        source, target: float tensors `(num_rows, latent_size)` with at least two rows each.
         reduction: over the latent_size x latent_size entries of each divergence: "mean" as in the reference
             implementation, "sum" as the equation says.
 
@@ -44,14 +43,8 @@ def moment_matching_loss(source: tf.Tensor, target: tf.Tensor, reduction: str = 
 def normal_alignment_loss(latents: tf.Tensor, reduction: str = "mean") -> tf.Tensor:
     """Normal distribution alignment (thesis eq. 2.8) of one centre: how far its moments are from those of N(0, I).
 
-    The Euclidean length of the mean plus the divergence of `moment_matching_loss` between covariance and unit matrix.
-
-    Args:
-        latents: float tensor `(num_rows, latent_size)` with at least two rows.
-        reduction: as in `moment_matching_loss`.
-
-    Returns:
-        float32 scalar, 0 or more.
+    The Euclidean length of the mean plus the divergence between covariance and unit matrix, a float32 scalar of 0 or
+    more; latents and reduction are as in `moment_matching_loss`.
     """
     latents = ops.cast(latents, "float32")
     return _to_normal(latents, None, ops.ones_like(latents[:, 0]), reduction)
@@ -87,14 +80,8 @@ def in_deviations(latents: tf.Tensor) -> tf.Tensor:
     """Latents of a batch in units of their standard deviation, the root of their mean variance over the batch.
 
     Moments, and what a discriminator sees, are smaller for smaller latents, so that an autoencoder can lower its
-    adaptation loss by shrinking all of them and leave the centres as far apart as they were, compared with the cells of
-    one. In these units shrinking gains nothing.
-
-    Args:
-        latents: float tensor `(batch, latent_size)`.
-
-    Returns:
-        float32 tensor of the same shape, finite also for latents that are all alike.
+    adaptation loss by shrinking all of them and leave the centres as far apart as they were. In these units shrinking
+    gains nothing. Float `(batch, latent_size)` becomes float32, finite also for latents that are all alike.
     """
     latents = ops.cast(latents, "float32")
     return latents / ops.sqrt(ops.mean(ops.var(latents, axis=0)) + _LEAST_VARIANCE)
@@ -128,7 +115,7 @@ def adaptation_loss(
     latents = ops.cast(latents, "float32")
     masks = ops.one_hot(centre_ids, num_centres, dtype="float32")
     enough = ops.sum(masks, axis=0) >= _LEAST_ROWS
-    distance = METHODS[method] if method in METHODS else _to_source_by(_find_custom_loss(method))
+    distance = METHODS[method] if method in METHODS else _to_source_by(_import_loss(method))
     total = ops.zeros((), dtype="float32")
     for k in range(num_centres):
         if method != "normal" and k == source:
@@ -193,8 +180,7 @@ def _to_source_by(loss):
     return distance
 
 
-# Importing is nothing to compile.
-_find_custom_loss = tf.autograph.experimental.do_not_convert(find_custom_loss)
+_import_loss = tf.autograph.experimental.do_not_convert(find_custom_loss)  # importing is nothing to compile
 METHODS = {
     "mmd": _to_source_moments,
     "normal": _to_normal,
@@ -261,11 +247,6 @@ def build_discriminator(latent_size: int, num_centres: int, *, seed: int = 0) ->
 
     It is computed in float32 whatever the precision of the autoencoder.
 
-    Args:
-        latent_size: length of the latent.
-        num_centres: number of classes.
-        seed: of the initial weights.
-
     Returns:
         Model from latents `(batch, latent_size)` to logits `(batch, num_centres)`.
     """
@@ -285,11 +266,8 @@ def build_discriminator(latent_size: int, num_centres: int, *, seed: int = 0) ->
 def discriminator_scores(logits: tf.Tensor, centre_ids: tf.Tensor) -> DiscriminatorScores:
     """Negative log likelihood of the true centres (eq. 2.11 to 2.13), and how often the likeliest is the true one.
 
-    Both are means over the centres in the batch of the mean over their rows.
-
-    Args:
-        logits: float tensor `(batch, num_centres)`.
-        centre_ids: int tensor `(batch,)`, the true centres.
+    Both are means over the centres in the batch of the mean over their rows. Logits are float `(batch, num_centres)`,
+    centre ids int `(batch,)`.
     """
     masks = ops.one_hot(centre_ids, logits.shape[-1], dtype="float32")
     likelihood = ops.sum(ops.log_softmax(logits, axis=-1) * masks, axis=-1)
@@ -305,12 +283,7 @@ def adversarial_loss(logits: tf.Tensor, centre_ids: tf.Tensor, source: int) -> t
 
     The negative log likelihood of the source centre, averaged over the rows of each target and summed over the targets
     as in the other methods. Rows of the source pay nothing. (Negating the discriminator's own loss would push hardest
-    where it already errs, and without bound.)
-
-    Args:
-        logits: float tensor `(batch, num_centres)`.
-        centre_ids: int tensor `(batch,)`, the true centres.
-        source: id of the source centre.
+    where it already errs, and without bound.) `source` is the source's id; the rest is as in `discriminator_scores`.
 
     Returns:
         float32 scalar, 0 or more; a target that the batch lacks adds nothing.

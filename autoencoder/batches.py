@@ -63,7 +63,7 @@ def make_batches(
     Returns:
         Generator of the parts, to be closed after use: dicts of `features` float32 `(n, 14, 14, 256)`, scaled; `images`
         float32 `(n, image_size, image_size, 3)` in [0, 1]; `centre_id` int32 `(n,)`; with n = global_batch_size /
-        num_replicas. It raises InputError where a store is found damaged or has features that are not finite.
+        num_replicas. It raises InputError where a store is damaged or has features that are not finite.
 
     Raises:
         InputError: if a store is empty or unreadable, the batch cannot be divided among centres or replicas, or the
@@ -117,8 +117,8 @@ def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") 
         images: uint8 tensor `(batch, 128, 128, 3)`.
         image_size: side of the result in pixels, a divisor of 128.
         colours: "stored" leaves them; "standardised" gives each channel of each image the mean 0.6 and the standard
-            deviation 0.2, about those of a stained cell on its background, and clips what lies outside [0, 1]. It is
-            the colour transfer of Reinhard et al. 2001 to one target, in RGB and not in their l-alpha-beta.
+            deviation 0.2, about those of a stained cell on its background, clipped to [0, 1]: the colour transfer of
+            Reinhard et al. 2001 to one target, in RGB and not in their l-alpha-beta.
 
     Returns:
         float32 tensor `(batch, image_size, image_size, 3)` in [0, 1].
@@ -137,16 +137,10 @@ def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") 
 
 
 def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "none") -> tuple[int, ...]:
-    """Divide a batch among the centres.
+    """Samples of each centre in every batch: at least two where that fits, else at least one.
 
-    Args:
-        counts: number of cells of each centre.
-        global_batch_size: samples in a batch.
-        balance: "none" for shares in proportion to `counts`, "centre" and "type" for equal ones.
-
-    Returns:
-        Samples of each centre in every batch, summing to `global_batch_size`: at least two where that fits, else at
-        least one.
+    They sum to `global_batch_size`; balance "none" makes them proportional to the `counts` of cells, "centre" and
+    "type" equal.
 
     Raises:
         InputError: if there are fewer samples than centres.
@@ -167,14 +161,10 @@ def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "
 
 
 def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
-    """Sort the cells of a store by type.
-
-    Args:
-        store: opened; its cell types count, or its labels if no cell has a type.
+    """Sort the cells of an opened store by type, or by label if no cell has a type.
 
     Returns:
-        By type, in alphabetical order, the int array of its rows, increasing. Cells without a type are a further
-        group, named "", if there are any.
+        By type, in alphabetical order, the int array of its rows, increasing; cells without a type are the group "".
 
     Raises:
         InputError: if no cell has a type or a label.
@@ -191,12 +181,7 @@ def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
 
 
 def row_windows(
-    num_rows: int,
-    seed: Sequence[int],
-    position: int = 0,
-    *,
-    block_rows: int = BLOCK_ROWS,
-    window_rows: int = WINDOW_ROWS,
+    num_rows: int, seed: Sequence[int], position: int = 0, *, window_rows: int, block_rows: int = BLOCK_ROWS
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, window by window: every row once in each epoch, the epochs in different orders.
 
@@ -204,12 +189,11 @@ def row_windows(
         num_rows: rows of the store.
         seed: what decides the order, any number of integers of 0 or more.
         position: number of rows, over all epochs, that were given out before.
-        block_rows: neighbouring rows that stay together until they are shuffled in their window.
         window_rows: rows of a window, at most.
+        block_rows: neighbouring rows that stay together until they are shuffled in their window.
 
     Yields:
-        int array of the rows of a window, in the order in which they are given out. The first window lacks the rows
-        before `position`.
+        int array of the rows of a window, in order. The first window lacks the rows before `position`.
     """
     epoch, skip = divmod(position, num_rows)
     blocks_per_window = max(window_rows // block_rows, 1)
@@ -231,20 +215,14 @@ def type_windows(
     seed: Sequence[int],
     position: int = 0,
     *,
+    window_rows: int,
     block_rows: int = BLOCK_ROWS,
-    window_rows: int = WINDOW_ROWS,
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, as `row_windows` does, with every type equally often.
 
     As many neighbouring samples as there are types hold each type once, in random order. Within a type every row comes
-    once in each epoch over the type, so that a row can come twice in one window.
-
-    Args:
-        groups: rows of each type, increasing.
-        seed: as in `row_windows`.
-        position: as in `row_windows`.
-        block_rows: neighbouring rows of a type that are likely to be read together.
-        window_rows: rows of a window, at most.
+    once in each epoch over the type, so that a row can come twice in one window. `groups` are the increasing rows of
+    each type; the rest is as in `row_windows`.
     """
     # Whole blocks of every type are ordered together, and one block of each at least.
     rounds = max(window_rows // len(groups) // block_rows, 1) * block_rows
@@ -297,8 +275,8 @@ def read_batches(
         type_source: number of the centre of which every cell type comes equally often; of the others, or with None,
             each cell comes once in each epoch, and no labels are looked at.
         seed: of the order.
-        start_step: as in `make_batches`, as are `num_pipelines` and `pipeline`.
         num_parts: number of equal parts in which each batch is given out.
+        start_step, num_pipelines, pipeline: as in `make_batches`.
 
     Yields:
         Dicts of `features` float16 (n, 14, 14, 256), `images` uint8 (n, 128, 128, 3) and `centre_id` int32 (n,), n

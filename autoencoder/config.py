@@ -5,7 +5,6 @@ Nothing here imports TensorFlow: the command line makes the options of `aecfe tr
 
 import math
 import os
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -102,11 +101,6 @@ class AutoencoderConfig(Settings):
         """Last activation of the feature decoder: it must be able to reach the scaled features."""
         return "tanh" if self.feature_scaling == "minmax" else "linear"
 
-    @property
-    def is_custom(self) -> bool:
-        """Whether the adaptation loss is a function of the user's own."""
-        return self.adaptation not in ADAPTATIONS
-
     def num_steps(self, num_cells: int) -> int:
         """Steps of the whole training on `num_cells` cells: `steps`, or `epochs`, rounded up."""
         if self.steps is not None:
@@ -124,19 +118,8 @@ class AutoencoderConfig(Settings):
         write_json(path, self.to_dict())
 
 
-CHOICES: dict[str, tuple] = {"adaptation": ADAPTATIONS} | {
-    name: typing.get_args(field.annotation)
-    for name, field in AutoencoderConfig.model_fields.items()
-    if typing.get_origin(field.annotation) is Literal
-}
-
-
 def check_names(values: Mapping[str, Any], config: type, where: str) -> None:
-    """Refuse settings that a dataclass of settings does not know.
-
-    Raises:
-        InputError: naming the setting, and the one that may have been meant.
-    """
+    """Refuse, by an InputError with the one that may have been meant, settings that a dataclass does not know."""
     known = list(config.__dataclass_fields__)
     for name in values:
         if name not in known:

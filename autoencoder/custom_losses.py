@@ -25,19 +25,14 @@ def find_custom_loss(name: str) -> CustomLoss:
     """
     module_name, function_name = name.split(":")
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        return getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # whatever the user's code does
         advice = f"set PYTHONPATH to the folder of {module_name}.py, or correct the name or the file"
         raise InputError(f"adaptation {name}: {one_line(error)}; {advice}") from error
-    return function
 
 
 def check_custom_loss(name: str, latent_size: int) -> None:
-    """Try a loss on a few random latents, so that a mistake is told before a training and not in the midst of it.
-
-    Args:
-        name: "module:function".
-        latent_size: length of a latent.
+    """Try the loss "module:function" on a few random latents, so that a mistake is told before a training.
 
     Raises:
         InputError: if the loss is not found, fails, or is not one finite number.

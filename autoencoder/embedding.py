@@ -80,7 +80,7 @@ def write_h5ad(
     Args:
         path: the file.
         vectors: float32 array of shape (cells, length).
-        cells: a row for each, with unique names; columns of text are written as categories.
+        cells: a row for each, with unique names; text becomes categories.
         notes: JSON values by name; uns gets them as strings.
     """
     texts = cells.select_dtypes(exclude=["number", "bool"]).columns
@@ -105,12 +105,7 @@ def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
 def reconstruct(
     folder: str | os.PathLike, store: StorePath, rows: Sequence[int] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pass some stored cells through the autoencoder.
-
-    Args:
-        folder: of a trained autoencoder.
-        store: path of a feature store.
-        rows: indices of the cells in the store, in any order, up to a few hundred.
+    """Pass some stored cells, by their rows in any order, up to a few hundred, through the autoencoder in `folder`.
 
     Returns:
         Originals and reconstructions, float32 arrays of shape (len(rows), image_size, image_size, 3) in [0, 1].
@@ -143,9 +138,8 @@ def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
 def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
     """Compile scaling and encoder into one graph for batches of any size.
 
-    Returns:
-        Function of features as they are stored, float16 `(batch, 14, 14, 256)`, and the id that
-        `FeatureScaling.centre_id` gives their centre; it returns latents float32 `(batch, latent_size)`.
+    It takes features as stored, float16 `(batch, 14, 14, 256)`, and the id that `FeatureScaling.centre_id` gives their
+    centre, and returns latents float32 `(batch, latent_size)`.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *FEATURE_SHAPE), tf.float16), tf.TensorSpec((), tf.int32)])
@@ -159,10 +153,7 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
 def encode_store(
     trained: TrainedAutoencoder, encode: Encode, store: StoreReader, *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
-    """Encode all cells of an opened store by `compiled_encoder`, in its order; a thread reads ahead.
-
-    Returns:
-        Latents, float32 array of shape (cells, latent_size).
+    """Encode all cells of an opened store by `compiled_encoder`, in its order: float32 (cells, latent_size).
 
     Raises:
         InputError: if the store is damaged, has features that are not finite, or its centre has no statistics.
@@ -191,11 +182,9 @@ def encode_store(
 
 
 def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
-    """Tell what is known of the cells of an opened store, and by `split` in which split each image key is.
+    """What is known of the cells of an opened store, and by `split` in which split each image key is.
 
-    Returns:
-        Table with key, centre, label, cell_type, split and score, a row for each cell, named "centre/key", with "#2"
-        and so on for further cells of an image.
+    Rows are named "centre/key", with "#2" and so on for further cells of an image.
     """
     keys = pd.Series(store.keys.tolist(), dtype=object)
     numbers = keys.groupby(keys).cumcount() + 1

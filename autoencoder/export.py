@@ -27,16 +27,8 @@ Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
 def export_autoencoder(trained: TrainedAutoencoder, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
     """Write an autoencoder as a SavedModel that needs none of our code.
 
-    The scaling of the features, with its statistics, is part of it. The folder appears when it is complete. See
-    `signatures` for what it computes; `assets.extra` in it holds the configuration and a description.
-
-    Args:
-        trained: as from `load_autoencoder`.
-        folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
-        overwrite: replace an older SavedModel there.
-
-    Returns:
-        `folder` as a path.
+    The scaling of the features, with its statistics, is part of it; `assets.extra` in it holds the configuration and a
+    description. See `signatures` for what it computes. An older SavedModel is replaced with `overwrite`.
 
     Raises:
         InputError: if `folder` holds something that may not be replaced.
@@ -59,9 +51,7 @@ def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
     - "reconstruct" gives these, "features" float32 `(batch, 14, 14, 256)`, scaled as the network sees them, and
       "images" float32 `(batch, image_size, image_size, 3)` in [0, 1].
 
-    Args:
-        model: from scaled features to latents, features and images, in float32.
-        scaling: to apply before it.
+    The model takes scaled features and computes in float32.
     """
     encoder = model.get_layer("encoder")
 
@@ -92,17 +82,9 @@ def _of_stored(compute: Callable[[tf.Tensor], Outputs], scaling: FeatureScaling)
 
 
 def centre_rows(scaling: FeatureScaling, names: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Look centres up by their names, inside a graph.
+    """Look centres up by their names `(count,)`, or `(1,)` for all alike: int32 `(count,)`, indices of the scaling.
 
     The graph stops with a message if a centre has no statistics, or there are neither one nor `count` names.
-
-    Args:
-        scaling: knows the centres.
-        names: strings `(count,)`, or `(1,)` for all alike.
-        count: scalar int32.
-
-    Returns:
-        int32 `(count,)`, indices into `scaling.centres`.
     """
     with tf.device("/CPU:0"):  # there is nothing for strings on a GPU
         given = tf.shape(names)[0]

@@ -37,8 +37,6 @@ class TrainedAutoencoder:
     """A trained autoencoder, as `load_autoencoder` gives it.
 
     Attributes:
-        folder: where it lies.
-        config: what it was trained with.
         run: content of `run.json`: stores, versions, steps, losses and so on.
         scaling: to apply to features before the encoder.
         model: from scaled features to latents, features and images, as from `build_autoencoder`.
@@ -101,22 +99,9 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 
 class AutoencoderFolder(RunFolder):
-    """The folder that a training writes to; only how long is trained may differ from what lies there.
+    """The folder that a training of `num_steps` writes to; only how long is trained may differ from what lies there."""
 
-    Args:
-        path: the folder; may be missing.
-        config: what is to be trained.
-        stores: as from `describe_stores`.
-        num_steps: how long.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        config: AutoencoderConfig,
-        stores: Mapping[str, Mapping[str, Any]],
-        num_steps: int,
-    ):
+    def __init__(self, path: str | os.PathLike, config: AutoencoderConfig, stores: Mapping[str, Any], num_steps: int):
         super().__init__(path, "autoencoder", _identity(config, stores))
         self.num_steps = num_steps
 
@@ -162,14 +147,9 @@ def _identity(config: AutoencoderConfig, stores: Mapping[str, Mapping[str, Any]]
 def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]]:
     """Say what each store holds, so that two runs can be compared.
 
-    The fingerprint is a SHA-256 over keys, boxes and scores of all cells and the detector's hash: reading the
-    features as well would take as long as an epoch.
-
-    Args:
-        stores: feature store by centre, or the shards of one.
-
     Returns:
-        Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`.
+        Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`, a SHA-256 over keys, boxes and scores of
+        all cells and the detector's hash: reading the features as well would take as long as an epoch.
 
     Raises:
         InputError: if there is no store, one is empty, unreadable or of another centre, or two come from

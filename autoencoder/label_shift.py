@@ -35,8 +35,7 @@ def count_types(stores: Mapping[str, StorePath]) -> dict[str, dict[str, int]]:
     """Number of cells by centre and type.
 
     Returns:
-        By centre, the cells of each type in alphabetical order, and last of "unlabelled" those without a type; types
-        that a centre lacks are left out.
+        By centre, the cells of each type it has, in alphabetical order, and last of "unlabelled" those without one.
 
     Raises:
         InputError: if a store cannot be read.
@@ -62,10 +61,7 @@ def format_counts(counts: Mapping[str, Mapping[str, int]]) -> str:
 def type_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float | None:
     """Total variation distance of the class proportions of two centres: half the sum of their absolute differences.
 
-    Unlabelled cells are left out.
-
-    Returns:
-        0 for the same proportions to 1 for no type in common; None if one centre has no labelled cell.
+    It is 0 for the same proportions to 1 for no type in common; None if one centre has no labelled cell.
     """
     names = (first.keys() | second.keys()) - {UNLABELLED}
     counts = np.array([[centre.get(name, 0) for name in names] for centre in (first, second)], float)
@@ -73,19 +69,15 @@ def type_distance(first: Mapping[str, int], second: Mapping[str, int]) -> float 
     return float(np.abs(np.diff(counts / totals, axis=0)).sum() / 2) if totals.all() else None
 
 
-def shift_warnings(
-    counts: Mapping[str, Mapping[str, int]], source: str, *, threshold: float = STRONG_SHIFT
-) -> list[str]:
-    """Say which targets have other class proportions than the source, by counts of `count_types`.
+def shift_warnings(counts: Mapping[str, Mapping[str, int]], source: str) -> list[str]:
+    """A line for each target whose class proportions, by counts of `count_types`, differ strongly from the source's.
 
-    Returns:
-        One line for each target that is further from the source than `threshold`; centres without labels are not
-        judged.
+    Centres without labels are not judged.
     """
     distances = {target: type_distance(counts[source], found) for target, found in counts.items() if target != source}
     return [
         f"{source} and {target} differ in their cell types (total variation distance {distance:.2f}, 0 is the same "
         "mixture): aligning them also pulls different types together; try balance 'type' or a lower beta"
         for target, distance in distances.items()
-        if distance is not None and distance > threshold
+        if distance is not None and distance > STRONG_SHIFT
     ]

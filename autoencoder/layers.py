@@ -13,13 +13,8 @@ EPSILON = 1e-5
 class FlattenedGroupNormalization(keras.layers.Layer):
     """Normalise runs of a sample's memory, one channel after another, then scale and shift each channel.
 
-    The values of a sample are laid in a row, channels first, and cut into `groups` runs of equal length, so that a run
-    may end within a channel. Each run gets mean 0 and, by its unbiased variance, standard deviation 1. Where `groups`
-    divides the channels this is GroupNorm but for that variance.
-
-    Args:
-        groups: number of runs; it divides height x width x channels.
-        epsilon: added to the variance.
+    The values of a sample are laid in a row, channels first, and cut into `groups` runs of equal length, which need not
+    divide the channels. Each run gets mean 0 and, by its unbiased variance plus `epsilon`, standard deviation 1.
 
     Raises:
         ValueError: when built, if the runs cannot be of equal length, or would hold one value each.

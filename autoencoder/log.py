@@ -34,9 +34,8 @@ class TrainingLog:
         folder: where `log.csv` and `tensorboard/` go; None writes nothing.
         names: what is measured; between "step" and "seconds" the columns of the table.
         every: steps that make a row.
-        start_step: number of steps done before; rows of later steps, written after the checkpoint that the
-            training resumes from, are dropped, so that the log never tells of a step twice. The first row
-            after a resume is the mean of the steps since then.
+        start_step: number of steps done before. Rows of later steps, written after the checkpoint that the training
+            resumes from, are dropped, and the next row is the mean of the steps since then.
     """
 
     def __init__(self, folder: str | os.PathLike | None, names: Sequence[str], *, every: int, start_step: int = 0):
@@ -70,11 +69,7 @@ class TrainingLog:
         return self._seconds_before + time.monotonic() - self._started
 
     def add(self, step: int, metrics: np.ndarray, *, last: bool = False) -> dict[str, float] | None:
-        """Take what a step has measured, in the order of `names`; `step` counts this one.
-
-        Returns:
-            The means by name, where this step ends a row, as the `last` one does in any case.
-        """
+        """Take what a step, counted from 1, has measured; return the means by name where it ends a row, or is the last."""
         self._waiting.append(metrics)
         if step % self.every and not last:
             return None

@@ -18,11 +18,7 @@ def reference_ssim(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Structural similarity (eq. 2.19) as the reference implementation has it.
 
     It takes a 10 x 10 window over images padded with five zeros on every side, where `tf.image.ssim` takes an 11 x 11
-    window wherever it fits whole.
-
-    Args:
-        first: float32 tensor `(batch, height, width, channels)` in [0, 1].
-        second: float32 tensor of the same shape.
+    window wherever it fits whole. Both images are float32 `(batch, height, width, channels)` in [0, 1].
 
     Returns:
         float32 tensor `(batch,)` between -1 and 1.
@@ -51,33 +47,24 @@ def _reference_blur(images: tf.Tensor) -> tf.Tensor:
 
 
 def mean_squared_error(reconstruction: tf.Tensor, original: tf.Tensor) -> tf.Tensor:
-    """Mean squared error over all entries of a batch: a float32 scalar.
-
-    Args:
-        reconstruction: float tensor, features scaled as the decoder's last activation expects or images in [0, 1].
-        original: float tensor of the same shape.
-    """
+    """Mean squared error over all entries of two float tensors of one shape: a float32 scalar."""
     return ops.mean(ops.square(ops.cast(reconstruction, "float32") - ops.cast(original, "float32")))
 
 
-def ssim_loss(reconstruction: tf.Tensor, images: tf.Tensor, variant: str = "tf") -> tf.Tensor:
-    """One minus the structural similarity (eq. 2.19) under a Gaussian window of sigma 1.5.
+def image_loss(reconstruction: tf.Tensor, images: tf.Tensor, kind: str, variant: str = "tf") -> tf.Tensor:
+    """The image loss that a configuration names: "mse", or "ssim", one minus the structural similarity (eq. 2.19).
 
     Args:
         reconstruction: float tensor `(batch, height, width, 3)` in [0, 1], with sides of at least 11 pixels.
         images: float tensor of the same shape, in [0, 1].
-        variant: "tf" for `tf.image.ssim`, "reference" for `reference_ssim`.
+        kind: "mse" or "ssim".
+        variant: of SSIM, "tf" for `tf.image.ssim`, "reference" for `reference_ssim`.
 
     Returns:
-        float32 scalar between 0 (equal) and 2, the mean over the batch.
+        float32 scalar, the mean over the batch; 1 - SSIM lies between 0 (equal) and 2.
     """
+    if kind == "mse":
+        return mean_squared_error(reconstruction, images)
     first, second = tf.cast(reconstruction, tf.float32), tf.cast(images, tf.float32)
     similarity = reference_ssim(first, second) if variant == "reference" else tf.image.ssim(first, second, max_val=1.0)
     return 1.0 - ops.mean(similarity)
-
-
-def image_loss(reconstruction: tf.Tensor, images: tf.Tensor, kind: str, variant: str = "tf") -> tf.Tensor:
-    """The image loss that a configuration names: "mse", or "ssim" of a variant; see `ssim_loss`."""
-    if kind == "mse":
-        return mean_squared_error(reconstruction, images)
-    return ssim_loss(reconstruction, images, variant)

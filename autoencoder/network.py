@@ -37,8 +37,8 @@ def build_encoder(
 
     Args:
         latent_size: length of the latent.
-        group_norm: "keras" for Keras' layer (biased variance, epsilon 1e-3), "reference" for the reference
-            implementation's (`FlattenedGroupNormalization`).
+        group_norm: "keras" for Keras' layer (biased variance, epsilon 1e-3), "reference" for
+            `FlattenedGroupNormalization`.
         precision: Keras dtype policy of the layers.
         seed: of the initial weights.
 
@@ -47,28 +47,21 @@ def build_encoder(
     """
     initializers = _initializers(seed, len(ENCODER_LAYERS) + 1)
     inputs = x = keras.Input(FEATURE_SHAPE, name="features")
-    for number, (channels, kernel, stride, groups) in enumerate(ENCODER_LAYERS, start=1):
+    for number, (channels, kernel, stride, groups) in enumerate([*ENCODER_LAYERS, (latent_size, 1, 1, 0)], start=1):
         x = layers.Conv2D(
             channels,
             kernel,
             strides=stride,
-            activation="relu",
+            activation="relu" if groups else None,
             kernel_initializer=next(initializers),
             dtype=precision,
             name=f"encoder_conv{number}",
         )(x)
         named = {"dtype": precision, "name": f"encoder_norm{number}"}
-        if group_norm == "reference":
+        if groups and group_norm == "reference":
             x = FlattenedGroupNormalization(groups, **named)(x)
-        else:
+        elif groups:
             x = layers.GroupNormalization(KERAS_GROUPS.get(channels, groups), **named)(x)
-    x = layers.Conv2D(
-        latent_size,
-        1,
-        kernel_initializer=next(initializers),
-        dtype=precision,
-        name=f"encoder_conv{len(ENCODER_LAYERS) + 1}",
-    )(x)
     x = layers.Activation("tanh", dtype="float32", name="encoder_tanh")(x)
     latents = layers.Reshape((latent_size,), dtype="float32", name="latents")(x)
     return keras.Model(inputs, latents, name="encoder")
@@ -77,11 +70,9 @@ def build_encoder(
 def build_feature_decoder(
     latent_size: int = 50, *, activation: str = "tanh", precision: str = "float32", seed: int = 0
 ) -> keras.Model:
-    """Build the feature decoder: transposed convolutions with ReLU between them.
+    """Build the feature decoder: transposed convolutions with ReLU between them, and an activation at the end.
 
-    Args:
-        activation: of the last layer: "tanh" for features in [-1, 1], "linear" for standardised ones.
-        latent_size, precision, seed: as in `build_encoder`.
+    The latter is "tanh" for features in [-1, 1], "linear" for standardised ones; the rest is as in `build_encoder`.
 
     Returns:
         Model from latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`.

@@ -47,10 +47,6 @@ class FeatureScaling:
     def fit(cls, kind: str, stores: Mapping[str, StorePath]) -> "FeatureScaling":
         """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
 
-        Args:
-            kind: "minmax", "channel" or "centre".
-            stores: feature store by centre, or the shards of one.
-
         Raises:
             InputError: if a store is empty or cannot be read.
         """
@@ -90,14 +86,9 @@ class FeatureScaling:
         return self.apply_tensor(features, np.full(len(features), self.centre_id(centre))).numpy()
 
     def apply_tensor(self, features: tf.Tensor, centre_ids: tf.Tensor) -> tf.Tensor:
-        """Scale a batch inside a graph.
+        """Scale features `(batch, height, width, channels)` in a graph to float32.
 
-        Args:
-            features: float tensor `(batch, height, width, channels)`.
-            centre_ids: int tensor `(batch,)`, indices into `centres`.
-
-        Returns:
-            float32 tensor of the shape of `features`.
+        The int tensor `(batch,)` of centre ids holds indices into `centres`.
         """
         features = tf.cast(features, tf.float32)
         if self.kind == "minmax":

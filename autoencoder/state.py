@@ -24,14 +24,7 @@ _NAME = re.compile(r"step-(\d{8})\.npz")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Networks and optimizers of a training.
-
-    Attributes:
-        model: as from `build_autoencoder`.
-        optimizer: Adam, built for the model; with loss scaling under mixed_float16.
-        discriminator: as from `build_discriminator`, under "adversarial".
-        discriminator_optimizer: Adam, built for the discriminator.
-    """
+    """Model and Adam of a training, with loss scaling under mixed_float16, and those of a discriminator if any."""
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
@@ -99,7 +92,7 @@ def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, np.ndarray, 
     """Read the newest checkpoint that is whole; one that is damaged is passed over with a warning.
 
     Returns:
-        Number of steps done, what the last of them measured, and the values; None if there is no checkpoint at all.
+        Steps done, what the last of them measured, and the values; None if there is no checkpoint at all.
 
     Raises:
         InputError: if there are checkpoints, and all are damaged.

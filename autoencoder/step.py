@@ -36,12 +36,7 @@ def make_train_step(
     Under "adversarial" the discriminator takes its step first, on the latents as they are; the autoencoder's loss is
     then computed with the new discriminator (thesis 3.4.2).
 
-    Args:
-        state: networks and optimizers, made in the strategy's scope.
-        config: gives the losses.
-        strategy: the strategy.
-        source: id of the source centre.
-        num_centres: number of centres.
+    `source` is the id of the source centre.
 
     Returns:
         Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes the

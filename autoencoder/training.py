@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from autoencoder.batches import make_batches
-from autoencoder.config import AutoencoderConfig
+from autoencoder.config import ADAPTATIONS, AutoencoderConfig
 from autoencoder.custom_losses import check_custom_loss
 from autoencoder.folder import (
     CHECKPOINTS,
@@ -76,7 +76,7 @@ def train_autoencoder(
     """
     strategy = strategy or tf.distribute.get_strategy()
     workers = Workers(strategy)
-    if config.is_custom:
+    if config.adaptation not in ADAPTATIONS:
         check_custom_loss(config.adaptation, config.latent_size)
     described = describe_stores(stores)
     source = _source_id(config, tuple(stores))

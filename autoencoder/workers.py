@@ -11,16 +11,7 @@ from mrcnn.files.errors import InputError
 
 
 class Workers:
-    """One process, or several under a MultiWorkerMirroredStrategy.
-
-    Args:
-        strategy: the strategy of the training.
-
-    Attributes:
-        is_chief: whether this process writes the files.
-        place: of this process among them, counted from 0.
-        number: how many there are.
-    """
+    """One process, or several under a MultiWorkerMirroredStrategy: the chief writes the files; places count from 0."""
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._strategy = strategy
@@ -28,14 +19,7 @@ class Workers:
         self.place, self.number = place_of(strategy)
 
     def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Let the chief make some arrays and give them to every process.
-
-        Args:
-            make: called by the chief alone.
-            like: arrays of the same shapes and types.
-
-        Returns:
-            What the chief has made, in every process.
+        """Let the chief alone make arrays, of the shapes and types of `like`, and give them to every process.
 
         Raises:
             InputError: on the chief, what `make` raised; on the others that the chief has stopped.
@@ -57,11 +41,7 @@ class Workers:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Run something that all processes do at once; if one is lost meanwhile, say so.
-
-        Raises:
-            InputError: if another process is gone.
-        """
+        """Run something that all processes do at once; an InputError tells if one of the others is lost meanwhile."""
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:

@@ -24,7 +24,7 @@ import numpy as np
 from autoencoder.config import AutoencoderConfig
 from benchmarks.latent_scores import FOLDS, centre_accuracy, common_types, type_accuracies
 from benchmarks.methods_figure import LOSSES, draw_methods
-from experiments.evaluation.vectors import standardise_by_centre
+from experiments.evaluation.vectors import standardise
 from experiments.figures.style import choose_rows, project, to_png
 from experiments.settings import apply_changes, parse_changes, read_section
 from mrcnn.feature_store import StorePath, open_store, stores_by_centre
@@ -224,7 +224,7 @@ def _measure(vectors: np.ndarray, centres: np.ndarray, cell_types: np.ndarray, s
 def _standardise(vectors: np.ndarray, centres: np.ndarray) -> np.ndarray:
     names = dict.fromkeys(centres.tolist())
     standardised = np.empty(vectors.shape, np.float32)
-    for name, values in standardise_by_centre({name: vectors[centres == name] for name in names}).items():
+    for name, values in {name: standardise(vectors[centres == name]) for name in names}.items():
         standardised[centres == name] = values
     return standardised
 

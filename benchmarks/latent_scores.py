@@ -2,10 +2,10 @@
 
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from experiments.evaluation.classifiers import make_forest
-from experiments.evaluation.mixing import FOLDS, centre_accuracy, make_folds
+from experiments.evaluation.mixing import FOLDS, centre_accuracy
 
 __all__ = ["FOLDS", "LEAST_CELLS", "centre_accuracy", "common_types", "type_accuracies"]
 
@@ -52,7 +52,8 @@ def type_accuracies(
         known = np.isin(cell_types, names)
         train, test = known & (centres == first), known & (centres == second)
         if first == second:
-            named = cross_val_predict(make_forest(seed), vectors[train], cell_types[train], cv=make_folds(seed))
+            folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+            named = cross_val_predict(make_forest(seed), vectors[train], cell_types[train], cv=folds)
         else:
             named = make_forest(seed).fit(vectors[train], cell_types[train]).predict(vectors[test])
         scores[first == second].append(float(balanced_accuracy_score(cell_types[test], named)))

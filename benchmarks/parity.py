@@ -20,7 +20,7 @@ import tensorflow as tf  # noqa: E402
 
 from autoencoder.adaptation import adaptation_loss, moment_matching_loss  # noqa: E402
 from autoencoder.layers import FlattenedGroupNormalization  # noqa: E402
-from autoencoder.losses import reference_ssim, ssim_loss  # noqa: E402
+from autoencoder.losses import image_loss, reference_ssim  # noqa: E402
 
 Row = tuple[str, np.ndarray]
 
@@ -54,7 +54,7 @@ def adaptation(vectors: dict[str, np.ndarray]) -> Iterator[Row]:
 def similarity(vectors: dict[str, np.ndarray]) -> Iterator[Row]:
     """SSIM over images padded with zeros."""
     first, second = (vectors[name].transpose(0, 2, 3, 1) for name in ("img_a", "img_b"))
-    loss, (gradient, _) = with_gradients(lambda a, b: ssim_loss(a, b, "reference"), first, second)
+    loss, (gradient, _) = with_gradients(lambda a, b: image_loss(a, b, "ssim", "reference"), first, second)
     yield "ssim_w10", 1 - loss
     yield "ssim_w10_per_image", reference_ssim(first, second).numpy()
     yield "ssim_w10_grad_1minus_a", gradient.transpose(0, 3, 1, 2)

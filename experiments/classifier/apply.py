@@ -21,12 +21,7 @@ CAUTION = "not for diagnosis: types are guesses of a research tool, and are to b
 
 
 def predict_cells(classifier: TrainedClassifier, source: Source, cells: Mapping[str, CentreCells]) -> pd.DataFrame:
-    """Predict the types of cells.
-
-    Args:
-        classifier: as from `folder.read_classifier`.
-        source: what the vectors are.
-        cells: by centre, as from `inputs.read_cells`.
+    """Predict the types of cells, with `source` and `cells` as from `inputs.read_cells`.
 
     Returns:
         A row for each cell in the order of the files, with the `COLUMNS`: the two most probable types, their
@@ -41,10 +36,10 @@ def predict_cells(classifier: TrainedClassifier, source: Source, cells: Mapping[
         raise InputError(f"{path}: unlike the training cells of {classifier.folder}, {difference}")
     if source.kind == "vectors":
         log.warning("nothing says that these vectors are from the network that %s was trained on", classifier.folder)
-    frames = []
-    for centre, own in cells.items():
-        vectors = prepare_vectors(own, centre, classifier.record.standardise)
-        frames.append(_predict(classifier, own, vectors).assign(centre=centre))
+    frames = [
+        _predict(classifier, own, prepare_vectors(own, centre, classifier.record.standardise)).assign(centre=centre)
+        for centre, own in cells.items()
+    ]
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
@@ -52,14 +47,8 @@ def write_predictions(predictions: pd.DataFrame, path: str | os.PathLike) -> Non
     """Write a row of CSV for each cell."""
     with atomic_path(path) as temporary:
         # Names that are not UTF-8 are written with escapes rather than ending the run.
-        predictions.to_csv(
-            temporary,
-            index=False,
-            float_format="%.4f",
-            lineterminator="\n",
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
+        shape = {"index": False, "float_format": "%.4f", "lineterminator": "\n"}
+        predictions.to_csv(temporary, encoding="utf-8", errors="backslashreplace", **shape)
 
 
 def describe_predictions(classifier: TrainedClassifier, predictions: pd.DataFrame) -> str:

@@ -67,13 +67,7 @@ class Record(BaseModel):
 
 @dataclass(frozen=True)
 class TrainedClassifier:
-    """A classifier that was read from its folder.
-
-    Attributes:
-        folder: where it lies.
-        record: content of classifier.json, checked.
-        model: for `predict_proba`, classes in the order of `record.classes`.
-    """
+    """A classifier read from its folder: its checked record, and a model with classes in the record's order."""
 
     folder: Path
     record: Record
@@ -86,16 +80,13 @@ def write_classifier(
     output: str | os.PathLike,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a classifier's folder, whole or not at all.
+    """Write a classifier's folder, whole or not at all, and return the content of its classifier.json.
 
     Args:
         stored: a random forest; or the "scaler" and the "logistic" regression on what it gives.
         record: what classifier.json says; the format and the file are added here.
         output: the folder.
         overwrite: replace an older classifier.
-
-    Returns:
-        The content of classifier.json.
 
     Raises:
         InputError: if `output` holds something else.
@@ -139,9 +130,7 @@ def _load_model(content: bytes, record: Record) -> ClassifierMixin:
         model = skops.io.loads(content, trusted=TRUSTED)
     num_classes, num_features = len(record.classes), record.vectors.length
     if record.classifier == "forest":
-        if type(model) is not RandomForestClassifier or {type(t) for t in model.estimators_} != {
-            DecisionTreeClassifier
-        }:
+        if type(model) is not RandomForestClassifier or {*map(type, model.estimators_)} != {DecisionTreeClassifier}:
             raise ValueError("is no random forest")
         for estimator in model.estimators_:
             _check_tree(estimator.tree_, num_classes, num_features)

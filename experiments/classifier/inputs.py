@@ -7,7 +7,7 @@ predicts cells of the other at random. Feature stores and embeddings say which n
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -34,12 +34,8 @@ HOW_TO_MAKE = {
 class Source:
     """What some vectors are.
 
-    Attributes:
-        kind: "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 spatial positions),
-            or "vectors" of another network.
-        length: numbers of a vector.
-        detector: hash of the detector, "" where nothing says it.
-        autoencoder: hash of the autoencoder's weights, "" where there is none or nothing says it.
+    The kind is "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 spatial positions)
+    or "vectors" of another network. Hashes are "" where there is no such network or nothing says which.
     """
 
     kind: Literal["latents", "mean features", "vectors"]
@@ -65,14 +61,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CentreCells:
-    """Cells of one centre.
-
-    Attributes:
-        vectors: float32 array of shape (n, length), all finite.
-        keys: of shape (n,), keys of the cells' images.
-        types: of shape (n,), cell types, "" where unknown.
-        path: file that they are from.
-    """
+    """Cells of a centre: finite float32 vectors (n, length), image keys and types (n,), "" for none, and their file."""
 
     vectors: np.ndarray
     keys: np.ndarray
@@ -83,8 +72,7 @@ class CentreCells:
 def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
     """Read cells of all centres in some files, which must be from the same networks.
 
-    Args:
-        paths: embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre).
+    Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre).
 
     Returns:
         What the vectors are, and the cells by centre in order of appearance.
@@ -110,12 +98,9 @@ def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
 
 
 def prepare_vectors(cells: CentreCells, centre: str, how: str) -> np.ndarray:
-    """The vectors as a classifier takes them, of shape (n, length).
+    """The vectors as a classifier takes them: as they are ("none"), or standardised within the centre ("centre").
 
-    Args:
-        cells: of one centre, all that there are: with "centre" the statistics are theirs, with or without a type.
-        centre: its name, for the message.
-        how: "none", or "centre" for mean 0 and standard deviation 1 of each number within the centre.
+    The statistics are those of all cells that are given, with or without a type.
 
     Raises:
         InputError: with "centre", if there are too few cells for statistics.
@@ -155,7 +140,10 @@ def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreC
 
 def _read_origin(path: Path) -> tuple[str, str] | None:
     """Hashes of the detector and the autoencoder of an embedding; None if it is not of `aecfe embed`."""
-    config, run = (_read_json_note(path, name) for name in ("config", "run"))
+    try:
+        config, run = (parse_json(read_note(path, f"uns/{name}"), allow_nan=True) for name in ("config", "run"))
+    except ValueError:  # an InputError too
+        return None
     stores = run.get("stores") if isinstance(run, dict) else None
     if not isinstance(config, dict) or not isinstance(stores, dict):
         return None
@@ -165,11 +153,3 @@ def _read_origin(path: Path) -> tuple[str, str] | None:
     weights = run.get("weights_sha256")
     # Earlier autoencoders did not note it; all that they noted says as much.
     return detectors.pop(), weights if isinstance(weights, str) else hash_json({"config": config, "run": run})
-
-
-def _read_json_note(path: Path, name: str) -> Any:
-    """The JSON text that an embedding holds in `uns`; None if there is none."""
-    try:
-        return parse_json(read_note(path, f"uns/{name}"), allow_nan=True)
-    except ValueError:  # an InputError too
-        return None

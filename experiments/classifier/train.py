@@ -55,8 +55,8 @@ def train_classifier(
         The content of classifier.json.
 
     Raises:
-        InputError: if a centre is unknown or has no labelled cell, there are fewer than two types, a type has a name
-            that cannot be used, there are too few cells to standardise, or `output` holds something else.
+        InputError: if a centre is unknown or has no labelled cell, there are fewer than two types, a type's name cannot
+            be used, there are too few cells to standardise, or `output` holds something else.
     """
     centres = _choose_centres(cells, train_on)
     labelled = {centre: np.flatnonzero(cells[centre].types != "") for centre in centres}
@@ -69,7 +69,8 @@ def train_classifier(
         stored, scores = _train_forest(x, y, seed, n_jobs)
     else:
         stored, scores = _train_logistic(x, y, seed)
-    scores |= _left_out_centres(lambda: _untrained(kind, seed, n_jobs), vectors, types)
+    make = make_forest if kind == "forest" else LOGISTIC.make
+    scores |= _left_out_centres(lambda: make(seed, n_jobs), vectors, types)
     record = {
         "classifier": kind,
         "vectors": asdict(source),
@@ -113,10 +114,6 @@ def _class_names(types: Mapping[str, np.ndarray]) -> list[str]:
     if few:
         log.warning("types with fewer than %d cells, of which little is learned: %s", FEW_CELLS, ", ".join(few))
     return classes
-
-
-def _untrained(kind: str, seed: int, n_jobs: int) -> ClassifierMixin:
-    return make_forest(seed, n_jobs) if kind == "forest" else LOGISTIC.make(seed, n_jobs)
 
 
 def _train_forest(

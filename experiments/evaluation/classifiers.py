@@ -1,27 +1,21 @@
 """Classifiers of cell types: the thesis' random forest, and beside it linear models and nearest neighbours.
 
-A random forest cuts one feature at a time; the others look at all features together. A representation that only one
-kind of classifier can read says less about the cells than one that all can.
+A random forest cuts one feature at a time; the others look at all features together.
 
 Protocols:
     random-forest: that of thesis section 3.4 alone (100 trees of depth 16).
     thesis: beside it logistic regression, a linear support vector machine and the 1 and 20 nearest neighbours on
-        standardised features.
+        features standardised over the training cells.
     dinobloom: beside it the probes of DinoBloom (Koch et al. 2024) as in dinov2/eval/general_patch_eval.py of the
-        repository marrlab/DinoBloom: features without any scaling; 1 and 20 nearest neighbours by Euclidean distance,
-        each with one vote; multinomial logistic regression by L-BFGS, at most 1000 iterations, with scikit-learn's
-        C = number of features * number of types / 100. The random forest is no part of that paper, whose scores are
-        means over five stratified folds. The number of types is that of the training cells.
-
-Standardisation is fitted on the training cells alone. Every classifier takes a training part of a single type, which
-it then predicts always, and of fewer cells than it asks neighbours.
+        repository marrlab/DinoBloom: features without any scaling; 1 and 20 nearest neighbours; multinomial logistic
+        regression with scikit-learn's C = number of features * number of types among the training cells / 100. The
+        random forest is no part of that paper, whose scores are means over five stratified folds.
 """
 
 import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -39,8 +33,6 @@ logger = logging.getLogger(__name__)
 NUM_TREES = 100  # thesis section 3.4, as is the depth
 MAX_DEPTH = 16
 MAX_ITERATIONS = 2000
-DINOBLOOM_ITERATIONS = 1000
-DINOBLOOM_L2 = 100.0
 
 # From features (n, d) and types (n,) to an untrained classifier that suits them.
 Choose = Callable[[np.ndarray, np.ndarray], ClassifierMixin]
@@ -51,7 +43,7 @@ class Probe:
     """One classifier of a protocol.
 
     Attributes:
-        name: used in tables; unique within a protocol.
+        name: unique within a protocol.
         make: function of a seed and a number of cores that makes the classifier, untrained.
         is_random: whether the seed matters; if not, one run says all.
     """
@@ -67,7 +59,7 @@ def make_forest(seed: int, n_jobs: int = 2) -> RandomForestClassifier:
 
 
 class VectorClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier that learns from any training part, on features as they are or standardised.
+    """A classifier that learns from any training part, also of one type, which it then predicts always.
 
     Args:
         choose: chooses the classifier, given the training part.
@@ -109,27 +101,12 @@ def _as_float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _choose_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegression:
-    return LogisticRegression(max_iter=MAX_ITERATIONS)
-
-
-def _choose_linear_svm(x: np.ndarray, y: np.ndarray) -> LinearSVC:
-    # The solver of the primal problem uses no chance, unlike that of the dual. Its tolerance is LIBLINEAR's own for it:
-    # with scikit-learn's, on 1500 cells of 1000 features it takes twenty times as long.
-    return LinearSVC(dual=False, tol=0.01, max_iter=MAX_ITERATIONS, random_state=0)
-
-
 def _choose_dinobloom_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegression:
     num_classes = len(np.unique(y))
-    c = x.shape[1] * num_classes / DINOBLOOM_L2
+    c = x.shape[1] * num_classes / 100
     # Of two classes scikit-learn fits one weight vector w. The multinomial form has w / 2 for one class and -w / 2 for
     # the other, the same probabilities at half the penalty, so that it is the former with twice the C.
-    return LogisticRegression(C=2 * c if num_classes == 2 else c, max_iter=DINOBLOOM_ITERATIONS)
-
-
-def _choose_neighbours(number: int, n_jobs: int, x: np.ndarray, y: np.ndarray) -> KNeighborsClassifier:
-    # Between types of equally many votes the first in alphabetical order is predicted, the same every time.
-    return KNeighborsClassifier(min(number, len(x)), n_jobs=n_jobs)
+    return LogisticRegression(C=2 * c if num_classes == 2 else c, max_iter=1000)
 
 
 def _linear(name: str, choose: Choose, standardise: bool = True) -> Probe:
@@ -137,21 +114,24 @@ def _linear(name: str, choose: Choose, standardise: bool = True) -> Probe:
 
 
 def _neighbours(number: int, standardise: bool = True) -> Probe:
+    # Between types of equally many votes the first in alphabetical order is predicted, the same every time.
     def make(seed: int, n_jobs: int) -> VectorClassifier:
-        return VectorClassifier(partial(_choose_neighbours, number, n_jobs), standardise)
+        return VectorClassifier(lambda x, y: KNeighborsClassifier(min(number, len(x)), n_jobs=n_jobs), standardise)
 
     return Probe(f"knn-{number}", make)
 
 
 FOREST = Probe("random-forest", make_forest, is_random=True)
-LOGISTIC = _linear("logistic", _choose_logistic)
+LOGISTIC = _linear("logistic", lambda x, y: LogisticRegression(max_iter=MAX_ITERATIONS))
+# The solver of the primal problem uses no chance, unlike that of the dual. Its tolerance is LIBLINEAR's own for it:
+# with scikit-learn's, on 1500 cells of 1000 features it takes twenty times as long.
+_SVM = _linear("linear-svm", lambda x, y: LinearSVC(dual=False, tol=0.01, max_iter=MAX_ITERATIONS, random_state=0))
 PROTOCOLS: dict[str, tuple[Probe, ...]] = {
     FOREST.name: (FOREST,),
-    "thesis": (FOREST, LOGISTIC, _linear("linear-svm", _choose_linear_svm), _neighbours(1), _neighbours(20)),
+    "thesis": (FOREST, LOGISTIC, _SVM, _neighbours(1), _neighbours(20)),
     "dinobloom": (
         FOREST,
-        _linear("logistic", _choose_dinobloom_logistic, standardise=False),
-        _neighbours(1, standardise=False),
-        _neighbours(20, standardise=False),
+        _linear("logistic", _choose_dinobloom_logistic, False),
+        *(_neighbours(number, False) for number in (1, 20)),
     ),
 }

@@ -49,12 +49,7 @@ def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
 
 
 def raw_column(stores: Mapping[str, StorePath], mode: str) -> Column:
-    """R-CNN-RF: the detector's features of every cell.
-
-    Args:
-        stores: feature store of each centre, or its shards.
-        mode: "mean" or "flat", see `feature_store.reader.roi_vectors`.
-    """
+    """R-CNN-RF: the detector's features of every cell, by the "mean" or "flat" mode of `roi_vectors`."""
     vectors = {}
     for centre, path in stores.items():
         with open_store(path) as store:

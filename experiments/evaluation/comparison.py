@@ -21,7 +21,7 @@ from experiments.evaluation.scores import (
     share_correct,
 )
 from experiments.evaluation.transfer import Cells, Pair, Vectors, predict_pairs
-from experiments.evaluation.vectors import standardise_by_centre
+from experiments.evaluation.vectors import standardise
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import hash_arrays
@@ -48,7 +48,7 @@ class Column:
 
     def standardised(self) -> "Column":
         """The same with every feature standardised within its centre, which takes no labels."""
-        trainings = tuple(standardise_by_centre(vectors) for vectors in self.trainings)
+        trainings = tuple({c: standardise(x) for c, x in vectors.items()} for vectors in self.trainings)
         return Column(self.name + STANDARDISED, trainings, self.note)
 
 
@@ -58,9 +58,8 @@ class Protocol:
 
     Attributes:
         name: of the set of classifiers, see `classifiers.PROTOCOLS`.
-        runs: random forests for each row, which differ in their seed.
-        seed: of the classifiers and of resampling.
-        test_on: "test" or "all", see `transfer.predict_pairs`.
+        runs: random forests for each row, with seeds `seed`, `seed + 1` and so on; `seed` decides resampling too.
+        test_on: cells of other centres that are tested, see `transfer.predict_pairs`.
         bootstrap: resamples behind each interval of a mean or a difference.
         jobs: cores.
     """
@@ -85,8 +84,6 @@ class Comparison:
         columns: names of the representations, in order.
         notes: by column, what a reader should know, if anything.
         probes: names of the classifiers, in order; the first is the random forest.
-        cells: what was predicted.
-        protocol: how.
         predictions: by column and probe, class numbers of shape (runs, n) for each pair of centres; a network that is a
             classifier itself has the only probe "network", and may lack pairs.
         mixing: by column, see `mixing.mixing_scores`; networks that are classifiers have none.
@@ -180,12 +177,6 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
 
     What was computed before for the same vectors, labels and split is read from the cache.
 
-    Args:
-        columns: the representations, names all different.
-        cells: rows as in their vectors.
-        protocol: classifiers, runs, seed and tested cells.
-        cache: where predictions and mixing scores are kept.
-
     Raises:
         InputError: if two columns have one name, or a column lacks a centre.
     """
@@ -197,10 +188,11 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
     inputs = {column.name: _describe(column, cells) for column in columns}
     predictions: dict[tuple[str, str], dict[Pair, np.ndarray]] = {}
     # The random forests come first, since the other classifiers can take long.
-    order = [(column, probe, _num_runs(column, probe, protocol)) for probe in probes for column in columns]
-    done = np.cumsum([len(cells.centres) * runs for *_, runs in order]).tolist()
+    order = [(column, probe) for probe in probes for column in columns]
+    runs = [protocol.runs if probe.is_random else min(protocol.runs, len(column.trainings)) for column, probe in order]
+    done = np.cumsum(np.multiply(runs, len(cells.centres))).tolist()
     with Bar(total=done[-1] if done else 0, desc="classifiers", disable=None) as bar:
-        for (column, probe, _), count in zip(order, done, strict=True):
+        for (column, probe), count in zip(order, done, strict=True):
             predictions[column.name, probe.name] = _predict(
                 column, cells, probe, protocol, cache, inputs[column.name], bar.update
             )
@@ -217,10 +209,6 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
     )
 
 
-def _num_runs(column: Column, probe: Probe, protocol: Protocol) -> int:
-    return protocol.runs if probe.is_random else min(protocol.runs, len(column.trainings))
-
-
 def _predict(
     column: Column,
     cells: Cells,
@@ -230,7 +218,6 @@ def _predict(
     inputs: Mapping[str, Any],
     advance: Callable[[], object],
 ) -> dict[Pair, np.ndarray]:
-    """Predictions of one classifier, from the cache where they were computed before."""
     options = {"runs": protocol.runs, "seed": protocol.seed, "test_on": protocol.test_on}
 
     def predict() -> dict[str, np.ndarray]:
@@ -263,13 +250,12 @@ def _mixing(
 def _describe(column: Column, cells: Cells) -> dict[str, Any]:
     """What results of a column depend on, for the cache."""
     labels = [array for centre in cells.types for array in (cells.types[centre], cells.parts[centre])]
+    # A missing centre is reported by name when the vectors are used.
+    described = [[c for c in cells.types if c in vectors] for vectors in column.trainings]
     return {
-        "vectors": [_hash_vectors(vectors, cells) for vectors in column.trainings],
+        "vectors": [
+            hash_arrays(np.array(centres, str), *(np.asarray(vectors[c]) for c in centres))
+            for centres, vectors in zip(described, column.trainings, strict=True)
+        ],
         "cells": hash_arrays(np.array(list(cells.types)), np.array(cells.classes), *labels),
     }
-
-
-def _hash_vectors(vectors: Vectors, cells: Cells) -> str:
-    # A missing centre is reported by name when the vectors are used.
-    described = [centre for centre in cells.types if centre in vectors]
-    return hash_arrays(np.array(described, str), *(np.asarray(vectors[centre]) for centre in described))

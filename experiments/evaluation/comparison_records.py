@@ -25,8 +25,7 @@ class Heading:
 
     Attributes:
         name: of the files and the table, as "table-3.2".
-        title: one line.
-        provenance: lines such as the command, the configuration's hash and the machine, by name.
+        provenance: lines such as the command and the machine, by name.
         thesis: which centres are the thesis' data sets, as from `thesis_numbers.thesis_centres`.
         reference: column that the others are compared with; there is no such table where it is none of them.
         remarks: further sentences.
@@ -56,7 +55,7 @@ def to_csv(comparison: Comparison, heading: Heading) -> str:
             values = [None if value is None else value / 100 for value in reported]
             row |= dict(zip(("thesis_accuracy", "thesis_std"), values, strict=True))
         for number, name in enumerate(comparison.cells.classes):
-            names = (f"recall_{name}", f"recall_{name}_low", f"recall_{name}_high")
+            names = (f"recall_{name}{end}" for end in ("", "_low", "_high"))
             row |= dict(zip(names, scores.recall.get(number, (None,) * 3), strict=True))
         rows.append(row)
     return pd.DataFrame(rows).to_csv(index=False, float_format="%.4f", lineterminator="\n")
@@ -96,7 +95,6 @@ def to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
         for across in sides(comparison)
         if comparison.has(column, probe, across)
     ]
-    unsplit = {c: int(np.sum((types != "") & (cells.parts[c] == ""))) for c, types in cells.types.items()}
     return {
         "title": heading.title,
         "provenance": dict(heading.provenance),
@@ -113,7 +111,7 @@ def to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
         "classes": list(classes),
         "class_counts": cells.counts,
         "unlabelled": unlabelled(comparison),
-        "unsplit": unsplit,
+        "unsplit": {c: int(np.sum((types != "") & (cells.parts[c] == ""))) for c, types in cells.types.items()},
         "label_shift": label_shifts(comparison),
         "means": means,
         "reference": heading.reference,
@@ -144,15 +142,15 @@ def differences(comparison: Comparison, reference: str) -> list[dict[str, Any]]:
 def label_shifts(comparison: Comparison) -> list[str]:
     """Pairs of centres that hold the types in other proportions, as warnings."""
     counts, centres = comparison.cells.counts, comparison.cells.centres
-    warnings = []
-    for i, first in enumerate(centres):
-        warnings += [
-            text.split(": ")[0] for text in shift_warnings({name: counts[name] for name in centres[i:]}, first)
-        ]
-    return warnings
+    return [
+        text.split(": ")[0]
+        for i, first in enumerate(centres)
+        for text in shift_warnings({name: counts[name] for name in centres[i:]}, first)
+    ]
 
 
 def unlabelled(comparison: Comparison) -> dict[str, int]:
+    """Cells without a type, by centre."""
     return {centre: int(np.sum(types == "")) for centre, types in comparison.cells.types.items()}
 
 

@@ -24,7 +24,6 @@ from experiments.evaluation.comparison_records import (
 )
 from experiments.evaluation.scores import MEASURES, Difference, Interval, PairScores
 from experiments.evaluation.tables import markdown_table, text_table, to_latex
-from experiments.evaluation.thesis_numbers import Value
 from mrcnn.files.atomic import write_json, write_text
 
 _TITLES = {name: name.replace("_", " ").capitalize().replace("f1", "F1") for name in MEASURES}
@@ -47,12 +46,7 @@ _MIXING_NOTE = (
 
 @dataclass(frozen=True)
 class Part:
-    """One table of the page.
-
-    Attributes:
-        columns: representations whose notes must stand beside the table where it stands alone.
-        is_main: whether the terminal shows it too.
-    """
+    """One table of the page; the notes of its `columns` must stand beside it, and the terminal shows it if main."""
 
     title: str
     header: list[str]
@@ -63,11 +57,7 @@ class Part:
 
 
 def write_comparison(comparison: Comparison, folder: Path, heading: Heading) -> dict[str, Path]:
-    """Write `<name>.md`, `.csv`, `.tex`, `.json` and `.txt`, each atomically.
-
-    Returns:
-        The paths, by ending.
-    """
+    """Write `<name>.md`, `.csv`, `.tex`, `.json` and `.txt`, each atomically; return their paths by ending."""
     parts = page_parts(comparison, heading)
     texts = {
         "md": to_markdown(comparison, heading, parts),
@@ -106,14 +96,11 @@ def _pair_table(comparison: Comparison, heading: Heading, names: Sequence[str], 
     for pair in comparison.cells.pairs:
         scores = [comparison.pair_scores.get((name, comparison.main_probe(name), pair)) for name in names]
         cells = _bold_best([(_with_deviation(s, measure), s.mean(measure)) if s else None for s in scores])
-        reported = [
-            thesis_value(heading, n, pair) if measure == "accuracy" and s else None
-            for n, s in zip(names, scores, strict=True)
-        ]
-        has_thesis |= any(reported)
-        cells = [
-            c if value is None else f"{c} [{_show_thesis(value)}]" for c, value in zip(cells, reported, strict=True)
-        ]
+        for i, name in enumerate(names):
+            value = thesis_value(heading, name, pair) if measure == "accuracy" and scores[i] else None
+            if value is not None:
+                cells[i] += f" [{value[0]:g}]" if value[1] is None else f" [{value[0]:g} ± {value[1]:g}]"
+                has_thesis = True
         counts = np.unique(comparison.truths[pair], return_counts=True)[1]
         chance = counts.max() / counts.sum() if measure == "accuracy" else 1 / len(counts)
         rows.append([*pair, *cells, f"{100 * chance:.1f}", str(counts.sum())])
@@ -137,13 +124,12 @@ def _mean_table(comparison: Comparison) -> Part:
     for name in comparison.columns:
         cells, probe = [], comparison.main_probe(name)
         for across, measure in columns:
-            if not comparison.has(name, probe, across):
-                cells.append("–")
-            elif measure in MAIN_MEASURES:
-                cells.append(_with_interval(comparison.mean(name, probe, measure, across)))
-            else:
-                values = [comparison.pair_scores[name, probe, pair].mean(measure) for pair in comparison.pairs(across)]
-                cells.append(f"{100 * sum(values) / len(values):.1f}")
+            if measure in MAIN_MEASURES:
+                cells.append(_with_interval(_mean(comparison, name, measure, across)))
+                continue
+            scores = [comparison.pair_scores.get((name, probe, pair)) for pair in comparison.pairs(across)]
+            mean = None if None in scores else sum(each.mean(measure) for each in scores) / len(scores)
+            cells.append("–" if mean is None else f"{100 * mean:.1f}")
         rows.append([name, *cells])
     note = (
         "In percent, mean over the pairs of centres, with 95 % intervals over "
@@ -170,17 +156,13 @@ def _probe_table(comparison: Comparison, across: bool) -> Part:
 def _difference_table(comparison: Comparison, reference: str, found: Sequence[Mapping[str, Any]]) -> Part:
     """Each column against the reference, on the same cells."""
     columns = [(SIDES[across], measure) for across in sides(comparison) for measure in MAIN_MEASURES]
+    fields = [item.name for item in dataclasses.fields(Difference)]
     shown = {
-        (entry["column"], entry["tested"], entry["measure"]): _show_difference(
-            Difference(**{item.name: entry[item.name] for item in dataclasses.fields(Difference)})
-        )
-        for entry in found
+        (each["column"], each["tested"], each["measure"]): _show_difference(Difference(*(each[f] for f in fields)))
+        for each in found
     }
-    rows = [
-        [name, *(shown.get((name, *column), "–") for column in columns)]
-        for name in comparison.columns
-        if name != reference
-    ]
+    others = [name for name in comparison.columns if name != reference]
+    rows = [[name, *(shown.get((name, *column), "–") for column in columns)] for name in others]
     note = (
         f"Points of percent by which a column is better than {reference} on the same cells, mean over the pairs of "
         "centres, with 95 % intervals over resampled test cells. Bold where the interval excludes 0, which one in "
@@ -206,10 +188,7 @@ def _recall_table(comparison: Comparison, across: bool) -> Part:
         if comparison.has(name, comparison.main_probe(name), across)
     }
     classes = [n for n in comparison.cells.classes if any(n in recall for recall in recalls.values())]
-    rows = [
-        [name, *(_with_interval(recall[n]) if n in recall else "–" for n in classes)]
-        for name, recall in recalls.items()
-    ]
+    rows = [[name, *(_with_interval(recall.get(n)) for n in classes)] for name, recall in recalls.items()]
     note = (
         "In percent, over the test cells of all pairs of centres together, with 95 % intervals over resampled cells; "
         "where all cells of a class fare alike, Wilson's for so many cells."
@@ -252,17 +231,15 @@ def _mean(comparison: Comparison, column: str, measure: str, across: bool) -> In
     return comparison.mean(column, probe, measure, across) if comparison.has(column, probe, across) else None
 
 
-def _show_thesis(value: Value) -> str:
-    return f"{value[0]:g}" if value[1] is None else f"{value[0]:g} ± {value[1]:g}"
-
-
 def _with_deviation(scores: PairScores, measure: str) -> str:
     mean = f"{100 * scores.mean(measure):.1f}"
     # A single run has no deviation, and not one of 0.
     return mean if scores.num_runs == 1 else f"{mean} ± {100 * scores.deviation(measure):.1f}"
 
 
-def _with_interval(value: Interval) -> str:
+def _with_interval(value: Interval | None) -> str:
+    if value is None:
+        return "–"
     mean, low, high = (100 * number for number in value)
     return f"{mean:.1f} ({low:.1f}–{high:.1f})"
 

@@ -36,9 +36,8 @@ Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, keys and cell ty
 def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
     """Tell feature stores from files of vectors.
 
-    Returns:
-        The stores, and the files by the name of their column: that of the file without its ending, or, of the
-        `embedding.h5ad` of a run, that of its folder.
+    Files come by the name of their column: that of the file without its ending, or, of the `embedding.h5ad` of a run,
+    that of its folder.
 
     Raises:
         InputError: if two columns would have one name.
@@ -84,7 +83,7 @@ def evaluate_files(
         splits: by centre; None makes them, or reads those that an earlier call left in `output`.
         standardise: "none", "centre" or both, see `columns.choose_standardised`.
         raw_features: vector of a store's cell, "mean" or "flat".
-        provenance: lines that say what made the tables, by name; None takes the command and the versions.
+        provenance: lines that say what made the tables; None takes the command and the versions.
 
     Returns:
         The tables, by ending.
@@ -99,11 +98,8 @@ def evaluate_files(
     labels = _stored_labels(stores) if stores else _first_labels(files)
     if splits is None:
         splits = {centre: _split(output / "splits", centre, *columns) for centre, columns in labels.items()}
-    cells = make_cells(
-        {centre: keys for centre, (keys, _) in labels.items()},
-        {centre: types for centre, (_, types) in labels.items()},
-        {centre: splits[centre].parts(keys) for centre, (keys, _) in labels.items()},
-    )
+    keys, types = ({centre: own[i] for centre, own in labels.items()} for i in (0, 1))
+    cells = make_cells(keys, types, {centre: splits[centre].parts(own) for centre, own in keys.items()})
     columns = {column.name: column for column in foreign_columns({n: files[n] for n in names if n in files}, cells)}
     if stores and RCNN in names:
         columns[RCNN] = raw_column(stores, raw_features)

@@ -1,7 +1,7 @@
 """Handcrafted features of the stored crops: histograms of their colours and of their oriented gradients (HOG).
 
-They show what a network's features add to what anybody can count. Colour is also what labs differ in most, by their
-stains and lamps, so that these features may tell the centre well; crops that are standardised first tell less of it.
+Colour is what labs differ in most, by their stains and lamps, so that these features may tell the centre well; crops
+that are standardised first tell less of it.
 
 References:
     Dalal and Triggs 2005, "Histograms of oriented gradients for human detection". Reinhard et al. 2001, "Color transfer
@@ -33,7 +33,7 @@ def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> 
     Args:
         store: opened; its field "crop" is read block by block.
         standardise_crops: whether to bring each channel of each crop to mean 0 and standard deviation 1 first: the
-            transfer of Reinhard et al. 2001 to one fixed target, which takes away most of a lab's stain and light.
+            transfer of Reinhard et al. to one target, which takes away most of a lab's stain and light.
 
     Returns:
         float32 array of shape (n, 420), rows as in the store: for each of L, a and b a histogram of 32 bins, of sum 1;
@@ -41,12 +41,13 @@ def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> 
     """
     vectors = np.empty((len(store), VECTOR_SIZE), np.float32)
     ranges = STANDARD_RANGES if standardise_crops else LAB_RANGES
+    sides = {"pixels_per_cell": (PIXELS_PER_CELL,) * 2, "cells_per_block": (CELLS_PER_BLOCK,) * 2}
     for start in range(0, len(store), _READ_ROWS):
         stop = min(start + _READ_ROWS, len(store))
         lab = rgb2lab(store.read("crop", start, stop).astype(np.float32) / 255)
         lab = _standardise_channels(lab) if standardise_crops else lab
         vectors[start:stop, : 3 * BINS] = _histograms(lab, ranges)
-        vectors[start:stop, 3 * BINS :] = [_gradients(lightness) for lightness in lab[..., 0]]
+        vectors[start:stop, 3 * BINS :] = [hog(lightness, ORIENTATIONS, **sides) for lightness in lab[..., 0]]
     return vectors
 
 
@@ -67,9 +68,3 @@ def _histograms(lab: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.
     rows = np.arange(len(lab)).reshape(-1, 1, 1, 1) * 3 + np.arange(3)
     counts = np.bincount((rows * BINS + bins).ravel(), minlength=len(lab) * 3 * BINS)
     return counts.reshape(len(lab), -1) / (lab.shape[1] * lab.shape[2])
-
-
-def _gradients(grey: np.ndarray) -> np.ndarray:
-    """Histograms of oriented gradients of one crop of shape (height, width), each block normalised (L2-Hys)."""
-    sides = {"pixels_per_cell": (PIXELS_PER_CELL,) * 2, "cells_per_block": (CELLS_PER_BLOCK,) * 2}
-    return hog(grey, ORIENTATIONS, **sides)

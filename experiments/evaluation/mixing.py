@@ -1,14 +1,12 @@
 """Scores of how well the centres mix in a space of features (batch effect), and how well the types of cells separate.
 
-A representation that suits several labs says much of the type of a cell and little of its lab. Each score sees another
-part: a classifier sees what can be told at all, silhouettes how far apart the groups lie, LISI whom a cell has about
-it. Centres that hold other types, or the same in other proportions, can rightly be told apart, so that no score of
-mixing need be perfect.
+Each score sees another part: a classifier sees what can be told at all, silhouettes how far apart the groups lie, LISI
+whom a cell has about it. Centres that hold other types, or the same in other proportions, can rightly be told apart, so
+that no score of mixing need be perfect.
 
 References:
-    Ben-David et al. 2007, "Analysis of representations for domain adaptation"; Ganin et al. 2016, section 5.1
-    (proxy A-distance). Rousseeuw 1987 (silhouettes). Korsunsky et al. 2019, "Fast, sensitive and accurate integration
-    of single-cell data with Harmony" (LISI).
+    Ganin et al. 2016, section 5.1 (proxy A-distance). Rousseeuw 1987 (silhouettes). Korsunsky et al. 2019, "Fast,
+    sensitive and accurate integration of single-cell data with Harmony" (LISI).
 """
 
 import logging
@@ -34,11 +32,6 @@ _BISECTIONS = 50
 _BLOCK = 256  # rows
 
 
-def make_folds(seed: int) -> StratifiedKFold:
-    """Folds that are shuffled by `seed` and hold each label in the same proportion."""
-    return StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-
-
 def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> float:
     """Domain (site) classification accuracy: balanced, of a logistic regression in stratified 5-fold cross-validation.
 
@@ -48,25 +41,20 @@ def centre_accuracy(vectors: np.ndarray, centres: np.ndarray, seed: int) -> floa
         vectors: float array of shape (n, d); standardised over the training part of each fold.
         centres: str array of shape (n,), at least 5 cells of each centre.
         seed: of the folds.
-
-    Returns:
-        Between 0 and 1; 1 / number of centres is chance.
     """
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
     # Several threads wait for each other on products as small as these, the more the busier the machine is.
     with threadpool_limits(1, user_api="blas"):
-        predicted = cross_val_predict(model, vectors, centres, cv=make_folds(seed))
+        predicted = cross_val_predict(model, vectors, centres, cv=folds)
     return float(balanced_accuracy_score(centres, predicted))
 
 
 def proxy_a_distance(vectors: np.ndarray, centres: np.ndarray, seed: int) -> dict[tuple[str, str], float]:
     """Distance of each pair of centres: 2 (1 - 2 error), the balanced error being that of `centre_accuracy`.
 
-    Returns:
-        By pair of centres, the names in alphabetical order: 0 where they cannot be told apart, which is good, to 2
-        where they always can. Empty for a single centre.
+    By pair of centres, the names in alphabetical order: 0 where they cannot be told apart, to 2 where they always can.
     """
-    centres = np.asarray(centres, str)
     distances = {}
     for first, second in combinations(np.unique(centres).tolist(), 2):
         rows = (centres == first) | (centres == second)
@@ -85,12 +73,11 @@ def lisi(vectors: np.ndarray, labels: np.ndarray, perplexity: float = PERPLEXITY
     Args:
         vectors: float array of shape (n, d), n of 2 or more; distances are Euclidean.
         labels: array of shape (n,).
-        perplexity: above 0. Three times as many neighbours are taken, without the cell itself. Where there are fewer
-            cells all of them are, and the perplexity is a third of their number.
+        perplexity: above 0. Three times as many neighbours are taken; with fewer cells all of them are, and the
+            perplexity is a third of their number.
 
     Returns:
-        float64 array of shape (n,): from 1 where all neighbours have one label, to the number of labels where all are
-        equally frequent.
+        float64 array of shape (n,): from 1 where all neighbours have one label, to the number of labels.
     """
     num_neighbours = min(max(1, round(_NEIGHBOURS * perplexity)), len(vectors) - 1)
     # Without an argument each cell's neighbours are asked for, which leave out the cell itself but not its duplicates.
@@ -104,33 +91,24 @@ def lisi(vectors: np.ndarray, labels: np.ndarray, perplexity: float = PERPLEXITY
 def mixing_scores(
     vectors: np.ndarray, centres: np.ndarray, cell_types: np.ndarray, seed: int, max_cells: int = MAX_CELLS
 ) -> dict[str, float | None]:
-    """All scores of one representation.
+    """All scores of one representation, each None where there are too few centres, types or labelled cells for it.
 
-    Every feature is brought to mean 0 and standard deviation 1 over all cells first, so that none outweighs others by
-    its unit; a constant one becomes 0. Then at most `max_cells` cells are chosen at random, whatever their centre and
-    type, which keeps the proportions that LISI depends on. Centres with fewer than 5 of them are left out of the
-    scores of centres, and logged.
+    Every feature is standardised over all cells first, so that none outweighs others by its unit. Then at most
+    `max_cells` are chosen at random, whatever their centre and type, which keeps the proportions that LISI depends on.
+    Centres with fewer than 5 of them are left out of the scores of centres, and logged.
 
     Args:
         vectors: float array of shape (n, d), finite.
         centres: str array of shape (n,).
-        cell_types: str array of shape (n,); "" for none.
+        cell_types: str array of shape (n,); "" for none, which leaves a cell out of the scores of types.
         seed: of the choice of cells and of the folds.
         max_cells: 2 or more.
 
     Returns:
-        The scores, each None where it is not defined (scores of centres with fewer than two centres, of types with
-        fewer than two types among the labelled cells, or no more labelled cells than types):
-
-        - `centre_accuracy`: 1 / number of centres (chance) is good, 1 is bad.
-        - `proxy_a_distance`: mean over pairs of centres; 0 is good, 2 is bad.
-        - `silhouette_centre`: mean over cells; 0 and below is good, 1 is bad.
-        - `silhouette_type`: mean over labelled cells; 1 is good, 0 and below is bad.
-        - `lisi_centre`: mean over cells; the number of centres is good, 1 is bad.
-        - `lisi_type`: mean over labelled cells and their labelled neighbours; 1 is good, the number of types is bad.
+        `centre_accuracy`, from 1 / number of centres (chance: good) to 1; `proxy_a_distance`, mean over pairs, 0 (good)
+        to 2; `silhouette_centre`, at most 1, good at 0 and below, and `silhouette_type`, good at 1; `lisi_centre` and
+        `lisi_type`, from 1, which is bad for centres and good for types, to their number.
     """
-    vectors = np.asarray(vectors)
-    centres, cell_types = np.asarray(centres, str), np.asarray(cell_types, str)
     rows = np.arange(len(vectors))
     if len(rows) > max_cells:
         rows = np.sort(np.random.default_rng(seed).choice(len(rows), max_cells, replace=False))

@@ -1,6 +1,5 @@
 """ResNet-RF of thesis section 3.4: features of a ResNet-101 trained on ImageNet, for the random forest."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -25,10 +24,8 @@ def resnet_vectors(
 
     Args:
         store: opened; the network sees its crops.
-        weights: see `build_resnet101`.
-        image_size: side in pixels to which crops are brought, 32 or more.
+        weights, image_size, seed: as in `build_resnet101`.
         batch_size: crops at a time.
-        seed: of the initial weights, for "random".
 
     Returns:
         float32 array of shape (n, 2048); rows as in the store.
@@ -36,7 +33,13 @@ def resnet_vectors(
     Raises:
         InputError: if the file of weights cannot be fetched or read, or holds another network.
     """
-    compute = _make_compute(build_resnet101(weights, image_size=image_size, seed=seed), image_size)
+    model = build_resnet101(weights, image_size=image_size, seed=seed)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    def compute(images: tf.Tensor) -> tf.Tensor:
+        resized = tf.image.resize(images, (image_size, image_size), antialias=True)
+        return model(keras.applications.resnet.preprocess_input(resized), training=False)
+
     vectors = np.empty((len(store), NUM_FEATURES), np.float32)
     with Bar(total=len(store), desc=f"ResNet-101 {store.centre}", unit="cell") as bar:
         for start in range(0, len(store), batch_size):
@@ -51,9 +54,8 @@ def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0
 
     Args:
         weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file,
-            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network, to see what
-            a classifier makes of the network's form alone.
-        image_size: side of the images in pixels, 32 or more.
+            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network.
+        image_size: side in pixels to which crops are brought, 32 or more.
         seed: of the initial weights, for "random".
 
     Returns:
@@ -78,24 +80,12 @@ def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0
     return model
 
 
-def _make_compute(model: keras.Model, image_size: int) -> Callable[[np.ndarray], tf.Tensor]:
-    """From uint8 images of any size to features."""
-
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
-    def compute(images):
-        resized = tf.image.resize(images, (image_size, image_size), antialias=True)
-        return model(keras.applications.resnet.preprocess_input(resized), training=False)
-
-    return compute
-
-
 def _initialise(model: keras.Model, seed: int) -> None:
     """Initialise kernels by a seed of their own, whatever the global random state."""
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     seeds = np.random.SeedSequence(seed).generate_state(len(layers))
     for layer, number in zip(layers, seeds.tolist(), strict=True):
-        settings = {**layer.kernel_initializer.get_config(), "seed": number}
-        initializer = type(layer.kernel_initializer).from_config(settings)
+        initializer = type(layer.kernel_initializer)(**{**layer.kernel_initializer.get_config(), "seed": number})
         layer.kernel.assign(initializer(layer.kernel.shape))
 
 

@@ -81,18 +81,10 @@ def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def measure_run(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Score one run.
+    """Score one run, of class numbers of shape (n,), n of 1 or more, by each of the `MEASURES`, 0 to 1.
 
-    Example: of two cells of class 0 both are predicted right, of two cells of class 1 one is predicted as 0. Accuracy
-    is 3/4; recall is 1 and 1/2, so that balanced accuracy is 3/4; F1 is 4/5 and 2/3, so that both means are 11/15.
-
-    Args:
-        truth: class numbers of shape (n,), n of 1 or more.
-        predicted: class numbers of shape (n,).
-
-    Returns:
-        `accuracy`; `balanced_accuracy`, the mean recall, and `macro_f1`, the mean F1, over the classes present in
-        `truth`; `weighted_f1`, the mean F1 weighted by the cells of each class.
+    `balanced_accuracy` is the mean recall, and `macro_f1` the mean F1, over the classes present in `truth`;
+    `weighted_f1` is the mean F1 weighted by the cells of each class.
     """
     _, recall, f1, support = precision_recall_fscore_support(
         truth, predicted, labels=np.unique(truth), zero_division=0.0
@@ -105,37 +97,26 @@ def measure_run(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     }
 
 
-def count_confusion(truth: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count (true class, predicted class) over runs: int64 array of shape (classes, classes).
-
-    Predictions of -1 count nowhere.
-    """
-    flat = (truth.astype(np.int64) * num_classes + predictions)[predictions >= 0]
-    return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def score_pair(
     truth: np.ndarray, predictions: np.ndarray, num_classes: int, *, bootstrap: int = 1000, seed: int = 0
 ) -> PairScores:
     """Score all runs on one pair of centres.
 
-    Intervals say how sure a score is for so many cells; the standard deviation over runs says how much chance in the
-    training matters. The interval of the accuracy is Wilson's, those of recalls are from resampled cells.
-
     Args:
         truth: class numbers of shape (n,).
         predictions: class numbers of shape (runs, n).
         num_classes: number of classes.
-        bootstrap: resamples behind the intervals of recalls.
+        bootstrap: resamples behind the intervals of recalls, which say how sure they are for so many cells.
         seed: of the resampling.
     """
     runs = [measure_run(truth, predicted) for predicted in predictions]
     correct = share_correct(truth, predictions)
+    cells = (truth * num_classes + predictions)[predictions >= 0]  # of the confusion matrix, flattened
     return PairScores(
         values={name: np.array([run[name] for run in runs]) for name in MEASURES},
         recall=_recall(truth, correct, bootstrap, seed),
         accuracy_interval=wilson_interval(float(correct.mean()), len(truth)),
-        confusion=count_confusion(truth, predictions, num_classes),
+        confusion=np.bincount(cells, minlength=num_classes**2).reshape(num_classes, -1),
         num_test=len(truth),
         majority_rate=float(np.bincount(truth).max() / len(truth)),
     )
@@ -170,14 +151,11 @@ def bootstrap_mean(
         values: of each cell, of shape (n,), for each pair: as from `share_correct`, or the difference of two.
         groups: for each pair, the name of the centre tested: pairs that test the same cells are resampled alike.
         measure: "accuracy", the mean over cells, or "balanced_accuracy", the mean over classes of the class means.
-        bootstrap: number of resamples.
-        seed: of the resampling.
+        bootstrap, seed: number of resamples, and what decides them.
 
     Returns:
         Mean, low, high (percentiles, Efron and Tibshirani 1993, chapter 13).
     """
-    if measure not in ("accuracy", "balanced_accuracy"):
-        raise ValueError(f"measure must be 'accuracy' or 'balanced_accuracy', got {measure!r}")
     total = np.zeros(bootstrap)
     for group, (truth, cells) in _add_up(truths, values, groups).items():
         rng = np.random.default_rng([seed, *group[0].encode(), group[1]])
@@ -197,16 +175,11 @@ def compare(
     measure: str,
     **resampling: int,
 ) -> Difference:
-    """Compare two representations on the same cells of several pairs of centres.
+    """Compare two representations, first minus second, on the same cells of several pairs of centres.
 
     Cells are resampled, the same ones for both, so that cells which are hard for both do not blur the difference.
-
-    Args:
-        truths: as in `bootstrap_mean`, as are the rest.
-        first, second: predictions of each representation, class numbers of shape (runs, n), for each pair.
-
-    Returns:
-        The difference of the means over the pairs, first minus second.
+    `first` and `second` are predictions, class numbers of shape (runs, n), for each pair; the rest is as in
+    `bootstrap_mean`.
     """
     gains = [
         share_correct(t, one) - share_correct(t, other) for t, one, other in zip(truths, first, second, strict=True)
@@ -233,11 +206,8 @@ def pooled_recall(
     """Recall of each class over the cells of several pairs of centres together, with its 95 % interval.
 
     A cell that several pairs test is one cell, whose value is the mean over them: counted as many times, it would make
-    intervals too narrow.
-
-    Args:
-        truths: as in `bootstrap_mean`, as are the rest.
-        predictions: class numbers of shape (runs, n), for each pair.
+    intervals too narrow. Predictions are class numbers of shape (runs, n), for each pair; the rest is as in
+    `bootstrap_mean`.
     """
     correct = [share_correct(truth, runs) for truth, runs in zip(truths, predictions, strict=True)]
     pairs = _add_up(truths, [np.ones(len(truth)) for truth in truths], groups)

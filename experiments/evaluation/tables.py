@@ -45,14 +45,9 @@ def csv_table(header: Sequence[str], rows: Rows) -> str:
 def to_latex(header: Sequence[str], rows: Rows, *, caption: str, label: str, notes: str = "") -> str:
     r"""Return the table as a LaTeX table environment, which needs the package booktabs and UTF-8.
 
-    Columns without letters are flush right, all others flush left. All text is escaped.
-
-    Args:
-        header: names of the columns.
-        rows: cells.
-        caption: plain text, which may have `**bold**` markers; it stands above the table.
-        label: for `\ref`, as "tab:3.2"; what is no letter or digit becomes a hyphen.
-        notes: plain text under the table, in a smaller type.
+    Columns without letters are flush right, all others flush left. All text is escaped. The caption, which stands above
+    the table, and the notes, in a smaller type under it, may have `**bold**` markers. In the label, as "tab:3.2", what
+    is no letter or digit becomes a hyphen.
     """
     columns = zip(*rows, strict=True) if rows else [["none"]] * len(header)
     numeric = [not any(re.search(r"[^\W\d_]", cell) for cell in column) for column in columns]

@@ -66,12 +66,7 @@ def thesis_centres(centres: Mapping[str, Centre], scheme: str) -> dict[str, str]
 
 
 def ablation_number(column: str, trained_on: str | None, tested_on: str | None) -> Value | None:
-    """Accuracy in Table 3.2 or 3.3, in percent, or None where it has none.
-
-    Args:
-        column: its heading.
-        trained_on, tested_on: as from `thesis_centres`, None for another centre.
-    """
+    """Accuracy of a column of Table 3.2 or 3.3 in percent, centres as from `thesis_centres`; None where it has none."""
     pair = (trained_on, tested_on)
     if column in _AE_COLUMNS and pair in _TABLE_3_2:
         return _TABLE_3_2[pair][_AE_COLUMNS.index(column)]
@@ -81,12 +76,8 @@ def ablation_number(column: str, trained_on: str | None, tested_on: str | None) 
 def bottleneck_number(size: int, backbone: str, image_loss: str, image_source: str, centre: str | None) -> float | None:
     """Accuracy in Table 3.1, as a proportion, or None where it has none.
 
-    Args:
-        size: of the latent.
-        backbone: "resnet101" or "resnet50".
-        image_loss: "mse" or "ssim".
-        image_source: "image" or "crop".
-        centre: as from `thesis_centres`; the table is of Matek-19.
+    The backbone is "resnet101" or "resnet50", the loss "mse" or "ssim", the image "image" or "crop"; the table is of
+    Matek-19.
     """
     if centre != "matek19" or size not in _TABLE_3_1 or (image_loss, image_source) not in _TABLE_3_1_VARIANTS:
         return None

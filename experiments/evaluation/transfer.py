@@ -1,7 +1,6 @@
 """Predictions of classifiers that were trained on one centre, for the cells of each: what every table is made from.
 
-Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell all follow from
-them.
+Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell follow from them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,6 @@ import numpy as np
 from experiments.evaluation.classifiers import Probe
 from mrcnn.files.errors import InputError
 
-TEST_ON = ("test", "all")
-PARTS = ("train", "test", "")  # the last for cells in neither
 Pair = tuple[str, str]  # trained on, tested on
 Vectors = Mapping[str, np.ndarray]  # by centre, of shape (n, d)
 
@@ -81,12 +78,12 @@ def make_cells(
     Args:
         keys: by centre, of shape (n,).
         types: by centre, of shape (n,); "" for none.
-        parts: by centre, of shape (n,).
+        parts: by centre, of shape (n,): "train", "test", or "" for cells in neither.
         classes: their order in tables; those without a cell are dropped. Alphabetical by default.
 
     Raises:
         InputError: if no centre has labels, or one with labels has no training or no test cell.
-        ValueError: if lengths differ, a part is unknown, or a type is not among `classes`.
+        ValueError: if a type is not among `classes`.
     """
     keys, types, parts = ({c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (keys, types, parts))
     found = {str(name) for values in types.values() for name in np.unique(values)} - {""}
@@ -96,9 +93,7 @@ def make_cells(
     if set(order) != found:
         raise ValueError(f"classes lacks {', '.join(sorted(found - set(order)))}")
     for centre, own in types.items():
-        if not own.shape == parts[centre].shape == keys[centre].shape or not np.isin(parts[centre], PARTS).all():
-            raise ValueError(f"{centre}: needs a key, a type and one of the parts {PARTS} for each cell")
-        for part in PARTS[:2] if np.any(own != "") else ():
+        for part in ("train", "test") if np.any(own != "") else ():
             if not np.any((own != "") & (parts[centre] == part)):
                 raise InputError(
                     f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
@@ -120,9 +115,9 @@ def predict_pairs(
     """Train a classifier on each centre and predict the tested cells of every centre.
 
     Args:
-        trainings: the vectors by centre, from each training of the representation; run number r takes number r modulo
-            their number.
-        cells: rows as in the vectors.
+        trainings: the vectors by centre, rows as in `cells`, from each training of the representation; run number r
+            takes number r modulo their number.
+        cells: what is learned and predicted.
         probe: the classifier.
         runs: how many classifiers, with seeds `seed`, `seed + 1` and so on. Where neither the classifier nor the
             vectors change from run to run, only one is made.
@@ -137,10 +132,8 @@ def predict_pairs(
 
     Raises:
         InputError: if a centre's vectors are missing.
-        ValueError: if shapes do not fit, a value is not finite, or a setting is out of range.
+        ValueError: if vectors are of other cells or not finite.
     """
-    if runs < 1 or test_on not in TEST_ON or not trainings:
-        raise ValueError(f"runs must be 1 or more, test_on one of {TEST_ON}, trainings not empty")
     for vectors in trainings:
         for centre in cells.centres:
             _check_vectors(centre, vectors, len(cells.types[centre]))

@@ -39,9 +39,6 @@ Vectors = dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
 def read_vectors(path: str | Path) -> Vectors:
     """Vectors, keys and cell types of an .h5ad or .npz file, by centre.
 
-    Args:
-        path: file whose name ends in .h5ad or .npz.
-
     Returns:
         By centre, in order of first appearance: float32 array of shape (n, d), and a dict of the str arrays "key" and
         "cell_type" of shape (n,); rows as in the file.
@@ -141,22 +138,16 @@ def _check(path: Path, vectors: np.ndarray, columns: Mapping[str, np.ndarray]) -
 def align_vectors(
     vectors: np.ndarray, keys: Sequence[str] | np.ndarray, wanted_keys: Sequence[str] | np.ndarray, where: str
 ) -> np.ndarray:
-    """Bring the rows of one centre to the order of other cells, mostly those of a feature store.
+    """Bring the rows of one centre, of shape (n, d), to the order of other cells, mostly those of a feature store.
 
     A key says which image a cell is from. Where an image has several cells, here or there, a key does not say which of
     them a row is; then nothing but the same keys in the same order is accepted.
 
-    Args:
-        vectors: array of shape (n, d).
-        keys: of shape (n,).
-        wanted_keys: of shape (m,).
-        where: names the file and centre in errors.
-
     Returns:
-        Array of shape (m, d); rows that are not wanted are left out and counted in the log.
+        Array of shape (m, d), m the wanted keys; rows that are not wanted are left out and counted in the log.
 
     Raises:
-        InputError: if keys are missing, or repeat without being the same ones in the same order.
+        InputError: beginning with `where`, if keys are missing, or repeat without being the same in the same order.
     """
     there, wanted = pd.Index(np.asarray(keys, str)), pd.Index(np.asarray(wanted_keys, str))
     if there.equals(wanted):
@@ -173,16 +164,11 @@ def align_vectors(
     return vectors[there.get_indexer(wanted)]
 
 
-def standardise_by_centre(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring every feature to mean 0 and standard deviation 1 within each centre, which needs no label.
-
-    It is the simplest alignment of centres, and so the one that any other has to beat.
-    """
-    return {centre: standardise(values) for centre, values in features.items()}
-
-
 def standardise(values: np.ndarray) -> np.ndarray:
-    """Bring every feature of some cells, of shape (n, d), to mean 0 and standard deviation 1, a constant one to 0."""
+    """Bring every feature of some cells, of shape (n, d), to mean 0 and standard deviation 1, a constant one to 0.
+
+    Done within each centre it needs no label. It is the simplest alignment, and so the one that others have to beat.
+    """
     values = np.asarray(values, dtype=np.float32)
     if not len(values):
         return values

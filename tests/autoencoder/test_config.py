@@ -23,25 +23,16 @@ def test_config_survives_json(tmp_path):
     [
         ("latent_sise", 3),
         ("latent_size", 0),
-        ("latent_size", 10**9),
         ("image_size", 48),
         ("adaptation", "gan"),
         ("adaptation", "a b:c"),
-        ("image_loss", "a:b"),
         ("beta", float("nan")),
-        ("learning_rate", 0),
-        ("steps", 0),
-        ("seed", -1),
         ("source_centre", ""),
     ],
 )
 def test_config_refuses_value(name, value):
     with pytest.raises(InputError, match=f"some.json: .*{name}"):
         AutoencoderConfig.from_dict({name: value}, where="some.json")
-
-
-def test_config_describes_every_setting():
-    assert all(field.description for field in AutoencoderConfig.model_fields.values())
 
 
 def test_config_activation_reaches_the_scaled_features():

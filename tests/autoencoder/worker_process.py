@@ -2,7 +2,7 @@
 
     python worker_process.py KIND SETTINGS STORES OUTPUT WEIGHTS
 
-KIND is "workers" to share each batch with the processes that TF_CONFIG names, or "1".
+KIND is "workers" to share each batch with the processes that TF_CONFIG names, "mirrored" for two devices, or "1".
 SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz). Ends with status 2 and a line of text for an InputError,
 as the command line does.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from autoencoder.config import AutoencoderConfig  # noqa: E402
 from autoencoder.training import train_autoencoder  # noqa: E402
@@ -25,6 +26,10 @@ from mrcnn.files.errors import InputError  # noqa: E402
 def main(kind: str, settings: str, stores: str, output: str, weights: str) -> int:
     logging.basicConfig(level=logging.INFO)
     strategy = multi_worker_strategy() if kind == "workers" else None
+    if kind == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     config = AutoencoderConfig(**json.loads(settings))
     try:
         trained = train_autoencoder(config, json.loads(stores), output, strategy=strategy)

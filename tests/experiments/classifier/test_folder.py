@@ -146,13 +146,9 @@ def test_other_models_than_the_record_tells_of_are_refused(copy, folders):
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"format": "other"}, "format"),
         ({"classifier": "../forest"}, "classifier"),
-        ({"standardise": "all"}, "standardise"),
         ({"classes": ["lymphocyte", "=1+1", "smudge_cell"]}, "classes.1"),
         ({"vectors": {"kind": "other", "length": 5}}, "vectors.kind"),
-        ({"vectors": None}, "vectors"),
-        ({"sha256": 5}, "sha256"),
     ],
 )
 def test_an_odd_record_is_refused(copy, change, part):

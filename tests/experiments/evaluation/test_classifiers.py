@@ -1,14 +1,12 @@
 """Classifiers on cells whose types are known, and on training parts that are hardly any."""
 
-import logging
-
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments.evaluation.classifiers import PROTOCOLS, VectorClassifier, make_forest
+from experiments.evaluation.classifiers import PROTOCOLS, VectorClassifier
 
 ALL = [
     pytest.param(probe, id=f"{name}-{probe.name}")
@@ -56,13 +54,6 @@ def test_a_classifier_without_chance_gives_the_same_for_each_seed(probe):
     assert np.array_equal(*found) and len(set(found[0].tolist())) == 3
 
 
-def test_random_forests_differ_with_the_seed():
-    x, y = blobs(distance=0.7)
-    other, _ = blobs(per_type=100, distance=0.7, seed=1)
-    first, second = (make_forest(seed, 1).fit(x, y).predict(other) for seed in (0, 1))
-    assert not np.array_equal(first, second)
-
-
 @pytest.mark.parametrize("probe", FIXED)
 def test_float16_is_taken_as_float32(probe):
     x, y = blobs(distance=0.7)
@@ -105,11 +96,3 @@ def test_nearest_neighbours_vote_and_the_first_of_equals_wins():
     x, y = np.array([[0.0], [1.0], [2.0], [3.0], [10.0]]), np.array(["b", "a", "a", "b", "b"])
     model = VectorClassifier(lambda x, y: KNeighborsClassifier(4), standardise=False).fit(x, y)
     assert model.predict([[0.1]])[0] == "a" and probe_of("dinobloom", "knn-20").fit(x, y).predict([[0.1]])[0] == "b"
-
-
-def test_an_optimiser_that_stopped_early_is_logged(caplog, recwarn):
-    x, y = blobs(distance=0.5)
-    with caplog.at_level(logging.INFO, "experiments.evaluation.classifiers"):
-        VectorClassifier(lambda x, y: LogisticRegression(max_iter=1)).fit(x, y)
-    assert "not converged in 1 iterations on 36 cells" in caplog.text
-    assert not [warning for warning in recwarn if "converge" in str(warning.message)]

@@ -121,14 +121,6 @@ def test_a_network_may_lack_pairs_and_give_other_names():
     assert whole.outside_classes("net", NETWORK, True).tolist() == [2, 2]
 
 
-def test_one_centre_has_nothing_of_other_centres(tmp_path, all_knowing):
-    cells = cells_of(centres=("anna",))
-    comparison = compare_columns([labels_column(cells)], cells, PROTOCOL, Cache(tmp_path))
-    assert comparison.pairs(True) == [] and not comparison.has("labels", MAIN_PROBE, True)
-    assert comparison.mean("labels", MAIN_PROBE, "accuracy", False) == (1, 1, 1)
-    assert comparison.mixing["labels"]["centre_accuracy"] is None
-
-
 def test_a_centre_without_labels_mixes_and_is_not_scored(tmp_path, all_knowing):
     cells = cells_of()
     types = {**cells.types, "carl": np.full(60, "")}
@@ -206,11 +198,6 @@ def test_compare_columns_names_a_column_that_does_not_fit(tmp_path):
     with pytest.raises(InputError, match="column half: no features of centre bert"):
         compare_columns([lacking], cells, PROTOCOL, Cache(tmp_path))
     assert not list(tmp_path.rglob("*.npz"))
-
-
-def test_protocol_names_one_that_is_none():
-    with pytest.raises(InputError, match="--protocol must be one of random-forest, thesis, dinobloom; got 'x'"):
-        Protocol("x")
 
 
 def test_standardising_mends_a_shifted_centre(tmp_path, monkeypatch):

@@ -242,18 +242,3 @@ def test_write_comparison_writes_every_format(comparison, tmp_path):
     assert json.loads(paths["json"].read_text()) == to_json(comparison, HEADING)
     text = paths["txt"].read_text(encoding="utf-8")
     assert "100.0 ± 0.0" in text and "Majority class" in text and "without a type" in text and "*" not in text
-
-
-@pytest.mark.parametrize(
-    ("protocol", "expected"),
-    [
-        (Protocol(runs=1, seed=0), r"\(thesis section 3.4\) is trained .* tested on its test part. 1 run, seed 0."),
-        (
-            Protocol("dinobloom", 5, 1, "all"),
-            r"\(thesis section 3.4; the other classifiers have the settings of DinoBloom\) .* whole.* 5 runs, seed 1",
-        ),
-    ],
-)
-def test_the_protocol_is_told(protocol, expected):
-    text = to_markdown(comparison_of("AE-CFE", protocol=protocol, cells=cells_of(("m19",))), HEADING)
-    assert re.search(expected, text.splitlines()[2])

@@ -151,19 +151,6 @@ def test_evaluate_takes_the_cells_of_the_first_file_with_types(tmp_path):
     assert {score["accuracy"]["mean"] for score in forests} == {1.0}
 
 
-def test_evaluate_takes_a_file_that_lacks_a_centre_without_types(tmp_path):
-    path = write_vectors(tmp_path / "typed.npz", ("anna", "bert"), types=TYPES)
-    with np.load(path) as arrays:
-        whole = {name: np.concatenate([values, values[:20]]) for name, values in arrays.items()}
-    whole["centre"][40:], whole["cell_type"][40:] = "carl", ""
-    np.savez(path, **whole)
-    files = {"typed": path, "rival": write_vectors(tmp_path / "rival.npz")}
-    evaluate_files({}, files, tmp_path / "out", PROTOCOL, standardise=["centre"])
-    content = json.loads((tmp_path / "out" / "cross_centre.json").read_text())
-    assert content["centres"] == ["anna", "bert"] and content["methods"] == ["typed (std)", "rival (std)"]
-    assert None not in content["mixing"]["rival (std)"].values()
-
-
 def test_vectors_without_types_and_stores_are_nothing_to_score(tmp_path, capsys):
     path = write_vectors(tmp_path / "rival.npz")
     assert run("evaluate", path, "-o", tmp_path / "out") == 2
@@ -184,7 +171,7 @@ def test_files_that_do_not_describe_the_cells_are_refused(study_data, tmp_path):
     assert not list((tmp_path / "out").glob("c*"))
 
 
-@pytest.mark.parametrize("centre", ["../bert", "a\\b", ".bert", "a\nb"])
+@pytest.mark.parametrize("centre", ["../bert", "a\nb"])
 def test_centres_that_would_be_written_elsewhere_are_refused(tmp_path, centre):
     path = write_vectors(tmp_path / "typed.npz", (centre,), types=TYPES)
     with pytest.raises(InputError, match="must be usable as a file name") as caught:

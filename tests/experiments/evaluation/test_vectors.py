@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from experiments.evaluation.vectors import align_vectors, read_vectors, standardise_by_centre
+from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
 from mrcnn.files.errors import InputError
 
 CENTRES = ["north", "river", "north", "river"]
@@ -91,10 +91,7 @@ def test_files_that_are_none_are_refused(tmp_path):
         ({"X": None, "key": None}, "has no X and no key"),
         ({"vectors": X}, "X and vectors"),
         ({"X": X.ravel()}, "X has shape (12,)"),
-        ({"X": X[:, :0]}, "X has shape (4, 0)"),
         ({"X": X[:3]}, "not a text for each of the 3 vectors"),
-        ({"X": X > 3}, "X is of type bool"),
-        ({"centre": np.array("north")}, "centre is of type <U5 and shape ()"),
         ({"key": np.arange(4)}, "key is of type int"),
         ({"X": np.where(X == 7, 1e300, X.astype(float))}, "row 2 holds NaN or infinite"),
         ({"key": np.array(["1.png"] * 4)}, "'north' has '1.png' more than once"),
@@ -111,7 +108,6 @@ def test_npz_that_does_not_fit_is_refused(tmp_path, changes, part):
     [
         ({"key": None, "centre": None}, "obs lacks centre, key"),
         ({"x": sparse.csr_matrix(np.where(X == 7, np.inf, X))}, "row 2 holds NaN or infinite"),
-        ({"x": None}, "X"),
         ({"key": ["a", "b", "c", "d" * 5000]}, "obs has a key of more than 4096 characters"),
         ({"centre": pd.Categorical(["a", None, "a", "a"])}, "row 1 has no centre"),
     ],
@@ -207,7 +203,6 @@ def test_align_vectors_with_several_cells_of_an_image_takes_the_same_sequence_on
             align_vectors(X, list(keys), list(wanted), "f")
 
 
-def test_standardising_gives_every_feature_of_a_centre_mean_0_and_standard_deviation_1():
-    found = standardise_by_centre({"anna": np.array([[1.0, 5], [3, 5]]), "bert": np.zeros((0, 2))})
-    np.testing.assert_allclose(found["anna"], [[-1, 0], [1, 0]])  # a constant feature is 0
-    assert found["bert"].shape == (0, 2)
+def test_standardising_gives_every_feature_mean_0_and_standard_deviation_1():
+    np.testing.assert_allclose(standardise([[1.0, 5], [3, 5]]), [[-1, 0], [1, 0]])  # a constant feature is 0
+    assert standardise(np.zeros((0, 2))).shape == (0, 2)
