@@ -69,7 +69,7 @@ class TrainingLog:
         return self._seconds_before + time.monotonic() - self._started
 
     def add(self, step: int, metrics: np.ndarray, *, last: bool = False) -> dict[str, float] | None:
-        """Take what a step, counted from 1, has measured; return the means by name where it ends a row, or is the last."""
+        """Take what a step, counted from 1, has measured; return the means if it ends a row, as the `last` one does."""
         self._waiting.append(metrics)
         if step % self.every and not last:
             return None

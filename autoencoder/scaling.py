@@ -71,7 +71,7 @@ class FeatureScaling:
         """Row of the statistics that belongs to a centre; 0 for an unknown one where the rows do not differ.
 
         Raises:
-            InputError: if the scaling has statistics per centre, and none for this one.
+            InputError: if there are statistics per centre, and none for this one.
         """
         if centre in self.centres:
             return self.centres.index(centre)

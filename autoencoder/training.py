@@ -59,8 +59,7 @@ def train_autoencoder(
     Args:
         config: the settings.
         stores: feature store by centre, or the shards of one; the order gives the centre ids.
-        output: the folder; it gets `config.json`, `run.json`, `weights.weights.h5`, `scaling.npz`, `log.csv`,
-            `tensorboard/` and `checkpoints/` with the optimizer's state.
+        output: the folder; see `folder` for its files.
         strategy: how to use several devices, such as `tf.distribute.MirroredStrategy()`, or several processes,
             `mrcnn.files.devices.multi_worker_strategy()`; None is one device. Of several processes only the first
             writes, and only it needs to see `output`; all of them need the stores.
@@ -146,11 +145,7 @@ class _Training:
     num_steps: int
 
     def run(self) -> tuple[TrainingState, dict[str, float], float]:
-        """Train from the last checkpoint to the end.
-
-        Returns:
-            The state, what the last step measured, and the seconds of the whole training.
-        """
+        """Train from the last checkpoint on; return state, what the last step measured, and seconds in all."""
         config, num_steps, is_chief = self.config, self.num_steps, self.workers.is_chief
         names = metric_names(config)
         with self.strategy.scope():
@@ -186,11 +181,7 @@ class _Training:
             return state, dict(zip(names, metrics.tolist(), strict=True)), log.seconds
 
     def _restore(self, state: TrainingState, num_metrics: int) -> tuple[int, np.ndarray]:
-        """Set the state to that of the last checkpoint, if there is one.
-
-        Returns:
-            Number of steps done, and what the last of them measured.
-        """
+        """Set the state to that of the last checkpoint, if any; return the steps done and what the last measured."""
         initial, nothing = state.get_values(), np.zeros(num_metrics, np.float32)
         folder = self.output / CHECKPOINTS
 

@@ -41,8 +41,7 @@ def train_classifier(
     """Train a classifier on the labelled cells of some centres, and write its folder.
 
     Args:
-        source: what the vectors are.
-        cells: by centre, as from `inputs.read_cells`.
+        source, cells: as from `inputs.read_cells`.
         output: the folder.
         train_on: centres; all that have labelled cells if empty.
         kind: "forest", the random forest of thesis section 3.4, or "logistic".
@@ -102,7 +101,6 @@ def _choose_centres(cells: Mapping[str, CentreCells], train_on: Sequence[str]) -
 
 
 def _class_names(types: Mapping[str, np.ndarray]) -> list[str]:
-    """The types that are learned, in alphabetical order."""
     names, counts = np.unique(np.concatenate(list(types.values())), return_counts=True)
     if len(names) < 2:
         raise InputError(f"all labelled cells are of type {names[0]}; a classifier needs two types or more")

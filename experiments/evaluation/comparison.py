@@ -34,20 +34,14 @@ _PAIR_NAME = "{}\n{}"
 
 @dataclass(frozen=True)
 class Column:
-    """One representation of the cells.
-
-    Attributes:
-        name: heading of its column.
-        trainings: the vectors by centre, of each training; most representations have one.
-        note: what a reader should know of it, one sentence or none.
-    """
+    """One representation of the cells: the vectors by centre of each training, and a sentence on it or none."""
 
     name: str
     trainings: tuple[Vectors, ...]
     note: str = ""
 
     def standardised(self) -> "Column":
-        """The same with every feature standardised within its centre, which takes no labels."""
+        """The same with every feature standardised within its centre."""
         trainings = tuple({c: standardise(x) for c, x in vectors.items()} for vectors in self.trainings)
         return Column(self.name + STANDARDISED, trainings, self.note)
 
@@ -193,11 +187,9 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
     done = np.cumsum(np.multiply(runs, len(cells.centres))).tolist()
     with Bar(total=done[-1] if done else 0, desc="classifiers", disable=None) as bar:
         for (column, probe), count in zip(order, done, strict=True):
-            predictions[column.name, probe.name] = _predict(
-                column, cells, probe, protocol, cache, inputs[column.name], bar.update
-            )
+            key = column.name, probe.name
+            predictions[key] = _predict(column, cells, probe, protocol, cache, inputs[column.name], bar.update)
             bar.update(count - bar.n)  # those that were there already
-    mixing = {column.name: _mixing(column, cells, protocol.seed, cache, inputs[column.name]) for column in columns}
     return Comparison(
         columns=tuple(names),
         notes={column.name: column.note for column in columns if column.note},
@@ -205,7 +197,7 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
         cells=cells,
         protocol=protocol,
         predictions={(name, probe.name): predictions[name, probe.name] for name in names for probe in probes},
-        mixing=mixing,
+        mixing={each.name: _mixing(each, cells, protocol.seed, cache, inputs[each.name]) for each in columns},
     )
 
 
@@ -218,6 +210,7 @@ def _predict(
     inputs: Mapping[str, Any],
     advance: Callable[[], object],
 ) -> dict[Pair, np.ndarray]:
+    """Predictions of one classifier, from the cache where they were computed before."""
     options = {"runs": protocol.runs, "seed": protocol.seed, "test_on": protocol.test_on}
 
     def predict() -> dict[str, np.ndarray]:

@@ -212,7 +212,7 @@ def _count_table(comparison: Comparison) -> Part:
 
 
 def _bold_best(cells: Sequence[tuple[str, float] | None], alone: bool = False) -> list[str]:
-    """Texts of a row, of which the best as shown is bold; where there is one alone nothing is best."""
+    """Texts of a row, the best as shown in bold; where there is one alone nothing is best."""
     best = max((round(cell[1], 3) for cell in cells if cell), default=0)
     is_bold = [bool(cell) and (alone or len(cells) > 1) and round(cell[1], 3) == best for cell in cells]
     return [f"**{cell[0]}**" if bold else cell[0] if cell else "–" for cell, bold in zip(cells, is_bold, strict=True)]

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 NAME = "cross_centre"
 TITLE = "Classifiers and representations across centres"
 
-_PROTOCOL = Protocol()
 Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, keys and cell types of shape (n,)
 
 
@@ -61,7 +60,7 @@ def evaluate_files(
     stores: Mapping[str, StorePath],
     files: Mapping[str, Path],
     output: Path,
-    protocol: Protocol = _PROTOCOL,
+    protocol: Protocol,
     *,
     methods: Sequence[str] | None = None,
     splits: Mapping[str, Split] | None = None,
@@ -81,8 +80,7 @@ def evaluate_files(
         protocol: how to compare.
         methods: columns to show, in order; None shows all.
         splits: by centre; None makes them, or reads those that an earlier call left in `output`.
-        standardise: "none", "centre" or both, see `columns.choose_standardised`.
-        raw_features: vector of a store's cell, "mean" or "flat".
+        standardise, raw_features: see `columns.choose_standardised` and `columns.raw_column`.
         provenance: lines that say what made the tables; None takes the command and the versions.
 
     Returns:
@@ -136,7 +134,7 @@ def _split(folder: Path, centre: str, keys: np.ndarray, types: np.ndarray) -> Sp
     check_centre_name(centre)  # files made elsewhere may call it anything, a path outside of the folder too
     try:
         return load_or_make_split(folder / f"{centre}.json", centre, keys, types)
-    except InputError:
-        raise
     except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"centre {centre}: {error}; give all cells of an image one type") from None

@@ -136,8 +136,7 @@ def mixing_scores(
 def _weigh(squared: np.ndarray, perplexity: float) -> np.ndarray:
     """Gaussian weights of neighbours, of shape (n, k) like the squared distances, each row of sum 1.
 
-    The precision of each row's Gaussian is bisected until the entropy is the logarithm of the perplexity. Entropy
-    falls as precision grows, from log k to that of the nearest neighbours alone.
+    Each row's precision is bisected until the entropy, which falls as it grows, is the logarithm of the perplexity.
     """
     # Weights depend on differences of squared distances only; in units of a row's mean its precision is near 1.
     excess = squared - squared.min(axis=1, keepdims=True)

@@ -13,7 +13,6 @@ from mrcnn.training.imagenet import imagenet_weights_path
 from mrcnn.training.keras_h5 import open_weights
 
 NUM_FEATURES = 2048
-LEAST_SIZE = 32  # pixels; the network halves its maps five times
 TOP_LAYER = "predictions"  # a file with the classifier has this layer too
 
 
@@ -65,8 +64,8 @@ def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0
     Raises:
         InputError: as in `resnet_vectors`.
     """
-    if image_size < LEAST_SIZE:
-        raise InputError(f"image_size must be {LEAST_SIZE} or more, got {image_size}")
+    if image_size < 32:
+        raise InputError(f"image_size must be 32 or more, got {image_size}")
     if weights == "imagenet":
         weights = imagenet_weights_path("resnet101")
     elif weights != "random" and not Path(weights).is_file():

@@ -19,7 +19,7 @@ Interval = tuple[float, float, float]  # value, low, high
 
 @dataclass(frozen=True)
 class PairScores:
-    """Scores of one classifier on one representation, on the tested cells of one pair of centres.
+    """Scores of one classifier on one representation and pair of centres.
 
     Attributes:
         values: by measure, the score of each run, 0 to 1.
@@ -27,7 +27,7 @@ class PairScores:
         accuracy_interval: 95 % interval of the mean accuracy (Wilson 1927).
         confusion: int64 array of shape (classes, classes), rows true, columns predicted, summed over runs.
         num_test: tested cells.
-        majority_rate: accuracy of the majority-class baseline, which predicts their most frequent class always.
+        majority_rate: accuracy of the majority-class baseline.
     """
 
     values: dict[str, np.ndarray]
@@ -53,13 +53,9 @@ class PairScores:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one representation is than another on the same cells.
+    """By how much the mean score of one representation is above another's on the same cells, with its 95 % interval.
 
-    Attributes:
-        mean: difference of the mean scores, positive where the first is better.
-        low, high: 95 % interval over resampled test cells.
-        runs_better: runs in which the first is better, out of `runs`; -1 where their runs cannot be paired.
-        runs: number of paired runs.
+    The first is better in `runs_better` of `runs` paired runs; -1 and 0 where their runs cannot be paired.
     """
 
     mean: float
@@ -100,14 +96,9 @@ def measure_run(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 def score_pair(
     truth: np.ndarray, predictions: np.ndarray, num_classes: int, *, bootstrap: int = 1000, seed: int = 0
 ) -> PairScores:
-    """Score all runs on one pair of centres.
+    """Score all runs on one pair of centres, by class numbers of shape (n,) and (runs, n).
 
-    Args:
-        truth: class numbers of shape (n,).
-        predictions: class numbers of shape (runs, n).
-        num_classes: number of classes.
-        bootstrap: resamples behind the intervals of recalls, which say how sure they are for so many cells.
-        seed: of the resampling.
+    Intervals of recalls are from `bootstrap` resamples of the cells: they say how sure a score is for so many.
     """
     runs = [measure_run(truth, predicted) for predicted in predictions]
     correct = share_correct(truth, predictions)
@@ -186,9 +177,7 @@ def compare(
     ]
     found = bootstrap_mean(truths, gains, groups, measure, **resampling)
     one, other = (
-        np.mean(
-            [[_mean_of(t, run == t, measure) for run in runs] for t, runs in zip(truths, each, strict=True)], axis=0
-        )
+        np.mean([[_mean_of(t, run == t, measure) for run in runs] for t, runs in zip(truths, each, strict=True)], 0)
         for each in (first, second)
     )
     if len(one) != len(other):

@@ -17,12 +17,12 @@ Vectors = Mapping[str, np.ndarray]  # by centre, of shape (n, d)
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells that every representation describes.
+    """The cells that every representation describes, by centre as str arrays of shape (n,).
 
     Attributes:
-        keys: by centre, keys of the cells' images, str array of shape (n,).
-        types: by centre, cell types, str array of shape (n,); "" for none.
-        parts: by centre, "train", "test" or "" (in neither part of the split), str array of shape (n,).
+        keys: keys of the cells' images.
+        types: cell types; "" for none.
+        parts: "train", "test" or "" (in neither part of the split).
         classes: cell types, in the order of tables and of confusion matrices.
     """
 
@@ -73,17 +73,11 @@ def make_cells(
     parts: Mapping[str, np.ndarray],
     classes: Sequence[str] | None = None,
 ) -> Cells:
-    """Gather and check the cells of a comparison.
-
-    Args:
-        keys: by centre, of shape (n,).
-        types: by centre, of shape (n,); "" for none.
-        parts: by centre, of shape (n,): "train", "test", or "" for cells in neither.
-        classes: their order in tables; those without a cell are dropped. Alphabetical by default.
+    """Gather and check the cells of a comparison, see `Cells`; classes without a cell are dropped.
 
     Raises:
         InputError: if no centre has labels, or one with labels has no training or no test cell.
-        ValueError: if a type is not among `classes`.
+        ValueError: if a type is not among `classes`, which are all types in alphabetical order by default.
     """
     keys, types, parts = ({c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (keys, types, parts))
     found = {str(name) for values in types.values() for name in np.unique(values)} - {""}

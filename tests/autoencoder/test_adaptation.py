@@ -147,7 +147,7 @@ def test_moment_matching_loss_known_answer():
 
 
 @pytest.mark.parametrize("method", PAIRWISE)
-@pytest.mark.parametrize("centre_ids", [[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+@pytest.mark.parametrize("centre_ids", [[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1]])
 def test_adaptation_loss_of_a_centre_with_few_samples_is_zero_not_nan(method, centre_ids):
     latents = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
     function = tf.function(lambda z: adaptation_loss(z, tf.constant(centre_ids), 0, 2, method=method))

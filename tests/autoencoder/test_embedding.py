@@ -3,7 +3,6 @@ import os
 import signal
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,15 +44,6 @@ def test_embed_names_further_cells_of_an_image(trained, tmp_path):
         writer.add("a.png", [cell, cell])
     data = embed(trained.folder, {"anna": tmp_path / "anna.h5"}, tmp_path / "e.h5ad")
     assert data.obs_names.tolist() == ["anna/a.png", "anna/a.png#2"]
-
-
-def test_embed_refuses_features_that_are_not_finite(trained, store_maker, tmp_path):
-    path = store_maker(tmp_path / "nan.h5", "anna", 9)
-    with h5py.File(path, "r+") as file:
-        file["cells/features"][6, 2, 3, 4] = np.nan
-    with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\) hold NaN"):
-        embed(trained.folder, {"anna": path}, tmp_path / "e.h5ad", batch_size=4)
-    assert not (tmp_path / "e.h5ad").exists()
 
 
 def test_embed_takes_a_new_centre_and_refuses_another_detector_or_name(trained, store_maker, tmp_path):

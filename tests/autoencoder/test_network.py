@@ -34,14 +34,13 @@ def test_feature_decoder_has_the_size_and_shape_of_the_thesis():
 
 
 @pytest.mark.parametrize(
-    ("image_size", "sides", "parameters"),
-    [(128, [31, 63, 127, 128, 128], 1_924_845), (64, [31, 63, 64, 64], None), (32, [31, 32, 32], None)],
+    ("image_size", "sides"), [(128, [31, 63, 127, 128, 128]), (64, [31, 63, 64, 64]), (32, [31, 32, 32])]
 )
-def test_image_decoder_reaches_every_size(image_size, sides, parameters):
+def test_image_decoder_reaches_every_size(image_size, sides):
     decoder = build_image_decoder(image_size)
     assert sides_of_convolutions(decoder) == sides
     assert decoder.output_shape == (None, image_size, image_size, 3)
-    assert decoder.count_params() == (parameters or decoder.count_params())
+    assert image_size != 128 or decoder.count_params() == 1_924_845
 
 
 def test_autoencoder_outputs_lie_in_their_ranges():
@@ -66,15 +65,6 @@ def test_autoencoder_in_mixed_precision_is_close_to_float32(precision, group_nor
         assert values.dtype == "float32"
         np.testing.assert_allclose(values, full[name], atol=0.05)
         assert np.abs(values - full[name]).max() > 0  # it is not computed in float32 all the same
-
-
-def test_autoencoder_weights_follow_the_seed():
-    def weights(seed):
-        return [w.numpy() for w in build_autoencoder(AutoencoderConfig(image_size=32, seed=seed)).weights]
-
-    first, again, other = weights(1), weights(1), weights(2)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True) if a.ndim == 4)
 
 
 KERAS_ALONE = """

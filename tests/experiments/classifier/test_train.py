@@ -240,22 +240,6 @@ def test_what_is_there_is_not_written_over(folder, tmp_path, capsys):
     assert (tmp_path / "calls.csv").read_text() == "mine"
     assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv", "--overwrite") == 0
     assert len(rows_of(tmp_path / "calls.csv")) == 45
-    capsys.readouterr()
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").write_text("mine")
-    assert run("classifier", "train", new, "-o", tmp_path / "full", "--overwrite") == 2
-    assert "holds something else" in error_of(capsys)
-    assert os.listdir(tmp_path / "full") == ["thesis.txt"]
-
-
-def test_the_card_says_what_the_record_says(folder):
-    card = (folder / "MODEL_CARD.md").read_text()
-    record = json.loads((folder / "classifier.json").read_text())
-    headings = [line for line in card.splitlines() if line.startswith("## ")]
-    assert headings[0] == "## What it is" and len(headings) == 8
-    assert "Not for diagnosis" in card and "aecfe classifier apply" in card
-    assert "| monocyte | 13 | 13 |" in card and record["sha256"] in card and "a" * 64 in card
-    assert f"{record['scores']['out_of_bag_balanced_accuracy']:.3f}" in card
 
 
 def test_names_cannot_break_the_card(tmp_path):

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 
-from experiments.evaluation.classifiers import PROTOCOLS, VectorClassifier
+from experiments.evaluation.classifiers import PROTOCOLS
 
 ALL = [
     pytest.param(probe, id=f"{name}-{probe.name}")
@@ -90,9 +89,3 @@ def test_dinobloom_regression_has_the_penalty_of_the_paper():
     # At the minimum of C * loss + |w_a|^2 / 2 + |w_b|^2 / 2 with w_b = -w_a = w / 2 its gradient by w_b is 0.
     gradient = 4 * 2 / 100 * x.T @ (model.predict_proba(x)[:, 1] - (y == "b")) + model.coef_[0] / 2
     np.testing.assert_allclose(gradient, 0.0, atol=1e-5)
-
-
-def test_nearest_neighbours_vote_and_the_first_of_equals_wins():
-    x, y = np.array([[0.0], [1.0], [2.0], [3.0], [10.0]]), np.array(["b", "a", "a", "b", "b"])
-    model = VectorClassifier(lambda x, y: KNeighborsClassifier(4), standardise=False).fit(x, y)
-    assert model.predict([[0.1]])[0] == "a" and probe_of("dinobloom", "knn-20").fit(x, y).predict([[0.1]])[0] == "b"

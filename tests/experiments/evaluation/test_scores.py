@@ -91,14 +91,6 @@ def test_compare_is_antisymmetric_and_0_for_the_same():
     assert (same.mean, same.low, same.high, same.runs_better) == (0, 0, 0, 0) and not same.is_clear
 
 
-def test_compare_pairs_no_runs_where_their_numbers_differ():
-    truth = np.array([0, 1])
-    difference = compare(
-        [truth], [np.zeros((2, 2), int)], [np.zeros((1, 2), int)], ["x"], measure="accuracy", bootstrap=100, seed=0
-    )
-    assert (difference.runs_better, difference.runs) == (-1, 0)
-
-
 def test_resampling_draws_the_same_cells_of_a_centre_in_every_pair():
     rng = np.random.default_rng(0)
     truth = np.zeros(60, int)
