@@ -66,7 +66,7 @@ def make_batches(
         num_replicas. It raises InputError where a store is damaged or has features that are not finite.
 
     Raises:
-        InputError: if a store is empty or unreadable, the batch cannot be divided among centres or replicas, or the
+        InputError: if a store is unreadable, the batch cannot be divided among centres or replicas, or the
             source has no labels that the balance needs.
     """
     if config.global_batch_size % num_replicas:

@@ -48,7 +48,7 @@ class FeatureScaling:
         """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
 
         Raises:
-            InputError: if a store is empty or cannot be read.
+            InputError: if a store cannot be read.
         """
         centres = tuple(stores)
         if kind == "minmax":
@@ -119,9 +119,7 @@ class FeatureScaling:
         statistics = [arrays.get(name, np.zeros(0)) for name in ("mean", "deviation")]
         kind, centres = str(arrays.get("kind")), tuple(np.atleast_1d(arrays.get("centres", "")).astype(str).tolist())
         shape = cls.shape(kind, len(centres))
-        fits = kind in KINDS and len(set(centres)) == len(centres)
-        fits = fits and all(a.dtype == np.float32 and a.shape == shape and np.isfinite(a).all() for a in statistics)
-        if not fits or np.any(statistics[1] <= 0):
+        if kind not in KINDS or any(a.dtype != np.float32 or a.shape != shape for a in statistics):
             raise InputError(f"{path}: not a feature scaling of this version; train again")
         return cls(kind, centres, *statistics)
 
@@ -130,8 +128,6 @@ def _channel_moments(path: StorePath) -> tuple[int, np.ndarray, np.ndarray]:
     """Count, mean and sum of squared deviations of each channel of a store, a few rows at a time."""
     parts: tuple[int, np.ndarray, np.ndarray] | None = None
     with open_store(path) as store:
-        if len(store) == 0:
-            raise InputError(f"{store.path}: holds no cells; leave this centre out")
         for start in Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}"):
             stop = min(start + _READ_ROWS, len(store))
             rows = store.read("features", start, stop)

@@ -11,7 +11,7 @@ import pandas as pd
 from autoencoder.label_shift import shift_warnings
 from experiments.evaluation.classifiers import MAX_DEPTH, NUM_TREES
 from experiments.evaluation.comparison import Comparison
-from experiments.evaluation.scores import MEASURES
+from experiments.evaluation.scores import MEASURES, Difference
 from experiments.evaluation.thesis_numbers import Value, ablation_number
 from experiments.evaluation.transfer import Pair
 
@@ -115,7 +115,10 @@ def to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
         "label_shift": label_shifts(comparison),
         "means": means,
         "reference": heading.reference,
-        "differences": differences(comparison, heading.reference),
+        "differences": [
+            {"column": column, "tested": SIDES[across], "measure": measure, **dataclasses.asdict(difference)}
+            for (column, across, measure), difference in differences(comparison, heading.reference).items()
+        ],
         "scores": scores,
         "mixing": comparison.mixing,
     }
@@ -126,17 +129,16 @@ def sides(comparison: Comparison) -> list[bool]:
     return [True, False] if len(comparison.cells.centres) > 1 else [False]
 
 
-def differences(comparison: Comparison, reference: str) -> list[dict[str, Any]]:
-    """Each column against the reference on the same cells, where both were tested on all pairs."""
-    return [
-        {"column": column, "tested": SIDES[across], "measure": measure}
-        | dataclasses.asdict(comparison.difference(column, reference, measure, across))
+def differences(comparison: Comparison, reference: str) -> dict[tuple[str, bool, str], Difference]:
+    """By column, side and measure, each column against the reference, where both were tested on all pairs."""
+    return {
+        (column, across, measure): comparison.difference(column, reference, measure, across)
         for column in comparison.columns
         for across in sides(comparison)
         for measure in MAIN_MEASURES
         if column != reference and reference in comparison.columns
         if all(comparison.has(name, comparison.main_probe(name), across) for name in (column, reference))
-    ]
+    }
 
 
 def label_shifts(comparison: Comparison) -> list[str]:

@@ -1,10 +1,8 @@
 """Tables of a comparison, and the files that they are written to: Markdown, CSV, LaTeX, JSON and plain text."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -153,14 +151,12 @@ def _probe_table(comparison: Comparison, across: bool) -> Part:
     return Part(title, ["Column", *probes], [list(row) for row in zip(columns, *cells, strict=True)], note)
 
 
-def _difference_table(comparison: Comparison, reference: str, found: Sequence[Mapping[str, Any]]) -> Part:
+def _difference_table(
+    comparison: Comparison, reference: str, found: Mapping[tuple[str, bool, str], Difference]
+) -> Part:
     """Each column against the reference, on the same cells."""
-    columns = [(SIDES[across], measure) for across in sides(comparison) for measure in MAIN_MEASURES]
-    fields = [item.name for item in dataclasses.fields(Difference)]
-    shown = {
-        (each["column"], each["tested"], each["measure"]): _show_difference(Difference(*(each[f] for f in fields)))
-        for each in found
-    }
+    columns = [(across, measure) for across in sides(comparison) for measure in MAIN_MEASURES]
+    shown = {key: _show_difference(difference) for key, difference in found.items()}
     others = [name for name in comparison.columns if name != reference]
     rows = [[name, *(shown.get((name, *column), "–") for column in columns)] for name in others]
     note = (
@@ -170,7 +166,7 @@ def _difference_table(comparison: Comparison, reference: str, found: Sequence[Ma
         "data, so that they say nothing of other data."
     )
     title = f"Compared with {reference}, by {_by_whom(comparison, comparison.columns)}"
-    return Part(title, ["Column", *(f"{_TITLES[measure]}, {side}" for side, measure in columns)], rows, note)
+    return Part(title, ["Column", *(f"{_TITLES[measure]}, {SIDES[across]}" for across, measure in columns)], rows, note)
 
 
 def _mixing_table(comparison: Comparison) -> Part:

@@ -72,9 +72,8 @@ SOUND |= {"mean": np.zeros((2, 256), np.float32), "deviation": np.ones((2, 256),
     "changes",
     [
         {"kind": None},
-        {"centres": np.array(["a", "a"])},
-        {"mean": np.full((2, 256), np.nan, np.float32)},
-        {"deviation": np.zeros((2, 256), np.float32)},
+        {"centres": np.array(["a"])},
+        {"deviation": np.ones((2, 255), np.float32)},
     ],
 )
 def test_load_refuses_statistics_that_cannot_be(tmp_path, changes):
