@@ -156,7 +156,7 @@ def test_results_are_read_again_for_the_same_inputs_alone(tmp_path, quick):
     assert made(tmp_path, column, cells, overwrite=True) == NUM_RESULTS
 
 
-@pytest.mark.parametrize("what", ["vectors", "types", "split", "classes", "centres", "runs", "seed", "test_on", "name"])
+@pytest.mark.parametrize("what", ["vectors", "types", "split", "classes", "runs", "seed", "test_on"])
 def test_results_are_computed_again_when_an_input_changes(tmp_path, quick, what):
     cells = cells_of()
     column = labels_column(cells)
@@ -174,13 +174,6 @@ def test_results_are_computed_again_when_an_input_changes(tmp_path, quick, what)
         cells = make_cells(cells.keys, cells.types, parts, cells.classes)
     elif what == "classes":
         cells = make_cells(cells.keys, cells.types, cells.parts, cells.classes[::-1])
-    elif what == "centres":
-        names = {"anna": "bert", "bert": "carl"}
-        cells = make_cells(*({names[c]: v for c, v in each.items()} for each in (cells.keys, cells.types, cells.parts)))
-        column = Column("labels", ({names[c]: v for c, v in column.trainings[0].items()},))
-    elif what == "name":
-        # Computed once for each protocol; mixing scores know of none.
-        protocol, expected = replace(PROTOCOL, name="dinobloom"), 4
     else:
         protocol = replace(PROTOCOL, **{what: {"runs": 1, "seed": 1, "test_on": "all"}[what]})
         # Mixing depends on the seed alone.

@@ -112,19 +112,6 @@ def test_evaluate_writes_one_set_of_tables(evaluated, capsys):
     assert capsys.readouterr().out == (out / "cross_centre.txt").read_text() + "\n"
 
 
-def test_evaluate_computes_nothing_twice(evaluated, monkeypatch):
-    out, command, _ = evaluated
-    kept = sorted((out / "cache").rglob("*.npz"))
-    assert len(kept) == 2 * 5 + 2  # each classifier on each column, and mixing scores
-    before = (out / "cross_centre.csv").read_bytes()
-    monkeypatch.setattr(
-        "experiments.evaluation.comparison.predict_pairs", lambda *_, **__: pytest.fail("predicted again")
-    )
-    monkeypatch.setattr("experiments.evaluation.comparison.mixing_scores", lambda *_: pytest.fail("mixed again"))
-    assert run(*command) == 0
-    assert sorted((out / "cache").rglob("*.npz")) == kept and (out / "cross_centre.csv").read_bytes() == before
-
-
 def test_evaluate_takes_protocol_standardisation_and_tested_cells(tmp_path):
     first = write_vectors(tmp_path / "first.npz", types=TYPES)
     options = ["--runs", 1, "--protocol", "dinobloom", "--standardise", "none", "centre", "--test-on", "all"]
