@@ -18,7 +18,6 @@ SAVED_MODEL_NAME = "saved_model.pb"
 # Where a SavedModel keeps files that TensorFlow neither reads nor minds.
 EXTRA_FOLDER = "assets.extra"
 DESCRIPTION_NAME = "export.json"
-DEFAULT_SIGNATURE = "serving_default"
 
 Outputs = dict[str, tf.Tensor]
 Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
@@ -54,14 +53,11 @@ def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
     The model takes scaled features and computes in float32.
     """
     encoder = model.get_layer("encoder")
-
-    def encode(scaled: tf.Tensor) -> Outputs:
-        return {"latents": encoder(scaled, training=False)}
-
-    def reconstruct(scaled: tf.Tensor) -> Outputs:
-        return dict(model(scaled, training=False))
-
-    return {"encode": _of_stored(encode, scaling), "reconstruct": _of_stored(reconstruct, scaling)}
+    functions = {
+        "encode": lambda scaled: {"latents": encoder(scaled, training=False)},
+        "reconstruct": lambda scaled: dict(model(scaled, training=False)),
+    }
+    return {name: _of_stored(function, scaling) for name, function in functions.items()}
 
 
 def _of_stored(compute: Callable[[tf.Tensor], Outputs], scaling: FeatureScaling) -> Any:
@@ -143,7 +139,7 @@ def write_saved_model(
     module.weights = [variable.value for variable in variables]
     for name, function in functions.items():
         setattr(module, name, function)
-    served = {DEFAULT_SIGNATURE: functions[default], **functions}
+    served = {"serving_default": functions[default], **functions}
     with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
         tf.saved_model.save(module, str(temporary), signatures=served)
         for name, value in files.items():

@@ -84,10 +84,7 @@ def _predict(classifier: TrainedClassifier, cells: CentreCells, vectors: np.ndar
         found = np.concatenate([classifier.model.predict_proba(vectors[i : i + _BLOCK]) for i in blocks])
     bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):
-        raise InputError(
-            f"{cells.path}: the numbers of cell {cells.keys[bad[0]]} and {len(bad) - 1} more are too large to compute "
-            "with; check what made them"
-        )
+        raise InputError(f"{cells.path}: the numbers of cell {cells.keys[bad[0]]} are too large to compute with")
     # Of equal probabilities the first in alphabetical order, as scikit-learn itself decides.
     first, second = np.argsort(-found, axis=1, kind="stable")[:, :2].T
     names, rows = np.array(classifier.record.classes), np.arange(len(found))

@@ -130,10 +130,7 @@ def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreC
         vectors = roi_vectors(store, "mean")
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
-            raise InputError(
-                f"{store.path}: features of cell {bad[0]} ({store.keys[bad[0]]}) are not finite, and of "
-                f"{len(bad) - 1} more; extract it again"
-            )
+            raise InputError(f"{store.path}: the features of cell {bad[0]} are not finite; extract it again")
         source = Source("mean features", vectors.shape[1], store.detector_hash)
         return source, {centre: CentreCells(vectors, store.keys, store.cell_types, store.path)}
 

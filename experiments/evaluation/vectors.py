@@ -60,12 +60,13 @@ def read_vectors(path: str | Path) -> Vectors:
     if len(bad):
         raise InputError(f"{path}: the vector in row {bad[0]} holds NaN or infinite values; mend it")
     by_centre = {}
+    columns.setdefault("cell_type", np.full(len(vectors), ""))
     for centre in dict.fromkeys(columns["centre"].tolist()):
         rows = columns["centre"] == centre
         by_centre[centre] = (vectors[rows], {name: columns[name][rows] for name in ("key", "cell_type")})
         keys = pd.Index(columns["key"][rows])
         # An embedding may hold several cells of an image, in the order of its store.
-        if read is _read_npz and not keys.is_unique:
+        if read is _read_npz and keys.has_duplicates:
             first = keys[keys.duplicated()][0]
             raise InputError(f"{path}: centre {centre!r} has {first!r} more than once; give one vector for each key")
     return by_centre
@@ -85,9 +86,6 @@ def _read_h5ad(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             columns = {name: _column_of(cells, name) for name in COLUMNS if name in cells}
         except Exception as error:  # some of anndata's own are private to it, and derive from nothing else
             raise InputError(f"{path}: not an .h5ad file that can be read ({first_line(error)}); {_H5AD}") from None
-    missing = sorted(set(COLUMNS) - set(columns))
-    if missing:
-        raise InputError(f"{path}: obs lacks {', '.join(missing)}; {_H5AD}")
     return np.asarray(vectors), columns
 
 
@@ -102,24 +100,18 @@ def _column_of(cells: pd.DataFrame, name: str) -> np.ndarray:
 def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     arrays = read_arrays(path, advice=_NPZ)
     named = [name for name in VECTOR_NAMES if name in arrays]
-    if len(named) > 1:
-        raise InputError(f"{path}: has {' and '.join(named)}; keep the one that holds the vectors")
-    missing = [*([] if named else ["X"]), *(name for name in ("key", "centre") if name not in arrays)]
-    if missing:
-        raise InputError(f"{path}: has no {' and no '.join(missing)}; {_NPZ}")
-    vectors = arrays[named[0]]
-    columns = {"cell_type": np.full(len(vectors) if vectors.ndim else 0, "")}
-    for name in COLUMNS:
-        if name in arrays:
-            try:
-                columns[name] = arrays[name].astype(str) if arrays[name].dtype.kind in "US" else arrays[name]
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}: {name} is no text ({error.reason}); {_NPZ}") from None
-    return vectors, columns
+    if len(named) != 1:
+        raise InputError(f"{path}: has {' and '.join(named) or 'no X'}; give one array of vectors, since {_NPZ}")
+    columns = {name: arrays[name] for name in COLUMNS if name in arrays}
+    for name, texts in columns.items():
+        columns[name] = np.char.decode(texts, "utf-8", "replace") if texts.dtype.kind == "S" else texts
+    return arrays[named[0]], columns
 
 
 def _check(path: Path, vectors: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
     """Refuse arrays of other types or shapes than those of vectors and their texts."""
+    if missing := [name for name in ("centre", "key") if name not in columns]:
+        raise InputError(f"{path}: lacks {' and '.join(missing)}; {_NPZ if path.suffix.lower() == '.npz' else _H5AD}")
     if vectors.dtype.kind not in "fiu":
         raise InputError(f"{path}: X is of type {vectors.dtype}; save it as float32")
     if vectors.ndim != 2 or 0 in vectors.shape:

@@ -1,7 +1,4 @@
-import subprocess
-import sys
 from itertools import islice
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,7 +18,6 @@ from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import FeatureStore
 from mrcnn.files.errors import InputError
 
-ROOT = Path(__file__).parents[2]
 SHARES = (3, 2, 2)
 
 
@@ -240,28 +236,3 @@ def test_make_batches_refuses_what_cannot_be_shared_read_or_balanced(stores, sto
     batches = make_batches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling)
     with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\)"):
         next(batches)
-
-
-ENDING = """
-import sys
-import autoencoder.batches
-from autoencoder.config import AutoencoderConfig
-from autoencoder.batches import make_batches
-from autoencoder.scaling import FeatureScaling
-
-autoencoder.batches.READ_AHEAD_BYTES *= 8  # still reading when the end comes
-stores = {"anna": sys.argv[1]}
-config = AutoencoderConfig(global_batch_size=2, image_size=32)
-batches = make_batches(config, stores, FeatureScaling.fit("minmax", stores))
-next(batches)
-print("batch", flush=True)
-raise RuntimeError("nobody catches this")
-"""
-
-
-def test_make_batches_does_not_keep_a_program_from_ending(stores):
-    """Batches that are alive at the end of the interpreter still have a thread that wants to read."""
-    command = [sys.executable, "-c", ENDING, str(stores["anna"])]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert process.stdout == "batch\n" and process.returncode == 1
-    assert process.stderr.rstrip().endswith("RuntimeError: nobody catches this")

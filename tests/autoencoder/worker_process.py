@@ -2,9 +2,9 @@
 
     python worker_process.py KIND SETTINGS STORES OUTPUT WEIGHTS
 
-KIND is "workers" to share each batch with the processes that TF_CONFIG names, "mirrored" for two devices, or "1".
-SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz). Ends with status 2 and a line of text for an InputError,
-as the command line does.
+KIND is "workers" to share each batch with the processes that TF_CONFIG names, or "alone" to train on one device, and
+again into OUTPUT-mirrored on two. SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz), those of two devices
+to mirrored.npz beside it. Ends with status 2 and a line of text for an InputError, as the command line does.
 """
 
 import json
@@ -25,18 +25,21 @@ from mrcnn.files.errors import InputError  # noqa: E402
 
 def main(kind: str, settings: str, stores: str, output: str, weights: str) -> int:
     logging.basicConfig(level=logging.INFO)
-    strategy = multi_worker_strategy() if kind == "workers" else None
-    if kind == "mirrored":
+    if kind == "workers":
+        strategies = {output: multi_worker_strategy()}
+    else:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        strategies = {output: None, f"{output}-mirrored": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])}
     config = AutoencoderConfig(**json.loads(settings))
-    try:
-        trained = train_autoencoder(config, json.loads(stores), output, strategy=strategy)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    np.savez(weights, *trained.model.get_weights())
+    for folder, strategy in strategies.items():
+        try:
+            trained = train_autoencoder(config, json.loads(stores), folder, strategy=strategy)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        path = weights if folder == output else Path(weights).with_name("mirrored.npz")
+        np.savez(path, *trained.model.get_weights())
     return 0
 
 

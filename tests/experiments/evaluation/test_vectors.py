@@ -88,7 +88,8 @@ def test_files_that_are_none_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"X": None, "key": None}, "has no X and no key"),
+        ({"X": None}, "has no X"),
+        ({"key": None}, "lacks key"),
         ({"vectors": X}, "X and vectors"),
         ({"X": X.ravel()}, "X has shape (12,)"),
         ({"X": X[:3]}, "not a text for each of the 3 vectors"),
@@ -96,7 +97,6 @@ def test_files_that_are_none_are_refused(tmp_path):
         ({"X": np.where(X == 7, 1e300, X.astype(float))}, "row 2 holds NaN or infinite"),
         ({"key": np.array(["1.png"] * 4)}, "'north' has '1.png' more than once"),
         ({"centre": np.array(["a", "", "a", "a"])}, "row 1 has no centre"),
-        ({"key": np.array([b"1", b"2", b"3", b"\xff"])}, "key is no text"),
     ],
 )
 def test_npz_that_does_not_fit_is_refused(tmp_path, changes, part):
@@ -106,7 +106,7 @@ def test_npz_that_does_not_fit_is_refused(tmp_path, changes, part):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"key": None, "centre": None}, "obs lacks centre, key"),
+        ({"key": None, "centre": None}, "lacks centre and key"),
         ({"x": sparse.csr_matrix(np.where(X == 7, np.inf, X))}, "row 2 holds NaN or infinite"),
         ({"key": ["a", "b", "c", "d" * 5000]}, "obs has a key of more than 4096 characters"),
         ({"centre": pd.Categorical(["a", None, "a", "a"])}, "row 1 has no centre"),

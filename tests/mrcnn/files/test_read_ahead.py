@@ -1,6 +1,8 @@
 """Reading ahead and writing behind: in order, within bounds, and with errors where they belong."""
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -78,6 +80,21 @@ def test_read_ahead_that_is_garbage_waits_for_no_thread_that_waits_for_the_colle
         collector.start()
         collector.join(10)
         assert not collector.is_alive()
+
+
+ENDING = """
+import time
+from mrcnn.files.read_ahead import read_ahead
+
+results = read_ahead(lambda number: time.sleep(0.01), range(10**6), num_ahead=100, num_threads=1)
+next(results)
+raise RuntimeError("nobody catches this")
+"""
+
+
+def test_read_ahead_does_not_keep_a_program_from_ending():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.rstrip().endswith("RuntimeError: nobody catches this")
 
 
 def test_read_ahead_holds_fewer_results_when_they_are_large():
