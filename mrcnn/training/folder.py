@@ -37,11 +37,7 @@ def save_detector(parts: DetectorParts, config: Config, folder: Path) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a finished detector.
-
-    Raises:
-        InputError: if the folder holds none.
-    """
+    """The settings of a finished detector; InputError if the folder holds none."""
     path = folder / CONFIG_NAME
     if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
         raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
@@ -52,11 +48,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 
 def load_parts(parts: DetectorParts, path: Path) -> None:
-    """Load what `MaskRCNN.save` wrote.
-
-    Raises:
-        InputError: if the file is damaged, of another architecture, or refers to other files.
-    """
+    """Load what `MaskRCNN.save` wrote; InputError if the file is damaged or of another architecture."""
     check_weights_file(path, advice=_ADVICE)
     try:
         parts.load_weights(path)
@@ -109,10 +101,11 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint: optimiser state is twice the weights, and a finished training needs none."""
-    for _, path in checkpoints(folder):
-        path.unlink()
+def remove_checkpoints(folder: Path, keep: int | None = None) -> None:
+    """Remove every checkpoint but that of epoch `keep`: optimiser state is twice the weights."""
+    for epoch, path in checkpoints(folder):
+        if epoch != keep:
+            path.unlink()
 
 
 def clear_training(folder: Path) -> None:
@@ -136,22 +129,15 @@ class MissingCheckpoint(InputError, FileNotFoundError):
 def run_folder(
     model_dir: str | os.PathLike, name: str, model_path: str | os.PathLike | None = None, now: datetime | None = None
 ) -> tuple[Path, int]:
-    """Folder that a run of Matterport's class writes to: that of its checkpoint, or a new one with the date.
+    """Folder that a run of Matterport's class writes to, and how many epochs it has had.
 
-    Args:
-        model_dir: folder of all runs.
-        name: of the configuration.
-        model_path: weights that were loaded, or None.
-        now: time of a new folder's name; None takes the clock.
-
-    Returns:
-        The folder, and how many epochs the run has had.
+    It is that of the checkpoint `model_path`, or a new one below `model_dir` with the name of the configuration and the
+    date `now`.
     """
     match = CHECKPOINT_PATH.match(str(model_path)) if model_path else None
     if match:
         return Path(model_path).parent, int(match[1])
-    date = (now or datetime.now()).strftime("%Y%m%dT%H%M%S")
-    return Path(model_dir) / f"{name.lower()}{date}", 0
+    return Path(model_dir) / f"{name.lower()}{now or datetime.now():%Y%m%dT%H%M%S}", 0
 
 
 def checkpoint_name(name: str, epoch: int | str) -> str:
@@ -161,18 +147,14 @@ def checkpoint_name(name: str, epoch: int | str) -> str:
 
 
 def find_last(model_dir: str | os.PathLike, name: str) -> Path:
-    """The newest checkpoint of the newest run.
-
-    Raises:
-        MissingCheckpoint: if there is no run of that name, or it has no checkpoint.
-    """
+    """The newest checkpoint of the newest run, or MissingCheckpoint."""
     key = name.lower()
     # Somebody may have added a word to the date.
     dated = re.compile(re.escape(key) + r"\d{8}T\d{4,6}(?!\d)")
     folders = sorted(p for p in Path(model_dir).glob(f"{key}*") if p.is_dir() and dated.match(p.name))
     if not folders:
         raise MissingCheckpoint(f"{model_dir}: no run of {key!r} there; train one, or name the weights")
-    checkpoints = sorted(folders[-1].glob("mask_rcnn*.h5"))
-    if not checkpoints:
+    found = sorted(folders[-1].glob("mask_rcnn*.h5"))
+    if not found:
         raise MissingCheckpoint(f"{folders[-1]}: no checkpoint there; its training ended before the first epoch did")
-    return checkpoints[-1]
+    return found[-1]

@@ -62,27 +62,18 @@ def matterport_name(keras_name: str) -> str | None:
 
 
 def convert(name: str, values: dict[str, np.ndarray], layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-    """Bring the weights of one layer of `keras.applications`' ResNet to our conventions.
-
-    Args:
-        name: our name of the layer.
-        values: kind -> array as in the file; not changed.
-        layer: the one that will take them; its epsilon, or the number of channels it sees, is read.
-    """
-    values = dict(values)
+    """Bring the weights of a `keras.applications` layer, by kind, to the conventions of our `layer`, called `name`."""
     if name == "conv1":
         kernel = values["kernel"]
-        if layer.kernel.shape[2] == 1:
-            # A grey image is one with three equal channels, so the sum over the colours sees the same.
-            values["kernel"] = kernel.sum(axis=2, keepdims=True)
-        else:
-            # They feed (B, G, R) minus (103.939, 116.779, 123.68); we feed (R, G, B) minus MEAN_PIXEL.
-            values["kernel"] = np.ascontiguousarray(kernel[:, :, ::-1])
-    elif "moving_variance" in values and "gamma" in values:
+        # A grey image is one with three equal channels, so the sum over the colours sees the same. Otherwise, they feed
+        # (B, G, R) minus (103.939, 116.779, 123.68); we feed (R, G, B) minus MEAN_PIXEL.
+        is_grey = layer.kernel.shape[2] == 1
+        return values | {"kernel": kernel.sum(axis=2, keepdims=True) if is_grey else kernel[:, :, ::-1]}
+    if "moving_variance" in values and "gamma" in values:
         # gamma / sqrt(variance + epsilon) stays what it was, so the layer computes the same function.
         variance = values["moving_variance"].astype(np.float64)
         ratio = np.sqrt((variance + layer.epsilon) / (variance + KERAS_EPSILON))
-        values["gamma"] = (values["gamma"] * ratio).astype(np.float32)
+        return values | {"gamma": (values["gamma"] * ratio).astype(np.float32)}
     return values
 
 
@@ -96,8 +87,7 @@ def imagenet_weights_path(architecture: str) -> Path:
         InputError: for another architecture than "resnet50" and "resnet101", or if the file cannot be fetched.
     """
     if architecture not in FILE_HASHES:
-        known = ", ".join(FILE_HASHES)
-        raise InputError(f"no ImageNet weights for {architecture!r}; set BACKBONE to one of {known}")
+        raise InputError(f"no ImageNet weights for {architecture!r}; set BACKBONE to one of {', '.join(FILE_HASHES)}")
     name = f"{architecture}_weights_tf_dim_ordering_tf_kernels_notop.h5"
     path = _fetch(BASE_URL + name, FILE_HASHES[architecture], name, cache_subdir="models")
     logger.info("ImageNet weights of %s: %s", architecture, path)

@@ -26,12 +26,9 @@ _WEIGHT_NAME = re.compile(r"(.+?)(_\d+)?(:\d+)?$")
 
 
 class StoredWeights:
-    """Weights of one opened file by layer and kind; a value is read when it is asked for.
+    """Weights of one opened file; a value is read when it is asked for.
 
-    Attributes:
-        path: the file.
-        layer_names: names of the top-level layers, those without weights included.
-        shapes: layer -> kind ("kernel", "moving_mean" ...) -> shape.
+    `layer_names` are those of the top-level layers, those without weights included; `shapes` go by layer and kind.
     """
 
     def __init__(self, path: Path, layer_names: list[str], datasets: dict[str, dict[str, h5py.Dataset]]):
@@ -41,11 +38,7 @@ class StoredWeights:
         }
 
     def read(self, layer: str, kind: str) -> np.ndarray:
-        """Read one weight: float32 of shape `shapes[layer][kind]`, finite; variances are not negative.
-
-        Raises:
-            InputError: if the file holds anything else.
-        """
+        """Read one weight as float32; InputError if it is not finite, or a negative variance."""
         with np.errstate(over="ignore"):
             value = np.asarray(self._datasets[layer][kind][()]).astype(np.float32)
         if not np.all(np.isfinite(value)) or (kind == "moving_variance" and np.any(value < 0)):
@@ -61,15 +54,15 @@ def open_weights(path: str | os.PathLike, is_known: Callable[[str], bool]) -> It
     inner model are found; otherwise to its top-level group, since what TimeDistributed wraps, and a layer built
     for the second time, may carry another name inside ("conv2d_5", "conv1_1").
 
-    Args:
-        path: the file.
-        is_known: whether a name is that of a layer somebody will ask for.
+    `is_known` says whether somebody will ask for a layer of a name.
 
     Raises:
         InputError: if the file is missing, damaged, of another layout, or refers to other files.
     """
     with open_plain(path, advice=_ADVICE) as file:
-        root = _find_root(file)
+        root = next((r for r in (file, file.get("model_weights")) if r and _read_names(r, "layer_names")), None)
+        if root is None:
+            raise ValueError("no layer_names, as in files of Keras 2")
         layer_names, datasets = _read_names(root, "layer_names"), {}
         for group_name in layer_names:
             weights = list(_list_weights(root[group_name], group_name))
@@ -89,14 +82,6 @@ def _list_weights(group: h5py.Group, group_name: str) -> Iterator[tuple[str, str
         parent = folders[-1] if folders else ""
         kind = _WEIGHT_NAME.match(last.removeprefix(f"{parent or group_name}_"))[1]
         yield parent, _KERAS_1_KINDS.get(kind, kind), group["/".join([*folders, last])]
-
-
-def _find_root(file: h5py.File) -> h5py.Group:
-    """The group that names the layers."""
-    for root in (file, file.get("model_weights")):
-        if root is not None and ("layer_names" in root.attrs or "layer_names0" in root.attrs):
-            return root
-    raise ValueError("no layer_names, as in files of Keras 2")
 
 
 def _read_names(group: h5py.Group, attribute: str) -> list[str]:

@@ -12,7 +12,7 @@ from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.progress import Bar
 from mrcnn.files.tensorboard import SummaryWriter
-from mrcnn.training.folder import CHECKPOINTS, LOG, TENSORBOARD, checkpoints
+from mrcnn.training.folder import CHECKPOINTS, LOG, TENSORBOARD, remove_checkpoints
 from mrcnn.training.step import LOSS_NAMES
 
 
@@ -47,14 +47,10 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
-    """Stop at the first loss term that is not finite, and say which."""
+    """Stop at the first loss term that is not finite, and say which, with an InputError."""
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Check the terms before their sum.
-
-        Raises:
-            InputError: naming the term and the step.
-        """
+        """Check the terms before their sum."""
         bad = [name for name in (*LOSS_NAMES, "loss") if not math.isfinite(logs[name])]
         if bad:
             raise InputError(
@@ -86,9 +82,7 @@ class EpochLog(keras.callbacks.Callback):
         write_rows(self.folder / LOG, self.rows)
         self.curves.write(logs, epoch + 1)
         save_weights(self.model, self.folder / CHECKPOINTS / f"epoch-{epoch + 1:04d}.weights.h5")
-        for other, path in checkpoints(self.folder):
-            if other != epoch + 1:
-                path.unlink()
+        remove_checkpoints(self.folder, keep=epoch + 1)
 
 
 def _step(model: keras.Model) -> int:
@@ -104,11 +98,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path, last_epoch: int) -> list[dict[str, Any]]:
-    """Rows of a log that `write_rows` wrote, up to an epoch; numbers of epoch and step as such, losses as text.
-
-    Raises:
-        InputError: if it is not such a log.
-    """
+    """Rows of a log up to an epoch: epoch and step as numbers, losses as text; InputError if it is no such log."""
     if not path.exists():
         return []
     try:

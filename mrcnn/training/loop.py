@@ -47,14 +47,14 @@ def fit_detector(
         parts: the weights, made in the scope of `strategy`; changed in place.
         config: settings; BATCH_SIZE is that of the global batch.
         train: datasets to learn from.
-        validation: datasets for the validation losses; none are computed if it is empty or VALIDATION_STEPS is 0.
+        validation: for the validation losses; none are computed if it is empty or VALIDATION_STEPS is 0.
         epochs: in all, those of an interrupted run included.
         learning_rate: peak of the schedule.
         folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
-        augmentation: of training samples, or None.
+        augmentation: of training samples, or None; images of `no_augmentation_sources` get none.
         first_epoch: epochs that the weights have had; resumes from the checkpoint of just so many or the last one
             before. None takes the newest checkpoint.
-        no_augmentation_sources: sources whose images are not augmented.
+        no_augmentation_sources: see there.
         callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
 
@@ -180,18 +180,17 @@ def _compiled(replica_step, strategy: tf.distribute.Strategy):
         outputs = strategy.run(replica_step, args=(batch,))
         return {name: strategy.experimental_local_results(value)[0] for name, value in outputs.items()}
 
-    return lambda batch: {name: float(value) for name, value in step(_distribute(batch, strategy)).items()}
+    def take(batch: Example) -> dict[str, float]:
+        def part(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
+            """The equal part of a replica; every process has read the whole batch."""
+            size = len(batch["images"]) // context.num_replicas_in_sync
+            start = size * context.replica_id_in_sync_group
+            return {name: tf.constant(value[start : start + size]) for name, value in batch.items()}
 
+        outputs = step(strategy.experimental_distribute_values_from_function(part))
+        return {name: float(value) for name, value in outputs.items()}
 
-def _distribute(batch: Example, strategy: tf.distribute.Strategy) -> Any:
-    """Give each replica its equal part of a global batch, which every process has read whole."""
-
-    def part(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
-        size = len(batch["images"]) // context.num_replicas_in_sync
-        start = size * context.replica_id_in_sync_group
-        return {name: tf.constant(value[start : start + size]) for name, value in batch.items()}
-
-    return strategy.experimental_distribute_values_from_function(part)
+    return take
 
 
 def _validate(datasets: Sequence[Dataset], config: Config, step) -> dict[str, float]:

@@ -40,24 +40,15 @@ _MAX_SUGGESTED = 12
 
 @dataclass
 class LoadReport:
-    """What a file gave to our layers, by their names.
-
-    Attributes:
-        matched: layers that take their weights from it.
-        missing: layers that it lacks, or holds as another kind of layer.
-        other_shape: layers of which it holds a weight of another shape.
-        excluded: layers that were not to be loaded.
-        unused: layers with weights that only the file has, under its names.
-        notes: what a reader should know beyond the names.
-    """
+    """What a file gave to our layers, by their names."""
 
     path: Path
-    matched: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    other_shape: list[str] = field(default_factory=list)
-    excluded: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    matched: list[str] = field(default_factory=list)  # take their weights from it
+    missing: list[str] = field(default_factory=list)  # it lacks them, or holds another kind of layer
+    other_shape: list[str] = field(default_factory=list)  # it holds a weight of another shape
+    excluded: list[str] = field(default_factory=list)  # were not to be loaded
+    unused: list[str] = field(default_factory=list)  # only the file has them, under its names
+    notes: list[str] = field(default_factory=list)  # what a reader should know beyond the names
 
     @property
     def num_wanted(self) -> int:
@@ -121,12 +112,10 @@ def load_by_name(
         The report, which is also logged.
 
     Raises:
-        InputError: if the file is missing, damaged, of another layout or unsafe; a weight has another shape; or
-            too few layers match. No layer was changed then.
-        ValueError: if two of the layers share a name.
+        InputError: if the file cannot be read, a weight has another shape, or too few match. Nothing is changed.
     """
     path = Path(path)
-    ours = _layers_by_name(layers)
+    ours = {layer.name: layer for layer in layers if layer.weights}
     excluded = _excluded_names(exclude)
     with open_weights(path, lambda name: name in ours or imagenet.matterport_name(name) is not None) as stored:
         for name in sorted(excluded - set(ours) - set(stored.layer_names) - set(stored.shapes) - _NO_WEIGHTS):
@@ -187,14 +176,9 @@ def _read_matching(
 def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLike) -> None:
     """Write weights as Matterport's `save_weights` does, for it or anything else to load by name.
 
-    Args:
-        layers: those with weights; the three of the proposal head go into one inner model, "rpn_model".
-        path: an .h5 file, replaced when the new one is complete. Values are float32.
-
-    Raises:
-        ValueError: if two of the layers share a name.
+    The three layers of the proposal head go into one inner model, "rpn_model". Values are float32.
     """
-    by_name = _layers_by_name(layers)
+    by_name = {layer.name: layer for layer in layers if layer.weights}
     groups = {name: [layer] for name, layer in by_name.items() if name not in RPN_LAYERS}
     inner = [by_name[name] for name in RPN_LAYERS if name in by_name]
     groups |= {RPN_MODEL: inner} if inner else {}
@@ -209,14 +193,6 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
             group.attrs["weight_names"] = np.array(list(variables), "S")
             for name, variable in variables.items():
                 group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32)).flush()
-
-
-def _layers_by_name(layers: Sequence[keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
-    weighted = [layer for layer in layers if layer.weights]
-    by_name = {layer.name: layer for layer in weighted}
-    if len(by_name) != len(weighted):
-        raise ValueError("two layers share a name, so weights cannot be told apart by it")
-    return by_name
 
 
 def _excluded_names(exclude: Iterable[str] | None) -> set[str]:
@@ -245,12 +221,7 @@ LAYER_PATTERNS = {
 def choose_layers(layers: Sequence[keras.layers.Layer], layer_regex: str) -> list[keras.layers.Layer]:
     """Let the layers learn whose whole name matches and freeze the others, those of nested models too.
 
-    Args:
-        layers: to choose among.
-        layer_regex: a regular expression over names, or one of `LAYER_PATTERNS`.
-
-    Returns:
-        The layers with weights that learn.
+    `layer_regex` is a regular expression, or one of `LAYER_PATTERNS`. Returns the layers with weights that learn.
     """
     try:
         pattern = re.compile(LAYER_PATTERNS.get(layer_regex, layer_regex))

@@ -20,24 +20,14 @@ def test_run_folder_of_a_new_run_is_named_after_configuration_and_date():
     assert run_folder("logs", "Cells")[0].name.startswith(f"cells{datetime.now():%Y%m}")
 
 
-@pytest.mark.parametrize("parent", ["", "logs/", "/data/my logs/", "./"])
-@pytest.mark.parametrize("run", ["cells20240203T040506", "cells20171023T2136", "my-cells_220240203T040506"])
+@pytest.mark.parametrize("parent", ["", "/data/my logs/"])
+@pytest.mark.parametrize("run", ["cells20171023T2136", "my-cells_220240203T040506"])
 def test_run_folder_goes_on_with_the_run_of_a_checkpoint(parent, run):
     path = f"{parent}{run}/mask_rcnn_cells_0012.h5"
-    assert run_folder("elsewhere", "Cells", path, NOW) == (Path(parent) / run, 12)
     assert run_folder("elsewhere", "Cells", Path(path), NOW) == (Path(parent) / run, 12)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "mask_rcnn_coco.h5",
-        "logs/mask_rcnn_cells_0012.h5",
-        "logs/cells20240203T040506/mask_rcnn_cells_0012.weights.h5",
-        "logs/cells20240203T040506/weights.weights.h5",
-        "logs/cells2024/mask_rcnn_cells_0012.h5",
-    ],
-)
+@pytest.mark.parametrize("path", ["mask_rcnn_coco.h5", "logs/cells20240203T040506/weights.weights.h5"])
 def test_run_folder_of_other_weights_is_a_new_one(path):
     assert run_folder("logs", "Cells", path, NOW) == (Path("logs/cells20240203T040506"), 0)
 

@@ -9,7 +9,7 @@ import pytest
 from mrcnn.files.errors import InputError
 from mrcnn.network.backbone import STAGE_BLOCKS, resnet
 from mrcnn.training import imagenet
-from mrcnn.training.imagenet import download_trained_weights, imagenet_weights_path, matterport_name
+from mrcnn.training.imagenet import download_trained_weights, imagenet_weights_path
 from mrcnn.training.weights import load_by_name
 
 
@@ -64,13 +64,6 @@ def test_load_by_name_makes_our_resnet50_compute_what_theirs_does(resnet50_file)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_load_by_name_gives_groupnorm_no_statistics_of_imagenet(resnet50_file):
-    _, path = resnet50_file
-    with pytest.raises(InputError, match='53 layers have other weights.*NORMALIZATION to "frozen_batch"') as error:
-        load_by_name(our_backbone("group").layers, path)
-    assert "only 53 of 106 layers matched" in str(error.value)
-
-
 def test_load_by_name_sums_the_colours_for_grey_images(resnet50_file):
     """A grey image gives what the same image in three equal channels gives."""
     _, path = resnet50_file
@@ -81,18 +74,6 @@ def test_load_by_name_sums_the_colours_for_grey_images(resnet50_file):
     expected = colour.get_layer("conv1")(np.pad(np.repeat(image, 3, -1), ((0, 0), (3, 3), (3, 3), (0, 0))))
     found = grey.get_layer("conv1")(np.pad(image, ((0, 0), (3, 3), (3, 3), (0, 0))))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
-
-
-def test_matterport_name_maps_theirs_onto_ours(resnet50_file):
-    theirs, _ = resnet50_file
-    ours = [layer.name for layer in our_backbone().layers if layer.weights]
-    names = [matterport_name(layer.name) for layer in theirs.layers if layer.weights]
-    assert sorted(names) == sorted(ours)
-    assert not any(matterport_name(layer.name) for layer in theirs.layers if not layer.weights)
-    assert matterport_name("conv4_block23_2_conv") == "res4w_branch2b"
-    assert matterport_name("conv2_block1_0_bn") == "bn2a_branch1"
-    for stranger in ("conv4_block36_1_conv", "conv6_block1_1_conv", "conv2_block1_4_bn", "conv2_block0_1_bn", "fc"):
-        assert matterport_name(stranger) is None
 
 
 def test_imagenet_sources_are_those_of_the_installed_keras(resnet50_file):

@@ -55,38 +55,14 @@ def test_open_weights_reads_every_place_of_the_names_and_float32(tmp_path, write
     np.testing.assert_array_equal(value, KERNEL)
 
 
-def test_open_weights_reads_compressed_values_and_names_of_variable_length(tmp_path):
-    path = tmp_path / "w.h5"
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [b"conv1"]
-        group = file.create_group("conv1")
-        group.attrs["weight_names"] = ["kernel:0"]
-        group.create_dataset("kernel:0", data=KERNEL, compression="gzip", shuffle=True)
-    with open_weights(path, KNOWN.__contains__) as stored:
-        np.testing.assert_array_equal(stored.read("conv1", "kernel"), KERNEL)
-
-
-def replace_kernel(group):
-    """Take the kernel's place, so that a test can put something else there."""
-    del group["conv1/kernel:0"]
-    return group["conv1"]
-
-
 def link_out(group):
-    replace_kernel(group)["kernel:0"] = h5py.ExternalLink("other.h5", "/secret")
-
-
-def store_outside(group):
-    replace_kernel(group).create_dataset("kernel:0", (3, 4), "float32", external=[("raw.bin", 0, 48)])
+    del group["conv1/kernel:0"]
+    group["conv1"]["kernel:0"] = h5py.ExternalLink("other.h5", "/secret")
 
 
 def put_text(group):
-    replace_kernel(group)["kernel:0"] = np.array([b"a", b"b"])
-
-
-def make_bomb(group):
-    """A dataset that states more than it holds: it would read as that many zeros."""
-    replace_kernel(group).create_dataset("kernel:0", (2**30, 2**10), "float32")
+    del group["conv1/kernel:0"]
+    group["conv1"]["kernel:0"] = np.array([b"a", b"b"])
 
 
 def name_twice(group):
@@ -106,13 +82,7 @@ def drop_the_names(group):
     del group.file.attrs["layer_names"]
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        *(link_out, store_outside, put_text, replace_kernel, make_bomb),
-        *(name_twice, name_numbers, list_a_missing_layer, drop_the_names),
-    ],
-)
+@pytest.mark.parametrize("spoil", [link_out, put_text, name_twice, name_numbers, list_a_missing_layer, drop_the_names])
 def test_open_weights_refuses_a_bad_file(tmp_path, write_keras2_file, spoil):
     path = write_keras2_file(tmp_path / "w.h5", {"conv1": {"conv1/kernel:0": KERNEL}})
     assert shapes_in(path)
@@ -128,13 +98,6 @@ def test_open_weights_refuses_impossible_values(tmp_path, write_keras2_file, kin
     path = write_keras2_file(tmp_path / "w.h5", {"conv1": {f"conv1/{kind}:0": np.array([1.0, 1.0, value])}})
     with open_weights(path, KNOWN.__contains__) as stored, pytest.raises(InputError, match="NaN, infinity or a neg"):
         stored.read("conv1", kind)
-
-
-def test_open_weights_refuses_what_is_no_such_file(tmp_path):
-    (tmp_path / "text.h5").write_text("404: not found")
-    for path in (tmp_path / "none.h5", tmp_path, tmp_path / "text.h5"):
-        with pytest.raises(InputError, match=str(path)):
-            shapes_in(path)
 
 
 @pytest.fixture(scope="module")

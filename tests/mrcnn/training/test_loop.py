@@ -157,15 +157,6 @@ def test_train_keeps_every_epoch_in_a_dated_folder(two_stages):
     assert model.checkpoint_path.format(epoch=2) == model.find_last()
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_weights_of_an_epoch_make_a_new_model_go_on_with_the_run(two_stages, build, epoch):
-    model = build(two_stages.config, two_stages.model.model_dir)
-    path = two_stages.model.checkpoint_path.format(epoch=epoch)
-    model.load_weights(path, by_name=True)
-    assert model.log_dir == two_stages.model.log_dir and model.epoch == epoch
-    np.testing.assert_array_equal(kernel_of(model, "fpn_p3"), two_stages.kernels[epoch][1])
-
-
 class WatchRate(keras.callbacks.Callback):
     """Notes the learning rate at the end of each epoch and saves the model, as scripts' callbacks do."""
 
@@ -232,13 +223,3 @@ def test_train_refuses_a_checkpoint_of_another_architecture(build, uninterrupted
     with pytest.raises(InputError, match="cannot resume from this checkpoint") as caught:
         other.train(cell_dataset(2), [], 1e-3, 3, "all", folder=uninterrupted.folder)
     assert "\n" not in str(caught.value)
-
-
-def test_train_refuses_a_batch_that_devices_cannot_share(build, tiny_config_class, cell_dataset, tmp_path):
-    class ThreeDevices:
-        num_replicas_in_sync = 3
-
-    model = build(tiny_config_class(), tmp_path)
-    model.strategy = ThreeDevices()
-    with pytest.raises(InputError, match="a batch of 2 images .* cannot be shared evenly by 3 devices"):
-        model.train(cell_dataset(2), [], 1e-3, 1, "all", folder=tmp_path)
