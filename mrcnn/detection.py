@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +11,14 @@ import tensorflow as tf
 from mrcnn.config import Config
 from mrcnn.data.molding import DetectionFrame, mold_for_detection, unmold_detections
 from mrcnn.files.errors import InputError
+from mrcnn.files.progress import Bar
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 
 log = logging.getLogger(__name__)
 
 Result = dict[str, np.ndarray]
+Sample, Loaded = TypeVar("Sample"), TypeVar("Loaded")
 # Settings that bound the cells of an image: each comes from a proposal of its own.
 LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
 MAX_NAMED = 3
@@ -125,6 +127,42 @@ def detect_each(
     for i, result in zip(readable, found, strict=True):
         results[i] = result
     return results
+
+
+def detect_samples(
+    detector: Detector,
+    samples: Sequence[Sample],
+    load: Callable[[Sample], np.ndarray],
+    name: Callable[[Sample], str],
+    batch_size: int,
+    description: str,
+    **options: bool,
+) -> Iterator[tuple[Sample, np.ndarray | InputError, Result | InputError]]:
+    """Each sample with its image and what is found on it, or what is wrong with either, batch by batch.
+
+    Args:
+        detector: for inference.
+        samples: what images are loaded by.
+        load: gives the image of a sample.
+        name: gives what to call it in a message.
+        batch_size: images in a batch.
+        description: of the bar.
+        **options: further arguments of `MaskRCNN.detect`.
+    """
+    with Bar(total=len(samples), desc=description, unit="image") as bar:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            images = [attempt(load, sample) for sample in batch]
+            yield from zip(batch, images, detect_each(detector, images, [*map(name, batch)], **options), strict=True)
+            bar.update(len(batch))
+
+
+def attempt(load: Callable[[Sample], Loaded], sample: Sample) -> Loaded | InputError:
+    """What is loaded, or what is wrong with it."""
+    try:
+        return load(sample)
+    except InputError as error:
+        return error
 
 
 def detection_limit(config: Config) -> int:

@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +13,14 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection import Result, detect_each
+from mrcnn.detection import Result, attempt, detect_samples
+from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
-from mrcnn.files.progress import Bar
 from mrcnn.metrics import Comparison
-from mrcnn.model import MaskRCNN
+from mrcnn.model import MaskRCNN, load_detector
+from mrcnn.training.folder import CONFIG_NAME, read_settings
 
 log = logging.getLogger(__name__)
-Sample = TypeVar("Sample")
 
 
 def evaluate_masks(
@@ -78,10 +79,10 @@ def evaluate_boxes(
     """
     comparison, found, num_images = Comparison("bbox"), [], 0
     samples = list(dataset.image_ids)
-    for image_id, result in _detections(
+    for image_id, _, result in detect_samples(
         detector, samples, dataset.load_image, lambda i: _name(dataset, i), batch_size, description, masks=False
     ):
-        boxes = _attempt(dataset.load_boxes, image_id)
+        boxes = attempt(dataset.load_boxes, image_id)
         fault = next((each for each in (result, boxes) if isinstance(each, InputError)), None)
         if fault is not None:
             log.warning("%s", fault)
@@ -109,7 +110,7 @@ def evaluate_presence(
         warning for each), `score_threshold`.
     """
     found = []
-    for _, result in _detections(
+    for _, _, result in detect_samples(
         detector, records, _read, lambda record: str(record.path), batch_size, description, masks=False
     ):
         if isinstance(result, InputError):
@@ -122,6 +123,28 @@ def evaluate_presence(
         "num_unreadable": len(records) - len(found),
         "score_threshold": score_threshold,
     }
+
+
+def choose_min_confidence(folder: Path, held_out: Sequence[Dataset], lowest: float) -> float:
+    """Put the score from which detections count, as held-out images have it, into a trained detector's settings.
+
+    Args:
+        folder: of the detector.
+        held_out: images with masks that it was not trained on.
+        lowest: score that detections must have to be looked at.
+
+    Returns:
+        Its DETECTION_MIN_CONFIDENCE, which stays as it is if no cell was found.
+    """
+    chosen = measure_operating_score(load_detector(folder, {"DETECTION_MIN_CONFIDENCE": lowest}), held_out)
+    known = read_settings(folder)
+    if chosen is None:
+        log.warning("%s: no cell was found on the held-out images; DETECTION_MIN_CONFIDENCE stays as it is", folder)
+        return known["DETECTION_MIN_CONFIDENCE"]
+    chosen = round(chosen, 4)
+    log.info("detections count from a score of %g on, chosen on the held-out images", chosen)
+    write_json(folder / CONFIG_NAME, {**known, "DETECTION_MIN_CONFIDENCE": chosen})
+    return chosen
 
 
 def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, batch_size: int = 8) -> float | None:
@@ -182,38 +205,13 @@ def _on_masks(
         InputError: naming an image that is not taken.
     """
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
-    for (dataset, image_id), result in _detections(
+    for (dataset, image_id), _, result in detect_samples(
         detector, samples, lambda s: s[0].load_image(s[1]), lambda s: _name(*s), batch_size, description, **options
     ):
         if isinstance(result, InputError):
             raise result
         masks, class_ids = dataset.load_mask(image_id)
         yield result, masks, (np.asarray(class_ids) < 0).tolist()
-
-
-def _detections(
-    detector: MaskRCNN,
-    samples: Sequence[Sample],
-    load: Callable[[Sample], np.ndarray],
-    name: Callable[[Sample], str],
-    batch_size: int,
-    description: str,
-    **options: bool,
-) -> Iterator[tuple[Sample, Result | InputError]]:
-    """Each sample with what is found on its image, or what is wrong with it."""
-    with Bar(total=len(samples), desc=description, unit="image") as bar:
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
-            images = [_attempt(load, sample) for sample in batch]
-            yield from zip(batch, detect_each(detector, images, [*map(name, batch)], **options), strict=True)
-            bar.update(len(batch))
-
-
-def _attempt(load: Callable[[Sample], np.ndarray], sample: Sample) -> np.ndarray | InputError:
-    try:
-        return load(sample)
-    except InputError as error:
-        return error
 
 
 def _read(record: ImageRecord) -> np.ndarray:

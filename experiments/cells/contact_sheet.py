@@ -31,7 +31,7 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
 
     Args:
         store: an opened store, with masks or without.
-        records: by key, where the images lie. One that cannot be read is drawn as an empty tile with the reason.
+        records: the images by key. One that cannot be read is drawn as an empty tile with the reason.
         max_tiles: images on the sheet at most.
 
     Returns:
@@ -52,12 +52,7 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
 
 
 def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
-    """Rows of images with a cell and then of images without one, evenly over each, `max_tiles` at most.
-
-    Args:
-        is_found: bool array of shape (images,).
-        max_tiles: rows at most.
-    """
+    """Rows of images with a cell (bool `is_found`) and then of images without one, evenly over each."""
     found, lost = np.flatnonzero(is_found), np.flatnonzero(~is_found)
     num_lost = min(len(lost), max(max_tiles // LEAST_SHARE_LOST, max_tiles - len(found)))
     parts = ((found, max_tiles - num_lost), (lost, num_lost))
@@ -89,7 +84,7 @@ def _draw_image(store: StoreReader, record: ImageRecord, cells: slice, reason: s
 
 def _write_text(picture: np.ndarray, text: str) -> np.ndarray:
     """Write text on a white strip over the top of a picture, as many lines of it as there is room for."""
-    picture = np.ascontiguousarray(picture).copy()
+    picture = np.array(picture, order="C")
     text = text.encode("ascii", "replace").decode()
     room = min(MAX_LINES, picture.shape[0] // LINE_HEIGHT)
     lines = textwrap.wrap(text, max(1, picture.shape[1] // CHARACTER_WIDTH), max_lines=max(1, room), placeholder=" ..")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,8 @@ import numpy as np
 from experiments.cells.writers import CellFiles, cell_table, measure_cells, write_image_files
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
-from mrcnn.detection import detect_each, detection_limit, warn_of_full
+from mrcnn.detection import detect_samples, detection_limit, warn_of_full
 from mrcnn.files.errors import InputError
-from mrcnn.files.progress import Bar
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -75,9 +74,8 @@ def detect_images(
         batch_size: images in a batch.
 
     Returns:
-        Counts: images, unreadable (a warning names each, also those that the network cannot take), without_cells,
-        cells, and empty_masks: cells of which the mask has no pixel, so that they are in the CSV alone. A warning says
-        on which images there may be more cells than the detector gives.
+        Counts: images, unreadable (also those that the network cannot take; a warning names each), without_cells,
+        cells, and empty_masks: cells of which the mask has no pixel, so that they are in the CSV alone.
 
     Raises:
         InputError: if no image could be read.
@@ -86,49 +84,30 @@ def detect_images(
     counts["images"] = len(images)
     # Without a name of its own a class is called by its number.
     class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
-    num_read, full = 0, []
-    with cell_table(files.csv, pixel_size) as add_cells, Bar(total=len(images), desc="detect", unit="image") as bar:
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            for record, image, result in _detect_batch(detector, batch):
-                cells = measure_cells(record.key, result, class_names, pixel_size)
-                write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
-                add_cells(cells)
-                counts["cells"] += len(cells)
-                counts["without_cells"] += cells.empty
-                counts["empty_masks"] += int((cells["area_px"] == 0).sum())
-                num_read += 1
-                if len(cells) >= detection_limit(detector.config):
-                    full.append(record.key)
-            bar.update(len(batch))
+    full = []
+    with cell_table(files.csv, pixel_size) as add_cells:
+        for record, image, result in detect_samples(
+            detector, images, lambda each: read_image(each.path), lambda each: str(each.path), batch_size, "detect"
+        ):
+            if isinstance(result, InputError):
+                log.warning("%s", result)
+                counts["unreadable"] += 1
+                continue
+            # Laid out instance by instance: reading one mask is then far faster.
+            masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
+            result = {**result, "masks": masks}
+            cells = measure_cells(record.key, result, class_names, pixel_size)
+            write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
+            add_cells(cells)
+            counts["cells"] += len(cells)
+            counts["without_cells"] += cells.empty
+            counts["empty_masks"] += int((cells["area_px"] == 0).sum())
+            if len(cells) >= detection_limit(detector.config):
+                full.append(record.key)
         # Within the block, so that no empty table is left.
-        if not num_read:
+        if counts["unreadable"] == len(images):
             raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
-    counts["unreadable"] = len(images) - num_read
     if counts["empty_masks"]:
         log.warning("%d cells have an empty mask: they have neither label nor outline", counts["empty_masks"])
     warn_of_full(full, detector.config)
     return counts
-
-
-def _detect_batch(
-    detector: "MaskRCNN", batch: Sequence[ImageRecord]
-) -> Iterator[tuple[ImageRecord, np.ndarray, dict[str, np.ndarray]]]:
-    """Give the images of a batch and what is found on them; a warning names those that cannot be read or taken."""
-    images = [_read(record) for record in batch]
-    for record, image, result in zip(
-        batch, images, detect_each(detector, images, [str(record.path) for record in batch]), strict=True
-    ):
-        if isinstance(result, InputError):
-            log.warning("%s", result)
-        else:
-            # Laid out instance by instance: reading one mask is then far faster.
-            masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
-            yield record, image, result | {"masks": masks}
-
-
-def _read(record: ImageRecord) -> np.ndarray | InputError:
-    try:
-        return read_image(record.path)
-    except InputError as error:
-        return error

@@ -16,8 +16,7 @@ from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.voc import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
-from mrcnn.data.dataset import Dataset
-from mrcnn.evaluation import evaluate_boxes, evaluate_masks, evaluate_presence, measure_operating_score
+from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
@@ -26,7 +25,6 @@ from mrcnn.files.run_folder import RunFolder
 from mrcnn.model import MaskRCNN, load_detector
 from mrcnn.training.folder import (
     CHECKPOINTS,
-    CONFIG_NAME,
     SPLIT,
     checkpoints,
     clear_training,
@@ -57,8 +55,7 @@ def train_detector(
         images: what to learn from.
         output: the run's folder: `config.json`, `run.json`, `split.json`, `weights.weights.h5`, `log.csv`.
         settings: how. Without a DETECTION_MIN_CONFIDENCE of its own the detector gets the score that is best on the
-            held-out images. With `weights` and no NORMALIZATION of its own the detector has the frozen BatchNorm that
-            pretrained weights want.
+            held-out images; with `weights` and no NORMALIZATION of its own, the frozen BatchNorm that they want.
         seed: of everything random, unless the settings have a SEED.
         overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
         strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
@@ -69,7 +66,7 @@ def train_detector(
 
     Raises:
         InputError: for unknown settings, weights or layers that do not fit, or if `output` holds a detector of other
-            settings or other masks, or another run is writing it.
+            settings or masks, or another run is writing it.
     """
     pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
     config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
@@ -133,24 +130,10 @@ def _train(
     if not writes:
         return
     if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
-        record["min_confidence"] = _choose_min_confidence(output, test, settings.min_score_for_ap)
+        record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
     seconds, last = round(time.monotonic() - started, 1), rows[-1] if rows else None
     run.write(True, {**record, "seconds": seconds, "last_epoch": last})
     remove_checkpoints(output)
-
-
-def _choose_min_confidence(output: Path, held_out: Sequence[Dataset], lowest: float) -> float:
-    """Put the score from which detections count, as the held-out images have it, into the detector's settings."""
-    detector = load_detector(output, {"DETECTION_MIN_CONFIDENCE": lowest})
-    chosen = measure_operating_score(detector, held_out)
-    known = read_settings(output)
-    if chosen is None:
-        log.warning("%s: no cell was found on the held-out images; DETECTION_MIN_CONFIDENCE stays as it is", output)
-        return known["DETECTION_MIN_CONFIDENCE"]
-    chosen = round(chosen, 4)
-    log.info("detections count from a score of %g on, chosen on the held-out images", chosen)
-    write_json(output / CONFIG_NAME, {**known, "DETECTION_MIN_CONFIDENCE": chosen})
-    return chosen
 
 
 def evaluate_detector(
@@ -172,7 +155,7 @@ def evaluate_detector(
         choices: what is known of the masks, by centre.
         box_names: object names that count as white cells, by centre.
         min_score_for_ap: lowest score on the precision-recall curve.
-        overrides: settings of the detector to change, such as the number of proposals.
+        overrides: settings of the detector to change.
 
     Returns:
         For each centre its measures, `truth` ("masks", "boxes" or "presence") and `held_out`: whether the detector

@@ -23,7 +23,7 @@ from autoencoder.scaling import FeatureScaling
 from mrcnn.config import Config
 from mrcnn.files.atomic import check_folder_is_free
 from mrcnn.files.errors import InputError
-from mrcnn.model import MaskRCNN, detector_hash, load_detector
+from mrcnn.model import detector_hash, load_detector
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.in_graph import mold, unmold
@@ -45,13 +45,13 @@ def export_pipeline(
 ) -> Path:
     """Write a detector and the autoencoder that was trained on its features as one SavedModel.
 
-    It needs none of our code and gives the latents that extraction and embedding give. The folder appears when it is
-    complete. See `signatures` for what it computes; `assets.extra` in it holds both configurations and a description.
+    It needs none of our code and gives the latents that extraction and embedding give; `signatures` tells what it
+    computes. The folder appears when it is complete; `assets.extra` in it holds both configurations and a description.
 
     Args:
         detector_folder: of a trained detector.
         autoencoder_folder: of an autoencoder that was trained on its features.
-        out: the SavedModel to write: `saved_model.pb`, `variables` and so on.
+        out: the SavedModel to write.
         overwrite: replace an older SavedModel there.
         min_score: minimum score of a cell, 0 to 1; None leaves the detector's own.
         max_detections: maximum cells per image, with proposals enough for them; None leaves both as they are.
@@ -83,7 +83,9 @@ def export_pipeline(
         AUTOENCODER_CONFIG: trained.config.to_dict(),
         DESCRIPTION_NAME: {**describe(trained), "centre": centre},
     }
-    variables = [*_used_variables(detector), *autoencoder.get_layer("encoder").variables]
+    unused = set(map(id, detector.parts.mask_head.variables))  # nothing here runs the mask head
+    variables = [variable for variable in detector.parts.variables if id(variable) not in unused]
+    variables += autoencoder.get_layer("encoder").variables
     return write_saved_model(out, functions, variables, files, default="latents", overwrite=overwrite)
 
 
@@ -110,13 +112,6 @@ def signatures(
     takes for the one that the image shows.
 
     Where features are scaled per centre and `centre` is None, each also takes "centre", strings `(batch,)` or `(1,)`.
-
-    Args:
-        parts: the detector's weights.
-        config: its settings.
-        encoder: from scaled features to latents, in float32.
-        scaling: to apply to the features.
-        centre: whose statistics to build in.
     """
     network = FeatureNetwork(parts, config, with_masks=False)
 
@@ -128,7 +123,8 @@ def signatures(
         window = normalized_boxes(molded.window, molded.network_shape)
         windows = tf.tile(window[tf.newaxis], [tf.shape(images)[0], 1])
         found = network(molded.images, windows=windows)
-        features = _as_stored(found["features"])
+        # With the precision of a feature store, so that latents are the same with and without one.
+        features = tf.cast(tf.saturate_cast(found["features"], tf.float16), tf.float32)
         return unmold(found["detections"], molded, {"rows": tf.range(tf.shape(features)[0])}), features
 
     def compute(name: str, images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
@@ -143,35 +139,28 @@ def signatures(
 
 def _of_images(compute: Callable[[tf.Tensor, tf.Tensor], Outputs], scaling: FeatureScaling, centre: str | None):
     """A function of images and rows of the statistics as a graph for images, and the names of centres if need be."""
-    row = 0 if centre is None else scaling.centre_id(centre)
-
-    def of_images(images: tf.Tensor) -> Outputs:
-        return compute(images, tf.fill([tf.shape(images)[0]], row))
+    if scaling.kind != "centre" or centre is not None:
+        row = 0 if centre is None else scaling.centre_id(centre)
+        return tf.function(
+            lambda images: compute(images, tf.fill([tf.shape(images)[0]], row)),
+            input_signature=[IMAGES],
+            autograph=False,
+        )
 
     def of_images_and_centre(images: tf.Tensor, centre: tf.Tensor) -> Outputs:
         return compute(images, centre_rows(scaling, centre, tf.shape(images)[0]))
 
-    if scaling.kind != "centre" or centre is not None:
-        return tf.function(of_images, input_signature=[IMAGES], autograph=False)
     names = tf.TensorSpec((None,), tf.string, name="centre")
     return tf.function(of_images_and_centre, input_signature=[IMAGES, names], autograph=False)
 
 
-def _as_stored(features: tf.Tensor) -> tf.Tensor:
-    """Features with the precision of a feature store, so that latents are the same with and without one."""
-    return tf.cast(tf.saturate_cast(features, tf.float16), tf.float32)
-
-
 def choose_cells(found: Outputs, image_shape: tf.Tensor) -> Outputs:
-    """Keep of each image the cell that `mrcnn.features.choose_cell` takes.
+    """Keep of each image the cell that `mrcnn.features.choose_cell` takes, a row of padding where there is none.
 
     Args:
         found: "boxes" float32 `(batch, max_detections, 4)`, pixels; "scores" `(batch, max_detections)`;
             "num_detections" int32 `(batch,)`; and any others `(batch, max_detections, ...)`.
         image_shape: int32 `(2,)`, height and width.
-
-    Returns:
-        The same with one row for each image, of padding where there is no cell.
     """
     boxes = tf.round(found["boxes"])  # whole pixels, as extraction has them when it chooses
     middle = tf.cast(image_shape, tf.float32) / 2.0
@@ -216,18 +205,8 @@ def _encoded(
     return {**found, "features": pad(features)} if with_features else found
 
 
-def _used_variables(detector: MaskRCNN) -> list[keras.Variable]:
-    """The detector's variables but for those of its mask head, which nothing here runs."""
-    unused = {id(variable) for variable in detector.parts.mask_head.variables}
-    return [variable for variable in detector.parts.variables if id(variable) not in unused]
-
-
 def check_detector(trained: TrainedAutoencoder, folder: str | os.PathLike) -> None:
-    """Check that an autoencoder was trained on the features of the detector in `folder`.
-
-    Raises:
-        InputError: if it was not, or the folder holds no finished detector.
-    """
+    """Refuse an autoencoder that was not trained on the features of the detector in `folder`."""
     read_settings(Path(folder))
     name = detector_hash(folder)
     if name != trained.detector_hash:

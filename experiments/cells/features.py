@@ -22,8 +22,9 @@ from autoencoder.embedding import compiled_encoder, describe_cells, encode_store
 from autoencoder.folder import WEIGHTS, TrainedAutoencoder, load_autoencoder
 from experiments.cells.contact_sheet import contact_sheet
 from experiments.cells.export import check_detector
-from experiments.centres.centre import check_centre_name
+from experiments.cells.writers import refuse_among_images
 from experiments.centres.duplicates import content_hashes
+from experiments.settings import check_centre_name
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection import detection_limit
 from mrcnn.feature_store import UNREADABLE, FeatureStore, is_unreadable
@@ -49,27 +50,16 @@ CSV_COLUMNS = ("cell", "key", "centre", "image", "status", "reason", "score", *B
 
 @dataclass(frozen=True)
 class FeatureFiles:
-    """What one call writes; None leaves that file out.
+    """What one call writes; None leaves that file out."""
 
-    Attributes:
-        h5ad: a vector for each cell.
-        store: feature store of the cells.
-        csv: a row for each cell, and one for each image without a cell.
-        overlay: picture of some images with what was found on them.
-    """
-
-    h5ad: Path
-    store: Path
-    csv: Path | None
-    overlay: Path | None
+    h5ad: Path  # a vector for each cell
+    store: Path  # feature store of the cells
+    csv: Path | None  # a row for each cell, and one for each image without a cell
+    overlay: Path | None  # picture of some images with what was found on them
 
     @classmethod
     def beside(cls, output: str | os.PathLike, *, csv: bool = True, overlay: bool = True) -> "FeatureFiles":
-        """Name the files after the `.h5ad` file.
-
-        Raises:
-            InputError: if it has another ending.
-        """
+        """Name the files after the `.h5ad` file, and refuse another ending."""
         h5ad = Path(output)
         if h5ad.suffix.lower() != ".h5ad":
             raise InputError(f"-o {output}: the name must end in .h5ad; the other files are named after it")
@@ -81,32 +71,18 @@ class FeatureFiles:
         return [path for path in (self.h5ad, self.csv, self.overlay, self.store) if path is not None]
 
     def check(self, images: Sequence[ImageRecord]) -> None:
-        """Refuse places where a file cannot be written, or would be taken for one of the images.
-
-        Raises:
-            InputError: naming the place.
-        """
+        """Refuse places where a file cannot be written, or would be taken for one of the images."""
         for path in self.listed():
             check_output_file(path)
-        folders = {os.path.dirname(os.path.abspath(image.path)) for image in images}
-        if self.overlay is not None and os.path.dirname(os.path.abspath(self.overlay)) in folders:
-            raise InputError(
-                f"-o {self.h5ad}: {self.overlay.name} would lie among the images, and be taken for one of them the "
-                "next time; write to another folder, or give --no-overlay"
-            )
+        if self.overlay is not None:
+            advice = "write to another folder, or give --no-overlay"
+            refuse_among_images(f"-o {self.h5ad}: {self.overlay.name}", [self.overlay], images, advice)
 
 
 def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
-    """The centre that images belong to: the given name, or that of the deepest folder that holds all of them.
+    """The centre of images of `find_images`: the given name, or that of the deepest folder that holds all of them.
 
     Where this folder is called `images`, the one above gives its name.
-
-    Args:
-        images: of `find_images`.
-        given: by the user, or None.
-
-    Raises:
-        InputError: if the name cannot be used.
     """
     first = images[0]
     folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.key).parts) - 1]
@@ -115,8 +91,7 @@ def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
         name = folder.parent.name if folder.name.lower() == "images" else folder.name
     try:
         check_centre_name(name)
-        name.encode()
-    except (InputError, UnicodeEncodeError):
+    except InputError:
         source = f"--centre {given!r}" if given is not None else f"{ascii(str(folder))}"
         raise InputError(f"{source}: gives no name that a centre can have; give --centre NAME") from None
     return name
@@ -157,9 +132,8 @@ def embed_images(
         made.
 
     Raises:
-        InputError: if a model cannot be used, the two do not belong together, the autoencoder scales features per
-            centre and does not know this one, files of other inputs are there, another run is writing them, or no
-            image has a cell.
+        InputError: if a model cannot be used, the two do not belong together, the autoencoder does not know the centre
+            that it scales by, files of other inputs are there, another run is writing them, or no image has a cell.
     """
     overrides = {} if min_score is None else {"DETECTION_MIN_CONFIDENCE": min_score}
     config = detector_config(detector, overrides, max_detections)
@@ -210,10 +184,6 @@ def embed_images(
 
 def cell_rows(store: FeatureStore, images: Sequence[ImageRecord]) -> pd.DataFrame:
     """What is known of each cell of an opened store: a row of the `.h5ad` file's obs and of the CSV.
-
-    Args:
-        store: the store.
-        images: those that it was made of.
 
     Returns:
         Table as of `autoencoder.embedding.describe_cells`, and image (the file), y1, x1, y2, x2 (pixels, the last two

@@ -53,20 +53,16 @@ def detector_folder(run: str | os.PathLike) -> Path:
 
 
 def autoencoder_folder(run: str | os.PathLike) -> Path:
-    """The folder of the autoencoder in what `aecfe train` or `aecfe run` wrote: `run` itself, or the only one in it.
-
-    Raises:
-        InputError: if there is none, or there are several.
-    """
+    """The folder of the autoencoder in what `aecfe train` or `aecfe run` wrote: `run` itself, or the only one in it."""
     run = Path(run)
     if (run / AUTOENCODER_MARK).is_file():
         return run
     found = sorted(path.parent for path in run.glob(f"*/{AUTOENCODER_MARK}"))
-    if not found:
-        raise InputError(f"{run}: no trained autoencoder there; give what `aecfe train` or `aecfe run` wrote")
-    if len(found) > 1:
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise InputError(f"{run}: holds several autoencoders; name one of them: {', '.join(map(str, found))}")
-    return found[0]
+    raise InputError(f"{run}: no trained autoencoder there; give what `aecfe train` or `aecfe run` wrote")
 
 
 def empty_card() -> str:
@@ -87,13 +83,9 @@ def classifier_card(record: Mapping[str, Any]) -> str:
 
 
 def add_cards(folder: Path) -> list[Path]:
-    """Write a card into each folder of a trained detector or autoencoder that has none; people's own text stays.
+    """Write a card into each folder of a trained network that has none, `folder` or those in it; return the cards.
 
-    Args:
-        folder: of a trained model, or of a run that holds some.
-
-    Returns:
-        The cards that were written.
+    People's own text stays.
     """
     written = []
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):

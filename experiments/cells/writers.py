@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,18 @@ SIZE_COLUMNS = ("area_um2", "equivalent_diameter_um")
 # can hold all three.
 ENDINGS = {"labels": ".labels.tif", "geojson": ".geojson", "overlay": ".overlay.png"}
 # Of these whoever reads the folder takes the files for images to search.
-PICTURES = ("labels", "overlay")
+PICTURES = {"labels", "overlay"}
 OVERLAY_SIDE = 400  # px; smaller images are enlarged, or their scores could not be read
 
 
 @dataclass(frozen=True)
 class CellFiles:
-    """Where found cells are to be written; None leaves that kind out.
+    """Where found cells are to be written; None leaves that kind out."""
 
-    Attributes:
-        csv: file for a row per cell.
-        labels: folder for label images.
-        geojson: folder for outlines.
-        overlay: folder for pictures.
-    """
-
-    csv: Path | None = None
-    labels: Path | None = None
-    geojson: Path | None = None
-    overlay: Path | None = None
+    csv: Path | None = None  # file for a row per cell
+    labels: Path | None = None  # folder for label images
+    geojson: Path | None = None  # folder for outlines
+    overlay: Path | None = None  # folder for pictures
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -61,35 +55,33 @@ class CellFiles:
             overwrite: files of an earlier run may be replaced.
 
         Raises:
-            InputError: if no kind of file is wanted, a file is there and `overwrite` is False, an output is one of the
-                images, label images or overlays would lie among them, or the table is to be where another output is.
+            InputError: naming the place, and what to do.
         """
         if self.csv is None and not self.folders:
             raise InputError("nothing to write: give at least one of --overlay, --csv, --labels and --geojson")
         inputs = {os.path.abspath(image.path) for image in images}
-        input_folders = {os.path.dirname(path) for path in inputs}
         csv_path = None if self.csv is None else os.path.abspath(self.csv)
-        outputs = []
-        for kind, folder in self.folders.items():
-            for path in (self.of_image(image.key)[kind] for image in images):
-                whole = os.path.abspath(path)
-                if csv_path is not None and f"{whole}{os.sep}".startswith(csv_path + os.sep):
-                    raise InputError(f"--csv {self.csv}: is also where {path} would be written; name another file")
-                if whole in inputs:
-                    raise InputError(f"{path}: is one of the images, and would be replaced; write to another folder")
-                if kind in PICTURES and os.path.dirname(whole) in input_folders:
-                    raise InputError(
-                        f"--{kind} {folder}: would lie among the images, and be taken for one of them the next time; "
-                        "name another folder"
-                    )
-                outputs.append(path)
-        if csv_path in inputs:
-            raise InputError(f"{self.csv}: is one of the images, and would be replaced; name another file")
-        outputs += [] if self.csv is None else [self.csv]
+        of_kind = {kind: [self.of_image(image.key)[kind] for image in images] for kind in self.folders}
+        outputs = [*chain.from_iterable(of_kind.values()), *([] if self.csv is None else [self.csv])]
+        for path in outputs:
+            whole = os.path.abspath(path)
+            if whole in inputs:
+                raise InputError(f"{path}: is one of the images, and would be replaced; write to another place")
+            if path is not self.csv and csv_path is not None and f"{whole}{os.sep}".startswith(csv_path + os.sep):
+                raise InputError(f"--csv {self.csv}: is also where {path} would be written; name another file")
+        for kind in self.folders.keys() & PICTURES:
+            refuse_among_images(f"--{kind} {self.folders[kind]}", of_kind[kind], images, "name another folder")
         there = [] if overwrite else [path for path in outputs if path.exists()]
         if there:
             more = f" and {len(there) - 1} more" if len(there) > 1 else ""
             raise InputError(f"{there[0]}{more}: already there; write to another place, or give --overwrite")
+
+
+def refuse_among_images(option: str, paths: Iterable[Path], images: Sequence[ImageRecord], advice: str) -> None:
+    """Refuse pictures in a folder of the images."""
+    folders = {os.path.dirname(os.path.abspath(image.path)) for image in images}
+    if any(os.path.dirname(os.path.abspath(path)) in folders for path in paths):
+        raise InputError(f"{option}: would lie among the images, and be taken for one of them the next time; {advice}")
 
 
 def measure_cells(
@@ -105,8 +97,7 @@ def measure_cells(
 
     Returns:
         Table with `COLUMNS`: "cell" is the value in the label image, from 1; boxes are pixels, y2 and x2 exclusive;
-        "area_px" counts the pixels of the mask, whether or not other cells overlap it. `SIZE_COLUMNS` are the area in
-        square micrometres, and the diameter in micrometres of the circle with that area.
+        "area_px" counts the pixels of the mask, whether or not other cells overlap it.
     """
     class_ids = result["class_ids"].tolist()
     cells = pd.DataFrame(result["rois"].reshape(-1, 4), columns=["y1", "x1", "y2", "x2"])
@@ -127,12 +118,8 @@ def measure_cells(
 def cell_table(path: Path | None, pixel_size: float | None = None) -> Iterator[Callable[[pd.DataFrame], object]]:
     """Open the CSV for the cells of many images; it gets its name only when the block ends without an error.
 
-    Args:
-        path: the file, or None to write nothing.
-        pixel_size: side of a pixel in micrometres, which adds `SIZE_COLUMNS`, or None.
-
     Yields:
-        Function that writes the cells of an image, of `measure_cells`.
+        Function that writes the cells of an image, of `measure_cells`; it does nothing where `path` is None.
     """
     if path is None:
         yield lambda cells: None
@@ -160,15 +147,7 @@ def write_image_files(
     cells: pd.DataFrame,
     pixel_size: float | None = None,
 ) -> None:
-    """Write the label image, outlines and overlay of one image, each atomically.
-
-    Args:
-        paths: of `CellFiles.of_image`.
-        image: uint8 array of shape (height, width, 3).
-        result: of `MaskRCNN.detect`.
-        cells: of `measure_cells`.
-        pixel_size: side of a pixel in micrometres, or None.
-    """
+    """Write the label image, outlines and overlay of one image to the `paths` of `CellFiles.of_image`."""
     masks = result["masks"]
     if "labels" in paths:
         write_label_image(paths["labels"], label_image(masks, result["scores"]), pixel_size)
@@ -181,17 +160,10 @@ def write_image_files(
 
 
 def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]:
-    """Cells as GeoJSON that QuPath 0.4 and later imports as detections.
+    """Cells of `measure_cells` and their masks, bool `(height, width, cells)`, as GeoJSON: detections of QuPath 0.4 on.
 
-    Coordinates are x and y in pixels of the full image from its upper left corner, along the edges of pixels, as in
-    `mrcnn.data.masks`. A cell whose mask is empty has no outline and is left out.
-
-    Args:
-        cells: of `measure_cells`; sizes in micrometres become measurements.
-        masks: bool array of shape (height, width, num_cells).
-
-    Returns:
-        A FeatureCollection, ready for `json.dumps`: a Polygon per cell, a MultiPolygon where its mask is in parts.
+    Coordinates are x and y in pixels of the full image from its upper left corner, along the edges of pixels. A cell is
+    a Polygon, or a MultiPolygon where its mask is in parts; one whose mask is empty is left out.
 
     Reference:
         RFC 7946; QuPath's classes QuPathTypeAdapters and GsonTools for the properties that it reads.
@@ -201,7 +173,6 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
         polygons = mask_polygons(masks[..., i])
         if not polygons:
             continue
-        in_parts = len(polygons) > 1
         measurements = {"Score": round(cell["score"], 4), "Area px^2": cell["area_px"]}
         if "area_um2" in cell:
             # The names that QuPath itself gives such measurements.
@@ -211,10 +182,9 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
         features.append(
             {
                 "type": "Feature",
-                "geometry": {
-                    "type": "MultiPolygon" if in_parts else "Polygon",
-                    "coordinates": polygons if in_parts else polygons[0],
-                },
+                "geometry": {"type": "Polygon", "coordinates": polygons[0]}
+                if len(polygons) == 1
+                else {"type": "MultiPolygon", "coordinates": polygons},
                 "properties": {
                     "objectType": "detection",
                     "name": str(cell["cell"]),

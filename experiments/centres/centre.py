@@ -53,30 +53,18 @@ _ACEVEDO20_FILE = re.compile(r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELE
 
 @dataclass(frozen=True)
 class Centre:
-    """The images of one lab (a site, a domain).
+    """The images of one lab (a site, a domain)."""
 
-    Attributes:
-        name: name of the centre, used for files and tables.
-        layout: one of `LAYOUTS`, never "auto".
-        records: the images, sorted by key.
-        masks: folder of label masks, named as the images, or None.
-        boxes: folder of box annotations, or None.
-        unmapped: how many images bear each label that maps to no cell type.
-        other_files: files among the images that are not images.
-        inner: the folders that an archive wraps the layout in, as a path from `root`, "" for none. Keys begin below
-            them, so that they are the same with and without a wrapper.
-    """
-
-    name: str
+    name: str  # name of the centre, used for files and tables
     root: Path
-    layout: str
+    layout: str  # one of `LAYOUTS`, never "auto"
     class_map: ClassMap
-    records: list[ImageRecord]
-    masks: Path | None = None
-    boxes: Path | None = None
-    unmapped: dict[str, int] = field(default_factory=dict)
-    other_files: tuple[Path, ...] = ()
-    inner: str = ""
+    records: list[ImageRecord]  # the images, sorted by key
+    masks: Path | None = None  # folder of label masks, named as the images, or None
+    boxes: Path | None = None  # folder of box annotations, or None
+    unmapped: dict[str, int] = field(default_factory=dict)  # how many images bear each label that maps to no cell type
+    other_files: tuple[Path, ...] = ()  # files among the images that are not images
+    inner: str = ""  # folders that an archive wraps the layout in, as a path from `root`; keys begin below them
 
     @property
     def counts(self) -> dict[str, int]:

@@ -72,17 +72,11 @@ _FIVE_OF_THIRTEEN = {name: name for name in FIVE_CLASSES[2:]} | {
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Cell types and the names that belong to them.
+    """Cell types and the names that belong to them."""
 
-    Attributes:
-        name: the scheme's name, or the file that the map came from.
-        classes: the cell types, in the order in which tables list them.
-        mapping: from a centre's own name, folded by `fold_label`, to one of `classes`.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    mapping: dict[str, str]
+    name: str  # the scheme's name, or the file that the map came from
+    classes: tuple[str, ...]  # the cell types, in the order in which tables list them
+    mapping: dict[str, str]  # from a centre's own name, folded by `fold_label`, to one of `classes`
 
     def cell_type(self, label: str) -> str:
         """The cell type of a centre's own name, or "" if none takes it."""

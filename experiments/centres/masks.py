@@ -30,19 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnnotationChoice:
-    """What the user says of a centre's masks.
+    """What the user says of a centre's masks."""
 
-    Attributes:
-        path: file or folder, as it is or from the centre's folder; None looks in the centre's folder.
-        format: "auto", "masks", "coco", "via" or "labelme".
-        names: labels of the outlines that are cells; empty for all.
-        semantics: what the values of label images mean, "cell" or "instances".
-    """
-
-    path: str | Path | None = None
-    format: str = "auto"
-    names: tuple[str, ...] = ()
-    semantics: str = "cell"
+    path: str | Path | None = None  # as it is or from the centre's folder; None looks in that folder
+    format: str = "auto"  # "auto", "masks", "coco", "via" or "labelme"
+    names: tuple[str, ...] = ()  # labels of the outlines that are cells; empty for all
+    semantics: str = "cell"  # what the values of label images mean, "cell" or "instances"
 
 
 def choice_of_settings(settings: CentreSettings, root: Path) -> AnnotationChoice:

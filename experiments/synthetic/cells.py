@@ -134,17 +134,11 @@ SUPERSAMPLING = 2  # white cells are made twice as large and averaged down, whic
 
 
 class WhiteCell(NamedTuple):
-    """A white cell on a square patch, the middle of the patch being the middle of the cell.
+    """A white cell on a square patch, the middle of the patch being the middle of the cell."""
 
-    Attributes:
-        dyes: float32 array of shape (side, side, 4), optical density of each dye, zero outside the cell.
-        coverage: float32 array of shape (side, side), fraction of the pixel that the cell covers.
-        nucleus: bool array of shape (side, side), pixels that lie mostly in the nucleus.
-    """
-
-    dyes: np.ndarray
-    coverage: np.ndarray
-    nucleus: np.ndarray
+    dyes: np.ndarray  # float32 array of shape (side, side, 4), optical density of each dye, zero outside the cell
+    coverage: np.ndarray  # float32 array of shape (side, side), fraction of the pixel that the cell covers
+    nucleus: np.ndarray  # bool array of shape (side, side), pixels that lie mostly in the nucleus
 
 
 @dataclass(frozen=True)
@@ -160,39 +154,23 @@ class Granules:
 
 @dataclass(frozen=True)
 class CellType:
-    """How a type of white cell looks under any stain; pairs are the ends of a uniform distribution.
+    """How a type of white cell looks under any stain; pairs are the ends of a uniform distribution."""
 
-    Attributes:
-        radius: cell radius in radii of a red cell (3.75 micrometres).
-        waviness: unevenness of the outline, see `wavy_circle`.
-        azure, eosin, haemoglobin: density of these dyes in the cytoplasm.
-        draw_nucleus: fills the nucleus of a given size on a stencil.
-        nucleus_size: radius (round nuclei) or reach of the nucleus in cell radii.
-        chromatin: density of the nucleus.
-        clumping: relative standard deviation of the density within the nucleus.
-        clump_size: width of the clumps in cell radii.
-        nucleoli: number of pale spots in the nucleus.
-        fine_grain: amount of dust-like grains in the cytoplasm.
-        granules: large grains, or None.
-        vacuoles: number of holes in the cytoplasm.
-        rim: how much darker the cytoplasm is at its edge.
-    """
-
-    radius: tuple[float, float]
-    draw_nucleus: NucleusDrawer
-    nucleus_size: tuple[float, float]
-    azure: tuple[float, float]
-    eosin: tuple[float, float]
-    chromatin: tuple[float, float]
-    waviness: float = 0.03
-    haemoglobin: tuple[float, float] = (0.0, 0.0)
-    clumping: float = 0.18
-    clump_size: float = 0.16
-    nucleoli: tuple[int, int] = (0, 0)
-    fine_grain: float = 0.0
-    granules: Granules | None = None
-    vacuoles: tuple[int, int] = (0, 0)
-    rim: float = 0.3
+    radius: tuple[float, float]  # cell radius in radii of a red cell (3.75 micrometres)
+    draw_nucleus: NucleusDrawer  # fills the nucleus of a given size on a stencil
+    nucleus_size: tuple[float, float]  # radius (round nuclei) or reach of the nucleus in cell radii
+    azure: tuple[float, float]  # density of these dyes in the cytoplasm
+    eosin: tuple[float, float]  # density of these dyes in the cytoplasm
+    chromatin: tuple[float, float]  # density of the nucleus
+    waviness: float = 0.03  # unevenness of the outline, see `wavy_circle`
+    haemoglobin: tuple[float, float] = (0.0, 0.0)  # density of these dyes in the cytoplasm
+    clumping: float = 0.18  # relative standard deviation of the density within the nucleus
+    clump_size: float = 0.16  # width of the clumps in cell radii
+    nucleoli: tuple[int, int] = (0, 0)  # number of pale spots in the nucleus
+    fine_grain: float = 0.0  # amount of dust-like grains in the cytoplasm
+    granules: Granules | None = None  # large grains, or None
+    vacuoles: tuple[int, int] = (0, 0)  # number of holes in the cytoplasm
+    rim: float = 0.3  # how much darker the cytoplasm is at its edge
 
 
 CELL_TYPES: dict[str, CellType] = {

@@ -10,13 +10,12 @@ import csv
 import logging
 import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from experiments.synthetic.smear import SyntheticImage, synthetic_image
+from experiments.synthetic.smear import synthetic_image
 from experiments.synthetic.styles import CENTRES, CentreStyle
 from mrcnn.files.atomic import atomic_folder, write_json
 from mrcnn.files.errors import InputError
@@ -24,31 +23,12 @@ from mrcnn.files.json_io import parse_json
 from mrcnn.files.progress import Bar
 from mrcnn.files.run_folder import check_same
 
-__all__ = ["CENTRES", "CentreStyle", "SyntheticImage", "generate_centre", "generate_centres", "synthetic_image"]
-
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION = 1  # raise it with every change that alters the images
 MARKER = "synthetic.json"
 _OWN_NAMES = {"images", "masks", "labels.csv", MARKER}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 48, 2048
-
-
-def generate_centres(
-    folder: str | os.PathLike,
-    names: Sequence[str] = tuple(CENTRES),
-    num_images: int = 150,
-    seed: int = 0,
-    overwrite: bool = False,
-    image_size: int | None = None,
-) -> dict[str, Path]:
-    """Generate several centres as subfolders of `folder`; see `generate_centre` for the arguments.
-
-    Returns:
-        The folder of each centre by name.
-    """
-    settings = {"num_images": num_images, "seed": seed, "image_size": image_size, "overwrite": overwrite}
-    return {name: generate_centre(name, Path(folder) / name, **settings) for name in names}
 
 
 def generate_centre(
@@ -70,11 +50,10 @@ def generate_centre(
     Args:
         name: a key of `CENTRES`.
         folder: where the centre goes; made if it is missing.
-        num_images: how many images, 1 to 9999.
+        num_images: 1 to 9999.
         seed: 0 or more.
         image_size: side of the images in pixels, 48 to 2048, instead of the style's own.
-        overwrite: replace a centre that was generated with other settings. Folders that hold anything else
-            are never replaced.
+        overwrite: replace a centre of other settings. Folders that hold anything else are never replaced.
 
     Returns:
         `folder` as a path.
@@ -103,10 +82,9 @@ def generate_centre(
 
 
 def cell_type_of_image(name: str, seed: int, index: int) -> str:
-    """Return the type of the labelled cell on image `index`.
+    """The type of the labelled cell on an image, dealt from a shuffled deck, a new one whenever it is used up.
 
-    Types are dealt from a shuffled deck, a new one whenever it is used up: so their proportions hold in any
-    number of images, and a longer series begins with the shorter one.
+    So the types' proportions hold in any number of images, and a longer series begins with the shorter one.
     """
     deck = [cell_type for cell_type, count in CENTRES[name].type_counts.items() for _ in range(count)]
     round_number, card = divmod(index, len(deck))
@@ -133,7 +111,6 @@ def _checked_style(name: str, num_images: int, seed: int, image_size: int | None
 
 
 def _write_centre(folder: Path, style: CentreStyle, marker: dict) -> None:
-    """Write all files of a centre into `folder`."""
     for part in ("images", "masks"):
         (folder / part).mkdir()
     rows = []
@@ -156,18 +133,18 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
-    """Say whether `folder` already is what is asked for, False if it may be written.
-
-    Raises:
-        InputError: if it holds anything that must not be replaced.
-    """
+    """Whether `folder` already is what is asked for, or may be written; what must not be replaced is refused."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another folder")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if not names:
         return False
-    found = _read_marker(folder)
-    if found is None or names - _OWN_NAMES:
+    try:
+        found = parse_json((folder / MARKER).read_bytes())
+    except (FileNotFoundError, ValueError):
+        found = None
+    is_ours = isinstance(found, dict) and found.get("generator") == marker["generator"]
+    if not is_ours or names - _OWN_NAMES:
         other = sorted(names - _OWN_NAMES) or sorted(names)
         raise InputError(f"{folder}: holds files that were not generated ({other[0]}); choose another folder")
     complete = all(len(list((folder / p).glob("*.png"))) == marker["num_images"] for p in ("images", "masks"))
@@ -177,12 +154,3 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
         check_same(folder, found, marker, "choose another folder, or give --overwrite")
         raise InputError(f"{folder}: files of this synthetic centre are missing; choose another folder or --overwrite")
     return False
-
-
-def _read_marker(folder: Path) -> dict | None:
-    """Return the settings that `folder` was generated with; None if this generator did not make it."""
-    try:
-        found = parse_json((folder / MARKER).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("generator") == "synthetic smear" else None

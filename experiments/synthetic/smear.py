@@ -27,17 +27,11 @@ NUM_TRIALS = 8
 
 
 class SyntheticImage(NamedTuple):
-    """An image with what is known of it.
+    """An image with what is known of it."""
 
-    Attributes:
-        image: uint8 array of shape (size, size, 3), RGB.
-        instances: uint8 array of shape (size, size); 0 background, 1 the labelled cell, 2 a cell at the border.
-        nucleus: bool array of shape (size, size), nucleus of the labelled cell.
-    """
-
-    image: np.ndarray
-    instances: np.ndarray
-    nucleus: np.ndarray
+    image: np.ndarray  # uint8 array of shape (size, size, 3), RGB
+    instances: np.ndarray  # uint8 array of shape (size, size); 0 background, 1 the labelled cell, 2 another
+    nucleus: np.ndarray  # bool array of shape (size, size), nucleus of the labelled cell
 
 
 def synthetic_image(

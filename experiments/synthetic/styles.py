@@ -8,51 +8,30 @@ RGB = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class CentreStyle:
-    """How smears of one centre look; pairs are the ends of a uniform distribution, colours are RGB 0 to 255.
+    """How smears of one centre look; pairs are the ends of a uniform distribution, colours are RGB 0 to 255."""
 
-    Attributes:
-        imitates: what the style was modelled on.
-        image_size: side of the square images in pixels.
-        red_cell_radius: radius of a red cell as a fraction of the image side; with `image_size` the pixel size.
-        lamp: colour of empty background.
-        chromatin, azure, eosin, haemoglobin: colour of white light behind a layer of density 1 of each dye.
-        stain_variation: relative standard deviation of each dye's strength from slide to slide.
-        lamp_variation: relative standard deviation of brightness and of each colour channel.
-        vignetting: fraction of light lost in the corners.
-        blur: defocus, standard deviation in pixels at `image_size`.
-        noise: standard deviation of the sensor's noise in grey levels at full light.
-        jpeg_quality: 1 to 100, of the compression that images went through.
-        crowding: fraction of the area offered to red cells (they overlap, so less is covered).
-        red_cell_density: density of haemoglobin at a red cell's rim.
-        pallor: fraction of the density missing in the middle of a red cell.
-        dark_red_share: fraction of red cells that are stained strongly and have no pallor.
-        platelets, debris: how many per image, inclusive.
-        second_cell_share: fraction of images with a second white cell at the border.
-        type_counts: how many of each cell type there are in a shuffled deck that images are dealt from.
-    """
-
-    imitates: str
-    image_size: int
-    red_cell_radius: float
-    lamp: RGB
-    chromatin: RGB
-    azure: RGB
-    eosin: RGB
-    haemoglobin: RGB
-    stain_variation: float
-    lamp_variation: float
-    vignetting: float
-    blur: tuple[float, float]
-    noise: float
-    jpeg_quality: tuple[int, int]
-    crowding: float
-    red_cell_density: tuple[float, float]
-    pallor: tuple[float, float]
-    dark_red_share: float
-    platelets: tuple[int, int]
-    debris: tuple[int, int]
-    second_cell_share: float
-    type_counts: Mapping[str, int]
+    imitates: str  # what the style was modelled on
+    image_size: int  # side of the square images in pixels
+    red_cell_radius: float  # radius of a red cell as a fraction of the image side; with `image_size` the pixel size
+    lamp: RGB  # colour of empty background
+    chromatin: RGB  # colour of white light behind a layer of density 1 of each dye
+    azure: RGB  # colour of white light behind a layer of density 1 of each dye
+    eosin: RGB  # colour of white light behind a layer of density 1 of each dye
+    haemoglobin: RGB  # colour of white light behind a layer of density 1 of each dye
+    stain_variation: float  # relative standard deviation of each dye's strength from slide to slide
+    lamp_variation: float  # relative standard deviation of brightness and of each colour channel
+    vignetting: float  # fraction of light lost in the corners
+    blur: tuple[float, float]  # defocus, standard deviation in pixels at `image_size`
+    noise: float  # standard deviation of the sensor's noise in grey levels at full light
+    jpeg_quality: tuple[int, int]  # 1 to 100, of the compression that images went through
+    crowding: float  # fraction of the area offered to red cells (they overlap, so less is covered)
+    red_cell_density: tuple[float, float]  # density of haemoglobin at a red cell's rim
+    pallor: tuple[float, float]  # fraction of the density missing in the middle of a red cell
+    dark_red_share: float  # fraction of red cells that are stained strongly and have no pallor
+    platelets: tuple[int, int]  # how many per image, inclusive
+    debris: tuple[int, int]  # how many per image, inclusive
+    second_cell_share: float  # fraction of images with a second white cell at the border
+    type_counts: Mapping[str, int]  # how many of each cell type there are in a shuffled deck that images are dealt from
 
 
 CENTRES: dict[str, CentreStyle] = {

@@ -111,7 +111,7 @@ def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, 
         measured.append((detector.config.DETECTION_MIN_CONFIDENCE, sum(d.num_images for d in datasets)))
         return 0.812345
 
-    monkeypatch.setattr("experiments.cells.detector.measure_operating_score", measure)
+    monkeypatch.setattr("mrcnn.evaluation.measure_operating_score", measure)
     assert train(lab, tmp_path / "a", "--instances", "--set=min_score_for_ap=0.1") == 0
     assert measured == [(0.1, 4)]  # half of the eight images
     assert min_confidence(tmp_path / "a") == 0.8123
@@ -125,7 +125,7 @@ def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, 
 
 
 def test_detector_that_finds_nothing_keeps_its_score(lab, no_steps, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("experiments.cells.detector.measure_operating_score", lambda *a: None)
+    monkeypatch.setattr("mrcnn.evaluation.measure_operating_score", lambda *a: None)
     assert train(lab, tmp_path / "a", "--instances") == 0
     assert min_confidence(tmp_path / "a") == 0.7
     assert "no cell was found on the held-out images" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_command_prints_and_writes_what_it_found(data, tmp_path, capsys):
     for line in (
         f"{data}: 2 centres in it: north, river; without an image: papers",
         f"north ({data / 'north'})",
-        "  artefact    -                  1",
+        "  artefact    -                   1",
         "  types without image   neutrophil, lymphocyte",
         "  labels of no type     1 image",
         "  no label              3 images",

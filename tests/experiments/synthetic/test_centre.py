@@ -11,7 +11,7 @@ from PIL import Image
 from experiments.centres.class_maps import ELEVEN_CLASSES
 from experiments.synthetic import centre as synthetic
 from experiments.synthetic.cells import CELL_TYPES, NUM_DYES, synthetic_cell
-from experiments.synthetic.centre import CENTRES, generate_centre, generate_centres, synthetic_image
+from experiments.synthetic.centre import CENTRES, generate_centre, synthetic_image
 from mrcnn.files.errors import InputError
 
 
@@ -235,9 +235,3 @@ def test_file_in_the_way_is_refused(tmp_path):
     (tmp_path / "n").write_text("")
     with pytest.raises(InputError, match="is a file"):
         generate_centre("north", tmp_path / "n", num_images=1, seed=0)
-
-
-def test_generate_centres_makes_one_folder_each(tmp_path):
-    folders = generate_centres(tmp_path / "data", ["north", "harbour"], num_images=1, seed=0, image_size=64)
-    assert folders == {"north": tmp_path / "data" / "north", "harbour": tmp_path / "data" / "harbour"}
-    assert all((folder / "synthetic.json").is_file() for folder in folders.values())
