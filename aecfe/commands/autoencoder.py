@@ -4,19 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aecfe.commands.options import (
-    RESUMES,
-    RESUMES_WITHOUT_OVERWRITE,
-    add_deterministic,
-    add_overrides,
-    add_settings,
-    check_run_folder,
-    given_settings,
-    new_command,
-    obey_deterministic,
-    positive,
-    section_values,
-)
+from aecfe.commands import options
 from autoencoder.config import AutoencoderConfig
 from mrcnn.files.errors import InputError
 
@@ -29,26 +17,21 @@ OPTIONS = {"adaptation_reduction": "--reduction", "source_centre": "--source", "
 
 def add_parser(commands) -> None:
     """Add the commands."""
-    parser = new_command(
-        commands,
-        "train",
-        train,
-        "train the autoencoder on feature files of one or more centres",
-        after_interrupt=RESUMES,
-        after_interrupt_overwrite=RESUMES_WITHOUT_OVERWRITE,
-    )
+    summary = "train the autoencoder on feature files of one or more centres"
+    parser = options.new_command(commands, "train", train, summary, **options.TRAINS)
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
     parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")
-    parser.add_argument("--gpus", type=positive, metavar="N", help="GPUs of this machine that share a batch")
-    parser.add_argument(
-        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
+    parser.add_argument("--gpus", type=options.positive, metavar="N", help="GPUs of this machine that share a batch")
+    options.add(parser, {"--multi-worker": "share each batch with the processes that TF_CONFIG names"})
+    options.add_deterministic(parser)
+    options.add_overrides(parser)
+    options.add_settings(
+        parser.add_argument_group("settings (they win over --config and --set)"), AutoencoderConfig, OPTIONS
     )
-    add_deterministic(parser)
-    add_overrides(parser)
-    add_settings(parser.add_argument_group("settings (they win over --config and --set)"), AutoencoderConfig, OPTIONS)
 
-    parser = new_command(commands, "embed", embed, "write the latents of every cell to an .h5ad file", overwrite=False)
+    summary = "write the latents of every cell to an .h5ad file"
+    parser = options.new_command(commands, "embed", embed, summary, overwrite=False)
     parser.add_argument("autoencoder", help="folder of a trained autoencoder")
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help=".h5ad file to write")
@@ -59,11 +42,11 @@ def train(arguments: argparse.Namespace) -> None:
     """Train an autoencoder."""
     from mrcnn.feature_store import stores_by_centre
 
-    values = section_values(arguments, "autoencoder") | given_settings(arguments, AutoencoderConfig)
+    values = options.section_values(arguments, "autoencoder") | options.given_settings(arguments, AutoencoderConfig)
     config = AutoencoderConfig.from_dict(values)
-    check_run_folder(arguments)
+    options.check_run_folder(arguments)
     stores = stores_by_centre(arguments.stores)
-    obey_deterministic(arguments)
+    options.obey_deterministic(arguments)
     strategy = _strategy(arguments)  # before TensorFlow has computed anything
 
     from autoencoder.training import train_autoencoder

@@ -4,18 +4,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aecfe.commands.options import (
-    RESUMES,
-    add_centre_options,
-    add_detection_limits,
-    new_command,
-    positive,
-    score_override,
-)
+from aecfe.commands import options
 from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
     from mrcnn.feature_store.shards import Shard
+
+ALL_CELLS = {"--all-cells": "keep every cell of an image, not one"}
 
 
 def add_parser(commands) -> None:
@@ -25,84 +20,67 @@ def add_parser(commands) -> None:
     _add_extract(commands)
     # The second name is an earlier one.
     for name, hidden in (("merge", False), ("join", True)):
-        parser = new_command(commands, name, merge, "merge the shards of a centre into one feature file", hidden=hidden)
+        summary = "merge the shards of a centre into one feature file"
+        parser = options.new_command(commands, name, merge, summary, hidden=hidden)
         parser.add_argument("shards", nargs="+", metavar="SHARD", help="every shard that extract --shard I/N wrote")
         parser.add_argument("-o", "--output", required=True, help="feature file to write, such as features/north.h5")
 
 
 def _add_detect(commands) -> None:
-    parser = new_command(
+    summary = "only find the cells: write a table, label images, outlines or overlays of them"
+    parser = options.new_command(
         commands,
         "detect",
         detect,
-        "only find the cells: write a table, label images, outlines or overlays of them",
+        summary,
         after_interrupt="the same command with --overwrite starts again from the first image",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     parser.add_argument("--detector", required=True, help="folder of a trained detector")
-    parser.add_argument("--overlay", metavar="DIR", help="folder for pictures with boxes, scores and outlines")
-    parser.add_argument("--csv", metavar="FILE", help="table with a row for each cell")
-    parser.add_argument("--labels", metavar="DIR", help="folder for label images (TIFF): 0 background, then the cells")
-    parser.add_argument("--geojson", metavar="DIR", help="folder for outlines that QuPath opens")
-    parser.add_argument(
-        "--pixel-size", type=_micrometres, metavar="UM", help="side of a pixel in micrometres, adds sizes"
-    )
-    add_detection_limits(parser)
-    parser.add_argument("--batch-size", type=positive, default=4, help="images in a batch")
+    texts = {
+        "--overlay DIR": "folder for pictures with boxes, scores and outlines",
+        "--csv FILE": "table with a row for each cell",
+        "--labels DIR": "folder for label images (TIFF): 0 background, then the cells",
+        "--geojson DIR": "folder for outlines that QuPath opens",
+    }
+    options.add(parser, texts)
+    options.add(parser, {"--pixel-size UM": "side of a pixel in micrometres, adds sizes"}, type=_micrometres)
+    options.add_detection_limits(parser)
+    parser.add_argument("--batch-size", type=options.positive, default=4, help="images in a batch")
 
 
 def _add_features(commands) -> None:
-    parser = new_command(
-        commands,
-        "features",
-        features,
-        "from images to a vector for each cell in one command, with a table and a picture of what was found",
-        after_interrupt=RESUMES,
-    )
+    summary = "from images to a vector for each cell in one command, with a table and a picture of what was found"
+    parser = options.new_command(commands, "features", features, summary, after_interrupt=options.RESUMES)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders of images, or image files")
-    parser.add_argument(
-        "--detector", required=True, metavar="RUN", help="folder of a trained detector, or of a run that has one"
-    )
-    parser.add_argument(
-        "--autoencoder",
-        metavar="RUN",
-        help="folder of an autoencoder of its features, or of a run that has one: the vectors are its latents; without "
-        "it they are the detector's features, averaged over the cell",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="FILE",
-        help=".h5ad file to write, for example mine.h5ad; mine.csv, mine.overlay.png and mine.h5 come beside it",
-    )
-    parser.add_argument("--centre", metavar="NAME", help="where the images are from (default: their folder's name)")
-    parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
-    add_detection_limits(parser)
-    parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
-    parser.add_argument("--no-csv", action="store_true", help="write no table")
-    parser.add_argument("--no-overlay", action="store_true", help="write no picture")
+    options.add(parser, {"--detector RUN": "folder of a trained detector, or of a run that has one"}, required=True)
+    autoencoder = {
+        "--autoencoder RUN": "folder of an autoencoder of its features, or of a run that has one: the vectors are its "
+        "latents; without it they are the detector's features, averaged over the cell"
+    }
+    options.add(parser, autoencoder)
+    output = ".h5ad file to write, for example mine.h5ad; mine.csv, mine.overlay.png and mine.h5 come beside it"
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help=output)
+    texts = {"--centre NAME": "where the images are from (default: their folder's name)", **ALL_CELLS}
+    options.add(parser, texts)
+    options.add_detection_limits(parser)
+    parser.add_argument("--batch-size", type=options.positive, default=8, help="images in a batch")
+    options.add(parser, {"--no-csv": "write no table", "--no-overlay": "write no picture"})
 
 
 def _add_extract(commands) -> None:
-    parser = new_command(
-        commands, "extract", extract, "find the cells of a centre and store their features", after_interrupt=RESUMES
-    )
+    summary = "find the cells of a centre and store their features"
+    parser = options.new_command(commands, "extract", extract, summary, after_interrupt=options.RESUMES)
     parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
     parser.add_argument("--detector", required=True, help="folder of a trained detector")
     parser.add_argument("-o", "--output", required=True, help="feature file to write, for example features/north.h5")
     parser.add_argument("--name", help="name of the centre (default: the folder's name)")
-    add_centre_options(parser)
-    parser.add_argument("--all-cells", action="store_true", help="keep every cell of an image, not one")
-    parser.add_argument("--no-masks", action="store_true", help="leave masks out, which is faster")
-    add_detection_limits(parser)
-    parser.add_argument("--batch-size", type=positive, default=8, help="images in a batch")
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="I/N",
-        help="extract only part I of N, to a file of its own named after the output; merge makes one of all N",
-    )
+    options.add_centre_options(parser)
+    options.add(parser, {**ALL_CELLS, "--no-masks": "leave masks out, which is faster"})
+    options.add_detection_limits(parser)
+    parser.add_argument("--batch-size", type=options.positive, default=8, help="images in a batch")
+    shard = "extract only part I of N, to a file of its own named after the output; merge makes one of all N"
+    options.add(parser, {"--shard I/N": shard}, type=_shard)
 
 
 def detect(arguments: argparse.Namespace) -> None:
@@ -121,7 +99,7 @@ def detect(arguments: argparse.Namespace) -> None:
 
     from mrcnn.model import load_detector
 
-    detector = load_detector(arguments.detector, score_override(arguments.min_score), arguments.max_detections)
+    detector = load_detector(arguments.detector, options.score_override(arguments.min_score), arguments.max_detections)
     counts = detect_images(detector, images, files, pixel_size=arguments.pixel_size, batch_size=arguments.batch_size)
     print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
 
@@ -172,7 +150,7 @@ def extract(arguments: argparse.Namespace) -> None:
     name = arguments.name or Path(arguments.centre).resolve().name
     centre = load_centre(name, arguments.centre, arguments.layout, arguments.scheme)
     counts = extract_features(
-        load_detector(arguments.detector, score_override(arguments.min_score), arguments.max_detections),
+        load_detector(arguments.detector, options.score_override(arguments.min_score), arguments.max_detections),
         centre.records,
         output,
         centre=name,

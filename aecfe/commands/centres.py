@@ -3,37 +3,34 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_centre_options, add_seed, new_command, new_group, positive
+from aecfe.commands import options
 
 
 def add_parser(commands) -> None:
     """Add the commands."""
-    parser = new_command(
-        new_group(commands, "centres", "look at the data before they are used"),
-        "check",
-        check,
+    group = options.new_group(commands, "centres", "look at the data before they are used")
+    summary = (
         "tell how a centre is read, and what is wrong with its images: labels and cell types, files that cannot be "
-        "read, duplicates, sizes",
-        overwrite=False,
-        after_interrupt=START_AGAIN,
     )
+    summary += "read, duplicates, sizes"
+    parser = options.new_command(group, "check", check, summary, overwrite=False, after_interrupt=options.START_AGAIN)
     parser.add_argument("roots", nargs="+", metavar="ROOT", help="folder of a centre, or a folder of centres")
-    add_centre_options(parser)
-    parser.add_argument("--json", metavar="FILE", help="also write what was found to this file")
-    parser.add_argument(
-        "--no-decode",
-        action="store_true",
-        help="do not decode the images; their headers are read, and their files compared",
-    )
+    options.add_centre_options(parser)
+    texts = {
+        "--json FILE": "also write what was found to this file",
+        "--no-decode": "do not decode the images; their headers are read, and their files compared",
+    }
+    options.add(parser, texts)
 
-    parser = new_command(commands, "synth", synth, "make synthetic smears of three centres, with masks and labels")
+    summary = "make synthetic smears of three centres, with masks and labels"
+    parser = options.new_command(commands, "synth", synth, summary)
     parser.add_argument("output", help="folder; each centre becomes a folder in it")
+    options.add(parser, {"--centres NAME...": "which of the centres"}, default=["north", "river", "harbour"])
+    parser.add_argument("--images", type=options.positive, default=150, metavar="N", help="images of each centre")
     parser.add_argument(
-        "--centres", nargs="+", default=["north", "river", "harbour"], metavar="NAME", help="which of the centres"
+        "--size", type=options.positive, metavar="PX", help="side in pixels (default: the centre's own)"
     )
-    parser.add_argument("--images", type=positive, default=150, metavar="N", help="images of each centre")
-    parser.add_argument("--size", type=positive, metavar="PX", help="side in pixels (default: the centre's own)")
-    add_seed(parser)
+    options.add_seed(parser)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -51,12 +48,8 @@ def check(arguments: argparse.Namespace) -> None:
     centres = load_centres(folders, arguments.layout, arguments.scheme)
     result = check_centres(list(centres.values()), decode=not arguments.no_decode)
     result["places"] = [
-        {
-            "root": str(place.root),
-            "centres": [centre.resolve().name for centre in place.centres],
-            "skipped": list(place.skipped),
-        }
-        for place in places
+        {"root": str(p.root), "centres": [centre.resolve().name for centre in p.centres], "skipped": list(p.skipped)}
+        for p in places
     ]
     print(check_text(result))
     # After the printing, so that what cannot be written is not lost.

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, new_command, new_group
+from aecfe.commands.options import START_AGAIN, add, add_seed, new_command, new_group
 from mrcnn.files.errors import InputError
 
 FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
@@ -13,32 +13,20 @@ FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5
 def add_parser(commands) -> None:
     """Add the commands."""
     group = new_group(commands, "classifier", "train a classifier of cell types, or predict the types of new cells")
-    parser = new_command(
-        group, "train", train, "train a classifier on the labelled cells of some files", after_interrupt=START_AGAIN
-    )
+    summary = "train a classifier on the labelled cells of some files"
+    parser = new_command(group, "train", train, summary, after_interrupt=START_AGAIN)
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=FILES)
     parser.add_argument("-o", "--output", required=True, help="folder of the classifier")
-    parser.add_argument(
-        "--train-on", nargs="+", default=[], metavar="CENTRE", help="centres to train on (default: all with labels)"
-    )
-    parser.add_argument(
-        "--classifier",
-        choices=("forest", "logistic"),
-        default="forest",
-        help="the thesis' random forest, or logistic regression",
-    )
-    parser.add_argument(
-        "--standardise",
-        choices=("none", "centre"),
-        default="none",
-        help="vectors as they are, or each number brought to mean 0 and standard deviation 1 within each centre, new "
-        "ones too",
-    )
+    add(parser, {"--train-on CENTRE...": "centres to train on (default: all with labels)"}, default=[])
+    kinds = "the thesis' random forest, or logistic regression"
+    parser.add_argument("--classifier", choices=("forest", "logistic"), default="forest", help=kinds)
+    how = "each number brought to mean 0 and standard deviation 1 within each centre, new ones too"
+    how = f"vectors as they are, or {how}"
+    parser.add_argument("--standardise", choices=("none", "centre"), default="none", help=how)
     add_seed(parser)
 
-    parser = new_command(
-        group, "apply", apply, "predict the types of the cells of some files", after_interrupt=START_AGAIN
-    )
+    summary = "predict the types of the cells of some files"
+    parser = new_command(group, "apply", apply, summary, after_interrupt=START_AGAIN)
     parser.add_argument("classifier", metavar="FOLDER", help="folder of a trained classifier")
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{FILES}, as the classifier was trained on")
     parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, such as calls.csv")

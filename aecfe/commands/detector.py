@@ -5,19 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aecfe.commands.options import (
-    RESUMES,
-    RESUMES_WITHOUT_OVERWRITE,
-    START_AGAIN,
-    add_deterministic,
-    add_overrides,
-    add_seed,
-    check_run_folder,
-    new_command,
-    new_group,
-    obey_deterministic,
-    section_values,
-)
+from aecfe.commands import options
 
 if TYPE_CHECKING:
     from experiments.centres.centre import Centre
@@ -28,47 +16,33 @@ log = logging.getLogger(__name__)
 
 def add_parser(commands) -> None:
     """Add the commands."""
-    group = new_group(commands, "detector", "train or evaluate the cell detector (Mask R-CNN)")
-    parser = new_command(
-        group,
-        "train",
-        train,
-        "train a detector on images with masks (no labels needed)",
-        after_interrupt=RESUMES,
-        after_interrupt_overwrite=RESUMES_WITHOUT_OVERWRITE,
-    )
+    group = options.new_group(commands, "detector", "train or evaluate the cell detector (Mask R-CNN)")
+    summary = "train a detector on images with masks (no labels needed)"
+    parser = options.new_command(group, "train", train, summary, **options.TRAINS)
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/ or outlines")
     parser.add_argument("-o", "--output", required=True, help="folder of the detector")
     parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
     _add_annotations(parser)
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="begin with these weights: an .h5 file in Matterport's layout, or imagenet (default: random numbers)",
-    )
-    parser.add_argument(
-        "--exclude", nargs="+", metavar="LAYER", help="layers that do not take them, as heads of other classes"
-    )
-    parser.add_argument(
-        "--layers", help="layers that learn: heads, 3+, 4+, 5+, all or a regular expression (default: all)"
-    )
-    add_deterministic(parser)
-    parser.add_argument(
-        "--multi-worker", action="store_true", help="share each batch with the processes that TF_CONFIG names"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop if masks or outlines have faults, after listing them"
-    )
-    add_overrides(parser)
-    add_seed(parser)
+    texts = {
+        "--weights FILE": "begin with these weights: an .h5 file in Matterport's layout, or imagenet (default: random "
+        "numbers)",
+        "--exclude LAYER...": "layers that do not take them, as heads of other classes",
+        "--layers LAYERS": "layers that learn: heads, 3+, 4+, 5+, all or a regular expression (default: all)",
+    }
+    options.add(parser, texts)
+    options.add_deterministic(parser)
+    flags = {
+        "--multi-worker": "share each batch with the processes that TF_CONFIG names",
+        "--strict": "stop if masks or outlines have faults, after listing them",
+    }
+    options.add(parser, flags)
+    options.add_overrides(parser)
+    options.add_seed(parser)
 
-    parser = new_command(
-        group,
-        "evaluate",
-        evaluate,
-        "measure a detector on centres it did not see",
-        overwrite=False,
-        after_interrupt=START_AGAIN,
+    summary = "measure a detector on centres it did not see"
+    summary = summary
+    parser = options.new_command(
+        group, "evaluate", evaluate, summary, overwrite=False, after_interrupt=options.START_AGAIN
     )
     parser.add_argument("detector", help="folder of the detector")
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks, outlines, boxes or none")
@@ -79,24 +53,19 @@ def add_parser(commands) -> None:
 
 
 def _add_annotations(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--instances", action="store_true", help="each value of a mask is a cell of its own (default: above 0 is cell)"
-    )
-    parser.add_argument(
-        "--annotations",
-        metavar="PATH",
-        help="COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each centre's folder "
-        "(default: masks/, or else what lies beside the images)",
-    )
+    texts = {
+        "--instances": "each value of a mask is a cell of its own (default: above 0 is cell)",
+        "--annotations PATH": "COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each "
+        "centre's folder (default: masks/, or else what lies beside the images)",
+    }
+    options.add(parser, texts)
     parser.add_argument(
         "--annotation-format",
         choices=("auto", "masks", "coco", "via", "labelme"),
         default="auto",
         help="format of the annotations; auto tells it by their content",
     )
-    parser.add_argument(
-        "--names", nargs="+", metavar="NAME", default=[], help="labels of the outlines that are cells (default: all)"
-    )
+    options.add(parser, {"--names NAME...": "labels of the outlines that are cells (default: all)"}, default=[])
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -105,11 +74,11 @@ def train(arguments: argparse.Namespace) -> None:
     from experiments.centres.masks import Outlines, masked_images
     from experiments.settings import DetectorSettings
 
-    values = section_values(arguments, "detector")
+    values = options.section_values(arguments, "detector")
     flags = {name: getattr(arguments, name) for name in ("weights", "exclude", "layers")}
     values.update({name: value for name, value in flags.items() if value is not None})
     settings = DetectorSettings.from_dict(values, where="detector")
-    check_run_folder(arguments)
+    options.check_run_folder(arguments)
     centres, choices = _centres(arguments, "auto")
     images = masked_images(centres, choices, strict=arguments.strict)
     if arguments.instances:
@@ -119,7 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
     from experiments.cells.detector import train_detector  # imports TensorFlow, which takes longer than most checks
     from mrcnn.files.devices import multi_worker_strategy
 
-    obey_deterministic(arguments)
+    options.obey_deterministic(arguments)
     train_detector(
         images,
         Path(arguments.output),

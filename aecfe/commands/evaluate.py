@@ -9,9 +9,8 @@ from aecfe.commands.options import add_protocol, add_seed, new_command, positive
 
 def add_parser(commands) -> None:
     """Add the command."""
-    parser = new_command(
-        commands, "evaluate", evaluate, "train classifiers on each centre and test them on all", overwrite=False
-    )
+    summary = "train classifiers on each centre and test them on all"
+    parser = new_command(commands, "evaluate", evaluate, summary, overwrite=False)
     parser.add_argument(
         "inputs",
         nargs="+",

@@ -2,34 +2,31 @@
 
 import argparse
 
-from aecfe.commands.options import START_AGAIN, add_detection_limits, new_command, new_group, score_override
+from aecfe.commands import options
 
 
 def add_parser(commands) -> None:
     """Add the commands."""
-    group = new_group(commands, "export", "write a trained model for use without this software")
+    group = options.new_group(commands, "export", "write a trained model for use without this software")
     summary = "write a detector as a SavedModel: raw images in, cells out"
-    parser = new_command(group, "detector", detector, summary, after_interrupt=START_AGAIN)
+    parser = options.new_command(group, "detector", detector, summary, after_interrupt=options.START_AGAIN)
     parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
-    add_detection_limits(parser)
+    options.add_detection_limits(parser)
 
     summary = "write an autoencoder as a SavedModel: features in, latents out"
-    parser = new_command(group, "autoencoder", autoencoder, summary, after_interrupt=START_AGAIN)
+    parser = options.new_command(group, "autoencoder", autoencoder, summary, after_interrupt=options.START_AGAIN)
     parser.add_argument("run", metavar="RUN", help="folder of a trained autoencoder, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/autoencoder/1")
 
     summary = "write a detector and an autoencoder as one SavedModel: raw images in, cells with their latents out"
-    parser = new_command(group, "pipeline", pipeline, summary, after_interrupt=START_AGAIN)
+    parser = options.new_command(group, "pipeline", pipeline, summary, after_interrupt=options.START_AGAIN)
     parser.add_argument("detector", metavar="DETECTOR_RUN", help="folder of a trained detector, or of a run with one")
     parser.add_argument("autoencoder", metavar="AE_RUN", help="folder of an autoencoder of its features, or of a run")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/pipeline/1")
-    add_detection_limits(parser)
-    parser.add_argument(
-        "--centre",
-        metavar="NAME",
-        help="centre that all images come from, where features are scaled per centre (default: an input of the model)",
-    )
+    options.add_detection_limits(parser)
+    centre = "centre that all images come from, where features are scaled per centre (default: an input of the model)"
+    options.add(parser, {"--centre NAME": centre})
 
 
 def detector(arguments: argparse.Namespace) -> None:
@@ -43,7 +40,7 @@ def detector(arguments: argparse.Namespace) -> None:
     from mrcnn.model import detector_hash, load_detector
 
     written = export_detector(
-        load_detector(folder, score_override(arguments.min_score)),
+        load_detector(folder, options.score_override(arguments.min_score)),
         arguments.output,
         overwrite=arguments.overwrite,
         detector=detector_hash(folder),

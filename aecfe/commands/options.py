@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from mrcnn.files.settings import Settings
 
 RESUMES = "run the same command again to go on from here"
-RESUMES_WITHOUT_OVERWRITE = "run the same command without --overwrite to go on from here"
 START_AGAIN = "nothing was written; the same command starts again"
+# Of commands that begin anew with --overwrite.
+TRAINS = {"after_interrupt": RESUMES, "after_interrupt_overwrite": RESUMES.replace("again", "without --overwrite")}
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,21 +49,18 @@ def new_command(
         summary: a line of help.
         overwrite: whether it has an option `--overwrite`.
         hidden: leave it out of the help, as an old name.
-        advice: `after_interrupt`, how to go on after Ctrl-C if not by the same command, and
-            `after_interrupt_overwrite`, the same where `--overwrite` was given.
+        advice: `after_interrupt`, how to go on after Ctrl-C, and `after_interrupt_overwrite`, so with `--overwrite`.
     """
     listed = {} if hidden else {"help": summary}
     parser = commands.add_parser(name, description=summary, formatter_class=HelpFormatter, **listed)
     parser.set_defaults(command=run, verbosity=0, **advice)
     group = parser.add_mutually_exclusive_group()
-    for short, long, verbosity, text in (
-        ("-v", "--verbose", 1, "say more, and let TensorFlow and other libraries say what they will"),
-        ("-q", "--quiet", -1, "show warnings, errors and results alone"),
-    ):
-        kind = {"dest": "verbosity", "action": "store_const", "default": argparse.SUPPRESS}
-        group.add_argument(short, long, const=verbosity, help=text, **kind)
+    kind = {"dest": "verbosity", "action": "store_const", "default": argparse.SUPPRESS}
+    louder = "say more, and let TensorFlow and other libraries say what they will"
+    group.add_argument("-v", "--verbose", const=1, help=louder, **kind)
+    group.add_argument("-q", "--quiet", const=-1, help="show warnings, errors and results alone", **kind)
     if overwrite:
-        parser.add_argument("--overwrite", action="store_true", help="make it again although a result is there")
+        add(parser, {"--overwrite": "make it again although a result is there"})
     return parser
 
 
@@ -70,6 +68,21 @@ def new_group(commands, name: str, summary: str):
     """Add a command that consists of commands, and return its subparsers."""
     parser = commands.add_parser(name, help=summary)
     return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def add(parser, options: Mapping[str, str], **common: Any) -> None:
+    """Add options of the form "--name METAVAR", "--names METAVAR..." for several values, or "--flag".
+
+    Args:
+        parser: the parser or a group of it.
+        options: help by option.
+        common: what else `add_argument` gets for each.
+    """
+    for option, text in options.items():
+        name, _, metavar = option.partition(" ")
+        kind = {"metavar": metavar.removesuffix("...")} if metavar else {"action": "store_true"}
+        kind |= {"nargs": "+"} if metavar.endswith("...") else {}
+        parser.add_argument(name, help=text, **kind, **common)
 
 
 def add_centre_options(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +101,7 @@ def add_centre_options(parser: argparse.ArgumentParser) -> None:
 def add_detection_limits(parser: argparse.ArgumentParser) -> None:
     """Add `--min-score` and `--max-detections`, None if left out."""
     parser.add_argument("--min-score", type=fraction, help="minimum score of a cell (default: the detector's)")
-    parser.add_argument(
-        "--max-detections", type=positive, metavar="N", help="maximum cells per image (default: the detector's)"
-    )
+    add(parser, {"--max-detections N": "maximum cells per image (default: the detector's)"}, type=positive)
 
 
 def score_override(score: float | None) -> dict[str, Any]:
@@ -115,11 +126,8 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_deterministic(parser: argparse.ArgumentParser) -> None:
     """Add `--deterministic`."""
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)",
-    )
+    what = "compute on one thread, so that the same seed gives the same numbers to the last bit (slower; CPU only)"
+    add(parser, {"--deterministic": what})
 
 
 def obey_deterministic(arguments: argparse.Namespace) -> None:
@@ -143,11 +151,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser, cls: "type[Settings]", names: Mapping[str, str]) -> None:
-    """Add an option for each field of settings; None if left out, so that a file's value stays.
+    """Add an option for each field of settings, with its description; None if left out, so that a file's value stays.
 
     Args:
         parser: the parser or a group of it.
-        cls: the settings; descriptions of fields become help texts.
+        cls: the settings.
         names: option of a field that is not called as the field.
     """
     for name, field in cls.model_fields.items():
@@ -172,15 +180,7 @@ def given_settings(arguments: argparse.Namespace, cls: "type[Settings]") -> dict
 
 
 def section_values(arguments: argparse.Namespace, section: str) -> dict[str, Any]:
-    """Settings of one section: those of the file of `--config`, changed by `--set`.
-
-    Args:
-        arguments: with `config`, a path or None, and `overrides`, whose keys may leave the section's name out.
-        section: its name.
-
-    Raises:
-        InputError: if the file or an override is malformed.
-    """
+    """Settings of one section: those of the file of `--config`, changed by `--set`, with or without its name."""
     from experiments.settings import apply_changes, parse_changes, read_section
 
     values = read_section(arguments.config, section) if arguments.config else {}
@@ -190,18 +190,14 @@ def section_values(arguments: argparse.Namespace, section: str) -> dict[str, Any
 
 
 def check_run_folder(arguments: argparse.Namespace) -> None:
-    """Check the folder of a training, unless it holds one: a finished one is used as it is, wherever it lies.
+    """Check that a training can write its folder, unless it holds one, which is used wherever it lies.
 
     Of several processes only one writes, and the folder may be on its machine alone, so that none of them looks.
-
-    Raises:
-        InputError: if it cannot be written to.
     """
     from mrcnn.files.output_paths import check_output_folder
 
-    if arguments.multi_worker:
-        return
-    if arguments.overwrite or not (Path(arguments.output) / "run.json").is_file():
+    is_there = not arguments.overwrite and (Path(arguments.output) / "run.json").is_file()
+    if not arguments.multi_worker and not is_there:
         check_output_folder(arguments.output)
 
 

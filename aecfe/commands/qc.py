@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add_seed, amount, fraction, new_command, positive
+from aecfe.commands.options import START_AGAIN, add, add_seed, amount, fraction, new_command, positive
 from mrcnn.files.errors import InputError
 
 LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
@@ -11,31 +11,24 @@ LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "ne
 
 def add_parser(commands) -> None:
     """Add the command."""
-    parser = new_command(
-        commands,
-        "qc",
-        qc,
-        "write a page on which a person checks feature files by eye: images without a cell, odd cells, maps",
-        overwrite=False,
-        after_interrupt=START_AGAIN,
-    )
+    summary = "write a page on which a person checks feature files by eye: images without a cell, odd cells, maps"
+    parser = new_command(commands, "qc", qc, summary, overwrite=False, after_interrupt=START_AGAIN)
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="page to write, for example qc.html; flags go to a .csv")
-    parser.add_argument(
-        "--embedding",
-        metavar="FILE",
-        help=".h5ad file with the latents of the same cells (default: the detector's features, averaged)",
-    )
-    parser.add_argument("--images", metavar="DIR", help="folder below which the images lie, to show them")
+    options = {
+        "--embedding FILE": ".h5ad file with the latents of the same cells (default: the detector's features, "
+        "averaged)",
+        "--images DIR": "folder below which the images lie, to show them",
+    }
+    add(parser, options)
     parser.add_argument("--min-score", type=fraction, default=0.8, help="flag cells of a lower score")
     parser.add_argument("--edge", type=amount, default=1.0, metavar="PX", help="flag boxes so near to the image's edge")
     parser.add_argument("--max-aspect", type=amount, default=1.8, help="flag boxes so many times longer than wide")
-    parser.add_argument(
-        "--max-deviation", type=amount, default=3.5, help="flag sizes and contrasts of a larger robust z-score (MAD)"
-    )
-    parser.add_argument(
-        "--max-outlier", type=amount, default=3.5, help="flag cells whose distance to others has a larger one"
-    )
+    for option, text in (
+        ("--max-deviation", "flag sizes and contrasts of a larger robust z-score (MAD)"),
+        ("--max-outlier", "flag cells whose distance to others has a larger one"),
+    ):
+        parser.add_argument(option, type=amount, default=3.5, help=text)
     parser.add_argument("--neighbours", type=positive, default=10, help="nearest cells that outliers are measured by")
     parser.add_argument("--max-rows", type=positive, default=200, help="maximum flagged cells in the page")
     parser.add_argument("--max-points", type=positive, default=3000, help="maximum cells in a plot")

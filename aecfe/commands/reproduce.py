@@ -5,15 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aecfe.commands.options import (
-    RESUMES,
-    RESUMES_WITHOUT_OVERWRITE,
-    add_overrides,
-    add_protocol,
-    new_command,
-    positive,
-    whole,
-)
+from aecfe.commands import options
 from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,14 +26,8 @@ SETTINGS = {
 
 def add_parser(commands) -> None:
     """Add the command."""
-    parser = new_command(
-        commands,
-        "reproduce",
-        reproduce,
-        "make tables and figures of the thesis, reusing all that is there",
-        after_interrupt=RESUMES,
-        after_interrupt_overwrite=RESUMES_WITHOUT_OVERWRITE,
-    )
+    summary = "make tables and figures of the thesis, reusing all that is there"
+    parser = options.new_command(commands, "reproduce", reproduce, summary, **options.TRAINS)
     parser.add_argument(
         "targets",
         nargs="+",
@@ -49,24 +35,16 @@ def add_parser(commands) -> None:
         help="table-3.1 (bottleneck), table-3.2 (ablation), table-3.3 (oracles), figure-2.6, figure-3.1 to "
         "figure-3.14, curves; or tables, figures, all",
     )
-    parser.add_argument(
-        "--config",
-        default="thesis",
-        metavar="NAME",
-        help="demo (synthetic smears), real-small, thesis, or a YAML file of that form",
-    )
+    configs = {"--config NAME": "demo (synthetic smears), real-small, thesis, or a YAML file of that form"}
+    options.add(parser, configs, default="thesis")
     parser.add_argument("--data", metavar="ROOT", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="working folder (default: runs/reproduce-NAME)")
-    parser.add_argument("--centres", nargs="+", metavar="NAME", help="compare only these centres of the configuration")
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="autoencoders to train at a time (default: 2 on several cores without a GPU, else 1)",
-    )
-    parser.add_argument(
-        "--runs", type=positive, metavar="N", help="classifiers for each row (default: the configuration's, or 5)"
-    )
+    options.add(parser, {"--centres NAME...": "compare only these centres of the configuration"})
+    numbers = {
+        "--jobs N": "autoencoders to train at a time (default: 2 on several cores without a GPU, else 1)",
+        "--runs N": "classifiers for each row (default: the configuration's, or 5)",
+    }
+    options.add(parser, numbers, type=options.positive)
     parser.add_argument(
         "--test-on",
         choices=("test", "all"),
@@ -78,35 +56,24 @@ def add_parser(commands) -> None:
         choices=("none", "centre"),
         help="columns of Table 3.2: features as they are, standardised within each centre without labels, or both",
     )
-    add_protocol(parser)
-    parser.add_argument(
-        "--features",
-        nargs="+",
-        default=[],
-        metavar="NAME=FILE",
-        help="vectors made elsewhere (.h5ad or .npz) as further columns of Table 3.2",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="ResNet-101 weights of ResNet-RF: the file of keras.applications without its top, imagenet (downloads "
-        "it), or random",
-    )
-    parser.add_argument("--seed", type=whole, help="fixes everything random (default: the configuration's)")
-    add_overrides(parser)
+    options.add_protocol(parser)
+    features = {"--features NAME=FILE...": "vectors made elsewhere (.h5ad or .npz) as further columns of Table 3.2"}
+    options.add(parser, features, default=[])
+    weights = "the file of keras.applications without its top, imagenet (downloads it), or random"
+    options.add(parser, {"--weights FILE": f"ResNet-101 weights of ResNet-RF: {weights}"})
+    parser.add_argument("--seed", type=options.whole, help="fixes everything random (default: the configuration's)")
+    options.add_overrides(parser)
     group = parser.add_argument_group("a published classifier in Table 3.3")
-    group.add_argument("--oracle", metavar="FILE", help="Keras model (.keras or .h5)")
-    group.add_argument("--classes", metavar="FILE", help="its classes, one a line, in the order of its outputs")
-    group.add_argument(
-        "--oracle-centre",
-        metavar="NAME",
-        help="centre that it was trained on, or none (default: the one of layout matek19)",
-    )
-    group.add_argument(
-        "--oracle-pixels", choices=("0..1", "0..255", "-1..1"), help="range of the pixels it takes (default: 0..1)"
-    )
-    group.add_argument(
-        "--oracle-size", type=positive, metavar="PX", help="side of its images, if it takes images of any size"
+    texts = {
+        "--oracle FILE": "Keras model (.keras or .h5)",
+        "--classes FILE": "its classes, one a line, in the order of its outputs",
+        "--oracle-centre NAME": "centre that it was trained on, or none (default: the one of layout matek19)",
+    }
+    options.add(group, texts)
+    pixels = "range of the pixels it takes (default: 0..1)"
+    group.add_argument("--oracle-pixels", choices=("0..1", "0..255", "-1..1"), help=pixels)
+    options.add(
+        group, {"--oracle-size PX": "side of its images, if it takes images of any size"}, type=options.positive
     )
 
 

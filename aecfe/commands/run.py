@@ -9,15 +9,10 @@ from mrcnn.files.errors import InputError
 
 def add_parser(commands) -> None:
     """Add the commands."""
-    parser = new_command(
-        commands,
-        "run",
-        run,
-        "run every stage of a configuration, from smears to the report",
-        after_interrupt=RESUMES,
-        # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
-        after_interrupt_overwrite="the same command starts again",
-    )
+    summary = "run every stage of a configuration, from smears to the report"
+    # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
+    advice = {"after_interrupt": RESUMES, "after_interrupt_overwrite": "the same command starts again"}
+    parser = new_command(commands, "run", run, summary, **advice)
     parser.add_argument("config", help="YAML file, for example experiments/configs/demo.yaml")
     parser.add_argument("--data", help="folder that the centres' roots are relative to (default: the file's)")
     parser.add_argument("-o", "--output", help="folder of the run (default: the file's, or else runs/NAME)")
