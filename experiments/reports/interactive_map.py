@@ -35,13 +35,9 @@ for (const block of document.querySelectorAll("script.map-data")) {
 
 @dataclass(frozen=True)
 class MapCells:
-    """What hovering shows of each cell; all of length n.
+    """What hovering shows of each of n cells: as the store names them, "" for no type, NaN for no score.
 
-    Attributes:
-        centres, types, files: as the store names them; type "" where there is none.
-        scores: detection scores; NaN where they are not known.
-        crops: JPEG of each cell, or b"" where there is none.
-        flags: why a cell is worth a look, "" where it is not; None if nothing was looked for.
+    Crops are JPEGs, or b"" where there is none; flags say why a cell is worth a look, None if nothing was looked for.
     """
 
     centres: Sequence[str]
@@ -121,7 +117,7 @@ def _figures(cells: MapCells, panels: Sequence[Panel]) -> list[Any]:
         # Files of a centre mostly differ in the end of their names.
         "file": [name if len(name) <= MAX_TEXT else f"…{name[1 - MAX_TEXT :]}" for name in map(str, cells.files)],
         "score": ["–" if np.isnan(score) else f"{score:.2f}" for score in cells.scores],
-        "crop": [_address(crop) for crop in cells.crops],
+        "crop": [f"data:image/jpeg;base64,{base64.b64encode(c).decode('ascii')}" if c else "" for c in cells.crops],
         "flags": [_shortened(text or "nothing odd", 3 * MAX_TEXT) for text in flags],
         "edge": np.array([1.0 if text else 0.0 for text in flags], np.float32),
     }
@@ -136,7 +132,7 @@ def _figures(cells: MapCells, panels: Sequence[Panel]) -> list[Any]:
 
 
 def _figure(source: Any, panel: Panel, number: int, twin: Any, *, with_flags: bool) -> Any:
-    from bokeh.models import BoxZoomTool, HoverTool, PanTool, ResetTool, WheelZoomTool
+    from bokeh.models import BoxZoomTool, HoverTool, PanTool, ResetTool, Span, WheelZoomTool
     from bokeh.plotting import figure
 
     fields = [("centre", "@centre"), ("type", "@type"), ("file", "@file"), ("score", "@score")]
@@ -144,22 +140,22 @@ def _figure(source: Any, panel: Panel, number: int, twin: Any, *, with_flags: bo
     picture = f'<img src="@crop{{safe}}" width="{SHOWN_SIDE}" height="{SHOWN_SIDE}" alt="no picture">'
     # Of cells on one spot the first: a pile of pictures would cover the plot.
     hover = HoverTool(tooltips=[("cell", picture), *fields], limit=1)
-    wheel = WheelZoomTool()
-    shared = {} if twin is None else {"x_range": twin.x_range, "y_range": twin.y_range}
-    plot = figure(
-        height=PLOT_HEIGHT,
-        sizing_mode="stretch_width",
-        tools=[PanTool(), BoxZoomTool(), wheel, ResetTool(), hover],
-        toolbar_location="above",
-        background_fill_color=None,
-        border_fill_color=None,
-        outline_line_color="#d8dee4",
-        **shared,
-    )
+    tools = [PanTool(), BoxZoomTool(), WheelZoomTool(), ResetTool(), hover]
+    plain = {"background_fill_color": None, "border_fill_color": None, "outline_line_color": "#d8dee4"}
+    ranges = {} if twin is None else {"x_range": twin.x_range, "y_range": twin.y_range}
+    plot = figure(height=PLOT_HEIGHT, sizing_mode="stretch_width", tools=tools, **plain, **ranges)
+    plot.toolbar_location = "above"
     plot.toolbar.logo = None  # a link to another place
     plot.grid.grid_line_color = "#e3e7eb"
     _add_groups(plot, source, panel, number)
-    _style_axes(plot, panel)
+    if panel.axes is None:
+        plot.axis.visible = plot.grid.visible = False
+    else:
+        plot.xaxis.axis_label, plot.yaxis.axis_label = panel.axes
+        plot.axis.axis_label_text_font_style = "normal"
+        plot.axis.axis_label_text_color = INK
+    if panel.level is not None:
+        plot.add_layout(Span(location=panel.level, dimension="width", line_color=GREY, line_dash="dashed"))
     return plot
 
 
@@ -176,19 +172,10 @@ def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
         rows = np.flatnonzero((names == name) & drawn)
         if not len(rows):
             continue
-        renderer = plot.scatter(
-            f"x{number}",
-            f"y{number}",
-            source=source,
-            view=CDSView(filter=IndexFilter(indices=rows.tolist())),
-            marker=_MARKERS[marker],
-            size=size,
-            fill_color=color,
-            fill_alpha=0.7,
-            line_color="#000000",
-            line_alpha="edge",
-            line_width=1.6,
-        )
+        view = CDSView(filter=IndexFilter(indices=rows.tolist()))
+        look = {"marker": _MARKERS[marker], "size": size, "fill_color": color, "fill_alpha": 0.7}
+        ring = {"line_color": "#000000", "line_alpha": "edge", "line_width": 1.6}
+        renderer = plot.scatter(f"x{number}", f"y{number}", source=source, view=view, **look, **ring)
         # The legend draws a cell of the group, if there is one then without a ring.
         example = int(rows[np.argmin(edges[rows])])
         label = {"value": _shortened(_readable(name), MAX_LABEL)}
@@ -201,30 +188,12 @@ def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
     plot.height = PLOT_HEIGHT + 20 * -(-len(items) // LEGEND_COLUMNS)
 
 
-def _style_axes(plot: Any, panel: Panel) -> None:
-    from bokeh.models import Span
-
-    if panel.axes is None:
-        plot.axis.visible = False
-        plot.grid.visible = False
-    else:
-        plot.xaxis.axis_label, plot.yaxis.axis_label = panel.axes
-        plot.axis.axis_label_text_font_style = "normal"
-        plot.axis.axis_label_text_color = INK
-    if panel.level is not None:
-        plot.add_layout(Span(location=panel.level, dimension="width", line_color=GREY, line_dash="dashed"))
-
-
 def _readable(name: str) -> str:
     return str(name).replace("_", " ") or "no type"
 
 
 def _shortened(text: str, length: int = MAX_TEXT) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _address(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}" if jpeg else ""
 
 
 def _with_plain_ids(block: dict[str, Any]) -> dict[str, Any]:

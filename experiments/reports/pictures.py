@@ -20,14 +20,7 @@ _BLOCK = 256  # crops in memory
 
 
 class Picture(NamedTuple):
-    """A picture with what is known of it.
-
-    Attributes:
-        pixels: uint8 array of shape (height, width, 3).
-        key: the image's key in its centre.
-        name: the cell type, or else the centre's own label, or "".
-        detail: further text, such as the score.
-    """
+    """A picture, uint8 of shape (height, width, 3), and its image's key, its type or label or "", and further text."""
 
     pixels: np.ndarray
     key: str

@@ -84,13 +84,11 @@ class Flag(NamedTuple):
 
 @dataclass
 class CentreCheck:
-    """What was found in the store of a centre; rows are its cells.
+    """What was found in the store of a centre, whose rows are n cells.
 
     Attributes:
-        centre: its name.
         path: what `open_store` takes, for the pictures.
-        counts: images, found, missed, unreadable, detections, cells.
-        missed: images without a cell: dicts of key, reason, label, cell_type; unreadable ones too.
+        counts, missed: as the store tells them, unreadable images among the missed.
         keys, cell_types, labels: str arrays of shape (n,).
         numbers: int array of shape (n,): 1 for the first cell of an image, 2 for the next.
         scores: float32 array of shape (n,).
