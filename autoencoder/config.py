@@ -5,15 +5,13 @@ Nothing here imports TensorFlow: the command line makes the options of `aecfe tr
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from autoencoder.custom_losses import NAME
 from mrcnn.files.atomic import write_json
-from mrcnn.files.errors import InputError
-from mrcnn.files.settings import Settings, did_you_mean
+from mrcnn.files.settings import Settings
 
 ADAPTATIONS = ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral")
 # How often a run looks after itself; two runs that differ only here train the same model.
@@ -116,11 +114,3 @@ class AutoencoderConfig(Settings):
     def save(self, path: str | os.PathLike) -> None:
         """Write the settings to `path` as JSON, atomically."""
         write_json(path, self.to_dict())
-
-
-def check_names(values: Mapping[str, Any], config: type, where: str) -> None:
-    """Refuse, by an InputError with the one that may have been meant, settings that a dataclass does not know."""
-    known = list(config.__dataclass_fields__)
-    for name in values:
-        if name not in known:
-            raise InputError(f"{where}: unknown setting {name!r}; {did_you_mean(name, known)}")

@@ -1,4 +1,4 @@
-"""The whole way of the data, stage by stage, in one run folder. Every stage that is done is reused."""
+"""Pipeline of `aecfe run`, stage by stage, in one run folder. Every stage that is done is reused."""
 
 import dataclasses
 import logging
@@ -28,21 +28,14 @@ class Pipeline:
     """A run: its settings, its folder and its centres.
 
     Args:
-        settings: resolved settings.
+        settings: of the run.
         overwrite: make everything again.
-        centres: as another run opened them, so that they are neither drawn nor listed again; None opens them here.
+        centres: as another run opened them, so that they are neither made nor listed again; None opens them here.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        *,
-        overwrite: bool = False,
-        centres: dict[str, Centre] | None = None,
-    ):
+    def __init__(self, settings: RunSettings, *, overwrite: bool = False, centres: dict[str, Centre] | None = None):
         self.settings, self.overwrite = settings, overwrite
         self.output = Path(settings.output)
-        self.seconds: dict[str, float] = {}
         self._centres = centres
 
     def run(self) -> Path:
@@ -67,17 +60,18 @@ class Pipeline:
             ("table", self.evaluate),
             ("report", self.report),
         )
+        seconds: dict[str, float] = {}
         for number, (name, stage) in enumerate(stages, 1):
             log.info("[%d/%d] %s", number, len(stages), name)
             started = time.monotonic()
             result = stage()
-            self.seconds[name] = round(time.monotonic() - started, 1)
-            log.info("[%d/%d] %s: %.0f s", number, len(stages), name, self.seconds[name])
-        write_json(self.output / "timings.json", self.seconds)
+            seconds[name] = round(time.monotonic() - started, 1)
+            log.info("[%d/%d] %s: %.0f s", number, len(stages), name, seconds[name])
+        write_json(self.output / "timings.json", seconds)
         return result
 
     def open_centres(self) -> dict[str, Centre]:
-        """List the images of every centre, drawing the synthetic ones first.
+        """List the images of every centre, making the synthetic ones first.
 
         Raises:
             InputError: if a folder is missing, empty or faulty.
@@ -90,9 +84,8 @@ class Pipeline:
         root, layout = Path(self.settings.data) / settings.root, settings.layout
         if layout == "synthetic":
             root, layout = self.output / "data" / name, "csv"
-            generate_centre(
-                name, root, num_images=settings.num_images, seed=self.settings.seed, overwrite=self.overwrite
-            )
+            options = {"num_images": settings.num_images, "seed": self.settings.seed, "overwrite": self.overwrite}
+            generate_centre(name, root, **options)
         annotations = root / settings.annotations if settings.annotations else None
         centre = load_centre(name, root, layout, self.settings.scheme, annotations=annotations)
         excluded = set(settings.exclude_labels)
@@ -101,7 +94,7 @@ class Pipeline:
             raise InputError(f"centres.{name}.exclude_labels: no image is labelled {', '.join(sorted(unknown))}")
         kept = [record for record in centre.records if record.label not in excluded]
         if excluded:
-            log.info("%s: %d images of %s left out", name, len(centre.records) - len(kept), ", ".join(sorted(excluded)))
+            log.info("%s: %d images left out by their label", name, len(centre.records) - len(kept))
         return dataclasses.replace(centre, records=kept)
 
     @property
@@ -112,9 +105,8 @@ class Pipeline:
 
     @property
     def study(self) -> dict[str, Centre]:
-        """The centres whose cells are compared: all but those that only the detector learns from."""
-        centres = self.open_centres()
-        return {n: c for n, c in centres.items() if self.settings.centres[n].use == "all"}
+        """The centres whose cells are compared: all but those that only the detector is trained on."""
+        return {n: c for n, c in self.open_centres().items() if self.settings.centres[n].use == "all"}
 
     @property
     def stores(self) -> dict[str, Path]:
@@ -126,14 +118,9 @@ class Pipeline:
         from experiments.cells.detector import train_detector
 
         settings = self.settings.detector
-        centres = {name: self.open_centres()[name] for name in settings.train_on}
-        train_detector(
-            masked_images(centres, self.annotation_choices),
-            self.output / "detector",
-            settings=settings,
-            seed=self.settings.seed,
-            overwrite=self.overwrite,
-        )
+        images = masked_images({n: self.open_centres()[n] for n in settings.train_on}, self.annotation_choices)
+        folder = self.output / "detector"
+        train_detector(images, folder, settings=settings, seed=self.settings.seed, overwrite=self.overwrite)
 
     def evaluate_detector(self) -> dict[str, dict[str, Any]]:
         """Measure the detector on every centre; written to `detector/metrics.json`."""
@@ -155,16 +142,15 @@ class Pipeline:
         write_metrics(folder, measured)
         return measured
 
-    def extract(self) -> dict[str, dict[str, int]]:
+    def extract(self) -> None:
         """Extract the features of every centre that is compared."""
         from mrcnn.features import extract_features
         from mrcnn.model import load_detector
 
         settings = self.settings.extract
         detector = load_detector(self.output / "detector")
-        counts = {}
         for name, centre in self.study.items():
-            counts[name] = extract_features(
+            counts = extract_features(
                 detector,
                 centre.records,
                 self.stores[name],
@@ -174,15 +160,8 @@ class Pipeline:
                 batch_size=settings.batch_size,
                 overwrite=self.overwrite,
             )
-            log.info(
-                "%s: a cell on %d of %d images (%d missed, %d unreadable)",
-                name,
-                counts[name]["found"],
-                counts[name]["images"],
-                counts[name]["missed"],
-                counts[name]["unreadable"],
-            )
-        return counts
+            found = "{found} of {images} images ({missed} missed, {unreadable} unreadable)".format_map(counts)
+            log.info("%s: a cell on %s", name, found)
 
     def check_autoencoder_settings(self) -> dict[str, Any]:
         """The autoencoders' configurations by column, checked before anything long begins."""
@@ -199,12 +178,7 @@ class Pipeline:
         from autoencoder.training import train_autoencoder
 
         for method, config in self.check_autoencoder_settings().items():
-            train_autoencoder(
-                config,
-                self.stores,
-                self.output / AUTOENCODERS[method],
-                resume=not self.overwrite,
-            )
+            train_autoencoder(config, self.stores, self.output / AUTOENCODERS[method], resume=not self.overwrite)
 
     def splits(self) -> "dict[str, Split]":
         """Training and test part of each centre's labelled images, saved in `splits/` and reused.
@@ -214,19 +188,13 @@ class Pipeline:
         from experiments.centres.duplicates import duplicate_sets, remembered_hashes
         from experiments.centres.splits import load_or_make_split
 
-        splits = {}
+        splits, folder = {}, self.output / SPLITS
         for name, centre in self.study.items():
             keys, types = zip(*((r.key, r.cell_type) for r in centre.records), strict=True)
-            noted = self.output / SPLITS / "content" / f"{name}.json"
-            hashes = remembered_hashes(centre.records, noted, f"hash {name}")
-            splits[name] = load_or_make_split(
-                self.output / SPLITS / f"{name}.json",
-                name,
-                keys,
-                types,
-                groups=self._groups(name),
-                duplicates=duplicate_sets(hashes),
-            )
+            hashes = remembered_hashes(centre.records, folder / "content" / f"{name}.json", f"hash {name}")
+            groups, copies = self._groups(name), duplicate_sets(hashes)
+            path = folder / f"{name}.json"
+            splits[name] = load_or_make_split(path, name, keys, types, groups=groups, duplicates=copies)
         return splits
 
     def _groups(self, name: str) -> dict[str, str] | None:
@@ -239,8 +207,7 @@ class Pipeline:
         centre = self.open_centres()[name]
         # Of all images, since the file may also list those of labels that are left out.
         whole = load_centre(name, centre.root, centre.layout, self.settings.scheme)
-        where = f"centres.{name}.group_column"
-        keys = [record.key for record in whole.records]
+        keys, where = [record.key for record in whole.records], f"centres.{name}.group_column"
         return read_groups(centre.root / settings.group_file, settings.group_column, keys, where)
 
     def embed(self) -> None:

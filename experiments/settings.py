@@ -244,18 +244,50 @@ class AblationSettings(Settings):
         return {**AUTOENCODER_COLUMNS.get(column, {}), **self.autoencoders.get(column, {})}
 
 
+class OracleConfig(Settings):
+    """Decides how an oracle of Table 3.3, a ResNeXt, is built and trained.
+
+    Attributes:
+        image_size: side in pixels to which images are brought.
+        blocks: number of blocks in each stage; [3, 4, 6, 3] is ResNeXt-50.
+        base_filters: channels of the first convolution.
+        width_per_group: channels of a group in the first stage.
+        cardinality: groups of the 3x3 convolutions.
+        normalization: "batch" or "group".
+        steps: number of steps. The thesis' 150 epochs in batches of 1,500 come to about 6,600 (section 3.4).
+        batch_size: images in a step.
+        learning_rate: Adam's at the first step (thesis section 3.4); it falls to 0 along a half cosine.
+        augment: whether to flip and turn images, and to change their brightness and contrast a little.
+        balance_classes: whether every class is equally frequent in a batch, however rare its images are.
+        seed: of the initial weights, the order of the images and the augmentation.
+    """
+
+    image_size: int = Field(64, ge=32, le=2048)
+    blocks: list[Annotated[int, Field(ge=1, le=100)]] = Field([3, 4, 6, 3], min_length=1, max_length=6)
+    base_filters: int = Field(64, ge=1, le=1024)
+    width_per_group: int = Field(4, ge=1, le=1024)
+    cardinality: int = Field(32, ge=1, le=256)
+    normalization: Literal["batch", "group"] = "batch"
+    steps: int = Field(6600, ge=1)
+    batch_size: int = Field(32, ge=2, le=10**6)
+    learning_rate: float = Field(1e-3, gt=0)
+    augment: bool = True
+    balance_classes: bool = True
+    seed: int = Field(0, ge=0)
+
+
 class OracleSettings(Settings):
     """Thesis Table 3.3.
 
     Attributes:
         normalizations: of the ResNeXt.
         training_runs: trainings of each, with seeds that follow each other.
-        network: overrides of `experiments.thesis.oracles.OracleConfig`.
+        network: overrides of `OracleConfig`.
     """
 
     normalizations: Annotated[list[Literal["batch", "group"]], EachOnce] = ["batch", "group"]
     training_runs: int = Field(1, ge=1)
-    network: Annotated[dict[str, Any], _without("normalization", "seed")] = {}
+    network: Annotated[overrides(OracleConfig), _without("normalization", "seed")] = {}
 
 
 class ReproduceSettings(Settings):

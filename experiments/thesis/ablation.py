@@ -1,4 +1,4 @@
-"""Thesis Table 3.2: which representation of the cells lets a classifier travel from centre to centre."""
+"""Table 3.2 of the thesis: which representation of the cells lets a classifier work across centres."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
 from experiments.evaluation.comparison import Column, Comparison, Protocol, compare_columns
 from experiments.evaluation.transfer import Vectors
-from experiments.settings import COLUMNS, HANDCRAFTED, HANDCRAFTED_LAB, RESNET
+from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RESNET
 from experiments.thesis.study import Study
 from mrcnn.files.errors import InputError
 
@@ -37,25 +37,15 @@ def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path]
 
 
 def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
-    """The columns that this software computes, in the order of their names; autoencoders are trained together.
-
-    Raises:
-        InputError: if there is no such column, or something that one needs is missing.
-    """
-    settings = study.settings.reproduce.ablation
-    known = (*COLUMNS, *settings.autoencoders)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(f"column {unknown[0]!r} is none of {', '.join(known)}; see reproduce.ablation")
+    """The columns that this software computes, in the order of their names; autoencoders are trained together."""
     if RESNET in names:
         _resnet_vectors(study)  # kept in the cache; before hours of training, since weights may be missing
     trained = train_columns(study, names)
     columns = []
     for name in names:
         if name in trained:
-            columns.append(
-                Column(name, tuple(study.latents(folder) for folder in trained[name]), _describe(study, name))
-            )
+            latents = tuple(study.latents(folder) for folder in trained[name])
+            columns.append(Column(name, latents, _describe(study, name)))
         else:
             vectors, note = untrained_vectors(study, name)
             columns.append(Column(name, (vectors,), note))
@@ -93,7 +83,7 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
 
     Args:
         study: detectors and stores.
-        name: "Handcrafted", "Handcrafted, Lab", "ResNet-RF" or "R-CNN-RF".
+        name: of the column.
         backbone: of the detector that found the cells; None takes the configuration's.
     """
     if name in (HANDCRAFTED, HANDCRAFTED_LAB):
@@ -112,14 +102,7 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
 
 
 def check_resnet_weights(weights: str) -> None:
-    """Refuse a file that is not there.
-
-    Args:
-        weights: as in `ReproduceSettings.resnet_weights`.
-
-    Raises:
-        InputError: naming it.
-    """
+    """Refuse a file that is not there; `weights` are as in `ReproduceSettings.resnet_weights`."""
     if weights not in ("imagenet", "random") and not Path(weights).is_file():
         raise InputError(
             f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications, imagenet or random"
@@ -128,31 +111,25 @@ def check_resnet_weights(weights: str) -> None:
 
 def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors, str]:
     from experiments.evaluation.resnet import resnet_vectors
+    from mrcnn.files.provenance import file_hash
     from mrcnn.training.imagenet import FILE_HASHES
 
-    settings = study.settings.reproduce
-    weights, seed = settings.resnet_weights, study.settings.seed
-    note = f"{RESNET}: ResNet-101 with the weights {Path(weights).name}, at {settings.resnet_image_size} px."
+    settings, seed = study.settings.reproduce, study.settings.seed
+    weights, size = settings.resnet_weights, settings.resnet_image_size
     if weights == "imagenet":
-        identity = FILE_HASHES["resnet101"]
-        note = f"{RESNET}: ResNet-101 trained on ImageNet, at {settings.resnet_image_size} px."
+        identity, note = FILE_HASHES["resnet101"], f"ResNet-101 trained on ImageNet, at {size} px"
     elif weights == "random":
         identity = f"random {seed}"
         note = (
-            f"{RESNET}: **not the thesis' column**: ResNet-101 with random weights, since no ImageNet weights were "
-            "given (--weights)."
+            "**not the thesis' column**: ResNet-101 with random weights, since no ImageNet weights were given "
+            "(--weights)"
         )
     else:
         check_resnet_weights(weights)
-        from mrcnn.files.provenance import file_hash
-
-        identity = file_hash(weights)
-    options = {"weights": identity, "image_size": settings.resnet_image_size}
-
-    def make(store):
-        return resnet_vectors(store, weights, image_size=settings.resnet_image_size, seed=seed)
-
-    return study.store_vectors("resnet", options, make, backbone), note
+        identity, note = file_hash(weights), f"ResNet-101 with the weights {Path(weights).name}, at {size} px"
+    make = partial(resnet_vectors, weights=weights, image_size=size, seed=seed)
+    options = {"weights": identity, "image_size": size}
+    return study.store_vectors("resnet", options, make, backbone), f"{RESNET}: {note}."
 
 
 def _describe(study: Study, name: str) -> str:

@@ -1,19 +1,23 @@
-"""Every table and figure of the thesis by its name: `aecfe reproduce table-3.2`."""
+"""Catalogue of the thesis: every table and figure by its name, as in `aecfe reproduce table-3.2`."""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from experiments.evaluation.comparison import STANDARDISED, Comparison, Protocol
 from experiments.settings import COLUMNS, RESNET, RunSettings
 from experiments.thesis.study import Study
 from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import parse_json
+from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import command_text, machine_text, versions_text
+
+if TYPE_CHECKING:
+    from experiments.thesis.figures import Drawing
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, s
     """Make tables and figures, and write them below the study's folder.
 
     Args:
-        settings: resolved settings.
+        settings: of the study.
         targets: as from `resolve_targets`.
         options: of the command line.
         study: what they are made from.
@@ -70,49 +74,53 @@ def reproduce(settings: RunSettings, targets: Sequence[str], options: Options, s
         InputError: if something that a target needs is missing or does not fit, or another run is writing the folder.
     """
     check_targets(settings, targets, options, study)
-    with OutputLock(study.output, inside=True):
-        return _make_targets(settings, targets, options, study)
-
-
-def _make_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> list[Path]:
-    study.write_config()
     written: list[Path] = []
-    for number, name in enumerate(targets, 1):
-        log.info("[%d/%d] %s", number, len(targets), name)
-        started = time.monotonic()
-        if name in RECONSTRUCTIONS:
-            from experiments.thesis.figures import train_reconstructions
+    with OutputLock(study.output, inside=True):
+        write_json(study.output / "config.json", settings.to_dict())
+        for number, name in enumerate(targets, 1):
+            log.info("[%d/%d] %s", number, len(targets), name)
+            started = time.monotonic()
+            if name in RECONSTRUCTIONS:
+                from experiments.thesis.figures import train_reconstructions
 
-            train_reconstructions(study, [target for target in targets if target in RECONSTRUCTIONS])
-        made = _MAKERS[name](settings, name, options, study, started)
-        seconds, files = time.monotonic() - started, ", ".join(map(str, made)) or "nothing to draw"
-        log.info("[%d/%d] %s: %.0f s, %s", number, len(targets), name, seconds, files)
-        written += made
+                train_reconstructions(study, [target for target in targets if target in RECONSTRUCTIONS])
+            made = _TABLES[name](study, options, started) if name in TABLES else _make_figure(study, name)
+            files = ", ".join(map(str, made)) or "nothing to draw"
+            log.info("[%d/%d] %s: %.0f s, %s", number, len(targets), name, time.monotonic() - started, files)
+            written += made
     return written
 
 
-def check_targets(settings: RunSettings, targets: Sequence[str], options: Options, study: Study) -> None:
+def check_targets(settings: RunSettings, targets: Iterable[str], options: Options, study: Study) -> None:
     """Find what would stop a table or figure before hours of work on it.
 
     Raises:
         InputError: naming the setting or option.
     """
     from experiments.thesis.ablation import MAPPED, check_resnet_weights
+    from experiments.thesis.bottleneck import scored_centre
 
-    ablation, bottleneck = settings.reproduce.ablation, settings.reproduce.bottleneck
-    wanted = set(targets)
-    names: set[str] = set()
-    if wanted & {"table-3.2", "table-3.3", "curves"}:
-        names.update(ablation.columns)
-    if "figure-3.14" in wanted:
-        names.update(MAPPED)
+    ablation, wanted = settings.reproduce.ablation, set(targets)
+    known = (*COLUMNS, *ablation.autoencoders)
+    names = {*ablation.columns} if wanted & {"table-3.2", "table-3.3", "curves"} else set()
+    names |= {*MAPPED} if "figure-3.14" in wanted else set()
     if "table-3.2" in wanted:
-        _check_foreign(ablation.columns, options.features)
+        for name in options.features:
+            if name in ablation.columns:
+                raise InputError(f"--features {name}: Table 3.2 has a column of this name; give yours another")
+            if name.endswith(STANDARDISED):
+                raise InputError(
+                    f"--features {name}: {STANDARDISED.strip()!r} marks standardised columns; leave it out"
+                )
         if RESNET in ablation.columns:
             check_resnet_weights(settings.reproduce.resnet_weights)
     if "table-3.3" in wanted:
-        _check_oracles(settings)
         names.add(ablation.reference)
+        if ablation.reference not in known:
+            raise InputError(
+                f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is "
+                f"none of {', '.join(known)}"
+            )
     if wanted & {"table-3.2", "table-3.3"} and options.protocol.runs < ablation.training_runs:
         raise InputError(
             f"--runs {options.protocol.runs}: run number r takes training number r, and there are "
@@ -120,50 +128,15 @@ def check_targets(settings: RunSettings, targets: Sequence[str], options: Option
         )
     overrides = {f"column {name}": ablation.autoencoder_of(name) for name in sorted(names)}
     if wanted & {"table-3.1", *RECONSTRUCTIONS}:
-        overrides["reproduce.bottleneck"] = {**bottleneck.autoencoder, "adaptation": "none"}
-    for where, values in overrides.items():
-        if values is not None:
-            _check_autoencoder(study, where, values)
-    if wanted & {"table-3.1", *RECONSTRUCTIONS}:
-        from experiments.thesis.bottleneck import scored_centre
-
         scored_centre(study)
+        overrides["reproduce.bottleneck"] = {**settings.reproduce.bottleneck.autoencoder, "adaptation": "none"}
+    for where, values in overrides.items():
+        source = None if values is None else study.autoencoder_config(values)["source_centre"]
+        if source is not None and source not in study.compared:
+            raise InputError(f"{where}: source_centre {source!r} is none of the centres {', '.join(study.compared)}")
 
 
-def _check_foreign(columns: Sequence[str], features: Mapping[str, Path]) -> None:
-    for name in features:
-        if name in columns:
-            raise InputError(f"--features {name}: Table 3.2 has a column of this name; give yours another")
-        if name.endswith(STANDARDISED):
-            raise InputError(f"--features {name}: {STANDARDISED.strip()!r} marks standardised columns; leave it out")
-
-
-def _check_oracles(settings: RunSettings) -> None:
-    ablation = settings.reproduce.ablation
-    known = (*COLUMNS, *ablation.autoencoders)
-    if ablation.reference not in known:
-        raise InputError(
-            f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is none "
-            f"of {', '.join(known)}"
-        )
-    from experiments.thesis.oracles import OracleConfig  # imports TensorFlow
-
-    try:
-        OracleConfig.from_dict(settings.reproduce.oracle.network)
-    except InputError as error:
-        raise InputError(f"reproduce.oracle.network: {error}") from None
-
-
-def _check_autoencoder(study: Study, where: str, overrides: Mapping[str, object]) -> None:
-    try:
-        source = study.autoencoder_config(overrides)["source_centre"]
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    if source is not None and source not in study.compared:
-        raise InputError(f"{where}: source_centre {source!r} is none of the centres {', '.join(study.compared)}")
-
-
-def _provenance(study: Study, options: Options, name: str, started: float) -> dict[str, str]:
+def _provenance(study: Study, name: str, started: float) -> dict[str, str]:
     """Lines that say what made a table."""
     seconds = _longest_time(study, name, time.monotonic() - started)
     versions = versions_text(("tensorflow", "keras", "numpy", "scikit-learn"))
@@ -179,112 +152,85 @@ def _provenance(study: Study, options: Options, name: str, started: float) -> di
 
 def _longest_time(study: Study, name: str, seconds: float) -> float:
     """Keep the longest time of each table and settings, which is that of making it and not of reading it again."""
-    path = study.output / TIMES
-    try:
-        times = parse_json(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        times = {}
-    times = {k: v for k, v in times.items() if isinstance(v, (int, float))} if isinstance(times, dict) else {}
-    key = f"{name} {study.config_hash()}"
+    path, key = study.output / TIMES, f"{name} {study.config_hash()}"
+    times = read_json_file(path, missing="", advice="delete it") if path.exists() else {}
     if seconds > times.get(key, 0.0):
         times[key] = round(seconds, 1)
         write_json(path, times)
     return times[key]
 
 
-def _make_table_3_1(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+def _make_table_3_1(study: Study, options: Options, started: float) -> list[Path]:
     from experiments.evaluation.thesis_numbers import thesis_centres
-    from experiments.thesis.bottleneck import make_bottleneck, write_bottleneck
+    from experiments.thesis.bottleneck import NAME, make_bottleneck, write_bottleneck
     from experiments.thesis.figures import bottleneck_figure
 
     result = make_bottleneck(study, options.protocol)
-    thesis = thesis_centres(study.centres, settings.scheme).get(result.centre)
-    provenance = _provenance(study, options, name, started)
+    thesis = thesis_centres(study.centres, study.settings.scheme).get(result.centre)
+    provenance = _provenance(study, NAME, started)
     paths = write_bottleneck(result, study.output / "tables", options.protocol, provenance, thesis)
-    return [paths["md"], *_save([bottleneck_figure(result)], options, study)]
+    return [paths["md"], *_save([bottleneck_figure(result)], study)]
 
 
-def _make_table_3_2(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+def _make_table_3_2(study: Study, options: Options, started: float) -> list[Path]:
     from experiments.thesis.ablation import make_ablation
 
     comparison = make_ablation(study, options.protocol, options.features)
     title = "Representations across centres (thesis Table 3.2)"
-    return _write_comparison(comparison, name, title, settings, options, study, started)
+    return _write_comparison(comparison, "table-3.2", title, study, started)
 
 
-def _make_table_3_3(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+def _make_table_3_3(study: Study, options: Options, started: float) -> list[Path]:
     from experiments.thesis.oracle_table import Published, make_oracles
 
     published = None if options.published is None else Published(**options.published)
     comparison = make_oracles(study, options.protocol, published)
-    title = f"Networks trained on one centre, and {settings.reproduce.ablation.reference} (thesis Table 3.3)"
-    return _write_comparison(comparison, name, title, settings, options, study, started)
+    title = f"Networks trained on one centre, and {study.settings.reproduce.ablation.reference} (thesis Table 3.3)"
+    return _write_comparison(comparison, "table-3.3", title, study, started)
 
 
-def _write_comparison(
-    comparison: Comparison,
-    name: str,
-    title: str,
-    settings: RunSettings,
-    options: Options,
-    study: Study,
-    started: float,
-) -> list[Path]:
+_TABLES = dict(zip(TABLES, (_make_table_3_1, _make_table_3_2, _make_table_3_3), strict=True))
+
+
+def _write_comparison(comparison: Comparison, name: str, title: str, study: Study, started: float) -> list[Path]:
     from experiments.evaluation.comparison_records import Heading
     from experiments.evaluation.comparison_tables import write_comparison
     from experiments.evaluation.thesis_numbers import thesis_centres
     from experiments.thesis.figures import comparison_figures
 
-    reference = settings.reproduce.ablation.reference
+    reference = study.settings.reproduce.ablation.reference
     if reference not in comparison.columns and reference + STANDARDISED in comparison.columns:
         reference += STANDARDISED
     if reference not in comparison.columns:
         log.warning("%s: has no column %s (reproduce.ablation.reference) to compare with", name, reference)
-    provenance = _provenance(study, options, name, started)
-    heading = Heading(name, title, provenance, thesis_centres(study.centres, settings.scheme), reference)
+    thesis = thesis_centres(study.centres, study.settings.scheme)
+    heading = Heading(name, title, _provenance(study, name, started), thesis, reference)
     paths = write_comparison(comparison, study.output / "tables", heading)
-    return [paths["md"], *_save(comparison_figures(comparison, name), options, study)]
+    return [paths["md"], *_save(comparison_figures(comparison, name), study)]
 
 
-def _make_figure(settings: RunSettings, name: str, options: Options, study: Study, started: float) -> list[Path]:
+def _make_figure(study: Study, name: str) -> list[Path]:
     from experiments.thesis import figures
 
-    makers: dict[str, Callable[[], Iterable[figures.Drawing]]] = {
-        "figure-2.6": lambda: figures.augmentation_sheet(study),
-        "figure-3.4": lambda: figures.class_distribution(study),
-        "figure-3.5": lambda: figures.segmentations(study),
-        "figure-3.14": lambda: figures.maps(study),
-        "curves": lambda: figures.training_curves(study),
+    makers = {
+        "figure-2.6": figures.augmentation_sheet,
+        "figure-3.4": figures.class_distribution,
+        "figure-3.5": figures.segmentations,
+        "figure-3.14": figures.maps,
+        "curves": figures.training_curves,
     }
     if name in SAMPLES:
-        drawings = figures.sample_sheets(study, [int(name.rpartition(".")[2])])
-    elif name in RECONSTRUCTIONS:
-        drawings = figures.reconstructions(study, [name])
-    else:
-        drawings = makers[name]()
-    return _save(drawings, options, study)
+        return _save(figures.sample_sheets(study, int(name.rpartition(".")[2])), study)
+    return _save(figures.reconstructions(study, name) if name in RECONSTRUCTIONS else makers[name](study), study)
 
 
-def _save(drawings: Iterable, options: Options, study: Study) -> list[Path]:
+def _save(drawings: Iterable["Drawing"], study: Study) -> list[Path]:
     """Save drawings below `figures/`; returns the PNG files."""
     from experiments.figures.files import Provenance, save_figure
 
+    software, folder = f"aecfe {version('aecfe')}", study.output / "figures"
     written = []
     for drawing in drawings:
-        provenance = Provenance(
-            config_hash=study.config_hash(),
-            inputs=dict(drawing.inputs),
-            software=f"aecfe {version('aecfe')}",
-        )
-        written.append(
-            save_figure(drawing.figure, study.output / "figures", drawing.name, drawing.title, provenance)["png"]
-        )
+        provenance = Provenance(config_hash=study.config_hash(), inputs=dict(drawing.inputs), software=software)
+        written.append(save_figure(drawing.figure, folder, drawing.name, drawing.title, provenance)["png"])
     return written
-
-
-_MAKERS: dict[str, Callable[[RunSettings, str, Options, Study, float], list[Path]]] = {
-    **dict.fromkeys(FIGURES, _make_figure),
-    "table-3.1": _make_table_3_1,
-    "table-3.2": _make_table_3_2,
-    "table-3.3": _make_table_3_3,
-}

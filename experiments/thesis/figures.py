@@ -1,4 +1,4 @@
-"""The thesis' figures: what each one shows, put together from a study and drawn."""
+"""Figures of the thesis, put together from a study and drawn."""
 
 import logging
 import re
@@ -24,7 +24,7 @@ from experiments.figures.sheets import (
     draw_segmentations,
 )
 from experiments.figures.style import choose_rows, draw_loss_curves, project
-from experiments.reports.pictures import Picture, open_image
+from experiments.reports.pictures import open_image
 from experiments.reports.report_pictures import overlays, training_samples
 from experiments.reports.run_folder import Run, read_rows
 from experiments.thesis.ablation import MAPPED, train_columns
@@ -67,7 +67,7 @@ def augmentation_sheet(study: Study) -> Iterator[Drawing]:
     splits = run.read_json("detector/split.json")
     samples = training_samples(run, splits, 4) if splits else []
     if not samples:
-        raise InputError("figure-2.6: the images that the detector learned from are gone; put them back")
+        raise InputError("figure-2.6: the images that the detector was trained on are gone; put them back")
     rows = []
     augmenters = thesis_augmenters()
     for number, (image, masks) in enumerate(samples):
@@ -84,16 +84,13 @@ def augmentation_sheet(study: Study) -> Iterator[Drawing]:
     yield Drawing("figure-2.6", "Augmentations of the detector's training images (thesis Figure 2.6)", figure, {})
 
 
-def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
-    """Figures 3.1 to 3.3: images of every class of a centre, under the centre's own names.
+def sample_sheets(study: Study, number: int) -> Iterator[Drawing]:
+    """Figure 3.1, 3.2 or 3.3: images of every class of the centre of this number, under the centre's own names.
 
-    Args:
-        study: centres.
-        numbers: which of the three; the third shows all centres from the third on, each in files of its own.
+    Figure 3.3 shows all centres from the third on, each in files of its own.
     """
-    for place, (name, centre) in enumerate(study.centres.items(), 1):
-        number = min(place, SAMPLE_FIGURES)
-        if number not in numbers:
+    for position, (name, centre) in enumerate(study.centres.items(), 1):
+        if min(position, SAMPLE_FIGURES) != number:
             continue
         by_label: dict[str, list] = {}
         for record in centre.records:
@@ -105,7 +102,7 @@ def sample_sheets(study: Study, numbers: Sequence[int]) -> Iterator[Drawing]:
             rows.append((f"{label} ({len(records):,})", photos))
         if not any(photos for _, photos in rows):
             raise InputError(f"figure-3.{number}: none of the images of {name} that were chosen can be opened")
-        suffix = "-" + re.sub(r"[^\w.\-]+", "-", name) if place > SAMPLE_FIGURES else ""
+        suffix = "-" + re.sub(r"[^\w.\-]+", "-", name) if position > SAMPLE_FIGURES else ""
         title = f"Images of {name}, by its own classes with their counts (thesis Figure 3.{number})"
         yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows), {})
 
@@ -124,61 +121,43 @@ def segmentations(study: Study) -> Iterator[Drawing]:
     """Figure 3.5: what the detector finds, drawn over images of every centre."""
     study.stores()
     run = _run(study)
-    each = max(2, 12 // max(len(study.centres), 1))
-    pictures: list[tuple[str, np.ndarray]] = []
-    for centre in study.centres:
-        drawn: list[Picture] = overlays(run, centre, each)[0]
-        names = [picture.name.replace("_", " ") or "unlabelled" for picture in drawn]
-        pictures += [(f"{centre}: {name}", picture.pixels) for name, picture in zip(names, drawn, strict=True)]
+    pictures = [
+        (f"{centre}: {picture.name.replace('_', ' ') or 'unlabelled'}", picture.pixels)
+        for centre in study.centres
+        for picture in overlays(run, centre, max(2, 12 // len(study.centres)))[0]
+    ]
     if not pictures:
         raise InputError("figure-3.5: no cell was found whose image is still there")
     figure = draw_segmentations(pictures)
-    yield Drawing("figure-3.5", "Cells as the detector outlines them (thesis Figure 3.5)", figure, _store_hashes(study))
+    inputs = {name: store["fingerprint"] for name, store in study.described().items()}
+    yield Drawing("figure-3.5", "Cells as the detector outlines them (thesis Figure 3.5)", figure, inputs)
 
 
-def reconstructions(study: Study, names: Sequence[str]) -> Iterator[Drawing]:
-    """Figures 3.6 to 3.13: reconstructed images over the sizes of the bottleneck, a figure for each variant.
-
-    Args:
-        study: stores and autoencoders.
-        names: figures to draw; those whose variant is not in the settings are told of.
-    """
+def reconstructions(study: Study, name: str) -> Iterator[Drawing]:
+    """One of Figures 3.6 to 3.13: reconstructed images over the sizes of the bottleneck, if the settings have it."""
     from autoencoder.embedding import reconstruct
     from mrcnn.feature_store import open_store
 
-    wanted = _wanted_variants(study, names)
-    for name in names:
-        if name not in wanted:
-            variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
-            log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
-    folders = train_grid(study, list(wanted.values())) if wanted else {}
+    variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
+    if variant not in settings_variants(study):
+        log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
+        return
     centre = scored_centre(study)
-    for name, variant in sorted(wanted.items(), key=lambda item: int(item[0].partition(".")[2])):
-        path = study.stores(variant.backbone)[centre]
-        with open_store(path) as store:
-            rows = choose_rows(len(store), study.settings.reproduce.figure_cells, study.settings.seed)
-        originals, drawn, inputs = np.empty(0), {}, {}
-        for (own, size), folder in folders.items():
-            if own == variant:
-                originals, drawn[f"BN {size}"] = reconstruct(folder, path, rows)
-                inputs[folder.name] = study.weights_hash(folder)
-        figure = draw_reconstruction_grid(originals, drawn)
-        number = name.partition(".")[2]
-        title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
-        yield Drawing(name, title, figure, inputs)
+    path = study.stores(variant.backbone)[centre]
+    with open_store(path) as store:
+        rows = choose_rows(len(store), study.settings.reproduce.figure_cells, study.settings.seed)
+    originals, reconstructed, inputs = np.empty(0), {}, {}
+    for (_, size), folder in train_grid(study, [variant]).items():
+        originals, reconstructed[f"BN {size}"] = reconstruct(folder, path, rows)
+        inputs[folder.name] = study.weights_hash(folder)
+    number = name.partition(".")[2]
+    title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
+    yield Drawing(name, title, draw_reconstruction_grid(originals, reconstructed), inputs)
 
 
 def train_reconstructions(study: Study, names: Sequence[str]) -> None:
     """Train the autoencoders of some of Figures 3.6 to 3.13 together, which is faster than figure by figure."""
-    wanted = _wanted_variants(study, names)
-    if wanted:
-        train_grid(study, list(wanted.values()))
-
-
-def _wanted_variants(study: Study, names: Sequence[str]) -> dict[str, Variant]:
-    """By name of the figure, its variant, as far as the settings have it."""
-    configured = {FIGURES[variant]: variant for variant in settings_variants(study)}
-    return {name: variant for name, variant in configured.items() if name in names}
+    train_grid(study, [variant for variant in settings_variants(study) if FIGURES[variant] in names])
 
 
 def maps(study: Study) -> Iterator[Drawing]:
@@ -242,46 +221,36 @@ def training_curves(study: Study) -> Iterator[Drawing]:
 def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
     """Recall of each class with intervals, and confusion matrices, of the columns of a table.
 
-    They are those of other centres, or, where there is only one centre, of that one.
+    They are across centres, or, where there is only one centre, within it.
     """
     across = len(comparison.cells.centres) > 1
-    where = "in other centres" if across else "in the own centre"
+    where = "across centres" if across else "within the centre"
     probes = {name: comparison.main_probe(name) for name in comparison.columns}
     names = [name for name, probe in probes.items() if comparison.has(name, probe, across)]
     if not names:
         return
-    recalls = {name: comparison.recall(name, probes[name], across) for name in names}
-    classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
     plain = [name for name in names if not name.endswith(STANDARDISED)] or names
     shown = _at_most(MAX_METHODS, plain, f"{table}-recall")
-    figure = draw_recall_intervals({name: recalls[name] for name in shown}, classes)
-    yield Drawing(f"{table}-recall", f"Recall of each class {where}, with 95 % intervals ({table})", figure, {})
+    recalls = {name: comparison.recall(name, probes[name], across) for name in shown}
+    classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
+    title = f"Recall of each class {where}, with 95 % intervals ({table})"
+    yield Drawing(f"{table}-recall", title, draw_recall_intervals(recalls, classes), {})
+    classes = list(comparison.cells.classes)
     shown = _at_most(MAX_PANELS, names, f"{table}-confusion")
-    matrices, classes = _confusions(comparison, {name: probes[name] for name in shown}, across)
+    matrices = {name: comparison.confusion(name, probes[name], across) for name in shown}
+    others = {name: comparison.outside_classes(name, probes[name], across) for name in shown}
+    if any(counts.any() for counts in others.values()):
+        # Predictions outside the classes are one class more, or shares of a row would be too large.
+        classes.append(OTHER_NAME)
+        for name, counts in others.items():
+            matrices[name] = np.pad(matrices[name], (0, 1))
+            matrices[name][:-1, -1] = counts
     figure = draw_confusions(matrices, classes)
     yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure, {})
 
 
-def _confusions(
-    comparison: Comparison, probes: Mapping[str, str], across: bool
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Confusion matrix of each column, and the classes.
-
-    Where a network gave names outside the classes, these are one class more, or shares of a row would be too large.
-    """
-    matrices = {name: comparison.confusion(name, probe, across) for name, probe in probes.items()}
-    others = {name: comparison.outside_classes(name, probe, across) for name, probe in probes.items()}
-    classes = list(comparison.cells.classes)
-    if not any(counts.any() for counts in others.values()):
-        return matrices, classes
-    for name, matrix in matrices.items():
-        matrices[name] = np.pad(matrix, (0, 1))
-        matrices[name][:-1, -1] = others[name]
-    return matrices, [*classes, OTHER_NAME]
-
-
 def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
-    """The first names; the others are told in the log."""
+    """The first names; the others are logged."""
     if len(names) > limit:
         log.warning("%s: has no room for %s", figure, ", ".join(names[limit:]))
     return list(names[:limit])
@@ -301,7 +270,3 @@ def _run(study: Study) -> Run:
     pipeline = study.detector(study.backbone)
     records = {name: centre.records for name, centre in study.opened.items()}
     return Run(pipeline.output, pipeline.settings, records, study.settings.seed)
-
-
-def _store_hashes(study: Study) -> dict[str, str]:
-    return {name: store["fingerprint"] for name, store in study.described().items()}

@@ -1,9 +1,9 @@
-"""Thesis Table 3.3: networks that were trained on one centre's labels, tested on all, beside the forest on AE-CFE."""
+"""Table 3.3 of the thesis: networks trained on one centre, tested on all, beside the random forest on AE-CFE."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,14 @@ import numpy as np
 from experiments.evaluation.columns import choose_standardised
 from experiments.evaluation.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol, compare_columns
 from experiments.evaluation.transfer import Cells, Pair
-from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN
+from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN, OracleConfig
 from experiments.thesis.ablation import own_columns
 from experiments.thesis.study import HASH_LENGTH, Study
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays, hash_json
 
-log = logging.getLogger(__name__)
-
 NAMES = {"batch": "ResNeXt", "group": "ResNeXt (GroupNorm)"}
+LAYERS = {"batch": "BatchNorm", "group": "GroupNorm"}
 PUBLISHED = "Matek et al."
 NO_CENTRE = "none"
 # Representations of Table 3.2 that stand beside the reference here too, where its settings have them.
@@ -33,7 +32,7 @@ class Published:
     Attributes:
         model: its file.
         classes: file of its classes, in the order of its outputs.
-        centre: the centre that it learned from; None takes the one of layout matek19; "none" is neither of them, and
+        centre: the centre that it was trained on; None takes the one of layout matek19; "none" is neither of them, and
             its predictions stand in every row.
         pixels: range of the values that it takes.
         image_size: side in pixels to which images are brought; None where the model says it.
@@ -53,16 +52,13 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
 
     Args:
         study: detector, stores, splits and autoencoders.
-        protocol: of the forest; its `test_on` holds for the networks too.
+        protocol: of the random forest; its `test_on` holds for the networks too.
         published: a classifier to test beside them.
 
     Raises:
         InputError: if a file or setting does not fit.
     """
-    from experiments.thesis.oracles import OracleConfig  # imports TensorFlow
-
     settings = study.settings.reproduce
-    cardinality = OracleConfig.from_dict(settings.oracle.network).cardinality
     cells = study.cells()
     # Checked before hours of training.
     opened = None if published is None else _open_published(study, cells, published)
@@ -73,28 +69,27 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
     chosen = [columns[0], *choose_standardised(columns, settings.ablation.standardise)]
     chosen = list({column.name: column for column in chosen}.values())
     compared = compare_columns(chosen, cells, protocol, study.cache)
-    predictions = {(name, MAIN_PROBE): compared.predictions[name, MAIN_PROBE] for name in compared.columns}
-    notes = dict(compared.notes)
-    networks = {}
-    images = _stored_images(study)
+    notes, networks, images = dict(compared.notes), {}, _stored_crops(study)
+    cardinality = OracleConfig.from_dict(settings.oracle.network).cardinality
     for normalization in settings.oracle.normalizations:
-        name, layers = NAMES[normalization], {"batch": "BatchNorm", "group": "GroupNorm"}[normalization]
+        name = NAMES[normalization]
         networks[name, NETWORK] = _train_and_test(study, cells, images, normalization, protocol)
         notes[name] = (
-            f"{name}: ResNeXt of cardinality {cardinality} with {layers}, trained on the labels of the training part "
-            f"of one centre; {settings.oracle.training_runs} training{'s' * (settings.oracle.training_runs > 1)} each."
+            f"{name}: ResNeXt of cardinality {cardinality} with {LAYERS[normalization]}, trained on the labels of the "
+            f"training part of one centre; {settings.oracle.training_runs} "
+            f"training{'s' * (settings.oracle.training_runs > 1)} each."
         )
     if opened is not None:
         networks[published.name, NETWORK] = _test_published(study, cells, opened, published, protocol)
         notes[published.name] = f"{published.name}: the classifier {published.model.name}."
-    predictions = {**networks, **predictions}
+    forests = {(name, MAIN_PROBE): compared.predictions[name, MAIN_PROBE] for name in compared.columns}
     return Comparison(
-        columns=tuple(column for column, _ in predictions),
+        columns=tuple(column for column, _ in (*networks, *forests)),
         notes=notes,
         probes=(MAIN_PROBE,),
         cells=cells,
         protocol=protocol,
-        predictions=predictions,
+        predictions={**networks, **forests},
         mixing=compared.mixing,
     )
 
@@ -102,124 +97,105 @@ def make_oracles(study: Study, protocol: Protocol, published: Published | None =
 def _train_and_test(
     study: Study, cells: Cells, images: dict[str, np.ndarray], normalization: str, protocol: Protocol
 ) -> dict[Pair, np.ndarray]:
-    """Train on each centre, name the tested cells of all: class numbers of shape (training runs, n) by pair."""
-    from experiments.thesis.oracles import OracleConfig, train_oracle
+    """Train on each centre, predict the tested cells of all: class numbers of shape (training runs, n) by pair."""
+    from experiments.thesis.oracles import train_oracle  # imports TensorFlow
 
     settings = study.settings.reproduce.oracle
-    named: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
+    predicted: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
     for trained_on in cells.centres:
         rows = cells.train_rows(trained_on)
-        learned, labels = images[trained_on][rows], cells.types[trained_on][rows]
-        inputs_hash = hash_arrays(learned, labels)
+        crops, labels = images[trained_on][rows], cells.types[trained_on][rows]
+        inputs_hash = hash_arrays(crops, labels)
         for run in range(settings.training_runs):
-            config = OracleConfig.from_dict(
-                {**settings.network, "normalization": normalization, "seed": study.settings.seed + run}
-            )
+            values = {**settings.network, "normalization": normalization, "seed": study.settings.seed + run}
+            config = OracleConfig.from_dict(values)
             identity = hash_json({"config": config.to_dict(), "inputs": inputs_hash})[:HASH_LENGTH]
             folder = study.output / "oracles" / f"{trained_on}-{normalization}-{identity}"
-            # Not even loaded where all that it names is known.
-            oracle = cache(partial(train_oracle, config, learned, labels, folder, inputs_hash=inputs_hash))
+            # Not even loaded where all that it predicts is known.
+            oracle = cache(partial(train_oracle, config, crops, labels, folder, inputs_hash=inputs_hash))
             for tested_on in cells.centres:
                 pair = (trained_on, tested_on)
                 tested = images[tested_on][cells.test_rows(pair, protocol.test_on)]
                 inputs = {"oracle": identity, "images": hash_arrays(tested)}
-                found = study.cache.arrays("oracle", inputs, partial(_name_crops, oracle, tested))["named"]
-                named[pair].append(cells.class_numbers(found).astype(np.int16))
-    return {pair: np.stack(runs) for pair, runs in named.items()}
+                found = study.cache.arrays("oracle", inputs, partial(_predict_crops, oracle, tested))["named"]
+                predicted[pair].append(cells.class_numbers(found).astype(np.int16))
+    return {pair: np.stack(runs) for pair, runs in predicted.items()}
 
 
-def _name_crops(oracle, images: np.ndarray) -> dict[str, np.ndarray]:
+def _predict_crops(oracle, images: np.ndarray) -> dict[str, np.ndarray]:
     return {"named": oracle().predict(images)}
 
 
-def _stored_images(study: Study) -> dict[str, np.ndarray]:
+def _stored_crops(study: Study) -> dict[str, np.ndarray]:
     """Crop of each cell by centre, uint8 of shape (n, 128, 128, 3)."""
     from mrcnn.feature_store import open_store
 
-    images = {}
+    crops = {}
     for centre, path in study.stores().items():
         with open_store(path) as store:
-            images[centre] = store.read("crop", 0, len(store))
-    return images
+            crops[centre] = store.read("crop", 0, len(store))
+    return crops
 
 
 def _open_published(study: Study, cells: Cells, published: Published):
-    """Load a published classifier, and map its classes to the cell types of the comparison.
-
-    Returns:
-        The classifier, the type of each of its classes, and the centres that it is tested from.
-    """
+    """The classifier, the cell type of each of its classes, and the centres in whose rows it stands."""
     from experiments.thesis.published_classifier import load_published, map_classes
 
     classifier = load_published(
         published.model, published.classes, image_size=published.image_size, pixels=published.pixels
     )
-    origins = _origin(study, cells, published)
-    layout_map = study.class_map
-    if len(origins) == 1:
-        layout_map = study.centres[origins[0]].class_map
-    return classifier, map_classes(classifier.classes, layout_map), origins
-
-
-def _origin(study: Study, cells: Cells, published: Published) -> Sequence[str]:
-    """The centres in whose rows the classifier stands."""
-    if published.centre == NO_CENTRE:
-        return cells.centres
-    if published.centre is not None:
-        if published.centre not in cells.centres:
-            raise InputError(f"--oracle-centre {published.centre}: is none of {', '.join(cells.centres)}, {NO_CENTRE}")
-        return [published.centre]
-    found = [name for name in cells.centres if study.centres[name].layout == "matek19"]
-    if len(found) != 1:
-        raise InputError(
-            f"--oracle: say with --oracle-centre which centre it learned from: {', '.join(cells.centres)}, or "
-            f"{NO_CENTRE}"
-        )
-    return found
+    centre, known = published.centre, ", ".join(cells.centres)
+    if centre is None:
+        found = [name for name in cells.centres if study.centres[name].layout == "matek19"]
+        if len(found) != 1:
+            raise InputError(
+                f"--oracle: say with --oracle-centre which centre it was trained on: {known}, or {NO_CENTRE}"
+            )
+        centre = found[0]
+    elif centre not in (*cells.centres, NO_CENTRE):
+        raise InputError(f"--oracle-centre {centre}: is none of {known}, {NO_CENTRE}")
+    has_centre = centre != NO_CENTRE
+    class_map = study.centres[centre].class_map if has_centre else study.class_map
+    return classifier, map_classes(classifier.classes, class_map), [centre] if has_centre else cells.centres
 
 
 def _test_published(
     study: Study, cells: Cells, opened, published: Published, protocol: Protocol
 ) -> dict[Pair, np.ndarray]:
     """Class numbers of the tested cells, of shape (1, n), by pair; the whole original images are shown to it."""
-    classifier, type_of, origins = opened
     from mrcnn.files.provenance import file_hash
 
+    classifier, type_of, centres = opened
     identity = {
         "model": file_hash(published.model),
         "classes": list(classifier.classes),
         "pixels": published.pixels,
         "image_size": list(classifier.image_size),
     }
-    paths = {name: {record.key: record.path for record in centre.records} for name, centre in study.centres.items()}
-    named = {}
-    for origin in origins:
+    predicted = {}
+    for trained_on in centres:
         for tested_on in cells.centres:
-            rows = cells.test_rows((origin, tested_on), protocol.test_on)
-            keys = [str(key) for key in cells.keys[tested_on][rows]]
-
-            def predict(centre: str = tested_on, keys: Sequence[str] = keys) -> dict[str, np.ndarray]:
-                return {"named": _name_images(classifier, [paths[centre][key] for key in keys])}
-
+            pair = (trained_on, tested_on)
+            keys = cells.keys[tested_on][cells.test_rows(pair, protocol.test_on)].tolist()
+            paths = {record.key: record.path for record in study.centres[tested_on].records}
+            predict = partial(_predict_images, classifier, [paths[key] for key in keys])
             inputs = {**identity, "keys": keys, "store": study.described()[tested_on]}
             found = study.cache.arrays("published", inputs, predict)["named"]
             types = np.array([type_of[str(name)] for name in found])
-            named[origin, tested_on] = cells.class_numbers(types).astype(np.int16)[np.newaxis]
-    return named
+            predicted[pair] = cells.class_numbers(types).astype(np.int16)[np.newaxis]
+    return predicted
 
 
-def _name_images(classifier, paths: Sequence[Path], batch_size: int = 32) -> np.ndarray:
-    """Classes of original images, str array of shape (n,); neighbours of one size share a batch."""
+def _predict_images(classifier, paths: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Classes of original images, str array of shape (n,)."""
+    found = [classifier.predict(batch) for batch in _batches(paths)]
+    return {"named": np.concatenate(found) if found else np.array([], str)}
+
+
+def _batches(paths: Sequence[Path], batch_size: int = 32) -> Iterator[np.ndarray]:
+    """Images in their order; neighbours of one size share a batch."""
     from mrcnn.data.images import read_image
 
-    named: list[np.ndarray] = []
-    batch: list[np.ndarray] = []
-    for path in paths:
-        image = read_image(path)
-        if batch and (len(batch) == batch_size or image.shape != batch[0].shape):
-            named.append(classifier.predict(np.stack(batch)))
-            batch = []
-        batch.append(image)
-    if batch:
-        named.append(classifier.predict(np.stack(batch)))
-    return np.concatenate(named) if named else np.array([], str)
+    for start in range(0, len(paths), batch_size):
+        for _, images in groupby(map(read_image, paths[start : start + batch_size]), lambda image: image.shape):
+            yield np.stack(list(images))

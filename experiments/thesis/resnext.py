@@ -6,12 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NORMALIZATIONS = ("batch", "group")
-# ResNeXt-50; a stage halves the side of its maps, but for the first.
-BLOCKS = (3, 4, 6, 3)
-CARDINALITY = 32
-WIDTH_PER_GROUP = 4
-BASE_FILTERS = 64
 EXPANSION = 4  # channels that leave a block of the first stage, in base filters
 MAX_NORM_GROUPS = 32
 # Keras' own 0.99 would keep 37 % of the untrained statistics after a hundred steps.
@@ -49,11 +43,11 @@ def build_resnext(
     image_size: int,
     num_classes: int,
     *,
-    blocks: Sequence[int] = BLOCKS,
-    cardinality: int = CARDINALITY,
-    width_per_group: int = WIDTH_PER_GROUP,
+    blocks: Sequence[int] = (3, 4, 6, 3),
+    cardinality: int = 32,
+    width_per_group: int = 4,
     normalization: str = "batch",
-    base_filters: int = BASE_FILTERS,
+    base_filters: int = 64,
     seed: int = 0,
 ) -> keras.Model:
     """Build a ResNeXt that takes images as they are; the defaults are those of ResNeXt-50 (32x4d).
@@ -66,7 +60,7 @@ def build_resnext(
     Args:
         image_size: side of the images in pixels.
         num_classes: number of logits.
-        blocks: number of blocks in each stage.
+        blocks: number of blocks in each stage; a stage halves the side of its maps, but for the first.
         cardinality: groups of the 3x3 convolutions.
         width_per_group: channels of a group in the first stage.
         normalization: "batch" for BatchNorm, "group" for GroupNorm of 32 groups, or the largest smaller number that
@@ -78,14 +72,9 @@ def build_resnext(
         Model from images `(batch, image_size, image_size, 3)` in [0, 255], of any type, to float32 logits
         `(batch, num_classes)`.
 
-    Raises:
-        ValueError: if `normalization` is neither of the two.
-
     Reference:
         Xie et al. 2017, "Aggregated residual transformations for deep neural networks", table 1 and figure 3c.
     """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization must be one of {NORMALIZATIONS}, got {normalization!r}")
     initializers = _initializers(seed)
 
     def convolve(x, filters: int, size: int, name: str, strides: int = 1, groups: int = 1):
@@ -117,13 +106,7 @@ def build_resnext(
 
 
 def make_normalization(kind: str, channels: int, name: str) -> keras.layers.Layer:
-    """Make the layer that follows a convolution.
-
-    Args:
-        kind: one of `NORMALIZATIONS`.
-        channels: of its input.
-        name: of the layer.
-    """
+    """Make the layer that follows a convolution of so many channels; `kind` is "batch" or "group"."""
     if kind == "batch":
         return keras.layers.BatchNormalization(momentum=BATCH_MOMENTUM, epsilon=EPSILON, name=name)
     groups = max(number for number in range(1, MAX_NORM_GROUPS + 1) if channels % number == 0)

@@ -1,6 +1,6 @@
-"""The working folder of the thesis' experiments: what tables and figures share.
+"""Study: the working folder of the thesis' experiments, with what tables and figures share.
 
-    data/                     drawn centres, where the configuration has some
+    data/                     synthetic centres, where the configuration has some
     splits/                   training and test part of each centre
     <backbone>/               a run's `detector/` and `features/`, for each backbone that is asked for
     autoencoders/<name>/      each autoencoder under its settings and the hash of all that it depends on
@@ -28,23 +28,21 @@ from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings
 from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, default_jobs, run_jobs
 from mrcnn.feature_store import StoreReader
-from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays, hash_json
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config.json"
 HASH_LENGTH = 12
 
 Make = Callable[[StoreReader], np.ndarray]  # from an opened store to vectors of shape (n, d)
 
 
 class Study:
-    """What the experiments work on.
+    """Everything that the experiments work on.
 
     Args:
-        settings: resolved settings; `settings.output` is the working folder.
+        settings: of the run; `settings.output` is the working folder.
         jobs: autoencoders to train at a time; None for `training_jobs.default_jobs`.
         overwrite: make everything again that this study is asked for.
     """
@@ -54,10 +52,10 @@ class Study:
         self.output = Path(settings.output)
         self.cache = Cache(self.output / "cache", overwrite=overwrite)
         self._pipelines: dict[str, Pipeline] = {}
+        # Backbones and folders that were dealt with: overwriting makes everything again only once.
         self._detectors: set[str] = set()
-        self._extracted: dict[str, dict[str, Path]] = {}
-        self._described: dict[str, dict[str, Any]] = {}
         self._trained: set[Path] = set()
+        self._described: dict[str, dict[str, Any]] = {}
 
     @property
     def backbone(self) -> str:
@@ -68,9 +66,8 @@ class Study:
 
     @cached_property
     def opened(self) -> dict[str, Centre]:
-        """Every centre of the configuration, those that only the detector learns from too."""
-        pipeline = Pipeline(self.settings, overwrite=self.overwrite)
-        return pipeline.open_centres()
+        """Every centre of the configuration, those that only the detector is trained on too."""
+        return Pipeline(self.settings, overwrite=self.overwrite).open_centres()
 
     @property
     def centres(self) -> dict[str, Centre]:
@@ -116,13 +113,11 @@ class Study:
 
     def stores(self, backbone: str | None = None) -> dict[str, Path]:
         """Feature store of each centre, made by the detector of a backbone, by default the configuration's."""
-        backbone = backbone or self.backbone
-        if backbone not in self._extracted:
-            pipeline = self.detector(backbone)
-            if not all(path.is_file() for path in pipeline.stores.values()) or not self._is_extracted(backbone):
-                pipeline.extract()
-            self._extracted[backbone] = pipeline.stores
-        return self._extracted[backbone]
+        pipeline = self.detector(backbone or self.backbone)
+        if pipeline.output not in self._trained:
+            pipeline.extract()
+            self._trained.add(pipeline.output)
+        return pipeline.stores
 
     def described(self, backbone: str | None = None) -> dict[str, dict[str, Any]]:
         """What each store holds, without where it lies: what results depend on."""
@@ -130,10 +125,9 @@ class Study:
 
         backbone = backbone or self.backbone
         if backbone not in self._described:
-            described = describe_stores(self.stores(backbone))
-            self._described[backbone] = {
-                name: {key: value for key, value in store.items() if key != "path"} for name, store in described.items()
-            }
+            self._described[backbone] = describe_stores(self.stores(backbone))
+            for store in self._described[backbone].values():
+                del store["path"]
         return self._described[backbone]
 
     def cells(self, backbone: str | None = None) -> Cells:
@@ -152,11 +146,7 @@ class Study:
         return make_cells(keys, types, parts, self.class_map.classes)
 
     def autoencoder_config(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """All settings of an autoencoder: the configuration's, changed by `overrides`, and checked.
-
-        Raises:
-            InputError: naming the setting.
-        """
+        """All settings of an autoencoder: the configuration's, changed by `overrides`, and checked."""
         from autoencoder.config import AutoencoderConfig
 
         values = {"seed": self.settings.seed, **self.settings.autoencoder, **overrides}
@@ -182,11 +172,7 @@ class Study:
         return np.array([type_of[key] for key in keys.tolist()], str)
 
     def _stored_types(self, backbone: str | None) -> str:
-        """Hash of the types in the stores, which an autoencoder with balance "type" learns from.
-
-        Raises:
-            InputError: if they are no longer those of the images.
-        """
+        """Hash of the types in the stores, by which balance "type" draws cells; refused if no longer the images'."""
         from mrcnn.feature_store import open_store
 
         found = []
@@ -195,7 +181,7 @@ class Study:
                 found.append(store.cell_types)
                 if not np.array_equal(store.cell_types, self._current_types(name, store.keys)):
                     raise InputError(
-                        f"{path}: holds other cell types than the images have now, of which balance 'type' learns; "
+                        f"{path}: holds other cell types than the images have now, which balance 'type' goes by; "
                         "delete it, and it is made again"
                     )
         return hash_arrays(*found)
@@ -209,6 +195,8 @@ class Study:
         Returns:
             Folder of each, in the same order.
         """
+        from autoencoder.embedding import is_embedding_of
+
         folders = [self.autoencoder_folder(*each) for each in wanted]
         parts = {name: split.part_of for name, split in self.splits.items()}
         jobs = {
@@ -216,7 +204,9 @@ class Study:
             for folder, (overrides, backbone) in zip(folders, wanted, strict=True)
             if folder not in self._trained
         }
-        missing = [job for job in jobs.values() if self.overwrite or not self._is_embedded(job)]
+        missing = [
+            job for job in jobs.values() if self.overwrite or not is_embedding_of(job.folder / EMBEDDING, job.folder)
+        ]
         if missing:
             log.info("%d autoencoders to train, %d are there", len(missing), len(set(folders)) - len(missing))
         run_jobs(missing, self.jobs or default_jobs(), resume=not self.overwrite)
@@ -228,17 +218,13 @@ class Study:
         from experiments.evaluation.vectors import read_vectors
 
         table = read_vectors(folder / EMBEDDING)
-        missing = [name for name in self.stores(backbone) if name not in table]
-        if missing:
-            raise InputError(f"{folder / EMBEDDING}: lacks the centre {missing[0]}; delete it, and it is made again")
         return {name: table[name][0] for name in self.stores(backbone)}
 
     def weights_hash(self, folder: Path) -> str:
         """SHA-256 of the weights of a trained autoencoder."""
         from autoencoder.folder import read_run
 
-        run = read_run(folder)
-        return "" if run is None else run.get("weights_sha256", "")
+        return (read_run(folder) or {}).get("weights_sha256", "")
 
     def store_vectors(self, kind: str, options: Mapping[str, Any], make: Make, backbone: str | None = None) -> Vectors:
         """Vectors that are computed from each store by itself, and kept.
@@ -262,38 +248,6 @@ class Study:
             vectors[name] = self.cache.arrays(kind, inputs, compute)["vectors"]
         return vectors
 
-    def write_config(self) -> None:
-        """Write the resolved settings to `config.json`."""
-        write_json(self.output / CONFIG, self.settings.to_dict())
-
     def config_hash(self) -> str:
         """Hash of all settings but where data and results lie, for tables and figures to name."""
-        values = self.settings.to_dict()
-        for name in ("output", "data"):
-            values.pop(name)
-        return hash_json(values)[:HASH_LENGTH]
-
-    def _is_extracted(self, backbone: str) -> bool:
-        """Whether the stores hold what this backbone's detector finds on these images."""
-        from mrcnn.feature_store import open_store
-        from mrcnn.training.folder import detector_hash
-
-        if self.overwrite:
-            return False
-        pipeline = self.pipeline(backbone)
-        own = detector_hash(pipeline.output / "detector")
-        for name, path in pipeline.stores.items():
-            with open_store(path) as store:
-                keys = sorted(record.key for record in self.centres[name].records)
-                wanted = {"all_cells": self.settings.extract.all_cells, "with_masks": self.settings.extract.masks}
-                same = all(store.attributes.get(key) == value for key, value in wanted.items())
-                if not same or store.detector_hash != own or sorted(store.image_keys.tolist()) != keys:
-                    return False
-        return True
-
-    def _is_embedded(self, job: TrainingJob) -> bool:
-        from autoencoder.embedding import is_embedding_of
-        from autoencoder.folder import read_run
-
-        run = read_run(job.folder)
-        return bool(run and run["complete"]) and is_embedding_of(job.folder / EMBEDDING, job.folder)
+        return hash_json(self.settings.model_dump(mode="json", exclude={"output", "data"}))[:HASH_LENGTH]

@@ -1,4 +1,4 @@
-"""Training many autoencoders, one after the other or several at a time in processes of their own."""
+"""Training of many autoencoders, one after the other or several at a time in processes of their own."""
 
 import logging
 import multiprocessing
@@ -6,23 +6,18 @@ import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from mrcnn.files.errors import InputError, first_line
-from mrcnn.files.interruption import interrupt, wait_for_blocks
+from mrcnn.files.interruption import handle_signals
 from mrcnn.files.progress import Bar, hide_bars
-
-log = logging.getLogger(__name__)
 
 EMBEDDING = "embedding.h5ad"
 ADVICE = "run the same command again to go on from here, with a smaller --jobs if memory ran out"
-SECONDS_TO_SAVE = 60.0  # that a step and its checkpoint may take after an interruption
 _OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")  # Python's and TensorFlow's, which is not imported here
 
 
@@ -43,15 +38,8 @@ class TrainingJob:
     splits: Mapping[str, Mapping[str, str]]
 
 
-def run_job(job: TrainingJob, resume: bool = True) -> Path:
-    """Train and embed; what is there already is kept.
-
-    Args:
-        job: what to train.
-        resume: False removes an earlier training first.
-
-    Returns:
-        Path of the embedding.
+def run_job(job: TrainingJob, resume: bool = True) -> None:
+    """Train and embed; what is there already is kept, unless `resume` is False.
 
     Raises:
         InputError: as `train_autoencoder` and `embed`, naming the folder.
@@ -64,12 +52,10 @@ def run_job(job: TrainingJob, resume: bool = True) -> Path:
 
     # Graphs of earlier trainings would stay in memory.
     keras.utils.clear_session()
-    config = AutoencoderConfig.from_dict(job.config)
-    train_autoencoder(config, job.stores, job.folder, resume=resume)
+    train_autoencoder(AutoencoderConfig.from_dict(job.config), job.stores, job.folder, resume=resume)
     path = job.folder / EMBEDDING
     if not is_embedding_of(path, job.folder):
         embed(job.folder, job.stores, path, splits=job.splits)
-    return path
 
 
 def default_jobs() -> int:
@@ -82,16 +68,10 @@ def default_jobs() -> int:
     return 1 if (os.cpu_count() or 1) < 2 or tf.config.list_physical_devices("GPU") else 2
 
 
-def run_jobs(
-    jobs: Sequence[TrainingJob],
-    num_processes: int,
-    *,
-    resume: bool = True,
-) -> None:
-    """Run several jobs.
+def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = True) -> None:
+    """Run several jobs; those that are done stay done if another one fails or all are interrupted.
 
-    Those that are done stay done if another one fails; the fault is raised once the others that had begun have ended.
-    An interruption ends them after the step at hand, and the end of this process, whatever ends it, at once.
+    A fault is raised once the others that had begun have ended. An interruption ends them after the step at hand.
 
     Args:
         jobs: what to train.
@@ -100,43 +80,42 @@ def run_jobs(
         resume: False removes earlier trainings of these jobs first.
 
     Raises:
-        InputError: of the first job that failed, or if a process ended before its job.
+        InputError: of the first job that failed, or if a process was killed.
     """
+    num_processes = min(num_processes, len(jobs))
     if not jobs:
         return
-    bar = Bar(total=len(jobs), desc="autoencoders", disable=None)
-    num_processes = min(num_processes, len(jobs))
-    if num_processes <= 1:
-        with bar:
+    with Bar(total=len(jobs), desc="autoencoders", disable=None) as bar:
+        if num_processes == 1:
             for job in jobs:
                 run_job(job, resume)
                 bar.update()
-        return
-    context = multiprocessing.get_context("spawn")
-    alive, end = context.Pipe(duplex=False)
-    threads = max(1, (os.cpu_count() or 1) // num_processes)
-    is_interrupted = context.Value("b", False, lock=False)
-    start = (alive, context.Value("i", 0), threads, is_interrupted)
-    with bar, alive, end, ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
-        try:
-            futures = {pool.submit(_run_in_worker, job, resume): job for job in jobs}
-            for future in as_completed(futures):
-                _check(future, futures[future])
-                bar.update()
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                is_interrupted.value = True
-                end.close()  # or an interruption would wait for hours of training
-            pool.shutdown(cancel_futures=True)
-            raise
+            return
+        context = multiprocessing.get_context("spawn")
+        start = (context.Value("i", 0), max(1, (os.cpu_count() or 1) // num_processes))
+        with ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
+            try:
+                _run_in_pool(pool, num_processes, list(jobs), resume, bar)
+            except KeyboardInterrupt:
+                for process in multiprocessing.active_children():
+                    process.terminate()  # each saves after the step at hand
+                raise
 
 
-def _check(future, job: TrainingJob) -> None:
-    """Raise what a job raised.
+def _run_in_pool(pool: ProcessPoolExecutor, num_processes: int, waiting: list[TrainingJob], resume: bool, bar) -> None:
+    """Run all jobs. No more are handed out than run at once, so that none begins after a fault."""
+    running: dict[Future, TrainingJob] = {}
+    while waiting or running:
+        while waiting and len(running) < num_processes:
+            job = waiting.pop(0)
+            running[pool.submit(_run_in_worker, job, resume)] = job
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            _check(future, running.pop(future))
+            bar.update()
 
-    Raises:
-        InputError: where the user can mend it.
-    """
+
+def _check(future: Future, job: TrainingJob) -> None:
+    """Raise what a job raised, as an InputError where the user can mend it."""
     try:
         future.result()
     except BrokenProcessPool:
@@ -150,59 +129,44 @@ def _check(future, job: TrainingJob) -> None:
         raise InputError(f"{job.folder}: out of memory ({first_line(error)}); {ADVICE}") from error
 
 
-def _start_worker(alive: Connection, counter, threads: int, is_interrupted=None) -> None:
+def _start_worker(num_started, threads: int) -> None:
     """Prepare a process, before TensorFlow computes anything.
 
     Args:
-        alive: see `_end_with`.
-        counter: shared number of the processes that were started.
-        threads: that it may compute on.
-        is_interrupted: see `_end_with`.
+        num_started: shared count of the processes.
+        threads: that this one may compute on.
     """
-    # An interruption of the terminal reaches all its processes, as a scheduler's may; the first one decides.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    _end_with(alive, is_interrupted)
+    # Ctrl-C reaches all processes of a terminal; the first one decides, and sends the others SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     hide_bars()
     Bar.set_lock(threading.RLock())  # that for several processes would be left behind by one that is killed
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    with counter.get_lock():
-        place, counter.value = counter.value, counter.value + 1
+    with num_started.get_lock():
+        number, num_started.value = num_started.value, num_started.value + 1
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        own = gpus[place % len(gpus)]
+        own = gpus[number % len(gpus)]
         tf.config.set_visible_devices(own, "GPU")
         tf.config.experimental.set_memory_growth(own, True)
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _end_with(alive: Connection, is_interrupted=None) -> None:
-    """End this process when the other end of a pipe is closed, as the death of the process that holds it does too.
-
-    Args:
-        alive: this end of the pipe.
-        is_interrupted: shared flag, set before the pipe is closed where a training shall save its state first.
-    """
-
-    def wait() -> None:
-        with suppress(EOFError, OSError):  # as Windows tells of it
-            alive.poll(None)
-        if is_interrupted is not None and is_interrupted.value:
-            interrupt()
-            wait_for_blocks(SECONDS_TO_SAVE)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _end_with_parent() -> None:
+    """End this process with the one that started it, whatever ended that."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
-def _run_in_worker(job: TrainingJob, resume: bool) -> Path:
+def _run_in_worker(job: TrainingJob, resume: bool) -> None:
     """Run a job, and let its warnings say which it is."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"warning: {job.folder.name}: %(message)s"))
     logger = logging.getLogger("autoencoder")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)
-    return run_job(job, resume)
+    with handle_signals():
+        run_job(job, resume)

@@ -95,7 +95,7 @@ def study_values(study_data):
             "ablation": {"columns": ["R-CNN-RF", "AE-CFE"]},
             "oracle": {
                 "normalizations": ["group"],
-                "network": {"image_size": 32, "blocks": [1, 1, 1, 1], "steps": 3, "batch_size": 8},
+                "network": {"image_size": 32, "blocks": [1], "cardinality": 4, "steps": 2, "batch_size": 8},
             },
             "resnet_weights": "random",
             "resnet_image_size": 32,
@@ -112,6 +112,7 @@ def make_study(study_data, study_values, tmp_path, monkeypatch):
     from experiments.thesis.study import Study
 
     def make(folder: Path = tmp_path, **changes):
+        monkeypatch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
         values = {**study_values, "output": str(folder), "reproduce": {**study_values["reproduce"], **changes}}
         study = Study(RunSettings(**values), jobs=1)
         monkeypatch.setattr(study, "stores", lambda backbone=None: study_data[1])

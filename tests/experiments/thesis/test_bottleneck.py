@@ -92,7 +92,7 @@ def test_markdown_shows_accuracy_and_balanced_accuracy(tmp_path):
     ]
     assert table_of(text, "Balanced accuracy")[1][1] == ["50", "40.0 ± 0.0", "**46.2 ± 1.2**"]
     assert "the cells of m19 from latents" in text and "over 2 forests" in text
-    assert "ResNet101 found 80 to learn from and 20 to test on; ResNet50 found 79 to learn from and 21" in text
+    assert "ResNet101 found 80 to train on and 20 to test on; ResNet50 found 79 to train on and 21" in text
     assert "In brackets" not in text and text.endswith("## What made this\n\n- command: `aecfe x`\n")
 
 
@@ -167,7 +167,7 @@ def untrained(make_study, monkeypatch):
 
 def test_train_grid_asks_for_every_cell_of_the_table(untrained):
     study, wanted = untrained(autoencoder={"steps": 9})
-    folders = train_grid(study)
+    folders = train_grid(study, settings_variants(study))
     assert [path.name for path in folders.values()] == ["mse-3", "mse-6", "ssim-3", "ssim-6"]
     common = {"steps": 9, "adaptation": "none", "image_source": "crop"}
     assert wanted == [

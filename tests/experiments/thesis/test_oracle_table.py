@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from aecfe.cli import main
 from experiments.evaluation.comparison import Column, Protocol
 from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.thesis import oracle_table
@@ -20,17 +19,9 @@ OWN, ACROSS = [("anna", "anna"), ("anna", "bert")], [("bert", "anna"), ("bert", 
 PALE = 201.5  # mean green of an image: the drawn cells are dark on a pale ground, and some are larger than others
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_trees():
-    """A tenth of the trees, which takes a tenth of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def no_training(monkeypatch):
-    """In place of trained networks: latents that are the types, and a ResNeXt that names one type always."""
+    """In place of trained networks: latents that are the types, and a ResNeXt that predicts one type always."""
 
     def own_columns(study, names):
         cells = study.cells()
@@ -52,7 +43,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A classifier that takes images of any size, and names the pale ones monocytes and the others debris."""
+    """A classifier that takes images of any size, and predicts the pale ones as monocytes and the others debris."""
     folder = tmp_path_factory.mktemp("published")
     images = keras.Input((None, None, 3))
     scores = keras.layers.Dense(2, name="scores")(keras.layers.GlobalAveragePooling2D()(images))
@@ -147,19 +138,3 @@ def test_published_classifier_is_checked_before_anything_is_trained(
     monkeypatch.setattr(oracle_table, "own_columns", lambda *_: pytest.fail("trained"))
     with pytest.raises(InputError, match=message):
         make_oracles(make_study(), PROTOCOL, replace(published, **changes))
-
-
-def test_reproduce_hands_the_size_of_the_images_on(published, tmp_path, monkeypatch, capsys):
-    taken = []
-    monkeypatch.setattr("experiments.thesis.catalogue.reproduce", lambda *given: taken.append(given[2].published) or [])
-    command = ["reproduce", "table-3.3", "--config", "demo", "-o", str(tmp_path / "out"), "--oracle-size"]
-    model = ["--oracle", str(published.model), "--classes", str(published.classes), "--oracle-pixels", "0..255"]
-    assert main([*command, "48", *model]) == 0
-    assert [Published(**each) for each in taken] == [published]
-    for arguments, message in (
-        ([*command, "0", *model], "--oracle-size must be 1 or more; got 0"),
-        ([*command, "48"], "--oracle-size tells of the model of --oracle, and none is given"),
-    ):
-        assert main(arguments) == 2
-        assert f"aecfe: error: {message}\n" == capsys.readouterr().err
-    assert len(taken) == 1

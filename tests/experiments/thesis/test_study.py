@@ -1,5 +1,3 @@
-"""What a study makes once, and what makes it make something again."""
-
 import dataclasses
 
 import numpy as np
@@ -7,9 +5,8 @@ import pytest
 
 from experiments.pipeline import Pipeline
 from experiments.thesis import study as study_module
+from experiments.thesis.study import Study
 from mrcnn.files.errors import InputError
-from mrcnn.training import folder as detector_folder
-from mrcnn.training.folder import CONFIG_NAME, WEIGHTS_NAME
 
 
 def relabel(study, centre, key, cell_type):
@@ -26,7 +23,7 @@ def test_cells_have_the_types_that_the_images_have_now(make_study):
     study = make_study()
     relabel(study, "anna", "images/00.png", "eosinophil")
     # The split is of the labels, and a saved one of others is refused.
-    with pytest.raises(InputError, match="anna.json: is there already, made with another set of images"):
+    with pytest.raises(InputError, match="anna.json: is there already"):
         study.cells()
     (study.output / "splits" / "anna.json").unlink()
     assert study.cells().types["anna"][0] == "eosinophil" and study.cells().counts["anna"]["eosinophil"] == 11
@@ -67,31 +64,12 @@ def test_train_passes_on_jobs_and_overwrite_and_trains_each_once(make_study, mon
     assert calls[1] == ([], 3, False)
 
 
-@pytest.fixture
-def work(monkeypatch, study_data):
-    """What pipelines were asked to do, in order, with a detector and stores that are there at once."""
-    calls = []
-
-    def train_detector(pipeline):
-        calls.append(("detector", pipeline.output.name, pipeline.overwrite))
-        (pipeline.output / "detector").mkdir(parents=True, exist_ok=True)
-        for name in (CONFIG_NAME, WEIGHTS_NAME):
-            (pipeline.output / "detector" / name).write_text("x")
-
-    monkeypatch.setattr(Pipeline, "train_detector", train_detector)
-    monkeypatch.setattr(Pipeline, "extract", lambda pipeline: calls.append(("extract", pipeline.output.name)))
-    monkeypatch.setattr(Pipeline, "stores", property(lambda pipeline: study_data[1]))
-    return calls
-
-
-def unpatched(study):
-    """The fixture's study has stores already; this one asks its pipelines for them."""
-    study.stores = study_module.Study.stores.__get__(study)
-    return study
-
-
-def test_a_detector_is_trained_once_though_everything_is_made_again(make_study, work):
-    study = unpatched(make_study())
+def test_a_detector_is_trained_and_applied_once_though_everything_is_made_again(make_study, monkeypatch):
+    work = []
+    for name in ("train_detector", "extract"):
+        monkeypatch.setattr(Pipeline, name, lambda p, n=name: work.append((n, p.output.name, p.overwrite)))
+    study = make_study()
+    study.stores = Study.stores.__get__(study)  # the fixture's study has stores already
     study.overwrite = True
     study.detector("resnet50")
     for _ in range(2):
@@ -99,25 +77,8 @@ def test_a_detector_is_trained_once_though_everything_is_made_again(make_study, 
         study.detector("resnet50")
     study.stores("resnet101")
     assert work == [
-        ("detector", "resnet50", True), ("extract", "resnet50"),
-        ("detector", "resnet101", True), ("extract", "resnet101"),
-    ]  # fmt: skip
-
-
-def test_stores_are_made_again_for_another_detector_other_images_or_masks(make_study, work, monkeypatch):
-    unpatched(make_study()).stores()
-    assert ("extract", "resnet50") in work  # the stores are of another detector
-    work.clear()
-    monkeypatch.setattr(detector_folder, "detector_hash", lambda folder: "detector-a")
-    unpatched(make_study()).stores()
-    assert work == [("detector", "resnet50", False)]
-    study = unpatched(make_study())
-    study.settings = study.settings.replace(extract=study.settings.extract.replace(masks=False))
-    study.stores()
-    study = unpatched(make_study())
-    study.opened["anna"].records.pop()
-    study.stores()
-    assert work.count(("extract", "resnet50")) == 2
+        (name, backbone, True) for backbone in ("resnet50", "resnet101") for name in ("train_detector", "extract")
+    ]
 
 
 def test_config_hash_tells_settings_and_not_places(make_study, tmp_path):

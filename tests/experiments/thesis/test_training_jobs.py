@@ -1,11 +1,12 @@
-import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments.evaluation.vectors import read_vectors
@@ -14,50 +15,98 @@ from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, run_jobs
 from mrcnn.files.errors import InputError
 
 CONFIG = {"image_size": 32, "latent_size": 4, "global_batch_size": 8, "steps": 1, "adaptation": "none"}
+# A run of jobs that train nothing and wait to be interrupted. Each process starts this module too.
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from unittest.mock import MagicMock
+
+tf = sys.modules["tensorflow"] = MagicMock()
+tf.config.list_physical_devices.return_value = ["gpu 0", "gpu 1"]
+from experiments.thesis import training_jobs
+from mrcnn.files.interruption import handle_signals, held_back
+
+def wait(job, resume):
+    job.folder.mkdir()
+    (job.folder / "gpu").write_text(tf.config.set_visible_devices.call_args.args[0])
+    (job.folder / "new").write_text(str(os.getpid()))
+    (job.folder / "new").rename(job.folder / "pid")
+    with held_back() as waiting:
+        while not waiting.is_due:
+            time.sleep(0.01)
+        (job.folder / "saved").touch()
+        waiting.check()
+
+training_jobs.run_job = wait
+if __name__ == "__main__":
+    jobs = [training_jobs.TrainingJob({}, {}, Path(folder), {}) for folder in sys.argv[1:]]
+    with handle_signals():
+        training_jobs.run_jobs(jobs, 2)
+"""
 
 
-@pytest.fixture(scope="module")
-def jobs(study_data, tmp_path_factory):
-    """Two trainings that differ in their seed."""
-    root = tmp_path_factory.mktemp("jobs")
+@pytest.fixture
+def running(tmp_path):
+    """A run of three jobs of which two have begun: its process, and by folder the processes of the two."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    folders = [tmp_path / name for name in "abc"]
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), *map(str, folders)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not all((folder / "pid").exists() for folder in folders[:2]):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    yield process, {folder: int((folder / "pid").read_text()) for folder in folders[:2]}
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+def is_running(pid):
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_interruption_lets_every_process_save_and_begins_nothing_more(running, tmp_path):
+    process, begun = running
+    assert {(folder / "gpu").read_text() for folder in begun} == {"gpu 0", "gpu 1"}
+    process.send_signal(signal.SIGTERM)
+    assert "Interruption" in process.communicate()[1]
+    assert all((folder / "saved").exists() for folder in begun)
+    assert not (tmp_path / "c").exists()
+
+
+def test_processes_end_with_the_one_that_started_them(running):
+    process, begun = running
+    process.kill()
+    while any(map(is_running, begun.values())):
+        time.sleep(0.01)
+    assert not any((folder / "saved").exists() for folder in begun)
+
+
+def test_a_killed_process_is_told_in_one_line(running):
+    process, begun = running
+    os.kill(next(iter(begun.values())), signal.SIGKILL)
+    last = process.communicate()[1].strip().splitlines()[-1]
+    assert "InputError" in last and "a process of --jobs was killed" in last and "smaller --jobs" in last
+
+
+def test_run_jobs_ends_those_that_began_though_another_one_fails(study_data, tmp_path):
     splits = {"anna": {"images/00.png": "test"}}
-    return [TrainingJob({**CONFIG, "seed": seed}, study_data[1], root / str(seed), splits) for seed in (1, 2)]
-
-
-@pytest.fixture(scope="module")
-def fault(jobs):
-    """What a run in two processes raises whose third job asks for a centre that is not there."""
-    wrong = replace(jobs[0], config={**CONFIG, "source_centre": "carl"}, folder=jobs[0].folder.with_name("wrong"))
-    with pytest.raises(InputError) as raised:
-        run_jobs([*jobs, wrong], 2)
-    return str(raised.value)
-
-
-def test_run_jobs_brings_the_fault_of_a_process_as_it_is(fault):
-    assert fault == "source_centre 'carl' is not among the centres (anna, bert)"
-
-
-def test_run_jobs_gives_in_processes_what_it_gives_in_turn(jobs, fault, tmp_path):
-    # The two that were sound are done, though the third failed.
-    first, second = (read_vectors(job.folder / EMBEDDING) for job in jobs)
-    run_jobs([replace(jobs[1], folder=tmp_path)], 1)
-    serial = read_vectors(tmp_path / EMBEDDING)
-    for centre in ("anna", "bert"):
-        np.testing.assert_allclose(second[centre][0], serial[centre][0], atol=1e-4)
-        assert np.abs(first[centre][0] - serial[centre][0]).max() > 0.01  # another seed, other latents
-
-
-def test_a_process_ends_with_the_one_that_started_it():
-    context = multiprocessing.get_context("spawn")
-    alive, end = context.Pipe(duplex=False)
-    with ProcessPoolExecutor(1, context, training_jobs._end_with, (alive,)) as pool:
-        pool.submit(time.sleep, 0).result()
-        started = time.monotonic()
-        sleeping = pool.submit(time.sleep, 60)
-        end.close()
-        with pytest.raises(BrokenProcessPool):
-            sleeping.result()
-    assert time.monotonic() - started < 20
+    job = TrainingJob(CONFIG, study_data[1], tmp_path / "right", splits)
+    wrong = TrainingJob({**CONFIG, "source_centre": "carl"}, study_data[1], tmp_path / "wrong", splits)
+    with pytest.raises(InputError, match=r"source_centre 'carl' is not among the centres \(anna, bert\)"):
+        run_jobs([wrong, job], 2)
+    assert {c: v.shape for c, (v, _) in read_vectors(job.folder / EMBEDDING).items()} == {
+        "anna": (20, 4),
+        "bert": (20, 4),
+    }
 
 
 class ResourceExhaustedError(Exception):
@@ -70,62 +119,11 @@ class ResourceExhaustedError(Exception):
         (BrokenProcessPool("terminated abruptly"), InputError, "a process of --jobs was killed.*smaller --jobs"),
         (ResourceExhaustedError("OOM\nmore"), InputError, r"7: out of memory \(OOM\); run .*smaller --jobs"),
         (MemoryError(), InputError, r"7: out of memory \(MemoryError\)"),
-        (OSError(28, "No space left on device", "x.h5"), OSError, "No space left"),
         (KeyError("a fault of ours"), KeyError, "a fault of ours"),
     ],
 )
-def test_run_jobs_makes_one_line_of_what_the_user_can_mend(monkeypatch, tmp_path, error, expected, message):
-    class Pool:
-        """A pool in which every job ends by the error."""
-
-        def __init__(self, *arguments):
-            self.cancelled = False
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *arguments):
-            assert self.cancelled
-
-        def submit(self, *arguments):
-            future = Future()
-            future.set_exception(error)
-            return future
-
-        def shutdown(self, cancel_futures):
-            self.cancelled = cancel_futures
-
-    monkeypatch.setattr(training_jobs, "ProcessPoolExecutor", Pool)
-    jobs = [TrainingJob({}, {}, tmp_path / "7", {})] * 2
-    with pytest.raises(expected, match=message) as raised:
-        run_jobs(jobs, 2)
-    if expected is InputError:
-        assert "\n" not in str(raised.value)
-
-
-def test_a_process_takes_its_gpu_and_its_share_of_the_threads(monkeypatch):
-    import tensorflow as tf
-
-    calls = []
-
-    def note(name):
-        return lambda *arguments: calls.append((name, *arguments))
-
-    monkeypatch.setattr(training_jobs, "_end_with", note("end_with"))
-    monkeypatch.setattr(training_jobs.signal, "signal", note("signal"))
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["gpu0", "gpu1"])
-    monkeypatch.setattr(tf.config, "set_visible_devices", note("visible"))
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", note("growth"))
-    threading = SimpleNamespace(
-        set_intra_op_parallelism_threads=note("threads"), set_inter_op_parallelism_threads=note("graphs")
-    )
-    monkeypatch.setattr(tf.config, "threading", threading)
-    counter = multiprocessing.get_context("spawn").Value("i", 0)
-    for _ in range(3):
-        training_jobs._start_worker(None, counter, 5)
-    assert [call[1] for call in calls if call[0] == "visible"] == ["gpu0", "gpu1", "gpu0"]
-    assert ("growth", "gpu1", True) in calls and ("threads", 5) in calls
-
-
-def test_run_jobs_without_jobs_does_nothing():
-    run_jobs([], 4)
+def test_faults_that_the_user_can_mend_are_one_line(tmp_path, error, expected, message):
+    future = Future()
+    future.set_exception(error)
+    with pytest.raises(expected, match=message):
+        training_jobs._check(future, TrainingJob({}, {}, tmp_path / "7", {}))
