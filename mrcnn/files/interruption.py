@@ -73,12 +73,13 @@ def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
         return
 
     def handle(number: int, frame: object) -> None:
+        global _number, _since
         if _number is not None:
             if time.monotonic() - _since > SECONDS_OF_ONE_SIGNAL:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
             return
-        interrupt(number)
+        _number, _since = number, time.monotonic()
         if not _blocks:
             raise Interruption(number)
         if tell is not None:
@@ -93,16 +94,3 @@ def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
             # None stands for a handler that is not Python's.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _number = None
-
-
-def interrupt(number: int = signal.SIGTERM) -> None:
-    """Ask for an interruption, as a signal does where blocks hold it back; from any thread."""
-    global _number, _since
-    _number, _since = number, time.monotonic()
-
-
-def wait_for_blocks(seconds: float) -> None:
-    """Wait until no block holds interruptions back, at most `seconds`; called in a thread of its own."""
-    end = time.monotonic() + seconds
-    while _blocks and time.monotonic() < end:
-        time.sleep(0.02)

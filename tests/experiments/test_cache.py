@@ -41,23 +41,11 @@ def test_cache_leaves_nothing_of_a_computation_that_fails(tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def half(data):
-    return data[: len(data) // 2]
-
-
-def nothing(data):
-    return b""
-
-
-def garbled(data):
-    return b"PK" + data[5:]
-
-
-@pytest.mark.parametrize("damage", [half, nothing, garbled])
-def test_cache_names_a_damaged_file(tmp_path, damage):
+@pytest.mark.parametrize("content", [b"", b"PK and more"])
+def test_cache_names_a_damaged_file(tmp_path, content):
     Cache(tmp_path).arrays("kind", {}, lambda: {"a": np.arange(1000)})
     (path,) = tmp_path.rglob("*.npz")
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(content)
     with pytest.raises(InputError, match=rf"{path}: .*delete it, and it is computed again"):
         Cache(tmp_path).arrays("kind", {}, lambda: {"a": np.arange(1000)})
 

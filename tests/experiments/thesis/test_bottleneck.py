@@ -107,23 +107,15 @@ def test_markdown_shows_the_thesis_in_brackets_on_its_own_data(tmp_path):
     assert "In brackets" not in written(tmp_path, "int20")["md"]
 
 
-def test_csv_has_a_line_for_each_training(tmp_path):
-    rows = list(csv.DictReader(written(tmp_path, "matek19")["csv"].splitlines()))
-    assert [(row["bottleneck"], row["backbone"]) for row in rows[4:]] == [
-        ("Handcrafted", "resnet101"), ("Handcrafted", "resnet50")
-    ]  # fmt: skip
-    assert len(rows) == 6 and rows[4]["accuracy_mean"] == "0.4000"
+def test_csv_latex_and_json_hold_the_same(tmp_path):
+    texts = written(tmp_path, "matek19")
+    rows = list(csv.DictReader(texts["csv"].splitlines()))
+    assert len(rows) == 6 and (rows[4]["bottleneck"], rows[4]["accuracy_mean"]) == ("Handcrafted", "0.4000")
     assert rows[3] == {
         "bottleneck": "50", "backbone": "resnet50", "image_loss": "ssim", "image_source": "crop",
         "accuracy_mean": "0.9250", "accuracy_std": "0.0250",
         "balanced_accuracy_mean": "0.4625", "balanced_accuracy_std": "0.0125", "thesis_accuracy": "0.84",
     }  # fmt: skip
-    assert [row["thesis_accuracy"] for row in csv.DictReader(written(tmp_path)["csv"].splitlines())] == [""] * 6
-
-
-def test_latex_and_json_hold_the_same(tmp_path):
-    texts = written(tmp_path, "matek19")
-    assert r"\label{tab:3.1}" in texts["tex"] and r"\begin{tabular}{lrr}" in texts["tex"]
     assert r"50 & 80.0 $\pm$ 0.0 [81] & \textbf{92.5 $\pm$ 2.5} [84] \\" in texts["tex"]
     content = json.loads(texts["json"])
     assert (content["centre"], content["runs"], content["num_test"]) == ("m19", 2, {"resnet101": 20, "resnet50": 21})
@@ -131,12 +123,6 @@ def test_latex_and_json_hold_the_same(tmp_path):
         "bottleneck": 5, "backbone": "resnet101", "image_loss": "mse", "image_source": "image",
         "autoencoder": "ResNet101-MSE-5", "accuracy": [0.5, 0.7], "balanced_accuracy": [0.25, 0.35],
     }  # fmt: skip
-
-
-def test_result_knows_its_rows_and_columns():
-    result = result_of()
-    assert (result.variants, result.sizes) == ([WHOLE, BOX], [5, 50])
-    assert result.accuracy(BOX, 50) == pytest.approx((0.925, 0.025))
 
 
 @pytest.fixture
@@ -173,12 +159,9 @@ def test_train_grid_asks_for_every_cell_of_the_table(untrained):
     assert wanted == [
         ({**common, "latent_size": size, "image_loss": loss}, "resnet50") for loss in ("mse", "ssim") for size in (3, 6)
     ]
-    assert list(train_grid(study, [Variant("resnet101", "ssim", "image")])) == [
-        (Variant("resnet101", "ssim", "image"), size) for size in (3, 6)
-    ]
 
 
-def test_make_bottleneck_scores_latents_that_say_the_type_1(untrained):
+def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
     study, _ = untrained(sizes=[3], image_losses=["mse"], centre="bert")
     result = make_bottleneck(study, PROTOCOL)
     ((key, scores),) = result.scores.items()

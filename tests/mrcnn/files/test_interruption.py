@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mrcnn.files import interruption
-from mrcnn.files.interruption import Interruption, handle_signals, held_back, interrupt, wait_for_blocks
+from mrcnn.files.interruption import Interruption, handle_signals, held_back
 
 
 @pytest.fixture(autouse=True)
@@ -108,23 +108,3 @@ def test_second_signal_ends_the_process_at_once(monkeypatch):
     assert status_of(lambda: twice(1.5)) == -signal.SIGTERM
     # Launchers send the same signal to the process and to its group.
     assert status_of(lambda: twice(0.1)) == 77
-
-
-def test_wait_for_blocks_waits_for_a_work_in_another_thread_to_save():
-    saved, begun = [], threading.Event()
-
-    def work():
-        with pytest.raises(Interruption), held_back() as waiting:
-            begun.set()
-            while not waiting.is_due:
-                pass
-            saved.append(True)
-            waiting.check()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    begun.wait()
-    interrupt()
-    wait_for_blocks(30.0)
-    assert saved == [True]
-    thread.join()
