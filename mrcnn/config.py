@@ -8,7 +8,7 @@ import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 
 from mrcnn.files.settings import Settings
 
@@ -25,7 +25,7 @@ _MAX_SIDE = 2**14  # pixels
 
 
 class Config:
-    """Base settings. Class attributes hold the values; an instance checks them and adds what follows from them.
+    """Base settings. Class attributes hold the values; an instance checks them and adds what follows.
 
     Instance attributes:
         BATCH_SIZE: images in a training step over all devices.
@@ -158,7 +158,7 @@ class Config:
     SEED = 0
 
     def __init__(self) -> None:
-        self.validate()
+        _Checked.from_dict({name: _plain(getattr(self, name)) for name in _Checked.model_fields})
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         self.IMAGE_SHAPE = np.array([side, side, self.IMAGE_CHANNEL_COUNT])
@@ -170,25 +170,17 @@ class Config:
     @property
     def normalization(self) -> str:
         """The normalisation in force: NORMALIZATION, or what TRAIN_BN says."""
-        return self.NORMALIZATION or ("frozen_batch" if self.TRAIN_BN is False else "batch")
-
-    def validate(self) -> None:
-        """Check all values.
-
-        Raises:
-            InputError: naming every attribute that cannot be, and what it may be.
-        """
-        _Checked.from_dict({name: _plain(getattr(self, name)) for name in _Checked.model_fields})
+        return self.NORMALIZATION or ("batch" if self.TRAIN_BN is None or self.TRAIN_BN else "frozen_batch")
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting by name, in the order of the class, as JSON can hold it.
 
         What a subclass has added and JSON cannot hold, such as a path, is there as text.
         """
-        return {name: _plain(getattr(self, name)) for name in setting_names(type(self))}
+        return {name: _plain(getattr(self, name)) for name in _setting_names(type(self))}
 
     def display(self) -> None:
-        """Print every value (Matterport's name for it)."""
+        """Print every value."""
         print("\nConfigurations:")
         computed = {name: _plain(value) for name, value in vars(self).items()}
         for name, value in sorted({**self.to_dict(), **computed}.items()):
@@ -199,11 +191,9 @@ class Config:
 class SmearConfig(Config):
     """White blood cells in smears, trained from scratch as in the thesis (3.2).
 
-    One class, Adam at 1e-3, half of the samples augmented online. GroupNorm stands for the pretrained weights that
-    cells seldom have (He et al. 2018). What cells do not need is left out, as measured in `docs/speed.md`: an image of
-    256 px shows them well enough, none is so small that anchors on the finest level matter or so large that those on
-    the coarsest do, and fifty proposals hold them all. The thesis' own ResNet-101 at 1024 px is in
-    `experiments/configs/thesis.yaml`.
+    GroupNorm stands for the pretrained weights that cells seldom have (He et al. 2018). What cells do not need is left
+    out, as measured in `docs/speed.md`: larger images, the finest and coarsest anchors, more than fifty proposals. The
+    thesis' own ResNet-101 at 1024 px is in `experiments/configs/thesis.yaml`.
     """
 
     NAME = "smear"
@@ -230,12 +220,9 @@ class SmearConfig(Config):
     ROI_ALIGN = "paper"
 
 
-def setting_names(config_class: type[Config]) -> list[str]:
-    """Names of the settings of a configuration class, base class first."""
-    names: dict[str, None] = {}
-    for cls in reversed(config_class.__mro__):
-        names.update((n, None) for n in vars(cls) if n.isupper())
-    return list(names)
+def _setting_names(config_class: type[Config]) -> list[str]:
+    """Base class first."""
+    return list(dict.fromkeys(n for cls in reversed(config_class.__mro__) for n in vars(cls) if n.isupper()))
 
 
 def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig, *, keep_unknown: bool = False) -> Config:
@@ -250,9 +237,10 @@ def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig, *, 
         InputError: naming every unknown setting and every value that cannot be.
     """
     values = {name: _plain(getattr(base, name)) for name in _Checked.model_fields}
+    overrides = {name: _plain(value) if name in values else value for name, value in overrides.items()}
     if isinstance(overrides.get("LOSS_WEIGHTS"), dict):
-        overrides = {**overrides, "LOSS_WEIGHTS": {**base.LOSS_WEIGHTS, **overrides["LOSS_WEIGHTS"]}}
-    added = set(setting_names(base)) - values.keys()
+        overrides["LOSS_WEIGHTS"] = {**base.LOSS_WEIGHTS, **overrides["LOSS_WEIGHTS"]}
+    added = set(_setting_names(base)) - values.keys()
     kept = {n: v for n, v in overrides.items() if n in added or (keep_unknown and n not in values and n.isupper())}
     checked = _Checked.from_dict({**values, **{n: v for n, v in overrides.items() if n not in kept}})
     kept |= {name: getattr(checked, name) for name in overrides if name not in kept}
@@ -268,6 +256,16 @@ def _ceiling(value: Any) -> Any:
     return math.ceil(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
+def _flag(value: Any) -> Any:
+    return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _as_given(value: Any, check: Any) -> Any:
+    """A whole number stays one, so that the files of a detector, and its hash, stay as they were."""
+    checked = check(value)
+    return value if type(value) is int else checked
+
+
 def _count(least: int, most: int) -> Any:
     return Annotated[int, BeforeValidator(_whole), Field(ge=least, le=most)]
 
@@ -277,23 +275,23 @@ def _steps(least: int) -> Any:
 
 
 def _number(least: float, most: float) -> Any:
-    return Annotated[float, Field(ge=least, le=most)]
+    return Annotated[float, Field(ge=least, le=most), WrapValidator(_as_given)]
 
 
 _Share = _number(0, 1)
-_Positive = Annotated[float, Field(gt=0, le=_MAX_SIDE)]
+_Flag = Annotated[bool, BeforeValidator(_flag)]
+_Positive = Annotated[float, Field(gt=0, le=_MAX_SIDE), WrapValidator(_as_given)]
 _Sides = Annotated[tuple[_count(1, _MAX_SIDE), _count(1, _MAX_SIDE)], Field(strict=False)]
 _Deviations = Annotated[tuple[_Positive, _Positive, _Positive, _Positive], Field(strict=False)]
 _Channels = Annotated[
-    tuple[float, ...], Field(strict=False), BeforeValidator(lambda v: v if isinstance(v, (list, tuple)) else [v])
+    tuple[Annotated[float, WrapValidator(_as_given)], ...],
+    Field(strict=False),
+    BeforeValidator(lambda v: v if isinstance(v, (list, tuple)) else [v]),
 ]
 
 
 class _Checked(Settings):
-    """Types and ranges of a `Config`. The largest values are far beyond what anybody trains.
-
-    They keep a mistake, or a detector that somebody else made, from filling the memory.
-    """
+    """Types and ranges of a `Config`. The largest values, far beyond what anybody trains, keep memory from filling."""
 
     NAME: Annotated[str, Field(pattern=r"^[^\n\r]*$")] | None
     GPU_COUNT: _count(1, 10_000)
@@ -313,7 +311,7 @@ class _Checked(Settings):
     PRE_NMS_LIMIT: _count(1, 10**6)
     POST_NMS_ROIS_TRAINING: _count(1, 10**5)
     POST_NMS_ROIS_INFERENCE: _count(1, 10**5)
-    USE_MINI_MASK: bool
+    USE_MINI_MASK: _Flag
     MINI_MASK_SHAPE: _Sides
     IMAGE_RESIZE_MODE: Literal[RESIZE_MODES]
     IMAGE_MIN_DIM: _count(0, _MAX_SIDE) | None
@@ -323,7 +321,7 @@ class _Checked(Settings):
     MEAN_PIXEL: _Channels
     TRAIN_ROIS_PER_IMAGE: _count(1, 10**5)
     # Without positives the heads learn nothing.
-    ROI_POSITIVE_RATIO: Annotated[float, Field(gt=0, le=1)]
+    ROI_POSITIVE_RATIO: Annotated[float, Field(gt=0, le=1), WrapValidator(_as_given)]
     POOL_SIZE: _count(1, 56)
     MASK_POOL_SIZE: _count(1, 112)
     MASK_SHAPE: _Sides
@@ -336,9 +334,9 @@ class _Checked(Settings):
     LEARNING_RATE: _number(0, 100)
     LEARNING_MOMENTUM: _Share
     WEIGHT_DECAY: _number(0, 100)
-    TRAIN_BN: bool | None
+    TRAIN_BN: _Flag | None
     GRADIENT_CLIP_NORM: _number(0, 10**12) | None
-    USE_RPN_ROIS: bool
+    USE_RPN_ROIS: _Flag
     LOSS_WEIGHTS: dict[Literal[tuple(Config.LOSS_WEIGHTS)], _number(0, 10**12)]
     RPN_LEVELS: Annotated[tuple[Literal[Config.RPN_LEVELS], ...], Field(strict=False)]
     ROI_ALIGN: Literal[ROI_ALIGNS]
@@ -348,8 +346,8 @@ class _Checked(Settings):
     LEARNING_RATE_WARMUP_STEPS: _count(0, 10**12)
     LEARNING_RATE_DROP_AFTER: _Share
     LEARNING_RATE_DROP_FACTOR: _number(0, 100)
-    TRAIN_ON_GT_BOXES: bool
-    TRAIN_ON_EMPTY_IMAGES: bool
+    TRAIN_ON_GT_BOXES: _Flag
+    TRAIN_ON_EMPTY_IMAGES: _Flag
     AUGMENTATION: Literal[AUGMENTATIONS]
     AUGMENTATION_SHARE: _Share
     AUGMENTATION_ZOOM: Annotated[tuple[_Positive, _Positive], Field(strict=False)]
