@@ -21,7 +21,6 @@ Result = dict[str, np.ndarray]
 Sample, Loaded = TypeVar("Sample"), TypeVar("Loaded")
 # Settings that bound the cells of an image: each comes from a proposal of its own.
 LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
-MAX_NAMED = 3
 
 
 class Detector(Protocol):
@@ -32,11 +31,7 @@ class Detector(Protocol):
 
 
 class DetectionRun:
-    """The compiled detection network, with and without masks.
-
-    Args:
-        parts: the weights.
-        config: sizes and thresholds.
+    """The detection network, compiled with and without masks.
 
     Attributes:
         last_shape: (height, width) of the last batch, as the network took it; None before the first.
@@ -66,14 +61,9 @@ class DetectionRun:
     def on_batch(
         self, batch: np.ndarray, windows: np.ndarray, frames: Sequence[DetectionFrame], masks: bool, paste: bool
     ) -> list[Result]:
-        """Detect on a batch of the network's size.
+        """Detect on a batch of the network's size: uint8 or float32 `(batch, height, width, channels)`, 0 to 255.
 
-        Args:
-            batch: uint8 or float32 array of shape (batch, height, width, channels), 0 to 255.
-            windows: float array of shape (batch, 4), pixels: the part that is image.
-            frames: where each image lies, for the results.
-            masks: run the mask head too.
-            paste: make masks of the image's size too.
+        `windows`, float `(batch, 4)` in pixels, are the parts that are image; `frames` bring results back to them.
         """
         outputs = self._network(masks, batch.dtype.name)(batch, normalized_boxes(windows, batch.shape[1:3]))
         outputs = {name: value.numpy() for name, value in outputs.items()}
@@ -106,14 +96,8 @@ def detect_each(
 ) -> list[Result | InputError]:
     """Detect on a batch, and where the detector does not take it, on its images one by one.
 
-    Args:
-        detector: for inference.
-        images: as of `MaskRCNN.detect`, or in place of one what is wrong with it.
-        names: of the images, for messages.
-        **options: further arguments of `MaskRCNN.detect`.
-
-    Returns:
-        For each image what `MaskRCNN.detect` gives, or the error that says why it was not taken, with its name.
+    An image may be the error of reading it instead. `options` go to `MaskRCNN.detect`. Returned is for each image what
+    that gives, or the error that says by its name why it was not taken.
     """
     readable = [i for i, image in enumerate(images) if not isinstance(image, InputError)]
     results: list[Result | InputError] = [image if isinstance(image, InputError) else {} for image in images]
@@ -188,10 +172,10 @@ def with_detections(config: Config, max_detections: int) -> Config:
 def warn_of_full(keys: Sequence[str], config: Config) -> None:
     """Warn of the images, by name, on which as many cells were found as the detector gives: there may be more."""
     if keys:
-        more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+        named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        limits = ", ".join(f"{name} {getattr(config, name)}" for name in LIMITS)
         log.warning(
-            "%d images have %d cells, the most that this detector gives, and perhaps others that were left out: %s%s "
-            "(limits: DETECTION_MAX_INSTANCES %d, POST_NMS_ROIS_INFERENCE %d)",
-            *(len(keys), detection_limit(config), ", ".join(keys[:MAX_NAMED]), more),
-            *(config.DETECTION_MAX_INSTANCES, config.POST_NMS_ROIS_INFERENCE),
+            "%d images have %d cells, the most that this detector gives, and perhaps others that were left out: %s "
+            "(limits: %s)",
+            *(len(keys), detection_limit(config), named, limits),
         )

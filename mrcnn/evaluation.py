@@ -21,6 +21,7 @@ from mrcnn.model import MaskRCNN, load_detector
 from mrcnn.training.folder import CONFIG_NAME, read_settings
 
 log = logging.getLogger(__name__)
+BATCH_SIZE = 8
 
 
 def evaluate_masks(
@@ -28,7 +29,6 @@ def evaluate_masks(
     datasets: Sequence[Dataset],
     score_threshold: float,
     *,
-    batch_size: int = 8,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Compare detections with instance masks.
@@ -38,7 +38,6 @@ def evaluate_masks(
         datasets: images with masks. What is found on images without a cell is wrong, what is found on crowds (of a
             negative class id) does not count.
         score_threshold: the operating score, for precision, recall and the detection rate.
-        batch_size: images in a batch.
         description: of the bar.
 
     Returns:
@@ -47,11 +46,11 @@ def evaluate_masks(
         `num_images`, `num_cells`, `score_threshold`.
 
     Raises:
-        InputError: naming the image, if one cannot be read, or is of a size or type that the detector does not take.
+        InputError: naming an image that cannot be read or that the detector does not take.
     """
     boxes, masks = Comparison("bbox"), Comparison("segm")
     found: list[bool] = []
-    for result, truth, is_crowd in _on_masks(detector, datasets, batch_size, description):
+    for result, truth, is_crowd in _on_masks(detector, datasets, description):
         boxes.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
         masks.add(truth, is_crowd, result["masks"], result["scores"])
         if not all(is_crowd):
@@ -69,7 +68,6 @@ def evaluate_boxes(
     dataset: VocBoxDataset,
     score_threshold: float,
     *,
-    batch_size: int = 8,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Compare detections with boxes; arguments and result as of `evaluate_masks`, less the masks.
@@ -80,7 +78,7 @@ def evaluate_boxes(
     comparison, found, num_images = Comparison("bbox"), [], 0
     samples = list(dataset.image_ids)
     for image_id, _, result in detect_samples(
-        detector, samples, dataset.load_image, lambda i: _name(dataset, i), batch_size, description, masks=False
+        detector, samples, dataset.load_image, lambda i: _name(dataset, i), BATCH_SIZE, description, masks=False
     ):
         boxes = attempt(dataset.load_boxes, image_id)
         fault = next((each for each in (result, boxes) if isinstance(each, InputError)), None)
@@ -100,7 +98,6 @@ def evaluate_presence(
     records: Sequence[ImageRecord],
     score_threshold: float,
     *,
-    batch_size: int = 8,
     description: str = "evaluate",
 ) -> dict[str, Any]:
     """Share of images with a detection, for images that are known to show a cell and nothing more.
@@ -110,9 +107,8 @@ def evaluate_presence(
         warning for each), `score_threshold`.
     """
     found = []
-    for _, _, result in detect_samples(
-        detector, records, _read, lambda record: str(record.path), batch_size, description, masks=False
-    ):
+    load, name = lambda record: read_image(record.path), lambda record: str(record.path)
+    for _, _, result in detect_samples(detector, records, load, name, BATCH_SIZE, description, masks=False):
         if isinstance(result, InputError):
             log.warning("%s", result)
         else:
@@ -147,22 +143,14 @@ def choose_min_confidence(folder: Path, held_out: Sequence[Dataset], lowest: flo
     return chosen
 
 
-def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, batch_size: int = 8) -> float | None:
-    """Choose the operating score of a detector on images that it was not trained on.
+def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset]) -> float | None:
+    """The operating score, as of `choose_operating_score`, on images with masks that were not trained on.
 
-    Args:
-        detector: opened with a low `DETECTION_MIN_CONFIDENCE`.
-        datasets: images with masks; boxes count as found from an IoU of 0.5 on.
-        batch_size: images in a batch.
-
-    Returns:
-        As of `choose_operating_score`.
-
-    Raises:
-        InputError: naming an image that the detector does not take.
+    The detector has a low `DETECTION_MIN_CONFIDENCE`; boxes count as found from an IoU of 0.5 on. The InputError of an
+    image that it does not take names it.
     """
     comparison = Comparison("bbox")
-    for result, truth, is_crowd in _on_masks(detector, datasets, batch_size, "operating score", masks=False):
+    for result, truth, is_crowd in _on_masks(detector, datasets, "operating score", masks=False):
         comparison.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
     return choose_operating_score(*comparison.matches(), float(detector.config.DETECTION_MIN_CONFIDENCE))
 
@@ -170,10 +158,7 @@ def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset], *, 
 def choose_operating_score(
     scores: np.ndarray, correct: np.ndarray, num_cells: int, lowest: float = 0.0
 ) -> float | None:
-    """The middle of the scores at which F1, the harmonic mean of precision and recall, is highest.
-
-    Any score between the last detection that counts and the next one gives the same F1. Of several such gaps with the
-    highest F1 the widest is taken.
+    """The middle of the widest gap between scores in which F1, the harmonic mean of precision and recall, is highest.
 
     Args:
         scores: array of shape (num_detections,), in [0, 1].
@@ -197,25 +182,17 @@ def choose_operating_score(
 
 
 def _on_masks(
-    detector: MaskRCNN, datasets: Sequence[Dataset], batch_size: int, description: str, **options: bool
+    detector: MaskRCNN, datasets: Sequence[Dataset], description: str, **options: bool
 ) -> Iterator[tuple[Result, np.ndarray, list[bool]]]:
-    """For each image what is found, its masks, and which of them are crowds.
-
-    Raises:
-        InputError: naming an image that is not taken.
-    """
+    """For each image what is found, its masks, and which of them are crowds."""
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     for (dataset, image_id), _, result in detect_samples(
-        detector, samples, lambda s: s[0].load_image(s[1]), lambda s: _name(*s), batch_size, description, **options
+        detector, samples, lambda s: s[0].load_image(s[1]), lambda s: _name(*s), BATCH_SIZE, description, **options
     ):
         if isinstance(result, InputError):
             raise result
         masks, class_ids = dataset.load_mask(image_id)
         yield result, masks, (np.asarray(class_ids) < 0).tolist()
-
-
-def _read(record: ImageRecord) -> np.ndarray:
-    return read_image(record.path)
 
 
 def _name(dataset: Dataset, image_id: int) -> str:

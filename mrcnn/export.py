@@ -35,19 +35,15 @@ def export_detector(
 ) -> Path:
     """Write a detector as a SavedModel that needs none of our code.
 
-    Resizing, padding, mean colour, anchors, suppression and the way back to the image are part of it; the model's
-    configuration, with its minimum score and maximum of cells per image, is built in. The folder appears when it is
-    complete. See `signatures` for what it computes; `assets.extra` in it holds the configuration and a description.
+    The model's configuration is built in. The folder appears when it is complete. See `signatures` for what it
+    computes; `assets.extra` in it holds the configuration and a description.
 
     Args:
         model: the detector.
-        folder: the SavedModel to write: `saved_model.pb`, `variables` and so on.
+        folder: the SavedModel to write.
         overwrite: replace an older SavedModel there.
-        detector: what names the detector in the description, such as its `detector_hash`.
+        detector: names the detector in the description, such as its `detector_hash`.
         max_detections: maximum of cells of an image, with proposals enough for them; None leaves both as they are.
-
-    Returns:
-        `folder` as a path.
 
     Raises:
         InputError: if `folder` holds something that may not be replaced, or `max_detections` is below 1.
@@ -79,13 +75,6 @@ def signatures(parts: DetectorParts, config: Config) -> dict[str, Signature]:
     "features" adds "features" float32 `(batch, max_detections, 14, 14, channels)`; "serving_default" these and "masks"
     float32 `(batch, max_detections, 28, 28)`, probabilities over the box; "full_masks" has instead of both "masks"
     uint8 `(batch, max_detections, height, width)`, 1 inside.
-
-    Args:
-        parts: the weights.
-        config: its settings.
-
-    Returns:
-        Name of the signature -> function of the images.
     """
     detection_network = DetectionNetwork(parts, config)
     networks = {with_masks: FeatureNetwork(parts, config, with_masks) for with_masks in (False, True)}
@@ -114,12 +103,10 @@ def signatures(parts: DetectorParts, config: Config) -> dict[str, Signature]:
 
 
 def _normalized_windows(molded: MoldedBatch) -> tf.Tensor:
-    """The part of each molded image that is image, normalised, float32 `(batch, 4)`."""
     window = normalized_boxes(molded.window, molded.network_shape)
     return tf.tile(window[tf.newaxis], [tf.shape(molded.images)[0], 1])
 
 
 def _traced(function: Signature) -> Any:
-    """The function as a graph for images of any number, size and number of channels."""
     images = tf.TensorSpec((None, None, None, None), tf.uint8, name="images")
     return tf.function(function, input_signature=[images], autograph=False).get_concrete_function()

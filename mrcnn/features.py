@@ -35,15 +35,9 @@ CROP_MARGIN_BEFORE, CROP_MARGIN_AFTER, CROP_MARGIN_FRAME = 10, 20, 400
 
 
 def choose_cell(boxes: np.ndarray, scores: np.ndarray, image_shape: Sequence[int]) -> int:
-    """Which of several detections is the cell that a single-cell image shows.
+    """Row of the detection that a single-cell image shows: the best-scored one that covers the image's centre.
 
-    Args:
-        boxes: array of shape (n, 4), pixels, n at least 1.
-        scores: array of shape (n,).
-        image_shape: (height, width, ...).
-
-    Returns:
-        Row of the best-scored box that covers the image's centre, or of the best-scored one if none does.
+    If none of the boxes `(n, 4)`, in pixels, covers it, the best-scored one; n is at least 1.
     """
     y, x = image_shape[0] / 2, image_shape[1] / 2
     covers = (boxes[:, 0] <= y) & (y < boxes[:, 2]) & (boxes[:, 1] <= x) & (x < boxes[:, 3])
@@ -68,9 +62,7 @@ def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[
     cells = []
     for row in rows:
         y1, x1, y2, x2 = grown_box(result["rois"][row], image.shape)
-        mask = None
-        if "small_masks" in result:
-            mask = np.round(result["small_masks"][row] * 255.0).astype(np.uint8)
+        mask = np.round(result["small_masks"][row] * 255.0).astype(np.uint8) if "small_masks" in result else None
         cells.append(
             Cell(
                 features=result["feats"][row],
@@ -102,9 +94,8 @@ def extract_features(
 ) -> dict[str, int]:
     """Detect the cells of a centre and write them to a feature store; an interrupted run resumes.
 
-    Images are read in threads ahead of the network, and cells are written in a thread behind it. Rows have the order
-    of the records. Which images share a batch follows from their positions alone, so that a resumed run computes
-    what an undisturbed one does, to the last bit where the network repeats itself to the last bit.
+    Rows have the order of the records. Which images share a batch follows from their positions alone, so that a
+    resumed run computes what an undisturbed one does, to the last bit where the network repeats itself so.
 
     Args:
         detector: a trained model, opened with `load_detector`.
@@ -124,13 +115,16 @@ def extract_features(
 
     Raises:
         InputError: if there are no records, fewer than shards, a file name is not UTF-8, the detector's features have
-            not the store's shape, or a store of another detector, other settings, another shard or other images is
-            there and `overwrite` is False.
+            not the store's shape, or another store is there and `overwrite` is False.
     """
     path = Path(path)
     if not records:
         raise InputError(f"centre {centre} has no image to extract features from")
-    _check_names(records)
+    for record in records:  # now, and not when the store is to hold it
+        try:
+            record.key.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{record.key!r}: name is not valid UTF-8; rename the file") from None
     config = detector.config
     shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
     if shape != ARRAY_FIELDS["features"][1]:
@@ -186,15 +180,6 @@ def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
     limit = detection_limit(detector.config)
     trained = {name: getattr(detector.config, name) for name in LIMITS} | read_settings(Path(detector.model_dir))
     return {} if limit == min(trained[name] for name in LIMITS) else {MAX_DETECTIONS: limit}
-
-
-def _check_names(records: Sequence[ImageRecord]) -> None:
-    """Refuse names that the store cannot hold now, and not when the first of them is to be stored."""
-    for record in records:
-        try:
-            record.key.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{record.key!r}: name is not valid UTF-8; rename the file") from None
 
 
 def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> None:

@@ -38,25 +38,12 @@ class Comparison:
         self._detections: list[dict[str, Any]] = []
 
     def add(self, cells: np.ndarray, is_crowd: Sequence[bool], detections: np.ndarray, scores: Sequence[float]) -> None:
-        """Add an image.
-
-        Args:
-            cells: boxes or masks of its annotation, n of them.
-            is_crowd: of each.
-            detections: the boxes or masks that were found, m of them.
-            scores: of each.
-
-        Raises:
-            ValueError: if `is_crowd` or `scores` are of another number.
-        """
+        """Add an image: its annotated boxes or masks, and those that were found, with their scores."""
         height, width = cells.shape[:2] if self.iou_type == "segm" else (None, None)
         self._images.append({"id": len(self._images) + 1, "height": height, "width": width})
         of_cells = [{"iscrowd": int(crowd)} for crowd in is_crowd]
         of_detections = [{"iscrowd": 0, "score": float(score)} for score in scores]
-        for rows, shapes, values in (
-            (self._cells, cells, of_cells),
-            (self._detections, detections, of_detections),
-        ):
+        for rows, shapes, values in ((self._cells, cells, of_cells), (self._detections, detections, of_detections)):
             for shape, more in zip(self._shapes(shapes), values, strict=True):
                 # Numbers from 1 on, since COCO's 0 stands for no match.
                 ids = {"id": len(rows) + 1, "image_id": len(self._images), "category_id": 1}

@@ -15,12 +15,7 @@ from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import make_augmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import load_image_gt
-from mrcnn.data.molding import (
-    compose_image_meta,
-    mold_image,
-    parse_image_meta,
-    unmold_image,
-)
+from mrcnn.data.molding import compose_image_meta, mold_image, parse_image_meta, unmold_image
 from mrcnn.detection import DetectionRun, with_detections
 from mrcnn.files.devices import is_chief, mirrored_strategy
 from mrcnn.files.errors import InputError
@@ -124,9 +119,9 @@ class MaskRCNN(MatterportMethods):
         *,
         folder: str | os.PathLike | None = None,
     ) -> list[dict[str, Any]]:
-        """Train, or go on with a training, and save the model.
+        """Train, or resume a training, and save the model.
 
-        Weights after each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
+        Weights of each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
         the end, what `load_detector` opens. Called again on the same object, it resumes after the last epoch.
 
         Args:
@@ -155,12 +150,11 @@ class MaskRCNN(MatterportMethods):
         target = Path(self.log_dir if folder is None else folder)
         callbacks = list(custom_callbacks or ())
         if folder is None and is_chief(self.strategy):
-            callbacks.insert(0, _KeepEveryEpoch(self))
+            callbacks.insert(0, keras.callbacks.LambdaCallback(on_epoch_end=self._keep_weights))
         rows = fit_detector(
             self.parts,
             self.config,
-            _as_list(train_dataset),
-            _as_list(val_dataset),
+            *([each] if isinstance(each, Dataset) else list(each) for each in (train_dataset, val_dataset)),
             epochs=epochs,
             learning_rate=learning_rate,
             folder=target,
@@ -178,12 +172,9 @@ class MaskRCNN(MatterportMethods):
     def set_trainable(
         self, layer_regex: str, keras_model: keras.Model | None = None, indent: int = 0, verbose: int = 1
     ) -> None:
-        """Let the layers learn whose whole name matches; freeze the others.
+        """Let the layers learn, of `keras_model` if given, whose whole name matches; freeze the others.
 
-        Args:
-            layer_regex: a regular expression, or "heads", "3+", "4+", "5+", "all".
-            keras_model: choose among this model's layers alone.
-            indent, verbose: with 1 names are printed, after so many spaces.
+        `layer_regex` is a regular expression, or "heads", "3+", "4+", "5+", "all". `verbose` prints the names.
         """
         layers = self.parts.named_layers() if keras_model is None else keras_model.layers
         for layer in choose_layers(layers, layer_regex):
@@ -192,17 +183,24 @@ class MaskRCNN(MatterportMethods):
 
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Choose the folder of the run: that of the checkpoint `model_path`, to resume, or a new one."""
-        folder, self.epoch = run_folder(self.model_dir, str(self.config.NAME or "run"), model_path)
+        folder, self.epoch = run_folder(self.model_dir, self._name, model_path)
         self.log_dir = str(folder)
 
     @property
     def checkpoint_path(self) -> str:
         """Where checkpoints of this run lie, "{epoch:04d}" standing for the number."""
-        return os.path.join(self.log_dir, checkpoint_name(str(self.config.NAME or "run"), "{epoch:04d}"))
+        return os.path.join(self.log_dir, checkpoint_name(self._name, "{epoch:04d}"))
+
+    @property
+    def _name(self) -> str:
+        return str(self.config.NAME or "run")
+
+    def _keep_weights(self, epoch: int, logs: Any) -> None:
+        save_matterport(self.parts.named_layers(), Path(self.log_dir) / checkpoint_name(self._name, epoch + 1))
 
     def find_last(self) -> str:
         """Path of the newest checkpoint of the newest run in `model_dir`; FileNotFoundError if there is none."""
-        return str(find_last(self.model_dir, str(self.config.NAME or "run")))
+        return str(find_last(self.model_dir, self._name))
 
     def get_imagenet_weights(self) -> str:
         """Download ImageNet weights of the backbone, or find them where they were downloaded; the file's path."""
@@ -246,15 +244,14 @@ class MaskRCNN(MatterportMethods):
 
         Args:
             filepath: a `.weights.h5` file of the same configuration, or any `.h5` file in Matterport's layout.
-            by_name: for compatibility; files in Matterport's layout are always matched by the layers' names.
+            by_name: not needed; files in Matterport's layout are always matched by the layers' names.
             exclude: names of layers that keep their weights, such as the heads of another number of classes.
 
         Returns:
             What matched, which is printed too; None for a `.weights.h5` file, which matches whole or not at all.
 
         Raises:
-            InputError: if the file is missing or cut short, has weights of another shape for a layer that is not
-                excluded, or fits too few layers.
+            InputError: if the file is missing or cut short, or does not fit the layers that are not excluded.
         """
         path = Path(filepath)
         if not path.is_file():
@@ -269,19 +266,6 @@ class MaskRCNN(MatterportMethods):
             print(report)  # as Matterport's own class does: scripts have no logging set up, which shows it otherwise
         self.set_log_dir(path)
         return report
-
-
-class _KeepEveryEpoch(keras.callbacks.Callback):
-    """Leave the weights of every epoch in the run's folder, in Matterport's layout and under its names."""
-
-    def __init__(self, detector: MaskRCNN):
-        super().__init__()
-        self.detector = detector
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Write them."""
-        name = checkpoint_name(str(self.detector.config.NAME or "run"), epoch + 1)
-        save_matterport(self.detector.parts.named_layers(), Path(self.detector.log_dir) / name)
 
 
 def load_detector(
@@ -318,7 +302,3 @@ def detector_config(
         raise InputError(f"{folder}: made before there was a choice of RoIAlign, with one of its own; train it again")
     config = make_config(overrides or {}, type(trained))
     return config if max_detections is None else with_detections(config, max_detections)
-
-
-def _as_list(datasets: Dataset | Sequence[Dataset]) -> list[Dataset]:
-    return [datasets] if isinstance(datasets, Dataset) else list(datasets)

@@ -8,9 +8,8 @@ import numpy as np
 from mrcnn.data.resizing import resize
 from mrcnn.files.errors import InputError
 
-Color = tuple[float, float, float]
 # Light enough to show on dark nuclei, saturated enough to show on pale background.
-OVERLAY_COLORS: tuple[Color, ...] = (
+OVERLAY_COLORS = (
     (0.0, 0.9, 0.2),
     (1.0, 0.2, 0.2),
     (0.1, 0.6, 1.0),
@@ -29,22 +28,17 @@ def draw_detections(
     scores: np.ndarray | None = None,
     masks: np.ndarray | None = None,
     *,
-    colors: Sequence[Color] = OVERLAY_COLORS,
     min_side: int = 0,
 ) -> np.ndarray:
-    """Draw boxes, scores and mask outlines over an image.
+    """Draw boxes, scores and mask outlines over a copy of an image, uint8 (height, width, 3).
 
     Args:
-        image: uint8 array of shape (height, width, 3), RGB; it is not changed.
+        image: uint8 array of shape (height, width, 3), RGB.
         boxes: array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels.
         scores: array of shape (num_boxes,), written beside the boxes, or None.
         masks: bool array of shape (height, width, num_boxes), or None.
-        colors: RGB colours in [0, 1], used in turn.
         min_side: the picture is enlarged until its shorter side has so many pixels, which keeps the numbers
             on small images readable, or its longer side has `MAX_ENLARGED_SIDE`.
-
-    Returns:
-        uint8 array of shape (height, width, 3), larger than `image` if `min_side` asks for it.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     shorter, longer = sorted(image.shape[:2])
@@ -53,7 +47,7 @@ def draw_detections(
     canvas = np.ascontiguousarray(resize(image, (height, width))).copy()
     thickness = max(1, round(min(height, width) / 150))
     for i, box in enumerate(boxes * scale):
-        color = _to_rgb8(colors[i % len(colors)])
+        color = _color(i)
         if masks is not None:
             _draw_outline(canvas, masks[..., i], color, thickness)
         # Exclusive ends: the last pixel inside is one before.
@@ -61,7 +55,7 @@ def draw_detections(
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
     if scores is not None:  # after all boxes, so that no line crosses a number
         for i, (box, score) in enumerate(zip(boxes * scale, scores, strict=True)):
-            _draw_label(canvas, f"{score:.2f}", box, _to_rgb8(colors[i % len(colors)]))
+            _draw_label(canvas, f"{score:.2f}", box, _color(i))
     return canvas
 
 
@@ -76,17 +70,10 @@ def sheet(
     """Lay images on a white sheet, row by row, each fitted into a square tile with its aspect ratio kept.
 
     Args:
-        images: uint8 arrays of shape (height, width, 3), of any sizes.
+        images: uint8 arrays of shape (height, width, 3), of any sizes, at least one.
         columns: tiles in a row.
         captions: a line of ASCII text under each image, shortened where it is too long.
-        tile_size: side of a tile in pixels.
-        gap: white space between tiles in pixels.
-
-    Returns:
-        uint8 array of shape (sheet height, sheet width, 3).
-
-    Raises:
-        InputError: if there is no image.
+        tile_size, gap: side of a tile and white space between tiles, pixels.
     """
     if len(images) == 0:
         raise InputError("no images to make a sheet of")
@@ -107,27 +94,17 @@ def sheet(
 
 def augmentation_sheet(
     images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray] | None = None,
+    masks: Sequence[np.ndarray],
     *,
     columns: int = 8,
     tile_size: int = 160,
 ) -> np.ndarray:
-    """Lay augmented samples on a sheet, with the outlines of their masks; the rest is as of `sheet`.
-
-    Args:
-        images: uint8 arrays of shape (height, width, 3).
-        masks: per image a bool array of shape (height, width, num_instances), or None.
-        columns: tiles in a row.
-        tile_size: side of a tile in pixels.
-    """
-    if masks is None:
-        return sheet(images, columns, tile_size=tile_size)
+    """Lay samples on a `sheet` with the outlines of their masks, each bool (height, width, num_instances)."""
     outlined = []
     for image, instance_masks in zip(images, masks, strict=True):
         tile = _fitted(image, tile_size).copy()
         for i in range(instance_masks.shape[-1]):
-            color = _to_rgb8(OVERLAY_COLORS[i % len(OVERLAY_COLORS)])
-            _draw_outline(tile, instance_masks[..., i], color, thickness=max(1, tile_size // 100))
+            _draw_outline(tile, instance_masks[..., i], _color(i), thickness=max(1, tile_size // 100))
         outlined.append(tile)
     return sheet(outlined, columns, tile_size=tile_size)
 
@@ -168,6 +145,6 @@ def _fit_text(text: str, width: int) -> str:
     return f"{text}.."
 
 
-def _to_rgb8(color: Color) -> tuple[int, int, int]:
-    red, green, blue = (int(round(255 * v)) for v in color)
+def _color(index: int) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * v) for v in OVERLAY_COLORS[index % len(OVERLAY_COLORS)])
     return red, green, blue

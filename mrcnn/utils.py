@@ -1,7 +1,4 @@
-"""Matterport's public helpers for boxes, masks and scores, on arrays.
-
-What has a file of its own is handed on from there.
-"""
+"""Matterport's public helpers for boxes, masks and scores, on arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -134,10 +131,8 @@ def compute_ap(
     """Average precision of one image: the area under its precision-recall curve. Arguments as of `compute_matches`.
 
     Returns:
-        mAP: the value in [0, 1]; 0 for an image without instances.
-        precisions: array of shape (num_detections + 2,), non-increasing.
-        recalls: array of shape (num_detections + 2,), from 0 to 1.
-        overlaps: array of shape (num_detections, num_instances).
+        The value in [0, 1], 0 for an image without instances; precisions and recalls of shape (num_detections + 2,);
+        overlaps of shape (num_detections, num_instances).
     """
     truth, predicted = (gt_boxes, gt_class_ids, gt_masks), (pred_boxes, pred_class_ids, pred_scores, pred_masks)
     gt_match, pred_match, overlaps = compute_matches(*truth, *predicted, iou_threshold)
@@ -171,11 +166,9 @@ def compute_ap_range(
 
 
 def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> tuple[float, np.ndarray]:
-    """Share of boxes `(num_instances, 4)` that proposals `(num_predictions, 4)` cover.
+    """Share in [0, 1] of the true boxes `(n, 4)` that are the best overlap of some prediction `(m, 4)`.
 
-    Returns:
-        recall: share in [0, 1] of ground-truth boxes that are the best overlap of some prediction.
-        positive_ids: indices of the predictions that overlap a box by `iou` or more.
+    Also indices of the predictions that overlap a box by `iou` or more.
     """
     overlaps = compute_overlaps(pred_boxes, gt_boxes)
     if overlaps.size == 0:
@@ -220,11 +213,9 @@ def generate_anchors(
     feature_stride: int,
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of one feature map; arguments as of `mrcnn.network.anchors.level_anchors`, `scales` one or several.
+    """Anchors of one feature map, with one scale or several: as of `mrcnn.network.anchors.level_anchors`.
 
-    Returns:
-        float32 array of shape (num_cells * len(ratios) * num_scales, 4) in pixels, rows of cells first, scales
-        innermost.
+    Gives float32 (num_cells * len(ratios) * num_scales, 4) in pixels, rows of cells first, scales innermost.
     """
     height, width = int(shape[0]), int(shape[1])
     anchors = [level_anchors(s, ratios, (height, width), feature_stride, anchor_stride) for s in np.atleast_1d(scales)]

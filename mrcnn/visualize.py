@@ -62,18 +62,16 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> np.nda
     return image
 
 
-def _new_axes(size: tuple[float, float]) -> "Axes":
+def _framed_axes(
+    ax: "Axes | None", image: np.ndarray, title: str, margin: int, size: tuple[float, float] = (12, 12)
+) -> "Axes":
+    """Axes, new ones if there are none, with a margin around the image, rows growing downwards, and the title."""
     import matplotlib.pyplot as plt
 
-    return plt.subplots(1, figsize=size)[1]
-
-
-def _frame_axes(ax: "Axes", image: np.ndarray, title: str, margin: int) -> None:
-    """Set limits that leave a margin around the image, rows growing downwards, and the title."""
-    ax.set_xlim(-margin, image.shape[1] + margin)
-    ax.set_ylim(image.shape[0] + margin, -margin)
+    ax = plt.subplots(1, figsize=size)[1] if ax is None else ax
+    ax.set(xlim=(-margin, image.shape[1] + margin), ylim=(image.shape[0] + margin, -margin), title=title)
     ax.axis("off")
-    ax.set_title(title)
+    return ax
 
 
 def _add_rectangle(ax: "Axes", box: np.ndarray, **style: object) -> None:
@@ -84,9 +82,11 @@ def _add_rectangle(ax: "Axes", box: np.ndarray, **style: object) -> None:
     ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=2, **style))
 
 
-def _add_link(ax: "Axes", box: np.ndarray, refined_box: np.ndarray, color: Color | str) -> None:
-    """Join the first corners of a box and of what it was refined to."""
-    ax.plot([box[1], refined_box[1]], [box[0], refined_box[0]], color=color, scalex=False, scaley=False)
+def _add_refined(ax: "Axes", box: np.ndarray | None, refined_box: np.ndarray, color: Color | str) -> None:
+    """Draw what a box was refined to, and join their first corners."""
+    _add_rectangle(ax, refined_box, edgecolor=color)
+    if box is not None:
+        ax.plot([box[1], refined_box[1]], [box[0], refined_box[0]], color=color, scalex=False, scaley=False)
 
 
 def _add_outline(ax: "Axes", mask: np.ndarray, color: Color) -> None:
@@ -137,19 +137,11 @@ def display_instances(
     colors: Sequence[Color] | None = None,
     captions: Sequence[str] | None = None,
 ) -> None:
-    """Draw instances; a note is printed if there are none.
+    """Draw instances as `detect` gives them; boxes of zeros are padding. A note is printed if there are none.
 
-    Args:
-        image, boxes, masks, class_ids, scores: as `detect` takes and gives them; boxes of zeros are padding.
-        class_names: names by class id.
-        title, figsize: of the figure.
-        ax: axes to draw on; without them a figure is made and shown.
-        show_mask, show_bbox: whether masks are filled and boxes drawn; masks are outlined always.
-        colors: RGB in [0, 1] per instance; spread over the hues if None.
-        captions: text per instance instead of class name and score.
-
-    Raises:
-        ValueError: if boxes, masks and class_ids differ in number.
+    Masks are outlined always, filled with `show_mask`. Without `ax` a figure is made and shown. `colors` are RGB in
+    [0, 1] per instance; `captions` stand instead of class name and score. It is a ValueError if boxes, masks and
+    class_ids differ in number.
     """
     import matplotlib.pyplot as plt
 
@@ -159,9 +151,8 @@ def display_instances(
     elif not num_instances == masks.shape[-1] == len(class_ids):
         raise ValueError(f"got {num_instances} boxes, {masks.shape[-1]} masks and {len(class_ids)} class ids")
     auto_show = ax is None
-    ax = _new_axes(figsize) if ax is None else ax
+    ax = _framed_axes(ax, image, title, 10, figsize)
     colors = random_colors(num_instances) if colors is None else colors
-    _frame_axes(ax, image, title, margin=10)
     picture = np.array(image, np.uint8)
     for i in range(num_instances):
         if not np.any(boxes[i]):
@@ -198,11 +189,9 @@ def display_differences(
     iou_threshold: float = 0.5,
     score_threshold: float = 0.5,
 ) -> None:
-    """Draw the ground truth in green and the detections in red.
+    """Draw the ground truth in green and the detections in red; arguments as of `compute_matches`.
 
-    The caption of a detection is its score and its overlap with the instance that it matches, or, where it
-    matches none, its largest overlap with any. Arguments are those of `display_instances` and of
-    `mrcnn.utils.compute_matches`.
+    The caption of a detection is its score and its overlap with the instance that it matches, or its largest with any.
     """
     truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
     gt_match, pred_match, overlaps = compute_matches(*truth, *predicted, iou_threshold, score_threshold)
@@ -258,27 +247,20 @@ def draw_rois(
 ) -> None:
     """Draw RoIs (dashed, grey on background) and what they were refined to, and print how many are positive.
 
-    Args:
-        image: array of shape (height, width, 3).
-        rois, refined_rois: arrays of shape (num_rois, 4), pixels.
-        mask: array of shape (num_rois, mask_height, mask_width), in the frame of the RoIs.
-        class_ids: array of shape (num_rois,), 0 for background.
-        class_names: names by class id.
-        limit: how many are drawn; of more, a fixed random choice is shown.
+    RoIs are (num_rois, 4) in pixels, masks (num_rois, mask_height, mask_width) in the frame of the RoIs, class ids 0
+    for background. Of more than `limit` a fixed random choice is drawn.
     """
     class_ids, count = np.asarray(class_ids), len(rois)
     chosen = np.random.default_rng(count).permutation(count)[:limit] if count > limit else np.arange(count)
     title = f"{count} ROIs" if count <= limit else f"Showing {limit} random ROIs out of {count}"
-    ax = _new_axes((12, 12))
-    _frame_axes(ax, image, title, margin=20)
+    ax = _framed_axes(None, image, title, 20)
     picture = np.array(image, np.uint8)
     for color, i in zip(random_colors(len(chosen)), chosen, strict=True):
         positive = class_ids[i] > 0
         _add_rectangle(ax, rois[i], edgecolor=color if positive else "gray", alpha=0.7, linestyle="dashed")
         if not positive:
             continue
-        _add_rectangle(ax, refined_rois[i], edgecolor=color)
-        _add_link(ax, rois[i], refined_rois[i], color)
+        _add_refined(ax, rois[i], refined_rois[i], color)
         y1, x1 = refined_rois[i][:2]
         ax.text(x1, y1 + 8, class_names[class_ids[i]], color="w", size=11, backgroundcolor="none")
         picture = apply_mask(picture, unmold_mask(mask[i], np.asarray(rois[i])[:4].astype(int), image.shape), color)
@@ -299,23 +281,12 @@ def draw_boxes(
     title: str = "",
     ax: "Axes | None" = None,
 ) -> None:
-    """Draw boxes, what they were refined to, captions and masks.
+    """Draw boxes (num_boxes, 4) in pixels, what they were refined to, captions and masks; at least either boxes.
 
-    Args:
-        image, masks: as of `display_instances`.
-        boxes, refined_boxes: arrays of shape (num_boxes, 4), pixels, or None; the latter solid, tied to its box.
-        captions: text per box, written at the refined box where there is one.
-        visibilities: per box 0 (grey, dotted), 1 (coloured, dotted) or 2 (coloured, solid); 1 for all if None.
-        title, ax: as of `display_instances`.
-
-    Raises:
-        ValueError: if there are neither boxes nor refined boxes.
+    `visibilities` are per box 0 (grey, dotted), 1 (coloured, dotted; where None) or 2 (coloured, solid).
     """
-    if boxes is None and refined_boxes is None:
-        raise ValueError("draw_boxes needs boxes, refined_boxes or both")
     count = len(refined_boxes if boxes is None else boxes)
-    ax = _new_axes((12, 12)) if ax is None else ax
-    _frame_axes(ax, image, title, margin=image.shape[0] // 10)
+    ax = _framed_axes(ax, image, title, image.shape[0] // 10)
     picture = np.array(image, np.uint8)
     for i, color in enumerate(random_colors(count)):
         visibility = 1 if visibilities is None else visibilities[i]
@@ -329,9 +300,7 @@ def draw_boxes(
             _add_rectangle(ax, boxes[i], edgecolor=edge, alpha=alpha, linestyle=style)
         if refined_boxes is not None and visibility > 0:
             anchor = np.asarray(refined_boxes[i]).astype(int)
-            _add_rectangle(ax, anchor, edgecolor=edge)
-            if boxes is not None:
-                _add_link(ax, boxes[i], anchor, edge)
+            _add_refined(ax, None if boxes is None else boxes[i], anchor, edge)
         if captions is not None and anchor is not None:
             patch = {"facecolor": edge, "alpha": 0.5, "pad": 2, "edgecolor": "none"}
             ax.text(anchor[1], anchor[0], captions[i], size=11, verticalalignment="top", color="w", bbox=patch)

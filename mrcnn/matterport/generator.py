@@ -35,14 +35,7 @@ def image_anchors(config: Config, image_shape: Sequence[int]) -> np.ndarray:
 def build_rpn_targets(
     image_shape: Sequence[int], anchors: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match anchors to the ground truth of one image.
-
-    Args:
-        image_shape: not used; matching needs boxes alone.
-        anchors: array of shape (num_anchors, 4), pixels.
-        gt_class_ids: array of shape (num_instances,), below 0 for crowds.
-        gt_boxes: array of shape (num_instances, 4), pixels.
-        config: RPN_TRAIN_ANCHORS_PER_IMAGE and RPN_BBOX_STD_DEV.
+    """Match anchors (num_anchors, 4) to the ground truth of one image, in pixels; crowds have class ids below 0.
 
     Returns:
         rpn_match: int32 array of shape (num_anchors,): 1 object, -1 background, 0 not used.
@@ -68,13 +61,9 @@ def build_rpn_targets(
 def build_detection_targets(
     rpn_rois: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, gt_masks: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sample RoIs of one image and give them their targets.
+    """Sample RoIs (num_rois, 4), in pixels, of one image and give them their targets.
 
-    Args:
-        rpn_rois: array of shape (num_rois, 4), pixels.
-        gt_class_ids, gt_boxes: as of `build_rpn_targets`.
-        gt_masks: bool array of shape (height, width, num_instances), mini-masks if `config.USE_MINI_MASK`.
-        config: counts and sizes.
+    Masks are bool (height, width, num_instances), mini-masks if `config.USE_MINI_MASK`.
 
     Returns:
         rois: int32 array of shape (TRAIN_ROIS_PER_IMAGE, 4), pixels, positives first, padded with zeros.
@@ -125,15 +114,11 @@ def data_generator(
     detection_targets: bool = False,
     no_augmentation_sources: Collection[str] | None = None,
 ) -> Iterator[tuple[list[np.ndarray], list[Any]]]:
-    """Endless batches as Matterport's generator gives them.
+    """Endless batches as Matterport's generator gives them; images without an instance are left out.
 
     Args:
-        dataset: where from; images without an instance are left out.
-        config: sizes.
-        shuffle: take the images in random order, another in every epoch.
         augment, augmentation: see `load_image_gt`.
-        random_rois: so many random boxes for each image, see `generate_random_rois`.
-        batch_size: images in a batch.
+        random_rois: so many boxes of `generate_random_rois` for each image.
         detection_targets: with `random_rois`, also give the targets of the heads.
         no_augmentation_sources: sources whose images are not augmented.
 
@@ -213,19 +198,10 @@ def generate_random_rois(
     gt_boxes: np.ndarray,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Draw boxes, most of them around the ground truth (Matterport's name).
+    """Draw boxes with area, int32 (count, 4) in pixels, most of them around the ground truth.
 
     Both corners of those are drawn uniformly within one box size of their true place, cut at the image's border.
-
-    Args:
-        image_shape: (height, width, ...) in pixels.
-        count: how many boxes.
-        gt_class_ids: array of shape (num_instances,); padding and crowds are left out.
-        gt_boxes: array of shape (num_instances, 4), pixels.
-        rng: source of randomness; None draws fresh entropy.
-
-    Returns:
-        int32 array of shape (count, 4), pixels, every box with area.
+    Padding and crowds are left out.
     """
     rng = np.random.default_rng() if rng is None else rng
     height, width = int(image_shape[0]), int(image_shape[1])

@@ -42,12 +42,10 @@ class ProposalSteps(ProposalLayer):
     STEPS = ("pre_nms_anchors", "refined_anchors", "refined_anchors_clipped", "rois", "rpn_non_max_suppression")
 
     def call(self, inputs: list) -> dict[str, tf.Tensor]:
-        """Take the inputs of `ProposalLayer`.
+        """Give by Matterport's names, for the inputs of `ProposalLayer`, the normalised boxes `(batch, limit, 4)`.
 
-        Returns:
-            By Matterport's names: the best anchors, the same moved by their deltas, and clipped to the image, each
-            normalised `(batch, limit, 4)`; int32 `(kept,)`, those that the suppression leaves in the first image; and
-            "rois", the proposals.
+        They are the best anchors, the same moved by their deltas, and clipped to the image, and "rois", the proposals;
+        besides int32 `(kept,)`, those that the suppression leaves in the first image.
         """
         scores, anchors, refined, clipped = self.candidates(inputs)
         kept = self.survivors(clipped[0], scores[0])
@@ -92,11 +90,7 @@ class MatterportGraph(keras.Model):
 def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGraph:
     """Wire the parts as Matterport's inference model, for code that asks for its layers and tensors by name.
 
-    It runs the mask head on padding too and so takes several times as long as `FeatureNetwork`.
-
-    Args:
-        parts: the weights, shared.
-        config: sizes and thresholds.
+    It shares the weights. It runs the mask head on padding too, and so takes several times as long as `FeatureNetwork`.
 
     Returns:
         Model from [input_image `(batch, H, W, channels)` with the mean subtracted, input_image_meta
@@ -171,12 +165,8 @@ def _tensor_here(graph: MatterportGraph, name: str, tensor: Any) -> Any:
 def find_ancestor(graph: MatterportGraph, tensor: Any, name: str) -> Any:
     """The tensor of a certain name on the way to `tensor`, or None.
 
-    Args:
-        graph: the network.
-        tensor: where the search begins.
-        name: of a layer; "layer:0" and "layer/Relu:0", as TensorFlow 1 named its output, are the same.
-            "ROI/pre_nms_anchors", "ROI/refined_anchors", "ROI/refined_anchors_clipped" and
-            "ROI/rpn_non_max_suppression" are steps of the proposals.
+    The name is that of a layer; "layer:0" and "layer/Relu:0", as TensorFlow 1 named its output, are the same. After
+    "ROI/" stand steps of the proposals, such as "ROI/refined_anchors".
     """
     layer, _, step = name.split(":")[0].partition("/")
     waiting, seen = [tensor], set()

@@ -39,12 +39,7 @@ def log_images(images: Sequence[np.ndarray], verbose: int) -> None:
 
 
 class MatterportMethods:
-    """What looks into the network: its layers, tensors, anchors, and images as it takes them.
-
-    Attributes:
-        parts: the layers with weights.
-        config: their settings.
-    """
+    """What looks into the network: its layers, tensors, anchors, and images as it takes them."""
 
     parts: DetectorParts
     config: Config
@@ -62,11 +57,7 @@ class MatterportMethods:
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
     ) -> list[dict[str, np.ndarray]]:
-        """Find the cells of images as `mold_inputs` makes them, with their metas.
-
-        Returns:
-            As of `detect`, in pixels of the molded images.
-        """
+        """Find the cells of images as `mold_inputs` makes them: as of `detect`, in pixels of the molded images."""
         log_images(molded_images, verbose)
         batch = np.asarray(molded_images, np.float32) + np.asarray(self.config.MEAN_PIXEL, np.float32)
         height, width = self._anchor_shape = batch.shape[1:3]
@@ -75,15 +66,11 @@ class MatterportMethods:
         return self._detection.on_batch(batch, windows, [frame] * len(batch), True, True)
 
     def mold_inputs(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize images and subtract the mean.
+        """Resize images, to one size, and subtract the mean.
 
         Returns:
-            molded_images: float32 array of shape (batch, height, width, channels).
-            image_metas: array of shape (batch, 12 + num_classes).
-            windows: int array of shape (batch, 4), pixels.
-
-        Raises:
-            InputError: if the images have different sizes after resizing.
+            Images float32 (batch, height, width, channels); metas (batch, 12 + num_classes); windows int (batch, 4),
+            pixels.
         """
         molded = [mold_for_detection(image, self.config) for image in images]
         if len({m.image.shape for m in molded}) > 1:
@@ -103,13 +90,7 @@ class MatterportMethods:
         image_shape: Sequence[int],
         window: Sequence[int],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Bring one image's output of `keras_model` to the image.
-
-        Args:
-            detections: array of shape (max_detections, 6), normalised boxes, class id, score.
-            mrcnn_mask: array of shape (max_detections, height, width, num_classes).
-            original_image_shape, image_shape: (height, width, channels) of the image, before and after resizing.
-            window: `(y1, x1, y2, x2)` pixels, where the image lies.
+        """Bring one image's output of `keras_model` to the image, of which the shapes are before and after resizing.
 
         Returns:
             boxes int32 (n, 4), class_ids int32 (n,), scores float32 (n,), masks bool (height, width, n).

@@ -28,14 +28,9 @@ def plot_overlaps(
     class_names: Sequence[str],
     threshold: float = 0.5,
 ) -> None:
-    """Draw the overlaps of detections and ground truth as a grid on a new figure.
+    """Draw the overlaps (num_detections, num_instances) of detections and ground truth as a grid on a new figure.
 
-    Args:
-        gt_class_ids: array of shape (num_instances,), 0 for padding.
-        pred_class_ids, pred_scores: arrays of shape (num_detections,).
-        overlaps: array of shape (num_detections, num_instances), IoU.
-        class_names: names by class id.
-        threshold: overlap above which a cell says whether the classes agree.
+    Class ids of 0 are padding. From `threshold` on a cell says whether the classes agree.
     """
     import matplotlib.pyplot as plt
 

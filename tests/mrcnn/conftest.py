@@ -67,6 +67,20 @@ def make_layers():
 
 
 @pytest.fixture(scope="session")
+def tiny_detector(tiny_config_class, small_resnet, see_cells, tmp_path_factory):
+    """An untrained detector that takes six regions of each image for cells, saved in its folder. Leave it as it is."""
+    from mrcnn.config import make_config
+    from mrcnn.model import MaskRCNN
+
+    with small_resnet():
+        config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)
+        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
+    see_cells(model.parts)
+    model.save()
+    return model
+
+
+@pytest.fixture(scope="session")
 def values_of():
     """Function: layers -> {(layer, kind): array}."""
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,50 +18,12 @@ from mrcnn.model import MaskRCNN, detector_hash
 MAX_DETECTIONS = 6
 SIGNATURES = ("serving_default", "full_masks", "features", "boxes")
 
-# -I leaves out the working folder and PYTHONPATH; the finder stands before those of the environment, in which our
-# packages are installed. (TensorFlow itself imports Keras.)
-FOREIGN_PROCESS = """
-import importlib, sys
-
-FORBIDDEN = ("mrcnn", "autoencoder", "experiments", "cv2")
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in FORBIDDEN:
-            raise ImportError("this process has TensorFlow alone")
-
-sys.meta_path.insert(0, Refuse())
-for name in FORBIDDEN:
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        continue
-    sys.exit(name + " can be imported")
-
-import numpy as np
-import tensorflow as tf
-
-model = tf.saved_model.load(sys.argv[1])
-results = {}
-with np.load(sys.argv[2]) as images:
-    for image in images:
-        for name, function in model.signatures.items():
-            for output, value in function(images=tf.constant(images[image])).items():
-                results[image + "/" + name + "/" + output] = value.numpy()
-np.savez(sys.argv[3], **results)
-unwanted = set(FORBIDDEN) & set(sys.modules)
-sys.exit(str(unwanted) if unwanted else 0)
-"""
+PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
 
 
 @pytest.fixture(scope="module")
-def model(tiny_config_class, small_resnet, see_cells, tmp_path_factory):
-    config = make_config({"DETECTION_MIN_CONFIDENCE": 0.0, "DETECTION_MAX_INSTANCES": 6}, tiny_config_class)
-    with small_resnet():
-        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
-    see_cells(model.parts)
-    model.save()
-    return model
+def model(tiny_detector):
+    return tiny_detector
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +53,9 @@ def exported(model, tmp_path_factory):
 def found(exported, images, tmp_path_factory):
     """Name of the batch -> signature -> output -> array, from a process of its own."""
     folder = tmp_path_factory.mktemp("foreign")
-    np.savez(folder / "images.npz", **images)
-    command = [sys.executable, "-I", "-c", FOREIGN_PROCESS, exported, "images.npz", "results.npz"]
+    inputs = {f"{batch}/{name}/images": images[batch] for batch in images for name in SIGNATURES}
+    np.savez(folder / "images.npz", **inputs)
+    command = [sys.executable, "-I", PROCESS, exported, "images.npz", "results.npz"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = {batch: {name: {} for name in SIGNATURES} for batch in images}

@@ -95,7 +95,7 @@ def test_extraction_killed_at_any_moment_loses_and_doubles_nothing(extractions, 
     with FeatureStore(whole) as store:
         assert store.counts["unreadable"] == 2 and 20 < len(store) < NUM_IMAGES
     random = np.random.default_rng(5)
-    for attempt in range(4):
+    for attempt in range(2):
         output = tmp_path / str(attempt) / "north.h5"
         batches = run(extractions, job | {"output": output}, kill_at=f"batch {random.integers(1, 14)}",
                       delay=random.uniform(0, 0.03))  # fmt: skip
@@ -116,9 +116,9 @@ def test_shards_killed_and_resumed_are_the_whole_store(extractions, images, made
     run(extractions, job | {"output": whole})
     random = np.random.default_rng(6)
     shards = []
-    for number in (1, 2, 3):
-        shards.append(tmp_path / f"north.shard-{number}-of-3.h5")
-        part = job | {"output": shards[-1], "shard": f"{number}/3"}
+    for number in (1, 2):
+        shards.append(tmp_path / f"north.shard-{number}-of-2.h5")
+        part = job | {"output": shards[-1], "shard": f"{number}/2"}
         run(extractions, part, kill_at=f"batch {random.integers(1, 4)}", delay=random.uniform(0, 0.03))
         run(extractions, part)
     assert_same_stores(shards, whole)

@@ -52,13 +52,6 @@ def test_average_precision_of_perfect_none_and_undefined(by):
     assert np.isnan(Comparison(by).average_precision()["mAP"])
 
 
-def test_average_precision_falls_with_the_iou_threshold():
-    # IoU 0.8 for the one cell: right at the seven thresholds 0.5 to 0.8.
-    measured = compare((CELLS[:1], np.array([[0, 0, 10, 8.0]]), [0.9])).average_precision()
-    assert measured["mAP"] == pytest.approx(0.7)
-    assert measured["AP50"] == measured["AP80"] == 1 and measured["AP85"] == 0
-
-
 def test_average_precision_of_masks_looks_at_pixels():
     half = make_masks(CELLS[:1])
     half[5:] = False
@@ -103,20 +96,6 @@ def test_precision_recall_counts_what_is_seen():
     assert comparison.precision_recall(0.7) == (0.5, 0.5)
     assert comparison.precision_recall(0.9) == (0.0, 0.0)
     assert compare((EMPTY, CELLS, [1, 1])).precision_recall(0.5) == (0.0, 0.0)
-
-
-def test_average_precision_does_not_depend_on_the_order():
-    rng = np.random.default_rng(1)
-    images = []
-    for _ in range(5):
-        corners = rng.uniform(0, 40, (7, 2))
-        boxes = np.concatenate([corners, corners + rng.uniform(6, 24, (7, 2))], axis=1)
-        images.append((boxes[:4], boxes + rng.normal(0, 1, boxes.shape), rng.uniform(size=7)))
-    value = compare(*images).average_precision()["mAP"]
-    assert 0 < value < 1
-    order = rng.permutation(7)
-    shuffled = [(cells, found[order], scores[order] ** 3) for cells, found, scores in images[::-1]]
-    assert compare(*shuffled).average_precision()["mAP"] == pytest.approx(value)
 
 
 def test_numbers_of_another_length_are_refused():

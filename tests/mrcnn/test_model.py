@@ -8,28 +8,17 @@ import pytest
 from mrcnn.config import make_config
 from mrcnn.data.molding import parse_image_meta
 from mrcnn.files.errors import InputError
-from mrcnn.model import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    MaskRCNN,
-    detector_hash,
-    load_detector,
-    log,
-)
+from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector, log
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config_class):
-    return make_config({"DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)
+def model(tiny_detector):
+    return tiny_detector
 
 
 @pytest.fixture(scope="module")
-def model(config, small_resnet, see_cells, tmp_path_factory):
-    with small_resnet():
-        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("detector"))
-    see_cells(model.parts)
-    model.save()
-    return model
+def config(model):
+    return model.config
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +116,17 @@ def test_detector_hash_names_weights_and_settings(model, tmp_path):
 
 
 def test_load_weights_refuses_other_architectures(model, tiny_config_class, small_resnet):
-    for overrides in ({"NUM_CLASSES": 3}, {"NORMALIZATION": "batch"}, {"TOP_DOWN_PYRAMID_SIZE": 64}):
+    for overrides in ({"NUM_CLASSES": 3}, {"NORMALIZATION": "batch"}):
         with small_resnet():
             other = MaskRCNN("inference", make_config(overrides, tiny_config_class), "unused")
         with pytest.raises(InputError, match="do not fit the configuration"):
             other.load_weights(Path(model.model_dir) / WEIGHTS_NAME)
 
 
-@pytest.mark.parametrize("content", ["cut", "text"])
-def test_load_weights_refuses_a_damaged_file(model, tmp_path, content):
+def test_load_weights_refuses_a_damaged_file(model, tmp_path):
     data = (Path(model.model_dir) / WEIGHTS_NAME).read_bytes()
     path = tmp_path / WEIGHTS_NAME
-    path.write_bytes(data[: len(data) // 2] if content == "cut" else b"not weights")
+    path.write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=WEIGHTS_NAME) as caught:
         model.load_weights(path)
     assert "\n" not in str(caught.value)
@@ -184,8 +172,6 @@ def test_what_cannot_be_is_refused(model, config, cell_dataset, tmp_path):
     [
         ("heads", "mrcnn_class_logits", "res5a_branch2a"),
         ("5+", "res5a_branch2a", "res4a_branch2a"),
-        ("3+", "rpn_conv_shared", "conv1"),
-        (r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)", "mrcnn_mask_conv1", "res5a_branch2a"),
         (r"res", "nothing", "res2a_branch2a"),  # the whole name has to match
     ],
 )
@@ -216,11 +202,10 @@ def test_anchors_are_there_before_and_after_detection(config, small_resnet, tmp_
     assert len(model.anchors) == 2 * len(before)  # images twice as wide
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int64"])
-def test_detect_takes_images_of_other_types(model, dtype, capsys):
+def test_detect_takes_images_of_other_types(model, capsys):
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     expected = model.detect([image], masks=False)[0]
-    found = model.detect([image.astype(dtype)], verbose=1, masks=False)[0]
+    found = model.detect([image.astype(float)], verbose=1, masks=False)[0]
     assert len(found["rois"]) == len(expected["rois"]) > 0
     np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
     assert "Processing 1 images" in capsys.readouterr().out

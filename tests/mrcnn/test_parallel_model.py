@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn.model import MaskRCNN
 from mrcnn.network.normalization import GroupNorm
 from mrcnn.parallel_model import ParallelModel
 
@@ -34,9 +33,8 @@ def test_parallel_model_is_a_copy_with_the_same_outputs(images):
     np.testing.assert_allclose(parallel(images), expected, atol=1e-6)
 
 
-def test_parallel_model_takes_the_network_of_a_detector(tiny_config_class, small_resnet, tmp_path, draw_cell):
-    with small_resnet():
-        model = MaskRCNN("inference", tiny_config_class(), tmp_path)
+def test_parallel_model_takes_the_network_of_a_detector(tiny_detector, draw_cell):
+    model = tiny_detector
     parallel = ParallelModel(model.keras_model, 1)
     molded, metas, _ = model.mold_inputs([draw_cell(0)[0]])
     inputs = [molded, metas.astype(np.float32), model.get_anchors((64, 64))[np.newaxis]]

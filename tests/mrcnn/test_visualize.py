@@ -40,14 +40,7 @@ def ax():
 
 def test_display_instances_draws_each_instance(ax, shown, capsys):
     visualize.display_instances(
-        make_image(),
-        BOXES.astype(int),
-        make_masks(),
-        np.array([1, 1]),
-        ["BG", "cell"],
-        np.array([0.9, 0.8]),
-        title="two cells",
-        ax=ax,
+        make_image(), BOXES.astype(int), make_masks(), [1, 1], NAMES, [0.9, 0.8], title="two cells", ax=ax
     )
     assert ax.get_title() == "two cells"
     assert [t.get_text() for t in ax.texts] == ["cell 0.900", "cell 0.800"]
@@ -61,17 +54,8 @@ def test_display_instances_draws_each_instance(ax, shown, capsys):
 
 def test_display_instances_options_and_padding(ax):
     boxes = np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
-    visualize.display_instances(
-        make_image(),
-        boxes,
-        make_masks(),
-        np.array([1, 0]),
-        ["BG", "cell"],
-        ax=ax,
-        show_mask=False,
-        show_bbox=False,
-        captions=["mine", "unused"],
-    )
+    options = {"show_mask": False, "show_bbox": False, "captions": ["mine", "unused"]}
+    visualize.display_instances(make_image(), boxes, make_masks(), np.array([1, 0]), NAMES, ax=ax, **options)
     assert [t.get_text() for t in ax.texts] == ["mine"] and not ax.patches
     np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
     assert len(ax.collections) == 1  # the outline stays
@@ -81,18 +65,9 @@ def test_display_differences_captions_follow_the_scores(ax, shown):
     masks = make_masks()
     half = masks.copy()
     half[15:25, :, 0] = False  # half of the first instance
-    visualize.display_differences(
-        make_image(),
-        BOXES,
-        np.array([1, 2]),
-        masks,
-        BOXES,
-        np.array([1, 1]),
-        np.array([0.6, 0.9]),  # the second detection, of the wrong class, comes first
-        half,
-        NAMES,
-        ax=ax,
-    )
+    truth = BOXES, np.array([1, 2]), masks
+    predicted = BOXES, np.array([1, 1]), np.array([0.6, 0.9]), half  # the second, of the wrong class, comes first
+    visualize.display_differences(make_image(), *truth, *predicted, NAMES, ax=ax)
     assert [t.get_text() for t in ax.texts] == ["", "", "0.90 / 1.00", "0.60 / 0.50"]
     assert [t.get_position() for t in ax.texts] == [(12, 10), (60, 60), (60, 60), (12, 10)]
     edges = [p.get_edgecolor()[:3] for p in ax.patches]
@@ -117,11 +92,8 @@ def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
     visualize.draw_rois(make_image(), rois, refined, np.ones((2, 28, 28)), np.array([1, 0]), NAMES)
     axes = plt.gca()
     assert axes.get_title() == "2 ROIs" and [t.get_text() for t in axes.texts] == ["cell"]
-    assert [p.get_bbox().extents.tolist() for p in axes.patches] == [
-        [10, 10, 40, 40],
-        [14, 12, 44, 42],
-        [50, 50, 90, 80],
-    ]
+    extents = [p.get_bbox().extents.tolist() for p in axes.patches]
+    assert extents == [[10, 10, 40, 40], [14, 12, 44, 42], [50, 50, 90, 80]]
     assert axes.patches[2].get_edgecolor()[:3] == to_rgba("gray")[:3]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10, 10], [14, 12]])
     picture = axes.images[0].get_array()
@@ -156,12 +128,6 @@ def test_display_instances_takes_no_captions_and_images_with_transparency(ax):
     assert [text.get_text() for text in ax.texts] == ["cell"]
     picture = np.asarray(ax.images[0].get_array())
     assert picture[10, 10].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4
-
-
-def test_random_colors_are_distinct_and_repeatable():
-    colors = visualize.random_colors(12)
-    assert len(set(colors)) == 12 and colors == visualize.random_colors(12)
-    assert all(0 <= v <= 1 for color in colors for v in color) and visualize.random_colors(0) == []
 
 
 @pytest.mark.parametrize("color", [(1.0, 0.0, 0.5), (1.0, 0.0, 0.5, 0.8)])

@@ -103,23 +103,10 @@ def check_signature(function, wanted):
     assert all(p.default is not inspect.Parameter.empty for p in parameters[required:])
 
 
-@pytest.mark.parametrize("name", UTILS)
-def test_utils_takes_the_arguments_of_matterports(name):
-    assert name in utils.__all__
-    check_signature(getattr(utils, name), UTILS[name])
+OWNERS = ((utils, UTILS), (visualize, VISUALIZE), (modellib, MODEL), (modellib.MaskRCNN, MASK_RCNN))
 
 
-@pytest.mark.parametrize("name", VISUALIZE)
-def test_visualize_takes_the_arguments_of_matterports(name):
-    assert name in visualize.__all__
-    check_signature(getattr(visualize, name), VISUALIZE[name])
-
-
-@pytest.mark.parametrize("name", MODEL)
-def test_model_takes_the_arguments_of_matterports(name):
-    check_signature(getattr(modellib, name), MODEL[name])
-
-
-@pytest.mark.parametrize("name", MASK_RCNN)
-def test_mask_rcnn_takes_the_arguments_of_matterports(name):
-    check_signature(getattr(modellib.MaskRCNN, name), MASK_RCNN[name])
+@pytest.mark.parametrize(("owner", "name", "wanted"), [(o, n, wanted[n]) for o, wanted in OWNERS for n in wanted])
+def test_names_take_the_arguments_of_matterports(owner, name, wanted):
+    assert owner is modellib.MaskRCNN or name in owner.__all__
+    check_signature(getattr(owner, name), wanted)
