@@ -124,14 +124,8 @@ def detect_samples(
 ) -> Iterator[tuple[Sample, np.ndarray | InputError, Result | InputError]]:
     """Each sample with its image and what is found on it, or what is wrong with either, batch by batch.
 
-    Args:
-        detector: for inference.
-        samples: what images are loaded by.
-        load: gives the image of a sample.
-        name: gives what to call it in a message.
-        batch_size: images in a batch.
-        description: of the bar.
-        **options: further arguments of `MaskRCNN.detect`.
+    `load` gives the image of a sample, `name` what to call it in a message; `options` go to `MaskRCNN.detect`, and
+    `description` stands before the bar.
     """
     with Bar(total=len(samples), desc=description, unit="image") as bar:
         for start in range(0, len(samples), batch_size):

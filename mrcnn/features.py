@@ -12,7 +12,7 @@ import numpy as np
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
-from mrcnn.detection import LIMITS, detect_each, detection_limit, warn_of_full
+from mrcnn.detection import LIMITS, attempt, detect_each, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
 from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_settings
 from mrcnn.files.errors import InputError
@@ -191,26 +191,19 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
     # A batch of which a part is done is computed again as a whole: other company would change the last bits.
     batches = [batch for batch in batches if not done.issuperset(record.key for record in batch)]
     reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
-    images = read_ahead(_read, (r for batch in batches for r in batch), num_ahead=BATCHES_AHEAD * batch_size)
+    paths = (record.path for batch in batches for record in batch)
+    images = read_ahead(lambda path: attempt(read_image, path), paths, num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
     with closing(images), Bar(total=len(records), initial=len(done), desc=name, unit="image") as shown:
         with held_back() as interruption, WriteBehind() as behind:
             for batch in batches:
                 interruption.check()  # what was found so far is saved
                 read = list(islice(images, len(batch)))
-                paths = [str(record.path) for record in batch]
-                results = detect_each(detector, read, paths, masks=with_masks, paste=False)
+                names = [str(record.path) for record in batch]
+                results = detect_each(detector, read, names, masks=with_masks, paste=False)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
                 behind.submit(_store, writer, rows, reason, all_cells)
                 shown.update(len(rows))
-
-
-def _read(record: ImageRecord) -> np.ndarray | InputError:
-    """The image, or what is wrong with its file."""
-    try:
-        return read_image(record.path)
-    except InputError as error:
-        return error
 
 
 def _store(writer, rows, reason, all_cells) -> None:
