@@ -159,7 +159,7 @@ def test_what_cannot_be_is_refused(model, config, cell_dataset, tmp_path):
         MaskRCNN("test", config, "unused")
     with pytest.raises(InputError, match="mode='training'"):
         model.train(cell_dataset(1), [], 1e-3, 1, "all")
-    with pytest.raises(InputError, match="an array of numbers"):
+    with pytest.raises(InputError, match="must be an array of"):
         model.detect([np.zeros((64, 64, 3), "U1")])
     with pytest.raises(InputError, match="no such weights file"):
         model.load_weights(tmp_path / WEIGHTS_NAME)
