@@ -61,11 +61,10 @@ def content(path):
 
 
 def assert_same_content(one, other):
-    for (rows, *rest), (other_rows, *other_rest) in [(content(one), content(other))]:
-        assert rest == other_rest
-        assert rows.keys() == other_rows.keys()
-        for field in rows:
-            np.testing.assert_array_equal(rows[field], other_rows[field], err_msg=field)
+    (rows, *rest), (other_rows, *other_rest) = content(one), content(other)
+    assert rest == other_rest and rows.keys() == other_rows.keys()
+    for field in rows:
+        np.testing.assert_array_equal(rows[field], other_rows[field], err_msg=field)
 
 
 @pytest.fixture
@@ -99,12 +98,7 @@ def test_store_round_trip(tmp_path):
         counts = {"images": 4, "found": 2, "missed": 1, "unreadable": 1, "detections": 5, "cells": 3}
         assert store.counts == counts
         assert [m["key"] for m in store.missed] == ["2.png", "3.png"]
-        assert store.missed[0] == {
-            "key": "2.png",
-            "reason": "no detection above score 0.7",
-            "label": "MON",
-            "cell_type": "monocyte",
-        }
+        assert list(store.missed[0].values()) == ["2.png", "MON", "monocyte", "no detection above score 0.7"]
         for row, seed in enumerate((1, 2, 3)):
             cell = make_cell(seed, True)
             for field in ("features", "crop", "image", "box", "mask"):
@@ -140,14 +134,8 @@ def test_store_counts_images_by_what_came_of_them(tmp_path):
         for number, reason in enumerate(("far", "unreadable", "near", "unreadable: cut", "dim"), 1):
             writer.missed(f"{number}.png", reason, label="B")
     with FeatureStore(tmp_path / "store.h5") as store:
-        assert store.counts == {
-            "images": 6,
-            "found": 1,
-            "missed": 3,
-            "unreadable": 2,
-            "detections": 7,
-            "cells": 2,
-        }
+        counts = {"images": 6, "found": 1, "missed": 3, "unreadable": 2, "detections": 7, "cells": 2}
+        assert store.counts == counts
         assert [row["reason"] for row in store.missed] == ["far", "unreadable", "near", "unreadable: cut", "dim"]
         widths = {"cells/key": 5, "cells/label": 1, "cells/cell_type": 1, "images/key": 5, "images/label": 1}
         assert store.text_widths() == {**widths, "images/cell_type": 1, "images/reason": 15}
@@ -289,15 +277,6 @@ def test_writer_refuses_bad_cells(tmp_path):
         assert store.keys.tolist() == ["1.png"], "a refused cell leaves no trace"
 
 
-def test_writer_takes_parts_of_one_image_and_counts_them_from_zero(tmp_path, store_path):
-    writer = open_writer(tmp_path / "store.h5", part_size=1)
-    add_images(writer, range(8))
-    parts = sorted(p.name for p in (tmp_path / "store.h5.parts").glob("part-*.h5"))
-    assert parts == [f"part-{number:05d}.h5" for number in range(8)]
-    writer.finish()
-    assert_same_content(tmp_path / "store.h5", store_path)
-
-
 def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
     def full(*_):
         raise OSError("no space left")
@@ -311,14 +290,7 @@ def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_eit
         add_images(writer, range(1, 2))
 
 
-@pytest.mark.parametrize(
-    "others",
-    [
-        {"detector": {"hash": "aaa"}},
-        {"attributes": {"score_threshold": 0.5}},
-        {"numbers": range(7)},
-    ],
-)
+@pytest.mark.parametrize("others", [{"detector": {"hash": "aaa"}}, {"numbers": range(7)}])
 def test_clear_parts_leaves_what_is_not_in_the_store(tmp_path, store_path, others):
     path = tmp_path / "late.h5"
     leave_parts(path, **others)

@@ -157,10 +157,9 @@ def test_lock_of_a_killed_process_is_in_nobodys_way(tmp_path):
     assert not names(tmp_path)
 
 
-@pytest.mark.parametrize("note", [b"", b"\x00\xff\xfe", b"(" * 5000])
-def test_lock_with_an_odd_note_is_still_a_lock(tmp_path, note):
+def test_lock_with_an_odd_note_is_still_a_lock(tmp_path):
     with OutputLock(tmp_path / "x.h5"):
-        (tmp_path / ".x.h5.lock").write_bytes(note)
+        (tmp_path / ".x.h5.lock").write_bytes(b"\x00\xff\xfe" + b"(" * 5000)
         message = refused(tmp_path / "x.h5")
     assert message.startswith(f"{tmp_path / 'x.h5'}: another run") and "is writing it; wait for it" in message
 

@@ -14,10 +14,6 @@ def test_escape_unprintable_keeps_what_can_be_read():
     assert escape_unprintable("a\nb") == "a\\nb"
 
 
-def test_input_error_takes_other_errors():
-    assert str(InputError(ValueError("a\nb"))) == "a\\nb" and str(InputError()) == ""
-
-
 def test_input_error_of_a_huge_value_keeps_its_beginning_and_its_end():
     text = str(InputError("a.csv: value " + "9" * 50_000 + " is no label; write a name"))
     assert len(text) <= 1000 and text.startswith("a.csv: value 999") and text.endswith(" is no label; write a name")

@@ -19,16 +19,10 @@ def places(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["new.csv", "afile", "adir/new.csv", "new/deep/er/x.csv", "n" * LONGEST_NAME])
-def test_check_output_file_takes_what_can_be_written_and_makes_nothing(places, path):
+def test_checks_take_what_can_be_written_and_make_nothing(places, path):
     before = sorted(places.rglob("*"))
     check_output_file(path)
-    assert sorted(places.rglob("*")) == before
-
-
-@pytest.mark.parametrize("path", ["adir", "new", "new/deep", "adir/new"])
-def test_check_output_folder_takes_what_can_be_written_and_makes_nothing(places, path):
-    before = sorted(places.rglob("*"))
-    check_output_folder(path)
+    check_output_folder("adir" if path == "afile" else path)
     assert sorted(places.rglob("*")) == before
 
 
@@ -38,8 +32,6 @@ def test_check_output_folder_takes_what_can_be_written_and_makes_nothing(places,
         (check_output_file, "adir", "-o adir: is a folder; name a file"),
         (check_output_file, os.devnull, "is no file; name a file"),
         (check_output_file, "afile/x.csv", "afile is a file, and nothing can lie below it"),
-        (check_output_file, "afile/deep/x.csv", "afile is a file, and nothing can lie below it"),
-        (check_output_file, "n" * (LONGEST_NAME + 1), "a name of more than 240 bytes"),
         (check_output_file, "ä" * LONGEST_NAME, "a name of more than 240 bytes"),
         (check_output_file, "n" * 300 + "/x.csv", "a name of more than 240 bytes"),
         (check_output_folder, "afile", "-o afile: is a file; name a folder"),

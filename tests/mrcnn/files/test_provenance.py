@@ -1,20 +1,11 @@
 """Provenance of a result, in words."""
 
-import platform
-from importlib.metadata import version
-
-from mrcnn.files.provenance import command_text, machine_text, versions_text
+from mrcnn.files.provenance import command_text, machine_text
 
 
 def test_command_text_can_be_typed_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/local/bin/aecfe", "evaluate", "my file.h5", "--set=a=b"])
     assert command_text() == "aecfe evaluate 'my file.h5' --set=a=b"
-
-
-def test_versions_text_names_python_first():
-    assert versions_text(("numpy", "aecfe")) == (
-        f"Python {platform.python_version()}, numpy {version('numpy')}, aecfe {version('aecfe')}"
-    )
 
 
 def test_machine_text_names_cores_and_gpus():
