@@ -132,17 +132,6 @@ def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_cl
         np.testing.assert_array_equal(batch["images"], expected["images"])
 
 
-def test_training_batches_keep_empty_images_where_they_are_to_be_learned_from(tiny_config_class):
-    config = make_config({"TRAIN_ON_EMPTY_IMAGES": True}, tiny_config_class)
-    batch = next(training_batches([SomeEmpty()], config, 5))
-    assert set(batch["images"][:, 0, 0, 0] / 40) == {0, 1, 2, 3, 4} and batch["gt_class_ids"].any(axis=1).sum() == 2
-
-
-def test_training_batches_refuse_random_rois(tiny_config_class, cell_dataset):
-    with pytest.raises(InputError, match="USE_RPN_ROIS"):
-        training_batches([cell_dataset(1)], make_config({"USE_RPN_ROIS": False}, tiny_config_class), 1)
-
-
 def test_training_batches_say_that_no_image_shows_anything(tiny_config_class):
     config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
     with pytest.raises(InputError, match="no image has an instance"):

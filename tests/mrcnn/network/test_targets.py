@@ -241,13 +241,6 @@ def one_cell_rois(proposals, cell, num_rois, ratio):
     )
 
 
-def test_roi_targets_have_one_positive_at_the_smallest_ratio():
-    targets = one_cell_rois(np.tile([0.2, 0.3, 0.45, 0.55], (3, 1)), [0.2, 0.3, 0.45, 0.55], 4, 0.1)
-    np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
-    np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
-    assert targets.masks.shape == (1, 1, 28, 28)
-
-
 @pytest.fixture(scope="module")
 def ellipse():
     mask = np.zeros((64, 64), np.uint8)
