@@ -44,7 +44,7 @@ COLUMNS = {
     "image_loss": "image loss",
     "adaptation_loss": "adaptation loss",
     "latent_deviation": "latent deviation",
-    "centre_accuracy": "centre told",
+    "centre_accuracy": "domain accuracy",
     "within": "type, same centre",
     "across": "type, other centre",
     "seconds_per_step": "s / step",

@@ -57,7 +57,7 @@ def draw_methods(
             own = points[centres == name]
             color, marker = PALETTE[at % len(PALETTE)], MARKERS[at % len(MARKERS)]
             axes.scatter(*own.T, s=9, c=color, marker=marker, alpha=0.7, linewidths=0, label=name)
-        axes.set_title(f"{method}: centre told at {told[method]:.2f}", fontsize=11, loc="left", color=INK)
+        axes.set_title(f"{method}: domain accuracy {told[method]:.2f}", fontsize=11, loc="left", color=INK)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color(GREY)
     for axes in grid[len(maps) :]:

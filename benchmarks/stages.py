@@ -28,7 +28,7 @@ CELLS_PER_IMAGE = 4
 
 
 class Smears(Dataset):
-    """Drawn smears with exact masks, kept in memory.
+    """Synthetic smears with exact masks, kept in memory.
 
     Args:
         num_images: how many.

@@ -1,1 +1,1 @@
-"""Centres, the command line, the evaluation and the report."""
+"""Centres, cells, the evaluation across centres, reports and the thesis' experiments."""

@@ -1,4 +1,4 @@
-"""What the thesis reports in its tables, to stand beside what is measured on the same data.
+"""Numbers that the thesis reports in its tables, to stand beside what is measured on the same data.
 
 Source: R. Salehi, master's thesis, Politecnico di Torino, 2022-2023, Tables 3.1 to 3.3. Accuracies are in percent, as
 (mean, standard deviation over 5 runs), the deviation None where the thesis gives none. Table 3.1 gives proportions.

@@ -1,4 +1,4 @@
-"""What the detector needs to know of an image file, whatever the layout of its centre."""
+"""An image file as the detector knows it, whatever the layout of its centre."""
 
 from dataclasses import dataclass
 from pathlib import Path

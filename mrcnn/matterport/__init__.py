@@ -1,1 +1,1 @@
-"""What only Matterport's notebooks and the scripts written for it need."""
+"""Names that only Matterport's notebooks and the scripts written for it need."""

@@ -1,1 +1,1 @@
-"""What the detector's networks are made of."""
+"""Parts of the detector's networks, and their assembly."""
