@@ -21,8 +21,18 @@ class Bar(tqdm):
 
     def __init__(self, *args, disable: bool | None = False, **options):
         if not sys.stderr.isatty():
-            options = {"mininterval": SECONDS_BETWEEN_LINES, "bar_format": _LINE, **options}
+            # The delay leaves out the line of a work that has not begun.
+            options = {"mininterval": SECONDS_BETWEEN_LINES, "bar_format": _LINE, "delay": 1e-3, **options}
         super().__init__(*args, disable=True if Bar.hidden else disable, **options)
+
+    def close(self) -> None:
+        """Show the last state: on a terminal it stays, elsewhere it is a line without an empty one behind it."""
+        if self.disable or self.fp.isatty():
+            super().close()
+            return
+        self.display()
+        self.disable = True
+        self._decr_instances(self)
 
     @staticmethod
     def status_printer(file: TextIO) -> Callable[[str], None]:

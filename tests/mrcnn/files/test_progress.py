@@ -28,9 +28,8 @@ def test_bar_is_drawn_over_itself_on_a_terminal(monkeypatch):
 
 
 def test_bar_is_plain_lines_elsewhere(monkeypatch):
-    lines = show(monkeypatch, False).strip().splitlines()
-    assert lines[0].startswith("extract north: 12 of 412") and lines[-1].startswith("extract north: 412 of 412")
-    assert "\r" not in "".join(lines) and "image/s" in lines[-1]
+    (line,) = show(monkeypatch, False).splitlines()
+    assert line.startswith("extract north: 412 of 412") and "image/s" in line and "\r" not in line
 
 
 def test_bars_can_be_hidden(monkeypatch):
