@@ -100,7 +100,7 @@ def test_log_numbers_of_a_single_row_have_no_time():
 
 def test_format_table_marks_what_is_missing():
     header, _, line = format_table([{"method": "none", "beta": None, "centre_accuracy": 0.98765}]).splitlines()
-    assert header.split("|")[7].strip() == "centre told"
+    assert header.split("|")[7].strip() == "domain accuracy"
     assert [part.strip() for part in line.split("|")[1:-1]] == ["none", *"-----", "0.988", *"---"]
 
 
@@ -111,7 +111,7 @@ def test_draw_methods_leaves_negative_values_out_and_tells_the_accuracy():
     figure = draw_methods(rows, {"kernel-mmd": log}, {"kernel-mmd": np.arange(6.0).reshape(3, 2)}, centres)
     curves, panels = figure.subfigs
     np.testing.assert_array_equal(curves.axes[2].lines[0].get_xdata(), [10, 30])
-    assert panels.axes[0].get_title(loc="left") == "kernel-mmd: centre told at 0.38"
+    assert panels.axes[0].get_title(loc="left") == "kernel-mmd: domain accuracy 0.38"
     assert sorted(len(points.get_offsets()) for points in panels.axes[0].collections) == [1, 2]
 
 
