@@ -29,8 +29,8 @@ class GroupNorm(keras.layers.GroupNormalization):
     """GroupNorm over channel groups of an image, with Keras' weights and results, and less time.
 
     Keras' own layer reduces a tensor of rank 5 along three scattered axes. Here pooling averages over the image for
-    each channel, and only those means are grouped. The gradient is written out: what TensorFlow derives has three
-    times as many operations, of which a ResNet-50 has sixty copies to compile.
+    each channel, and only those means are grouped. The gradient is written out: what TensorFlow derives has far
+    more operations, and a ResNet-50 has some sixty copies of them to compile.
 
     Reference:
         Wu & He 2018, eq. 1 to 6.

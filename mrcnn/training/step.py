@@ -37,8 +37,8 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
 class FusedAdam(keras.optimizers.Adam):
     """Keras' Adam, each variable updated by one fused operation.
 
-    Results and state are those of Keras' own. That one adds some 50 operations to the graph for each of a detector's
-    270 variables, half of the whole graph, and compiling takes twice as long.
+    Results and state are those of Keras' own. That one adds dozens of operations to the graph for each of a detector's
+    variables, all of which take time to compile (`benchmarks/first_step.py`).
     """
 
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
