@@ -8,11 +8,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes has a core 
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+import signal
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
 import pytest
+
+# A run that a shell started in the background ignores Ctrl+C, and so would the commands that are tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IMAGE_SIZE = 64
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -80,31 +82,26 @@ def test_other_threads_handle_no_signals():
     assert done == [before]
 
 
-def status_of(function):
-    """How a child process ends that calls a function with signals handled."""
-    child = os.fork()
-    if not child:
-        try:
-            with handle_signals():
-                function()
-        except Interruption:
-            os._exit(77)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+TWICE = """
+import os
+import signal
+from mrcnn.files import interruption
+
+clock = [10.0]
+interruption.time.monotonic = lambda: clock[0]
+try:
+    with interruption.handle_signals(), interruption.held_back() as waiting:
+        os.kill(os.getpid(), signal.SIGTERM)
+        clock[0] += {seconds}
+        os.kill(os.getpid(), signal.SIGTERM)
+        waiting.check()
+except interruption.Interruption:
+    os._exit(77)
+"""
 
 
-def test_second_signal_ends_the_process_at_once(monkeypatch):
-    clock = [10.0]
-    monkeypatch.setattr(interruption.time, "monotonic", lambda: clock[0])
-
-    def twice(seconds):
-        with held_back() as waiting:
-            os.kill(os.getpid(), signal.SIGTERM)
-            clock[0] += seconds
-            os.kill(os.getpid(), signal.SIGTERM)
-            waiting.check()
-
-    assert status_of(lambda: twice(1.5)) == -signal.SIGTERM
-    # Launchers send the same signal to the process and to its group.
-    assert status_of(lambda: twice(0.1)) == 77
+# Launchers send the same signal to the process and to its group.
+@pytest.mark.parametrize("seconds, status", [(1.5, -signal.SIGTERM), (0.1, 77)])
+def test_second_signal_ends_the_process_at_once(seconds, status):
+    child = subprocess.run([sys.executable, "-c", TWICE.format(seconds=seconds)], timeout=120)
+    assert child.returncode == status
