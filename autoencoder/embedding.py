@@ -45,7 +45,7 @@ def embed(
         folder: of a trained autoencoder.
         stores: feature store by centre, or the shards of one.
         output: the .h5ad file.
-        splits: by centre and image key, the name of the split; "" where it has no entry.
+        splits: by centre and image_id, the name of the split; "" where it has no entry.
         batch_size: cells read and encoded at a time.
 
     Returns:
@@ -182,20 +182,20 @@ def encode_store(
 
 
 def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
-    """What is known of the cells of an opened store, and by `split` in which split each image key is.
+    """What is known of the cells of an opened store, and by `split` in which split each image_id is.
 
-    Rows are named "centre/key", with "#2" and so on for further cells of an image.
+    Rows are named "centre/image_id", with "#2" and so on for further cells of an image.
     """
-    keys = pd.Series(store.keys.tolist(), dtype=object)
-    numbers = keys.groupby(keys).cumcount() + 1
-    names = [f"{store.centre}/{k}" + (f"#{n}" if n > 1 else "") for k, n in zip(keys, numbers, strict=True)]
+    image_ids = pd.Series(store.image_ids.tolist(), dtype=object)
+    numbers = image_ids.groupby(image_ids).cumcount() + 1
+    names = [f"{store.centre}/{k}" + (f"#{n}" if n > 1 else "") for k, n in zip(image_ids, numbers, strict=True)]
     return pd.DataFrame(
         {
-            "key": keys.tolist(),
+            "image_id": image_ids.tolist(),
             "centre": store.centre,
             "label": store.labels.tolist(),
             "cell_type": store.cell_types.tolist(),
-            "split": [split.get(key, "") for key in keys],
+            "split": [split.get(image_id, "") for image_id in image_ids],
             "score": store.read("score", 0, len(store)),
         },
         index=names,

@@ -28,7 +28,7 @@ LOG = "log.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 
-_FINGERPRINT_FIELDS = ("key", "box", "score")
+_FINGERPRINT_FIELDS = ("image_id", "box", "score")
 _READ_ROWS = 4096  # rows of the small fields above
 
 
@@ -148,7 +148,7 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
     """Say what each store holds, so that two runs can be compared.
 
     Returns:
-        Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`, a SHA-256 over keys, boxes and scores of
+        Dict by centre of `path`, `cells`, `detector_hash` and `fingerprint`, a SHA-256 of image_ids, boxes, scores of
         all cells and the detector's hash: reading the features as well would take as long as an epoch.
 
     Raises:
@@ -189,5 +189,5 @@ def _fingerprint(store: StoreReader) -> str:
     for start in range(0, len(store), _READ_ROWS):
         for field in _FINGERPRINT_FIELDS:
             values = store.read(field, start, min(start + _READ_ROWS, len(store)))
-            digest.update("\0".join(values.tolist()).encode() if field == "key" else values.tobytes())
+            digest.update("\0".join(values.tolist()).encode() if field == "image_id" else values.tobytes())
     return digest.hexdigest()

@@ -35,21 +35,21 @@ TYPES = ("basophil", "eosinophil", "lymphocyte_typical", "monocyte", "neutrophil
 
 
 def make_sparse_store(path: Path, centre: str, num_cells: int, *, prefix: str = "images") -> None:
-    """Write a store whose keys, labels, types and small columns are there, and whose features and images are holes.
+    """Write a store whose texts and small columns are there, and whose features and images are holes.
 
     Args:
         path: of the store.
         centre: its name.
         num_cells: rows.
-        prefix: of the keys.
+        prefix: of the image_ids.
     """
     blank = np.zeros((128, 128, 3), np.uint8)
     cell = Cell(np.zeros((14, 14, 256)), blank, blank, np.array([0, 0, 9, 9]), 1.0, 1, (128, 128))
     with FeatureStoreWriter(path, centre=centre, detector={"hash": "random"}) as writer:
         writer.add("0.png", [cell], label="label", cell_type=TYPES[0])
-    keys = [f"{prefix}/{number:06d}.png".encode() for number in range(num_cells)]
+    image_ids = [f"{prefix}/{number:06d}.png".encode() for number in range(num_cells)]
     types = [TYPES[number % len(TYPES)].encode() for number in range(num_cells)]
-    texts = {"key": keys, "label": types, "cell_type": types}
+    texts = {"image_id": image_ids, "label": types, "cell_type": types}
     with h5py.File(path, "r+") as file:
         for group in (file["cells"], file["images"]):
             for name in list(group):

@@ -190,11 +190,11 @@ class Pipeline:
 
         splits, folder = {}, self.output / SPLITS
         for name, centre in self.study.items():
-            keys, types = zip(*((r.key, r.cell_type) for r in centre.records), strict=True)
+            image_ids, types = zip(*((r.image_id, r.cell_type) for r in centre.records), strict=True)
             hashes = remembered_hashes(centre.records, folder / "content" / f"{name}.json", f"hash {name}")
             groups, copies = self._groups(name), duplicate_sets(hashes)
             path = folder / f"{name}.json"
-            splits[name] = load_or_make_split(path, name, keys, types, groups=groups, duplicates=copies)
+            splits[name] = load_or_make_split(path, name, image_ids, types, groups=groups, duplicates=copies)
         return splits
 
     def _groups(self, name: str) -> dict[str, str] | None:
@@ -207,8 +207,8 @@ class Pipeline:
         centre = self.open_centres()[name]
         # Of all images, since the file may also list those of labels that are left out.
         whole = load_centre(name, centre.root, centre.layout, self.settings.scheme)
-        keys, where = [record.key for record in whole.records], f"centres.{name}.group_column"
-        return read_groups(centre.root / settings.group_file, settings.group_column, keys, where)
+        image_ids, where = [record.image_id for record in whole.records], f"centres.{name}.group_column"
+        return read_groups(centre.root / settings.group_file, settings.group_column, image_ids, where)
 
     def embed(self) -> None:
         """Write the latents of every cell to `embedding.h5ad` beside each autoencoder."""

@@ -122,9 +122,9 @@ def extract_features(
         raise InputError(f"centre {centre} has no image to extract features from")
     for record in records:  # now, and not when the store is to hold it
         try:
-            record.key.encode()
+            record.image_id.encode()
         except UnicodeEncodeError:
-            raise InputError(f"{record.key!r}: name is not valid UTF-8; rename the file") from None
+            raise InputError(f"{record.image_id!r}: name is not valid UTF-8; rename the file") from None
     config = detector.config
     shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
     if shape != ARRAY_FIELDS["features"][1]:
@@ -143,13 +143,13 @@ def extract_features(
     if shard is not None:
         if shard.count > len(records):
             raise InputError(f"shard {shard}: centre {centre} has only {len(records)} images; divide it into fewer")
-        settings |= shard_settings(shard, [record.key for record in records])
+        settings |= shard_settings(shard, [record.image_id for record in records])
         records = records[shard.number - 1 :: shard.count]
     if path.exists() and not overwrite:
         with FeatureStore(path) as store:
             wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, MAX_DETECTIONS: None, **settings}
-            wanted |= {"detector_hash": identity["hash"], "images": _names(record.key for record in records)}
-            there = {**store.attributes, "detector_hash": store.detector_hash, "images": _names(store.image_keys)}
+            wanted |= {"detector_hash": identity["hash"], "images": _names(record.image_id for record in records)}
+            there = {**store.attributes, "detector_hash": store.detector_hash, "images": _names(store.all_image_ids)}
             check_same(path, {name: there.get(name) for name in wanted}, wanted)
             log.info("%s: reused, %d cells", path.name, len(store))
             clear_parts(path)
@@ -166,13 +166,13 @@ def extract_features(
         _extract(detector, records, writer, all_cells, with_masks, batch_size)
     with FeatureStore(path) as store:
         is_full = store.image_column("num_detections") >= detection_limit(config)
-        warn_of_full(store.image_keys[is_full].tolist(), config)
+        warn_of_full(store.all_image_ids[is_full].tolist(), config)
         return store.counts
 
 
-def _names(keys: Iterable[str]) -> str:
+def _names(image_ids: Iterable[str]) -> str:
     """A set of images, in a word."""
-    return describe_images(sorted(map(str, keys)))
+    return describe_images(sorted(map(str, image_ids)))
 
 
 def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
@@ -184,12 +184,12 @@ def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
 
 def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> None:
     """Deal with all images that are not in the store yet."""
-    done = frozenset(writer.done_keys)
+    done = frozenset(writer.done_ids)
     if done:
         log.info("%s: going on after %d of %d images", writer.path.name, len(done), len(records))
     batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
     # A batch of which a part is done is computed again as a whole: other company would change the last bits.
-    batches = [batch for batch in batches if not done.issuperset(record.key for record in batch)]
+    batches = [batch for batch in batches if not done.issuperset(record.image_id for record in batch)]
     reason = f"no detection above score {detector.config.DETECTION_MIN_CONFIDENCE:g}"
     paths = (record.path for batch in batches for record in batch)
     images = read_ahead(lambda path: attempt(read_image, path), paths, num_ahead=BATCHES_AHEAD * batch_size)
@@ -201,7 +201,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
                 read = list(islice(images, len(batch)))
                 names = [str(record.path) for record in batch]
                 results = detect_each(detector, read, names, masks=with_masks, paste=False)
-                rows = [row for row in zip(batch, read, results, strict=True) if row[0].key not in done]
+                rows = [row for row in zip(batch, read, results, strict=True) if row[0].image_id not in done]
                 behind.submit(_store, writer, rows, reason, all_cells)
                 shown.update(len(rows))
 
@@ -211,12 +211,12 @@ def _store(writer, rows, reason, all_cells) -> None:
     for record, image, result in rows:
         if isinstance(result, InputError):
             log.warning("%s", result)
-            writer.missed(record.key, f"{UNREADABLE}: {result}", record.label, record.cell_type)
+            writer.missed(record.image_id, f"{UNREADABLE}: {result}", record.label, record.cell_type)
             continue
         count = len(result["scores"])
         if not count:
-            writer.missed(record.key, reason, record.label, record.cell_type)
+            writer.missed(record.image_id, reason, record.label, record.cell_type)
             continue
         kept = range(count) if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
         cells = make_cells(image, result, kept)
-        writer.add(record.key, cells, label=record.label, cell_type=record.cell_type, num_detections=count)
+        writer.add(record.image_id, cells, label=record.label, cell_type=record.cell_type, num_detections=count)

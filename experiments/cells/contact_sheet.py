@@ -31,13 +31,13 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
 
     Args:
         store: an opened store, with masks or without.
-        records: the images by key. One that cannot be read is drawn as an empty tile with the reason.
+        records: the images by image_id. One that cannot be read is drawn as an empty tile with the reason.
         max_tiles: images on the sheet at most.
 
     Returns:
         uint8 array of shape (sheet height, sheet width, 3).
     """
-    keys, reasons = store.image_keys, store.image_column("reason")
+    image_ids, reasons = store.all_image_ids, store.image_column("reason")
     rows = choose_images(reasons == "", max_tiles)
     columns = min(MAX_COLUMNS, max(1, int(np.ceil(np.sqrt(4 / 3 * len(rows))))))
     side = min(MAX_TILE, SHEET_WIDTH // columns - GAP)
@@ -45,9 +45,11 @@ def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_ti
     ends = np.cumsum(kept, dtype=np.int64)
     tiles, captions = [], []
     for row in rows:
-        key, reason = str(keys[row]), str(reasons[row])
-        tiles.append(_draw_image(store, records[key], slice(int(ends[row] - kept[row]), int(ends[row])), reason, side))
-        captions.append(f"{kept[row]} of {detected[row]} cells: {key}" if kept[row] < detected[row] else key)
+        image_id, reason = str(image_ids[row]), str(reasons[row])
+        tiles.append(
+            _draw_image(store, records[image_id], slice(int(ends[row] - kept[row]), int(ends[row])), reason, side)
+        )
+        captions.append(f"{kept[row]} of {detected[row]} cells: {image_id}" if kept[row] < detected[row] else image_id)
     return sheet(tiles, columns, captions, tile_size=side, gap=GAP)
 
 

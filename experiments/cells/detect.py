@@ -27,8 +27,8 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
         inputs: image files, and folders of which the images directly inside are taken.
 
     Returns:
-        Records whose keys are the paths below the deepest folder that holds all of the images: `a/1.png` and
-        `b/1.png` keep those keys, the images of a single folder have their names. An image named twice comes once.
+        Records whose image_ids are the paths below the deepest folder that holds all of the images: `a/1.png` and
+        `b/1.png` keep those image_ids, the images of a single folder have their names. An image named twice comes once.
 
     Raises:
         InputError: if an input is missing, a folder holds no image, or the images lie on different drives.
@@ -96,14 +96,14 @@ def detect_images(
             # Laid out instance by instance: reading one mask is then far faster.
             masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
             result = {**result, "masks": masks}
-            cells = measure_cells(record.key, result, class_names, pixel_size)
-            write_image_files(files.of_image(record.key), image, result, cells, pixel_size)
+            cells = measure_cells(record.image_id, result, class_names, pixel_size)
+            write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)
             add_cells(cells)
             counts["cells"] += len(cells)
             counts["without_cells"] += cells.empty
             counts["empty_masks"] += int((cells["area_px"] == 0).sum())
             if len(cells) >= detection_limit(detector.config):
-                full.append(record.key)
+                full.append(record.image_id)
         # Within the block, so that no empty table is left.
         if counts["unreadable"] == len(images):
             raise InputError(f"none of the {len(images)} images could be read; see the warnings above")

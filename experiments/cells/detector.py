@@ -70,7 +70,7 @@ def train_detector(
     """
     pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
     config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
-    splits = {i.centre: hold_out(i.centre, (r.key for r in i.records), settings.train_share, seed) for i in images}
+    splits = {i.centre: hold_out(i.centre, (r.image_id for r in i.records), settings.train_share, seed) for i in images}
     identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": hash_json(splits)}
     if settings.weights or settings.layers != "all":
         identity["start"] = [settings.weights, settings.exclude, settings.layers]
@@ -171,20 +171,20 @@ def evaluate_detector(
     for name, centre in centres.items():
         show = {"description": f"evaluate {name}"}
         learned = set(splits.get(name, {}).get("train", ()))
-        records = [record for record in centre.records if record.key not in learned]
+        records = [record for record in centre.records if record.image_id not in learned]
         if not records:
             raise InputError(f"{centre.root}: the detector learned from every image of centre {name}; give others")
         masks = find_masks(centre.root, centre.records, choices[name])
         if masks is not None:
             # All of them, since outlines of learned images would belong to no image otherwise.
             images = check_masks(name, centre.records, masks)
-            keys = {record.key for record in images.records} - learned
-            if not keys:
+            image_ids = {record.image_id for record in images.records} - learned
+            if not image_ids:
                 raise InputError(
                     f"{centre.root}: no usable mask in centre {name} of an image that the detector did not learn from "
                     f"({len(images.faults)} faults, listed above)"
                 )
-            measured = evaluate_masks(model, [images.dataset(keys)], operating, **show)
+            measured = evaluate_masks(model, [images.dataset(image_ids)], operating, **show)
             truth = "masks"
         elif centre.boxes is not None:
             dataset = VocBoxDataset(records, centre.boxes, names=box_names[name])

@@ -45,7 +45,7 @@ FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
 IMAGE_FILES = "image_files"  # setting of the store
 PROVENANCE = "provenance"
 BOX = ["y1", "x1", "y2", "x2"]
-CSV_COLUMNS = ("cell", "key", "centre", "image", "status", "reason", "score", *BOX, "detections")
+CSV_COLUMNS = ("cell", "image_id", "centre", "image", "status", "reason", "score", *BOX, "detections")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
     Where this folder is called `images`, the one above gives its name.
     """
     first = images[0]
-    folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.key).parts) - 1]
+    folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.image_id).parts) - 1]
     name = given
     if name is None:
         name = folder.parent.name if folder.name.lower() == "images" else folder.name
@@ -190,17 +190,17 @@ def cell_rows(store: FeatureStore, images: Sequence[ImageRecord]) -> pd.DataFram
         exclusive), detections (cells that the detector found on the image, of which these are kept) and status.
     """
     table = describe_cells(store, {})
-    table["image"] = table["key"].map(_shown_paths(images))
+    table["image"] = table["image_id"].map(_shown_paths(images))
     table[BOX] = np.round(store.read("box", 0, len(store))).astype(np.int32).reshape(-1, 4)
-    detections = pd.Series(store.image_column("num_detections").astype(np.int32), store.image_keys.tolist())
-    table["detections"] = detections.loc[table["key"]].to_numpy()
+    detections = pd.Series(store.image_column("num_detections").astype(np.int32), store.all_image_ids.tolist())
+    table["detections"] = detections.loc[table["image_id"]].to_numpy()
     table["status"] = FOUND
     return table
 
 
 def _shown_paths(images: Sequence[ImageRecord]) -> dict[str, str]:
-    """Paths by key, as text that any file can hold: what is not UTF-8 is written with escapes."""
-    return {record.key: str(record.path).encode("utf-8", "backslashreplace").decode() for record in images}
+    """Paths by image_id, as text that any file can hold: what is not UTF-8 is written with escapes."""
+    return {record.image_id: str(record.path).encode("utf-8", "backslashreplace").decode() for record in images}
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
@@ -231,19 +231,19 @@ def _write_beside(files: FeatureFiles, store: FeatureStore, cells: pd.DataFrame,
     if more:
         log.info("%d images show several cells, of which the one in the middle is kept; --all-cells keeps all", more)
     if files.csv is not None:
-        lost = pd.DataFrame(store.missed, columns=["key", "reason"]).assign(centre=store.centre, detections=0)
-        lost["image"] = lost["key"].map(_shown_paths(images))
+        lost = pd.DataFrame(store.missed, columns=["image_id", "reason"]).assign(centre=store.centre, detections=0)
+        lost["image"] = lost["image_id"].map(_shown_paths(images))
         lost["status"] = [UNREADABLE if is_unreadable(reason) else MISSED for reason in lost["reason"]]
         found = cells.rename_axis("cell").reset_index().assign(reason="")
         # As plain objects: whole numbers stay whole beside gaps.
         table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
-        order = {record.key: number for number, record in enumerate(images)}
-        table = table.sort_values("key", key=lambda keys: keys.map(order), kind="stable")
+        order = {record.image_id: number for number, record in enumerate(images)}
+        table = table.sort_values("image_id", key=lambda ids: ids.map(order), kind="stable")
         table["score"] = table["score"].map("{:.4f}".format, na_action="ignore")
         with atomic_path(files.csv) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
     if files.overlay is not None:
-        picture = contact_sheet(store, {record.key: record for record in images})
+        picture = contact_sheet(store, {record.image_id: record for record in images})
         with atomic_path(files.overlay) as temporary:
             Image.fromarray(picture).save(temporary)
 

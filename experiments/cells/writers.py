@@ -43,9 +43,9 @@ class CellFiles:
         """The folders that are wanted, by kind."""
         return {kind: getattr(self, kind) for kind in ENDINGS if getattr(self, kind) is not None}
 
-    def of_image(self, key: str) -> dict[str, Path]:
-        """The files of one image by kind ("labels", "geojson", "overlay"); they mirror its key."""
-        return {kind: Path(folder, key + ENDINGS[kind]) for kind, folder in self.folders.items()}
+    def of_image(self, image_id: str) -> dict[str, Path]:
+        """The files of one image by kind ("labels", "geojson", "overlay"); they mirror its image_id."""
+        return {kind: Path(folder, image_id + ENDINGS[kind]) for kind, folder in self.folders.items()}
 
     def check(self, images: Sequence[ImageRecord], overwrite: bool = False) -> None:
         """Refuse to start where nothing would be written, or something that is there would be lost.
@@ -61,7 +61,7 @@ class CellFiles:
             raise InputError("nothing to write: give at least one of --overlay, --csv, --labels and --geojson")
         inputs = {os.path.abspath(image.path) for image in images}
         csv_path = None if self.csv is None else os.path.abspath(self.csv)
-        of_kind = {kind: [self.of_image(image.key)[kind] for image in images] for kind in self.folders}
+        of_kind = {kind: [self.of_image(image.image_id)[kind] for image in images] for kind in self.folders}
         outputs = [*chain.from_iterable(of_kind.values()), *([] if self.csv is None else [self.csv])]
         for path in outputs:
             whole = os.path.abspath(path)
@@ -85,12 +85,12 @@ def refuse_among_images(option: str, paths: Iterable[Path], images: Sequence[Ima
 
 
 def measure_cells(
-    key: str, result: Mapping[str, np.ndarray], class_names: Mapping[int, str], pixel_size: float | None = None
+    image_id: str, result: Mapping[str, np.ndarray], class_names: Mapping[int, str], pixel_size: float | None = None
 ) -> pd.DataFrame:
     """The cells of one image as the rows of the CSV, best score first.
 
     Args:
-        key: of the image.
+        image_id: of the image.
         result: of `MaskRCNN.detect`, with masks.
         class_names: names by class id; "class 7" stands for an id without one.
         pixel_size: side of a pixel in micrometres, which adds `SIZE_COLUMNS`, or None.
@@ -102,7 +102,7 @@ def measure_cells(
     class_ids = result["class_ids"].tolist()
     cells = pd.DataFrame(result["rois"].reshape(-1, 4), columns=["y1", "x1", "y2", "x2"])
     # The module csv does not quote a carriage return, and readers would take it for the end of the row.
-    cells["image"] = key.replace("\r", "\\r")
+    cells["image"] = image_id.replace("\r", "\\r")
     cells["cell"] = np.arange(1, len(cells) + 1)
     cells["class_id"] = class_ids
     cells["class_name"] = [class_names.get(number, f"class {number}") for number in class_ids]

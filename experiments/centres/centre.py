@@ -59,12 +59,12 @@ class Centre:
     root: Path
     layout: str  # one of `LAYOUTS`, never "auto"
     class_map: ClassMap
-    records: list[ImageRecord]  # the images, sorted by key
+    records: list[ImageRecord]  # the images, sorted by image_id
     masks: Path | None = None  # folder of label masks, named as the images, or None
     boxes: Path | None = None  # folder of box annotations, or None
     unmapped: dict[str, int] = field(default_factory=dict)  # how many images bear each label that maps to no cell type
     other_files: tuple[Path, ...] = ()  # files among the images that are not images
-    inner: str = ""  # folders that an archive wraps the layout in, as a path from `root`; keys begin below them
+    inner: str = ""  # folders that an archive wraps the layout in, as a path from `root`; image_ids begin below them
 
     @property
     def counts(self) -> dict[str, int]:
@@ -135,7 +135,7 @@ def load_centre(
         root,
         layout,
         mapping,
-        sorted(records, key=lambda record: record.key),
+        sorted(records, key=lambda record: record.image_id),
         masks=_first_folder([*wrappers, folder], "masks"),
         boxes=_first_folder([*wrappers, folder], "annotations"),
         unmapped=dict(sorted(unmapped.items())),

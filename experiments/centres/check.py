@@ -36,10 +36,10 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
     for centre in centres:
         found.append({**_describe(centre), **look_at_images(centre, decode)})
         own = content_hashes(centre.records, f"hash {centre.name}")
-        hashes |= {(centre.name, key): digest for key, digest in own.items()}
+        hashes |= {(centre.name, image_id): digest for image_id, digest in own.items()}
     sets = duplicate_sets(hashes)
     copies = Counter(name for members in sets for name, _ in members)
-    record_of = {(centre.name, record.key): record for centre in centres for record in centre.records}
+    record_of = {(centre.name, record.image_id): record for centre in centres for record in centre.records}
     return {
         "scheme": centres[0].class_map.name if centres else "",
         "decoded": decode,
@@ -52,7 +52,7 @@ def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
     """Read the images of a centre, in threads; without `decode` only their headers.
 
     Returns:
-        What JSON can hold: "unreadable" (images and reasons), "one_colour" (keys; None if none was decoded),
+        What JSON can hold: "unreadable" (images and reasons), "one_colour" (image_ids; None if none was decoded),
         "num_sizes", and "sizes": the smallest, commonest and largest.
     """
     unreadable, plain, sizes = [], [], Counter()
@@ -60,10 +60,10 @@ def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
     with closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks:
         for record, look in zip(Bar(centre.records, desc=name, unit="image"), looks, strict=True):
             if isinstance(look, InputError):
-                unreadable.append({"image": record.key, "reason": str(look).removeprefix(f"{record.path}: ")})
+                unreadable.append({"image": record.image_id, "reason": str(look).removeprefix(f"{record.path}: ")})
             else:
                 sizes[look[0]] += 1
-                plain += [record.key] if look[1] else []
+                plain += [record.image_id] if look[1] else []
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     commonest = min(by_area, key=lambda size: -sizes[size], default=None)
     chosen = {"smallest": by_area[0], "commonest": commonest, "largest": by_area[-1]} if by_area else {}
@@ -135,12 +135,12 @@ def _describe_masks(centre: Centre) -> str:
 
 
 def _describe_copies(copies: Mapping[tuple[str, str], ImageRecord]) -> dict[str, Any]:
-    """Files of the same content, by centre and key."""
+    """Files of the same content, by centre and image_id."""
     # A centre calls them by several names, or centres by names of several cell types.
     names = {(centre, fold_label(record.label)) for (centre, _), record in copies.items() if record.label}
     types = {record.cell_type for record in copies.values()} - {""}
     return {
-        "images": [{"centre": centre, "image": key, "label": r.label} for (centre, key), r in copies.items()],
+        "images": [{"centre": centre, "image": image_id, "label": r.label} for (centre, image_id), r in copies.items()],
         "different_labels": len(names) > len({centre for centre, _ in names}) or len(types) > 1,
         "different_centres": len({centre for centre, _ in copies}) > 1,
     }

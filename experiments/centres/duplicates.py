@@ -30,16 +30,16 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
     """Compute the SHA-256 of each image file, in threads; `name` is that of the bar.
 
     Returns:
-        Hexadecimal SHA-256 by key, in the order of the records. Files that cannot be read are left out and listed in a
+        Hexadecimal SHA-256 by image_id, in the order of the records. Unreadable files are left out and listed in a
         warning.
     """
     hashes, faults = {}, []
     with closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results:
         for record, result in zip(Bar(records, desc=name, unit="image"), results, strict=True):
             if isinstance(result, OSError):
-                faults.append(f"{record.key} ({result.strerror or result})")
+                faults.append(f"{record.image_id} ({result.strerror or result})")
             else:
-                hashes[record.key] = result
+                hashes[record.image_id] = result
     if faults:
         logger.warning("files that cannot be read: %s", shorten(faults))
     return hashes
@@ -52,25 +52,29 @@ def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, n
     """
     try:
         known = parse_json(Path(path).read_bytes())
-        noted = {(key, size, time): digest for key, (size, time, digest) in known.items() if isinstance(digest, str)}
+        noted = {
+            (image_id, size, time): digest
+            for image_id, (size, time, digest) in known.items()
+            if isinstance(digest, str)
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         noted = {}  # only time is lost
-    states = {record.key: (record.key, *_state(record)) for record in records}
-    changed = [record for record in records if states[record.key] not in noted]
+    states = {record.image_id: (record.image_id, *_state(record)) for record in records}
+    changed = [record for record in records if states[record.image_id] not in noted]
     fresh = content_hashes(changed, name) if changed else {}
-    hashes = {key: fresh.get(key) or noted.get(state) for key, state in states.items()}
-    hashes = {key: digest for key, digest in hashes.items() if digest}
+    hashes = {image_id: fresh.get(image_id) or noted.get(state) for image_id, state in states.items()}
+    hashes = {image_id: digest for image_id, digest in hashes.items() if digest}
     if changed:
-        write_json(path, {key: [*states[key][1:], digest] for key, digest in hashes.items()})
+        write_json(path, {image_id: [*states[image_id][1:], digest] for image_id, digest in hashes.items()})
     return hashes
 
 
 def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
-    """Sets of two keys or more that share a content hash, each sorted, in the order of their first keys."""
+    """Sets of two image_ids or more that share a content hash, each sorted, in the order of their first image_ids."""
     keys_of = defaultdict(list)
-    for key, digest in hashes.items():
-        keys_of[digest].append(key)
-    return sorted(tuple(sorted(keys)) for keys in keys_of.values() if len(keys) > 1)
+    for image_id, digest in hashes.items():
+        keys_of[digest].append(image_id)
+    return sorted(tuple(sorted(image_ids)) for image_ids in keys_of.values() if len(image_ids) > 1)
 
 
 def _state(record: ImageRecord) -> tuple[int, int]:

@@ -100,7 +100,7 @@ class Outlines:
 class MaskedImages:
     """The usable images of a centre with masks, those without a cell among them.
 
-    `faults` are (key, reason) of what is wrong with the others and with the annotation files; `num_cells` is by key.
+    `faults` are (image_id, reason) of the others and of the annotation files; `num_cells` is by image_id.
     """
 
     centre: str
@@ -109,10 +109,10 @@ class MaskedImages:
     faults: list[tuple[str, str]]
     num_cells: dict[str, int] = field(default_factory=dict)
 
-    def dataset(self, keys: Iterable[str] | None = None) -> Dataset:
-        """The images whose key is in `keys`, or all."""
-        wanted = None if keys is None else set(keys)
-        chosen = [r for r in self.records if wanted is None or r.key in wanted]
+    def dataset(self, image_ids: Iterable[str] | None = None) -> Dataset:
+        """The images whose image_id is in `image_ids`, or all."""
+        wanted = None if image_ids is None else set(image_ids)
+        chosen = [r for r in self.records if wanted is None or r.image_id in wanted]
         return self.source.dataset(chosen, self.centre.replace(".", "_"))
 
 
@@ -154,8 +154,8 @@ def masked_images(
 def check_masks(name: str, records: list[ImageRecord], source: LabelImages | Outlines) -> MaskedImages:
     """Check the masks of one centre; faults are logged, one line each."""
     check = source.check(records)
-    for key, reason in check.faults:
-        log.warning("%s: %s: left out: %s", name, key, reason)
+    for image_id, reason in check.faults:
+        log.warning("%s: %s: left out: %s", name, image_id, reason)
     num_empty = sum(count == 0 for count in check.num_objects.values())
     if num_empty:
         log.info("%s: %d of %d images are annotated as having no cell", name, num_empty, len(check.good))
@@ -165,7 +165,7 @@ def check_masks(name: str, records: list[ImageRecord], source: LabelImages | Out
 def warn_of_crowded(images: Sequence[MaskedImages], limit: int) -> None:
     """Say of which images training would not use all cells, `limit` being its MAX_GT_INSTANCES."""
     for masked in images:
-        crowded = {key: count for key, count in masked.num_cells.items() if count > limit}
+        crowded = {image_id: count for image_id, count in masked.num_cells.items() if count > limit}
         if crowded:
             most = max(crowded, key=crowded.__getitem__)
             log.warning(

@@ -37,9 +37,9 @@ _MAX_MOVES = 1000
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of a centre train a classifier and which test it, by their sorted keys.
+    """Which images of a centre train a classifier and which test it, by their sorted image_ids.
 
-    `test_fraction` was asked for; `seed` is that of the shuffle. `data_hash` is of the keys and labels that were
+    `test_fraction` was asked for; `seed` is that of the shuffle. `data_hash` is of the image_ids and labels that were
     split, and of what had to stay together.
     """
 
@@ -52,33 +52,33 @@ class Split:
 
     @property
     def part_of(self) -> dict[str, str]:
-        """The part, "train" or "test", of each key that is in one."""
+        """The part, "train" or "test", of each image_id that is in one."""
         return {**dict.fromkeys(self.train, "train"), **dict.fromkeys(self.test, "test")}
 
-    def parts(self, keys: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Return "train", "test" or "" (in neither) for each key, as a str array of shape (n,)."""
+    def parts(self, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Return "train", "test" or "" (in neither) for each image_id, as a str array of shape (n,)."""
         part_of = self.part_of
-        return np.array([part_of.get(str(key), "") for key in keys], dtype="U5")
+        return np.array([part_of.get(str(image_id), "") for image_id in image_ids], dtype="U5")
 
 
-def hold_out(centre: str, keys: Iterable[str], train_share: float, seed: int) -> dict[str, list[str]]:
-    """Divide images at random, without labels, into "train" and "test" keys, both sorted.
+def hold_out(centre: str, image_ids: Iterable[str], train_share: float, seed: int) -> dict[str, list[str]]:
+    """Divide images at random, without labels, into "train" and "test" image_ids, both sorted.
 
     Raises:
         InputError: if either part would be empty.
     """
-    keys = sorted(keys)
-    order = np.random.default_rng(seed).permutation(len(keys))
-    num_train = round(train_share * len(keys))
-    if not 0 < num_train < len(keys):
-        raise InputError(f"{centre}: {len(keys)} images with masks are too few to hold some out; add images")
+    image_ids = sorted(image_ids)
+    order = np.random.default_rng(seed).permutation(len(image_ids))
+    num_train = round(train_share * len(image_ids))
+    if not 0 < num_train < len(image_ids):
+        raise InputError(f"{centre}: {len(image_ids)} images with masks are too few to hold some out; add images")
     train, test = order[:num_train], order[num_train:]
-    return {"train": sorted(keys[i] for i in train), "test": sorted(keys[i] for i in test)}
+    return {"train": sorted(image_ids[i] for i in train), "test": sorted(image_ids[i] for i in test)}
 
 
 def make_split(
     centre: str,
-    keys: Sequence[str] | np.ndarray,
+    image_ids: Sequence[str] | np.ndarray,
     labels: Sequence[str] | np.ndarray,
     test_fraction: float = TEST_FRACTION,
     seed: int = SEED,
@@ -97,26 +97,26 @@ def make_split(
 
     Args:
         centre: name of the centre.
-        keys: image keys, of shape (n,); a key may stand several times, once per cell.
+        image_ids: image_ids, of shape (n,); an image_id may stand several times, once per cell.
         labels: cell types, of shape (n,); images with "" are in neither part.
         test_fraction: between 0 and 1, exclusive.
         seed: of the shuffle.
         groups: group of each image, such as its patient or slide; may hold unlabelled images too.
-        duplicates: sets of keys of images with the same content.
+        duplicates: sets of image_ids of images with the same content.
 
     Raises:
-        ValueError: if a key comes with two labels, a labelled image has no group, or the fraction is out of range.
+        ValueError: if an image_id comes with two labels, a labelled image lacks a group, or the fraction is wrong.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
-    label_of = _label_of(keys, labels)
+    label_of = _label_of(image_ids, labels)
     units = _join_units(label_of, groups, duplicates)
     for copies in duplicates:
-        named = {key: label_of[key] for key in copies if key in label_of}
+        named = {image_id: label_of[image_id] for image_id in copies if image_id in label_of}
         if len(set(named.values())) > 1:
-            text = ", ".join(f"{key} ({label})" for key, label in named.items())
+            text = ", ".join(f"{image_id} ({label})" for image_id, label in named.items())
             logger.warning("%s: images of the same content have different labels: %s", centre, text)
-    are_pure = all(len({label_of[key] for key in unit}) == 1 for unit in units)
+    are_pure = all(len({label_of[image_id] for image_id in unit}) == 1 for unit in units)
     if all(len(unit) == 1 for unit in units) or (groups is None and are_pure):
         chosen = _stratified_units([label_of[unit[0]] for unit in units], test_fraction, seed)
     else:
@@ -124,33 +124,37 @@ def make_split(
     if units and not any(chosen):
         logger.warning("%s: no class has two images, or two groups, to divide; all images train", centre)
     train, test = (
-        tuple(sorted(key for unit, is_test in zip(units, chosen, strict=True) if is_test == part for key in unit))
+        tuple(
+            sorted(
+                image_id for unit, is_test in zip(units, chosen, strict=True) if is_test == part for image_id in unit
+            )
+        )
         for part in (False, True)
     )
     return Split(centre, train, test, test_fraction, seed, _hash_data(label_of, units, groups is not None))
 
 
 def _join_units(
-    keys: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
+    image_ids: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
 ) -> list[tuple[str, ...]]:
-    """Units of the images that belong together, each sorted, in the order of their first keys; every key is in one.
+    """Units of the images that belong together, each sorted, in the order of their first image_ids.
 
     If `a` and `b` are copies of each other, everything in the group of `a` and everything in that of `b` is one unit.
-    Images outside of `keys`, such as unlabelled ones, may be the link.
+    Images outside of `image_ids`, such as unlabelled ones, may be the link.
     """
-    keys = sorted(set(keys))
-    lacking = [] if groups is None else [key for key in keys if key not in groups]
+    image_ids = sorted(set(image_ids))
+    lacking = [] if groups is None else [image_id for image_id in image_ids if image_id not in groups]
     if lacking:
         raise ValueError(f"{len(lacking)} images have no group, for example {lacking[0]}")
-    # Groups are linked to their images by tuples, which no key equals.
-    links = [(key, ("group", group)) for key, group in (groups or {}).items()]
+    # Groups are linked to their images by tuples, which no image_id equals.
+    links = [(image_id, ("group", group)) for image_id, group in (groups or {}).items()]
     links += [(first, other) for first, *others in duplicates for other in others]
-    sets = DisjointSet([*keys, *dict.fromkeys(item for link in links for item in link)])
+    sets = DisjointSet([*image_ids, *dict.fromkeys(item for link in links for item in link)])
     for one, other in links:
         sets.merge(one, other)
     members = defaultdict(list)
-    for key in keys:
-        members[sets[key]].append(key)
+    for image_id in image_ids:
+        members[sets[image_id]].append(image_id)
     return sorted(tuple(unit) for unit in members.values())
 
 
@@ -172,7 +176,7 @@ def _stratified_units(labels: Sequence[str], test_fraction: float, seed: int) ->
 
 def _count_labels(units: Sequence[Sequence[str]], label_of: Mapping[str, str]) -> np.ndarray:
     """Images of each label in each unit: float64 array of shape (units, labels)."""
-    labels, columns = np.unique([label_of[key] for unit in units for key in unit], return_inverse=True)
+    labels, columns = np.unique([label_of[image_id] for unit in units for image_id in unit], return_inverse=True)
     counts = np.zeros((len(units), len(labels)))
     np.add.at(counts, (np.repeat(np.arange(len(units)), [len(unit) for unit in units]), columns), 1)
     return counts
@@ -260,7 +264,7 @@ def load_split(path: str | os.PathLike) -> Split:
 def load_or_make_split(
     path: str | os.PathLike,
     centre: str,
-    keys: Sequence[str] | np.ndarray,
+    image_ids: Sequence[str] | np.ndarray,
     labels: Sequence[str] | np.ndarray,
     test_fraction: float = TEST_FRACTION,
     seed: int = SEED,
@@ -274,11 +278,11 @@ def load_or_make_split(
         InputError: if the file holds a split of other images, labels, groups, duplicates, fraction or seed.
     """
     if not Path(path).exists():
-        split = make_split(centre, keys, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
+        split = make_split(centre, image_ids, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
         save_split(split, path)
         return split
     split = load_split(path)
-    label_of = _label_of(keys, labels)
+    label_of = _label_of(image_ids, labels)
     data_hash = _hash_data(label_of, _join_units(label_of, groups, duplicates), groups is not None)
     names = ("centre", "test_fraction", "seed", "set of images, labels, groups or duplicates")
     there = (split.centre, split.test_fraction, split.seed, split.data_hash)
@@ -287,37 +291,37 @@ def load_or_make_split(
     return split
 
 
-def _label_of(keys: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, str]:
-    """Return the label of each labelled key."""
+def _label_of(image_ids: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, str]:
+    """Return the label of each labelled image_id."""
     label_of: dict[str, str] = {}
-    for key, label in zip(map(str, keys), map(str, labels), strict=True):
-        if label_of.setdefault(key, label) != label:
-            raise ValueError(f"image {key} has labels {label_of[key]!r} and {label!r}")
-    return {key: label for key, label in label_of.items() if label}
+    for image_id, label in zip(map(str, image_ids), map(str, labels), strict=True):
+        if label_of.setdefault(image_id, label) != label:
+            raise ValueError(f"image {image_id} has labels {label_of[image_id]!r} and {label!r}")
+    return {image_id: label for image_id, label in label_of.items() if label}
 
 
 def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], has_groups: bool) -> str:
-    """Hash what a split is of; without units of several images it is the keys and labels alone, as it ever was."""
+    """Hash what a split is of; without units of several images it is the image_ids and labels alone, as it ever was."""
     joined = sorted(unit for unit in units if len(unit) > 1)
     if not joined:
         return hash_json(sorted(label_of.items()))
     return hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})
 
 
-def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where: str) -> dict[str, str]:
+def read_groups(path: str | os.PathLike, column: str, image_ids: Sequence[str], where: str) -> dict[str, str]:
     """Read the group of each image of a centre from a CSV file.
 
-    The file names an image by its key, by its path in `images/`, or by the end of its key if only one image has it
+    The file names an image by its image_id, by its path in `images/`, or by its end if only one image has it
     (`001.png` for `images/a/001.png`). Accented letters may be written in one character or in two.
 
     Args:
         path: a UTF-8 file, comma-separated, with the columns `image` and `column`.
         column: the name of the group's column.
-        keys: every image of the centre.
+        image_ids: every image of the centre.
         where: what to call the centre or the setting in an error.
 
     Returns:
-        The group of each key, in their order.
+        The group of each image_id, in their order.
 
     Raises:
         InputError: if the file cannot be read; a row names no image of the centre, or one of several; an image has two
@@ -326,17 +330,17 @@ def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where
     if column == "image":
         raise InputError(f"{where}: {column!r} is no column of groups; name the one of {path} that tells them")
     by_name = defaultdict(list)
-    for key in keys:
-        parts = _compose(key).split("/")
+    for image_id in image_ids:
+        parts = _compose(image_id).split("/")
         for start in range(len(parts)):
-            by_name["/".join(parts[start:])].append(key)
+            by_name["/".join(parts[start:])].append(image_id)
     groups: dict[str, str] = {}
     faults = []
     for number, image, group in read_columns(path, ("image", column), f"{where}: name another file"):
         name = _compose(image.replace("\\", "/")).removeprefix("./")
         candidates = by_name.get(name, [])
         # labels.csv names images by their path in images/.
-        exact = [key for key in candidates if _compose(key) in (name, f"images/{name}")]
+        exact = [image_id for image_id in candidates if _compose(image_id) in (name, f"images/{name}")]
         candidates = sorted(exact, key=len)[:1] or candidates
         if not image:
             faults.append(f"row {number} names no image")
@@ -348,13 +352,13 @@ def read_groups(path: str | os.PathLike, column: str, keys: Sequence[str], where
             faults.append(f"row {number}: {image} is in {column} {group}, and in {groups[candidates[0]]} above")
     if faults:
         raise InputError(f"{where}: {path}: {shorten(faults)}; mend the rows")
-    lacking = [key for key in keys if key not in groups]
+    lacking = [image_id for image_id in image_ids if image_id not in groups]
     if lacking:
         raise InputError(
-            f"{where}: {path}: {len(lacking)} of {len(keys)} images have no {column}, the first is {lacking[0]}; "
+            f"{where}: {path}: {len(lacking)} of {len(image_ids)} images have no {column}, the first is {lacking[0]}; "
             "give each image one (its own name, if it belongs with no other)"
         )
-    return {key: groups[key] for key in keys}
+    return {image_id: groups[image_id] for image_id in image_ids}
 
 
 def _compose(text: str) -> str:

@@ -15,7 +15,7 @@ from mrcnn.files.errors import InputError
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("centre", "key", "predicted", "probability", "second", "second_probability", "truth")
+COLUMNS = ("centre", "image_id", "predicted", "probability", "second", "second_probability", "truth")
 _BLOCK = 65536  # cells at a time
 CAUTION = "not for diagnosis: types are guesses of a research tool, and are to be looked at by someone who knows them"
 
@@ -84,13 +84,13 @@ def _predict(classifier: TrainedClassifier, cells: CentreCells, vectors: np.ndar
         found = np.concatenate([classifier.model.predict_proba(vectors[i : i + _BLOCK]) for i in blocks])
     bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):
-        raise InputError(f"{cells.path}: the numbers of cell {cells.keys[bad[0]]} are too large to compute with")
+        raise InputError(f"{cells.path}: the numbers of cell {cells.image_ids[bad[0]]} are too large to compute with")
     # Of equal probabilities the first in alphabetical order, as scikit-learn itself decides.
     first, second = np.argsort(-found, axis=1, kind="stable")[:, :2].T
     names, rows = np.array(classifier.record.classes), np.arange(len(found))
     return pd.DataFrame(
         {
-            "key": cells.keys,
+            "image_id": cells.image_ids,
             "predicted": names[first],
             "probability": found[rows, first],
             "second": names[second],

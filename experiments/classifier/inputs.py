@@ -61,10 +61,10 @@ class Source:
 
 @dataclass(frozen=True)
 class CentreCells:
-    """Cells of a centre: finite float32 vectors (n, length), image keys and types (n,), "" for none, and their file."""
+    """Cells of a centre: finite float32 vectors (n, length), image_ids and types (n,), "" for none, and their file."""
 
     vectors: np.ndarray
-    keys: np.ndarray
+    image_ids: np.ndarray
     types: np.ndarray
     path: Path
 
@@ -117,7 +117,7 @@ def prepare_vectors(cells: CentreCells, centre: str, how: str) -> np.ndarray:
 
 def _read_file(path: Path) -> tuple[Source, dict[str, CentreCells]]:
     by_centre = read_vectors(path)
-    cells = {c: CentreCells(x, names["key"], names["cell_type"], path) for c, (x, names) in by_centre.items()}
+    cells = {c: CentreCells(x, names["image_id"], names["cell_type"], path) for c, (x, names) in by_centre.items()}
     length = next(iter(cells.values())).vectors.shape[1]
     origin = _read_origin(path) if path.suffix.lower() == ".h5ad" else None
     return (Source("vectors", length) if origin is None else Source("latents", length, *origin)), cells
@@ -132,7 +132,7 @@ def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreC
         if len(bad):
             raise InputError(f"{store.path}: the features of cell {bad[0]} are not finite; extract it again")
         source = Source("mean features", vectors.shape[1], store.detector_hash)
-        return source, {centre: CentreCells(vectors, store.keys, store.cell_types, store.path)}
+        return source, {centre: CentreCells(vectors, store.image_ids, store.cell_types, store.path)}
 
 
 def _read_origin(path: Path) -> tuple[str, str] | None:

@@ -36,12 +36,12 @@ def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
         missing = [centre for centre in cells.centres if centre not in table]
         if missing:
             raise InputError(f"{path}: has no cells of centre {missing[0]}; it must describe every centre")
-        others = [centre for centre in table if centre not in cells.keys]
+        others = [centre for centre in table if centre not in cells.image_ids]
         if others:
             logger.info("%s: centres that are not compared are left out: %s", path, ", ".join(others))
         vectors = {
-            centre: align_vectors(table[centre][0], table[centre][1]["key"], keys, f"{path}, centre {centre}")
-            for centre, keys in cells.keys.items()
+            centre: align_vectors(table[centre][0], table[centre][1]["image_id"], image_ids, f"{path}, centre {centre}")
+            for centre, image_ids in cells.image_ids.items()
             if centre in table
         }
         columns.append(Column(name, (vectors,), f"{name}: vectors of {Path(path).name}."))

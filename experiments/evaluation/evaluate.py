@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 NAME = "cross_centre"
 TITLE = "Classifiers and representations across centres"
 
-Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, keys and cell types of shape (n,)
+Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, image_ids and cell types of shape (n,)
 
 
 def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
@@ -71,7 +71,7 @@ def evaluate_files(
     """Compare representations of the same cells and write the tables.
 
     The cells and their types are those of the stores, or, where there are none, of the first file that names types.
-    Other files are brought to their order by the keys.
+    Other files are brought to their order by the image_ids.
 
     Args:
         stores: feature store of each centre, or its shards; their features are the column R-CNN-RF.
@@ -96,8 +96,8 @@ def evaluate_files(
     labels = _stored_labels(stores) if stores else _first_labels(files)
     if splits is None:
         splits = {centre: _split(output / "splits", centre, *columns) for centre, columns in labels.items()}
-    keys, types = ({centre: own[i] for centre, own in labels.items()} for i in (0, 1))
-    cells = make_cells(keys, types, {centre: splits[centre].parts(own) for centre, own in keys.items()})
+    image_ids, types = ({centre: own[i] for centre, own in labels.items()} for i in (0, 1))
+    cells = make_cells(image_ids, types, {centre: splits[centre].parts(own) for centre, own in image_ids.items()})
     columns = {column.name: column for column in foreign_columns({n: files[n] for n in names if n in files}, cells)}
     if stores and RCNN in names:
         columns[RCNN] = raw_column(stores, raw_features)
@@ -114,14 +114,14 @@ def _stored_labels(stores: Mapping[str, StorePath]) -> Labels:
     labels = {}
     for centre, path in stores.items():
         with open_store(path) as store:
-            labels[centre] = (store.keys, store.cell_types)
+            labels[centre] = (store.image_ids, store.cell_types)
     return labels
 
 
 def _first_labels(files: Mapping[str, Path]) -> Labels:
     """Keys and types of the first file that names any type."""
     for path in files.values():
-        labels = {c: (columns["key"], columns["cell_type"]) for c, (_, columns) in read_vectors(path).items()}
+        labels = {c: (columns["image_id"], columns["cell_type"]) for c, (_, columns) in read_vectors(path).items()}
         if any(np.any(types != "") for _, types in labels.values()):
             return labels
     raise InputError(
@@ -130,10 +130,10 @@ def _first_labels(files: Mapping[str, Path]) -> Labels:
     )
 
 
-def _split(folder: Path, centre: str, keys: np.ndarray, types: np.ndarray) -> Split:
+def _split(folder: Path, centre: str, image_ids: np.ndarray, types: np.ndarray) -> Split:
     check_centre_name(centre)  # files made elsewhere may call it anything, a path outside of the folder too
     try:
-        return load_or_make_split(folder / f"{centre}.json", centre, keys, types)
+        return load_or_make_split(folder / f"{centre}.json", centre, image_ids, types)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

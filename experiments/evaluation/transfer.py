@@ -20,13 +20,13 @@ class Cells:
     """The cells that every representation describes, by centre as str arrays of shape (n,).
 
     Attributes:
-        keys: keys of the cells' images.
+        image_ids: image_ids of the cells' images.
         types: cell types; "" for none.
         parts: "train", "test" or "" (in neither part of the split).
         classes: cell types, in the order of tables and of confusion matrices.
     """
 
-    keys: dict[str, np.ndarray]
+    image_ids: dict[str, np.ndarray]
     types: dict[str, np.ndarray]
     parts: dict[str, np.ndarray]
     classes: tuple[str, ...]
@@ -68,7 +68,7 @@ class Cells:
 
 
 def make_cells(
-    keys: Mapping[str, np.ndarray],
+    image_ids: Mapping[str, np.ndarray],
     types: Mapping[str, np.ndarray],
     parts: Mapping[str, np.ndarray],
     classes: Sequence[str] | None = None,
@@ -79,7 +79,9 @@ def make_cells(
         InputError: if no centre has labels, or one with labels has no training or no test cell.
         ValueError: if a type is not among `classes`, which are all types in alphabetical order by default.
     """
-    keys, types, parts = ({c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (keys, types, parts))
+    image_ids, types, parts = (
+        {c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (image_ids, types, parts)
+    )
     found = {str(name) for values in types.values() for name in np.unique(values)} - {""}
     if not found:
         raise InputError("no centre has a labelled cell; check the labels and the class map")
@@ -92,7 +94,7 @@ def make_cells(
                 raise InputError(
                     f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
                 )
-    return Cells(keys, types, parts, tuple(order))
+    return Cells(image_ids, types, parts, tuple(order))
 
 
 def predict_pairs(

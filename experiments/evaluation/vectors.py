@@ -1,10 +1,10 @@
 """Vectors of cells from files: embeddings of an autoencoder, or what any other network made of the same cells.
 
-Two formats are read. An .h5ad file has the vectors in X, dense or sparse, and the columns centre, key and cell_type in
-obs. An .npz file has the arrays:
+Two formats are read. An .h5ad file has the vectors in X, dense or sparse, and centre, image_id and cell_type in obs. An
+.npz file has the arrays below. `image_id` may be named `key`, as older versions of this package did:
 
     X, vectors or features   float or int (n, d)
-    key                      str (n,), the image's key in its centre, as in feature stores
+    image_id                 str (n,), as in feature stores
     centre                   str (n,)
     cell_type                str (n,), "" for none; may be absent
 """
@@ -26,26 +26,27 @@ from mrcnn.files.hdf5 import open_plain
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".h5ad", ".npz")
-COLUMNS = ("centre", "key", "cell_type")
+COLUMNS = ("centre", "image_id", "cell_type")
+OLD_NAMES = {"key": "image_id"}
 VECTOR_NAMES = ("X", "vectors", "features")
 MAX_BYTES = 8 * 2**30  # of a sparse matrix made dense
 MAX_STRING = 4096  # characters; every row of a str array is as wide as its longest
-_NPZ = "an .npz file needs X (n, d) of numbers, and key and centre (n,) of text"
-_H5AD = "an .h5ad file needs X of numbers and, in obs, centre, key and cell_type"
+_NPZ = "an .npz file needs X (n, d) of numbers, and image_id and centre (n,) of text"
+_H5AD = "an .h5ad file needs X of numbers and, in obs, centre, image_id and cell_type"
 
 Vectors = dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]
 
 
 def read_vectors(path: str | Path) -> Vectors:
-    """Vectors, keys and cell types of an .h5ad or .npz file, by centre.
+    """Vectors, image_ids and cell types of an .h5ad or .npz file, by centre.
 
     Returns:
-        By centre, in order of first appearance: float32 array of shape (n, d), and a dict of the str arrays "key" and
-        "cell_type" of shape (n,); rows as in the file.
+        By centre, in order of first appearance: float32 (n, d), and the str arrays "image_id" and "cell_type" of shape
+        (n,); rows as in the file.
 
     Raises:
         InputError: if the file is missing, damaged, of another format, lacks something, or holds NaN, too much or,
-            as .npz, a key twice in a centre.
+            as .npz, an image_id twice in a centre.
     """
     path = Path(path)
     read = {".h5ad": _read_h5ad, ".npz": _read_npz}.get(path.suffix.lower())
@@ -63,12 +64,14 @@ def read_vectors(path: str | Path) -> Vectors:
     columns.setdefault("cell_type", np.full(len(vectors), ""))
     for centre in dict.fromkeys(columns["centre"].tolist()):
         rows = columns["centre"] == centre
-        by_centre[centre] = (vectors[rows], {name: columns[name][rows] for name in ("key", "cell_type")})
-        keys = pd.Index(columns["key"][rows])
+        by_centre[centre] = (vectors[rows], {name: columns[name][rows] for name in ("image_id", "cell_type")})
+        image_ids = pd.Index(columns["image_id"][rows])
         # An embedding may hold several cells of an image, in the order of its store.
-        if read is _read_npz and keys.has_duplicates:
-            first = keys[keys.duplicated()][0]
-            raise InputError(f"{path}: centre {centre!r} has {first!r} more than once; give one vector for each key")
+        if read is _read_npz and image_ids.has_duplicates:
+            first = image_ids[image_ids.duplicated()][0]
+            raise InputError(
+                f"{path}: centre {centre!r} has {first!r} more than once; give one vector for each image_id"
+            )
     return by_centre
 
 
@@ -83,6 +86,7 @@ def _read_h5ad(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
                 if math.prod(vectors.shape) * 4 > MAX_BYTES:
                     raise ValueError(f"X has more than {MAX_BYTES >> 30} GiB")
                 vectors = vectors.toarray()
+            cells = cells if "image_id" in cells else cells.rename(columns=OLD_NAMES)
             columns = {name: _column_of(cells, name) for name in COLUMNS if name in cells}
         except Exception as error:  # some of anndata's own are private to it, and derive from nothing else
             raise InputError(f"{path}: not an .h5ad file that can be read ({first_line(error)}); {_H5AD}") from None
@@ -93,7 +97,7 @@ def _column_of(cells: pd.DataFrame, name: str) -> np.ndarray:
     """A column as a str array of shape (n,), "" where a value is missing."""
     texts = np.where(cells[name].isna(), "", cells[name].astype(str))
     if max(map(len, texts), default=0) > MAX_STRING:
-        raise ValueError(f"obs has a {name} of more than {MAX_STRING} characters")
+        raise ValueError(f"a {name} in obs has more than {MAX_STRING} characters")
     return texts.astype(str)
 
 
@@ -102,6 +106,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     named = [name for name in VECTOR_NAMES if name in arrays]
     if len(named) != 1:
         raise InputError(f"{path}: has {' and '.join(named) or 'no X'}; give one array of vectors, since {_NPZ}")
+    arrays = {**{OLD_NAMES.get(name, name): array for name, array in arrays.items()}, **arrays}
     columns = {name: arrays[name] for name in COLUMNS if name in arrays}
     for name, texts in columns.items():
         columns[name] = np.char.decode(texts, "utf-8", "replace") if texts.dtype.kind == "S" else texts
@@ -110,7 +115,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
 
 def _check(path: Path, vectors: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
     """Refuse arrays of other types or shapes than those of vectors and their texts."""
-    if missing := [name for name in ("centre", "key") if name not in columns]:
+    if missing := [name for name in ("centre", "image_id") if name not in columns]:
         raise InputError(f"{path}: lacks {' and '.join(missing)}; {_NPZ if path.suffix.lower() == '.npz' else _H5AD}")
     if vectors.dtype.kind not in "fiu":
         raise InputError(f"{path}: X is of type {vectors.dtype}; save it as float32")
@@ -128,26 +133,26 @@ def _check(path: Path, vectors: np.ndarray, columns: Mapping[str, np.ndarray]) -
 
 
 def align_vectors(
-    vectors: np.ndarray, keys: Sequence[str] | np.ndarray, wanted_keys: Sequence[str] | np.ndarray, where: str
+    vectors: np.ndarray, image_ids: Sequence[str] | np.ndarray, wanted_ids: Sequence[str] | np.ndarray, where: str
 ) -> np.ndarray:
     """Bring the rows of one centre, of shape (n, d), to the order of other cells, mostly those of a feature store.
 
-    A key says which image a cell is from. Where an image has several cells, here or there, a key does not say which of
-    them a row is; then nothing but the same keys in the same order is accepted.
+    Where an image has several cells, here or there, its image_id does not say which of them a row is; then nothing but
+    the same image_ids in the same order is accepted.
 
     Returns:
-        Array of shape (m, d), m the wanted keys; rows that are not wanted are left out and counted in the log.
+        Array of shape (m, d), m the wanted image_ids; rows that are not wanted are left out and counted in the log.
 
     Raises:
-        InputError: beginning with `where`, if keys are missing, or repeat without being the same in the same order.
+        InputError: beginning with `where`, if image_ids are missing, or repeat in another order.
     """
-    there, wanted = pd.Index(np.asarray(keys, str)), pd.Index(np.asarray(wanted_keys, str))
+    there, wanted = pd.Index(np.asarray(image_ids, str)), pd.Index(np.asarray(wanted_ids, str))
     if there.equals(wanted):
         return vectors
     missing = wanted[~wanted.isin(there)]
     if len(missing):
         raise InputError(
-            f"{where}: lacks {len(missing)} of {len(wanted)} keys, first {missing[0]!r}; add their vectors"
+            f"{where}: lacks {len(missing)} of {len(wanted)} image_ids, first {missing[0]!r}; add their vectors"
         )
     if not there.is_unique or not wanted.is_unique:
         raise InputError(f"{where}: images with several cells; give the very cells of the store, in its order")

@@ -20,10 +20,10 @@ _BLOCK = 256  # crops in memory
 
 
 class Picture(NamedTuple):
-    """A picture, uint8 of shape (height, width, 3), and its image's key, its type or label or "", and further text."""
+    """A picture, uint8 of shape (height, width, 3), its image_id, its type or label or "", and further text."""
 
     pixels: np.ndarray
-    key: str
+    image_id: str
     name: str
     detail: str = ""
 
@@ -34,10 +34,10 @@ def tiles(
     """Pictures for a page's grid; `what` they show begins the alternative text."""
     return [
         Tile(
-            embed(picture.pixels, f"{what}, {picture.name or 'unlabelled'}, {picture.key}", max_side=max_side),
+            embed(picture.pixels, f"{what}, {picture.name or 'unlabelled'}, {picture.image_id}", max_side=max_side),
             picture.name,
             picture.detail,
-            picture.key if with_file else "",
+            picture.image_id if with_file else "",
         )
         for picture in pictures
     ]
@@ -59,24 +59,24 @@ def missed_images(
 
     Args:
         missed: of a centre, as its store tells them.
-        find: path of an image by its key, or None.
+        find: path of an image by its image_id, or None.
         number: how many to open.
         seed: of the choice.
 
     Returns:
-        The pictures; and (key, reason) of the "others", which are not shown, and of "unreadable" ones.
+        The pictures; and (image_id, reason) of the "others", which are not shown, and of "unreadable" ones.
     """
     readable = [entry for entry in missed if not is_unreadable(entry["reason"])]
     pictures = []
     for index in choose_rows(len(readable), number, seed):
         entry = readable[index]
-        pixels = open_image(find(entry["key"]))
+        pixels = open_image(find(entry["image_id"]))
         if pixels is not None:
-            pictures.append(Picture(pixels, entry["key"], entry["cell_type"] or entry["label"], entry["reason"]))
-    shown = {picture.key for picture in pictures}
+            pictures.append(Picture(pixels, entry["image_id"], entry["cell_type"] or entry["label"], entry["reason"]))
+    shown = {picture.image_id for picture in pictures}
     return pictures, {
-        "others": [(entry["key"], entry["reason"]) for entry in readable if entry["key"] not in shown],
-        "unreadable": [(e["key"], _fault(e)) for e in missed if is_unreadable(e["reason"])],
+        "others": [(entry["image_id"], entry["reason"]) for entry in readable if entry["image_id"] not in shown],
+        "unreadable": [(e["image_id"], _fault(e)) for e in missed if is_unreadable(e["reason"])],
     }
 
 
@@ -110,4 +110,4 @@ def small_crops(path: StorePath, rows: Sequence[int]) -> dict[int, bytes]:
 def _fault(entry: Mapping[str, str]) -> str:
     """The reason without what its place says already: that the file is unreadable, and its name behind a long path."""
     reason = entry["reason"].removeprefix(UNREADABLE).lstrip(": ")
-    return reason.rpartition(f"{entry['key']}: ")[2]
+    return reason.rpartition(f"{entry['image_id']}: ")[2]

@@ -76,23 +76,23 @@ def write_qc_page(
     )
 
 
-def find_image(folder: Path, centre: str, key: str) -> Path | None:
+def find_image(folder: Path, centre: str, image_id: str) -> Path | None:
     """Find an image of a centre below a folder.
 
     Args:
-        folder: the centre's folder, the folder above it, or the one inside it that the keys begin with.
+        folder: the centre's folder, the folder above it, or the one inside it that the image_ids begin with.
         centre: its name.
-        key: of the image: its path relative to the centre's folder.
+        image_id: of the image: its path relative to the centre's folder.
 
     Returns:
-        The file, or None. A key that leads out of the folder, as only one made up does, finds nothing.
+        The file, or None. An image_id that leads out of the folder, as only one made up does, finds nothing.
     """
-    parts = PurePosixPath(key).parts
-    if not parts or ".." in parts or PurePosixPath(key).is_absolute():
+    parts = PurePosixPath(image_id).parts
+    if not parts or ".." in parts or PurePosixPath(image_id).is_absolute():
         return None
-    places = [folder / key]
+    places = [folder / image_id]
     if centre not in ("", ".", "..") and not {"/", "\\"} & set(centre):
-        places.append(folder / centre / key)
+        places.append(folder / centre / image_id)
     if len(parts) > 1 and parts[0] == folder.resolve().name:
         places.append(folder.joinpath(*parts[1:]))
     return next((place for place in places if place.is_file()), None)
@@ -125,14 +125,14 @@ def _numbers(checks: Checks, limits: Limits, embedding: Path | None) -> dict[str
     rows.append(Row(("cells", *(check.counts["cells"] for check in checks)), "total"))
     rows += [Row((name, *(check.count(reason) for check in checks))) for reason, name in REASONS.items()]
     flagged = [
-        f"{len(check.by_row):,} ({percent(len(check.by_row) / len(check.keys))})" if len(check.keys) else None
+        f"{len(check.by_row):,} ({percent(len(check.by_row) / len(check.image_ids))})" if len(check.image_ids) else None
         for check in checks
     ]
     rows.append(Row(("flagged for any reason", *flagged), "total"))
     caption = "Images and cells of each centre; cells by the reason to look at them, of which a cell can have several."
     return {
         "numbers": Table(("Number of", *(check.centre for check in checks)), rows, caption),
-        "few": [check.centre for check in checks if 0 < len(check.keys) < FEWEST_CELLS],
+        "few": [check.centre for check in checks if 0 < len(check.image_ids) < FEWEST_CELLS],
         "fewest": FEWEST_CELLS,
         "titles": REASONS,
         "limits": {name: f"{value:g}" for name, value in asdict(limits).items()},
@@ -164,11 +164,11 @@ def _flagged(checks: Checks, shown: Shown, flags_file: str) -> dict[str, Any]:
         pictures = boxed_cells(check, rows)
         cells = [
             {
-                "crop": embed(pictures[row][0], f"crop of a cell of {check.keys[row]}", max_side=CROP_SIDE),
-                "context": embed(pictures[row][1], f"{check.keys[row]} with the box", max_side=CONTEXT_SIDE),
+                "crop": embed(pictures[row][0], f"crop of a cell of {check.image_ids[row]}", max_side=CROP_SIDE),
+                "context": embed(pictures[row][1], f"{check.image_ids[row]} with the box", max_side=CONTEXT_SIDE),
                 "reasons": [flag.describe() for flag in flags[row]],
                 "type": check.cell_types[row] or check.labels[row],
-                "file": check.keys[row],
+                "file": check.image_ids[row],
                 "number": int(check.numbers[row]),
                 "score": f"{check.scores[row]:.2f}",
             }
@@ -181,7 +181,7 @@ def _flagged(checks: Checks, shown: Shown, flags_file: str) -> dict[str, Any]:
 
 def _maps(checks: Checks, limits: Limits, shown: Shown, embedding: Path | None) -> dict[str, Any]:
     """Maps of the cells, and their scores over the size of their boxes."""
-    places = [(index, row) for index, check in enumerate(checks) for row in range(len(check.keys))]
+    places = [(index, row) for index, check in enumerate(checks) for row in range(len(check.image_ids))]
     total = len(places)
     if total < 2:
         return {}
@@ -192,7 +192,7 @@ def _maps(checks: Checks, limits: Limits, shown: Shown, embedding: Path | None) 
     cells = MapCells(
         centres=[checks[i].centre for i, _ in places],
         types=[str(checks[i].cell_types[row]) for i, row in places],
-        files=[str(checks[i].keys[row]) for i, row in places],
+        files=[str(checks[i].image_ids[row]) for i, row in places],
         scores=[float(checks[i].scores[row]) for i, row in places],
         crops=[crops[i][row] for i, row in places],
         flags=["; ".join(flag.describe() for flag in flags[i].get(row, ())) for i, row in places],

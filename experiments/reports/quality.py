@@ -27,7 +27,7 @@ REASONS = {
     "outlier": "outlier",
     "duplicate": "duplicate",
 }
-COLUMNS = ("centre", "key", "cell", "reason", "value", "limit", "note", "cell_type", "label", "score")
+COLUMNS = ("centre", "image_id", "cell", "reason", "value", "limit", "note", "cell_type", "label", "score")
 BOX_COLUMNS = ("y1", "x1", "y2", "x2")
 FEWEST_CELLS = 10  # of fewer, a median absolute deviation says nothing
 # Darkest part of a crop and its paler part, as percentiles of the green channel, in which nuclei are darkest.
@@ -89,7 +89,7 @@ class CentreCheck:
     Attributes:
         path: what `open_store` takes, for the pictures.
         counts, missed: as the store tells them, unreadable images among the missed.
-        keys, cell_types, labels: str arrays of shape (n,).
+        image_ids, cell_types, labels: str arrays of shape (n,).
         numbers: int array of shape (n,): 1 for the first cell of an image, 2 for the next.
         scores: float32 array of shape (n,).
         boxes: float32 array of shape (n, 4), (y1, x1, y2, x2) in pixels.
@@ -102,7 +102,7 @@ class CentreCheck:
     path: StorePath
     counts: dict[str, int]
     missed: list[dict[str, str]]
-    keys: np.ndarray
+    image_ids: np.ndarray
     cell_types: np.ndarray
     labels: np.ndarray
     numbers: np.ndarray
@@ -122,7 +122,7 @@ class CentreCheck:
 
     def count(self, reason: str) -> int | None:
         """Number of cells flagged for a reason; None where the cells are too few to tell."""
-        if reason in ("size", "contrast", "outlier") and len(self.keys) < FEWEST_CELLS:
+        if reason in ("size", "contrast", "outlier") and len(self.image_ids) < FEWEST_CELLS:
             return None
         return sum(flag.reason == reason for flag in self.flags)
 
@@ -176,9 +176,9 @@ def check_store(store: StoreReader, path: StorePath, limits: Limits, vectors: np
             flags += _flags_above(
                 "outlier", np.maximum(outlier_scores(vectors, limits.neighbours), 0), limits.max_outlier
             )
-    names = {"keys": store.keys, "cell_types": store.cell_types, "labels": store.labels}
+    names = {"image_ids": store.image_ids, "cell_types": store.cell_types, "labels": store.labels}
     measured = {"scores": scores, "boxes": boxes, "vectors": vectors, "digests": digests}
-    found = {"missed": store.missed, "numbers": cell_numbers(store.keys), "flags": _ordered(flags)}
+    found = {"missed": store.missed, "numbers": cell_numbers(store.image_ids), "flags": _ordered(flags)}
     return CentreCheck(store.centre, path, store.counts, **names, **measured, **found)
 
 
@@ -212,13 +212,13 @@ def outlier_scores(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     return robust_scores(np.log(np.maximum(means, 1e-3 * max(float(np.median(means)), 1e-12))))
 
 
-def cell_numbers(keys: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+def cell_numbers(image_ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     """Number the cells of each image from 1, in the order of the rows: int array of shape (n,)."""
     seen: Counter[Hashable] = Counter()
-    numbers = np.zeros(len(keys), np.int64)
-    for row, key in enumerate(keys):
-        seen[key] += 1
-        numbers[row] = seen[key]
+    numbers = np.zeros(len(image_ids), np.int64)
+    for row, image_id in enumerate(image_ids):
+        seen[image_id] += 1
+        numbers[row] = seen[image_id]
     return numbers
 
 
@@ -251,7 +251,7 @@ def write_flags(path: Path, checks: Sequence[CentreCheck]) -> None:
                 writer.writerow({**image, "centre": check.centre, "reason": reason, "note": image["reason"]})
             for flag in check.flags:
                 row = flag.row
-                own = {name: getattr(check, f"{name}s")[row] for name in ("key", "cell_type", "label")}
+                own = {name: getattr(check, f"{name}s")[row] for name in ("image_id", "cell_type", "label")}
                 own |= {"centre": check.centre, "cell": check.numbers[row], "score": f"{check.scores[row]:.4f}"}
                 own |= {"reason": flag.reason, "note": flag.note}
                 own |= {} if flag.note else {"value": f"{flag.value:.4g}", "limit": f"{flag.limit:g}"}
@@ -282,7 +282,7 @@ def _flag_duplicates(checks: Sequence[CentreCheck]) -> None:
     for cells in duplicate_sets(digests):
         for index, row in cells:
             others = [cell for cell in cells if cell != (index, row)]
-            names = [f"{checks[i].centre}/{checks[i].keys[r]}" for i, r in others[:3]]
+            names = [f"{checks[i].centre}/{checks[i].image_ids[r]}" for i, r in others[:3]]
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             note = f"the same picture as {', '.join(names)}{more}"
             checks[index].flags.append(Flag(row, "duplicate", float(len(others)), 0.0, 1.0, note))
@@ -303,4 +303,4 @@ def _latents_of(store: StoreReader, latents: Mapping[str, tuple], where: str) ->
         known = ", ".join(latents)
         raise InputError(f"{where}: has no cells of centre {store.centre} (it has {known}); embed {store.path} too")
     vectors, columns = latents[store.centre]
-    return align_vectors(vectors, columns["key"], store.keys, f"{where}, centre {store.centre}")
+    return align_vectors(vectors, columns["image_id"], store.image_ids, f"{where}, centre {store.centre}")

@@ -18,7 +18,7 @@ from mrcnn.feature_store import FeatureStore
 MAX_POINTS = 3000
 FEWEST_CELLS = 2
 
-CellName = tuple[str, str, int]  # centre, key of the image, number of the cell in it
+CellName = tuple[str, str, int]  # centre, image_id of the image, number of the cell in it
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def maps_section(run: Run) -> dict[str, Any]:
             continue
         table = read_vectors(path)
         centres = [centre for centre, (latents, _) in table.items() for _ in range(len(latents))]
-        names = _cell_names(centres, [key for _, labels in table.values() for key in labels["key"].tolist()])
+        names = _cell_names(
+            centres, [image_id for _, labels in table.values() for image_id in labels["image_id"].tolist()]
+        )
         rows = choose_rows(len(names), MAX_POINTS, run.seed)
         types = np.concatenate([labels["cell_type"] for _, labels in table.values()])[rows].tolist()
         vectors = np.concatenate([latents for latents, _ in table.values()])[rows]
@@ -99,16 +101,16 @@ def _raw_map(run: Run) -> _Map:
         with FeatureStore(path) as store:
             for block in np.array_split(own, max(1, len(own) // 256)):
                 pieces.append(store.read_rows("features", block).mean(axis=(1, 2), dtype=np.float32))
-            names = _cell_names([centre] * count, store.keys.tolist())
+            names = _cell_names([centre] * count, store.image_ids.tolist())
         cells += [names[row] for row in own]
         types += [run.summaries[centre].cell_types[row] for row in own]
     return _Map("map_features", "Detector features (mean over each cell)", np.concatenate(pieces), cells, types)
 
 
-def _cell_names(centres: Sequence[str], keys: Sequence[str]) -> list[CellName]:
+def _cell_names(centres: Sequence[str], image_ids: Sequence[str]) -> list[CellName]:
     """What tells cells apart in stores and embeddings alike."""
-    numbers = cell_numbers(list(zip(centres, keys, strict=True))).tolist()
-    return list(zip(centres, keys, numbers, strict=True))
+    numbers = cell_numbers(list(zip(centres, image_ids, strict=True))).tolist()
+    return list(zip(centres, image_ids, numbers, strict=True))
 
 
 def _map_cells(run: Run, types: dict[CellName, str]) -> MapCells:
@@ -116,9 +118,9 @@ def _map_cells(run: Run, types: dict[CellName, str]) -> MapCells:
     scores, crops = dict.fromkeys(types, float("nan")), dict.fromkeys(types, b"")
     for centre, path in run.stores.items():
         with FeatureStore(path) as store:
-            names = _cell_names([centre] * len(store), store.keys.tolist())
+            names = _cell_names([centre] * len(store), store.image_ids.tolist())
             found = store.read("score", 0, len(store))
         for row, crop in small_crops(path, [row for row, name in enumerate(names) if name in types]).items():
             crops[names[row]], scores[names[row]] = crop, float(found[row])
-    centres, keys, _ = zip(*types, strict=True)
-    return MapCells(centres, list(types.values()), keys, list(scores.values()), list(crops.values()))
+    centres, image_ids, _ = zip(*types, strict=True)
+    return MapCells(centres, list(types.values()), image_ids, list(scores.values()), list(crops.values()))

@@ -106,11 +106,11 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
     """
     pictures, lost = [], 0
     with FeatureStore(run.stores[centre]) as store:
-        keys = store.keys
-        names = np.unique(keys)
-        for key in names[choose_rows(len(names), number, run.seed)]:
-            rows = np.flatnonzero(keys == key)
-            image = open_image(run.paths.get(centre, {}).get(str(key)))
+        image_ids = store.image_ids
+        names = np.unique(image_ids)
+        for image_id in names[choose_rows(len(names), number, run.seed)]:
+            rows = np.flatnonzero(image_ids == image_id)
+            image = open_image(run.paths.get(centre, {}).get(str(image_id)))
             if image is None:
                 lost += 1
                 continue
@@ -121,7 +121,7 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
                 masks = np.stack([unmold_mask(m, b, image.shape) for m, b in zip(small, boxes, strict=True)], axis=-1)
             drawn = draw_detections(image, boxes, scores, masks, min_side=OVERLAY_SIDE)
             name = store.cell_types[rows[0]] or store.labels[rows[0]]
-            pictures.append(Picture(drawn, str(key), str(name)))
+            pictures.append(Picture(drawn, str(image_id), str(name)))
     return pictures, lost
 
 
@@ -154,16 +154,16 @@ def training_samples(run: Run, splits: Mapping[str, Any], number: int) -> list[t
     """Images and masks of some training samples, in turn from each centre that the detector was trained on."""
     candidates = []
     for centre, split in splits.items():
-        keys = split["train"]
-        chosen = choose_rows(len(keys), number, run.seed)
-        candidates += [(turn, centre, keys[index]) for turn, index in enumerate(chosen)]
+        image_ids = split["train"]
+        chosen = choose_rows(len(image_ids), number, run.seed)
+        candidates += [(turn, centre, image_ids[index]) for turn, index in enumerate(chosen)]
     samples: list[tuple[np.ndarray, np.ndarray]] = []
     sources: dict[str, LabelImages | Outlines | None] = {}
-    for _, centre, key in sorted(candidates):
+    for _, centre, image_id in sorted(candidates):
         root = _root(run, centre)
         if len(samples) == number or root is None:
             continue
-        record = ImageRecord(key, root / key)
+        record = ImageRecord(image_id, root / image_id)
         if record.path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         try:
@@ -191,12 +191,12 @@ def _centre_pictures(run: Run, centre: str) -> dict[str, Any]:
         check = check_store(store, path, Limits(), None)
     types = np.where(check.cell_types == "", check.labels, check.cell_types).tolist()
     some = zip(rows, pixels, scores, strict=True)
-    crops = [Picture(crop, str(check.keys[row]), types[row], f"{score:.2f}") for row, crop, score in some]
+    crops = [Picture(crop, str(check.image_ids[row]), types[row], f"{score:.2f}") for row, crop, score in some]
     crops.sort(key=lambda picture: picture.name)
     chosen = [row for _, row in choose_flagged([check], NUM_FLAGGED)]
     boxed, flags = boxed_cells(check, chosen, min_side=OVERLAY_SIDE // 2), check.by_row
     flagged = [
-        Picture(boxed[row][1], str(check.keys[row]), types[row], "; ".join(flag.describe() for flag in flags[row]))
+        Picture(boxed[row][1], str(check.image_ids[row]), types[row], "; ".join(flag.describe() for flag in flags[row]))
         for row in chosen
     ]
     for name, pictures, columns, side in (
@@ -252,15 +252,15 @@ def _missed_type_table(summaries: Mapping[str, CentreSummary]) -> Table:
 
 def _save_sheet(run: Run, name: str, pictures: Sequence[Picture], columns: int, tile_size: int) -> None:
     if pictures:
-        captions = [picture.name or picture.key for picture in pictures]
+        captions = [picture.name or picture.image_id for picture in pictures]
         pixels = sheet([picture.pixels for picture in pictures], columns, captions, tile_size=tile_size)
         run.save_figure(name, encode_image(pixels, photo=False))
 
 
 def _root(run: Run, centre: str) -> Path | None:
     """Folder of a centre, or None if the settings do not know it."""
-    for key, path in run.paths.get(centre, {}).items():
-        return Path(path).parents[key.count("/")]
+    for image_id, path in run.paths.get(centre, {}).items():
+        return Path(path).parents[image_id.count("/")]
     settings = run.settings.centres.get(centre)
     if settings is None:
         return None

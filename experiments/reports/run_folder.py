@@ -26,7 +26,7 @@ class CentreSummary:
 
     Attributes:
         counts: images, found, missed, unreadable, detections, cells.
-        missed: images without a cell: dicts of key, reason, label, cell_type.
+        missed: images without a cell: dicts of image_id, reason, label, cell_type.
         found_types: cell type of each image with a cell, or its label where there is no type.
         cell_types: harmonised type of each cell, "" where there is none.
     """
@@ -49,7 +49,7 @@ class Run:
 
     def __init__(self, folder: Path, settings: RunSettings, records: Mapping[str, Sequence[ImageRecord]], seed: int):
         self.folder, self.settings, self.seed = Path(folder), settings, seed
-        self.paths = {c: {record.key: record.path for record in rows} for c, rows in records.items()}
+        self.paths = {c: {record.image_id: record.path for record in rows} for c, rows in records.items()}
 
     @property
     def centres(self) -> list[str]:
@@ -109,6 +109,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def _summarise(path: Path) -> CentreSummary:
     with FeatureStore(path) as store:
-        by_image = dict(zip(store.keys.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
+        by_image = dict(zip(store.image_ids.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
         found = [str(cell_type or label) for cell_type, label in by_image.values()]
         return CentreSummary(store.counts, store.missed, found, store.cell_types.tolist())

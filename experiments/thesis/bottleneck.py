@@ -131,7 +131,7 @@ def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
         found = study.cells(backbone)
         if centre not in found.centres:
             raise InputError(f"reproduce.bottleneck.centre: {centre} has no labelled cells; choose another centre")
-        alone = ({centre: each[centre]} for each in (found.keys, found.types, found.parts))
+        alone = ({centre: each[centre]} for each in (found.image_ids, found.types, found.parts))
         cells[backbone] = Cells(*alone, found.classes)
 
     def score(vectors: Vectors, backbone: str) -> dict[str, np.ndarray]:

@@ -176,8 +176,8 @@ def _test_published(
     for trained_on in centres:
         for tested_on in cells.centres:
             pair = (trained_on, tested_on)
-            keys = cells.keys[tested_on][cells.test_rows(pair, protocol.test_on)].tolist()
-            paths = {record.key: record.path for record in study.centres[tested_on].records}
+            keys = cells.image_ids[tested_on][cells.test_rows(pair, protocol.test_on)].tolist()
+            paths = {record.image_id: record.path for record in study.centres[tested_on].records}
             predict = partial(_predict_images, classifier, [paths[key] for key in keys])
             inputs = {**identity, "keys": keys, "store": study.described()[tested_on]}
             found = study.cache.arrays("published", inputs, predict)["named"]

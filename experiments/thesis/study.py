@@ -137,13 +137,13 @@ class Study:
         """
         from mrcnn.feature_store import open_store
 
-        keys, types = {}, {}
+        image_ids, types = {}, {}
         for name, path in self.stores(backbone).items():
             with open_store(path) as store:
-                keys[name] = store.keys
-            types[name] = self._current_types(name, keys[name])
-        parts = {name: self.splits[name].parts(own) for name, own in keys.items()}
-        return make_cells(keys, types, parts, self.class_map.classes)
+                image_ids[name] = store.image_ids
+            types[name] = self._current_types(name, image_ids[name])
+        parts = {name: self.splits[name].parts(own) for name, own in image_ids.items()}
+        return make_cells(image_ids, types, parts, self.class_map.classes)
 
     def autoencoder_config(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """All settings of an autoencoder: the configuration's, changed by `overrides`, and checked."""
@@ -166,10 +166,10 @@ class Study:
         name = "-".join([backbone or self.backbone, *map(str, names), hash_json(inputs)[:HASH_LENGTH]])
         return self.output / "autoencoders" / name
 
-    def _current_types(self, centre: str, keys: np.ndarray) -> np.ndarray:
-        """Cell type of each key's image, str array of shape (n,)."""
-        type_of = {record.key: record.cell_type for record in self.centres[centre].records}
-        return np.array([type_of[key] for key in keys.tolist()], str)
+    def _current_types(self, centre: str, image_ids: np.ndarray) -> np.ndarray:
+        """Cell type of each image_id's image, str array of shape (n,)."""
+        type_of = {record.image_id: record.cell_type for record in self.centres[centre].records}
+        return np.array([type_of[image_id] for image_id in image_ids.tolist()], str)
 
     def _stored_types(self, backbone: str | None) -> str:
         """Hash of the types in the stores, by which balance "type" draws cells; refused if no longer the images'."""
@@ -179,7 +179,7 @@ class Study:
         for name, path in self.stores(backbone).items():
             with open_store(path) as store:
                 found.append(store.cell_types)
-                if not np.array_equal(store.cell_types, self._current_types(name, store.keys)):
+                if not np.array_equal(store.cell_types, self._current_types(name, store.image_ids)):
                     raise InputError(
                         f"{path}: holds other cell types than the images have now, which balance 'type' goes by; "
                         "delete it, and it is made again"

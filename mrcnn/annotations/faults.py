@@ -20,18 +20,18 @@ class Fault(ValueError):
 class AnnotationCheck:
     """The outcome of `check_annotations` or `check_outlines`."""
 
-    faults: list[tuple[str, str]] = field(default_factory=list)  # (key, reason); an image may have several
+    faults: list[tuple[str, str]] = field(default_factory=list)  # (image_id, reason); an image may have several
     good: list[ImageRecord] = field(default_factory=list)  # to learn from, those without an object among them
-    num_objects: dict[str, int] = field(default_factory=dict)  # of each of these, by key
+    num_objects: dict[str, int] = field(default_factory=dict)  # of each of these, by image_id
 
-    def add_faults(self, key: str, reasons: Sequence[str]) -> None:
+    def add_faults(self, image_id: str, reasons: Sequence[str]) -> None:
         """Note faults of an image or a file; names and ids in them may hold anything."""
-        self.faults.extend((one_line(key), one_line(reason)) for reason in reasons)
+        self.faults.extend((one_line(image_id), one_line(reason)) for reason in reasons)
 
     def accept(self, record: ImageRecord, num_objects: int) -> None:
         """Note a good image."""
         self.good.append(record)
-        self.num_objects[record.key] = num_objects
+        self.num_objects[record.image_id] = num_objects
 
 
 def expect(value: Any, kind: type, what: str) -> Any:

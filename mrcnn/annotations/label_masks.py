@@ -52,7 +52,7 @@ class CellMaskDataset(Dataset):
             mask_path = find_mask(record, masks_folder)
             if mask_path is None:
                 raise InputError(f"{record.path}: no mask in {masks_folder}; run the annotation check first")
-            self.add_image(source, record.key, record.path, mask_path=mask_path, record=record)
+            self.add_image(source, record.image_id, record.path, mask_path=mask_path, record=record)
         self.prepare()
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,13 +66,13 @@ class CellMaskDataset(Dataset):
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
     """Find the mask image of a record, or None.
 
-    It has the image's name with one of `MASK_SUFFIXES`, in lower or upper case, and lies under the image's key, the key
+    It has the image's name with one of `MASK_SUFFIXES`, in lower or upper case, and lies under its image_id, that
     without its first folder (`images/001.jpg` -> `001.png`) or the bare name.
     """
-    key = Path(record.key)
+    image_id = Path(record.image_id)
     # Where upper and lower case are the same to the disk, the image itself would answer to another spelling.
     own = os.fspath(record.path).casefold()
-    for name in dict.fromkeys((key, Path(*key.parts[1:]), Path(key.name))):
+    for name in dict.fromkeys((image_id, Path(*image_id.parts[1:]), Path(image_id.name))):
         for suffix in MASK_SUFFIXES if name.name else ():
             for spelling in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}"):
                 path = Path(masks_folder) / name.with_suffix(spelling)
@@ -150,7 +150,7 @@ def check_annotations(
         try:
             check.accept(record, _count_cells(record, mask_path, uses[mask_path], semantics))
         except InputError as error:
-            check.add_faults(record.key, [str(error)])
+            check.add_faults(record.image_id, [str(error)])
     return check
 
 

@@ -96,12 +96,12 @@ class OutlineDataset(Dataset):
             self.add_class(source, number, name)
         images, _ = match_images(records, annotations)
         for record in records:
-            found = images[record.key]
+            found = images[record.image_id]
             if len(found) != 1:
                 raise InputError(f"{record.path}: annotated {len(found)} times; run the annotation check first")
             objects = [(thing, _class_id(thing, classes)) for thing in found[0].objects]
             kept = [(thing, class_id) for thing, class_id in objects if class_id and (crowds or not thing.is_crowd)]
-            self.add_image(source, record.key, record.path, record=record, annotation=found[0], objects=kept)
+            self.add_image(source, record.image_id, record.path, record=record, annotation=found[0], objects=kept)
         self.prepare()
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,9 +148,9 @@ def check_outlines(
     for name, reason in (*annotations.faults, *unmatched):
         check.add_faults(name, [reason])
     for record in records:
-        found = images[record.key]
+        found = images[record.image_id]
         reasons = _find_faults(record, found, annotations, classes)
-        check.add_faults(record.key, reasons)
+        check.add_faults(record.image_id, reasons)
         if not reasons:
             check.accept(record, sum(_class_id(thing, classes) > 0 for thing in found[0].objects))
     return check
@@ -161,21 +161,21 @@ def match_images(
 ) -> tuple[dict[str, list[OutlinedImage]], list[tuple[str, str]]]:
     """Find the annotations of each image.
 
-    The name in the file may be a path from the annotation file's folder, the image's key, or the end of one key alone
+    The name in the file may be a path from the annotation file's folder, its image_id, or the end of one image_id alone
     (`001.png` for `images/001.png`). Names that lead elsewhere (absolute, with `..`, or of the web) are refused unless
     they lead to one of the records: no file is opened by a name from an annotation file. Accents may be composed or
     apart, as macOS has them.
 
     Returns:
-        The annotations of each record, by key, of which there should be one; (name, reason) of each that has no record.
+        The annotations of each record, by image_id, one of each; (name, reason) of those without a record.
     """
     by_path = {_composed(os.path.abspath(record.path)): record for record in records}
     by_end: dict[str, list[ImageRecord]] = {}
     for record in records:
-        parts = _composed(record.key).split("/")
+        parts = _composed(record.image_id).split("/")
         for start in range(len(parts)):
             by_end.setdefault("/".join(parts[start:]), []).append(record)
-    images: dict[str, list[OutlinedImage]] = {record.key: [] for record in records}
+    images: dict[str, list[OutlinedImage]] = {record.image_id: [] for record in records}
     unmatched = []
     for image in annotations.images:
         name = _composed(image.file_name.replace("\\", "/"))
@@ -183,13 +183,13 @@ def match_images(
         # Joining with an absolute name gives that name.
         record = by_path.get(_composed(os.path.abspath(image.source.parent / name)))
         ends = [] if leads_out else by_end.get(posixpath.normpath(name), [])
-        candidates = [record] if record else [r for r in ends if _composed(r.key) == name] or ends
+        candidates = [record] if record else [r for r in ends if _composed(r.image_id) == name] or ends
         if len(candidates) == 1:
-            images[candidates[0].key].append(image)
+            images[candidates[0].image_id].append(image)
         else:
             reason = "is none of the images of the centre"
             if candidates:
-                reason = f"could be {' or '.join(r.key for r in candidates[:3])}; write the folder too"
+                reason = f"could be {' or '.join(r.image_id for r in candidates[:3])}; write the folder too"
             elif leads_out:
                 reason = "leads out of the folder of images; write the name relative to it"
             unmatched.append((image.file_name, f"{image.source.name}: {reason}"))
@@ -236,7 +236,7 @@ def _find_faults(
     elif chosen and all(thing.is_crowd for thing in chosen):
         faults.append("nothing but groups (iscrowd) on it")
     try:
-        check_mask_memory(record.key, len(chosen), *(size or (0, 0)))
+        check_mask_memory(record.image_id, len(chosen), *(size or (0, 0)))
     except InputError as error:
         return [*reasons, str(error)]
     drawn: dict[bytes, str] = {}

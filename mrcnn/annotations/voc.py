@@ -47,13 +47,15 @@ class VocBoxDataset(Dataset):
         self.add_class(source, 1, "cell")
         owners: dict[Path, ImageRecord] = {}
         for record in records:
-            xml_path = Path(annotations_folder) / f"{Path(record.key).stem}.xml"
+            xml_path = Path(annotations_folder) / f"{Path(record.image_id).stem}.xml"
             if not xml_path.is_file():
                 raise InputError(f"{record.path}: no annotation {xml_path}; add it or leave the image out")
             other = owners.setdefault(xml_path, record)
             if other is not record:
-                raise InputError(f"{xml_path}: could be that of {other.key} or {record.key}; rename one with its file")
-            self.add_image(source, record.key, record.path, xml_path=xml_path, record=record)
+                raise InputError(
+                    f"{xml_path}: could be that of {other.image_id} or {record.image_id}; rename one with its file"
+                )
+            self.add_image(source, record.image_id, record.path, xml_path=xml_path, record=record)
         self.prepare()
 
     def load_boxes(self, image_id: int) -> np.ndarray:

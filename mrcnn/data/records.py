@@ -9,13 +9,13 @@ class ImageRecord:
     """One image of a centre.
 
     Attributes:
-        key: name that is unique within the centre: the path relative to its root, with "/" between parts.
+        image_id: name that is unique within the centre: the path relative to its root, with "/" between parts.
         path: where the file lies.
         label: the centre's own name for the cell, or "".
         cell_type: the harmonised name of the cell type, or "" where the label maps to none.
     """
 
-    key: str
+    image_id: str
     path: Path
     label: str = ""
     cell_type: str = ""

@@ -11,14 +11,14 @@ dealt with, whether a cell was found on it or not, so that nothing is lost in si
     cells/class_id     int32   (n,)               the detector's class
     cells/image_shape  int32   (n, 2)             (height, width) of the original image
     cells/mask         uint8   (n, 28, 28)        mask probability times 255; only in stores with masks
-    cells/key, label, cell_type                   fixed-length UTF-8 strings, as in `ImageRecord`
-    images/key, label, cell_type, reason          `reason` is "" where a cell was found
+    cells/image_id, label, cell_type              fixed-length UTF-8 strings, as in `ImageRecord`
+    images/image_id, label, cell_type, reason     `reason` is "" where a cell was found
     images/num_detections, num_cells              int32 (m,)
 
 Array rows are one chunk each, with a fletcher32 checksum and no compression: random rows read at the speed of
 the disk, and a flipped bit is an error rather than a feature. Strings have a fixed length because
 variable-length ones lie in a heap that the checksum does not cover. Stores are written as HDF5 1.10 does, which has
-checksums of the file's structure too; older ones are read as well.
+checksums of the file's structure too; older ones are read as well. Schema 1 called `image_id` `key`.
 """
 
 import json
@@ -38,7 +38,7 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5, check_room
 
 FORMAT = "aecfe-features"
-SCHEMA = 1
+SCHEMA = 2
 UNREADABLE = "unreadable"  # begins the reason of an image that could not be read
 
 ARRAY_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -51,7 +51,7 @@ ARRAY_FIELDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "image_shape": ("int32", (2,)),
     "mask": ("uint8", (28, 28)),
 }
-STRING_FIELDS = ("key", "label", "cell_type")
+STRING_FIELDS = ("image_id", "label", "cell_type")
 IMAGE_STRINGS = (*STRING_FIELDS, "reason")
 IMAGE_COUNTS = ("num_detections", "num_cells")
 
@@ -171,34 +171,34 @@ def new_store(
         yield file
 
 
-def check_cell(key: str, cell: Cell, with_masks: bool) -> dict[str, np.ndarray]:
+def check_cell(image_id: str, cell: Cell, with_masks: bool) -> dict[str, np.ndarray]:
     """Bring a cell to the store's types; raises `ValueError` for an odd shape, type or value."""
     if (cell.mask is not None) != with_masks:
-        raise ValueError(f"{key}: cell {'lacks its' if with_masks else 'has a'} mask, unlike the store")
+        raise ValueError(f"{image_id}: cell {'lacks its' if with_masks else 'has a'} mask, unlike the store")
     row = {}
     for name, (dtype, shape) in ARRAY_FIELDS.items():
         if name == "mask" and not with_masks:
             continue
         value = np.asarray(getattr(cell, name))
         if value.shape != shape:
-            raise ValueError(f"{key}: {name} must have shape {shape}, got {value.shape}")
+            raise ValueError(f"{image_id}: {name} must have shape {shape}, got {value.shape}")
         if dtype == "uint8" and value.dtype != np.uint8:
-            raise ValueError(f"{key}: {name} must be uint8, got {value.dtype}")
+            raise ValueError(f"{image_id}: {name} must be uint8, got {value.dtype}")
         with np.errstate(over="ignore"):
             value = value.astype(dtype)
         if not np.all(np.isfinite(value)):
-            raise ValueError(f"{key}: {name} holds NaN or values too large for {dtype}")
+            raise ValueError(f"{image_id}: {name} holds NaN or values too large for {dtype}")
         row[name] = value
     return row
 
 
 def encode_text(name: str, text: str) -> bytes:
-    """UTF-8 of a text for the column `name`; refuses file names that are not UTF-8, NUL, and empty keys."""
+    """UTF-8 of a text for the column `name`; refuses file names that are not UTF-8, NUL, and empty image_ids."""
     try:
         data = text.encode()
     except UnicodeEncodeError:
         raise InputError(f"{text!r}: name is not valid UTF-8; rename the file") from None
-    if len(data) > MAX_STRING or b"\0" in data or (name == "key" and not data):
+    if len(data) > MAX_STRING or b"\0" in data or (name == "image_id" and not data):
         raise ValueError(f"{name} must be text of at most {MAX_STRING} bytes without NUL, got {text[:80]!r}")
     return data
 

@@ -79,9 +79,9 @@ class StoreReader(ABC):
         return {**self.attributes, "settings": self.settings}
 
     @cached_property
-    def keys(self) -> np.ndarray:
-        """str array of shape (n,): each cell's image key."""
-        return self.read("key", 0, len(self))
+    def image_ids(self) -> np.ndarray:
+        """str array of shape (n,): each cell's image_id."""
+        return self.read("image_id", 0, len(self))
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -94,13 +94,13 @@ class StoreReader(ABC):
         return self.read("cell_type", 0, len(self))
 
     @cached_property
-    def image_keys(self) -> np.ndarray:
-        """str array of shape (m,): keys of all images that were dealt with, in order."""
-        return self.image_column("key")
+    def all_image_ids(self) -> np.ndarray:
+        """str array of shape (m,): image_ids of all images that were dealt with, in order."""
+        return self.image_column("image_id")
 
     @cached_property
     def missed(self) -> list[dict[str, str]]:
-        """Images without a cell: dicts with key, reason, label, cell_type."""
+        """Images without a cell: dicts with image_id, reason, label, cell_type."""
         columns = {name: self.image_column(name) for name in IMAGE_STRINGS}
         rows = np.flatnonzero(columns["reason"] != "")
         return [{name: str(column[row]) for name, column in columns.items()} for row in rows]
@@ -187,22 +187,22 @@ class FeatureStore(StoreReader):
 
     def image_column(self, name: str) -> np.ndarray:
         with damage_named(self.path, _ADVICE):
-            return decode_text(self._file["images"][name][...])
+            return decode_text(self.column(f"images/{name}")[...])
 
     def text_widths(self) -> dict[str, int]:
-        items = {f"{group}/{name}": d for group in ("cells", "images") for name, d in self._file[group].items()}
-        return {name: dataset.dtype.itemsize for name, dataset in items.items() if dataset.dtype.kind == "S"}
+        columns = all_columns(self.attributes["with_masks"])
+        return {name: self.column(name).dtype.itemsize for name, (dtype, _) in columns.items() if dtype is None}
 
-    def group(self, name: str) -> h5py.Group:
-        """The file's group `cells` or `images`, for copying rows as they are."""
-        return self._file[name]
+    def column(self, name: str) -> h5py.Dataset:
+        """A dataset by its path in `layout`, for copying rows as they are."""
+        return _column(self._file, name)
 
     def _read_rows(self, field: str, indices: np.ndarray) -> np.ndarray:
         if field not in self.fields:
             hint = "; extract again with masks" if field == "mask" else ""
             raise InputError(f"{self.path}: has no field {field!r} (it has {', '.join(self.fields)}){hint}")
         with damage_named(self.path, _ADVICE):
-            dataset = self._file["cells"][field]
+            dataset = self.column(f"cells/{field}")
             rows = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
             # h5py's own list indexing builds one selection per row, far slower than reading runs of rows.
             edges = np.flatnonzero(np.diff(indices) > 1) + 1
@@ -212,13 +212,17 @@ class FeatureStore(StoreReader):
             return decode_text(rows)
 
 
+def _column(file: h5py.File, name: str) -> h5py.Dataset:
+    return file[name if file.attrs["schema"] > 1 else name.replace("image_id", "key")]
+
+
 def _read_header(file: h5py.File) -> dict[str, Any]:
     """The attributes of a store: `format`, `schema`, `created` and what `make_header` gives."""
     values = {name: file.attrs[name] for name in RESERVED}
     header = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-    if header["format"] != FORMAT or int(header["schema"]) != SCHEMA:
+    if header["format"] != FORMAT or int(header["schema"]) not in (1, SCHEMA):
         found = f"{header['format']}, schema {header['schema']}"
-        raise ValueError(f"it is {found}, and this software reads {FORMAT}, schema {SCHEMA}")
+        raise ValueError(f"it is {found}, and this software reads {FORMAT}, schema 1 and {SCHEMA}")
     for name in ("detector", "versions", "settings"):
         header[name] = dict(parse_json(header[name], allow_nan=True))
     header["schema"], header["with_masks"] = int(header["schema"]), bool(header["with_masks"])
@@ -232,13 +236,13 @@ def _read_header(file: h5py.File) -> dict[str, Any]:
 def _check_layout(file: h5py.File, with_masks: bool) -> int:
     """Compare types, shapes and lengths of all columns with what they should be; returns the number of cells."""
     for name, (wanted, shape) in all_columns(with_masks).items():
-        dataset, rows = file[name], len(file[name.partition("/")[0]]["key"])
+        dataset, rows = _column(file, name), len(_column(file, name.partition("/")[0] + "/image_id"))
         is_text = dataset.dtype.kind == "S" and dataset.dtype.itemsize <= MAX_STRING
         if dataset.shape != (rows, *shape) or not (dataset.dtype == wanted if wanted else is_text):
             expected = f"{wanted or 'text'} of shape {(rows, *shape)}"
             raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}, not {expected}")
     counts = file["images/num_cells"][...]
-    num_cells, stated = len(file["cells/key"]), int(counts.sum(dtype=np.int64))
+    num_cells, stated = len(_column(file, "cells/image_id")), int(counts.sum(dtype=np.int64))
     if stated != num_cells or np.any(counts < 0):
         raise ValueError(f"its images have {stated} cells, but it holds {num_cells}")
     return num_cells
@@ -264,9 +268,9 @@ def check_finite(store: StoreReader, rows: Sequence[int] | np.ndarray, features:
     ):
         return
     first = int(rows[np.argmin(np.isfinite(features).all(axis=(1, 2, 3)))])
-    key = store.read("key", first, first + 1)[0]
+    image_id = store.read("image_id", first, first + 1)[0]
     files = ", ".join(map(str, store.paths))
-    raise InputError(f"{files}: features of cell {first} ({key}) hold NaN or Inf; extract this centre again")
+    raise InputError(f"{files}: features of cell {first} ({image_id}) hold NaN or Inf; extract this centre again")
 
 
 _READ_ROWS = 256  # 26 MB of features

@@ -51,18 +51,18 @@ def shard_path(path: str | os.PathLike, shard: Shard) -> Path:
     return path.with_name(f"{path.stem}.shard-{shard.number}-of-{shard.count}{path.suffix}")
 
 
-def shard_settings(shard: Shard, keys: Sequence[str]) -> dict[str, str]:
-    """Settings of a shard's store, given the keys of all images of the centre in order.
+def shard_settings(shard: Shard, image_ids: Sequence[str]) -> dict[str, str]:
+    """Settings of a shard's store, given the image_ids of all images of the centre in order.
 
     They name that list, since shards of different lists would overlap or leave gaps.
     """
-    return {SHARD: str(shard), CENTRE_IMAGES: describe_images(keys)}
+    return {SHARD: str(shard), CENTRE_IMAGES: describe_images(image_ids)}
 
 
-def describe_images(keys: Sequence[str]) -> str:
-    """Name a list of images: their number and a hash of their keys, in order."""
-    digest = hashlib.sha256("\0".join(keys).encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{len(keys)} images, list {digest[:16]}"
+def describe_images(image_ids: Sequence[str]) -> str:
+    """Name a list of images: their number and a hash of their image_ids, in order."""
+    digest = hashlib.sha256("\0".join(image_ids).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"{len(image_ids)} images, list {digest[:16]}"
 
 
 def open_store(path: StorePath) -> StoreReader:
@@ -123,7 +123,7 @@ class ShardedStore(StoreReader):
         with ExitStack() as stack:
             self._stores = [stack.enter_context(FeatureStore(path)) for path in paths]
             is_sharded = self._sort_and_check()
-            sizes = [len(store.image_keys) for store in self._stores]
+            sizes = [len(store.all_image_ids) for store in self._stores]
             # For each image and each cell the store that holds it, and for each cell its row there.
             self._images = _deal(sizes) if is_sharded else np.repeat(np.arange(len(sizes)), sizes)
             self._cells = np.repeat(self._images, self.image_column("num_cells"))
@@ -183,14 +183,14 @@ class ShardedStore(StoreReader):
             raise InputError(f"{store.path}: shard {missing} of centre {store.centre} must be given too")
 
     def _check_images(self, is_sharded: bool) -> None:
-        keys = self.image_keys
-        ordered = np.argsort(keys, kind="stable")
-        twice = np.flatnonzero(keys[ordered][1:] == keys[ordered][:-1])
+        image_ids = self.all_image_ids
+        ordered = np.argsort(image_ids, kind="stable")
+        twice = np.flatnonzero(image_ids[ordered][1:] == image_ids[ordered][:-1])
         if len(twice):
             one, other = (self._stores[self._images[ordered[twice[0] + i]]].path for i in (0, 1))
-            raise InputError(f"{other}: image {keys[ordered[twice[0]]]} is in {one} too; give every shard once")
+            raise InputError(f"{other}: image {image_ids[ordered[twice[0]]]} is in {one} too; give every shard once")
         stated = self._stores[0].settings.get(CENTRE_IMAGES)
-        if is_sharded and describe_images(keys.tolist()) != stated:
+        if is_sharded and describe_images(image_ids.tolist()) != stated:
             what = f"the shards do not hold the images of the centre ({stated})"
             raise InputError(f"{self.path}: {what}; extract them again")
 
@@ -202,7 +202,7 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
         InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
     """
     with ShardedStore(paths) as source, OutputLock(path):
-        sizes = len(source), len(source.image_keys)
+        sizes = len(source), len(source.all_image_ids)
         with new_store(path, source.header, *sizes, source.text_widths()) as file:
             for name, dataset in file["cells"].items():
                 for start in range(0, len(source), MERGE_ROWS):
@@ -226,7 +226,7 @@ def join_shards(
         with FeatureStore(path) as there, ShardedStore(paths) as source:
             advice = "choose another output or give --overwrite"
             check_same_origin(there, source.header, advice)
-            if not np.array_equal(there.image_keys, source.image_keys):
+            if not np.array_equal(there.all_image_ids, source.all_image_ids):
                 raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
         log.info("%s: reused", path)
     else:

@@ -47,12 +47,12 @@ class PartBuffer:
     @property
     def num_cells(self) -> int:
         """Cells that wait."""
-        return len(self._columns["cells/key"])
+        return len(self._columns["cells/image_id"])
 
     @property
     def num_images(self) -> int:
         """Images that wait, with a cell or without."""
-        return len(self._columns["images/key"])
+        return len(self._columns["images/image_id"])
 
     def clear(self) -> None:
         """Forget all rows."""
@@ -92,24 +92,24 @@ def merge_parts(parts: Sequence[Path], path: Path, header: dict[str, Any]) -> No
     for part in parts:
         with FeatureStore(part) as store:
             num_cells += len(store)
-            num_images += len(store.image_keys)
+            num_images += len(store.all_image_ids)
             widths = {name: max(widths.get(name, 1), width) for name, width in store.text_widths().items()}
     with new_store(path, header, num_cells, num_images, widths) as file:
         cell_row = image_row = 0
         for part in parts:
             with FeatureStore(part) as store:
-                _copy_rows(store.group("cells"), file["cells"], cell_row)
-                _copy_rows(store.group("images"), file["images"], image_row)
+                _copy_rows(store, file["cells"], cell_row)
+                _copy_rows(store, file["images"], image_row)
                 cell_row += len(store)
-                image_row += len(store.image_keys)
+                image_row += len(store.all_image_ids)
 
 
-def _copy_rows(source: h5py.Group, target: h5py.Group, offset: int) -> None:
-    for name, dataset in target.items():
-        rows = source[name]
+def _copy_rows(source: FeatureStore, target: h5py.Group, offset: int) -> None:
+    for dataset in target.values():
+        rows = source.column(dataset.name[1:])
         for start in range(0, len(rows), MERGE_ROWS):
             stop = min(start + MERGE_ROWS, len(rows))
-            with damage_named(source.file.filename, "delete the parts and extract again"):
+            with damage_named(source.path, "delete the parts and extract again"):
                 values = rows[start:stop]
             dataset[offset + start : offset + stop] = values
         dataset.flush()
@@ -119,7 +119,7 @@ class FeatureStoreWriter:
     """Write a store so that a crash, even `kill -9`, costs at most the last part.
 
     Cells go to disk in parts, `<path>.parts/part-00000.h5` and so on; an image is never divided between parts. A new
-    writer for the same path finds them, and `done_keys` tells which images to pass over. `finish` streams the parts
+    writer for the same path finds them, and `done_ids` tells which images to pass over. `finish` streams the parts
     into `<path>`, then removes them; meanwhile the disk holds the data twice.
 
     A `with` block that ends well finishes the store. One that ends with an error saves the cells so far as a part.
@@ -185,13 +185,13 @@ class FeatureStoreWriter:
             self._lock.release()
 
     @property
-    def done_keys(self) -> set[str]:
+    def done_ids(self) -> set[str]:
         """Keys of all images dealt with so far, in this run and in those it resumes."""
         return self._done
 
     def add(
         self,
-        key: str,
+        image_id: str,
         cells: Sequence[Cell],
         *,
         label: str = "",
@@ -201,25 +201,27 @@ class FeatureStoreWriter:
         """Store the cells of one image.
 
         Args:
-            key: the image's key in its centre.
+            image_id: its image_id in its centre.
             cells: one cell or more.
             label: the centre's own name of the cell type.
             cell_type: the harmonised name, or "".
             num_detections: how many cells the detector found, of which `cells` are those kept.
 
         Raises:
-            ValueError: if the key was added before, `cells` is empty, or a cell is odd.
+            ValueError: if the image_id was added before, `cells` is empty, or a cell is odd.
         """
         num_detections = len(cells) if num_detections is None else num_detections
         if not 0 < len(cells) <= num_detections:
-            raise ValueError(f"{key}: {len(cells)} cells of {num_detections} detections; report none with missed()")
-        self._add(key, label, cell_type, "", num_detections, cells)
+            raise ValueError(
+                f"{image_id}: {len(cells)} cells of {num_detections} detections; report none with missed()"
+            )
+        self._add(image_id, label, cell_type, "", num_detections, cells)
 
-    def missed(self, key: str, reason: str, label: str = "", cell_type: str = "") -> None:
+    def missed(self, image_id: str, reason: str, label: str = "", cell_type: str = "") -> None:
         """Record an image without a cell, and the `reason`: one that starts with "unreadable" counts as such."""
         if not reason:
-            raise ValueError(f"{key}: an image without a cell needs a reason")
-        self._add(key, label, cell_type, reason, 0, ())
+            raise ValueError(f"{image_id}: an image without a cell needs a reason")
+        self._add(image_id, label, cell_type, reason, 0, ())
 
     def finish(self) -> None:
         """Merge the parts into the final file and remove them."""
@@ -241,7 +243,7 @@ class FeatureStoreWriter:
             for part in self._parts:
                 with FeatureStore(part) as store:
                     check_same_origin(store, self._header, advice)
-                    done.update(store.image_keys.tolist())
+                    done.update(store.all_image_ids.tolist())
         except InputError as error:
             if not replace_parts:
                 raise
@@ -254,15 +256,15 @@ class FeatureStoreWriter:
         return done
 
     def _add(
-        self, key: str, label: str, cell_type: str, reason: str, num_detections: int, cells: Sequence[Cell]
+        self, image_id: str, label: str, cell_type: str, reason: str, num_detections: int, cells: Sequence[Cell]
     ) -> None:
-        if self._finished or key in self._done:
-            raise ValueError(f"{key}: {'the store is finished' if self._finished else 'image added twice'}")
-        rows = [check_cell(key, cell, self._header["with_masks"]) for cell in cells]
-        texts = zip(IMAGE_STRINGS, (key, label, cell_type, reason), strict=True)
+        if self._finished or image_id in self._done:
+            raise ValueError(f"{image_id}: {'the store is finished' if self._finished else 'image added twice'}")
+        rows = [check_cell(image_id, cell, self._header["with_masks"]) for cell in cells]
+        texts = zip(IMAGE_STRINGS, (image_id, label, cell_type, reason), strict=True)
         image = {name: encode_text(name, text) for name, text in texts}
         self._buffer.add_image({**image, "num_detections": num_detections, "num_cells": len(rows)}, rows)
-        self._done.add(key)
+        self._done.add(image_id)
         if max(self._buffer.num_images, self._buffer.num_cells) >= self.part_size:
             self._flush()
 
@@ -293,13 +295,13 @@ def clear_parts(path: str | os.PathLike) -> None:
 
 def _are_parts_of(folder: Path, path: Path) -> bool:
     """Whether a store holds all that lies in a folder of parts, and nothing else."""
-    keys: list[str] = []
+    image_ids: list[str] = []
     with FeatureStore(path) as store:
         for part_path in sorted(folder.glob("part-*.h5")):
             with FeatureStore(part_path) as part:
                 check_same_origin(part, store.header, "")
-                keys += part.image_keys.tolist()
-        return keys == store.image_keys.tolist()
+                image_ids += part.all_image_ids.tolist()
+        return image_ids == store.all_image_ids.tolist()
 
 
 def _parts_folder(path: Path) -> Path:

@@ -65,7 +65,7 @@ def test_store_on_a_full_disk_keeps_its_parts(disk):
     def write():
         with FeatureStoreWriter(path, centre="north", detector={"hash": "a"}, part_size=2) as writer:
             for number in range(10):
-                if f"{number}.png" not in writer.done_keys:
+                if f"{number}.png" not in writer.done_ids:
                     writer.add(f"{number}.png", [cell])
 
     remount(disk, "size=1500k")
@@ -76,7 +76,7 @@ def test_store_on_a_full_disk_keeps_its_parts(disk):
     remount(disk, "size=16m")
     write()
     with FeatureStore(path) as store:
-        assert store.keys.tolist() == [f"{number}.png" for number in range(10)]
+        assert store.image_ids.tolist() == [f"{number}.png" for number in range(10)]
         assert np.all(store.read("features", 0, 10) == 1)
     assert everything(disk) == ["north.h5"]
 

@@ -28,7 +28,7 @@ def test_embed_writes_latents_with_their_cells(trained, stores, tmp_path):
     assert data.obs_names.is_unique and data.obs_names[12] == "bert/images/000.png"
     with FeatureStore(stores["bert"]) as store:
         rows = data.obs["centre"] == "bert"
-        for column, values in (("key", store.keys), ("label", store.labels), ("cell_type", store.cell_types)):
+        for column, values in (("image_id", store.image_ids), ("label", store.labels), ("cell_type", store.cell_types)):
             assert data.obs.loc[rows, column].tolist() == values.tolist()
         np.testing.assert_allclose(data.obs.loc[rows, "score"], store.read("score", 0, 9))
         features = trained.scaling.apply(store.read("features", 0, 9), "bert")
@@ -108,12 +108,14 @@ def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeyp
 
 
 def test_write_h5ad_keeps_numbers_texts_and_notes(tmp_path):
-    cells = pd.DataFrame({"key": ["a", "b"], "score": np.float32([0.5, 1]), "kept": [True, False]}, index=["x", "y"])
+    cells = pd.DataFrame(
+        {"image_id": ["a", "b"], "score": np.float32([0.5, 1]), "kept": [True, False]}, index=["x", "y"]
+    )
     write_h5ad(tmp_path / "e.h5ad", np.eye(2, dtype=np.float32), cells, {"about": {"n": [1, 2]}})
     data = anndata.read_h5ad(tmp_path / "e.h5ad")
     np.testing.assert_array_equal(data.X, np.eye(2))
     assert {name: str(kind) for name, kind in data.obs.dtypes.items()} == {
-        "key": "category",
+        "image_id": "category",
         "score": "float32",
         "kept": "bool",
     }

@@ -52,7 +52,7 @@ def write_store(path: Path, centre: str, records: list[ImageRecord], detector: s
                 image_shape=(48, 48),
                 mask=np.full((28, 28), 255, np.uint8),
             )
-            writer.add(record.key, [cell], label=record.label, cell_type=record.cell_type)
+            writer.add(record.image_id, [cell], label=record.label, cell_type=record.cell_type)
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,7 @@ def test_evaluation_counts_and_names_what_the_detector_does_not_take(cell_record
     drawn = [draw_cell(i) for i in range(6)]
     boxes = [extract_bboxes(mask)[0] for _, mask, *_ in drawn]
     for record, (y1, x1, y2, x2) in zip(cell_records, boxes, strict=True):
-        text = "broken" if record.key == "4.png" else XML.format(y1=y1, x1=x1, y2=y2, x2=x2)
+        text = "broken" if record.image_id == "4.png" else XML.format(y1=y1, x1=x1, y2=y2, x2=x2)
         (tmp_path / f"{record.path.stem}.xml").write_text(text)
     masks = [mask for _, mask, *_ in drawn]
 

@@ -49,7 +49,7 @@ def detector(tmp_path, tiny_config_class):
 
 @pytest.fixture(scope="module")
 def num_with_cells(cell_records):
-    return sum(read_image(r.path)[0, 0, 0] % 2 == 0 for r in cell_records if r.key != "2.png")
+    return sum(read_image(r.path)[0, 0, 0] % 2 == 0 for r in cell_records if r.image_id != "2.png")
 
 
 def extract(detector, records, path, **settings):
@@ -103,7 +103,7 @@ def test_extract_features_counts_every_image(detector, cell_records, tmp_path, n
         # The centre of a 64 px image lies in the second box.
         np.testing.assert_array_equal(store.read("box", 0, len(store)), [[20, 20, 40, 44]] * num_with_cells)
         assert set(store.labels) <= {"L0", "L1"} and set(store.cell_types) == {"monocyte"}
-        reasons = {entry["key"]: entry["reason"] for entry in store.missed}
+        reasons = {entry["image_id"]: entry["reason"] for entry in store.missed}
         assert reasons.pop("2.png").startswith("unreadable: ")
         assert set(reasons.values()) == {"no detection above score 0.7"}
 
@@ -161,7 +161,7 @@ def test_extract_features_goes_on_after_an_image_that_the_network_refuses(detect
     counts = extract(detector, cell_records, tmp_path / "a.h5")
     assert counts["unreadable"] == 2 and counts["found"] + counts["missed"] == 4
     with FeatureStore(tmp_path / "a.h5") as store:
-        reasons = {entry["key"]: entry["reason"] for entry in store.missed}
+        reasons = {entry["image_id"]: entry["reason"] for entry in store.missed}
     assert reasons["1.png"] == f"unreadable: {cell_records[1].path}: sides must be multiples of 64"
 
 

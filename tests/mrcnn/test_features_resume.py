@@ -75,12 +75,12 @@ def run(process, job, *, kill_at=None, delay=0.0):
 
 def content(store):
     rows = {field: store.read(field, 0, len(store)) for field in store.fields}
-    return rows | {name: store.image_column(name) for name in ("key", "reason", "num_detections", "num_cells")}
+    return rows | {name: store.image_column(name) for name in ("image_id", "reason", "num_detections", "num_cells")}
 
 
 def assert_same_stores(path, other_path):
     with open_store(path) as store, FeatureStore(other_path) as other:
-        assert store.image_keys.tolist() == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
+        assert store.all_image_ids.tolist() == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
         assert store.counts == other.counts and store.settings == other.settings
         there = content(other)
         for name, values in content(store).items():

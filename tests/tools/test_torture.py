@@ -25,7 +25,7 @@ def write_output(folder, value=1.0, seconds=3):
     folder.mkdir()
     with h5py.File(folder / "north.h5", "w") as file:
         file["cells/score"] = np.array([value, np.nan], np.float16)
-        file["cells/key"] = [b"a.png", b"b.png"]
+        file["cells/image_id"] = [b"a.png", b"b.png"]
     np.savez(folder / "step-1.npz", a=np.arange(3.0))
     (folder / "run.json").write_text(json.dumps({"seconds": seconds, "losses": [0.5]}))
     (folder / ".5.tmp.run.json").write_text("{")  # has not its final name

@@ -95,7 +95,7 @@ def test_merged_shards_are_the_store_of_the_whole_centre(extract, stores, tmp_pa
     with opened[0] as whole, opened[1] as merged, opened[2] as read:
         for store in (merged, read):
             assert store.settings == whole.settings and store.counts == whole.counts
-            assert store.image_keys.tolist() == whole.image_keys.tolist() and store.missed == whole.missed
+            assert store.all_image_ids.tolist() == whole.all_image_ids.tolist() and store.missed == whole.missed
             # Other batches: the same but for rounding.
             for field, tolerance in (("features", 5e-3), ("box", 1.0), ("score", 1e-3)):
                 rows = [s.read(field, 0, len(whole)).astype(np.float32) for s in (store, whole)]
@@ -153,5 +153,5 @@ def test_odd_images_are_read_and_bad_ones_listed(detector, tmp_path, capsys):
     assert run("extract", folder, "--detector", detector, "-o", tmp_path / "odd.h5", "--min-score", 0) == 0
     with FeatureStore(tmp_path / "odd.h5") as store:
         assert (store.counts["images"], store.counts["unreadable"]) == (5, 2)
-        assert {m["key"] for m in store.missed if m["reason"].startswith("unreadable")} == {"cut.jpg", "text.png"}
-        assert set(store.keys.tolist()) <= {"grey.png", "deep.png", "rgba.png"}
+        assert {m["image_id"] for m in store.missed if m["reason"].startswith("unreadable")} == {"cut.jpg", "text.png"}
+        assert set(store.image_ids.tolist()) <= {"grey.png", "deep.png", "rgba.png"}

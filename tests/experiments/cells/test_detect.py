@@ -242,16 +242,16 @@ def test_find_images_names_never_collide(tmp_path, monkeypatch):
         save_image(tmp_path / "in" / name, 1)
     monkeypatch.chdir(tmp_path)
     images = find_images(["in/b", os.fspath(tmp_path / "in" / "a" / "1.png"), "in/a/../a/1.png"])
-    assert [image.key for image in images] == ["b/1.jpg", "b/1.png", "a/1.png"]
+    assert [image.image_id for image in images] == ["b/1.jpg", "b/1.png", "a/1.png"]
     files = all_files(tmp_path)
-    paths = [path for image in images for path in files.of_image(image.key).values()]
+    paths = [path for image in images for path in files.of_image(image.image_id).values()]
     assert len(set(paths)) == 9
     assert files.of_image("b/1.jpg")["labels"] == tmp_path / "out" / "labels" / "b" / "1.jpg.labels.tif"
 
 
 def test_find_images_in_one_folder_have_their_names(folder):
-    assert [image.key for image in find_images([folder])] == ["0.png", "1.png", "2.png", "cut.png"]
-    assert [image.key for image in find_images([folder / "2.png", folder / "0.png"])] == ["2.png", "0.png"]
+    assert [image.image_id for image in find_images([folder])] == ["0.png", "1.png", "2.png", "cut.png"]
+    assert [image.image_id for image in find_images([folder / "2.png", folder / "0.png"])] == ["2.png", "0.png"]
 
 
 def test_find_images_refuse_what_is_not_there(tmp_path):

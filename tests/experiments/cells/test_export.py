@@ -197,7 +197,7 @@ def test_single_cell_keeps_the_cell_that_extraction_keeps(results, stores, embed
     assert sorted(set(counts.tolist())) == [0, 1]
     boxes = real_rows(results["minmax"], "all/single_cell", "boxes")
     with FeatureStore(stores["single_cell"]) as store:
-        assert store.keys.tolist() == [f"{number}.png" for number in np.flatnonzero(counts)]
+        assert store.image_ids.tolist() == [f"{number}.png" for number in np.flatnonzero(counts)]
         assert np.abs(boxes - store.read("box", 0, len(store))).max() <= 0.5 + 1e-3
 
 

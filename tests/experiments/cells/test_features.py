@@ -165,18 +165,18 @@ def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys):
     assert "2 images show several cells" in printed.err and "kaputt.png" in printed.err
     assert sorted(path.name for path in output.parent.iterdir()) == sorted(path.name for path in names)
     rows = rows_of(names[1])
-    assert [row["key"] for row in rows] == ["a b.png", "kaputt.png", "leer.png", "zwölf #2.png", "細胞.png"]
+    assert [row["image_id"] for row in rows] == ["a b.png", "kaputt.png", "leer.png", "zwölf #2.png", "細胞.png"]
     assert [row["status"] for row in rows] == ["found", "unreadable", "missed", "found", "found"]
     assert [row["detections"] for row in rows] == ["1", "0", "0", "2", "3"]
     assert rows[0] == {
-        "cell": f"{CENTRE}/a b.png", "key": "a b.png", "centre": CENTRE, "image": str(images / "a b.png"),
+        "cell": f"{CENTRE}/a b.png", "image_id": "a b.png", "centre": CENTRE, "image": str(images / "a b.png"),
         "status": "found", "reason": "", "score": "0.9000", "y1": "2", "x1": "2", "y2": "20", "x2": "10",
         "detections": "1",
     }  # fmt: skip
     assert "cannot be read" in rows[1]["reason"] and rows[1]["cell"] == rows[1]["y1"] == rows[1]["score"] == ""
     assert rows[2]["reason"] == "no detection above score 0.5" and rows[2]["image"] == str(images / "leer.png")
     vectors, columns = read_vectors(output)[CENTRE]
-    assert columns["key"].tolist() == ["a b.png", "zwölf #2.png", "細胞.png"]
+    assert columns["image_id"].tolist() == ["a b.png", "zwölf #2.png", "細胞.png"]
     # The only cell; the first of two that lie beside the middle, since it has the better score; the one in the middle.
     np.testing.assert_array_equal(vectors[:, 0], [0, 20, 32])
     with FeatureStore(names[3]) as store:
@@ -347,7 +347,7 @@ def test_choose_images_is_even_and_leaves_room_for_misses():
 
 def test_contact_sheet_outlines_cells_and_shows_misses(run, images, made_up, tmp_path):
     assert features(run, images, tmp_path / "out.h5ad", "--all-cells") == 0
-    records = {record.key: record for record in find_images([images])}
+    records = {record.image_id: record for record in find_images([images])}
     with FeatureStore(tmp_path / "out.h5") as store:
         one = contact_sheet(store, {**records, "a b.png": records["leer.png"]}, max_tiles=1)
         whole = contact_sheet(store, records, max_tiles=48)

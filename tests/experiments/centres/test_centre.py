@@ -20,7 +20,7 @@ def plant(root, *names):
 
 
 def types_of(centre):
-    return {record.key: (record.label, record.cell_type) for record in centre.records}
+    return {record.image_id: (record.label, record.cell_type) for record in centre.records}
 
 
 def refusal(*args, **options):
@@ -195,7 +195,7 @@ def test_folders_may_hold_images_of_equal_names(tmp_path):
         tmp_path / "lab", "basophil/001.png", "monocyte/001.png", "masks/basophil/001.png", "annotations/a.json"
     )
     centre = load_centre("lab", root)
-    assert [record.key for record in centre.records] == ["basophil/001.png", "monocyte/001.png"]
+    assert [record.image_id for record in centre.records] == ["basophil/001.png", "monocyte/001.png"]
     assert centre.masks and centre.boxes
 
 
@@ -204,7 +204,7 @@ def test_folders_beside_images_are_no_classes(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     root = plant(tmp_path / "lab", "images/1.png", "labels/1.png", "found/1.png.overlay.png", "notes/a.txt")
     centre = load_centre("lab", root)
-    assert (centre.layout, [record.key for record in centre.records]) == ("unlabelled", ["images/1.png"])
+    assert (centre.layout, [record.image_id for record in centre.records]) == ("unlabelled", ["images/1.png"])
     assert "not read: found, labels" in caplog.text
     # Without images of its own, images/ is a folder as any other.
     assert load_centre("b", plant(tmp_path / "b", "images/a/1.png", "blast/1.png")).layout == "folders"
@@ -213,9 +213,9 @@ def test_folders_beside_images_are_no_classes(tmp_path, caplog, monkeypatch):
 def test_folder_of_masks_that_the_user_names_is_no_class(tmp_path, monkeypatch):
     root = plant(tmp_path / "lab", "basophil/1.png", "drawn/1.png", "basophil/drawn/1.png")
     names = ["basophil/1.png", "basophil/drawn/1.png"]
-    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
-    assert [r.key for r in load_centre("lab", root, annotations=root / "drawn").records] == names
-    kept = [r.key for r in load_centre("lab", root, annotations="basophil/drawn").records]
+    assert [r.image_id for r in load_centre("lab", root, annotations="drawn").records] == names
+    assert [r.image_id for r in load_centre("lab", root, annotations=root / "drawn").records] == names
+    kept = [r.image_id for r in load_centre("lab", root, annotations="basophil/drawn").records]
     assert kept == ["basophil/1.png", "drawn/1.png"]
     assert len(load_centre("lab", root).records) == len(load_centre("lab", root, annotations="absent").records) == 3
     # Outlines may lie among the images that they belong to.
@@ -223,7 +223,7 @@ def test_folder_of_masks_that_the_user_names_is_no_class(tmp_path, monkeypatch):
     assert len(load_centre("lab", root, annotations="drawn").records) == 3
     (root / "labels.csv").write_text("image,label\nbasophil/1.png,basophil\n")
     (root / "drawn" / "1.json").unlink()
-    assert [r.key for r in load_centre("lab", root, annotations="drawn").records] == names
+    assert [r.image_id for r in load_centre("lab", root, annotations="drawn").records] == names
 
 
 def test_own_class_map(tmp_path):
@@ -317,14 +317,14 @@ def test_folders_around_a_published_layout_change_nothing(tmp_path, layout, wrap
     wrapped = load_centre("wrapped", tmp_path / "wrapped")
     assert (wrapped.layout, wrapped.inner, plain.inner) == (layout, wrappers, "")
     assert types_of(wrapped) == types_of(plain)
-    assert all(record.path == tmp_path / "wrapped" / wrappers / record.key for record in wrapped.records)
+    assert all(record.path == tmp_path / "wrapped" / wrappers / record.image_id for record in wrapped.records)
     assert [path.name for path in wrapped.other_files] == ["readme.txt"]
 
 
 def test_hidden_files_and_copies_of_macos_are_no_images(tmp_path):
     names = ["neutrophil/SNE_1.jpg", "neutrophil/.DS_169665.jpg", "neutrophil/__MACOSX/SNE_2.jpg"]
     root = plant(tmp_path / "data", *names)
-    assert [r.key for r in load_centre("data", root, layout="acevedo20").records] == ["neutrophil/SNE_1.jpg"]
+    assert [r.image_id for r in load_centre("data", root, layout="acevedo20").records] == ["neutrophil/SNE_1.jpg"]
 
 
 def test_folders_that_say_something_are_not_passed_over(tmp_path):

@@ -58,7 +58,7 @@ def test_remembered_hashes_reads_only_files_that_changed(tmp_path, monkeypatch):
     read = []
 
     def note(changed, *options):
-        read.extend(record.key for record in changed)
+        read.extend(record.image_id for record in changed)
         return content_hashes(changed)
 
     monkeypatch.setattr(duplicates, "content_hashes", note)

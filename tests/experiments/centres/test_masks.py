@@ -112,7 +112,7 @@ def test_labelme_files_are_found_beside_the_images_with_the_damaged_ones(folder,
     source = find(folder)
     assert source.annotations.kind == "labelme" and len(source.annotations.images) == 2
     images = check_centres({"lab": load_centre("lab", folder)}, {"lab": AnnotationChoice()})[0]
-    assert [record.key for record in images.records] == ["images/0.png", "images/1.png"]
+    assert [record.image_id for record in images.records] == ["images/0.png", "images/1.png"]
     assert [key for key, _ in images.faults] == ["2.json", "images/2.png", "images/3.png"]
 
 
@@ -258,7 +258,7 @@ def test_class_folders_with_equal_names_have_their_own_masks_and_outlines(tmp_pa
         draw_cell(seed)[1].sum() for seed in range(2)
     ]
     (images,) = check_centres(centres, {"lab": AnnotationChoice(format="coco")})
-    assert [record.key for record in images.records] == ["basophil/001.png"]
+    assert [record.image_id for record in images.records] == ["basophil/001.png"]
 
 
 def test_detector_learns_from_coco_outlines_without_the_faulty_ones(

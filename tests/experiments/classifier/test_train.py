@@ -39,7 +39,7 @@ def write_npz(path, centres, **options):
     parts = [draw(centre, **options) for centre in centres]
     names = np.repeat(np.array(centres), [len(part[0]) for part in parts])
     x, keys, types = (np.concatenate([part[i] for part in parts]) for i in range(3))
-    np.savez(path, X=x, key=keys, centre=names, cell_type=types)
+    np.savez(path, X=x, image_id=keys, centre=names, cell_type=types)
     return path
 
 
@@ -48,7 +48,7 @@ def write_h5ad(path, centres, detector="d" * 64, weights="a" * 64, notes=True, *
     parts = [draw(centre, **options) for centre in centres]
     obs = pd.concat(
         [
-            pd.DataFrame({"key": keys, "centre": c, "cell_type": t})
+            pd.DataFrame({"image_id": keys, "centre": c, "cell_type": t})
             for c, (_, keys, t) in zip(centres, parts, strict=True)
         ]
     )
@@ -104,7 +104,7 @@ def test_new_cells_get_types_with_probabilities(folder, tmp_path, capsys):
     assert run("classifier", "apply", folder, new, "-o", tmp_path / "calls.csv") == 0
     rows = rows_of(tmp_path / "calls.csv")
     _, keys, types = draw("river", seed=3)
-    assert list(rows[0]) == list(COLUMNS) and [row["key"] for row in rows] == keys
+    assert list(rows[0]) == list(COLUMNS) and [row["image_id"] for row in rows] == keys
     assert {row["centre"] for row in rows} == {"river"}
     assert np.mean([row["predicted"] == name for row, name in zip(rows, types.tolist(), strict=True)]) > 0.9
     assert [row["truth"] for row in rows] == [""] * 9 + types[9:].tolist()

@@ -125,7 +125,7 @@ def test_a_centre_without_labels_mixes_and_is_not_scored(tmp_path, all_knowing):
     cells = cells_of()
     types = {**cells.types, "carl": np.full(60, "")}
     parts = {**cells.parts, "carl": np.full(60, "")}
-    cells = make_cells({**cells.keys, "carl": cells.keys["anna"]}, types, parts)
+    cells = make_cells({**cells.image_ids, "carl": cells.image_ids["anna"]}, types, parts)
     rng = np.random.default_rng(0)
     vectors = {c: rng.normal(size=(60, 3)) + 20 * (c == "carl") for c in types}
     columns = [Column("all", (vectors,)), Column("labelled", ({c: vectors[c] for c in CENTRES},))]
@@ -168,12 +168,12 @@ def test_results_are_computed_again_when_an_input_changes(tmp_path, quick, what)
         column = Column("labels", (vectors,))
     elif what == "types":
         types = {**cells.types, "anna": np.roll(cells.types["anna"], 1)}
-        cells = make_cells(cells.keys, types, cells.parts, cells.classes)
+        cells = make_cells(cells.image_ids, types, cells.parts, cells.classes)
     elif what == "split":
         parts = {**cells.parts, "anna": np.roll(cells.parts["anna"], 1)}
-        cells = make_cells(cells.keys, cells.types, parts, cells.classes)
+        cells = make_cells(cells.image_ids, cells.types, parts, cells.classes)
     elif what == "classes":
-        cells = make_cells(cells.keys, cells.types, cells.parts, cells.classes[::-1])
+        cells = make_cells(cells.image_ids, cells.types, cells.parts, cells.classes[::-1])
     else:
         protocol = replace(PROTOCOL, **{what: {"runs": 1, "seed": 1, "test_on": "all"}[what]})
         # Mixing depends on the seed alone.

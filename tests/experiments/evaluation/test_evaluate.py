@@ -32,7 +32,7 @@ def one_hot(types, order=("monocyte", "eosinophil")):
 def write_vectors(path, centres=("anna", "bert"), rows=slice(None), vectors=None, types=None):
     """An .npz or .h5ad file of the cells of the stores: by default their types as vectors, and no types."""
     columns = {
-        "key": np.concatenate([KEYS[rows] for _ in centres]),
+        "image_id": np.concatenate([KEYS[rows] for _ in centres]),
         "centre": np.repeat(centres, len(KEYS[rows])),
         "cell_type": np.concatenate([(np.full(20, "") if types is None else types)[rows] for _ in centres]),
     }
@@ -84,7 +84,7 @@ def test_evaluate_trains_on_each_centre_and_tests_on_all(evaluated, study_data):
     for name, path in study_data[1].items():
         with open_store(path) as store:
             x["R-CNN-RF"][name], types[name] = roi_vectors(store), store.cell_types
-            parts[name] = load_split(out / "splits" / f"{name}.json").parts(store.keys)
+            parts[name] = load_split(out / "splits" / f"{name}.json").parts(store.image_ids)
     for row in [row for row in rows if row["classifier"] == "random-forest"]:
         a, b, vectors = row["trained_on"], row["tested_on"], x[row["method"]]
         train, test = parts[a] == "train", parts[b] == "test"
@@ -149,7 +149,7 @@ def test_vectors_without_types_and_stores_are_nothing_to_score(tmp_path, capsys)
 def test_files_that_do_not_describe_the_cells_are_refused(study_data, tmp_path):
     stores = study_data[1]
     for name, options, message in (
-        ("few", {"rows": slice(3, None)}, r"few.npz, centre anna: lacks 3 of 20 keys, first 'images/00.png'"),
+        ("few", {"rows": slice(3, None)}, r"few.npz, centre anna: lacks 3 of 20 image_ids, first 'images/00.png'"),
         ("one", {"centres": ("anna",)}, r"one.npz: has no cells of centre bert"),
     ):
         path = write_vectors(tmp_path / f"{name}.npz", **options)
@@ -170,7 +170,7 @@ def test_centres_that_would_be_written_elsewhere_are_refused(tmp_path, centre):
 def test_an_image_of_two_types_is_refused(tmp_path):
     path = write_vectors(tmp_path / "typed.h5ad", ("anna",), rows=[0, 1, 2, 3, 4], types=TYPES)
     table = anndata.read_h5ad(path)
-    table.obs["key"] = ["x", "x", "y", "z", "z"]
+    table.obs["image_id"] = ["x", "x", "y", "z", "z"]
     table.write_h5ad(path)
     with pytest.raises(InputError, match="centre anna: image x has labels 'monocyte' and 'eosinophil'; give all cells"):
         evaluate_files({}, {"typed": path}, tmp_path / "out", PROTOCOL)

@@ -22,7 +22,7 @@ X = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 def write_h5ad(path, x=X, **changes):
-    columns = {"centre": CENTRES, "key": KEYS, "cell_type": TYPES, **changes}
+    columns = {"centre": CENTRES, "image_id": KEYS, "cell_type": TYPES, **changes}
     obs = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
     obs.index = obs.index.astype(str)
     anndata.AnnData(x, obs=obs).write_h5ad(path)
@@ -30,7 +30,7 @@ def write_h5ad(path, x=X, **changes):
 
 
 def write_npz(path, **changes):
-    arrays = {"X": X, "centre": np.array(CENTRES), "key": np.array(KEYS), "cell_type": np.array(TYPES), **changes}
+    arrays = {"X": X, "centre": np.array(CENTRES), "image_id": np.array(KEYS), "cell_type": np.array(TYPES), **changes}
     np.savez(path, **{name: values for name, values in arrays.items() if values is not None})
     return path
 
@@ -39,9 +39,9 @@ def assert_is_right(found):
     assert list(found) == ["north", "river"]
     for centre, rows in (("north", [0, 2]), ("river", [1, 3])):
         vectors, labels = found[centre]
-        assert vectors.dtype == np.float32 and labels["key"].dtype.kind == labels["cell_type"].dtype.kind == "U"
+        assert vectors.dtype == np.float32 and labels["image_id"].dtype.kind == labels["cell_type"].dtype.kind == "U"
         np.testing.assert_array_equal(vectors, X[rows])
-        assert labels["key"].tolist() == [KEYS[row] for row in rows]
+        assert labels["image_id"].tolist() == [KEYS[row] for row in rows]
         assert labels["cell_type"].tolist() == [TYPES[row] for row in rows]
 
 
@@ -60,14 +60,19 @@ def test_h5ad_is_read_dense_and_sparse(tmp_path, make):
 def test_h5ad_takes_missing_types_for_none_and_several_cells_of_an_image(tmp_path):
     types = pd.Categorical([None if t == "" else t for t in TYPES])
     assert_is_right(read_vectors(write_h5ad(tmp_path / "a.h5ad", centre=pd.Categorical(CENTRES), cell_type=types)))
-    found = read_vectors(write_h5ad(tmp_path / "b.h5ad", key=["1.png"] * 4))
-    assert found["north"][1]["key"].tolist() == ["1.png", "1.png"]
+    found = read_vectors(write_h5ad(tmp_path / "b.h5ad", image_id=["1.png"] * 4))
+    assert found["north"][1]["image_id"].tolist() == ["1.png", "1.png"]
+
+
+def test_files_of_older_versions_name_the_image_key(tmp_path):
+    assert_is_right(read_vectors(write_h5ad(tmp_path / "a.h5ad", image_id=None, key=KEYS)))
+    assert_is_right(read_vectors(write_npz(tmp_path / "a.npz", image_id=None, key=np.array(KEYS))))
 
 
 def test_npz_is_read_under_any_of_three_names_and_in_other_types(tmp_path):
     for name in ("X", "vectors", "features"):
         assert_is_right(read_vectors(write_npz(tmp_path / "a.npz", **{"X": None, name: X})))
-    as_bytes = {"key": np.array(KEYS, "S"), "centre": np.array(CENTRES, "S")}
+    as_bytes = {"image_id": np.array(KEYS, "S"), "centre": np.array(CENTRES, "S")}
     assert_is_right(read_vectors(write_npz(tmp_path / "A.NPZ.npz", X=X.astype(np.int16), **as_bytes)))
     found = read_vectors(write_npz(tmp_path / "c.npz", cell_type=None, extra=np.zeros(9)))
     assert found["river"][1]["cell_type"].tolist() == ["", ""]
@@ -89,13 +94,13 @@ def test_files_that_are_none_are_refused(tmp_path):
     ("changes", "part"),
     [
         ({"X": None}, "has no X"),
-        ({"key": None}, "lacks key"),
+        ({"image_id": None}, "lacks image_id"),
         ({"vectors": X}, "X and vectors"),
         ({"X": X.ravel()}, "X has shape (12,)"),
         ({"X": X[:3]}, "not a text for each of the 3 vectors"),
-        ({"key": np.arange(4)}, "key is of type int"),
+        ({"image_id": np.arange(4)}, "image_id is of type int"),
         ({"X": np.where(X == 7, 1e300, X.astype(float))}, "row 2 holds NaN or infinite"),
-        ({"key": np.array(["1.png"] * 4)}, "'north' has '1.png' more than once"),
+        ({"image_id": np.array(["1.png"] * 4)}, "'north' has '1.png' more than once"),
         ({"centre": np.array(["a", "", "a", "a"])}, "row 1 has no centre"),
     ],
 )
@@ -106,9 +111,9 @@ def test_npz_that_does_not_fit_is_refused(tmp_path, changes, part):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"key": None, "centre": None}, "lacks centre and key"),
+        ({"image_id": None, "centre": None}, "lacks centre and image_id"),
         ({"x": sparse.csr_matrix(np.where(X == 7, np.inf, X))}, "row 2 holds NaN or infinite"),
-        ({"key": ["a", "b", "c", "d" * 5000]}, "obs has a key of more than 4096 characters"),
+        ({"image_id": ["a", "b", "c", "d" * 5000]}, "a image_id in obs has more than 4096 characters"),
         ({"centre": pd.Categorical(["a", None, "a", "a"])}, "row 1 has no centre"),
     ],
 )
@@ -168,7 +173,7 @@ def test_align_vectors_brings_rows_to_the_wanted_order(caplog):
         assert not caplog.records
         np.testing.assert_array_equal(align_vectors(X, list("abcd"), ["c", "a"], "file.npz, north"), X[[2, 0]])
     assert "file.npz, north: 2 vectors" in caplog.text
-    with pytest.raises(InputError, match=r"^file\.npz, north: lacks 2 of 5 keys, first 'y'; "):
+    with pytest.raises(InputError, match=r"^file\.npz, north: lacks 2 of 5 image_ids, first 'y'; "):
         align_vectors(X, list("abcd"), list("abycz"), "file.npz, north")
 
 

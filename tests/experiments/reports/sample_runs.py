@@ -58,9 +58,9 @@ def write_store(run, centre, records, rng):
         for i, record in enumerate(records):
             names = {"label": record.label, "cell_type": record.cell_type}
             if i == 0:
-                writer.missed(record.key, "no detection above score 0.7", **names)
+                writer.missed(record.image_id, "no detection above score 0.7", **names)
             elif i == 1:
-                writer.missed(record.key, f"unreadable: {record.path}: cannot be read (cut short)", **names)
+                writer.missed(record.image_id, f"unreadable: {record.path}: cannot be read (cut short)", **names)
             else:
                 pixels = rng.integers(0, 255, (128, 128, 3)).astype(np.uint8)
                 cell = Cell(
@@ -73,7 +73,7 @@ def write_store(run, centre, records, rng):
                     (48, 48),
                     np.full((28, 28), 255, np.uint8),
                 )
-                writer.add(record.key, [cell], **names)
+                writer.add(record.image_id, [cell], **names)
 
 
 def write_csv(path, columns, rows):
@@ -92,7 +92,7 @@ def write_full_run(folder: Path, draw_cell) -> tuple[Path, RunSettings, dict[str
     found = {centre: rows[2:] for centre, rows in records.items()}
     vectors = {centre: rng.normal(size=(4, 3)) for centre in found}
     cells = make_cells(
-        {centre: np.array([r.key for r in rows]) for centre, rows in found.items()},
+        {centre: np.array([r.image_id for r in rows]) for centre, rows in found.items()},
         {centre: np.array([r.cell_type for r in rows]) for centre, rows in found.items()},
         {centre: np.array(["train", "train", "test", "test"]) for centre in found},
     )
@@ -115,12 +115,12 @@ def write_full_run(folder: Path, draw_cell) -> tuple[Path, RunSettings, dict[str
         {"complete": True, "seed": 7, "versions": versions, "command": ["aecfe", "run", "my config.yaml"]},
     )
     write_json(detector / "config.json", {"NAME": "tiny", "NUM_CLASSES": 2, "AUGMENTATION": "strong"})
-    keys = [record.key for record in records["lab & co"]]
+    keys = [record.image_id for record in records["lab & co"]]
     write_json(detector / "split.json", {"lab & co": {"train": keys[:4], "test": keys[4:]}})
     obs = pd.DataFrame(
-        [(r.key, c, r.label, r.cell_type) for c, rows in found.items() for r in rows],
-        columns=["key", "centre", "label", "cell_type"],
-        index=[f"{c}/{r.key}" for c, rows in found.items() for r in rows],
+        [(r.image_id, c, r.label, r.cell_type) for c, rows in found.items() for r in rows],
+        columns=["image_id", "centre", "label", "cell_type"],
+        index=[f"{c}/{r.image_id}" for c, rows in found.items() for r in rows],
     )
     folder = run / "autoencoder"
     write_json(folder / "run.json", {"complete": True, "steps": 4321, "stores": {"south": {"detector_hash": "d"}}})

@@ -28,7 +28,7 @@ def flags_of(path, limits=None, embedding=None):
 
 
 def write_embedding(path, centres, vectors, keys):
-    obs = pd.DataFrame({"centre": centres, "key": keys, "cell_type": "monocyte"}, index=map(str, range(len(keys))))
+    obs = pd.DataFrame({"centre": centres, "image_id": keys, "cell_type": "monocyte"}, index=map(str, range(len(keys))))
     anndata.AnnData(np.asarray(vectors, np.float32), obs=obs).write_h5ad(path)
 
 
@@ -80,7 +80,7 @@ def test_check_stores_takes_outliers_from_the_embedding_in_any_order(tmp_path):
     np.testing.assert_allclose(check.vectors, vectors, atol=1e-6)
     for name, centre, count, message in (
         ("other", "north", 24, r"other.h5ad: has no cells of centre river \(it has north\); embed"),
-        ("few", "river", 23, "few.h5ad, centre river: lacks 1 of 24 keys"),
+        ("few", "river", 23, "few.h5ad, centre river: lacks 1 of 24 image_ids"),
     ):
         write_embedding(tmp_path / f"{name}.h5ad", centre, vectors[:count], keys[:count])
         with pytest.raises(InputError, match=message):
@@ -136,7 +136,7 @@ def test_write_flags_names_every_flag_and_every_missed_image(tmp_path):
     write_flags(tmp_path / "qc.csv", [flags_of(tmp_path / "river.h5")[1]])
     with open(tmp_path / "qc.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert [(row["key"], row["cell"], row["reason"], row["value"]) for row in rows] == [
+    assert [(row["image_id"], row["cell"], row["reason"], row["value"]) for row in rows] == [
         ("a,b.png", "", "missed", ""),
         ("c.png", "", "unreadable", ""),
         ("images/007.png", "1", "score", "0.7"),

@@ -177,7 +177,7 @@ def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
     # Predictions are numbers of classes, so that those in another order are not read for these.
     study.cache = Cache(study.cache.folder)
     cells = study.cells()
-    turned = type(cells)(cells.keys, cells.types, cells.parts, cells.classes[::-1])
+    turned = type(cells)(cells.image_ids, cells.types, cells.parts, cells.classes[::-1])
     vectors = {c: np.eye(2, dtype=np.float32)[cells.class_numbers(t)] for c, t in cells.types.items()}
     study.cells, study.latents = lambda backbone: turned, lambda folder, backbone: vectors
     assert make_bottleneck(study, PROTOCOL).scores[key]["accuracy"].tolist() == [1.0, 1.0]

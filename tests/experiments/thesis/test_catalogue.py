@@ -86,7 +86,7 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
     np.savez(
         path,
         X=np.concatenate([numbers[c][::-1] for c in ("bert", "anna")]).astype(np.float32),
-        key=np.concatenate([cells.keys[c][::-1] for c in ("bert", "anna")]),
+        image_id=np.concatenate([cells.image_ids[c][::-1] for c in ("bert", "anna")]),
         centre=np.repeat(["bert", "anna"], 20),
     )
     reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": path}), study)
@@ -98,7 +98,7 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
 
 def test_reproduce_names_a_file_that_lacks_a_centre(make_study, folder):
     study = make_study(folder)
-    np.savez(folder / "rival.npz", X=np.ones((1, 2), np.float32), key=["images/00.png"], centre=["anna"])
+    np.savez(folder / "rival.npz", X=np.ones((1, 2), np.float32), image_id=["images/00.png"], centre=["anna"])
     with pytest.raises(InputError, match=r"rival.npz: has no cells of centre bert"):
         reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": folder / "rival.npz"}), study)
 

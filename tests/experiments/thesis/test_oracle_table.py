@@ -65,8 +65,8 @@ def test_published_classifier_predicts_from_the_original_images(make_study, fold
     assert list(named) == OWN
     kinds = set()
     for pair, (numbers,) in named.items():
-        paths = {record.key: record.path for record in study.centres[pair[1]].records}
-        keys = cells.keys[pair[1]][cells.test_rows(pair, "test")]
+        paths = {record.image_id: record.path for record in study.centres[pair[1]].records}
+        keys = cells.image_ids[pair[1]][cells.test_rows(pair, "test")]
         is_pale = np.array([read_image(paths[key])[..., 1].mean() > PALE for key in keys])
         # Debris is none of the types that are compared.
         np.testing.assert_array_equal(numbers, np.where(is_pale, cells.classes.index("monocyte"), -1))

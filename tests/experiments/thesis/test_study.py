@@ -13,7 +13,7 @@ def relabel(study, centre, key, cell_type):
     """Give an image another type, as a corrected labels.csv does."""
     records = study.opened[centre].records
     for i, record in enumerate(records):
-        if record.key == key:
+        if record.image_id == key:
             records[i] = dataclasses.replace(record, label=cell_type, cell_type=cell_type)
 
 

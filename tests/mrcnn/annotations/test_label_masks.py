@@ -94,7 +94,9 @@ def test_check_lists_every_fault_and_keeps_the_good(tmp_path):
     check = annotations.check_annotations(records, tmp_path / "masks")
     faults, kept = check.faults, check.good
     assert kept == [good]
-    assert [key for key, _ in faults] == [r.key for r in (missing, other_size, empty, unreadable, bad_mask, *shared)]
+    assert [key for key, _ in faults] == [
+        r.image_id for r in (missing, other_size, empty, unreadable, bad_mask, *shared)
+    ]
     reasons = [reason for _, reason in faults]
     expected = ["missing mask", "50x40 px, image is 30x30", "only specks", "cut.png", "badmask.png"]
     for reason, part in zip(reasons, [*expected, *["shared by 2 images"] * 2], strict=True):

@@ -101,7 +101,7 @@ def test_images_are_found_by_path_key_or_the_end_of_it(centre, outlines, name, k
     records = centre("a.png", "s/b.png")
     images, unmatched = match_images(records, outlines({name: []}))
     assert not unmatched
-    assert [len(images[record.key]) for record in records] == [int(record.key == key) for record in records]
+    assert [len(images[record.image_id]) for record in records] == [int(record.image_id == key) for record in records]
 
 
 def test_names_that_lead_elsewhere_are_refused(centre, outlines, tmp_path):
@@ -130,7 +130,7 @@ def test_names_are_found_whether_accents_are_composed_or_not(centre, outlines):
     for on_disk, in_file in ((whole, apart), (apart, whole), (f"{apart}.d/a.png", f"{whole}.d/a.png")):
         records = centre(on_disk)
         images, unmatched = match_images(records, outlines({in_file: []}))
-        assert not unmatched and len(images[records[0].key]) == 1
+        assert not unmatched and len(images[records[0].image_id]) == 1
 
 
 def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
@@ -167,7 +167,7 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
     check = check_outlines(records, annotations)
     faults, good = check.faults, check.good
 
-    assert [record.key for record in good] == ["images/good.png"]
+    assert [record.image_id for record in good] == ["images/good.png"]
     at = "annotations.json: "
     assert [fault for fault in faults if fault[0] != "images/cut.png"] == [
         ("annotations.json", "annotation 10: image_id 99 is none of the images"),

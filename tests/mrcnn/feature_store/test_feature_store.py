@@ -45,7 +45,7 @@ def add_images(writer, numbers):
     """Every fifth image has no cell, every seventh has two; done images are passed over."""
     for number in numbers:
         key = f"images/{number:03d}.png"
-        if key in writer.done_keys:
+        if key in writer.done_ids:
             continue
         if number % 5 == 4:
             writer.missed(key, "no detection above score 0.7", "MON", "monocyte")
@@ -57,7 +57,7 @@ def add_images(writer, numbers):
 def content(path):
     with FeatureStore(path) as store:
         rows = {field: store.read(field, 0, len(store)) for field in store.fields}
-        return rows, store.image_keys.tolist(), store.missed, store.counts
+        return rows, store.all_image_ids.tolist(), store.missed, store.counts
 
 
 def assert_same_content(one, other):
@@ -73,6 +73,27 @@ def store_path(tmp_path):
     with open_writer(path) as writer:
         add_images(writer, range(8))
     return path
+
+
+def test_store_of_schema_1_reads_and_resumes_alike(store_path, tmp_path):
+    """It called `image_id` `key`."""
+
+    def age(path):
+        with h5py.File(path, "r+") as file:
+            file.attrs["schema"] = np.int32(1)
+            for group in ("cells", "images"):
+                file.move(f"{group}/image_id", f"{group}/key")
+
+    writer = open_writer(tmp_path / "resumed.h5")
+    add_images(writer, range(4))
+    del writer
+    for part in (tmp_path / "resumed.h5.parts").glob("*.h5"):
+        age(part)
+    with open_writer(tmp_path / "resumed.h5") as writer:
+        add_images(writer, range(8))
+    assert_same_content(tmp_path / "resumed.h5", store_path)
+    age(store_path)
+    assert_same_content(tmp_path / "resumed.h5", store_path)
 
 
 def test_store_round_trip(tmp_path):
@@ -91,13 +112,13 @@ def test_store_round_trip(tmp_path):
         assert store.attributes["detector"]["hash"] == store.detector_hash == "abc123"
         assert store.attributes["detector"]["config"] == {"BACKBONE": "resnet101", "STRIDES": [4, 8]}
         assert store.attributes["score_threshold"] == 0.7
-        assert store.attributes["schema"] == 1
-        assert store.keys.tolist() == ["ä/1.png", "ä/1.png", "4.png"]
+        assert store.attributes["schema"] == 2
+        assert store.image_ids.tolist() == ["ä/1.png", "ä/1.png", "4.png"]
         assert store.labels.tolist() == ["Ü", "Ü", ""]
         assert store.cell_types.tolist() == ["basophil", "basophil", ""]
         counts = {"images": 4, "found": 2, "missed": 1, "unreadable": 1, "detections": 5, "cells": 3}
         assert store.counts == counts
-        assert [m["key"] for m in store.missed] == ["2.png", "3.png"]
+        assert [m["image_id"] for m in store.missed] == ["2.png", "3.png"]
         assert list(store.missed[0].values()) == ["2.png", "MON", "monocyte", "no detection above score 0.7"]
         for row, seed in enumerate((1, 2, 3)):
             cell = make_cell(seed, True)
@@ -108,7 +129,7 @@ def test_store_round_trip(tmp_path):
         np.testing.assert_array_equal(store.read("image_shape", 0, 3), [[400, 380]] * 3)
         np.testing.assert_allclose(store.read("score", 0, 3), [0.501, 0.502, 0.503], rtol=1e-6)
         np.testing.assert_array_equal(store.read_rows("crop", [0, 2]), store.read("crop", 0, 3)[[0, 2]])
-        np.testing.assert_array_equal(store.read_rows("key", [1, 2]), ["ä/1.png", "4.png"])
+        np.testing.assert_array_equal(store.read_rows("image_id", [1, 2]), ["ä/1.png", "4.png"])
         assert store.read_rows("features", []).shape == (0, 14, 14, 256)
 
 
@@ -137,7 +158,7 @@ def test_store_counts_images_by_what_came_of_them(tmp_path):
         counts = {"images": 6, "found": 1, "missed": 3, "unreadable": 2, "detections": 7, "cells": 2}
         assert store.counts == counts
         assert [row["reason"] for row in store.missed] == ["far", "unreadable", "near", "unreadable: cut", "dim"]
-        widths = {"cells/key": 5, "cells/label": 1, "cells/cell_type": 1, "images/key": 5, "images/label": 1}
+        widths = {"cells/image_id": 5, "cells/label": 1, "cells/cell_type": 1, "images/image_id": 5, "images/label": 1}
         assert store.text_widths() == {**widths, "images/cell_type": 1, "images/reason": 15}
 
 
@@ -147,7 +168,7 @@ def test_store_without_any_cell(tmp_path):
         writer.missed("1.png", "unreadable: not an image")
     with FeatureStore(path) as store:
         assert len(store) == 0
-        assert store.keys.tolist() == []
+        assert store.image_ids.tolist() == []
         assert store.read("features", 0, 0).shape == (0, 14, 14, 256)
         assert store.counts["unreadable"] == store.counts["images"] == 1
     with open_writer(tmp_path / "nothing.h5"):
@@ -163,7 +184,7 @@ def test_writer_resumes_after_an_error(tmp_path, store_path):
         raise RuntimeError("lost the accelerator")
     assert not path.exists()
     with open_writer(path) as writer:
-        assert len(writer.done_keys) == 5
+        assert len(writer.done_ids) == 5
         add_images(writer, range(8))
     assert_same_content(path, store_path)
 
@@ -185,7 +206,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not path.exists()
     with open_writer(path) as writer:
-        assert 0 < len(writer.done_keys) < 7, "one part is whole, the last images were only in memory"
+        assert 0 < len(writer.done_ids) < 7, "one part is whole, the last images were only in memory"
         add_images(writer, range(8))
     assert_same_content(path, store_path)
     assert not list(tmp_path.glob("*.parts")) and not list(tmp_path.glob(".*"))
@@ -208,7 +229,7 @@ def test_writer_refuses_parts_of_another_origin(tmp_path, change, message):
     open_writer(path).finish()  # and the refusal left the parts as they were
     assert len(FeatureStore(path)) > 0
     leave_parts(path, range(3))
-    assert not open_writer(path, **change, replace_parts=True).done_keys
+    assert not open_writer(path, **change, replace_parts=True).done_ids
 
 
 def leave_parts(path, numbers=range(8), **changes):
@@ -274,7 +295,7 @@ def test_writer_refuses_bad_cells(tmp_path):
         writer.missed("bad\udcff.png", "odd name")
     writer.finish()
     with FeatureStore(tmp_path / "store.h5") as store:
-        assert store.keys.tolist() == ["1.png"], "a refused cell leaves no trace"
+        assert store.image_ids.tolist() == ["1.png"], "a refused cell leaves no trace"
 
 
 def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
@@ -316,7 +337,7 @@ def test_store_refuses_what_is_no_store(tmp_path, store_path):
     assert "aecfe extract" in refused(tmp_path / "plain.h5")
     with h5py.File(store_path, "r+") as file:
         file.attrs["schema"] = np.int32(99)
-    assert "schema 99, and this software reads aecfe-features, schema 1" in refused(store_path)
+    assert "schema 99, and this software reads aecfe-features, schema 1 and 2" in refused(store_path)
 
 
 def virtual(cells, shape):
@@ -351,7 +372,7 @@ def test_store_refuses_foreign_storage_and_absurd_sizes(store_path, make, reason
     with h5py.File(store_path, "r+") as file:
         cells = file["cells"]
         del cells["crop"]
-        make(cells, (len(cells["key"]), 128, 128, 3))
+        make(cells, (len(cells["image_id"]), 128, 128, 3))
     assert re.search(reason, refused(store_path))
 
 

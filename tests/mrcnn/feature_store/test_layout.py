@@ -23,7 +23,7 @@ def make_cell(**changes):
 @pytest.mark.parametrize(("num_rows", "chunk"), [(0, 1), (1, 1), (3, 3), (5000, 1024)])
 def test_new_store_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_path, num_rows, chunk):
     header = make_header("north", {"hash": "abc"}, True, {"min_score": 0.5})
-    with new_store(tmp_path / "store.h5", header, num_rows, num_rows, {"cells/key": 7}) as file:
+    with new_store(tmp_path / "store.h5", header, num_rows, num_rows, {"cells/image_id": 7}) as file:
         cells, images = file["cells"], file["images"]
         assert list(cells) == sorted(cell_fields(True)) and "mask" not in cell_fields(False)
         assert cells["features"].chunks == (1, 14, 14, 256) and cells["mask"].chunks == (1, 28, 28)
@@ -31,8 +31,8 @@ def test_new_store_makes_chunks_of_one_row_of_arrays_and_many_of_numbers(tmp_pat
         for dataset in (*cells.values(), *images.values()):
             assert len(dataset) == num_rows and dataset.maxshape[0] is None
             assert dataset.fletcher32 and dataset.compression is None
-        assert cells["key"].dtype.itemsize == 7 and images["key"].dtype.itemsize == 1
-        assert file.attrs["schema"] == 1 and file.attrs["with_masks"] == 1 and file.attrs["centre"] == b"north"
+        assert cells["image_id"].dtype.itemsize == 7 and images["image_id"].dtype.itemsize == 1
+        assert file.attrs["schema"] == 2 and file.attrs["with_masks"] == 1 and file.attrs["centre"] == b"north"
 
 
 def test_make_header_refuses_what_does_not_fit():
@@ -57,8 +57,8 @@ def test_check_cell_brings_values_to_the_types_of_the_store():
 
 
 def test_encode_text_refuses_what_a_column_cannot_hold():
-    assert encode_text("label", "") == b"" and encode_text("key", "ä") == b"\xc3\xa4"
-    assert len(encode_text("key", "a" * 4096)) == 4096
-    for name, text in (("key", ""), ("label", "a\0b"), ("label", "ä" * 2048 + "a")):
+    assert encode_text("label", "") == b"" and encode_text("image_id", "ä") == b"\xc3\xa4"
+    assert len(encode_text("image_id", "a" * 4096)) == 4096
+    for name, text in (("image_id", ""), ("label", "a\0b"), ("label", "ä" * 2048 + "a")):
         with pytest.raises(ValueError, match=f"{name} must be text of at most 4096 bytes without NUL"):
             encode_text(name, text)

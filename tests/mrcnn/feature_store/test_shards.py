@@ -49,7 +49,7 @@ def write_shards(folder, count, keys=KEYS, **changes):
 
 def content(store):
     rows = {field: store.read(field, 0, len(store)) for field in store.fields}
-    columns = {name: store.image_column(name) for name in ("key", "label", "cell_type", "reason", "num_cells")}
+    columns = {name: store.image_column(name) for name in ("image_id", "label", "cell_type", "reason", "num_cells")}
     return rows | {f"images/{name}": column for name, column in columns.items()}
 
 
@@ -83,15 +83,15 @@ def test_sharded_store_reads_like_the_whole_one(whole, tmp_path, count):
             start, stop = np.sort(random.integers(0, len(one) + 1, 2))
             np.testing.assert_array_equal(one.read("box", start, stop), other.read("box", start, stop))
             rows = np.flatnonzero(random.random(len(one)) < 0.4)
-            for field in ("features", "key"):
+            for field in ("features", "image_id"):
                 np.testing.assert_array_equal(one.read_rows(field, rows), other.read_rows(field, rows))
 
 
 def test_sharded_store_without_any_cell(tmp_path):
     keys = [KEYS[3], KEYS[7]]
     with open_store(write_shards(tmp_path, 2, keys)) as store:
-        assert len(store) == 0 and store.image_keys.tolist() == keys
-        assert store.counts["missed"] == 2 and store.keys.tolist() == []
+        assert len(store) == 0 and store.all_image_ids.tolist() == keys
+        assert store.counts["missed"] == 2 and store.image_ids.tolist() == []
 
 
 def test_merge_stores_gives_the_whole_store(whole, shards, tmp_path, monkeypatch):
@@ -176,7 +176,7 @@ def test_a_refused_set_of_shards_leaves_no_file_open(shards):
     store = open_store(shards)
     store.close()
     assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == before
-    assert store.image_keys.tolist() == KEYS
+    assert store.all_image_ids.tolist() == KEYS
 
 
 def test_stores_by_centre_sorts_stores_and_shards(shards, tmp_path):
@@ -195,7 +195,7 @@ def test_stores_by_centre_sorts_stores_and_shards(shards, tmp_path):
 def test_stores_that_are_no_shards_follow_each_other(tmp_path):
     paths = [write_store(tmp_path / "b.h5", KEYS[6:]), write_store(tmp_path / "a.h5", KEYS[:6])]
     with ShardedStore(paths) as store:
-        assert store.image_keys.tolist() == [*KEYS[6:], *KEYS[:6]]
+        assert store.all_image_ids.tolist() == [*KEYS[6:], *KEYS[:6]]
     with pytest.raises(InputError, match="no shards are given"):
         ShardedStore([])
 

@@ -20,7 +20,7 @@ def fill(file):
     for start in range(0, 40, 8):
         file["cells"]["features"][start : start + 8] = ROWS[start : start + 8]
         file.flush()
-    file.create_group("images").create_dataset("key", data=np.array([b"%d.png" % i for i in range(40)]))
+    file.create_group("images").create_dataset("image_id", data=np.array([b"%d.png" % i for i in range(40)]))
 
 
 @pytest.mark.parametrize("version", ["earliest", "v110"])
@@ -30,7 +30,7 @@ def test_file_holds_what_was_written(tmp_path, version):
         assert not (tmp_path / "new" / "a.h5").exists()
     with h5py.File(tmp_path / "new" / "a.h5", "r") as file:
         np.testing.assert_array_equal(file["cells/features"][...], ROWS)
-        assert file["images/key"][39] == b"39.png" and file.attrs["format"] == "test"
+        assert file["images/image_id"][39] == b"39.png" and file.attrs["format"] == "test"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.h5"]
 
 
