@@ -18,7 +18,7 @@ KILLS ?= 100
 	check-data clean distclean
 
 help:
-	@echo "make demo             three drawn centres, from smears to the report"
+	@echo "make demo             three synthetic centres, from smears to the report"
 	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
 	@echo "make test             run the tests, and measure how much of the code they cover"
 	@echo "make lint             check style, format and the bounds of the house"

@@ -1,4 +1,4 @@
-"""What training and embedding cost, beside what the processor can do, and what reading from stores adds.
+"""Cost of training and embedding beside what the processor can do, and of reading from stores.
 
     python benchmarks/autoencoder_speed.py [--output runs/bench/bench.json] [--repeats 8] [--cells 1000 10000 100000]
 

@@ -1,4 +1,4 @@
-"""What the detector costs, in units of one forward pass of a plain ResNet-50 on the same images.
+"""Cost of the detector in units of one forward pass of a plain ResNet-50 on the same images.
 
     python benchmarks/bench.py [--output runs/bench/bench.json] [--repeats 9] [--images 2000]
 

@@ -1,4 +1,4 @@
-"""What latents say of the centre that a cell comes from, which they should not, and of its type, which they should."""
+"""Site and type information in latents: that of the centre should be absent, that of the type present."""
 
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score

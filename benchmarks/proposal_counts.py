@@ -1,4 +1,4 @@
-"""How many proposals a detector of white cells needs, by measuring it with fewer and fewer.
+"""Number of proposals that a detector of white cells needs: its measures with fewer and fewer.
 
     python benchmarks/proposal_counts.py runs/real-small [--counts 1000 300 100 50 20] [--data FOLDER]
 

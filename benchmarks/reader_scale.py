@@ -1,4 +1,4 @@
-"""What the reader of feature stores costs with 10^5, 10^6 and 10^7 cells: opening, first batch, pace, memory.
+"""Cost of the reader of feature stores with 10^5, 10^6 and 10^7 cells: opening, first batch, pace, memory.
 
 Usage: python benchmarks/reader_scale.py [--cells 100000 1000000 10000000] [--shard-cells 100000] [--batches 200]
 

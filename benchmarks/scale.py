@@ -1,4 +1,4 @@
-"""What 10^5, 10^7 and 10^9 cells cost on machines like this one, from the cost of one.
+"""Estimate of what 10^5, 10^7 and 10^9 cells cost on machines like this one, from the cost of one.
 
 Usage: python benchmarks/scale.py [--repeats 5] [--cells 1e5 1e7 1e9] [--passes 10]
 

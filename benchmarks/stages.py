@@ -1,4 +1,4 @@
-"""What `bench.py` times: images, networks, and detection cut into stages."""
+"""Parts that `bench.py` times: images, networks, and detection cut into stages."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

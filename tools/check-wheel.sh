@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the wheel into dist/, installs it with all that it asks for in an empty environment, and tries it there: the
-# help, with its time, and two drawn images. Called by `make wheel`; takes minutes and 3 GB, since TensorFlow comes along.
+# help, with its time, and two synthetic images. Called by `make wheel`; takes minutes and 3 GB, since TensorFlow comes along.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -29,7 +29,7 @@ def add_parser(commands) -> None:
     parser = new_command(group, "apply", apply, summary, after_interrupt=START_AGAIN)
     parser.add_argument("classifier", metavar="FOLDER", help="folder of a trained classifier")
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{FILES}, as the classifier was trained on")
-    parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, such as calls.csv")
+    parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, such as predictions.csv")
 
 
 def train(arguments: argparse.Namespace) -> None:
