@@ -43,13 +43,13 @@ def check(arguments: argparse.Namespace) -> None:
 
     if arguments.json:
         check_output_file(arguments.json, "--json")
-    places = [find_centres(root) for root in arguments.roots]
-    folders = [folder for place in places for folder in place.centres]
+    places = {Path(root): find_centres(root) for root in arguments.roots}
+    folders = [folder for found, _ in places.values() for folder in found]
     centres = load_centres(folders, arguments.layout, arguments.scheme)
     result = check_centres(list(centres.values()), decode=not arguments.no_decode)
     result["places"] = [
-        {"root": str(p.root), "centres": [centre.resolve().name for centre in p.centres], "skipped": list(p.skipped)}
-        for p in places
+        {"root": str(root), "centres": [centre.resolve().name for centre in found], "skipped": skipped}
+        for root, (found, skipped) in places.items()
     ]
     print(check_text(result))
     # After the printing, so that what cannot be written is not lost.

@@ -1,11 +1,10 @@
 """A centre: a folder of images in any of the layouts that labs and public data sets use, read as records with labels.
 
 Layouts:
-    csv: `labels.csv` with columns `image` and `label`; images in `images/`, or beside the CSV where there is
-        no such folder. Images without a row are kept, without a label.
+    csv: `labels.csv` with columns `image` and `label`; images in `images/`, or beside the CSV where there is no such
+        folder. Images without a row are kept, without a label.
     matek19, int20, mll23: one folder per class, with the names of those data sets.
-    acevedo20: one folder per class; in `ig` and `neutrophil` the prefix of the file name (`MY_`, `SNE_` ...)
-        is the label.
+    acevedo20: one folder per class; in `ig` and `neutrophil` the prefix of the file name (`MY_`, `SNE_`) is the label.
     folders: one folder per class, of any names.
     unlabelled: images in `images/` or directly in the centre's folder. Where `images/` holds images itself, folders
         beside it are taken for masks, results and the like, and not for classes.
@@ -24,17 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.centres import tree
 from experiments.centres.class_maps import ClassMap, fold_label, labels_of, make_class_map
-from experiments.centres.tree import (
-    NOT_CLASSES,
-    class_folders,
-    files_in,
-    has_image,
-    images_below,
-    is_image,
-    locate,
-    unwrap,
-)
 from experiments.settings import check_centre_name
 from mrcnn.data.images import IMAGE_SUFFIXES
 from mrcnn.data.records import ImageRecord
@@ -44,9 +34,6 @@ logger = logging.getLogger(__name__)
 
 LAYOUTS = ("auto", "csv", "matek19", "int20", "mll23", "acevedo20", "folders", "unlabelled")
 _MAX_NAMED = 10
-_ACEVEDO20_FOLDERS = frozenset(
-    {"basophil", "eosinophil", "erythroblast", "ig", "lymphocyte", "monocyte", "neutrophil", "platelet"}
-)
 _ACEVEDO20_MIXED = ("ig", "neutrophil")
 _ACEVEDO20_FILE = re.compile(r"(BA|BNE|EO|ERB|IG|LY|MMY|MO|MY|NEUTROPHIL|PLATELET|PMY|SNE)_\d+", re.IGNORECASE)
 
@@ -71,11 +58,6 @@ class Centre:
         """Images of each cell type, in the order of the class map; types without an image are 0."""
         counts = Counter(record.cell_type for record in self.records)
         return {cell_type: counts[cell_type] for cell_type in self.class_map.classes}
-
-    @property
-    def num_unlabelled(self) -> int:
-        """Images for which the centre gives no label."""
-        return sum(not record.label for record in self.records)
 
 
 def load_centre(
@@ -107,18 +89,19 @@ def load_centre(
     if not os.path.isdir(root):  # of Path it would fail for a name that is too long
         raise InputError(f"centre {name}: {root}: no such folder")
     masks_folder = _folder_of_masks(root, annotations)
-    *wrappers, folder = unwrap(root, masks_folder)
+    *wrappers, folder = tree.unwrap(root, masks_folder)
     if layout == "auto":
         layout = _tell_layout(folder, masks_folder)
-        beside = [one.name for one in class_folders(folder, masks_folder) if one.name != "images" and has_image(one)]
+        beside = {one.name for one in tree.class_folders(folder, masks_folder) if tree.has_image(one)} - {"images"}
         if layout == "unlabelled" and beside:
-            logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(beside))
+            logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(sorted(beside)))
     mapping = make_class_map(class_map, layout)
     if layout == "csv":
         labelled, others = _read_csv_layout(folder, masks_folder)
     elif layout == "unlabelled":
-        paths, others = images_below(_images_folder(folder), recursive=False)
-        labelled = dict.fromkeys(paths, "")
+        files = sorted(tree.files_in(_images_folder(folder)))
+        labelled = {path: "" for path in files if tree.is_image(path)}
+        others = [path for path in files if path not in labelled]
     else:
         labelled, others = _read_folders(folder, layout, masks_folder)
     if not labelled:
@@ -128,18 +111,21 @@ def load_centre(
         ImageRecord(path.relative_to(folder).as_posix(), path, label, mapping.cell_type(label))
         for path, label in labelled.items()
     ]
-    others += [path for wrapper in wrappers for path in files_in(wrapper)]
     unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
+    masks, boxes = (
+        next((place / part for place in (*wrappers, folder) if (place / part).is_dir()), None)
+        for part in ("masks", "annotations")
+    )
     centre = Centre(
         name,
         root,
         layout,
         mapping,
         sorted(records, key=lambda record: record.image_id),
-        masks=_first_folder([*wrappers, folder], "masks"),
-        boxes=_first_folder([*wrappers, folder], "annotations"),
+        masks=masks,
+        boxes=boxes,
         unmapped=dict(sorted(unmapped.items())),
-        other_files=tuple(sorted(others)),
+        other_files=tuple(sorted([*others, *(path for wrapper in wrappers for path in tree.files_in(wrapper))])),
         inner="" if folder == root else folder.relative_to(root).as_posix(),
     )
     below = f", which begins in {centre.inner}" if centre.inner else ""
@@ -147,8 +133,8 @@ def load_centre(
     if unmapped:
         listed = ", ".join(f"{label} ({count})" for label, count in centre.unmapped.items())
         logger.info("%s: labels outside %s: %s", name, mapping.name, listed)
-    if others:
-        logger.info("%s: %d files are not images", name, len(others))
+    if centre.other_files:
+        logger.info("%s: %d files are not images", name, len(centre.other_files))
     return centre
 
 
@@ -180,8 +166,8 @@ def read_columns(path: str | os.PathLike, names: Sequence[str], advice: str) -> 
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             # Strict, since a quote that is never closed would otherwise take the rest of the file for one text.
-            reader = csv.reader(handle, strict=True)
-            columns = [column.strip() for column in next(reader, [])]
+            reader = csv.DictReader(handle, restval="", strict=True)
+            columns = reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
             if lacking := [name for name in names if columns.count(name) != 1]:
                 shown = ",".join(columns)[:200] or "empty"
                 raise InputError(
@@ -189,14 +175,12 @@ def read_columns(path: str | os.PathLike, names: Sequence[str], advice: str) -> 
                     f"must be comma-separated with columns {','.join(names)}"
                 )
             for row in reader:
-                if any(text.strip() for text in row[len(columns) :]):
+                if any(text.strip() for text in row.pop(None, ())):
                     raise InputError(
-                        f"{path}: row {reader.line_num} has {len(row)} values, but there are {len(columns)} columns; "
-                        "put a text that holds a comma into double quotes"
+                        f"{path}: row {reader.line_num} has more values than the {len(columns)} columns; put a text "
+                        "that holds a comma into double quotes"
                     )
-                if row:
-                    texts = dict(zip(columns, row, strict=False))
-                    rows.append((reader.line_num, *(texts.get(name, "").strip() for name in names)))
+                rows.append((reader.line_num, *(row[name].strip() for name in names)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a UTF-8 CSV file ({error}); save it again as CSV in UTF-8") from None
     except OSError as error:
@@ -215,53 +199,43 @@ def _tell_layout(root: Path, masks_folder: Path | None) -> str:
     """Tell the layout of a centre's folder by what is in it."""
     if os.path.lexists(root / "labels.csv"):  # what is no file is refused when it is read
         return "csv"
-    folders = class_folders(root, masks_folder)
+    folders = tree.class_folders(root, masks_folder)
     names = {fold_label(folder.name) for folder in folders}
-    if names and names != {"images"} and not has_image(root / "images"):
-        if names <= _ACEVEDO20_FOLDERS and ("ig" in names or _has_acevedo20_file(folders)):
-            return "acevedo20"
-        for layout in ("matek19", "int20", "mll23"):
-            # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
-            generic = labels_of("generic") if layout == "mll23" else frozenset()
-            if names <= labels_of(layout) and names - generic:
-                return layout
-        return "folders"
-    if names or has_image(root):
+    if names and names != {"images"} and not tree.has_image(root / "images"):
+        # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
+        is_own = {
+            "acevedo20": "ig" in names or any(map(_begins_with_acevedo20_file, folders)),
+            "mll23": bool(names - labels_of("generic")),
+        }
+        layouts = ("acevedo20", "matek19", "int20", "mll23")
+        return next((one for one in layouts if names <= labels_of(one) and is_own.get(one, True)), "folders")
+    if names or tree.has_image(root):
         return "unlabelled"
     raise InputError(f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class")
 
 
 def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[dict[Path, str], list[Path]]:
     csv_path, folder = root / "labels.csv", _images_folder(root)
-    skip = NOT_CLASSES if folder == root else frozenset()
-    paths, others = images_below(folder, recursive=True, skip=skip, masks_folder=masks_folder)
-    labels: dict[Path, str] = {}
-    row_of: dict[Path, int] = {}
-    faults = []
+    paths, others = tree.images_below(folder, masks_folder, skip=tree.NOT_CLASSES if folder == root else frozenset())
+    labels, row_of, faults = dict.fromkeys(paths, ""), {}, []
     for number, image, label in read_columns(csv_path, ("image", "label"), "layout csv needs it"):
         path = folder / image
-        if not image:
-            faults.append(f"row {number} names no image")
-        elif ".." in Path(image).parts or Path(image).is_absolute():
-            faults.append(f"row {number}: {image} lies outside {folder}")
-        elif path in row_of:
+        if path not in labels:
+            faults.append(f"row {number}: {image[:200]!r} is none of the images")
+        elif row_of.setdefault(path, number) != number:
             faults.append(f"row {number}: {image} was named in row {row_of[path]}")
-        elif not os.path.isfile(path):  # of Path it would fail for a name that is too long
-            faults.append(f"row {number}: {image:.200} is missing")
-        elif not is_image(path):
-            faults.append(f"row {number}: {image} is not an image file")
         else:
-            labels[path], row_of[path] = label, number
+            labels[path] = label
     if faults:
         raise InputError(f"{csv_path}: {shorten(faults)}; mend the rows or add the files to {folder}")
     # labels.csv lies among the images where there is no folder of them, and is no stray file.
-    return {path: labels.get(path, "") for path in paths}, [path for path in others if path != csv_path]
+    return labels, [path for path in others if path != csv_path]
 
 
 def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[dict[Path, str], list[Path]]:
-    labelled, others = {}, files_in(root)
-    for folder in class_folders(root, masks_folder):
-        paths, others_in_it = images_below(folder, recursive=True, masks_folder=masks_folder)
+    labelled, others = {}, tree.files_in(root)
+    for folder in tree.class_folders(root, masks_folder):
+        paths, others_in_it = tree.images_below(folder, masks_folder)
         others += others_in_it
         labelled |= dict.fromkeys(paths, folder.name)
         if layout == "acevedo20" and folder.name.casefold() in _ACEVEDO20_MIXED:  # neutrophil/SNE_1.jpg -> "SNE"
@@ -270,19 +244,16 @@ def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[d
     return labelled, others
 
 
-def _has_acevedo20_file(folders: list[Path]) -> bool:
-    first_images = (next((p for p in folder.iterdir() if is_image(p)), None) for folder in folders)
-    return any(path and _ACEVEDO20_FILE.match(path.name) for path in first_images)
+def _begins_with_acevedo20_file(folder: Path) -> bool:
+    first = next(filter(tree.is_image, folder.iterdir()), None)
+    return first is not None and _ACEVEDO20_FILE.match(first.name) is not None
 
 
 def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path | None:
     """The folder of label images that the user names, or None; files of outlines may lie among the images."""
-    folder = None if annotations is None else locate(annotations, root)
-    return folder if folder is not None and folder.is_dir() and not any(folder.rglob("*.json")) else None
-
-
-def _first_folder(folders: Sequence[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_dir()), None)
+    folder = None if annotations is None else tree.locate(annotations, root)
+    has_masks = folder is not None and folder.is_dir() and not any(folder.rglob("*.json"))
+    return folder.resolve() if has_masks else None
 
 
 def _images_folder(root: Path) -> Path:

@@ -1,6 +1,5 @@
 """`aecfe centres check`: look at every image of a centre before hours are spent on it."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -22,8 +21,6 @@ from mrcnn.files.read_ahead import read_ahead
 FORMAT = "aecfe-centre-check"
 _AHEAD = 32
 _MAX_NAMED, _MAX_COPIES = 10, 4
-_INDENT = "  "
-_WIDTH = 22  # of the names of the lines
 
 
 def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str, Any]:
@@ -49,12 +46,7 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
 
 
 def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
-    """Read the images of a centre, in threads; without `decode` only their headers.
-
-    Returns:
-        What JSON can hold: "unreadable" (images and reasons), "one_colour" (image_ids; None if none was decoded),
-        "num_sizes", and "sizes": the smallest, commonest and largest.
-    """
+    """Read the images of a centre, in threads; without `decode` only their headers, and "one_colour" is None."""
     unreadable, plain, sizes = [], [], Counter()
     name = f"{'decode' if decode else 'open'} {centre.name}"
     with closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks:
@@ -103,7 +95,7 @@ def _describe(centre: Centre) -> dict[str, Any]:
         ],
         "classes": centre.counts,
         "without_type": sum(centre.unmapped.values()),
-        "unlabelled": centre.num_unlabelled,
+        "unlabelled": sum(not record.label for record in centre.records),
         "masks": _describe_masks(centre),
         "boxes": str(centre.boxes) if centre.boxes else "",
         "other_files": [path.relative_to(centre.root).as_posix() for path in centre.other_files],
@@ -150,80 +142,57 @@ def check_text(result: Mapping[str, Any]) -> str:
     """Lay out what `check_centres` found, with "places", for a terminal."""
     lines = []
     for place in result["places"]:
-        if place["centres"] and (len(place["centres"]) > 1 or place["skipped"]):
+        if len(place["centres"]) > 1 or place["skipped"]:
             skipped = f"; without an image: {', '.join(place['skipped'])}" if place["skipped"] else ""
-            names = ", ".join(place["centres"])
-            lines += [f"{place['root']}: {_count(len(place['centres']), 'centre')} in it: {names}{skipped}", ""]
+            lines += [f"{place['root']}: centres in it: {', '.join(place['centres'])}{skipped}", ""]
     for centre in result["centres"]:
         lines += [f"{centre['name']} ({centre['root']})", *_centre_lines(centre, result), ""]
-    return "\n".join([*lines, *_duplicate_lines(result["duplicates"])])
-
-
-def _centre_lines(centre: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    inner, hint, labels = centre["inner"], centre["layout_hint"], centre["labels"]
-    typed = sum(centre["classes"].values())
-    how = "decoded" if result["decoded"] else "opened, not decoded"
-    unreadable = [f"{fault['image']}: {fault['reason']}" for fault in centre["unreadable"]]
-    empty = [cell_type for cell_type, number in centre["classes"].items() if not number]
-    lines = _line("layout", centre["layout"] + (f", which begins in {inner}" if inner else ""))
-    lines += _line("", f"most names are those of {hint}: try --layout {hint}") if hint else []
-    lines += _line("images", f"{centre['images']:,}, of which {typed:,} have a cell type of {result['scheme']}")
-    rows = [(row["label"], row["cell_type"] or "-", f"{row['images']:,}") for row in labels]
-    table = (
-        tabulate(rows, ("label", "cell type", "images"), "plain", colalign=("left", "left", "right")) if rows else ""
-    )
-    lines += ["", *textwrap.indent(table or "(no image has a label)", _INDENT).splitlines(), ""]
-    lines += _line("types without image", ", ".join(empty) or "none")
-    lines += _line("labels of no type", _count(centre["without_type"], "image"))
-    lines += _line("no label", _count(centre["unlabelled"], "image"))
-    lines += _line("cannot be read", f"{_count(len(unreadable), 'image')} (all were {how})", unreadable)
-    if centre["one_colour"]:
-        lines += _line("of one colour", _count(len(centre["one_colour"]), "image"), centre["one_colour"])
-    lines += _line("width x height", _sizes(centre))
-    below = ", listed below" if centre["duplicates"] else ""
-    lines += _line("duplicates", f"{_count(centre['duplicates'], 'image')} with a copy{below}")
-    lines += _line("masks", centre["masks"] or "none")
-    lines += _line("boxes", centre["boxes"] or "none")
-    return lines + _line("files, no images", f"{len(centre['other_files']):,}", centre["other_files"])
-
-
-def _line(name: str, text: str, items: Sequence[str] = ()) -> list[str]:
-    """A line, and the first ten items below it."""
-    title = f"{name:{_WIDTH}}{text}" if text else name
-    more = [f"and {len(items) - _MAX_NAMED:,} more"] if len(items) > _MAX_NAMED else []
-    return [_INDENT + title, *(_INDENT * 2 + item for item in [*items[:_MAX_NAMED], *more])]
-
-
-def _sizes(centre: Mapping[str, Any]) -> str:
-    sizes = centre["sizes"]
-    named = {which: f"{size['width']} x {size['height']}" for which, size in sizes.items()}
-    if centre["num_sizes"] <= 1:
-        return f"{named['commonest']}, all of them" if sizes else "none is known"
-    texts = [f"{which} {named[which]} ({sizes[which]['images']:,})" for which in ("smallest", "commonest", "largest")]
-    return f"{', '.join(texts)}; {centre['num_sizes']:,} sizes"
-
-
-def _duplicate_lines(sets: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not sets:
-        return ["Duplicates: no two files have the same content."]
-    num_images = sum(len(one["images"]) for one in sets)
-    lines = [f"Duplicates: {_count(len(sets), 'set')} of files of the same content, {num_images:,} images."]
+    sets = result["duplicates"]
+    num_copies = sum(len(one["images"]) for one in sets)
+    lines.append(f"Duplicates: {len(sets):,} sets of files of the same content, {num_copies:,} images")
     for title, chosen in (
         ("different labels, of which one must be wrong", [one for one in sets if one["different_labels"]]),
         ("in different centres, which are then not independent", [one for one in sets if one["different_centres"]]),
         ("same label and centre", [o for o in sets if not o["different_labels"] and not o["different_centres"]]),
     ):
-        lines += (
-            _line(f"{title}: {len(chosen):,}", "", [_copies_text(one["images"]) for one in chosen]) if chosen else []
-        )
-    return lines
+        lines += _lines(f"{title}: {len(chosen):,}", "", [_copies_text(one["images"]) for one in chosen])
+    return "\n".join(lines)
+
+
+def _centre_lines(centre: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    inner, hint, other_files = centre["inner"], centre["layout_hint"], centre["other_files"]
+    typed, plain = sum(centre["classes"].values()), centre["one_colour"] or []
+    how = "decoded" if result["decoded"] else "opened, not decoded"
+    unreadable = [f"{fault['image']}: {fault['reason']}" for fault in centre["unreadable"]]
+    empty = [cell_type for cell_type, number in centre["classes"].items() if not number]
+    sizes = [f"{which} {s['width']} x {s['height']} ({s['images']:,})" for which, s in centre["sizes"].items()]
+    labels = [(row["label"], row["cell_type"] or "-", row["images"]) for row in centre["labels"]]
+    table = tabulate(labels, ("label", "cell type", "images"), "plain", intfmt=",", disable_numparse=[0, 1])
+    return [
+        *_lines("layout", centre["layout"] + (f", which begins in {inner}" if inner else "")),
+        *(_lines("", f"most names are those of {hint}: try --layout {hint}") if hint else []),
+        *_lines("images", f"{centre['images']:,}, of which {typed:,} have a cell type of {result['scheme']}"),
+        *("  " + line for line in ("", *table.splitlines(), "")),
+        *_lines("types without image", ", ".join(empty) or "none"),
+        *_lines("labels of no type", f"{centre['without_type']:,}"),
+        *_lines("no label", f"{centre['unlabelled']:,}"),
+        *_lines("cannot be read", f"{len(unreadable):,} (all were {how})", unreadable),
+        *_lines("of one colour", f"{len(plain):,}", plain),
+        *_lines("width x height", f"{', '.join(sizes) or 'none is known'}; {centre['num_sizes']:,} sizes"),
+        *_lines("with a copy", f"{centre['duplicates']:,}"),
+        *_lines("masks", centre["masks"] or "none"),
+        *_lines("boxes", centre["boxes"] or "none"),
+        *_lines("files, no images", f"{len(other_files):,}", other_files),
+    ]
+
+
+def _lines(name: str, text: str, items: Sequence[str] = ()) -> list[str]:
+    """A line, and the first ten items below it."""
+    more = [f"and {len(items) - _MAX_NAMED:,} more"] if len(items) > _MAX_NAMED else []
+    return [f"  {name:{22 if text else 0}}{text}", *(f"    {item}" for item in [*items[:_MAX_NAMED], *more])]
 
 
 def _copies_text(images: Sequence[Mapping[str, str]]) -> str:
     named = [f"{one['centre']}/{one['image']} ({one['label'] or 'no label'})" for one in images[:_MAX_COPIES]]
     more = len(images) - len(named)
     return " = ".join(named) + (f" and {more:,} more" if more else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -27,11 +27,9 @@ _AHEAD = 64
 
 
 def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[str, str]:
-    """Compute the SHA-256 of each image file, in threads; `name` is that of the bar.
+    """SHA-256 of each image file by its image_id, read in threads; `name` is that of the bar.
 
-    Returns:
-        Hexadecimal SHA-256 by image_id, in the order of the records. Unreadable files are left out and listed in a
-        warning.
+    Files that cannot be read are left out and listed in a warning.
     """
     hashes, faults = {}, []
     with closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results:
@@ -45,45 +43,30 @@ def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[s
     return hashes
 
 
-def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, name: str = "hash") -> dict[str, str]:
+def remembered_hashes(records: Sequence[ImageRecord], path: str | os.PathLike, bar: str = "hash") -> dict[str, str]:
     """As `content_hashes`, but files that have not changed since the JSON file `path` was written are not read again.
 
-    It holds sizes, times of change and hashes, and is written anew if there is anything new.
+    It holds size, time of change and hash of each, and is written anew if there is anything new.
     """
     try:
-        known = parse_json(Path(path).read_bytes())
-        noted = {
-            (image_id, size, time): digest
-            for image_id, (size, time, digest) in known.items()
-            if isinstance(digest, str)
-        }
+        known = {image_id: tuple(noted) for image_id, noted in parse_json(Path(path).read_bytes()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        noted = {}  # only time is lost
-    states = {record.image_id: (record.image_id, *_state(record)) for record in records}
-    changed = [record for record in records if states[record.image_id] not in noted]
-    fresh = content_hashes(changed, name) if changed else {}
-    hashes = {image_id: fresh.get(image_id) or noted.get(state) for image_id, state in states.items()}
-    hashes = {image_id: digest for image_id, digest in hashes.items() if digest}
+        known = {}  # only time is lost
+    states = {r.image_id: (s.st_size, s.st_mtime_ns) for r in records if r.path.exists() for s in [r.path.stat()]}
+    hashes = {name: known[name][2] for name, state in states.items() if known.get(name, ())[:2] == state}
+    changed = [record for record in records if record.image_id not in hashes]
     if changed:
-        write_json(path, {image_id: [*states[image_id][1:], digest] for image_id, digest in hashes.items()})
+        hashes |= content_hashes(changed, bar)
+        write_json(path, {image_id: [*states[image_id], digest] for image_id, digest in hashes.items()})
     return hashes
 
 
 def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
-    """Sets of two image_ids or more that share a content hash, each sorted, in the order of their first image_ids."""
+    """Sets of two keys or more that share a content hash, each sorted, in the order of their first keys."""
     keys_of = defaultdict(list)
-    for image_id, digest in hashes.items():
-        keys_of[digest].append(image_id)
-    return sorted(tuple(sorted(image_ids)) for image_ids in keys_of.values() if len(image_ids) > 1)
-
-
-def _state(record: ImageRecord) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; size -1 of a file that is gone."""
-    try:
-        state = record.path.stat()
-    except OSError:
-        return -1, 0
-    return state.st_size, state.st_mtime_ns
+    for key, digest in hashes.items():
+        keys_of[digest].append(key)
+    return sorted(tuple(sorted(keys)) for keys in keys_of.values() if len(keys) > 1)
 
 
 def _hash_or_error(path: Path) -> str | OSError:

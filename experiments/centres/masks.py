@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +47,24 @@ def choice_of_settings(settings: CentreSettings, root: Path) -> AnnotationChoice
 
 @dataclass(frozen=True)
 class LabelImages:
-    """Masks as label images, see `mrcnn.annotations.label_masks`."""
+    """Masks as label images, see `mrcnn.annotations.label_masks`; what it can do, `Outlines` can too."""
 
     folder: Path
     semantics: str
 
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
-        """Look at every image and its mask."""
         return check_annotations(records, self.folder, semantics=self.semantics)
 
     def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
-        """The images, ready for training."""
         return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
 
     def identity(self) -> dict[str, Any]:
-        """Content of the files and what the values mean: by it a training knows that it had the same masks."""
+        """What a training is known by; of the files their content, so that a copy of the masks is the same masks."""
         content = hashlib.sha256()
         masks = (path for path in self.folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
-        # Names below the folder and not the folder's own, so that a copy of the masks is the same masks.
         for name, path in sorted((path.relative_to(self.folder).as_posix(), path) for path in masks):
             content.update(os.fsencode(name) + b"\0")
-            content.update(hashlib.sha256(path.read_bytes()).digest())
+            content.update(bytes.fromhex(file_hash(path)))
         return {"format": "masks", "semantics": self.semantics, "sha256": content.hexdigest()}
 
 
@@ -78,19 +75,17 @@ class Outlines:
     annotations: Annotations
     names: tuple[str, ...]
 
-    def check(self, records: list[ImageRecord]) -> AnnotationCheck:
-        """Look at every image and outline."""
-        return check_outlines(records, self.annotations, classes=self._classes())
-
-    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
-        """The images, ready for training; `crowds=False` leaves out outlines of groups of cells."""
-        return OutlineDataset(records, self.annotations, classes=self._classes(), source=source, crowds=crowds)
-
+    @property
     def _classes(self) -> dict[str, str] | None:
         return dict.fromkeys(self.names, "cell") or None
 
+    def check(self, records: list[ImageRecord]) -> AnnotationCheck:
+        return check_outlines(records, self.annotations, classes=self._classes)
+
+    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
+        return OutlineDataset(records, self.annotations, classes=self._classes, source=source, crowds=crowds)
+
     def identity(self) -> dict[str, Any]:
-        """Format, labels and content of the files: by it a training knows that it had the same outlines."""
         # Beside labelme files may lie what is no file, a fault that the check lists.
         content = file_hash(*(path for path in self.annotations.sources if path.is_file()))
         return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content}
@@ -107,7 +102,7 @@ class MaskedImages:
     source: LabelImages | Outlines
     records: list[ImageRecord]
     faults: list[tuple[str, str]]
-    num_cells: dict[str, int] = field(default_factory=dict)
+    num_cells: dict[str, int]
 
     def dataset(self, image_ids: Iterable[str] | None = None) -> Dataset:
         """The images whose image_id is in `image_ids`, or all."""
@@ -119,12 +114,7 @@ class MaskedImages:
 def masked_images(
     centres: Mapping[str, Centre], choices: Mapping[str, AnnotationChoice], *, strict: bool = False
 ) -> list[MaskedImages]:
-    """Check the masks of centres; faults of all of them are logged, one line each, and their images left out.
-
-    Args:
-        centres: by name.
-        choices: what the user says of the masks of each.
-        strict: refuse to go on if there is any fault.
+    """Check the masks of centres, of which `choices` says what the user knows; images with faults are left out.
 
     Raises:
         InputError: if a centre has no masks, no usable one, or no cell on any, or for a fault with `strict`.
@@ -187,41 +177,28 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     Raises:
         InputError: if what was asked for is not there or is something else, or if there is a choice to make.
     """
-    source = _look_for(root, records, choice) if choice.path is None else _open(root, choice)
-    if source is None and choice.format != "auto":
-        raise InputError(f"{root}: no {choice.format} annotations in this centre; say where they are")
+    may_be_masks = choice.format in ("auto", "masks")
+    path = root if choice.path is None else locate(choice.path, root)
+    if path is None:
+        raise InputError(f"{choice.path}: no such annotation file or folder, neither here nor in {root}")
+    if choice.path is None and may_be_masks and (root / "masks").is_dir():
+        source = LabelImages(root / "masks", choice.semantics)
+    elif choice.path is None:
+        folders = [root, root / "images", root / "annotations", *sorted({record.path.parent for record in records})]
+        files = dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json")))
+        source = _choose(list(files), choice)
+    elif path.is_file():
+        source = Outlines(read_annotations(path, choice.format), choice.names)
+    else:
+        source = _choose(sorted(path.rglob("*.json")), choice)
+        if source is None and may_be_masks and any(file.suffix.lower() in MASK_SUFFIXES for file in path.rglob("*")):
+            source = LabelImages(path, choice.semantics)
+    if source is None and (choice.path is not None or choice.format != "auto"):
+        wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
+        raise InputError(f"{path}: no {wanted} there; say where they are")
     if isinstance(source, LabelImages) and choice.names:
         raise InputError(f"{source.folder}: label masks have no names to choose {', '.join(choice.names)} from")
     return source
-
-
-def _open(root: Path, choice: AnnotationChoice) -> LabelImages | Outlines:
-    """Take the file or folder that the user names, as it is or from the centre's folder."""
-    path = locate(choice.path, root)
-    if path is None:
-        raise InputError(f"{choice.path}: no such annotation file or folder, neither here nor in {root}")
-    if path.is_file():
-        if choice.format == "masks":
-            raise InputError(f"{path}: label masks are a folder, not a file")
-        return Outlines(read_annotations(path, choice.format), choice.names)
-    source = None if choice.format == "masks" else _choose(sorted(path.rglob("*.json")), choice)
-    if source is not None:
-        return source
-    if choice.format in ("auto", "masks") and any(p.suffix.lower() in MASK_SUFFIXES for p in path.rglob("*")):
-        return LabelImages(path, choice.semantics)
-    wanted = "annotations of a known format" if choice.format == "auto" else f"{choice.format} annotations"
-    raise InputError(f"{path}: no {wanted} in this folder")
-
-
-def _look_for(root: Path, records: list[ImageRecord], choice: AnnotationChoice) -> LabelImages | Outlines | None:
-    """Look where annotations usually lie."""
-    if choice.format in ("auto", "masks") and (root / "masks").is_dir():
-        return LabelImages(root / "masks", choice.semantics)
-    if choice.format == "masks":
-        return None
-    folders = [root, root / "images", root / "annotations", *sorted({record.path.parent for record in records})]
-    files = dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json")))
-    return _choose(list(files), choice)
 
 
 def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
@@ -232,14 +209,12 @@ def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
         try:
             value = read_json(path)
         except InputError as error:
-            damaged[path] = str(error)
+            damaged[path] = error
             continue
-        file_format = recognise(value)
-        if file_format is None or choice.format not in ("auto", file_format):
-            continue
-        if file_format == "labelme":
+        kind = recognise(value)
+        if kind == "labelme" and choice.format in ("auto", kind):
             labelme.append(path)
-        else:
+        elif kind is not None and choice.format in ("auto", kind):
             single[path] = value
     if len(single) + bool(labelme) > 1:
         named = [*map(str, list(single)[:5]), *([f"the labelme files in {labelme[0].parent}"] if labelme else [])]
@@ -247,6 +222,6 @@ def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
     if labelme:
         # What cannot be read among them belongs to some image, and is listed as its fault.
         return Outlines(read_labelme(sorted([*labelme, *damaged])), choice.names)
-    for reason in damaged.values():
-        log.warning("%s", reason)
+    for error in damaged.values():
+        log.warning("%s", error)
     return next((Outlines(parse_annotations(value, path), choice.names) for path, value in single.items()), None)

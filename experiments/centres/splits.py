@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.cluster.hierarchy import DisjointSet
 from sklearn.model_selection import train_test_split
 
@@ -97,7 +98,7 @@ def make_split(
 
     Args:
         centre: name of the centre.
-        image_ids: image_ids, of shape (n,); an image_id may stand several times, once per cell.
+        image_ids: of shape (n,); one may stand several times, once per cell.
         labels: cell types, of shape (n,); images with "" are in neither part.
         test_fraction: between 0 and 1, exclusive.
         seed: of the shuffle.
@@ -105,7 +106,7 @@ def make_split(
         duplicates: sets of image_ids of images with the same content.
 
     Raises:
-        ValueError: if an image_id comes with two labels, a labelled image lacks a group, or the fraction is wrong.
+        ValueError: if an image comes with two labels, a labelled one has no group, or the fraction is out of range.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
@@ -116,46 +117,42 @@ def make_split(
         if len(set(named.values())) > 1:
             text = ", ".join(f"{image_id} ({label})" for image_id, label in named.items())
             logger.warning("%s: images of the same content have different labels: %s", centre, text)
-    are_pure = all(len({label_of[image_id] for image_id in unit}) == 1 for unit in units)
-    if all(len(unit) == 1 for unit in units) or (groups is None and are_pure):
+    rows = [(number, label_of[image_id]) for number, unit in enumerate(units) for image_id in unit]
+    images = pd.DataFrame(rows, columns=["unit", "label"])
+    counts = pd.crosstab(images["unit"], images["label"]).to_numpy(np.float64)
+    are_pure = (np.count_nonzero(counts, axis=1) == 1).all()
+    if len(units) == len(label_of) or (groups is None and are_pure):
         chosen = _stratified_units([label_of[unit[0]] for unit in units], test_fraction, seed)
     else:
-        chosen = _choose_test_units(_count_labels(units, label_of), test_fraction, seed)
+        chosen = _choose_test_units(counts, test_fraction, seed)
     if units and not any(chosen):
         logger.warning("%s: no class has two images, or two groups, to divide; all images train", centre)
-    train, test = (
-        tuple(
-            sorted(
-                image_id for unit, is_test in zip(units, chosen, strict=True) if is_test == part for image_id in unit
-            )
-        )
-        for part in (False, True)
-    )
-    return Split(centre, train, test, test_fraction, seed, _hash_data(label_of, units, groups is not None))
+    train, test = [], []
+    for unit, is_test in zip(units, chosen, strict=True):
+        (test if is_test else train).extend(unit)
+    data_hash = _hash_data(label_of, units, groups is not None)
+    return Split(centre, tuple(sorted(train)), tuple(sorted(test)), test_fraction, seed, data_hash)
 
 
 def _join_units(
     image_ids: Iterable[str], groups: Mapping[str, str] | None, duplicates: Iterable[Sequence[str]]
 ) -> list[tuple[str, ...]]:
-    """Units of the images that belong together, each sorted, in the order of their first image_ids.
+    """Units of the images that belong together, each sorted, in the order of their first images.
 
     If `a` and `b` are copies of each other, everything in the group of `a` and everything in that of `b` is one unit.
     Images outside of `image_ids`, such as unlabelled ones, may be the link.
     """
-    image_ids = sorted(set(image_ids))
-    lacking = [] if groups is None else [image_id for image_id in image_ids if image_id not in groups]
+    known = set(image_ids)
+    lacking = [] if groups is None else sorted(known - groups.keys())
     if lacking:
         raise ValueError(f"{len(lacking)} images have no group, for example {lacking[0]}")
     # Groups are linked to their images by tuples, which no image_id equals.
     links = [(image_id, ("group", group)) for image_id, group in (groups or {}).items()]
     links += [(first, other) for first, *others in duplicates for other in others]
-    sets = DisjointSet([*image_ids, *dict.fromkeys(item for link in links for item in link)])
-    for one, other in links:
-        sets.merge(one, other)
-    members = defaultdict(list)
-    for image_id in image_ids:
-        members[sets[image_id]].append(image_id)
-    return sorted(tuple(unit) for unit in members.values())
+    sets = DisjointSet([*known, *(item for link in links for item in link)])
+    for link in links:
+        sets.merge(*link)
+    return sorted(tuple(sorted(joined & known)) for joined in sets.subsets() if joined & known)
 
 
 def _stratified_units(labels: Sequence[str], test_fraction: float, seed: int) -> np.ndarray:
@@ -174,30 +171,14 @@ def _stratified_units(labels: Sequence[str], test_fraction: float, seed: int) ->
     return chosen
 
 
-def _count_labels(units: Sequence[Sequence[str]], label_of: Mapping[str, str]) -> np.ndarray:
-    """Images of each label in each unit: float64 array of shape (units, labels)."""
-    labels, columns = np.unique([label_of[image_id] for unit in units for image_id in unit], return_inverse=True)
-    counts = np.zeros((len(units), len(labels)))
-    np.add.at(counts, (np.repeat(np.arange(len(units)), [len(unit) for unit in units]), columns), 1)
-    return counts
-
-
 def _choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> np.ndarray:
-    """Choose units for the test part so that each class and all images together come near the fraction.
+    """Choose units, bool array of shape (units,), so that each class and all images come near the test fraction.
 
-    The distance from it is chi-square-like: over the classes and over all images, the squared difference between the
-    images in the test part and those that there should be, divided by the images that there are. Before it comes that
-    a class that one unit alone bears trains, and before both that a class of two units or more stands in both parts.
-    Of some tries the best counts. scikit-learn's StratifiedGroupKFold divides into equal folds alone, and does not see
-    to it that a class stands in both parts.
-
-    Args:
-        counts: images of each label in each unit, array of shape (units, labels).
-        test_fraction: between 0 and 1, exclusive.
-        seed: of the order in which units are looked at.
-
-    Returns:
-        bool array of shape (units,), True for the test part.
+    `counts` are the images of each label in each unit, of shape (units, labels). The distance is chi-square-like: over
+    the classes and over all images, the squared difference between the images in the test part and those that there
+    should be, divided by the images that there are. Before it comes that a class that one unit alone bears trains, and
+    before both that a class of two units or more stands in both parts. Of some tries the best counts. scikit-learn's
+    StratifiedGroupKFold makes equal folds alone, and does not see to it that a class stands in both parts.
     """
     bears = (counts > 0).astype(np.float64)
     all_images, all_bearers, total = counts.sum(axis=0), bears.sum(axis=0), counts.sum()
@@ -241,12 +222,6 @@ def _try(counts: np.ndarray, bears: np.ndarray, costs: Callable, order: np.ndarr
     return chosen, float(cost)
 
 
-def save_split(split: Split, path: str | os.PathLike) -> None:
-    """Write the split as JSON, with a hash of its content."""
-    content = asdict(split)
-    write_json(path, {"format": FORMAT, **content, "hash": hash_json(content)})
-
-
 def load_split(path: str | os.PathLike) -> Split:
     """Read a split.
 
@@ -272,14 +247,14 @@ def load_or_make_split(
     groups: Mapping[str, str] | None = None,
     duplicates: Sequence[Sequence[str]] = (),
 ) -> Split:
-    """Reuse the split in the JSON file `path`, or make it and write it there; further arguments as of `make_split`.
+    """Reuse the split in the JSON file `path`, or make it and write it there, with the hash of its content.
 
-    Raises:
-        InputError: if the file holds a split of other images, labels, groups, duplicates, fraction or seed.
+    Further arguments are those of `make_split`. A split of anything else is refused.
     """
     if not Path(path).exists():
         split = make_split(centre, image_ids, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
-        save_split(split, path)
+        content = asdict(split)
+        write_json(path, {"format": FORMAT, **content, "hash": hash_json(content)})
         return split
     split = load_split(path)
     label_of = _label_of(image_ids, labels)
@@ -309,51 +284,39 @@ def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], ha
 
 
 def read_groups(path: str | os.PathLike, column: str, image_ids: Sequence[str], where: str) -> dict[str, str]:
-    """Read the group of each image of a centre from a CSV file.
+    """Read the group of each image of a centre, by image_id, from the columns `image` and `column` of a CSV file.
 
     The file names an image by its image_id, by its path in `images/`, or by its end if only one image has it
     (`001.png` for `images/a/001.png`). Accented letters may be written in one character or in two.
 
-    Args:
-        path: a UTF-8 file, comma-separated, with the columns `image` and `column`.
-        column: the name of the group's column.
-        image_ids: every image of the centre.
-        where: what to call the centre or the setting in an error.
-
-    Returns:
-        The group of each image_id, in their order.
-
     Raises:
-        InputError: if the file cannot be read; a row names no image of the centre, or one of several; an image has two
-            groups or none.
+        InputError: beginning with `where`, if the file cannot be read; a row names no image of the centre, or one of
+            several; an image has two groups or none.
     """
     if column == "image":
         raise InputError(f"{where}: {column!r} is no column of groups; name the one of {path} that tells them")
-    by_name = defaultdict(list)
+    by_end = defaultdict(list)
     for image_id in image_ids:
         parts = _compose(image_id).split("/")
         for start in range(len(parts)):
-            by_name["/".join(parts[start:])].append(image_id)
+            by_end["/".join(parts[start:])].append(image_id)
     groups: dict[str, str] = {}
     faults = []
     for number, image, group in read_columns(path, ("image", column), f"{where}: name another file"):
         name = _compose(image.replace("\\", "/")).removeprefix("./")
-        candidates = by_name.get(name, [])
+        found = by_end.get(name, [])
         # labels.csv names images by their path in images/.
-        exact = [image_id for image_id in candidates if _compose(image_id) in (name, f"images/{name}")]
-        candidates = sorted(exact, key=len)[:1] or candidates
-        if not image:
-            faults.append(f"row {number} names no image")
-        elif not candidates:
-            faults.append(f"row {number}: {image} is none of the images of the centre")
-        elif len(candidates) > 1:
-            faults.append(f"row {number}: {image} could be {' or '.join(candidates[:3])}; write the folder too")
-        elif group and groups.setdefault(candidates[0], group) != group:
-            faults.append(f"row {number}: {image} is in {column} {group}, and in {groups[candidates[0]]} above")
+        exact = [image_id for image_id in found if _compose(image_id) in (name, f"images/{name}")]
+        found = sorted(exact, key=len)[:1] or found
+        if not found:
+            faults.append(f"row {number}: {image!r} is none of the images of the centre")
+        elif len(found) > 1:
+            faults.append(f"row {number}: {image} could be {' or '.join(found[:3])}; write the folder too")
+        elif group and groups.setdefault(found[0], group) != group:
+            faults.append(f"row {number}: {image} is in {column} {group}, and in {groups[found[0]]} above")
     if faults:
         raise InputError(f"{where}: {path}: {shorten(faults)}; mend the rows")
-    lacking = [image_id for image_id in image_ids if image_id not in groups]
-    if lacking:
+    if lacking := [image_id for image_id in image_ids if image_id not in groups]:
         raise InputError(
             f"{where}: {path}: {len(lacking)} of {len(image_ids)} images have no {column}, the first is {lacking[0]}; "
             "give each image one (its own name, if it belongs with no other)"

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.centres.class_maps import LAYOUT_MAPS, fold_label, labels_of
@@ -16,24 +15,12 @@ _HIDDEN = (".", "__")  # `.git`, `__MACOSX` and the like
 _MAX_WRAPPERS = 4  # the download of Matek-19 has two around its classes
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a path turned out to be: a centre itself, or centres in it and folders `skipped` for want of an image."""
-
-    root: Path
-    centres: tuple[Path, ...]
-    skipped: tuple[str, ...] = ()
-
-
-def find_centres(root: str | Path) -> Place:
-    """Tell whether a folder is a centre or a folder of centres.
+def find_centres(root: str | Path) -> tuple[list[Path], list[str]]:
+    """The centres that a path leads to, itself or folders in it, and the folders in it that hold no image.
 
     It is a centre if it holds `labels.csv`, images, or a folder that is called as a data set calls a type of cells.
     Else it is a folder of centres if one of the folders in it is such a centre; then every folder in it that holds an
     image counts as one. What is neither is a centre whose classes have names of their own.
-
-    Raises:
-        InputError: if there is no such folder.
     """
     root = Path(root)
     if not os.path.isdir(root):  # of Path it would fail for a name that is too long
@@ -42,9 +29,9 @@ def find_centres(root: str | Path) -> Place:
     inside = class_folders(folder)
     # Images right inside a folder say nothing here: they may be those of a class.
     if has_image(folder) or _looks_like_centre(folder) or not any(map(_looks_like_centre, inside)):
-        return Place(root, (root,))
-    centres = tuple(inner for inner in inside if _holds_image(inner))
-    return Place(root, centres, tuple(inner.name for inner in inside if inner not in centres))
+        return [root], []
+    centres = [inner for inner in inside if _holds_image(inner)]
+    return centres, [inner.name for inner in inside if inner not in centres]
 
 
 def _looks_like_centre(root: Path) -> bool:
@@ -72,22 +59,17 @@ def unwrap(root: Path, masks_folder: Path | None = None) -> list[Path]:
 
 
 def _has_known_name(folder: Path) -> bool:
-    """Whether the folder is called as a data set calls a type of cells."""
     return any(fold_label(folder.name) in labels_of(layout) for layout in LAYOUT_MAPS)
 
 
 def class_folders(root: Path, masks_folder: Path | None = None) -> list[Path]:
-    """The folders right inside `root` that may be classes, sorted."""
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.is_dir() and path.name not in NOT_CLASSES and not path.name.startswith(_HIDDEN)
-        if not _is_same(path, masks_folder)
-    )
+    """The folders right inside `root` that may be classes, sorted; `masks_folder`, a resolved path, is none."""
+    folders = (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(_HIDDEN))
+    return sorted(path for path in folders if path.name not in NOT_CLASSES and path.resolve() != masks_folder)
 
 
 def images_below(
-    folder: Path, recursive: bool, skip: frozenset[str] = frozenset(), masks_folder: Path | None = None
+    folder: Path, masks_folder: Path | None = None, skip: frozenset[str] = frozenset()
 ) -> tuple[list[Path], list[Path]]:
     """Images and other files below `folder`, without folders of a name in `skip` right inside it.
 
@@ -95,9 +77,9 @@ def images_below(
     """
     images, others = [], []
     for parent, folders, files in os.walk(folder, onerror=_warn_of_unread):
-        skipped = (skip if Path(parent) == folder else frozenset()) if recursive else folders
-        inner = [Path(parent, name) for name in folders if name not in skipped and not name.startswith(_HIDDEN)]
-        inner = [path for path in inner if not _is_same(path, masks_folder)]
+        inner = [Path(parent, name) for name in folders if not name.startswith(_HIDDEN)]
+        inner = [path for path in inner if path.resolve() != masks_folder]
+        inner = [path for path in inner if path.parent != folder or path.name not in skip]
         for link in filter(os.path.islink, inner):
             logger.warning("%s: a link to a folder, which is not followed", escape_unprintable(str(link)))
         folders[:] = sorted(path.name for path in inner)  # in place: so os.walk is told where to go
@@ -138,7 +120,3 @@ def _warn_of_unread(error: OSError) -> None:
 def locate(path: str | os.PathLike, root: Path) -> Path | None:
     """What the user's path leads to, as it is or from the centre's folder; None if nothing is there."""
     return next((found for found in (Path(path), root / path) if found.exists()), None)
-
-
-def _is_same(path: Path, other: Path | None) -> bool:
-    return other is not None and path.resolve() == other.resolve()

@@ -1,5 +1,6 @@
 """Two tiny centres with stores as a detector would have made them, so that whole experiments run in seconds."""
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,35 @@ def write_store(path: Path, centre: str, records: list[ImageRecord], detector: s
                 mask=np.full((28, 28), 255, np.uint8),
             )
             writer.add(record.image_id, [cell], label=record.label, cell_type=record.cell_type)
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """What is logged, also after a test of the command line has turned the logging to the terminal."""
+    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.fixture(scope="session")
+def aecfe():
+    """Function that runs a command of the command line and returns its exit status."""
+    from aecfe.cli import main
+
+    return lambda *arguments: main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def refused(aecfe, capsys):
+    """Function that runs a command, which must end with status 2 and one error, and returns that line."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert aecfe(*arguments) == 2
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
+        return line.removeprefix("aecfe: error: ")
+
+    return run
 
 
 @pytest.fixture(scope="session")

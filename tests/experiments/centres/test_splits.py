@@ -1,20 +1,12 @@
 """Splits are stratified, the same every time, and safe to reuse."""
 
 import json
-import logging
 
 import numpy as np
 import pytest
 
-from experiments.centres.splits import hold_out, load_or_make_split, load_split, make_split, read_groups, save_split
+from experiments.centres.splits import hold_out, load_or_make_split, load_split, make_split, read_groups
 from mrcnn.files.errors import InputError
-
-
-@pytest.fixture
-def logged(caplog, monkeypatch):
-    """What was logged, also after a test of the command line has turned the logging to the terminal."""
-    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
-    return caplog
 
 
 def cells(**counts):
@@ -22,20 +14,15 @@ def cells(**counts):
     return np.array([f"{i:04d}.png" for i in range(len(labels))]), labels
 
 
-def test_make_split_keeps_proportions():
+def test_make_split_keeps_proportions_in_any_order():
     keys, labels = cells(a=100, b=50, c=10)
     split = make_split("x", keys, labels)
     parts = split.parts(keys)
     assert [int(np.sum((parts == "test") & (labels == name))) for name in "abc"] == [20, 10, 2]
-    assert set(split.train) | set(split.test) == set(keys)
-    assert not set(split.train) & set(split.test)
-
-
-def test_make_split_is_repeatable_in_any_order():
-    keys, labels = cells(a=30, b=20)
+    assert set(split.train) | set(split.test) == set(keys) and not set(split.train) & set(split.test)
     order = np.random.default_rng(0).permutation(len(keys))
-    assert make_split("x", keys, labels) == make_split("x", keys[order], labels[order])
-    assert make_split("x", keys, labels).test != make_split("x", keys, labels, seed=1).test
+    assert split == make_split("x", keys[order], labels[order])
+    assert split.test != make_split("x", keys, labels, seed=1).test
 
 
 def test_make_split_keeps_the_cells_of_an_image_together_and_leaves_unlabelled_ones_out():
@@ -48,20 +35,18 @@ def test_make_split_keeps_the_cells_of_an_image_together_and_leaves_unlabelled_o
         make_split("x", ["1.png", "1.png"], ["a", "b"])
 
 
-def test_single_samples_train():
-    keys, labels = cells(a=30, b=1, c=1)
-    parts = make_split("x", keys, labels).parts(keys)
-    assert parts[30] == parts[31] == "train"
-    alone = make_split("x", *cells(a=1, b=1))
-    assert len(alone.train) == 2 and not alone.test
-
-
 @pytest.mark.parametrize("counts", [{"a": 2, "b": 2, "c": 2}, {"a": 2}, {"a": 2, "b": 9, "c": 3, "d": 2, "e": 2}])
 def test_small_centres_can_be_split(counts):
     keys, labels = cells(**counts)
     parts = make_split("x", keys, labels).parts(keys)
     assert np.sum(parts == "test") >= len(counts)
     assert set(labels[parts == "train"]) == set(counts)
+
+
+def test_single_samples_train():
+    keys, labels = cells(a=30, b=1, c=1)
+    assert make_split("x", keys, labels).parts(keys)[30:].tolist() == ["train", "train"]
+    assert not make_split("x", *cells(a=1, b=1)).test
 
 
 def test_split_is_saved_and_reused(tmp_path):
@@ -84,16 +69,15 @@ def test_split_is_saved_and_reused(tmp_path):
 
 def test_changed_split_is_refused(tmp_path):
     path = tmp_path / "x.json"
-    save_split(make_split("x", *cells(a=30, b=20)), path)
+    load_or_make_split(path, "x", *cells(a=30, b=20))
     content = json.loads(path.read_text())
     content["train"].append(content["test"].pop())
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="was changed"):
         load_split(path)
-    for text, message in [("{", "not valid JSON"), ("[]", "not a split"), ('{"a": 1}', "not a split")]:
-        path.write_text(text)
-        with pytest.raises(InputError, match=message):
-            load_split(path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="not a split"):
+        load_split(path)
     with pytest.raises(InputError, match="no such file"):
         load_split(tmp_path / "absent.json")
 
@@ -167,14 +151,11 @@ def test_groups_keep_proportions():
 
 
 def test_groups_of_one_class_each_and_of_great_size_are_divided_as_well_as_it_goes():
-    labels = np.repeat(["a", "b"], [100, 40])
-    keys = np.array([f"{i:04d}.png" for i in range(len(labels))])
-    sizes = [70, 20, 10, 30, 10]
-    groups = dict(zip(keys, np.repeat(list("vwxyz"), sizes), strict=True))
+    keys, labels = cells(a=100, b=40)
+    groups = dict(zip(keys, np.repeat(list("vwxyz"), [70, 20, 10, 30, 10]), strict=True))
     split = make_split("x", keys, labels, groups=groups)
     # 20 of the 100 and 10 of the 40 are nearest to a fifth of each.
-    assert {groups[key] for key in split.test} == {"w", "z"}
-    assert len(split.test) == 30
+    assert {groups[key] for key in split.test} == {"w", "z"} and len(split.test) == 30
 
 
 def test_class_in_two_groups_is_in_both_parts_if_that_can_be():
@@ -209,19 +190,20 @@ def test_labelled_image_without_a_group_is_refused():
 
 def test_saved_split_of_other_groups_is_refused(tmp_path):
     keys, labels = cells(a=30, b=20)
-    groups = {key: str(i // 5) for i, key in enumerate(keys)}
-    other = {key: str(i // 10) for i, key in enumerate(keys)}
+    groups, other = ({key: str(i // size) for i, key in enumerate(keys)} for size in (5, 10))
     pair = [(keys[0], keys[7])]
-    path = tmp_path / "x.json"
-    grouped = load_or_make_split(path, "x", keys, labels, groups=groups)
-    assert load_or_make_split(path, "x", keys, labels, groups={k: f"renamed {g}" for k, g in groups.items()}) == grouped
-    for options in ({}, {"groups": other}, {"duplicates": pair}, {"groups": groups, "duplicates": pair}):
+    grouped, plain = tmp_path / "x.json", tmp_path / "plain.json"
+    split = load_or_make_split(grouped, "x", keys, labels, groups=groups)
+    assert (
+        load_or_make_split(grouped, "x", keys, labels, groups={k: f"renamed {g}" for k, g in groups.items()}) == split
+    )
+    load_or_make_split(plain, "x", keys, labels)
+    for path, options in (
+        *((grouped, options) for options in ({}, {"groups": other}, {"duplicates": pair})),
+        *((plain, options) for options in ({"groups": groups}, {"duplicates": pair})),
+    ):
         with pytest.raises(InputError, match="another set of images.*delete it"):
             load_or_make_split(path, "x", keys, labels, **options)
-    load_or_make_split(tmp_path / "plain.json", "x", keys, labels)
-    for options in ({"groups": groups}, {"duplicates": pair}):
-        with pytest.raises(InputError, match="another set of images"):
-            load_or_make_split(tmp_path / "plain.json", "x", keys, labels, **options)
 
 
 def test_hold_out_is_the_one_of_earlier_versions():
@@ -263,15 +245,9 @@ def test_groups_are_read_by_key_and_by_what_only_one_image_ends_with(tmp_path):
 def test_faults_of_groups_are_counted_and_named(tmp_path):
     rows = ["4.png,p", "3.png,p", ",p", "1.png,p", "images/1.png,q", "../1.png,p"]
     message = refusal(write(tmp_path, *rows, *(f"gone{i}.png,p" for i in range(20))))
-    assert "25 faults" in message and "and 15 more" in message and "gone5.png" not in message
-    for fault in (
-        "row 2: 4.png is none of the images of the centre",
-        "row 3: 3.png could be images/a/3.png or images/b/3.png; write the folder too",
-        "row 4 names no image",
-        "row 6: images/1.png is in patient q, and in p above",
-        "row 7: ../1.png is none of the images",
-    ):
-        assert fault in message
+    assert "25 faults: row 2: '4.png' is none of the images of the centre; row 3: 3.png could be images/a/3" in message
+    assert "row 6: images/1.png is in patient q, and in p above; row 7: '../1.png' is none" in message
+    assert "and 15 more" in message and "gone5.png" not in message
     message = refusal(write(tmp_path, "images/1.png,p1", "2.png,", "a/1.png"))
     assert "5 of 6 images have no patient, the first is images/2.png" in message
     assert "is no column of groups" in refusal(tmp_path / "groups.csv", "image")
