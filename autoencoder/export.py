@@ -1,7 +1,7 @@
 """Export of a trained autoencoder as a SavedModel: stored features in, latents and images out, TensorFlow alone."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,7 @@ import tensorflow as tf
 from autoencoder.folder import CONFIG, TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE, build_autoencoder
 from autoencoder.scaling import FeatureScaling
-from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
-from mrcnn.files.provenance import versions
-
-SAVED_MODEL_NAME = "saved_model.pb"
-# Where a SavedModel keeps files that TensorFlow neither reads nor minds.
-EXTRA_FOLDER = "assets.extra"
-DESCRIPTION_NAME = "export.json"
-
-Outputs = dict[str, tf.Tensor]
-Signatures = dict[str, "tf.types.experimental.PolymorphicFunction"]
+from mrcnn.files.saved_model import DESCRIPTION_NAME, Outputs, Signatures, write_saved_model
 
 
 def export_autoencoder(trained: TrainedAutoencoder, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -32,12 +23,11 @@ def export_autoencoder(trained: TrainedAutoencoder, folder: str | os.PathLike, *
     Raises:
         InputError: if `folder` holds something that may not be replaced.
     """
-    check_folder_is_free(folder, SAVED_MODEL_NAME, overwrite)
     model = float32_model(trained)
+    functions = signatures(model, trained.scaling)
+    functions["serving_default"] = functions["encode"]
     files = {CONFIG: trained.config.to_dict(), DESCRIPTION_NAME: describe(trained)}
-    return write_saved_model(
-        folder, signatures(model, trained.scaling), model.variables, files, default="encode", overwrite=overwrite
-    )
+    return write_saved_model(folder, functions, model.variables, files, overwrite=overwrite)
 
 
 def signatures(model: keras.Model, scaling: FeatureScaling) -> Signatures:
@@ -103,45 +93,10 @@ def float32_model(trained: TrainedAutoencoder) -> keras.Model:
 
 
 def describe(trained: TrainedAutoencoder) -> dict[str, Any]:
-    """Describe an autoencoder and what exported it, for `export.json`: JSON values."""
+    """What an autoencoder is, for `export.json`: JSON values."""
     return {
         "autoencoder": trained.run["weights_sha256"],
         "detector": trained.detector_hash,
         "feature_scaling": trained.scaling.kind,
         "centres": list(trained.scaling.centres),
-        "versions": versions(),
     }
-
-
-def write_saved_model(
-    folder: str | os.PathLike,
-    functions: Signatures,
-    variables: Sequence[keras.Variable],
-    files: Mapping[str, Any],
-    *,
-    default: str,
-    overwrite: bool = False,
-) -> Path:
-    """Write functions of tensors as a SavedModel, whole or not at all.
-
-    Args:
-        folder: the SavedModel; returned as a path.
-        functions: by name, with their input signatures; they become signatures and methods of what is loaded.
-        variables: what they use.
-        files: JSON values by name of the file, for `assets.extra`.
-        default: name of the function that is "serving_default" too.
-        overwrite: replace an older SavedModel.
-
-    Raises:
-        InputError: if `folder` holds something that may not be replaced.
-    """
-    module = tf.Module()
-    module.weights = [variable.value for variable in variables]
-    for name, function in functions.items():
-        setattr(module, name, function)
-    served = {"serving_default": functions[default], **functions}
-    with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures=served)
-        for name, value in files.items():
-            write_json(temporary / EXTRA_FOLDER / name, value)
-    return Path(folder)

@@ -1,28 +1,17 @@
 """A trained detector as a SavedModel: raw images in, cells out, with TensorFlow alone."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.detection import with_detections
-from mrcnn.files.atomic import atomic_folder, check_folder_is_free, write_json
-from mrcnn.files.provenance import versions
+from mrcnn.files.saved_model import DESCRIPTION_NAME, IMAGES, Outputs, Signatures, write_saved_model
 from mrcnn.model import MaskRCNN
 from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
-from mrcnn.network.boxes import normalized_boxes
-from mrcnn.network.in_graph import MoldedBatch, mold, paste_masks, unmold
+from mrcnn.network.in_graph import mold, paste_masks, unmold
 from mrcnn.training.folder import CONFIG_NAME
-
-SAVED_MODEL_NAME = "saved_model.pb"
-# Where a SavedModel keeps files that TensorFlow neither reads nor minds.
-EXTRA_FOLDER = "assets.extra"
-DESCRIPTION_NAME = "export.json"
-
-Signature = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 
 def export_detector(
@@ -40,7 +29,7 @@ def export_detector(
 
     Args:
         model: the detector.
-        folder: the SavedModel to write.
+        folder: the SavedModel to write; returned as a path.
         overwrite: replace an older SavedModel there.
         detector: names the detector in the description, such as its `detector_hash`.
         max_detections: maximum of cells of an image, with proposals enough for them; None leaves both as they are.
@@ -48,20 +37,13 @@ def export_detector(
     Raises:
         InputError: if `folder` holds something that may not be replaced, or `max_detections` is below 1.
     """
-    check_folder_is_free(folder, SAVED_MODEL_NAME, overwrite)
     config = model.config if max_detections is None else with_detections(model.config, max_detections)
-    functions = {name: _traced(function) for name, function in signatures(model.parts, config).items()}
-    module = tf.Module()
-    module.weights = [variable.value for variable in model.parts.variables]
-    description = {"detector": detector, "versions": versions()}
-    with atomic_folder(folder, SAVED_MODEL_NAME, overwrite) as temporary:
-        tf.saved_model.save(module, str(temporary), signatures=functions)
-        write_json(temporary / EXTRA_FOLDER / CONFIG_NAME, config.to_dict())
-        write_json(temporary / EXTRA_FOLDER / DESCRIPTION_NAME, description)
-    return Path(folder)
+    files = {CONFIG_NAME: config.to_dict(), DESCRIPTION_NAME: {"detector": detector}}
+    functions = signatures(model.parts, config)
+    return write_saved_model(folder, functions, model.parts.variables, files, overwrite=overwrite)
 
 
-def signatures(parts: DetectorParts, config: Config) -> dict[str, Signature]:
+def signatures(parts: DetectorParts, config: Config) -> Signatures:
     """What the SavedModel computes, by name.
 
     Each takes "images", uint8 `(batch, height, width, 1, 3 or 4)`, RGB and of any size, and returns tensors of one row
@@ -79,34 +61,24 @@ def signatures(parts: DetectorParts, config: Config) -> dict[str, Signature]:
     detection_network = DetectionNetwork(parts, config)
     networks = {with_masks: FeatureNetwork(parts, config, with_masks) for with_masks in (False, True)}
 
-    def boxes(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def boxes(images: tf.Tensor) -> Outputs:
         molded = mold(images, config)
-        found = detection_network(molded.images, windows=_normalized_windows(molded))
-        return unmold(found.rows, molded, {})
+        return unmold(detection_network(molded.images, windows=molded.windows).rows, molded, {})
 
-    def with_features(images: tf.Tensor, with_masks: bool) -> dict[str, tf.Tensor]:
+    def with_features(images: tf.Tensor, with_masks: bool) -> Outputs:
         molded = mold(images, config)
-        found = dict(networks[with_masks](molded.images, windows=_normalized_windows(molded)))
+        found = dict(networks[with_masks](molded.images, windows=molded.windows))
         return unmold(found.pop("detections"), molded, found)
 
-    def full_masks(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def full_masks(images: tf.Tensor) -> Outputs:
         found = with_features(images, True)
         del found["features"]
         return {**found, "masks": paste_masks(found["boxes"], found["masks"], tf.shape(images)[1:3])}
 
-    return {
+    functions = {
         "serving_default": lambda images: with_features(images, True),
         "full_masks": full_masks,
         "features": lambda images: with_features(images, False),
         "boxes": boxes,
     }
-
-
-def _normalized_windows(molded: MoldedBatch) -> tf.Tensor:
-    window = normalized_boxes(molded.window, molded.network_shape)
-    return tf.tile(window[tf.newaxis], [tf.shape(molded.images)[0], 1])
-
-
-def _traced(function: Signature) -> Any:
-    images = tf.TensorSpec((None, None, None, None), tf.uint8, name="images")
-    return tf.function(function, input_signature=[images], autograph=False).get_concrete_function()
+    return {n: tf.function(f, input_signature=[IMAGES], autograph=False) for n, f in functions.items()}

@@ -8,29 +8,19 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from autoencoder.export import (
-    DESCRIPTION_NAME,
-    SAVED_MODEL_NAME,
-    Outputs,
-    Signatures,
-    centre_rows,
-    describe,
-    float32_model,
-    write_saved_model,
-)
+from autoencoder.export import centre_rows, describe, float32_model
 from autoencoder.folder import TrainedAutoencoder, load_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.config import Config
 from mrcnn.files.atomic import check_folder_is_free
 from mrcnn.files.errors import InputError
+from mrcnn.files.saved_model import DESCRIPTION_NAME, IMAGES, SAVED_MODEL_NAME, Outputs, Signatures, write_saved_model
 from mrcnn.model import detector_hash, load_detector
 from mrcnn.network.assembly import DetectorParts, FeatureNetwork
-from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.in_graph import mold, unmold
 from mrcnn.training.folder import read_settings
 
 DETECTOR_CONFIG, AUTOENCODER_CONFIG = "detector.json", "autoencoder.json"
-IMAGES = tf.TensorSpec((None, None, None, None), tf.uint8, name="images")
 
 
 def export_pipeline(
@@ -86,7 +76,8 @@ def export_pipeline(
     unused = set(map(id, detector.parts.mask_head.variables))  # nothing here runs the mask head
     variables = [variable for variable in detector.parts.variables if id(variable) not in unused]
     variables += autoencoder.get_layer("encoder").variables
-    return write_saved_model(out, functions, variables, files, default="latents", overwrite=overwrite)
+    functions["serving_default"] = functions["latents"]
+    return write_saved_model(out, functions, variables, files, overwrite=overwrite)
 
 
 def signatures(
@@ -120,9 +111,7 @@ def signatures(
     def find(images: tf.Tensor) -> tuple[Outputs, tf.Tensor]:
         """The detections with, as "rows", where the features of each lie in those of all, which come second."""
         molded = mold(images, config)
-        window = normalized_boxes(molded.window, molded.network_shape)
-        windows = tf.tile(window[tf.newaxis], [tf.shape(images)[0], 1])
-        found = network(molded.images, windows=windows)
+        found = network(molded.images, windows=molded.windows)
         # With the precision of a feature store, so that latents are the same with and without one.
         features = tf.cast(tf.saturate_cast(found["features"], tf.float16), tf.float32)
         return unmold(found["detections"], molded, {"rows": tf.range(tf.shape(features)[0])}), features

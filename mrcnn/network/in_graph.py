@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mrcnn.config import Config
+from mrcnn.network.boxes import normalized_boxes
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601), as in OpenCV
 
@@ -24,6 +25,12 @@ class MoldedBatch(NamedTuple):
     def network_shape(self) -> tf.Tensor:
         """Height and width of the network's input, int32 `(2,)`."""
         return tf.shape(self.images)[1:3]
+
+    @property
+    def windows(self) -> tf.Tensor:
+        """The window of each image, float32 `(batch, 4)`, normalised."""
+        window = normalized_boxes(self.window, self.network_shape)
+        return tf.tile(window[tf.newaxis], [tf.shape(self.images)[0], 1])
 
 
 def mold(images: tf.Tensor, config: Config) -> MoldedBatch:

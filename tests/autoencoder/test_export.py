@@ -16,7 +16,6 @@ from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import FeatureStore
 from mrcnn.files.atomic import write_json
-from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash
 
 PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
@@ -138,15 +137,3 @@ def test_exported_folder_says_what_it_is(exported, trained):
     assert (description["detector"], description["feature_scaling"]) == ("detector-a", "centre")
     assert description["centres"] == ["anna", "bert", "cleo"]
     assert description["versions"]["tensorflow"] == tf.__version__
-    assert [path.name for path in exported["centre"].parent.iterdir()] == ["1"]
-
-
-def test_export_replaces_nothing_unasked(trained, exported, tmp_path):
-    before = (exported["minmax"] / "fingerprint.pb").read_bytes()
-    with pytest.raises(InputError, match="is there already"):
-        export_autoencoder(trained["centre"], exported["minmax"])
-    assert (exported["minmax"] / "fingerprint.pb").read_bytes() == before
-    (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="holds something else"):
-        export_autoencoder(trained["minmax"], tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]

@@ -22,11 +22,6 @@ PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
 
 
 @pytest.fixture(scope="module")
-def model(tiny_detector):
-    return tiny_detector
-
-
-@pytest.fixture(scope="module")
 def images(draw_cell):
     """Batches of one size each: as the network takes them, larger, smaller and wide, grey, with transparency.
 
@@ -45,37 +40,32 @@ def images(draw_cell):
 
 
 @pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    return export_detector(model, tmp_path_factory.mktemp("models") / "detector" / "1", detector="its name")
+def exported(tiny_detector, tmp_path_factory):
+    return export_detector(tiny_detector, tmp_path_factory.mktemp("models") / "detector" / "1")
 
 
 @pytest.fixture(scope="module")
 def found(exported, images, tmp_path_factory):
-    """Name of the batch -> signature -> output -> array, from a process of its own."""
+    """Function `(batch, signature)` -> output -> array, computed in a process of its own."""
     folder = tmp_path_factory.mktemp("foreign")
-    inputs = {f"{batch}/{name}/images": images[batch] for batch in images for name in SIGNATURES}
-    np.savez(folder / "images.npz", **inputs)
+    np.savez(folder / "images.npz", **{f"{b}/{name}/images": images[b] for b in images for name in SIGNATURES})
     command = [sys.executable, "-I", PROCESS, exported, "images.npz", "results.npz"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    results = {batch: {name: {} for name in SIGNATURES} for batch in images}
-    with np.load(folder / "results.npz") as arrays:
-        for key, value in arrays.items():
-            batch, name, output = key.split("/")
-            results[batch][name][output] = value
-    return results
+    results = dict(np.load(folder / "results.npz").items())
+    return lambda *place: {k.split("/")[2]: v for k, v in results.items() if k.split("/")[:2] == list(place)}
 
 
 @pytest.fixture(scope="module")
-def expected(model, images):
+def expected(tiny_detector, images):
     """Name of the batch -> what `detect` finds on each of its images."""
-    return {name: model.detect(list(batch)) for name, batch in images.items()}
+    return {name: tiny_detector.detect(list(batch)) for name, batch in images.items()}
 
 
 def test_exported_model_finds_what_detect_finds(found, expected):
     assert sum(len(result["scores"]) for results in expected.values() for result in results) > 10
     for batch, results in expected.items():
-        outputs = found[batch]["serving_default"]
+        outputs = found(batch, "serving_default")
         assert outputs["num_detections"].tolist() == [len(result["scores"]) for result in results]
         for i, result in enumerate(results):
             real = slice(len(result["scores"]))
@@ -87,8 +77,8 @@ def test_exported_model_finds_what_detect_finds(found, expected):
 
 
 def test_exported_model_pads_with_zeros(found, images):
-    for batch, outputs in found.items():
-        outputs, count = outputs["serving_default"], len(images[batch])
+    for batch, count in zip(images, map(len, images.values()), strict=True):
+        outputs = found(batch, "serving_default")
         shapes = {name: (value.shape, value.dtype) for name, value in outputs.items()}
         assert shapes == {
             "boxes": ((count, MAX_DETECTIONS, 4), np.float32),
@@ -105,7 +95,7 @@ def test_exported_model_pads_with_zeros(found, images):
 
 def test_full_masks_are_those_of_detect(found, expected, images):
     for batch, results in expected.items():
-        masks = found[batch]["full_masks"]["masks"]
+        masks = found(batch, "full_masks")["masks"]
         assert masks.shape == (len(results), MAX_DETECTIONS, *images[batch].shape[1:3]) and masks.dtype == np.uint8
         for full, result in zip(masks, results, strict=True):
             count = result["masks"].shape[-1]
@@ -131,35 +121,30 @@ def test_signatures_take_pad64_and_one_channel(tiny_config_class, small_resnet, 
     np.testing.assert_allclose(outputs["features"][0, :count], expected["feats"], atol=1e-2)
 
 
-def test_exported_folder_says_what_it_is(exported, model):
-    assert json.loads((exported / "assets.extra" / "config.json").read_text()) == model.config.to_dict()
-    description = json.loads((exported / "assets.extra" / "export.json").read_text())
-    assert description["detector"] == "its name" and description["versions"]["tensorflow"] == tf.__version__
-    assert [path.name for path in exported.parent.iterdir()] == ["1"]
-
-
-def test_export_replaces_nothing_unasked(model, exported, tmp_path):
+def test_export_replaces_nothing_unasked(tiny_detector, exported, tmp_path):
     before = (exported / "fingerprint.pb").read_bytes()
     with pytest.raises(InputError, match="is there already"):
-        export_detector(model, exported)
+        export_detector(tiny_detector, exported)
     assert (exported / "fingerprint.pb").read_bytes() == before
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(InputError, match="holds something else"):
-        export_detector(model, tmp_path, overwrite=True)
+        export_detector(tiny_detector, tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_export_command(model, small_resnet, tmp_path, capsys):
+def test_export_command_writes_a_folder_that_says_what_it_is(tiny_detector, small_resnet, tmp_path, capsys):
     run, output = tmp_path / "run", tmp_path / "models" / "1"
-    model.save(run / "detector")
+    tiny_detector.save(run / "detector")
+    options = ["--min-score", "0.25", "--max-detections", "40"]
     with small_resnet():
-        command = ["export", "detector", str(run), str(output), "--min-score", "0.25", "--max-detections", "40"]
-        assert main(command) == 0
-    assert capsys.readouterr().out.strip() == str(output)
-    config = json.loads((output / "assets.extra" / "config.json").read_text())
-    assert (config["DETECTION_MIN_CONFIDENCE"], config["DETECTION_MAX_INSTANCES"]) == (0.25, 40)
-    # The detector's own 30 proposals could not give so many.
-    assert config["POST_NMS_ROIS_INFERENCE"] == 40 > model.config.POST_NMS_ROIS_INFERENCE
-    description = json.loads((output / "assets.extra" / "export.json").read_text())
+        assert main(["export", "detector", str(run), str(output), *options]) == 0
+    assert capsys.readouterr().out.strip() == str(output) and tf.saved_model.contains_saved_model(output)
+    assert [path.name for path in output.parent.iterdir()] == ["1"]
+    config, description = (
+        json.loads((output / "assets.extra" / f"{n}.json").read_text()) for n in ("config", "export")
+    )
+    # The detector's own 30 proposals could not give so many detections.
+    changed = {"DETECTION_MIN_CONFIDENCE": 0.25, "DETECTION_MAX_INSTANCES": 40, "POST_NMS_ROIS_INFERENCE": 40}
+    assert config == {**tiny_detector.config.to_dict(), **changed}
     assert description["detector"] == detector_hash(run / "detector")
-    assert tf.saved_model.contains_saved_model(output)
+    assert description["versions"]["tensorflow"] == tf.__version__
