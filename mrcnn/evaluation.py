@@ -25,11 +25,7 @@ BATCH_SIZE = 8
 
 
 def evaluate_masks(
-    detector: MaskRCNN,
-    datasets: Sequence[Dataset],
-    score_threshold: float,
-    *,
-    description: str = "evaluate",
+    detector: MaskRCNN, datasets: Sequence[Dataset], score_threshold: float, description: str = "evaluate"
 ) -> dict[str, Any]:
     """Compare detections with instance masks.
 
@@ -48,27 +44,18 @@ def evaluate_masks(
     Raises:
         InputError: naming an image that cannot be read or that the detector does not take.
     """
-    boxes, masks = Comparison("bbox"), Comparison("segm")
-    found: list[bool] = []
+    boxes, masks, found = Comparison("bbox"), Comparison("segm"), []
     for result, truth, is_crowd in _on_masks(detector, datasets, description):
         boxes.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
         masks.add(truth, is_crowd, result["masks"], result["scores"])
         if not all(is_crowd):
-            found.append(_is_found(result, score_threshold))
-    precision, num_images = masks.average_precision(), sum(len(dataset.image_ids) for dataset in datasets)
-    return {
-        **_box_scores(boxes, found, num_images, score_threshold),
-        "mask_ap50": _measured(precision["AP50"]),
-        "mask_map": _measured(precision["mAP"]),
-    }
+            found.append(bool((result["scores"] >= score_threshold).any()))
+    num_images = sum(len(dataset.image_ids) for dataset in datasets)
+    return {**_box_scores(boxes, found, num_images, score_threshold), **_average_precision(masks, "mask")}
 
 
 def evaluate_boxes(
-    detector: MaskRCNN,
-    dataset: VocBoxDataset,
-    score_threshold: float,
-    *,
-    description: str = "evaluate",
+    detector: MaskRCNN, dataset: VocBoxDataset, score_threshold: float, description: str = "evaluate"
 ) -> dict[str, Any]:
     """Compare detections with boxes; arguments and result as of `evaluate_masks`, less the masks.
 
@@ -88,17 +75,13 @@ def evaluate_boxes(
         num_images += 1
         comparison.add(boxes, [False] * len(boxes), result["rois"], result["scores"])
         if len(boxes):
-            found.append(_is_found(result, score_threshold))
+            found.append(bool((result["scores"] >= score_threshold).any()))
     measured = _box_scores(comparison, found, num_images, score_threshold)
     return {**measured, "num_unreadable": len(samples) - num_images}
 
 
 def evaluate_presence(
-    detector: MaskRCNN,
-    records: Sequence[ImageRecord],
-    score_threshold: float,
-    *,
-    description: str = "evaluate",
+    detector: MaskRCNN, records: Sequence[ImageRecord], score_threshold: float, description: str = "evaluate"
 ) -> dict[str, Any]:
     """Share of images with a detection, for images that are known to show a cell and nothing more.
 
@@ -112,9 +95,9 @@ def evaluate_presence(
         if isinstance(result, InputError):
             log.warning("%s", result)
         else:
-            found.append(_is_found(result, score_threshold))
+            found.append(bool((result["scores"] >= score_threshold).any()))
     return {
-        "detection_rate": float(np.mean(found)) if found else 0.0,
+        "detection_rate": sum(found) / max(1, len(found)),
         "num_images": len(found),
         "num_unreadable": len(records) - len(found),
         "score_threshold": score_threshold,
@@ -122,15 +105,12 @@ def evaluate_presence(
 
 
 def choose_min_confidence(folder: Path, held_out: Sequence[Dataset], lowest: float) -> float:
-    """Put the score from which detections count, as held-out images have it, into a trained detector's settings.
+    """Put the operating score, as of `choose_operating_score`, into a trained detector's settings, and return it.
 
     Args:
-        folder: of the detector.
+        folder: of the detector. Its DETECTION_MIN_CONFIDENCE stays as it is if no cell is found.
         held_out: images with masks that it was not trained on.
         lowest: score that detections must have to be looked at.
-
-    Returns:
-        Its DETECTION_MIN_CONFIDENCE, which stays as it is if no cell was found.
     """
     chosen = measure_operating_score(load_detector(folder, {"DETECTION_MIN_CONFIDENCE": lowest}), held_out)
     known = read_settings(folder)
@@ -200,24 +180,20 @@ def _name(dataset: Dataset, image_id: int) -> str:
     return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
 
 
-def _is_found(result: Result, score_threshold: float) -> bool:
-    return bool((result["scores"] >= score_threshold).any())
-
-
 def _box_scores(boxes: Comparison, found: list[bool], num_images: int, score_threshold: float) -> dict[str, Any]:
-    average, (precision, recall) = boxes.average_precision(), boxes.precision_recall(score_threshold)
+    precision, recall = boxes.precision_recall(score_threshold)
     return {
-        "box_ap50": _measured(average["AP50"]),
-        "box_map": _measured(average["mAP"]),
+        **_average_precision(boxes, "box"),
         "precision": precision,
         "recall": recall,
-        "detection_rate": float(np.mean(found)) if found else 0.0,
+        "detection_rate": sum(found) / max(1, len(found)),
         "num_images": num_images,
         "num_cells": boxes.matches()[2],
         "score_threshold": score_threshold,
     }
 
 
-def _measured(value: float) -> float | None:
-    """None where there was no cell to measure on, since JSON has no NaN."""
-    return None if math.isnan(value) else value
+def _average_precision(comparison: Comparison, name: str) -> dict[str, float | None]:
+    measured = comparison.average_precision()
+    # None where there was no cell to measure on, since JSON has no NaN.
+    return {f"{name}_{n.lower()}": None if math.isnan(measured[n]) else measured[n] for n in ("AP50", "mAP")}

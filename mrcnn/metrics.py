@@ -45,9 +45,8 @@ class Comparison:
         of_detections = [{"iscrowd": 0, "score": float(score)} for score in scores]
         for rows, shapes, values in ((self._cells, cells, of_cells), (self._detections, detections, of_detections)):
             for shape, more in zip(self._shapes(shapes), values, strict=True):
-                # Numbers from 1 on, since COCO's 0 stands for no match.
-                ids = {"id": len(rows) + 1, "image_id": len(self._images), "category_id": 1}
-                rows.append({**ids, **shape, **more})
+                # COCO's id 0 stands for no match.
+                rows.append({"id": len(rows) + 1, "image_id": len(self._images), "category_id": 1, **shape, **more})
 
     def average_precision(self) -> dict[str, float]:
         """Average precision over all images, at recalls 0, 0.01, ..., 1.

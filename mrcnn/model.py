@@ -50,25 +50,10 @@ from mrcnn.training.weights import (
     seeded_parts,
 )
 
-__all__ = [
-    "CONFIG_NAME",
-    "WEIGHTS_NAME",
-    "MaskRCNN",
-    "build_detection_targets",
-    "build_rpn_targets",
-    "compose_image_meta",
-    "compute_backbone_shapes",
-    "data_generator",
-    "detector_config",
-    "detector_hash",
-    "generate_random_rois",
-    "load_detector",
-    "load_image_gt",
-    "log",
-    "mold_image",
-    "parse_image_meta",
-    "unmold_image",
-]
+__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "MaskRCNN", "detector_config", "detector_hash", "load_detector", "log"]
+__all__ += ["build_detection_targets", "build_rpn_targets", "compute_backbone_shapes", "data_generator"]
+__all__ += ["compose_image_meta", "generate_random_rois", "load_image_gt", "mold_image", "parse_image_meta"]
+__all__ += ["unmold_image"]
 
 logger = logging.getLogger(__name__)
 

@@ -6,17 +6,9 @@ import cv2
 import numpy as np
 
 from mrcnn.data.resizing import resize
-from mrcnn.files.errors import InputError
 
-# Light enough to show on dark nuclei, saturated enough to show on pale background.
-OVERLAY_COLORS = (
-    (0.0, 0.9, 0.2),
-    (1.0, 0.2, 0.2),
-    (0.1, 0.6, 1.0),
-    (1.0, 0.6, 0.0),
-    (0.9, 0.2, 1.0),
-    (0.0, 0.9, 0.9),
-)
+# RGB. Light enough to show on dark nuclei, saturated enough to show on pale background.
+OVERLAY_COLORS = ((0, 230, 51), (255, 51, 51), (26, 153, 255), (255, 153, 0), (230, 51, 255), (0, 230, 230))
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # px; no picture is enlarged beyond it, or thin strips would fill the memory.
 MAX_ENLARGED_SIDE = 4000
@@ -40,22 +32,20 @@ def draw_detections(
         min_side: the picture is enlarged until its shorter side has so many pixels, which keeps the numbers
             on small images readable, or its longer side has `MAX_ENLARGED_SIDE`.
     """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     shorter, longer = sorted(image.shape[:2])
     scale = max(1.0, min(min_side / shorter, MAX_ENLARGED_SIDE / longer))
     height, width = (round(side * scale) for side in image.shape[:2])
     canvas = np.ascontiguousarray(resize(image, (height, width))).copy()
     thickness = max(1, round(min(height, width) / 150))
-    for i, box in enumerate(boxes * scale):
-        color = _color(i)
+    boxes = np.round(scale * np.asarray(boxes, np.float64).reshape(-1, 4)).astype(int).tolist()
+    for i, (y1, x1, y2, x2) in enumerate(boxes):
         if masks is not None:
-            _draw_outline(canvas, masks[..., i], color, thickness)
+            _draw_outline(canvas, masks[..., i], _color(i), thickness)
         # Exclusive ends: the last pixel inside is one before.
-        y1, x1, y2, x2 = (int(round(v)) for v in box)
-        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), color, thickness)
+        cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), _color(i), thickness)
     if scores is not None:  # after all boxes, so that no line crosses a number
-        for i, (box, score) in enumerate(zip(boxes * scale, scores, strict=True)):
-            _draw_label(canvas, f"{score:.2f}", box, _color(i))
+        for i, ((y1, x1, _, _), score) in enumerate(zip(boxes, scores, strict=True)):
+            _draw_label(canvas, f"{score:.2f}", y1, x1, _color(i))
     return canvas
 
 
@@ -75,8 +65,6 @@ def sheet(
         captions: a line of ASCII text under each image, shortened where it is too long.
         tile_size, gap: side of a tile and white space between tiles, pixels.
     """
-    if len(images) == 0:
-        raise InputError("no images to make a sheet of")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     step_x, step_y = tile_size + gap, tile_size + gap + (18 if captions is not None else 0)
@@ -93,20 +81,18 @@ def sheet(
 
 
 def augmentation_sheet(
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    *,
-    columns: int = 8,
-    tile_size: int = 160,
+    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], columns: int = 8, tile_size: int = 160
 ) -> np.ndarray:
     """Lay samples on a `sheet` with the outlines of their masks, each bool (height, width, num_instances)."""
-    outlined = []
-    for image, instance_masks in zip(images, masks, strict=True):
-        tile = _fitted(image, tile_size).copy()
+    tiles = [_fitted(image, tile_size).copy() for image in images]
+    for tile, instance_masks in zip(tiles, masks, strict=True):
         for i in range(instance_masks.shape[-1]):
             _draw_outline(tile, instance_masks[..., i], _color(i), thickness=max(1, tile_size // 100))
-        outlined.append(tile)
-    return sheet(outlined, columns, tile_size=tile_size)
+    return sheet(tiles, columns, tile_size=tile_size)
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    return OVERLAY_COLORS[index % len(OVERLAY_COLORS)]
 
 
 def _fitted(image: np.ndarray, size: int) -> np.ndarray:
@@ -117,18 +103,16 @@ def _fitted(image: np.ndarray, size: int) -> np.ndarray:
 
 def _draw_outline(canvas: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], thickness: int) -> None:
     """Outline a mask of any size on a canvas of the same aspect ratio."""
-    height, width = canvas.shape[:2]
-    inside = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    inside = cv2.resize(mask.astype(np.uint8), canvas.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     contours, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(canvas, contours, -1, color, thickness)
 
 
-def _draw_label(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
+def _draw_label(canvas: np.ndarray, text: str, y1: int, x1: int, color: tuple[int, int, int]) -> None:
     """Write black text on a patch of the box's colour, above the box or, without room there, inside it."""
     font_scale = max(0.35, min(canvas.shape[:2]) / 500)
     (text_width, text_height), _ = cv2.getTextSize(text, FONT, font_scale, 1)
     patch_height, patch_width = text_height + 6, text_width + 4
-    y1, x1 = int(round(box[0])), int(round(box[1]))
     top = y1 - patch_height if y1 >= patch_height else max(y1, 0)
     left = min(max(x1, 0), max(0, canvas.shape[1] - patch_width))
     cv2.rectangle(canvas, (left, top), (left + patch_width - 1, top + patch_height - 1), color, cv2.FILLED)
@@ -138,13 +122,5 @@ def _draw_label(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int
 def _fit_text(text: str, width: int) -> str:
     """Shorten text until it fits into `width` pixels, in what OpenCV's fonts can write."""
     text = text.encode("ascii", "replace").decode()
-    if cv2.getTextSize(text, FONT, 0.4, 1)[0][0] <= width:
-        return text
-    while text and cv2.getTextSize(f"{text}..", FONT, 0.4, 1)[0][0] > width:
-        text = text[:-1]
-    return f"{text}.."
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    red, green, blue = (round(255 * v) for v in OVERLAY_COLORS[index % len(OVERLAY_COLORS)])
-    return red, green, blue
+    shorter = [text, *(f"{text[:end]}.." for end in range(len(text) - 1, 0, -1))]
+    return next((each for each in shorter if cv2.getTextSize(each, FONT, 0.4, 1)[0][0] <= width), "..")

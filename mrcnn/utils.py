@@ -9,39 +9,16 @@ import tensorflow as tf
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import expand_mask, extract_bboxes, minimize_mask, unmold_mask
 from mrcnn.data.resizing import resize_image, resize_mask
-from mrcnn.network.anchors import level_anchors, pyramid_anchors
+from mrcnn.network.anchors import level_anchors
+from mrcnn.network.anchors import pyramid_anchors as generate_pyramid_anchors
 from mrcnn.network.boxes import decode, encode, normalized_boxes, pairwise_iou, pixel_boxes
 from mrcnn.training.imagenet import COCO_MODEL_URL, download_trained_weights
 
-__all__ = [
-    "COCO_MODEL_URL",
-    "Dataset",
-    "apply_box_deltas",
-    "batch_slice",
-    "box_refinement",
-    "box_refinement_graph",
-    "compute_ap",
-    "compute_ap_range",
-    "compute_iou",
-    "compute_matches",
-    "compute_overlaps",
-    "compute_overlaps_masks",
-    "compute_recall",
-    "denorm_boxes",
-    "download_trained_weights",
-    "expand_mask",
-    "extract_bboxes",
-    "generate_anchors",
-    "generate_pyramid_anchors",
-    "minimize_mask",
-    "non_max_suppression",
-    "norm_boxes",
-    "resize",
-    "resize_image",
-    "resize_mask",
-    "trim_zeros",
-    "unmold_mask",
-]
+__all__ = ["COCO_MODEL_URL", "Dataset", "batch_slice", "download_trained_weights", "resize", "resize_image"]
+__all__ += ["apply_box_deltas", "box_refinement", "box_refinement_graph", "compute_iou", "compute_overlaps"]
+__all__ += ["denorm_boxes", "norm_boxes", "non_max_suppression", "generate_anchors", "generate_pyramid_anchors"]
+__all__ += ["compute_overlaps_masks", "expand_mask", "extract_bboxes", "minimize_mask", "resize_mask", "unmold_mask"]
+__all__ += ["compute_ap", "compute_ap_range", "compute_matches", "compute_recall", "trim_zeros"]
 
 
 def compute_iou(
@@ -220,17 +197,6 @@ def generate_anchors(
     height, width = int(shape[0]), int(shape[1])
     anchors = [level_anchors(s, ratios, (height, width), feature_stride, anchor_stride) for s in np.atleast_1d(scales)]
     return np.stack(anchors, axis=1).reshape(-1, 4)
-
-
-def generate_pyramid_anchors(
-    scales: Sequence[float],
-    ratios: Sequence[float],
-    feature_shapes: Sequence[Sequence[int]],
-    feature_strides: Sequence[int],
-    anchor_stride: int,
-) -> np.ndarray:
-    """Anchors of all pyramid levels, one scale for each, P2 first: float32 (num_anchors, 4) in pixels."""
-    return pyramid_anchors(scales, ratios, feature_shapes, feature_strides, anchor_stride)
 
 
 def batch_slice(

@@ -3,32 +3,19 @@
 import colorsys
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from mrcnn.data.masks import unmold_mask
 from mrcnn.matterport.plots import display_table, display_weight_stats, plot_overlaps, plot_precision_recall
 from mrcnn.utils import compute_matches
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = [
-    "apply_mask",
-    "display_differences",
-    "display_images",
-    "display_instances",
-    "display_table",
-    "display_top_masks",
-    "display_weight_stats",
-    "draw_box",
-    "draw_boxes",
-    "draw_rois",
-    "plot_overlaps",
-    "plot_precision_recall",
-    "random_colors",
-]
+__all__ = ["apply_mask", "display_differences", "display_images", "display_instances", "display_table"]
+__all__ += ["display_top_masks", "display_weight_stats", "draw_box", "draw_boxes", "draw_rois"]
+__all__ += ["plot_overlaps", "plot_precision_recall", "random_colors"]
 
 Color = tuple[float, ...]
 GROUND_TRUTH_COLOR: Color = (0.0, 1.0, 0.0, 0.8)
@@ -63,34 +50,33 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Sequence[int]) -> np.nda
 
 
 def _framed_axes(
-    ax: "Axes | None", image: np.ndarray, title: str, margin: int, size: tuple[float, float] = (12, 12)
-) -> "Axes":
+    ax: Axes | None, image: np.ndarray, title: str, margin: int, size: tuple[float, float] = (12, 12)
+) -> Axes:
     """Axes, new ones if there are none, with a margin around the image, rows growing downwards, and the title."""
-    import matplotlib.pyplot as plt
-
     ax = plt.subplots(1, figsize=size)[1] if ax is None else ax
     ax.set(xlim=(-margin, image.shape[1] + margin), ylim=(image.shape[0] + margin, -margin), title=title)
     ax.axis("off")
     return ax
 
 
-def _add_rectangle(ax: "Axes", box: np.ndarray, **style: object) -> None:
-    """Draw the border of a box; `style` goes to matplotlib's Rectangle."""
-    from matplotlib.patches import Rectangle
-
+def _add_rectangle(ax: Axes, box: np.ndarray, **style: object) -> None:
     y1, x1, y2, x2 = box[:4]
     ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, linewidth=2, **style))
 
 
-def _add_refined(ax: "Axes", box: np.ndarray | None, refined_box: np.ndarray, color: Color | str) -> None:
+def _add_refined(ax: Axes, box: np.ndarray | None, refined_box: np.ndarray, color: Color | str) -> None:
     """Draw what a box was refined to, and join their first corners."""
     _add_rectangle(ax, refined_box, edgecolor=color)
     if box is not None:
         ax.plot([box[1], refined_box[1]], [box[0], refined_box[0]], color=color, scalex=False, scaley=False)
 
 
-def _add_outline(ax: "Axes", mask: np.ndarray, color: Color) -> None:
-    """Outline a mask of shape (height, width)."""
+def _add_caption(ax: Axes, box: np.ndarray, text: str, fill: Color | str, alpha: float, **style: str) -> None:
+    patch = {"facecolor": fill, "alpha": alpha, "pad": 2, "edgecolor": "none"}
+    ax.text(box[1], box[0], text, size=11, bbox=patch, **style)
+
+
+def _add_outline(ax: Axes, mask: np.ndarray, color: Color) -> None:
     if np.any(mask):  # matplotlib warns of contours that do not exist
         # A frame of zeros closes the outlines of masks that touch the border.
         rows, columns = (np.arange(-1, side + 1) for side in mask.shape)
@@ -106,14 +92,11 @@ def display_images(
     interpolation: str | None = None,
 ) -> None:
     """Show images side by side with matplotlib, `cols` in a row; the last three go to `imshow`."""
-    import matplotlib.pyplot as plt
-
-    titles = [*(titles or ()), *[""] * len(images)]
     rows = -(-len(images) // cols)
     plt.figure(figsize=(14, 14 * rows / cols))
-    for i, (image, title) in enumerate(zip(images, titles, strict=False)):
+    for i, image in enumerate(images):
         plt.subplot(rows, cols, i + 1)
-        plt.title(title, fontsize=9)
+        plt.title(titles[i] if titles and i < len(titles) else "", fontsize=9)
         plt.axis("off")
         image = np.asarray(image)
         if image.ndim == 3 and image.dtype.kind == "f" and image.max(initial=0.0) > 1.0:
@@ -131,7 +114,7 @@ def display_instances(
     scores: np.ndarray | None = None,
     title: str = "",
     figsize: tuple[float, float] = (16, 16),
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
     show_mask: bool = True,
     show_bbox: bool = True,
     colors: Sequence[Color] | None = None,
@@ -143,8 +126,6 @@ def display_instances(
     [0, 1] per instance; `captions` stand instead of class name and score. It is a ValueError if boxes, masks and
     class_ids differ in number.
     """
-    import matplotlib.pyplot as plt
-
     num_instances = len(boxes)
     if num_instances == 0:
         print("\n*** No instances to display *** \n")
@@ -157,13 +138,11 @@ def display_instances(
     for i in range(num_instances):
         if not np.any(boxes[i]):
             continue  # padding
-        y1, x1, _, _ = boxes[i]
         if show_bbox:
             _add_rectangle(ax, boxes[i], edgecolor=colors[i], alpha=0.7, linestyle="dashed")
         caption = class_names[class_ids[i]] + (f" {scores[i]:.3f}" if scores is not None else "")
         caption = captions[i] if captions is not None and len(captions) else caption
-        patch = {"facecolor": colors[i], "alpha": 0.7, "pad": 2, "edgecolor": "none"}
-        ax.text(x1, y1, caption, color="black", size=11, verticalalignment="bottom", bbox=patch)
+        _add_caption(ax, boxes[i], caption, colors[i], 0.7, color="black", verticalalignment="bottom")
         if show_mask:
             picture = apply_mask(picture, masks[..., i], colors[i])
         _add_outline(ax, masks[..., i], colors[i])
@@ -183,7 +162,7 @@ def display_differences(
     pred_mask: np.ndarray,
     class_names: Sequence[str],
     title: str = "",
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
     show_mask: bool = True,
     show_box: bool = True,
     iou_threshold: float = 0.5,
@@ -279,7 +258,7 @@ def draw_boxes(
     captions: Sequence[str] | None = None,
     visibilities: Sequence[int] | None = None,
     title: str = "",
-    ax: "Axes | None" = None,
+    ax: Axes | None = None,
 ) -> None:
     """Draw boxes (num_boxes, 4) in pixels, what they were refined to, captions and masks; at least either boxes.
 
@@ -302,8 +281,7 @@ def draw_boxes(
             anchor = np.asarray(refined_boxes[i]).astype(int)
             _add_refined(ax, None if boxes is None else boxes[i], anchor, edge)
         if captions is not None and anchor is not None:
-            patch = {"facecolor": edge, "alpha": 0.5, "pad": 2, "edgecolor": "none"}
-            ax.text(anchor[1], anchor[0], captions[i], size=11, verticalalignment="top", color="w", bbox=patch)
+            _add_caption(ax, anchor, captions[i], edge, 0.5, color="w", verticalalignment="top")
         if masks is not None:
             picture = apply_mask(picture, masks[..., i], color)
             _add_outline(ax, masks[..., i], color)

@@ -188,7 +188,7 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
                 "properties": {
                     "objectType": "detection",
                     "name": str(cell["cell"]),
-                    "classification": {"name": cell["class_name"], "color": [round(255 * value) for value in color]},
+                    "classification": {"name": cell["class_name"], "color": list(color)},
                     "measurements": measurements,
                 },
             }

@@ -53,12 +53,12 @@ def level_anchors(
 def pyramid_anchors(
     scales: Sequence[float],
     ratios: Sequence[float],
-    shapes: Sequence[tuple[int, int]],
+    feature_shapes: Sequence[tuple[int, int]],
     feature_strides: Sequence[int],
     anchor_stride: int = 1,
 ) -> np.ndarray:
     """Anchors of all levels, P2 first, as `level_anchors` orders them: float32 (num_anchors, 4) in pixels."""
-    levels = zip(scales, shapes, feature_strides, strict=True)
+    levels = zip(scales, feature_shapes, feature_strides, strict=True)
     return np.concatenate([level_anchors(s, ratios, shape, stride, anchor_stride) for s, shape, stride in levels])
 
 

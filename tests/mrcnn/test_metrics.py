@@ -31,10 +31,8 @@ WRONG = np.array([[50, 50, 60, 60]], float)
 def test_average_precision_worked_example(by):
     predicted = np.concatenate([CELLS[:1], WRONG, CELLS[1:]])
     measured = compare((CELLS, predicted, [0.9, 0.8, 0.7]), by=by).average_precision()
-    assert (
-        measured["AP50"] == measured["AP95"] == pytest.approx(measured["mAP"]) == pytest.approx((51 + 50 * 2 / 3) / 101)
-    )
     assert list(measured) == ["mAP", *(f"AP{percent}" for percent in range(50, 100, 5))]
+    assert measured == pytest.approx(dict.fromkeys(measured, (51 + 50 * 2 / 3) / 101))
 
 
 def test_average_precision_ranks_over_all_images():
@@ -94,12 +92,4 @@ def test_matches_give_a_cell_to_the_best_score_once():
 def test_precision_recall_counts_what_is_seen():
     comparison = compare((CELLS, np.concatenate([CELLS, WRONG]), [0.7, 0.6, 0.8]))
     assert comparison.precision_recall(0.7) == (0.5, 0.5)
-    assert comparison.precision_recall(0.9) == (0.0, 0.0)
-    assert compare((EMPTY, CELLS, [1, 1])).precision_recall(0.5) == (0.0, 0.0)
-
-
-def test_numbers_of_another_length_are_refused():
-    with pytest.raises(ValueError):
-        compare((CELLS, CELLS, [0.9]))
-    with pytest.raises(ValueError):
-        compare((CELLS, CELLS, [0.9, 0.8], [False]))
+    assert comparison.precision_recall(0.9) == compare((EMPTY, CELLS, [1, 1])).precision_recall(0.5) == (0.0, 0.0)

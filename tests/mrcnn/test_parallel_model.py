@@ -34,11 +34,10 @@ def test_parallel_model_is_a_copy_with_the_same_outputs(images):
 
 
 def test_parallel_model_takes_the_network_of_a_detector(tiny_detector, draw_cell):
-    model = tiny_detector
-    parallel = ParallelModel(model.keras_model, 1)
-    molded, metas, _ = model.mold_inputs([draw_cell(0)[0]])
-    inputs = [molded, metas.astype(np.float32), model.get_anchors((64, 64))[np.newaxis]]
-    for output, expected in zip(parallel(inputs), model.keras_model(inputs), strict=True):
+    parallel = ParallelModel(tiny_detector.keras_model, 1)
+    molded, metas, _ = tiny_detector.mold_inputs([draw_cell(0)[0]])
+    inputs = [molded, metas.astype(np.float32), tiny_detector.get_anchors((64, 64))[np.newaxis]]
+    for output, expected in zip(parallel(inputs), tiny_detector.keras_model(inputs), strict=True):
         np.testing.assert_allclose(output, expected, atol=1e-4)
 
 
@@ -72,13 +71,9 @@ print(json.dumps({"outputs": outputs, "replicas": replicas, "losses": losses}))
 
 def test_parallel_model_on_two_devices_is_the_model_and_trains_as_it(images):
     # In a process of its own, since the number of devices is fixed once TensorFlow has started.
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parent)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    folder = Path(__file__).parent
+    command = [sys.executable, "-c", TWO_DEVICES, str(folder)]
+    done = subprocess.run(command, cwd=folder.parents[1], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["replicas"] == 2

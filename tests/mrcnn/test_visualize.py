@@ -19,8 +19,7 @@ def make_image(size=100):
 
 def make_masks(size=100):
     masks = np.zeros((size, size, 2), bool)
-    masks[15:35, 20:45, 0] = True
-    masks[65:85, 65:90, 1] = True
+    masks[15:35, 20:45, 0] = masks[65:85, 65:90, 1] = True
     return masks
 
 
