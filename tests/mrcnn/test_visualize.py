@@ -51,13 +51,18 @@ def test_display_instances_draws_each_instance(ax, shown, capsys):
         visualize.display_instances(make_image(), BOXES, make_masks(), np.array([1]), ["BG", "cell"], ax=ax)
 
 
-def test_display_instances_options_and_padding(ax):
-    boxes = np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
+def test_display_instances_options_padding_and_transparency(ax):
+    image, boxes = np.full((100, 100, 4), 255, np.uint8), np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
     options = {"show_mask": False, "show_bbox": False, "captions": ["mine", "unused"]}
-    visualize.display_instances(make_image(), boxes, make_masks(), np.array([1, 0]), NAMES, ax=ax, **options)
+    visualize.display_instances(image, boxes, make_masks(), np.array([1, 0]), NAMES, ax=ax, **options)
     assert [t.get_text() for t in ax.texts] == ["mine"] and not ax.patches
-    np.testing.assert_array_equal(ax.images[0].get_array(), make_image())
+    np.testing.assert_array_equal(ax.images[0].get_array(), image)
     assert len(ax.collections) == 1  # the outline stays
+    colors = [(1.0, 0.0, 0.0)] * 2
+    visualize.display_instances(image, boxes, make_masks(), [1, 0], NAMES, ax=ax, captions=[], colors=colors)
+    assert [t.get_text() for t in ax.texts] == ["mine", "cell"]
+    picture = np.asarray(ax.images[1].get_array())
+    assert picture[25, 30].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4
 
 
 def test_display_differences_captions_follow_the_scores(ax, shown):
@@ -116,17 +121,6 @@ def test_display_images_takes_few_titles_and_colours_of_any_type(shown):
     axes = plt.gcf().axes
     assert [ax.get_title() for ax in axes] == ["one", "", ""]
     np.testing.assert_array_equal(axes[0].images[0].get_array(), axes[2].images[0].get_array())
-
-
-def test_display_instances_takes_no_captions_and_images_with_transparency(ax):
-    image = np.full((20, 20, 4), 255, np.uint8)
-    mask = np.zeros((20, 20, 1), bool)
-    mask[5:15, 5:15] = True
-    box, color = np.array([[5, 5, 15, 15]]), [(1.0, 0.0, 0.0)]
-    visualize.display_instances(image, box, mask, np.array([1]), ["BG", "cell"], ax=ax, captions=[], colors=color)
-    assert [text.get_text() for text in ax.texts] == ["cell"]
-    picture = np.asarray(ax.images[0].get_array())
-    assert picture[10, 10].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4
 
 
 @pytest.mark.parametrize("color", [(1.0, 0.0, 0.5), (1.0, 0.0, 0.5, 0.8)])
