@@ -4,6 +4,7 @@ Text has 6 to 8 points at the size of the figure, except the numbers in crowded 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,23 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.figures.sheets import PAGE_HEIGHT, PAGE_WIDTH, text_width, wrap_text
-from experiments.figures.style import GREY, INK, MARKERS, PALETTE, draw_map, group_style, map_legend, style_axes, tint
+from experiments.figures.style import GREY, INK, draw_map, group_style, map_legend, name_rows, style_axes, tint
 
 TEXT_SIZE = 7.5  # points
 SMALL_SIZE = 6.5
 MAX_PANELS = 16
 
 Interval = tuple[float, float, float]
-
-
-def _make_confusion_colors() -> ListedColormap:
-    """Cividis backwards with a paler light end: most cells are near 0, and a page of full colour hides the others."""
-    colors = colormaps["cividis"].reversed()(np.linspace(0, 1, 256))[:, :3]
-    white = 0.9 * np.linspace(1, 0, 256)[:, np.newaxis] ** 2
-    return ListedColormap(white + (1 - white) * colors)
-
-
-_CONFUSION_COLORS = _make_confusion_colors()
+# Cividis backwards with a paler light end: most cells are near 0, and a page of full colour hides the others.
+_SHADES = np.linspace(0, 1, 256)
+_CONFUSION_COLORS = ListedColormap([tint(colormaps["cividis"](1 - x), 0.9 * (1 - x) ** 2) for x in _SHADES])
 
 
 def draw_confusions(confusions: Mapping[str, np.ndarray], classes: Sequence[str]) -> Figure:
@@ -43,38 +37,32 @@ def draw_confusions(confusions: Mapping[str, np.ndarray], classes: Sequence[str]
         confusions: up to `MAX_PANELS`, by title, int array of shape (c, c), rows true, columns predicted.
         classes: the c names.
     """
-    arrays = {title: np.asarray(confusion) for title, confusion in confusions.items()}
-    columns = {4: 2, 5: 3, 6: 3, 9: 3}.get(len(arrays), 4)
-    columns = min(columns, len(arrays))
+    columns = min({4: 2, 5: 3, 6: 3, 9: 3}.get(len(confusions), 4), len(confusions))
+    num_rows = -(-len(confusions) // columns)
     names = [name.replace("_", " ") for name in classes]
-    # All in inches. Panels are placed by hand, since only then their squares take all the room there is.
-    margin = max(0.8, 0.25 + max(text_width(name, SMALL_SIZE) for name in names))  # left and below, for the names
-    gap, num_rows = 0.1, -(-len(arrays) // columns)
-    height = (PAGE_HEIGHT - margin - 0.4) / num_rows - 0.3
-    panel = min((PAGE_WIDTH - margin - 0.15 - (columns - 1) * gap) / columns, height, 3.2)
-    panel = min(panel, max(1.3, 0.42 * len(names)))
-    titles = [wrap_text(title, panel, TEXT_SIZE) for title in arrays]
-    rows = [titles[i : i + columns] for i in range(0, len(titles), columns)]
-    heads = [0.1 + 0.13 * max(title.count("\n") + 1 for title in row) for row in rows]
-    wide, high = margin + columns * (panel + gap) + 0.05, sum(heads) + num_rows * panel + margin
-    figure = Figure(figsize=(wide, high))
-    for i, (title, confusion) in enumerate(zip(titles, arrays.values(), strict=True)):
-        row, column = divmod(i, columns)
-        left, top = margin + column * (panel + gap), sum(heads[: row + 1]) + row * panel
-        axes = figure.add_axes((left / wide, 1 - (top + panel) / high, panel / wide, panel / high))
-        mesh = _draw_confusion(axes, confusion, 72 * panel / len(classes))
-        axes.set_title(title, fontsize=TEXT_SIZE, color=INK, pad=3)
-        axes.set_xticks(np.arange(len(names)) + 0.5, names if i + columns >= len(arrays) else [], rotation=90)
-        axes.set_yticks(np.arange(len(names)) + 0.5, names if column == 0 else [])
-        axes.tick_params(labelsize=SMALL_SIZE, length=0, pad=2, colors=INK)
-    middle = margin + (columns * (panel + gap) - gap) / 2
-    label = {"fontsize": TEXT_SIZE, "color": INK}
-    figure.text(middle / wide, 0.03 / high, "predicted class", ha="center", va="bottom", **label)
-    figure.text(0.02 / wide, (margin + num_rows * panel / 2) / high, "true class", rotation=90, va="center", **label)
-    # The corner below the names of the rows is free.
-    bar_axes = figure.add_axes((0.12 / wide, 0.3 / high, (margin - 0.3) / wide, 0.08 / high))
-    bar = figure.colorbar(mesh, cax=bar_axes, orientation="horizontal", ticks=[0, 50, 100])
-    bar.ax.set_title("% of true class", fontsize=SMALL_SIZE, color=INK, pad=3)
+    # All in inches: of the names, of the bar with the label above it, between panels, and of a title.
+    margin, bar, gap, head = 0.25 + max(text_width(name, SMALL_SIZE) for name in names), 0.55, 0.1, 0.3
+    room = (PAGE_WIDTH - margin) / columns - gap, (PAGE_HEIGHT - margin - bar) / num_rows - head
+    side = min(*room, max(1.2, 0.42 * len(names)), 3.2)
+    size = max(2.2, margin + columns * (side + gap)), margin + bar + num_rows * (side + head)
+    figure = Figure(figsize=size, layout="compressed")
+    panels = figure.subplots(num_rows, columns, sharex=True, sharey=True, squeeze=False)
+    for i, (axes, title) in enumerate(zip_longest(panels.flat, confusions)):
+        if title is None:
+            axes.remove()
+            continue
+        mesh = _draw_confusion(axes, confusions[title], 72 * side / len(classes))
+        axes.set_title(wrap_text(title, side, TEXT_SIZE), fontsize=TEXT_SIZE, color=INK, pad=3)
+        axes.tick_params(labelsize=SMALL_SIZE, length=0, pad=2, colors=INK, labelbottom=i + columns >= len(confusions))
+        axes.tick_params("x", rotation=90)
+    ticks = np.arange(len(names)) + 0.5
+    panels[0, 0].set_xticks(ticks, names)
+    panels[0, 0].set_yticks(ticks, names)
+    panels[0, 0].invert_yaxis()
+    figure.supxlabel("predicted class", fontsize=TEXT_SIZE, color=INK)
+    figure.supylabel("true class", fontsize=TEXT_SIZE, color=INK)
+    bar = figure.colorbar(mesh, ax=figure.axes, location="top", ticks=[0, 50, 100], shrink=0.4, aspect=30, pad=0.02)
+    bar.set_label("% of true class", fontsize=SMALL_SIZE, color=INK)
     bar.ax.tick_params(labelsize=SMALL_SIZE, length=2, pad=1, colors=INK)
     bar.outline.set_visible(False)
     return figure
@@ -104,9 +92,7 @@ def draw_recall_intervals(recalls: Mapping[str, Mapping[str, Interval | None]], 
         look = {"fmt": marker, "ms": 4.2, "lw": 1.0, "mew": 0.6, "color": color, "clip_on": False, "zorder": 3}
         axes.errorbar(values, y, xerr=reach, label=method, **look)
     axes.set_xlim(0, 1)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.set_yticks(range(len(classes)), [name.replace("_", " ") for name in classes])
-    axes.tick_params("y", length=0)
+    name_rows(axes, classes)
     axes.set_xlabel("recall", fontsize=TEXT_SIZE)
     figure.legend(loc="outside upper left", ncols=min(len(recalls), 6), fontsize=TEXT_SIZE, frameon=False)
     return figure
@@ -181,7 +167,7 @@ def _draw_confusion(axes: Axes, confusion: np.ndarray, cell: float) -> QuadMesh:
     axes.patch.set(facecolor="#eef0f2", edgecolor="#c3cad1", hatch="//////")  # shows where a row is empty
     grid = {"edgecolors": "#e3e7eb", "linewidth": 0.25}
     mesh = axes.pcolormesh(np.ma.masked_invalid(percent), cmap=_CONFUSION_COLORS, vmin=0, vmax=100, **grid)
-    axes.invert_yaxis()
+    axes.set_aspect("equal")
     axes.spines[:].set_color(GREY)
     axes.spines[:].set_linewidth(0.5)
     for row, column in np.argwhere(np.round(np.nan_to_num(percent)) > 0):
@@ -196,7 +182,8 @@ def _variant_look(name: str, backbones: Sequence[str]) -> dict[str, Any]:
     """How the curve of a variant looks, as keyword arguments of a line."""
     backbone, *_, loss = name.split("-")
     depth, perceptual, boxed = backbones.index(backbone), loss == "SSIM", "-BB-" in name
-    strong = PALETTE[0] if perceptual else PALETTE[1]
+    strong, _ = group_style(0 if perceptual else 1)
+    _, marker = group_style(2 * perceptual + depth)
     color = strong if boxed else tint(strong, 0.45)
-    look = {"color": color, "linestyle": ("-", "--")[depth], "marker": MARKERS[2 * perceptual + depth]}
+    look = {"color": color, "linestyle": ("-", "--")[depth], "marker": marker}
     return look | {"markerfacecolor": color if boxed else "white"}

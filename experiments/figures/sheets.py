@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from experiments.figures.style import GREY, INK, PALETTE, style_axes, tint
+from experiments.figures.style import GREY, INK, PALETTE, name_rows, style_axes, tint
 
 PAGE_WIDTH = 7.0  # inches of text on A4 or letter paper, as are all lengths here
 PAGE_HEIGHT = 8.9  # leaves room for the caption
@@ -95,30 +94,22 @@ def draw_class_distribution(counts: Mapping[str, Mapping[str, int]], classes: Se
     figure = Figure(figsize=(PAGE_WIDTH, 0.75 + len(classes) * step), layout="constrained")
     axes = figure.subplots()
     style_axes(axes, "x", TEXT_SIZE)
-    handles = []
     for i, (centre, of_class) in enumerate(counts.items()):
         values = np.array([of_class.get(name, 0) for name in classes], int)
         y = np.arange(len(classes)) + (i - (len(counts) - 1) / 2) * thickness / step
-        look = {"facecolor": tint(PALETTE[i], 0.55), "edgecolor": PALETTE[i], "hatch": HATCHES[i], "linewidth": 0.6}
-        if not HATCHES[i]:
-            look["facecolor"] = PALETTE[i]
-        some = values > 0
-        axes.barh(y[some], values[some] - LEAST, thickness / step, left=LEAST, **look)
-        for value, at in zip(values, y, strict=True):
-            place = {"xy": (max(value, LEAST), at), "xytext": (2, -0.3), "textcoords": "offset points"}
-            axes.annotate(f"{value:,}", **place, va="center_baseline", size=6, color=INK)
-        handles.append(Patch(label=f"{centre} ({values.sum():,} cells)", **look))
+        color = tint(PALETTE[i], 0.55) if HATCHES[i] else PALETTE[i]
+        look = {"facecolor": color, "edgecolor": PALETTE[i], "hatch": HATCHES[i], "linewidth": 0.6}
+        widths, label = np.maximum(values, LEAST) - LEAST, f"{centre} ({values.sum():,} cells)"
+        bars = axes.barh(y, widths, thickness / step, left=LEAST, label=label, **look)
+        axes.bar_label(bars, [f"{value:,}" for value in values], padding=2, size=6, color=INK)
     axes.set_xscale("log")
     axes.set_xlim(LEAST, 2.2 * max(1, max(max(of_class.values(), default=0) for of_class in counts.values())))
     axes.xaxis.set_major_locator(LogLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else ""))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_yticks(range(len(classes)), [name.replace("_", " ") for name in classes])
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.tick_params("y", length=0)
+    name_rows(axes, classes)
     axes.set_xlabel("cells (logarithmic)", fontsize=TEXT_SIZE)
-    columns = len(counts) if len(counts) < 4 else 3
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=TEXT_SIZE, frameon=False)
+    figure.legend(loc="outside upper left", ncols=3, fontsize=TEXT_SIZE, frameon=False)
     return figure
 
 

@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.typing import ColorType
 
 # Okabe and Ito 2008, "Color universal design": told apart by people with any kind of colour vision.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#b8a800")
@@ -105,8 +106,7 @@ def draw_score_dots(
             means, stds = np.array([values[k] for k in rows], float).T
             color, marker = group_style(i)
             axes.errorbar(means, y[rows] + spread[i], xerr=stds, fmt=marker, ms=6.5, lw=1.4, color=color, label=method)
-    axes.set_yticks(y, names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    name_rows(axes, names)
     axes.set_xlim(0, 1)
     axes.set_xlabel(xlabel)
     figure.legend(loc="outside upper left", ncols=len(scores) + 1, fontsize=9, frameon=False)
@@ -117,9 +117,8 @@ def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
     """Draw a two-dimensional map, an array of shape (n, 2), coloured by one grouping after the other."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     size = float(np.clip(9000 / max(len(points), 1), 7, 36))
-    for axes, (title, (names, order)) in zip(
-        figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
-    ):
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, (title, (names, order)) in zip(panels, groups.items(), strict=True):
         looks = draw_map(axes, points, names, order, size)
         axes.set_title(title, fontsize=11, loc="left", color=INK)
         map_legend(axes, looks, 8)
@@ -184,13 +183,21 @@ def style_axes(axes: Axes, grid: Literal["x", "y", "both"] = "y", size: float = 
 
 def group_style(index: int) -> tuple[str, str]:
     """The colour and the marker of the group that stands at `index` in a legend."""
-    color, first_round = PALETTE[index % len(PALETTE)], index < len(PALETTE)
-    if not first_round:  # darker, and paired with other markers
-        color = to_hex([0.62 * value for value in to_rgb(color)])
-    return color, MARKERS[(index + (0 if first_round else 3)) % len(MARKERS)]
+    color = PALETTE[index % len(PALETTE)]
+    if index < len(PALETTE):
+        return color, MARKERS[index % len(MARKERS)]
+    # Darker, and paired with other markers.
+    return to_hex([0.62 * value for value in to_rgb(color)]), MARKERS[(index + 3) % len(MARKERS)]
 
 
-def tint(color: str, share: float) -> tuple[float, float, float]:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of axes whose y is 0 for the first, at the top."""
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params("y", length=0)
+
+
+def tint(color: ColorType, share: float) -> tuple[float, float, float]:
     """Mix a colour with white, of which it then holds `share`, 0 to 1: (red, green, blue)."""
     red, green, blue = (share + (1 - share) * value for value in to_rgb(color))
     return red, green, blue
@@ -217,14 +224,10 @@ def project(vectors: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     if len(vectors) < 12:
         centred = vectors - vectors.mean(axis=0, keepdims=True) if len(vectors) else vectors
         left, singular, _ = np.linalg.svd(centred, full_matrices=False)
-        points = np.zeros((len(vectors), 2), np.float32)
-        kept = min(2, left.shape[1])
-        points[:, :kept] = (left * singular)[:, :kept]
-        return points, "PCA"
+        return np.pad((left * singular)[:, :2], ((0, 0), (0, max(0, 2 - len(singular))))), "PCA"
     import umap  # here, since its compiler takes seconds to load
 
-    neighbors = min(15, len(vectors) - 1)
-    layout = umap.UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1, init="pca")
+    layout = umap.UMAP(n_neighbors=min(15, len(vectors) - 1), random_state=seed, n_jobs=1, init="pca")
     return layout.fit_transform(vectors), "UMAP"
 
 
@@ -242,14 +245,12 @@ def _series(rows: Rows, step_column: str, column: str, *, positive: bool) -> tup
     """Steps and values of a column, without rows that lack it."""
     pairs = [(row[step_column], row[column]) for row in rows if row.get(column) and row.get(step_column)]
     values = np.array(pairs, np.float64).reshape(-1, 2)
-    values = values[np.isfinite(values).all(axis=1)]
-    if positive:
-        values = values[values[:, 1] > 0]
+    values = values[np.isfinite(values).all(axis=1) & (values[:, 1] > (0 if positive else -np.inf))]
     return values[:, 0], values[:, 1]
 
 
 def _nice(column: str) -> str:
     """A loss column's name as people read it: val_mrcnn_bbox_loss -> held out: mrcnn bbox."""
-    held_out = "held out: " if column.startswith("val_") else ""
     name = column.removeprefix("val_")
-    return held_out + (name if name == "loss" else name.removesuffix("_loss").replace("_", " "))
+    shown = name if name == "loss" else name.removesuffix("_loss").replace("_", " ")
+    return f"held out: {shown}" if name != column else shown
