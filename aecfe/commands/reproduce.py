@@ -3,13 +3,14 @@
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aecfe.commands import options
 from mrcnn.files.errors import InputError
 
 if TYPE_CHECKING:
     from experiments.settings import RunSettings
+    from experiments.thesis.oracle_table import Published
 
 CONFIGS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 # Options that stand for settings.
@@ -45,17 +46,10 @@ def add_parser(commands) -> None:
         "--runs N": "classifiers for each row (default: the configuration's, or 5)",
     }
     options.add(parser, numbers, type=options.positive)
-    parser.add_argument(
-        "--test-on",
-        choices=("test", "all"),
-        help="cells of the other centres: their test parts, as in the thesis, or all, as in its authors' code",
-    )
-    parser.add_argument(
-        "--standardise",
-        nargs="+",
-        choices=("none", "centre"),
-        help="columns of Table 3.2: features as they are, standardised within each centre without labels, or both",
-    )
+    cells = "cells of the other centres: their test parts, as in the thesis, or all, as in its authors' code"
+    parser.add_argument("--test-on", choices=("test", "all"), help=cells)
+    columns = "columns of Table 3.2: features as they are, standardised within each centre without labels, or both"
+    parser.add_argument("--standardise", nargs="+", choices=("none", "centre"), help=columns)
     options.add_protocol(parser)
     features = {"--features NAME=FILE...": "vectors made elsewhere (.h5ad or .npz) as further columns of Table 3.2"}
     options.add(parser, features, default=[])
@@ -72,34 +66,35 @@ def add_parser(commands) -> None:
     options.add(group, texts)
     pixels = "range of the pixels it takes (default: 0..1)"
     group.add_argument("--oracle-pixels", choices=("0..1", "0..255", "-1..1"), help=pixels)
-    options.add(
-        group, {"--oracle-size PX": "side of its images, if it takes images of any size"}, type=options.positive
-    )
+    size = {"--oracle-size PX": "side of its images, if it takes images of any size"}
+    options.add(group, size, type=options.positive)
 
 
 def reproduce(arguments: argparse.Namespace) -> None:
     """Check the arguments, make what they ask for and print the names of the files."""
+    from experiments.evaluation.comparison import Protocol
     from experiments.thesis import catalogue
+    from experiments.thesis.study import Study
     from mrcnn.files.output_paths import check_output_folder
 
     targets = catalogue.resolve_targets(arguments.targets)
-    features = _features(arguments, targets)
+    features = _features(arguments.features, targets)
     published = _published(arguments, targets)
     settings = _settings(arguments)
-    compared = [name for name, centre in settings.centres.items() if centre.use == "all"]
-    if not compared:
+    study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
+    if not study.compared:
         raise InputError("centres: the detector alone is trained on them; give use: all to those that are compared")
-    if arguments.oracle_centre not in (None, "none", *compared):
-        raise InputError(f"--oracle-centre {arguments.oracle_centre}: is none of {', '.join(compared)}, none")
+    if arguments.oracle_centre not in (None, "none", *study.compared):
+        raise InputError(f"--oracle-centre {arguments.oracle_centre}: is none of {', '.join(study.compared)}, none")
     check_output_folder(settings.output)
-    _check_data(settings, arguments.data)
+    on_disk = [name for name, centre in settings.centres.items() if centre.layout != "synthetic"]
+    if arguments.data is not None and not on_disk:
+        raise InputError(f"--data: the centres of {settings.name} are synthetic; leave it out, or give --config")
+    if on_disk and not Path(settings.data).is_dir():
+        raise InputError(f"--data: name the folder of the centres {', '.join(on_disk)}; {settings.data} is none")
     if arguments.jobs is not None and arguments.jobs > 1:
         # Else this process, which trains the detector, would leave the others nothing of a GPU's memory.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
-    from experiments.evaluation.comparison import Protocol  # imports scikit-learn
-    from experiments.thesis.study import Study
-
     protocol = Protocol(
         name=arguments.protocol,
         runs=settings.evaluate.runs,
@@ -108,8 +103,7 @@ def reproduce(arguments: argparse.Namespace) -> None:
         bootstrap=settings.reproduce.bootstrap,
         jobs=os.cpu_count() or 1,
     )
-    study = Study(settings, jobs=arguments.jobs, overwrite=arguments.overwrite)
-    for path in catalogue.reproduce(settings, targets, catalogue.Options(protocol, features, published), study):
+    for path in catalogue.reproduce(study, targets, protocol, features, published):
         print(path)
 
 
@@ -150,17 +144,10 @@ def _keep_centres(settings: "RunSettings", names: list[str]) -> "RunSettings":
     return settings.replace(centres=kept)
 
 
-def _check_data(settings: "RunSettings", given: str | None) -> None:
-    """Check that there is a folder of data where one is needed, and none where everything is synthetic."""
-    on_disk = [name for name, centre in settings.centres.items() if centre.layout != "synthetic"]
-    if given is not None and not on_disk:
-        raise InputError(f"--data: the centres of {settings.name} are synthetic; leave it out, or give --config")
-    if on_disk and not Path(settings.data).is_dir():
-        raise InputError(f"--data: name the folder of the centres {', '.join(on_disk)}; {settings.data} is none")
-
-
-def _published(arguments: argparse.Namespace, targets: list[str]) -> dict[str, Any] | None:
+def _published(arguments: argparse.Namespace, targets: list[str]) -> "Published | None":
     """What the options tell of the published classifier."""
+    from experiments.thesis.oracle_table import Published
+
     if (arguments.oracle is None) != (arguments.classes is None):
         raise InputError("--oracle and --classes belong together: the model, and the file of its classes")
     if arguments.oracle is None:
@@ -170,33 +157,27 @@ def _published(arguments: argparse.Namespace, targets: list[str]) -> dict[str, A
         return None
     if "table-3.3" not in targets:
         raise InputError("--oracle: is a column of table-3.3, which is not asked for")
-    return {
-        "model": _existing_file(arguments.oracle, "--oracle"),
-        "classes": _existing_file(arguments.classes, "--classes"),
-        "centre": arguments.oracle_centre,
-        "pixels": arguments.oracle_pixels or "0..1",
-        "image_size": arguments.oracle_size,
-    }
+    model, classes = _file(arguments.oracle, "--oracle"), _file(arguments.classes, "--classes")
+    return Published(model, classes, arguments.oracle_centre, arguments.oracle_pixels or "0..1", arguments.oracle_size)
 
 
-def _features(arguments: argparse.Namespace, targets: list[str]) -> dict[str, Path]:
+def _features(texts: list[str], targets: list[str]) -> dict[str, Path]:
     """Files of the option --features by the name of their column."""
     features: dict[str, Path] = {}
-    for text in arguments.features:
+    for text in texts:
         name, equals, path = text.partition("=")
         name = name.strip()
         if not equals or not name or not path:
             raise InputError(f"--features {text}: write it as NAME=FILE, for example DinoBloom=dinobloom.npz")
         if name in features:
             raise InputError(f"--features: two columns are called {name}; give one of them another name")
-        features[name] = _existing_file(path, f"--features {name}")
+        features[name] = _file(path, f"--features {name}")
     if features and "table-3.2" not in targets:
         raise InputError("--features: are columns of table-3.2, which is not asked for")
     return features
 
 
-def _existing_file(path: str, option: str) -> Path:
-    """The path of a file that an option names."""
+def _file(path: str, option: str) -> Path:
     if not Path(path).is_file():
         raise InputError(f"{option} {path}: no such file")
     return Path(path)

@@ -1,14 +1,14 @@
 """Figures as files: PNG for the screen, PDF for print, JSON that says what made them.
 
-The same figure and provenance give the same bytes, so that a changed file means a changed figure. Hence the files
-hold no date; the name of the program's release stands in `Provenance.software`.
+The same figure gives the same bytes, so that a changed file means a changed figure. Hence the files hold no date.
 """
 
 import hashlib
 import io
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from mrcnn.files.atomic import atomic_path, write_json
 from mrcnn.files.provenance import command_text
 
-FORMAT = "aecfe-figure"
 PRINT_DPI = 300
 _PRINT = {
     "pdf.fonttype": 42,  # TrueType, which printers and publishers take; Type 3, the default, many refuse
@@ -27,55 +26,44 @@ _PRINT = {
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What a figure was made from.
+class Drawing:
+    """A figure that is ready to be saved.
 
     Attributes:
-        config_hash: hash of the settings in force.
-        inputs: hash of each file that was read, by its name.
-        software: name and version of the program.
+        name: of its files without their ending, as "figure-3.4".
+        title: what it shows, in one line.
+        figure: laid out at the size that it is printed in; a layout engine runs once and is then taken off.
+        inputs: hash of each thing that it was made from, by its name.
     """
 
-    config_hash: str
-    inputs: Mapping[str, str]
-    software: str
+    name: str
+    title: str
+    figure: Figure
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
-def save_figure(
-    figure: Figure, folder: str | os.PathLike, name: str, title: str, provenance: Provenance
-) -> dict[str, Path]:
-    """Write `<name>.png`, `<name>.pdf` and `<name>.json`, each atomically, the JSON last.
+def save_figure(drawing: Drawing, folder: str | os.PathLike, config_hash: str) -> dict[str, Path]:
+    """Write `<name>.png`, `<name>.pdf` and `<name>.json`, each atomically, the JSON last; returns the paths by ending.
 
     The PNG has 300 dots an inch. The PDF holds lines and text as such, with its fonts inside, and photos as images of
-    the same 300. Both name title, command and settings in their metadata; the JSON adds the inputs and the hashes of
-    both files.
-
-    Args:
-        figure: laid out at the size that it is printed in; a layout engine runs once and is then taken off.
-        folder: made if it is missing.
-        name: of the files without their ending, as "figure-3.4".
-        title: what the figure shows, in one line.
-        provenance: what it was made from.
-
-    Returns:
-        The paths, by ending.
+    the same 300. Both name title, command and the hash of the settings in their metadata; the JSON adds the inputs and
+    the hashes of both files.
     """
-    made_by = f"Made by: {command_text()}"
-    settings = f"settings {provenance.config_hash}"
-    chunks = {"Title": title, "Description": f"{made_by}; {settings}", "Software": provenance.software or None}
-    information = {"Title": title, "Subject": made_by, "Keywords": settings, "CreationDate": None}
-    information["Creator"] = provenance.software or None
+    made_by, settings, software = f"Made by: {command_text()}", f"settings {config_hash}", f"aecfe {version('aecfe')}"
+    chunks = {"Title": drawing.title, "Description": f"{made_by}; {settings}", "Software": software}
+    information = {"Title": drawing.title, "Subject": made_by, "Keywords": settings, "Creator": software}
     # Both before the first file: a figure that cannot be drawn leaves none.
-    contents = {"png": _render(figure, "png", chunks)}
-    figure.set_layout_engine("none")  # a second run of the engine moves things by hairs
-    contents["pdf"] = _render(figure, "pdf", information)
-    paths = {ending: Path(folder) / f"{name}.{ending}" for ending in (*contents, "json")}
+    contents = {"png": _render(drawing.figure, "png", chunks)}
+    drawing.figure.set_layout_engine("none")  # a second run of the engine moves things by hairs
+    contents["pdf"] = _render(drawing.figure, "pdf", {**information, "CreationDate": None})
+    paths = {ending: Path(folder) / f"{drawing.name}.{ending}" for ending in (*contents, "json")}
     for ending, content in contents.items():
         with atomic_path(paths[ending]) as temporary:
             temporary.write_bytes(content)
-    files = {paths[ending].name: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
-    made = asdict(provenance) | {"inputs": dict(sorted(provenance.inputs.items()))}
-    write_json(paths["json"], {"format": FORMAT, "title": title, "command": command_text(), **made, "sha256": files})
+    record = {"format": "aecfe-figure", "title": drawing.title, "command": command_text(), "config_hash": config_hash}
+    record |= {"inputs": dict(sorted(drawing.inputs.items())), "software": software}
+    record["sha256"] = {paths[ending].name: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
+    write_json(paths["json"], record)
     return paths
 
 

@@ -1,18 +1,17 @@
 """Table 3.2 of the thesis: which representation of the cells lets a classifier work across centres."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
 from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
 from experiments.evaluation.comparison import Column, Comparison, Protocol, compare_columns
+from experiments.evaluation.handcrafted import handcrafted_vectors
 from experiments.evaluation.transfer import Vectors
 from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RESNET
 from experiments.thesis.study import Study
-from mrcnn.files.errors import InputError
-
-log = logging.getLogger(__name__)
+from mrcnn.files.provenance import file_hash
 
 MAPPED = ("AE-RF", "AE-CFE")  # before and after adaptation, thesis Figure 3.14
 
@@ -44,8 +43,7 @@ def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
     columns = []
     for name in names:
         if name in trained:
-            latents = tuple(study.latents(folder) for folder in trained[name])
-            columns.append(Column(name, latents, _describe(study, name)))
+            columns.append(Column(name, tuple(map(study.latents, trained[name])), _describe(study, name)))
         else:
             vectors, note = untrained_vectors(study, name)
             columns.append(Column(name, (vectors,), note))
@@ -64,31 +62,20 @@ def train_columns(study: Study, names: Sequence[str], training_runs: int | None 
         By column, the folder of each of its trainings; columns that are no autoencoders are left out.
     """
     settings = study.settings.reproduce.ablation
-    runs = range(settings.training_runs if training_runs is None else training_runs)
-    wanted, owners = [], []
-    for name in names:
-        overrides = settings.autoencoder_of(name)
-        if overrides is not None:
-            seed = study.autoencoder_config(overrides)["seed"]
-            wanted += [({**overrides, "seed": seed + run}, None) for run in runs]
-            owners += [name for _ in runs]
-    trained: dict[str, list[Path]] = {}
-    for name, folder in zip(owners, study.train(wanted), strict=True):
-        trained.setdefault(name, []).append(folder)
-    return trained
+    overrides = {name: settings.autoencoder_of(name) for name in names if settings.autoencoder_of(name) is not None}
+    runs = settings.training_runs if training_runs is None else training_runs
+    wanted = [
+        ({**values, "seed": study.autoencoder_config(values).seed + run}, None)
+        for values in overrides.values()
+        for run in range(runs)
+    ]
+    folders = study.train(wanted)
+    return {name: folders[i * runs : (i + 1) * runs] for i, name in enumerate(overrides)}
 
 
 def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> tuple[Vectors, str]:
-    """Vectors of a column that no autoencoder makes, and what to know of them.
-
-    Args:
-        study: detectors and stores.
-        name: of the column.
-        backbone: of the detector that found the cells; None takes the configuration's.
-    """
+    """Vectors of a column that no autoencoder makes, of the cells of one backbone, and what to know of them."""
     if name in (HANDCRAFTED, HANDCRAFTED_LAB):
-        from experiments.evaluation.handcrafted import handcrafted_vectors
-
         standardise = name == HANDCRAFTED_LAB
         make = partial(handcrafted_vectors, standardise_crops=standardise)
         vectors = study.store_vectors("handcrafted", {"standardise": standardise}, make, backbone)
@@ -101,32 +88,20 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
     return column.trainings[0], column.note
 
 
-def check_resnet_weights(weights: str) -> None:
-    """Refuse a file that is not there; `weights` are as in `ReproduceSettings.resnet_weights`."""
-    if weights not in ("imagenet", "random") and not Path(weights).is_file():
-        raise InputError(
-            f"--weights {weights}: no such file; give the ResNet-101 weights of keras.applications, imagenet or random"
-        )
-
-
 def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors, str]:
     from experiments.evaluation.resnet import resnet_vectors
-    from mrcnn.files.provenance import file_hash
     from mrcnn.training.imagenet import FILE_HASHES
 
     settings, seed = study.settings.reproduce, study.settings.seed
     weights, size = settings.resnet_weights, settings.resnet_image_size
-    if weights == "imagenet":
-        identity, note = FILE_HASHES["resnet101"], f"ResNet-101 trained on ImageNet, at {size} px"
-    elif weights == "random":
-        identity = f"random {seed}"
-        note = (
+    identity, note = {
+        "imagenet": (FILE_HASHES["resnet101"], f"ResNet-101 trained on ImageNet, at {size} px"),
+        "random": (
+            f"random {seed}",
             "**not the thesis' column**: ResNet-101 with random weights, since no ImageNet weights were given "
-            "(--weights)"
-        )
-    else:
-        check_resnet_weights(weights)
-        identity, note = file_hash(weights), f"ResNet-101 with the weights {Path(weights).name}, at {size} px"
+            "(--weights)",
+        ),
+    }.get(weights) or (file_hash(weights), f"ResNet-101 with the weights {Path(weights).name}, at {size} px")
     make = partial(resnet_vectors, weights=weights, image_size=size, seed=seed)
     options = {"weights": identity, "image_size": size}
     return study.store_vectors("resnet", options, make, backbone), f"{RESNET}: {note}."
@@ -134,17 +109,16 @@ def _resnet_vectors(study: Study, backbone: str | None = None) -> tuple[Vectors,
 
 def _describe(study: Study, name: str) -> str:
     """Settings of an autoencoder's column in which it differs from the thesis' defaults."""
-    from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
-
-    overrides = study.settings.reproduce.ablation.autoencoder_of(name)
-    config, plain = study.autoencoder_config(overrides), AutoencoderConfig().to_dict()
-    length = f"{config['steps']} steps" if config["steps"] else f"{config['epochs']:g} epochs"
+    settings = study.settings.reproduce.ablation
+    config, plain = study.autoencoder_config(settings.autoencoder_of(name)), AutoencoderConfig().to_dict()
+    told = (*HOUSEKEEPING, *LENGTH, "seed", "adaptation")
+    if config.adaptation == "none":
+        told += ("beta", "adaptation_warmup_steps", "source_centre")
+    changed = {key: value for key, value in config.to_dict().items() if value not in (plain[key], None)}
     shown = [
-        f"{key.replace('_', ' ')} {value}"
-        for key, value in config.items()
-        if key not in (*HOUSEKEEPING, *LENGTH, "seed", "adaptation") and value != plain[key] and value is not None
-        if not (config["adaptation"] == "none" and key in ("beta", "adaptation_warmup_steps", "source_centre"))
+        f"adaptation {config.adaptation}",
+        f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs",
     ]
-    runs = study.settings.reproduce.ablation.training_runs
-    shown += [f"{runs} trainings"] if runs > 1 else []
-    return f"{name}: autoencoder, adaptation {config['adaptation']}, {length}{''.join(', ' + text for text in shown)}."
+    shown += [f"{key.replace('_', ' ')} {value}" for key, value in changed.items() if key not in told]
+    shown += [f"{settings.training_runs} trainings"] if settings.training_runs > 1 else []
+    return f"{name}: autoencoder, {', '.join(shown)}."

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.evaluation.classifiers import FOREST
 from experiments.evaluation.comparison import Protocol
-from experiments.evaluation.scores import measure_run
+from experiments.evaluation.scores import MEASURES, measure_run
 from experiments.evaluation.tables import csv_table, markdown_table, to_latex
 from experiments.evaluation.thesis_numbers import bottleneck_number
 from experiments.evaluation.transfer import Cells, Vectors, predict_pairs
@@ -21,17 +21,15 @@ from mrcnn.files.atomic import write_json, write_text
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays
 
-NAME = "table-3.1"
 TITLE = "Bottleneck sizes (thesis Table 3.1)"
 BASELINES = (HANDCRAFTED, HANDCRAFTED_LAB, RCNN)
 # Thesis Figures 3.6 to 3.13 are of these variants, in this order.
 FIGURES = {
-    (backbone, loss, source): f"figure-3.{number}"
-    for number, (backbone, loss, source) in enumerate(
+    variant: f"figure-3.{number}"
+    for number, variant in enumerate(
         itertools.product(("resnet50", "resnet101"), ("mse", "ssim"), ("image", "crop")), 6
     )
 }
-_BACKBONE_NAMES = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
 
 
 class Variant(NamedTuple):
@@ -44,8 +42,7 @@ class Variant(NamedTuple):
     @property
     def name(self) -> str:
         """As the thesis calls it: ResNet101-BB-SSIM."""
-        box = "-BB" if self.image_source == "crop" else ""
-        return f"{_BACKBONE_NAMES[self.backbone]}{box}-{self.image_loss.upper()}"
+        return f"{_shown(self.backbone)}{'-BB' * (self.image_source == 'crop')}-{self.image_loss.upper()}"
 
 
 @dataclass(frozen=True)
@@ -67,28 +64,16 @@ class Bottleneck:
     num_train: dict[str, int]
     num_test: dict[str, int]
 
-    @property
-    def variants(self) -> list[Variant]:
-        """Columns of the table, in order."""
-        return list(dict.fromkeys(variant for variant, _ in self.folders))
-
-    @property
-    def sizes(self) -> list[int]:
-        """Rows of the table."""
-        return list(dict.fromkeys(size for _, size in self.folders))
-
-    def accuracy(self, variant: Variant, size: int) -> tuple[float, float]:
-        """Mean and standard deviation over the runs."""
-        values = self.scores[variant, size]["accuracy"]
-        return float(values.mean()), float(values.std())
+    def by_variant(self, measure: str) -> dict[Variant, dict[int, np.ndarray]]:
+        """A measure of each run, by column and row of the table."""
+        found: dict[Variant, dict[int, np.ndarray]] = {}
+        for (variant, size), scores in self.scores.items():
+            found.setdefault(variant, {})[size] = scores[measure]
+        return found
 
 
 def train_grid(study: Study, variants: Iterable[Variant]) -> dict[tuple[Variant, int], Path]:
-    """Train the autoencoders of some columns of the table, as far as they are not there.
-
-    Returns:
-        Folder of each autoencoder, in the order of columns and rows.
-    """
+    """Train the autoencoders of some columns of the table; returns the folder of each, by column and row."""
     settings = study.settings.reproduce.bottleneck
     grid = list(itertools.product(variants, settings.sizes))
     wanted = []
@@ -104,7 +89,8 @@ def scored_centre(study: Study) -> str:
     Raises:
         InputError: if it is not among those that are compared.
     """
-    centre = study.settings.reproduce.bottleneck.centre or study.source_centre
+    settings = study.settings
+    centre = settings.reproduce.bottleneck.centre or settings.autoencoder.get("source_centre") or study.compared[0]
     if centre not in study.compared:
         raise InputError(
             f"reproduce.bottleneck.centre: {centre} is none of {', '.join(study.compared)}; choose another"
@@ -141,7 +127,7 @@ def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
     return Bottleneck(
         centre,
         folders,
-        {key: score(study.latents(path, key[0].backbone), key[0].backbone) for key, path in folders.items()},
+        {(variant, size): score(study.latents(path), variant.backbone) for (variant, size), path in folders.items()},
         {(name, b): score(untrained_vectors(study, name, b)[0], b) for name in BASELINES for b in cells},
         {backbone: len(own.train_rows(centre)) for backbone, own in cells.items()},
         {backbone: len(own.test_rows((centre, centre), "test")) for backbone, own in cells.items()},
@@ -150,24 +136,18 @@ def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
 
 def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
     """Measures of each run of the random forest, on the test part of one centre."""
+    options = {"runs": protocol.runs, "seed": protocol.seed}
 
     def predict() -> dict[str, np.ndarray]:
-        predicted = predict_pairs(
-            [{centre: vectors}], cells, FOREST, runs=protocol.runs, seed=protocol.seed, n_jobs=protocol.jobs
-        )
+        predicted = predict_pairs([{centre: vectors}], cells, FOREST, n_jobs=protocol.jobs, **options)
         return {"named": predicted[centre, centre]}
 
-    inputs = {
-        "vectors": hash_arrays(vectors),
-        # With the classes, of which predictions are the numbers.
-        "cells": hash_arrays(np.array(cells.classes), cells.types[centre], cells.parts[centre]),
-        "runs": protocol.runs,
-        "seed": protocol.seed,
-    }
-    predicted = study.cache.arrays("bottleneck", inputs, predict)["named"]
+    # With the classes, of which predictions are the numbers.
+    described = hash_arrays(np.array(cells.classes), cells.types[centre], cells.parts[centre])
+    inputs = {"vectors": hash_arrays(vectors), "cells": described, **options}
     truth = cells.truth((centre, centre), "test")
-    runs = [measure_run(truth, run) for run in predicted]
-    return {name: np.array([run[name] for run in runs]) for name in runs[0]}
+    runs = [measure_run(truth, run) for run in study.cache.arrays("bottleneck", inputs, predict)["named"]]
+    return {name: np.array([run[name] for run in runs]) for name in MEASURES}
 
 
 def write_bottleneck(
@@ -185,7 +165,7 @@ def write_bottleneck(
     Returns:
         The paths, by ending.
     """
-    paths = {ending: Path(folder) / f"{NAME}.{ending}" for ending in ("md", "csv", "tex", "json")}
+    paths = {ending: Path(folder) / f"table-3.1.{ending}" for ending in ("md", "csv", "tex", "json")}
     theirs = {(variant, size): bottleneck_number(size, *variant, thesis_centre) for variant, size in result.scores}
     accuracy = _table(result, "accuracy", theirs)
     note = _note(result, protocol, any(number is not None for number in theirs.values()))
@@ -195,24 +175,18 @@ def write_bottleneck(
     write_text(paths["md"], "\n".join(lines))
     write_text(paths["tex"], to_latex(*accuracy, caption=TITLE, label="tab:3.1", notes=note))
 
-    measures = list(next(iter(result.scores.values())))
-    header = ["bottleneck", "backbone", "image_loss", "image_source"]
-    header += [f"{name}_{kind}" for name in measures for kind in ("mean", "std")] + ["thesis_accuracy"]
-    rows = []
+    rows, cells, baselines = [], [], []
     for (variant, size), scores in result.scores.items():
         number = theirs[variant, size]
         rows.append([str(size), *variant, *_numbers(scores), "" if number is None else f"{number:.2f}"])
+        named = {"bottleneck": size, **variant._asdict(), "autoencoder": result.folders[variant, size].name}
+        cells.append({**named, **{name: runs.tolist() for name, runs in scores.items()}})
     for (name, backbone), scores in result.baselines.items():
         rows.append([name, backbone, "", "", *_numbers(scores), ""])
+        baselines.append({"name": name, "backbone": backbone, **{name: r.tolist() for name, r in scores.items()}})
+    measures = [f"{name}_{kind}" for name in next(iter(result.scores.values())) for kind in ("mean", "std")]
+    header = ["bottleneck", "backbone", "image_loss", "image_source", *measures, "thesis_accuracy"]
     write_text(paths["csv"], csv_table(header, rows))
-
-    cells = [
-        {"bottleneck": size, **variant._asdict(), "autoencoder": result.folders[variant, size].name, **_lists(scores)}
-        for (variant, size), scores in result.scores.items()
-    ]
-    baselines = [
-        {"name": name, "backbone": backbone, **_lists(scores)} for (name, backbone), scores in result.baselines.items()
-    ]
     content = {"title": TITLE, "provenance": dict(provenance), "centre": result.centre, "runs": protocol.runs}
     content |= {"seed": protocol.seed, "num_train": result.num_train, "num_test": result.num_test}
     write_json(paths["json"], {**content, "cells": cells, "baselines": baselines})
@@ -223,29 +197,29 @@ def _table(
     result: Bottleneck, measure: str, theirs: Mapping[tuple[Variant, int], float | None]
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows, with the thesis' numbers in brackets."""
+    columns = result.by_variant(measure)
 
     def text(runs: np.ndarray) -> str:
         return f"{100 * runs.mean():.1f} ± {100 * runs.std():.1f}"
 
     rows = []
-    for size in result.sizes:
-        values = {variant: result.scores[variant, size][measure] for variant in result.variants}
-        best = max(round(float(runs.mean()), 3) for runs in values.values())
+    for size in dict.fromkeys(size for _, size in result.scores):
+        best = max(round(float(by_size[size].mean()), 3) for by_size in columns.values())
         row = [str(size)]
-        for variant, runs in values.items():
-            number = theirs.get((variant, size))
+        for variant, by_size in columns.items():
+            number, runs = theirs.get((variant, size)), by_size[size]
             shown = f"**{text(runs)}**" if round(float(runs.mean()), 3) == best else text(runs)
             row.append(shown + ("" if number is None else f" [{100 * number:.0f}]"))
         rows.append(row)
     for name in dict.fromkeys(name for name, _ in result.baselines):
-        rows.append([name, *(text(result.baselines[name, variant.backbone][measure]) for variant in result.variants)])
-    return ["Bottleneck", *(variant.name for variant in result.variants)], rows
+        rows.append([name, *(text(result.baselines[name, variant.backbone][measure]) for variant in columns)])
+    return ["Bottleneck", *(variant.name for variant in columns)], rows
 
 
 def _note(result: Bottleneck, protocol: Protocol, has_thesis: bool) -> str:
     numbers = [
-        f"{_BACKBONE_NAMES[name]} found {result.num_train[name]} to train on and {result.num_test[name]} to test on"
-        for name in result.num_train
+        f"{_shown(name)} found {count} to train on and {result.num_test[name]} to test on"
+        for name, count in result.num_train.items()
     ]
     return (
         f"A random forest predicts the cells of {result.centre} from latents of each size, in percent, mean ± standard "
@@ -262,5 +236,5 @@ def _numbers(scores: Mapping[str, np.ndarray]) -> list[str]:
     return [f"{number:.4f}" for runs in scores.values() for number in (runs.mean(), runs.std())]
 
 
-def _lists(scores: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
-    return {name: runs.tolist() for name, runs in scores.items()}
+def _shown(backbone: str) -> str:
+    return backbone.replace("resnet", "ResNet")

@@ -2,13 +2,12 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.evaluation.comparison import STANDARDISED, Comparison
+from experiments.figures.files import Drawing
 from experiments.figures.scores import (
     MAX_PANELS,
     draw_before_after,
@@ -28,8 +27,10 @@ from experiments.reports.pictures import open_image
 from experiments.reports.report_pictures import overlays, training_samples
 from experiments.reports.run_folder import Run, read_rows
 from experiments.thesis.ablation import MAPPED, train_columns
-from experiments.thesis.bottleneck import FIGURES, Bottleneck, Variant, scored_centre, settings_variants, train_grid
+from experiments.thesis.bottleneck import FIGURES, Bottleneck, scored_centre, settings_variants, train_grid
 from experiments.thesis.study import Study
+from mrcnn.data.augmentation import augment_instances, thesis_augmenters
+from mrcnn.feature_store import open_store
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays
 
@@ -37,39 +38,17 @@ log = logging.getLogger(__name__)
 
 MAX_POINTS = 3000  # of a map
 MAX_METHODS = 8  # whose recalls can be told apart in a figure
-UNTYPED = "no type"
 OTHER_NAME = "none of these"
 SAMPLE_FIGURES = 3  # Figures 3.1, 3.2, 3.3; further centres share the last number
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that is ready to be saved.
-
-    Attributes:
-        name: of its files, as "figure-3.4".
-        title: what it shows, in one line.
-        figure: the drawing.
-        inputs: hashes of what it was made from, by name.
-    """
-
-    name: str
-    title: str
-    figure: Figure
-    inputs: Mapping[str, str]
-
-
 def augmentation_sheet(study: Study) -> Iterator[Drawing]:
     """Figure 2.6: training images of the detector, and each of the thesis' augmentations by itself."""
-    from mrcnn.data.augmentation import augment_instances, thesis_augmenters
-
     run = _run(study)
-    splits = run.read_json("detector/split.json")
-    samples = training_samples(run, splits, 4) if splits else []
+    samples = training_samples(run, run.read_json("detector/split.json") or {}, 4)
     if not samples:
         raise InputError("figure-2.6: the images that the detector was trained on are gone; put them back")
-    rows = []
-    augmenters = thesis_augmenters()
+    rows, augmenters = [], thesis_augmenters()
     for number, (image, masks) in enumerate(samples):
         versions = [image]
         for name, augmenter in augmenters.items():
@@ -81,7 +60,7 @@ def augmentation_sheet(study: Study) -> Iterator[Drawing]:
             versions.append(next((c for c in changed if not np.array_equal(c, image)), image))
         rows.append((f"image {number + 1}", versions))
     figure = draw_photo_sheet(rows, captions=["original", *augmenters])
-    yield Drawing("figure-2.6", "Augmentations of the detector's training images (thesis Figure 2.6)", figure, {})
+    yield Drawing("figure-2.6", "Augmentations of the detector's training images (thesis Figure 2.6)", figure)
 
 
 def sample_sheets(study: Study, number: int) -> Iterator[Drawing]:
@@ -104,7 +83,7 @@ def sample_sheets(study: Study, number: int) -> Iterator[Drawing]:
             raise InputError(f"figure-3.{number}: none of the images of {name} that were chosen can be opened")
         suffix = "-" + re.sub(r"[^\w.\-]+", "-", name) if position > SAMPLE_FIGURES else ""
         title = f"Images of {name}, by its own classes with their counts (thesis Figure 3.{number})"
-        yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows), {})
+        yield Drawing(f"figure-3.{number}{suffix}", title, draw_photo_sheet(rows))
 
 
 def class_distribution(study: Study) -> Iterator[Drawing]:
@@ -114,7 +93,7 @@ def class_distribution(study: Study) -> Iterator[Drawing]:
         log.warning("figure-3.4: not drawn, since bars of more than %d centres cannot be told apart", len(HATCHES))
         return
     figure = draw_class_distribution(counts, study.class_map.classes)
-    yield Drawing("figure-3.4", "Images of each cell type, by centre (thesis Figure 3.4)", figure, {})
+    yield Drawing("figure-3.4", "Images of each cell type, by centre (thesis Figure 3.4)", figure)
 
 
 def segmentations(study: Study) -> Iterator[Drawing]:
@@ -135,29 +114,23 @@ def segmentations(study: Study) -> Iterator[Drawing]:
 
 def reconstructions(study: Study, name: str) -> Iterator[Drawing]:
     """One of Figures 3.6 to 3.13: reconstructed images over the sizes of the bottleneck, if the settings have it."""
-    from autoencoder.embedding import reconstruct
-    from mrcnn.feature_store import open_store
+    from autoencoder.embedding import reconstruct  # imports TensorFlow
 
-    variant = next(Variant(*key) for key, value in FIGURES.items() if value == name)
-    if variant not in settings_variants(study):
-        log.warning("%s: the settings have no %s, so that it is not drawn", name, variant.name)
+    variant = next((each for each in settings_variants(study) if FIGURES[each] == name), None)
+    if variant is None:
+        log.warning("%s: not drawn, since the settings do not have its variant", name)
         return
     centre = scored_centre(study)
     path = study.stores(variant.backbone)[centre]
     with open_store(path) as store:
         rows = choose_rows(len(store), study.settings.reproduce.figure_cells, study.settings.seed)
-    originals, reconstructed, inputs = np.empty(0), {}, {}
-    for (_, size), folder in train_grid(study, [variant]).items():
-        originals, reconstructed[f"BN {size}"] = reconstruct(folder, path, rows)
-        inputs[folder.name] = study.weights_hash(folder)
+    folders = train_grid(study, [variant])
+    found = {f"BN {size}": reconstruct(folder, path, rows) for (_, size), folder in folders.items()}
+    originals = next(iter(found.values()))[0]
+    figure = draw_reconstruction_grid(originals, {name: images for name, (_, images) in found.items()})
     number = name.partition(".")[2]
     title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
-    yield Drawing(name, title, draw_reconstruction_grid(originals, reconstructed), inputs)
-
-
-def train_reconstructions(study: Study, names: Sequence[str]) -> None:
-    """Train the autoencoders of some of Figures 3.6 to 3.13 together, which is faster than figure by figure."""
-    train_grid(study, [variant for variant in settings_variants(study) if FIGURES[variant] in names])
+    yield Drawing(name, title, figure, study.weights_hashes(folders.values()))
 
 
 def maps(study: Study) -> Iterator[Drawing]:
@@ -168,9 +141,9 @@ def maps(study: Study) -> Iterator[Drawing]:
     rows = choose_rows(sum(sizes), MAX_POINTS, study.settings.seed)
     centres = np.concatenate([np.full(size, name) for size, name in zip(sizes, cells.types, strict=True)])[rows]
     types = np.concatenate(list(cells.types.values()))[rows]
-    points = []
-    for column in MAPPED:
-        latents = study.latents(trained[column][0])
+    points, folders = [], [trained[column][0] for column in MAPPED]
+    for folder in folders:
+        latents = study.latents(folder)
         vectors = np.concatenate([latents[name] for name in cells.types])[rows]
 
         def lay_out(vectors: np.ndarray = vectors) -> dict[str, np.ndarray]:
@@ -180,41 +153,26 @@ def maps(study: Study) -> Iterator[Drawing]:
         inputs = {"vectors": hash_arrays(vectors), "seed": study.settings.seed}
         found = study.cache.arrays("maps", inputs, lay_out)
         points.append(found["points"])
-    figure = draw_before_after(
-        *points,
-        centres,
-        np.where(types == "", UNTYPED, types),
-        list(cells.types),
-        [*cells.classes, *([UNTYPED] if np.any(types == "") else [])],
-    )
+    figure = draw_before_after(*points, centres, types, list(cells.types), cells.classes)
     title = f"{found['method']} of the latents of {len(rows):,} cells, before and after adaptation (thesis Figure 3.14)"
-    inputs = {trained[column][0].name: study.weights_hash(trained[column][0]) for column in MAPPED}
-    yield Drawing("figure-3.14", title, figure, inputs)
+    yield Drawing("figure-3.14", title, figure, study.weights_hashes(folders))
 
 
 def training_curves(study: Study) -> Iterator[Drawing]:
     """Losses of the detector and of the autoencoders of Table 3.2 over their training."""
-    study.stores()
-    run = _run(study)
-    panels = {"Detector": ("loss",), "Masks": ("mrcnn_mask_loss",), "Boxes": ("mrcnn_bbox_loss",)}
-    rows = run.read_csv("detector/log.csv")
+    rows = _run(study).read_csv("detector/log.csv")
     if rows:
+        panels = {"Detector": ("loss",), "Masks": ("mrcnn_mask_loss",), "Boxes": ("mrcnn_bbox_loss",)}
         step = "epoch" if "epoch" in rows[0] else "step"
         figure = draw_loss_curves({study.backbone: rows}, panels, step_column=step)
-        yield Drawing("curves-detector", "Training of the detector", figure, {})
-    settings = study.settings.reproduce.ablation
-    names = [name for name in settings.columns if settings.autoencoder_of(name)]
-    trained = train_columns(study, names, training_runs=1)
+        yield Drawing("curves-detector", "Training of the detector", figure)
+    trained = train_columns(study, study.settings.reproduce.ablation.columns, training_runs=1)
     logs = {name: read_rows(folders[0] / "log.csv") for name, folders in trained.items()}
     logs = {name: rows for name, rows in logs.items() if rows}
     if logs:
-        panels = {
-            "Features (MSE)": ("feature_loss",),
-            "Image": ("image_loss",),
-            "Adaptation": ("adaptation_loss",),
-        }
+        panels = {"Features (MSE)": ("feature_loss",), "Image": ("image_loss",), "Adaptation": ("adaptation_loss",)}
         figure = draw_loss_curves(logs, panels, log_scale=True)
-        inputs = {folders[0].name: study.weights_hash(folders[0]) for folders in trained.values()}
+        inputs = study.weights_hashes(folders[0] for folders in trained.values())
         yield Drawing("curves-autoencoders", "Training of the autoencoders of Table 3.2", figure, inputs)
 
 
@@ -234,7 +192,7 @@ def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
     recalls = {name: comparison.recall(name, probes[name], across) for name in shown}
     classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
     title = f"Recall of each class {where}, with 95 % intervals ({table})"
-    yield Drawing(f"{table}-recall", title, draw_recall_intervals(recalls, classes), {})
+    yield Drawing(f"{table}-recall", title, draw_recall_intervals(recalls, classes))
     classes = list(comparison.cells.classes)
     shown = _at_most(MAX_PANELS, names, f"{table}-confusion")
     matrices = {name: comparison.confusion(name, probes[name], across) for name in shown}
@@ -246,7 +204,7 @@ def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
             matrices[name] = np.pad(matrices[name], (0, 1))
             matrices[name][:-1, -1] = counts
     figure = draw_confusions(matrices, classes)
-    yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure, {})
+    yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure)
 
 
 def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
@@ -259,14 +217,15 @@ def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
 def bottleneck_figure(result: Bottleneck) -> Drawing:
     """Accuracy over the size of the bottleneck."""
     accuracy = {
-        variant.name: {size: result.accuracy(variant, size) for size in result.sizes} for variant in result.variants
+        variant.name: {size: (float(runs.mean()), float(runs.std())) for size, runs in by_size.items()}
+        for variant, by_size in result.by_variant("accuracy").items()
     }
     title = f"Accuracy in {result.centre} over the size of the bottleneck (thesis Table 3.1)"
-    return Drawing("table-3.1-accuracy", title, draw_bottleneck_curves(accuracy), {})
+    return Drawing("table-3.1-accuracy", title, draw_bottleneck_curves(accuracy))
 
 
 def _run(study: Study) -> Run:
     """The run of the configuration's backbone, with its detector, for the pictures that a report has too."""
-    pipeline = study.detector(study.backbone)
+    pipeline = study.detector()
     records = {name: centre.records for name, centre in study.opened.items()}
     return Run(pipeline.output, pipeline.settings, records, study.settings.seed)

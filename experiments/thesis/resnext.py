@@ -1,6 +1,6 @@
 """ResNeXt (Xie et al. 2017), the network of the oracles in Table 3.3 of the thesis, and its grouped convolution."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -11,8 +11,6 @@ MAX_NORM_GROUPS = 32
 # Keras' own 0.99 would keep 37 % of the untrained statistics after a hundred steps.
 BATCH_MOMENTUM = 0.9
 EPSILON = 1e-5  # as in the authors' code
-
-Convolve = Callable[..., keras.KerasTensor]
 
 
 @keras.saving.register_keras_serializable(package="aecfe")
@@ -75,33 +73,38 @@ def build_resnext(
     Reference:
         Xie et al. 2017, "Aggregated residual transformations for deep neural networks", table 1 and figure 3c.
     """
-    initializers = _initializers(seed)
+    sequence = np.random.SeedSequence(seed)
+
+    def initializer() -> keras.initializers.Initializer:
+        """Each layer has a seed of its own, so that no global one is needed."""
+        return keras.initializers.HeNormal(seed=int(sequence.spawn(1)[0].generate_state(1)[0]))
 
     def convolve(x, filters: int, size: int, name: str, strides: int = 1, groups: int = 1):
-        x = GroupedConv2D(
-            filters,
-            size,
-            strides=strides,
-            padding="same",
-            groups=groups,
-            use_bias=False,
-            kernel_initializer=next(initializers),
-            name=f"{name}_conv",
-        )(x)
+        options = {"strides": strides, "padding": "same", "groups": groups, "use_bias": False}
+        x = GroupedConv2D(filters, size, kernel_initializer=initializer(), name=f"{name}_conv", **options)(x)
         return make_normalization(normalization, filters, f"{name}_norm")(x)
+
+    def relu(x, name: str):
+        return keras.layers.ReLU(name=name)(x)
 
     images = keras.Input((image_size, image_size, 3), name="images")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="rescaling")(images)
-    x = keras.layers.ReLU(name="stem_relu")(convolve(x, base_filters, 7, "stem", strides=2))
+    x = relu(convolve(x, base_filters, 7, "stem", strides=2), "stem_relu")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
     for stage, num_blocks in enumerate(blocks):
         filters = EXPANSION * base_filters * 2**stage
         width = cardinality * width_per_group * 2**stage
         for block in range(num_blocks):
-            strides = 2 if stage > 0 and block == 0 else 1
-            x = _block(x, filters, width, cardinality, strides, f"stage{stage + 1}_block{block + 1}", convolve)
+            strides, name = 2 if stage > 0 and block == 0 else 1, f"stage{stage + 1}_block{block + 1}"
+            shortcut = x
+            if strides > 1 or x.shape[-1] != filters:  # the shape changes
+                shortcut = convolve(x, filters, 1, f"{name}_shortcut", strides=strides)
+            y = relu(convolve(x, width, 1, f"{name}_1"), f"{name}_relu1")
+            y = relu(convolve(y, width, 3, f"{name}_2", strides=strides, groups=cardinality), f"{name}_relu2")
+            y = convolve(y, filters, 1, f"{name}_3")
+            x = relu(keras.layers.Add(name=f"{name}_add")([shortcut, y]), f"{name}_out")
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = keras.layers.Dense(num_classes, kernel_initializer=next(initializers), name="logits", dtype="float32")(x)
+    logits = keras.layers.Dense(num_classes, kernel_initializer=initializer(), name="logits", dtype="float32")(x)
     return keras.Model(images, logits, name="resnext")
 
 
@@ -113,27 +116,5 @@ def make_normalization(kind: str, channels: int, name: str) -> keras.layers.Laye
     return keras.layers.GroupNormalization(groups, epsilon=EPSILON, name=name)
 
 
-def _block(
-    x: keras.KerasTensor, filters: int, width: int, cardinality: int, strides: int, name: str, convolve: Convolve
-) -> keras.KerasTensor:
-    """Add one block; its shortcut is a projection where the shape changes."""
-    shortcut = x
-    if strides > 1 or x.shape[-1] != filters:
-        shortcut = convolve(x, filters, 1, f"{name}_shortcut", strides=strides)
-    y = keras.layers.ReLU(name=f"{name}_relu1")(convolve(x, width, 1, f"{name}_1"))
-    y = convolve(y, width, 3, f"{name}_2", strides=strides, groups=cardinality)
-    y = convolve(keras.layers.ReLU(name=f"{name}_relu2")(y), filters, 1, f"{name}_3")
-    y = keras.layers.Add(name=f"{name}_add")([shortcut, y])
-    return keras.layers.ReLU(name=f"{name}_out")(y)
-
-
 def _has_gpu() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
-
-
-def _initializers(seed: int) -> Iterator[keras.initializers.Initializer]:
-    """Give each layer an initialiser with a seed of its own, so that no global seed is needed."""
-    sequence = np.random.SeedSequence(seed)
-    while True:
-        (child,) = sequence.spawn(1)
-        yield keras.initializers.HeNormal(seed=int(child.generate_state(1)[0]))

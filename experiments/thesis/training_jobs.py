@@ -10,15 +10,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from autoencoder.config import AutoencoderConfig
 from mrcnn.files.errors import InputError, first_line
 from mrcnn.files.interruption import handle_signals
 from mrcnn.files.progress import Bar, hide_bars
 
 EMBEDDING = "embedding.h5ad"
 ADVICE = "run the same command again to go on from here, with a smaller --jobs if memory ran out"
-_OUT_OF_MEMORY = ("MemoryError", "ResourceExhaustedError")  # Python's and TensorFlow's, which is not imported here
 
 
 @dataclass(frozen=True)
@@ -26,36 +25,29 @@ class TrainingJob:
     """An autoencoder to train, and to embed all cells with.
 
     Attributes:
-        config: settings of `AutoencoderConfig`.
+        config: the settings.
         stores: feature store by centre.
         folder: of the autoencoder; the embedding lies in it.
-        splits: by centre and image key, the part of the split.
+        splits: by centre and image id, the part of the split.
     """
 
-    config: Mapping[str, Any]
+    config: AutoencoderConfig
     stores: Mapping[str, Path]
     folder: Path
     splits: Mapping[str, Mapping[str, str]]
 
 
 def run_job(job: TrainingJob, resume: bool = True) -> None:
-    """Train and embed; what is there already is kept, unless `resume` is False.
-
-    Raises:
-        InputError: as `train_autoencoder` and `embed`, naming the folder.
-    """
+    """Train, as far as that is not done unless `resume` is False, and embed; errors are those of both."""
     import keras
 
-    from autoencoder.config import AutoencoderConfig
-    from autoencoder.embedding import embed, is_embedding_of
+    from autoencoder.embedding import embed
     from autoencoder.training import train_autoencoder
 
     # Graphs of earlier trainings would stay in memory.
     keras.utils.clear_session()
-    train_autoencoder(AutoencoderConfig.from_dict(job.config), job.stores, job.folder, resume=resume)
-    path = job.folder / EMBEDDING
-    if not is_embedding_of(path, job.folder):
-        embed(job.folder, job.stores, path, splits=job.splits)
+    train_autoencoder(job.config, job.stores, job.folder, resume=resume)
+    embed(job.folder, job.stores, job.folder / EMBEDDING, splits=job.splits)
 
 
 def default_jobs() -> int:
@@ -80,7 +72,7 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
         resume: False removes earlier trainings of these jobs first.
 
     Raises:
-        InputError: of the first job that failed, or if a process was killed.
+        InputError: of the first job that failed, or if a process was killed or ran out of memory.
     """
     num_processes = min(num_processes, len(jobs))
     if not jobs:
@@ -93,49 +85,30 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
             return
         context = multiprocessing.get_context("spawn")
         start = (context.Value("i", 0), max(1, (os.cpu_count() or 1) // num_processes))
+        waiting, running = list(jobs), set[Future]()
         with ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
             try:
-                _run_in_pool(pool, num_processes, list(jobs), resume, bar)
+                while waiting or running:
+                    # No more are handed out than run at once, so that none begins after a fault.
+                    while waiting and len(running) < num_processes:
+                        running.add(pool.submit(_run_in_worker, waiting.pop(0), resume))
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                        bar.update()
+            except BrokenProcessPool:
+                where = jobs[0].folder.parent
+                raise InputError(
+                    f"{where}: a process of --jobs was killed, as happens where memory runs out; {ADVICE}"
+                ) from None
             except KeyboardInterrupt:
                 for process in multiprocessing.active_children():
                     process.terminate()  # each saves after the step at hand
                 raise
 
 
-def _run_in_pool(pool: ProcessPoolExecutor, num_processes: int, waiting: list[TrainingJob], resume: bool, bar) -> None:
-    """Run all jobs. No more are handed out than run at once, so that none begins after a fault."""
-    running: dict[Future, TrainingJob] = {}
-    while waiting or running:
-        while waiting and len(running) < num_processes:
-            job = waiting.pop(0)
-            running[pool.submit(_run_in_worker, job, resume)] = job
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            _check(future, running.pop(future))
-            bar.update()
-
-
-def _check(future: Future, job: TrainingJob) -> None:
-    """Raise what a job raised, as an InputError where the user can mend it."""
-    try:
-        future.result()
-    except BrokenProcessPool:
-        # It does not say which of the processes it was; the jobs of all of them end with it.
-        raise InputError(
-            f"{job.folder.parent}: a process of --jobs was killed, as happens where memory runs out; {ADVICE}"
-        ) from None
-    except Exception as error:
-        if type(error).__name__ not in _OUT_OF_MEMORY:
-            raise
-        raise InputError(f"{job.folder}: out of memory ({first_line(error)}); {ADVICE}") from error
-
-
 def _start_worker(num_started, threads: int) -> None:
-    """Prepare a process, before TensorFlow computes anything.
-
-    Args:
-        num_started: shared count of the processes.
-        threads: that this one may compute on.
-    """
+    """Prepare a process, number `num_started` of all, before TensorFlow computes on its `threads`."""
     # Ctrl-C reaches all processes of a terminal; the first one decides, and sends the others SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -163,10 +136,15 @@ def _end_with_parent() -> None:
 
 def _run_in_worker(job: TrainingJob, resume: bool) -> None:
     """Run a job, and let its warnings say which it is."""
+    import tensorflow as tf
+
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"warning: {job.folder.name}: %(message)s"))
     logger = logging.getLogger("autoencoder")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.WARNING)
     with handle_signals():
-        run_job(job, resume)
+        try:
+            run_job(job, resume)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise InputError(f"{job.folder}: out of memory ({first_line(error)}); {ADVICE}") from None

@@ -64,6 +64,6 @@ def test_reproduce_takes_its_study_for_itself(make_study, tmp_path, monkeypatch)
     study = make_study(tmp_path / "study")
     with OutputLock(tmp_path / "study", inside=True):
         with pytest.raises(InputError, match=r"study: another run \(pid"):
-            reproduce.reproduce(study.settings, [], None, study)
-    assert reproduce.reproduce(study.settings, [], None, study) == []
+            reproduce.reproduce(study, [], None)
+    assert reproduce.reproduce(study, [], None) == []
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["config.json"]

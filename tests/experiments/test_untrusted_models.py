@@ -19,7 +19,7 @@ from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from autoencoder.state import load_newest_checkpoint
 from experiments.cache import Cache, software
-from experiments.thesis.published_classifier import load_model_safely
+from experiments.thesis.image_classifier import load_model_safely
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash, hash_json
 from mrcnn.training.folder import load_parts

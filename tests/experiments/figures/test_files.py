@@ -11,10 +11,9 @@ from matplotlib import rcParams
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.figures.files import PRINT_DPI, Provenance, save_figure
+from experiments.figures.files import PRINT_DPI, Drawing, save_figure
 from mrcnn.files.provenance import command_text
 
-PROVENANCE = Provenance("0f3a", {"b.h5": "22", "a.h5": "11"}, "aecfe 0.1.0")
 ROOT = Path(__file__).parents[3]
 
 
@@ -28,10 +27,15 @@ def make_figure(value=3.0):
     return figure
 
 
+def save(folder, figure):
+    drawing = Drawing("figure-3.4", "Cells → classes", figure, {"b.h5": "22", "a.h5": "11"})
+    return save_figure(drawing, folder, "0f3a")
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures") / "new"
-    paths = save_figure(make_figure(), folder, "figure-3.4", "Cells → classes", PROVENANCE)
+    paths = save(folder, make_figure())
     assert sorted(path.name for path in folder.iterdir()) == ["figure-3.4.json", "figure-3.4.pdf", "figure-3.4.png"]
     return paths
 
@@ -39,16 +43,15 @@ def saved(tmp_path_factory):
 def test_save_figure_png_has_print_resolution_and_says_what_made_it(saved):
     with Image.open(saved["png"]) as image:
         assert image.size == (2 * PRINT_DPI, 3 * PRINT_DPI // 2)
-        assert image.text["Title"] == "Cells → classes" and image.text["Software"] == "aecfe 0.1.0"
+        assert image.text["Title"] == "Cells → classes" and image.text["Software"].startswith("aecfe ")
         assert command_text() in image.text["Description"] and "0f3a" in image.text["Description"]
     assert rcParams["pdf.fonttype"] == 3 and rcParams["image.composite_image"]  # matplotlib's settings are as before
 
 
 def test_save_figure_pdf_has_truetype_fonts_metadata_photos_and_no_date(saved):
     content = saved["pdf"].read_bytes()
-    assert content.startswith(b"%PDF")
     assert b"/CIDFontType2" in content and b"/FontFile2" in content and b"/Type3" not in content
-    assert b"/Keywords (settings 0f3a)" in content and b"/Creator (aecfe 0.1.0)" in content
+    assert b"/Keywords (settings 0f3a)" in content and b"/Creator (aecfe " in content
     assert content.count(b"/Subtype /Image") == 1 and b"Date" not in content
 
 
@@ -64,19 +67,17 @@ def test_save_figure_gives_the_same_bytes_again(saved, tmp_path):
     figure = make_figure()
     first = {ending: path.read_bytes() for ending, path in saved.items()}
     for _ in range(2):  # of a figure of its own, and of one that was drawn before
-        again = save_figure(figure, tmp_path, "figure-3.4", "Cells → classes", PROVENANCE)
-        assert {ending: path.read_bytes() for ending, path in again.items()} == first
-    other = save_figure(make_figure(4.0), tmp_path, "figure-3.4", "Cells → classes", PROVENANCE)
-    assert all(path.read_bytes() != first[ending] for ending, path in other.items())
+        assert {ending: path.read_bytes() for ending, path in save(tmp_path, figure).items()} == first
+    assert all(path.read_bytes() != first[ending] for ending, path in save(tmp_path, make_figure(4.0)).items())
 
 
 def test_save_figure_gives_the_same_bytes_whatever_the_order_of_sets(tmp_path):
     program = (
         "from matplotlib.figure import Figure\n"
-        "from experiments.figures.files import Provenance, save_figure\n"
+        "from experiments.figures.files import Drawing, save_figure\n"
         "figure = Figure(figsize=(1, 1))\n"
         "figure.subplots().bar([0, 1], [1, 2], hatch=['//', 'xx'], label='±')\n"
-        "save_figure(figure, '.', 'f', 'title', Provenance('h', {}, 's'))\n"
+        "save_figure(Drawing('f', 'title', figure), '.', 'h')\n"
     )
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
@@ -90,5 +91,5 @@ def test_save_figure_that_cannot_be_drawn_leaves_no_file(tmp_path):
     figure = Figure(figsize=(1, 1))
     figure.text(0.5, 0.5, r"$\nonsense$")
     with pytest.raises(ValueError, match="nonsense"):
-        save_figure(figure, tmp_path, "f", "title", PROVENANCE)
+        save(tmp_path, figure)
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.evaluation.comparison import Protocol
 from experiments.thesis import figures
-from experiments.thesis.catalogue import GROUPS, Options, reproduce, resolve_targets
+from experiments.thesis.catalogue import GROUPS, reproduce, resolve_targets
 from mrcnn.files.errors import InputError
 
 PROTOCOL = Protocol(runs=2, seed=0, bootstrap=100, jobs=1)
@@ -27,14 +27,10 @@ def test_resolve_targets_opens_groups_and_keeps_the_order():
     assert resolve_targets(["table-3.2", "figure-3.4", "table-3.2"]) == ["figure-3.4", "table-3.2"]
     assert resolve_targets(["tables"]) == ["table-3.1", "table-3.2", "table-3.3"]
     assert len(resolve_targets(["all"])) == len(GROUPS["all"]) == 19
-    with pytest.raises(InputError, match=r"reproduce table-4: is none of tables, figures, all"):
-        resolve_targets(["table-4"])
 
 
 def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
-    study = make_study(folder)
-    options = Options(PROTOCOL)
-    written = reproduce(study.settings, ["table-3.2"], options, study)
+    written = reproduce(make_study(folder), ["table-3.2"], PROTOCOL)
     assert [path.name for path in written] == ["table-3.2.md", "table-3.2-recall.png", "table-3.2-confusion.png"]
     rows = rows_of(folder / "tables" / "table-3.2.csv")
     columns = ["R-CNN-RF", "R-CNN-RF (std)", "AE-CFE", "AE-CFE (std)"]
@@ -51,21 +47,17 @@ def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
     assert content["mixing"]["R-CNN-RF"]["silhouette_type"] > 0.5
 
     again = make_study(folder)
-    reproduce(again.settings, ["table-3.2"], options, again)
+    reproduce(again, ["table-3.2"], PROTOCOL)
     assert again.cache.num_made == 0
     assert (folder / "tables" / "table-3.2.md").read_text() == text
 
-
-def test_reproduce_computes_again_what_depends_on_another_seed(make_study, folder):
-    changes = {"ablation": {"columns": ["R-CNN-RF"], "standardise": ["none"]}}
-    study = make_study(folder, **changes)
-    reproduce(study.settings, ["table-3.2"], Options(Protocol(runs=2, seed=5, bootstrap=100, jobs=1)), study)
-    assert study.cache.num_made == 5 + 1  # each classifier's predictions and the mixing scores
+    other = make_study(folder, ablation={"columns": ["R-CNN-RF"], "standardise": ["none"]})
+    reproduce(other, ["table-3.2"], Protocol(runs=2, seed=5, bootstrap=100, jobs=1))
+    assert other.cache.num_made == 5 + 1  # each classifier's predictions and the mixing scores depend on the seed
 
 
 def test_reproduce_makes_table_3_1_with_its_figures(make_study, folder):
-    study = make_study(folder)
-    written = reproduce(study.settings, ["figure-3.7", "table-3.1"], Options(PROTOCOL), study)
+    written = reproduce(make_study(folder), ["figure-3.7", "table-3.1"], PROTOCOL)
     assert [path.name for path in written] == ["figure-3.7.png", "table-3.1.md", "table-3.1-accuracy.png"]
     rows = rows_of(folder / "tables" / "table-3.1.csv")
     assert [(r["bottleneck"], r["backbone"], r["image_loss"], r["image_source"]) for r in rows] == [
@@ -73,8 +65,7 @@ def test_reproduce_makes_table_3_1_with_its_figures(make_study, folder):
         ("Handcrafted, Lab", "resnet50", "", ""), ("R-CNN-RF", "resnet50", "", ""),
     ]  # fmt: skip
     assert all(0 <= float(row["accuracy_mean"]) <= 1 and row["thesis_accuracy"] == "" for row in rows)
-    folders = [path.name for path in (folder / "autoencoders").glob("resnet50-none-*")]
-    assert len(folders) == 2
+    assert len(list((folder / "autoencoders").glob("resnet50-none-*"))) == 2
 
 
 def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
@@ -82,35 +73,30 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
     cells = study.cells()
     numbers = {c: np.eye(2)[cells.class_numbers(t)] for c, t in cells.types.items()}
     path = folder / "rival.npz"
-    # In another order than the stores, which the keys put right.
+    # In another order than the stores, which the image ids put right.
     np.savez(
         path,
         X=np.concatenate([numbers[c][::-1] for c in ("bert", "anna")]).astype(np.float32),
         image_id=np.concatenate([cells.image_ids[c][::-1] for c in ("bert", "anna")]),
         centre=np.repeat(["bert", "anna"], 20),
     )
-    reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": path}), study)
+    reproduce(study, ["table-3.2"], PROTOCOL, {"Rival": path})
     rows = [r for r in rows_of(folder / "tables" / "table-3.2.csv") if r["method"] == "Rival"]
     # 20 neighbours are more than there are training cells, so that all of them vote.
     right = [float(row["accuracy_mean"]) == 1.0 for row in rows if row["classifier"] != "knn-20"]
     assert len(right) == 4 * 4 and all(right)
-
-
-def test_reproduce_names_a_file_that_lacks_a_centre(make_study, folder):
-    study = make_study(folder)
-    np.savez(folder / "rival.npz", X=np.ones((1, 2), np.float32), image_id=["images/00.png"], centre=["anna"])
+    np.savez(path, X=np.ones((1, 2), np.float32), image_id=["images/00.png"], centre=["anna"])
     with pytest.raises(InputError, match=r"rival.npz: has no cells of centre bert"):
-        reproduce(study.settings, ["table-3.2"], Options(PROTOCOL, {"Rival": folder / "rival.npz"}), study)
+        reproduce(study, ["table-3.2"], PROTOCOL, {"Rival": path})
 
 
 def test_reproduce_makes_table_3_3(make_study, folder):
-    study = make_study(folder)
-    reproduce(study.settings, ["table-3.3"], Options(PROTOCOL), study)
+    reproduce(make_study(folder), ["table-3.3"], PROTOCOL)
     rows = rows_of(folder / "tables" / "table-3.3.csv")
     forests = [(name, "random-forest") for name in ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")]
     assert [(r["method"], r["classifier"]) for r in rows[::4]] == [("ResNeXt (GroupNorm)", "network"), *forests]
     again = make_study(folder)
-    reproduce(again.settings, ["table-3.3"], Options(PROTOCOL), again)
+    reproduce(again, ["table-3.3"], PROTOCOL)
     assert again.cache.num_made == 0
 
 
@@ -118,7 +104,7 @@ def test_reproduce_draws_the_figures_of_the_data(make_study, folder, monkeypatch
     monkeypatch.setattr(figures, "project", lambda vectors, seed: (vectors[:, :2], "PCA"))  # UMAP compiles for long
     study = make_study(folder)
     names = ["figure-3.1", "figure-3.2", "figure-3.4", "figure-3.14"]
-    written = reproduce(study.settings, names, Options(PROTOCOL), study)
+    written = reproduce(study, names, PROTOCOL)
     assert [path.stem for path in written] == names
     for name in names:
         content = json.loads((folder / "figures" / f"{name}.json").read_text())

@@ -98,14 +98,11 @@ def test_the_note_of_a_network_tells_its_own_cardinality(make_study, folder):
     assert "ResNeXt of cardinality 8 with GroupNorm" in make_oracles(study, PROTOCOL).notes["ResNeXt (GroupNorm)"]
 
 
-def test_origin_none_puts_the_published_classifier_in_every_row(make_study, folder, published):
+def test_origin_is_the_centre_of_layout_matek19_unless_named_or_none(make_study, folder, published):
     named = predicted_by(make_oracles(make_study(folder), PROTOCOL, replace(published, centre="none")))
     assert list(named) == OWN + ACROSS
     for tested_on in ("anna", "bert"):
         np.testing.assert_array_equal(named["anna", tested_on], named["bert", tested_on])
-
-
-def test_origin_is_the_centre_of_layout_matek19_unless_named(make_study, folder, published):
     study = make_study(folder)
     with pytest.raises(InputError, match=r"--oracle: say with --oracle-centre .*: anna, bert, or none$"):
         make_oracles(study, PROTOCOL, published)
@@ -113,17 +110,13 @@ def test_origin_is_the_centre_of_layout_matek19_unless_named(make_study, folder,
     assert list(predicted_by(make_oracles(study, PROTOCOL, published))) == ACROSS
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_published_classifier_is_checked_before_anything_is_trained(make_study, published, monkeypatch, tmp_path):
+    monkeypatch.setattr(oracle_table, "own_columns", lambda *_: pytest.fail("trained"))
+    (tmp_path / "pets.txt").write_text("cat\ndog\n")
+    for changes, message in [
         ({"centre": "carl"}, r"--oracle-centre carl: is none of anna, bert, none"),
         ({"centre": "anna", "image_size": None}, r"pale.keras: takes images of any size; .*--oracle-size"),
-        ({"centre": "anna", "pixels": "0..2"}, "pixels must be one of"),
-    ],
-)
-def test_published_classifier_is_checked_before_anything_is_trained(
-    make_study, published, monkeypatch, changes, message
-):
-    monkeypatch.setattr(oracle_table, "own_columns", lambda *_: pytest.fail("trained"))
-    with pytest.raises(InputError, match=message):
-        make_oracles(make_study(), PROTOCOL, replace(published, **changes))
+        ({"centre": "anna", "classes": tmp_path / "pets.txt"}, r"no cell type for any class .*\(cat, dog\)"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            make_oracles(make_study(), PROTOCOL, replace(published, **changes))

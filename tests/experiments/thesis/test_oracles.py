@@ -1,6 +1,8 @@
 """An oracle learns what is easy, is kept in a folder, and is not taken for another."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,20 +10,12 @@ import tensorflow as tf
 
 from experiments.settings import OracleConfig
 from experiments.thesis import oracles
-from experiments.thesis.oracles import augment, load_oracle, row_batches, train_oracle
+from experiments.thesis.oracles import augment, row_batches, train_oracle
 from mrcnn.files.errors import InputError
+from mrcnn.files.run_folder import RunFolder
 
-CONFIG = OracleConfig(
-    image_size=32,
-    blocks=[1],
-    base_filters=8,
-    cardinality=4,
-    width_per_group=2,
-    steps=24,
-    batch_size=8,
-    learning_rate=3e-3,
-    seed=1,
-)
+NETWORK = {"image_size": 32, "blocks": [1], "base_filters": 8, "cardinality": 4, "width_per_group": 2}
+CONFIG = OracleConfig(**NETWORK, steps=24, batch_size=8, learning_rate=3e-3, seed=1)
 
 
 def coloured_cells(num_red: int, num_blue: int, seed: int):
@@ -34,93 +28,77 @@ def coloured_cells(num_red: int, num_blue: int, seed: int):
     return images.astype(np.uint8), labels
 
 
+def folder_at(path, config=CONFIG, inputs="abc"):
+    return RunFolder(path, "oracle", {"config": config.to_dict(), "inputs": inputs})
+
+
+def train(path, config=CONFIG, cells=(30, 3), **identity):
+    return train_oracle(config, *coloured_cells(*cells, seed=0), folder_at(path, config, **identity))
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def trained(tmp_path_factory):
     """A trained oracle; "red" is ten times as frequent as "blue"."""
-    folder = tmp_path_factory.mktemp("oracle") / "new" / "red-blue"
-    train_oracle(CONFIG, *coloured_cells(30, 3, seed=0), folder, inputs_hash="abc")
-    return folder
+    return train(tmp_path_factory.mktemp("oracle") / "new" / "red-blue")
 
 
 @pytest.fixture
-def copied(folder, tmp_path):
+def copied(trained, tmp_path):
     """A copy of its folder."""
-    for path in folder.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path
+    return Path(shutil.copytree(trained.path, tmp_path / "copy"))
 
 
-def test_oracle_predicts_unseen_images_rightly(folder):
-    oracle = load_oracle(folder)
-    assert oracle.classes == ("blue", "red") and oracle.config == CONFIG
+def test_oracle_predicts_unseen_images_rightly(trained):
+    assert trained.classes == ("blue", "red")
     images, labels = coloured_cells(9, 9, seed=5)
-    np.testing.assert_array_equal(oracle.predict(images, batch_size=7), labels)
-    assert oracle.predict(images[:0]).shape == (0,)
+    np.testing.assert_array_equal(trained.predict(images, batch_size=7), labels)
 
 
-def test_oracle_folder_says_what_was_trained(folder):
-    run = json.loads((folder / "run.json").read_text())
+def test_oracle_folder_says_what_was_trained(trained):
+    run = json.loads((trained.path / "run.json").read_text())
     assert run["complete"] is True and run["identity"] == {"config": CONFIG.to_dict(), "inputs": "abc"}
     assert run["classes"] == ["blue", "red"] and run["cells"] == {"blue": 3, "red": 30}
     assert run["versions"]["tensorflow"] == tf.__version__
-    header, *rows = (folder / "log.csv").read_text().splitlines()
+    header, *rows = (trained.path / "log.csv").read_text().splitlines()
     assert header == "step,loss,accuracy,learning_rate,seconds"
     rows = [[float(value) for value in row.split(",")] for row in rows]
     assert [row[0] for row in rows] == [20, 24]
     assert rows[-1][1] == pytest.approx(run["loss"], rel=1e-5)
     assert 0 < rows[1][3] < rows[0][3] < 3e-3
-    assert {path.name for path in folder.iterdir()} == {"config.json", "log.csv", "run.json", "weights.weights.h5"}
+    assert {path.name for path in trained.path.iterdir()} == {"log.csv", "run.json", "weights.weights.h5"}
 
 
-@pytest.mark.parametrize("is_of_earlier_version", [False, True])
-def test_finished_oracle_is_reused_and_another_refused(copied, is_of_earlier_version, monkeypatch):
+def test_finished_oracle_is_reused_and_another_refused(trained, copied, monkeypatch):
     monkeypatch.setattr(oracles, "_run_steps", lambda *_: pytest.fail("trained again"))
-    if is_of_earlier_version:
-        run = json.loads((copied / "run.json").read_text())
-        run["inputs_hash"] = run.pop("identity")["inputs"]
-        (copied / "run.json").write_text(json.dumps(run))
-    cells = coloured_cells(30, 3, seed=0)
-    train_oracle(CONFIG, *cells, copied, inputs_hash="abc")
-    for config, inputs_hash, message in [(CONFIG, "abd", "inputs"), (CONFIG.replace(steps=25), "abc", "steps 24")]:
-        with pytest.raises(InputError, match=message):
-            train_oracle(config, *cells, copied, inputs_hash=inputs_hash)
+    for ours, theirs in zip(train(copied).model.weights, trained.model.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(InputError, match="inputs"):
+        train(copied, inputs="abd")
+    with pytest.raises(InputError, match="steps 24"):
+        train(copied, CONFIG.replace(steps=25))
+    weights = copied / "weights.weights.h5"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    with pytest.raises(InputError, match=r"weights.weights.h5: damaged") as caught:
+        train(copied)
+    assert "\n" not in str(caught.value)
 
 
-def test_unfinished_oracle_is_not_loaded_but_begun_anew(copied, monkeypatch):
+def test_unfinished_oracle_is_begun_anew(copied, monkeypatch):
     run = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps({**run, "complete": False}))
-    with pytest.raises(InputError, match="not finished"):
-        load_oracle(copied)
     (copied / "weights.weights.h5").write_bytes(b"cut short")
     monkeypatch.setattr(oracles, "_run_steps", lambda *_: {"seconds": 1.0, "loss": 2.0})
-    first, again = (
-        train_oracle(CONFIG, *coloured_cells(30, 3, seed=0), path, inputs_hash="abc")
-        for path in (copied / "other", copied)
-    )
+    first, again = train(copied / "other"), train(copied)
     for a, b in zip(first.model.weights, again.model.weights, strict=True):  # the seed fixes them
         np.testing.assert_array_equal(a, b)
 
 
-def test_damaged_oracles_are_refused(copied):
-    weights = copied / "weights.weights.h5"
-    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"weights.weights.h5: damaged") as caught:
-        load_oracle(copied)
-    assert "\n" not in str(caught.value)
-    for text in ("[1]", "{", "{}"):
-        (copied / "run.json").write_text(text)
-        with pytest.raises(InputError, match=r"run.json: not "):
-            load_oracle(copied)
-    with pytest.raises(InputError, match="absent"):
-        load_oracle(copied / "absent")
-
-
 def test_an_oracle_needs_two_classes_and_a_finite_loss(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="two classes or more, got red"):
-        train_oracle(CONFIG, *coloured_cells(4, 0, seed=0), tmp_path, inputs_hash="")
+        train(tmp_path, cells=(4, 0))
     monkeypatch.setattr(oracles, "_make_train_step", lambda *_: lambda *_: tf.constant([np.nan, 0.0]))
     with pytest.raises(InputError, match="loss is nan at step 20"):
-        train_oracle(CONFIG, *coloured_cells(4, 4, seed=0), tmp_path, inputs_hash="")
+        train(tmp_path, cells=(4, 4))
     assert json.loads((tmp_path / "run.json").read_text())["complete"] is False
 
 
@@ -147,11 +125,3 @@ def test_augment_turns_flips_and_jitters_within_the_range():
     assert shapes == {tuple((one > one.mean()).ravel()) for one in turned}
     peaks = images.max(axis=(1, 2, 3))
     assert 138 < peaks.min() < 150 and 240 < peaks.max() <= 255  # (200 - 19) * (0.8 to 1.2) + 19 -+ 25.5
-
-
-@pytest.mark.parametrize(
-    "values", [{"image_size": 16}, {"blocks": []}, {"blocks": [0]}, {"learning_rate": 0}, {"augment": 1}, {"depth": 3}]
-)
-def test_config_names_the_setting_that_is_wrong(values):
-    with pytest.raises(InputError, match=next(iter(values))):
-        OracleConfig(**values)

@@ -25,9 +25,7 @@ def grouped_reference(images, kernel, groups, strides):
     return result
 
 
-@pytest.mark.parametrize(
-    "on_gpu", [False, True]
-)  # the form for a GPU runs on a CPU too, but has no gradient everywhere
+@pytest.mark.parametrize("on_gpu", [False, True])  # its form runs on a CPU too, but has no gradient everywhere
 @pytest.mark.parametrize("strides", [1, 2])
 def test_grouped_convolution_equals_a_reference(strides, on_gpu, monkeypatch):
     monkeypatch.setattr(resnext, "_has_gpu", lambda: on_gpu)
@@ -83,15 +81,12 @@ def test_grouped_convolution_takes_the_weights_of_keras_own_and_is_saved(tmp_pat
     np.testing.assert_allclose(loaded(images), expected, atol=1e-6)
 
 
-def count(weights):
-    return sum(int(np.prod(weight.shape)) for weight in weights)
-
-
 def test_build_resnext_has_the_published_number_of_parameters(monkeypatch):
     # The shapes are those of any convolution; building 512 single ones takes its time.
     monkeypatch.setattr(resnext, "_has_gpu", lambda: True)
     model = build_resnext(224, 1000)
-    assert count(model.trainable_weights) == 25_028_904  # ResNeXt-50 (32x4d), 25.03 M
+    weights = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert weights == 25_028_904  # ResNeXt-50 (32x4d), 25.03 M
     assert model.get_layer("stage4_block3_out").output.shape == (None, 7, 7, 2048)
     assert model.get_layer("stage2_block1_2_conv").kernel.shape == (3, 3, 8, 256)
     assert model.output.shape == (None, 1000)

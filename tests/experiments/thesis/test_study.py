@@ -9,19 +9,17 @@ from experiments.thesis.study import Study
 from mrcnn.files.errors import InputError
 
 
-def relabel(study, centre, key, cell_type):
+def relabel(study, centre, number, cell_type):
     """Give an image another type, as a corrected labels.csv does."""
     records = study.opened[centre].records
-    for i, record in enumerate(records):
-        if record.image_id == key:
-            records[i] = dataclasses.replace(record, label=cell_type, cell_type=cell_type)
+    records[number] = dataclasses.replace(records[number], label=cell_type, cell_type=cell_type)
 
 
 def test_cells_have_the_types_that_the_images_have_now(make_study):
     study = make_study()
     assert study.cells().types["anna"][0] == "monocyte"
     study = make_study()
-    relabel(study, "anna", "images/00.png", "eosinophil")
+    relabel(study, "anna", 0, "eosinophil")
     # The split is of the labels, and a saved one of others is refused.
     with pytest.raises(InputError, match="anna.json: is there already"):
         study.cells()
@@ -33,7 +31,7 @@ def test_an_autoencoder_that_learns_from_types_is_another_for_other_types(make_s
     study = make_study()
     plain, by_type = ({"balance": balance} for balance in ("none", "type"))
     before = study.autoencoder_folder(plain), study.autoencoder_folder(by_type)
-    relabel(study, "bert", "images/01.png", "monocyte")
+    relabel(study, "bert", 1, "monocyte")
     assert study.autoencoder_folder(plain) == before[0]
     with pytest.raises(InputError, match="bert.h5: holds other cell types than the images have now.*delete it"):
         study.autoencoder_folder(by_type)
@@ -50,18 +48,18 @@ def test_the_folder_of_an_autoencoder_tells_its_settings_and_nothing_of_housekee
 
 def test_train_passes_on_jobs_and_overwrite_and_trains_each_once(make_study, monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        study_module, "run_jobs",
-        lambda jobs, number, *, resume: calls.append(([j.folder for j in jobs], number, resume)),
-    )  # fmt: skip
+
+    def run_jobs(jobs, number, *, resume):
+        calls.append(([job.folder for job in jobs], number, resume))
+
+    monkeypatch.setattr(study_module, "run_jobs", run_jobs)
     study = make_study()
     study.jobs, study.overwrite = 3, True
     wanted = [({"latent_size": size}, None) for size in (3, 4, 3)]
     folders = study.train(wanted)
     assert folders[0] == folders[2] != folders[1]
-    assert calls == [(folders[:2], 3, False)]
     study.train(wanted)  # for another table
-    assert calls[1] == ([], 3, False)
+    assert calls == [(folders[:2], 3, False), ([], 3, False)]
 
 
 def test_a_detector_is_trained_and_applied_once_though_everything_is_made_again(make_study, monkeypatch):
@@ -71,11 +69,9 @@ def test_a_detector_is_trained_and_applied_once_though_everything_is_made_again(
     study = make_study()
     study.stores = Study.stores.__get__(study)  # the fixture's study has stores already
     study.overwrite = True
-    study.detector("resnet50")
-    for _ in range(2):
-        study.stores()
-        study.detector("resnet50")
-    study.stores("resnet101")
+    for backbone in (None, "resnet50", "resnet101"):
+        study.detector(backbone)
+        study.stores(backbone)
     assert work == [
         (name, backbone, True) for backbone in ("resnet50", "resnet101") for name in ("train_detector", "extract")
     ]

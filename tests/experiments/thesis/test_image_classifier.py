@@ -9,8 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.centres.class_maps import make_class_map
-from experiments.thesis.published_classifier import load_published, map_classes, read_class_names
+from experiments.thesis.image_classifier import load_published, read_class_names
 from mrcnn.files.errors import InputError
 
 NAMES = ("LYT", "EOS", "BAS")
@@ -34,9 +33,10 @@ def names_file(tmp_path) -> Path:
 
 
 @pytest.fixture
-def coloured() -> np.ndarray:
-    """Images whose brightest colours are 2, 0, 1, 0 and 2."""
-    images = np.random.default_rng(0).integers(0, 100, (5, 128, 128, 3), dtype=np.uint8)
+def coloured() -> list[np.ndarray]:
+    """Images of two sizes whose brightest colours are 2, 0, 1, 0 and 2."""
+    sides = (128, 128, 40, 128, 128)
+    images = [np.random.default_rng(side).integers(0, 100, (side, side, 3), dtype=np.uint8) for side in sides]
     for image, colour in zip(images, (2, 0, 1, 0, 2), strict=True):
         image[..., colour] += 80
     return images
@@ -49,8 +49,8 @@ def test_published_classifier_predicts_classes(suffix, tmp_path, names_file, col
     model.save(tmp_path / f"model{suffix}")
     classifier = load_published(tmp_path / f"model{suffix}", names_file)
     assert classifier.classes == NAMES and classifier.image_size == (16, 16)
-    assert classifier.predict(coloured, batch_size=2).tolist() == ["BAS", "LYT", "EOS", "LYT", "BAS"]
-    assert classifier.predict(coloured[:0]).shape == (0,)
+    assert classifier.predict(iter(coloured), batch_size=2).tolist() == ["BAS", "LYT", "EOS", "LYT", "BAS"]
+    assert classifier.predict([]).shape == (0,)
 
 
 @pytest.mark.parametrize(("pixels", "low", "high"), [("0..1", 0, 1), ("0..255", 0, 255), ("-1..1", -1, 1)])
@@ -77,14 +77,14 @@ def test_image_size_is_the_models_or_the_one_given(tmp_path, names_file, coloure
 def test_models_that_are_no_such_classifiers_are_refused(tmp_path, names_file, coloured):
     rgb, grey = keras.Input((8, 8, 3)), keras.Input((8, 8, 1))
     pooled = keras.layers.GlobalAveragePooling2D()(rgb)
-    unfit = {
-        "not RGB images": keras.Model(grey, keras.layers.Flatten()(grey)),
-        "several inputs or outputs": keras.Model(rgb, [pooled, pooled]),
-        "its output is of shape": keras.Model(rgb, keras.layers.Conv2D(2, 1)(rgb)),
-        "has 3 names, but": keras.Model(rgb, keras.layers.Dense(4)(pooled)),
-        "not finite": colour_model(sharpness=np.nan),
-    }
-    for message, model in unfit.items():
+    unfit = [
+        ("not .None, height, width, 3.", keras.Model(grey, keras.layers.Flatten()(grey))),
+        ("give a classifier", keras.Model(rgb, [pooled, pooled])),
+        ("give a classifier", keras.Model(rgb, keras.layers.Conv2D(2, 1)(rgb))),
+        ("has 3 names, but", keras.Model(rgb, keras.layers.Dense(4)(pooled))),
+        ("not finite", colour_model(sharpness=np.nan)),
+    ]
+    for message, model in unfit:
         model.save(tmp_path / "model.keras")
         with pytest.raises(InputError, match=message):
             load_published(tmp_path / "model.keras", names_file).predict(coloured)
@@ -109,7 +109,6 @@ def write_changed(path: Path, **changes) -> None:
 
 
 FUNCTION = {"class_name": "function", "module": "keras.utils", "config": "get_file", "registered_name": "get_file"}
-BYTECODE = {"class_name": "__lambda__", "config": {"code": "4wAAAAA=", "defaults": None, "closure": None}}
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -117,10 +116,8 @@ BYTECODE = {"class_name": "__lambda__", "config": {"code": "4wAAAAA=", "defaults
     ("changes", "message"),
     [
         ({"class_name": "TFSMLayer", "config": {"filepath": "/elsewhere"}}, r"holds code \(TFSMLayer\)"),
-        ({"class_name": "Lambda", "config": {"function": BYTECODE}}, r"holds code \((L|l)ambda\)"),
         ({"config": {"filters": 3, "kernel_size": 1, "activation": FUNCTION}}, "cannot be loaded"),
         ({"class_name": "Trap", "module": "trap", "registered_name": "Trap"}, "cannot be loaded"),
-        ({"class_name": ["Lambda"]}, "cannot be loaded"),
     ],
 )
 def test_code_in_a_model_is_refused_and_not_run(changes, message, suffix, tmp_path, names_file, monkeypatch):
@@ -143,16 +140,14 @@ def test_plain_operations_and_functions_are_no_code(tmp_path, names_file):
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path, names_file):
-    colour_model().save(tmp_path / "whole.keras")
-    colour_model().save(tmp_path / "whole.h5")
     colour_model().save_weights(tmp_path / "only.weights.h5")
     for suffix in ("keras", "h5"):
-        content = (tmp_path / f"whole.{suffix}").read_bytes()
+        colour_model().save(tmp_path / f"cut.{suffix}")
+        content = (tmp_path / f"cut.{suffix}").read_bytes()
         (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
-        (tmp_path / f"text.{suffix}").write_bytes(b"a model")
     with zipfile.ZipFile(tmp_path / "deep.keras", "w") as archive:
         archive.writestr("config.json", "[" * 100_000)
-    for name in ("cut.keras", "cut.h5", "text.keras", "text.h5", "deep.keras", "only.weights.h5", "absent.keras", "."):
+    for name in ("cut.keras", "cut.h5", "deep.keras", "only.weights.h5", "absent.keras", "."):
         with pytest.raises(InputError) as caught:
             load_published(tmp_path / name, names_file)
         text = str(caught.value)
@@ -161,24 +156,10 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, names_file):
 
 def test_class_names_are_lines_or_a_json_list(tmp_path):
     path = tmp_path / "classes"
-    for text in ("a\nb c\n", " a \r\nb c\r\n\r\n", '["a", "b c"]', "\ufeffa\nb c"):
+    for text in (" a \r\nb c\r\n\r\n", '["a", "b c"]', "\ufeffa\nb c"):
         path.write_bytes(text.encode())
         assert read_class_names(path) == ("a", "b c")
-    for content, message in [
-        (b"a\n\nb\n", "none of them empty"),
-        (b"", "none of them empty"),
-        (b"[1, 2]", "none of them empty"),
-        (b'["a"', "cannot be read"),
-        (b"a\nb\na\n", "names a twice"),
-        (b"\xff\xfe", "cannot be read"),
-    ]:
+    for content in (b"a\n\nb\n", b"", b"[1, 2]", b'["a"', b"a\nb\na\n", b"\xff\xfe"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match="classes: (must hold|cannot be read)"):
             read_class_names(path)
-
-
-def test_map_classes_gives_cell_types():
-    class_map = make_class_map("five", "matek19")
-    assert map_classes(("LYT", "NGS", "MYO"), class_map) == {"LYT": "lymphocyte", "NGS": "neutrophil", "MYO": ""}
-    with pytest.raises(InputError, match=r"five: has no cell type for any class .*\(cat, dog\)"):
-        map_classes(["cat", "dog"], class_map)
