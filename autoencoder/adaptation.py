@@ -17,6 +17,8 @@ from autoencoder.custom_losses import find_custom_loss
 # Squared bandwidths as shares of the median squared distance. Gretton et al. 2012 take the median itself; a mixture
 # around it still sees differences that are finer or coarser.
 KERNEL_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Widths of the discriminator's intermediate layers; the thesis gives their number (3.4.2), not their widths.
+HIDDEN_UNITS = (128, 64)
 
 _LEAST_ROWS = 2  # one row has no covariance
 _LEAST_VARIANCE = 1e-8  # of latents, which lie between -1 and 1
@@ -79,9 +81,9 @@ def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 def in_deviations(latents: tf.Tensor) -> tf.Tensor:
     """Latents of a batch in units of their standard deviation, the root of their mean variance over the batch.
 
-    Moments, and what a discriminator sees, are smaller for smaller latents, so that an autoencoder can lower its
-    adaptation loss by shrinking all of them and leave the centres as far apart as they were. In these units shrinking
-    gains nothing. Float `(batch, latent_size)` becomes float32, finite also for latents that are all alike.
+    An autoencoder can lower its adaptation loss by shrinking all latents, which leaves the centres as far apart as they
+    were; in these units shrinking gains nothing. Float `(batch, latent_size)` becomes float32, finite also for latents
+    that are all alike.
     """
     latents = ops.cast(latents, "float32")
     return latents / ops.sqrt(ops.mean(ops.var(latents, axis=0)) + _LEAST_VARIANCE)
@@ -153,14 +155,17 @@ def _to_normal(latents, source, target, reduction) -> tf.Tensor:
 
 
 def _to_source_kernel(latents, source, target, reduction="mean") -> tf.Tensor:
-    distances = _squared_distances(latents)
+    rows = ops.cast(latents, "float64")
+    squares = ops.sum(ops.square(rows), axis=1)
+    distances = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(rows, ops.transpose(rows))
+    distances = ops.cast(ops.maximum(distances, 0.0), "float32")
     different = 1.0 - ops.eye(ops.shape(latents)[0], dtype="float32")
     both = source + target
-    median = tf.stop_gradient(_masked_median(distances, _outer(both, both) * different))
+    median = tf.stop_gradient(_masked_median(distances, both[:, None] * both * different))
     scale = ops.where(median > 0, median, ops.ones_like(median))
     kernel = sum(ops.exp(distances / (-2.0 * share * scale)) for share in KERNEL_BANDWIDTHS) / len(KERNEL_BANDWIDTHS)
-    within = sum(_mean_under(kernel, _outer(mask, mask) * different) for mask in (source, target))
-    return within - 2.0 * _mean_under(kernel, _outer(source, target))
+    within = sum(_mean_under(kernel, mask[:, None] * mask * different) for mask in (source, target))
+    return within - 2.0 * _mean_under(kernel, source[:, None] * target)
 
 
 def _to_source_covariance(latents, source, target, reduction="mean") -> tf.Tensor:
@@ -208,18 +213,6 @@ def _divergence(first: tf.Tensor, second: tf.Tensor, reduction: str) -> tf.Tenso
     return 0.5 * (ops.mean(terms) if reduction == "mean" else ops.sum(terms))
 
 
-def _squared_distances(rows: tf.Tensor) -> tf.Tensor:
-    """Squared distances between all rows `(num_rows, num_rows)`."""
-    rows = ops.cast(rows, "float64")
-    squares = ops.sum(ops.square(rows), axis=1)
-    distances = squares[:, None] + squares[None, :] - 2.0 * ops.matmul(rows, ops.transpose(rows))
-    return ops.cast(ops.maximum(distances, 0.0), "float32")
-
-
-def _outer(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    return first[:, None] * second[None, :]
-
-
 def _mean_under(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
 
@@ -229,10 +222,6 @@ def _masked_median(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     count = tf.cast(ops.sum(mask), tf.int32)
     ordered = tf.sort(tf.reshape(tf.where(mask > 0, values, values.dtype.max), [-1]))
     return tf.where(count > 0, tf.gather(ordered, tf.maximum((count - 1) // 2, 0)), 0.0)
-
-
-# Widths of the two intermediate layers; the thesis gives their number (3.4.2), not their widths.
-HIDDEN_UNITS = (128, 64)
 
 
 class DiscriminatorScores(NamedTuple):
@@ -245,10 +234,8 @@ class DiscriminatorScores(NamedTuple):
 def build_discriminator(latent_size: int, num_centres: int, *, seed: int = 0) -> keras.Model:
     """Build the discriminator: three layers, ReLU between them and nothing at the end (thesis 3.4.2).
 
-    It is computed in float32 whatever the precision of the autoencoder.
-
-    Returns:
-        Model from latents `(batch, latent_size)` to logits `(batch, num_centres)`.
+    It maps latents `(batch, latent_size)` to logits `(batch, num_centres)`, in float32 whatever the precision of the
+    autoencoder.
     """
     seeds = np.random.SeedSequence(seed).generate_state(len(HIDDEN_UNITS) + 1)
     inputs = x = keras.Input((latent_size,), name="latents")
@@ -272,10 +259,8 @@ def discriminator_scores(logits: tf.Tensor, centre_ids: tf.Tensor) -> Discrimina
     masks = ops.one_hot(centre_ids, logits.shape[-1], dtype="float32")
     likelihood = ops.sum(ops.log_softmax(logits, axis=-1) * masks, axis=-1)
     right = ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(centre_ids, "int32")), "float32")
-    present = ops.cast(ops.sum(masks, axis=0) > 0, "float32")
-    loss = ops.sum(-_means_of_centres(likelihood, masks)) / ops.maximum(ops.sum(present), 1.0)
-    accuracy = ops.sum(_means_of_centres(right, masks)) / ops.maximum(ops.sum(present), 1.0)
-    return DiscriminatorScores(loss, accuracy)
+    num_present = ops.maximum(ops.sum(ops.cast(ops.sum(masks, axis=0) > 0, "float32")), 1.0)
+    return DiscriminatorScores(*(ops.sum(_means_of_centres(v, masks)) / num_present for v in (-likelihood, right)))
 
 
 def adversarial_loss(logits: tf.Tensor, centre_ids: tf.Tensor, source: int) -> tf.Tensor:

@@ -10,7 +10,7 @@ collector may bring that end about in one of these threads, or in a thread with 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import repeat
+from itertools import chain, islice, repeat
 
 import numpy as np
 import tensorflow as tf
@@ -63,11 +63,10 @@ def make_batches(
     Returns:
         Generator of the parts, to be closed after use: dicts of `features` float32 `(n, 14, 14, 256)`, scaled; `images`
         float32 `(n, image_size, image_size, 3)` in [0, 1]; `centre_id` int32 `(n,)`; with n = global_batch_size /
-        num_replicas. It raises InputError where a store is damaged or has features that are not finite.
+        num_replicas. It raises InputError as `read_batches` does.
 
     Raises:
-        InputError: if a store is unreadable, the batch cannot be divided among centres or replicas, or the
-            source has no labels that the balance needs.
+        InputError: if a store is unreadable, or the batch cannot be divided among centres or replicas.
     """
     if config.global_batch_size % num_replicas:
         raise InputError(
@@ -76,9 +75,6 @@ def make_batches(
         )
     shares = batch_shares(list(count_cells(stores).values()), config.global_batch_size, config.balance)
     logger.info("samples per batch: %s", dict(zip(stores, shares, strict=True)))
-    if config.balance == "type":
-        with open_store(list(stores.values())[source]) as store:
-            logger.info("types of the source that come equally often: %s", ", ".join(map(repr, rows_by_type(store))))
     parts = read_batches(
         stores,
         shares,
@@ -181,7 +177,7 @@ def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
 
 
 def row_windows(
-    num_rows: int, seed: Sequence[int], position: int = 0, *, window_rows: int, block_rows: int = BLOCK_ROWS
+    num_rows: int, seed: Sequence[int], position: int = 0, *, window_rows: int = WINDOW_ROWS
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, window by window: every row once in each epoch, the epochs in different orders.
 
@@ -189,20 +185,20 @@ def row_windows(
         num_rows: rows of the store.
         seed: what decides the order, any number of integers of 0 or more.
         position: number of rows, over all epochs, that were given out before.
-        window_rows: rows of a window, at most.
-        block_rows: neighbouring rows that stay together until they are shuffled in their window.
+        window_rows: rows of a window, at most; blocks of `BLOCK_ROWS` neighbours stay together until they are shuffled
+            in their window.
 
     Yields:
         int array of the rows of a window, in order. The first window lacks the rows before `position`.
     """
     epoch, skip = divmod(position, num_rows)
-    blocks_per_window = max(window_rows // block_rows, 1)
+    blocks_per_window = max(window_rows // BLOCK_ROWS, 1)
     while True:
         random = np.random.default_rng((*seed, epoch))
-        starts = random.permutation(np.arange(0, num_rows, block_rows))
+        starts = random.permutation(np.arange(0, num_rows, BLOCK_ROWS))
         for first in range(0, len(starts), blocks_per_window):
             window = starts[first : first + blocks_per_window]
-            rows = (window[:, np.newaxis] + np.arange(block_rows)).reshape(-1)
+            rows = (window[:, np.newaxis] + np.arange(BLOCK_ROWS)).reshape(-1)
             rows = random.permutation(rows[rows < num_rows])
             if skip < len(rows):
                 yield rows[skip:]
@@ -211,12 +207,7 @@ def row_windows(
 
 
 def type_windows(
-    groups: Sequence[np.ndarray],
-    seed: Sequence[int],
-    position: int = 0,
-    *,
-    window_rows: int,
-    block_rows: int = BLOCK_ROWS,
+    groups: Sequence[np.ndarray], seed: Sequence[int], position: int = 0, *, window_rows: int = WINDOW_ROWS
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, as `row_windows` does, with every type equally often.
 
@@ -225,33 +216,21 @@ def type_windows(
     each type; the rest is as in `row_windows`.
     """
     # Whole blocks of every type are ordered together, and one block of each at least.
-    rounds = max(window_rows // len(groups) // block_rows, 1) * block_rows
+    rounds = max(window_rows // len(groups) // BLOCK_ROWS, 1) * BLOCK_ROWS
     number, skip = divmod(position, rounds * len(groups))
     streams = [
-        _in_pieces(
-            row_windows(len(rows), (*seed, k), number * rounds, block_rows=block_rows, window_rows=rounds), rounds
-        )
+        chain.from_iterable(row_windows(len(rows), (*seed, k), number * rounds, window_rows=rounds))
         for k, rows in enumerate(groups)
     ]
     while True:
         # Every row of `rows` is a round with each type once; shuffling its columns keeps it one.
-        rows = np.stack([group[next(s)] for group, s in zip(groups, streams, strict=True)], axis=1)
+        rows = np.stack([own[list(islice(s, rounds))] for own, s in zip(groups, streams, strict=True)], axis=1)
         random = np.random.default_rng((*seed, len(groups), number))
         rows = random.permuted(rows, axis=1).reshape(-1)[skip:]
         # More than one window only where there are very many types, which must not cost memory.
         for start in range(0, len(rows), window_rows):
             yield rows[start : start + window_rows]
         number, skip = number + 1, 0
-
-
-def _in_pieces(windows: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Cut an endless order into pieces of one size."""
-    waiting = np.zeros(0, np.int64)
-    while True:
-        while len(waiting) < size:
-            waiting = np.concatenate([waiting, next(windows)])
-        yield waiting[:size]
-        waiting = waiting[size:]
 
 
 def read_batches(
@@ -283,41 +262,38 @@ def read_batches(
         being the batch size divided by `num_parts`.
 
     Raises:
-        InputError: if a store cannot be read, has features that are not finite, or the source has no labels.
+        InputError: if a store cannot be read, has features that are not finite, or the source has no labels that its
+            balance needs.
     """
-    own_parts, part_size = num_parts // num_pipelines, sum(shares) // num_parts
+    own_parts = num_parts // num_pipelines
     # Dealt out in turns, so that every replica has rows of every centre.
-    turn, part = np.divmod(np.arange(sum(shares)), num_parts)
-    part = part - pipeline * own_parts
-    is_own = (0 <= part) & (part < own_parts)
-    positions = np.where(is_own, part * part_size + turn, -1)  # in what is given out; -1 for rows of other pipelines
-    centre_id = np.zeros(own_parts * part_size, np.int32)
+    is_own = np.arange(sum(shares)) % num_parts // own_parts == pipeline
+    centres = np.repeat(np.arange(len(shares), dtype=np.int32), shares)
+    centre_id = centres[is_own]
     window_rows = max(min(WINDOW_ROWS, ALL_WINDOWS_ROWS // len(shares)), BLOCK_ROWS)
     with ExitStack() as stack:
         streams = []
-        edges = np.cumsum([0, *shares])
         for k, path in enumerate(stores.values()):
-            of_centre = positions[edges[k] : edges[k + 1]]
-            wanted = of_centre >= 0
+            wanted = is_own[centres == k]
             if not wanted.any():
                 continue
             store = stack.enter_context(open_store(path))
             start = start_step * len(wanted)
             if k == type_source:
-                groups = list(rows_by_type(store).values())
-                windows = type_windows(groups, (seed, k), start, window_rows=window_rows)
+                groups = rows_by_type(store)
+                logger.info("types of the source that come equally often: %s", ", ".join(map(repr, groups)))
+                windows = type_windows(list(groups.values()), (seed, k), start, window_rows=window_rows)
             else:
                 windows = row_windows(len(store), (seed, k), start, window_rows=window_rows)
-            centre_id[of_centre[wanted]] = k
-            streams.append((_read_cells(store, windows, image_source, start, wanted), of_centre[wanted].tolist()))
+            streams.append((_read_cells(store, windows, image_source, start, wanted), np.count_nonzero(wanted)))
         while True:
             fields = (ARRAY_FIELDS[field] for field in ("features", image_source))
             features, images = (np.empty((len(centre_id), *shape), dtype) for dtype, shape in fields)
-            for cells, own_positions in streams:
-                for position in own_positions:
-                    features[position], images[position] = next(cells)
-            for start in range(0, len(centre_id), part_size):
-                rows = slice(start, start + part_size)
+            cells = chain.from_iterable(islice(stream, share) for stream, share in streams)
+            for position in range(len(centre_id)):
+                features[position], images[position] = next(cells)
+            for part in range(own_parts):
+                rows = slice(part, None, own_parts)
                 yield {"features": features[rows], "images": images[rows], "centre_id": centre_id[rows]}
 
 

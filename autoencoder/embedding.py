@@ -75,13 +75,10 @@ def embed(
 def write_h5ad(
     path: str | os.PathLike, vectors: np.ndarray, cells: pd.DataFrame, notes: Mapping[str, Any]
 ) -> anndata.AnnData:
-    """Write vectors of cells as an .h5ad file, atomically, and return what was written.
+    """Write vectors of cells, float32 (cells, length), as an .h5ad file, atomically, and return what was written.
 
-    Args:
-        path: the file.
-        vectors: float32 array of shape (cells, length).
-        cells: a row for each, with unique names; text becomes categories.
-        notes: JSON values by name; uns gets them as strings.
+    `cells` has a row for each, with unique names; text becomes categories. `notes` are JSON values by name, which uns
+    gets as strings.
     """
     texts = cells.select_dtypes(exclude=["number", "bool"]).columns
     data = anndata.AnnData(vectors, obs=cells.astype({name: "category" for name in texts}))
@@ -93,11 +90,9 @@ def write_h5ad(
 
 def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Say whether `path` is an embedding that the autoencoder in `folder`, as it is now, has made."""
-    if not os.path.exists(path):
-        return False
     try:
         noted = parse_json(read_note(path, "uns/run"), allow_nan=True)
-    except ValueError:  # InputError is one
+    except ValueError:  # InputError is one, also where there is no such file
         return False
     return noted == read_run(folder)
 
@@ -114,15 +109,12 @@ def reconstruct(
         InputError: if the autoencoder or the store cannot be used, or they belong to different detectors.
     """
     trained = load_autoencoder(folder)
-    side = trained.config.image_size
-    if not len(rows):
-        return np.zeros((0, side, side, 3), np.float32), np.zeros((0, side, side, 3), np.float32)
     ordered, inverse = np.unique(np.asarray(rows, np.int64), return_inverse=True)
     with open_store(store) as opened:
         _check_detector(trained, opened)
         features = trained.scaling.apply(opened.read_rows("features", ordered), opened.centre)
         images = opened.read_rows(trained.config.image_source, ordered)
-    originals = prepare_images(tf.constant(images), side, trained.config.image_colours).numpy()
+    originals = prepare_images(images, trained.config.image_size, trained.config.image_colours).numpy()
     reconstructions = trained.model(features, training=False)["images"].numpy()
     return originals[inverse], reconstructions[inverse]
 
@@ -136,7 +128,7 @@ def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
 
 
 def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
-    """Compile scaling and encoder into one graph for batches of any size.
+    """Compile scaling and encoder into one graph.
 
     It takes features as stored, float16 `(batch, 14, 14, 256)`, and the id that `FeatureScaling.centre_id` gives their
     centre, and returns latents float32 `(batch, latent_size)`.
@@ -162,18 +154,15 @@ def encode_store(
     centre_id = trained.scaling.centre_id(store.centre)
 
     def read(start: int) -> np.ndarray:
-        rows = np.arange(start, min(start + batch_size, len(store)))
-        features = store.read("features", start, start + len(rows))
+        rows = range(start, min(start + batch_size, len(store)))
+        features = store.read("features", start, rows.stop)
         check_finite(store, rows, features)
         return features
 
     starts = range(0, len(store), batch_size)
     batches = read_ahead(read, starts, num_ahead=2, num_threads=1)
-    with (
-        held_back() as interruption,
-        closing(batches),
-        Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell") as bar,
-    ):
+    bar = Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell")
+    with held_back() as interruption, closing(batches), bar:
         for start, features in zip(starts, batches, strict=True):
             latents[start : start + len(features)] = encode(features, centre_id).numpy()
             bar.update(len(features))

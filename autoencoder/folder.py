@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
-from autoencoder.state import checkpoint_step, list_checkpoints
 from mrcnn.feature_store import StorePath, StoreReader, open_store
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.arrays import read_arrays
+from mrcnn.files.atomic import atomic_path, remove_leftovers
+from mrcnn.files.errors import InputError, first_line, one_line
 from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN, RunFolder
@@ -27,9 +31,13 @@ WEIGHTS = "weights.weights.h5"
 LOG = "log.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
+KEPT_CHECKPOINTS = 2
 
+_CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
 _FINGERPRINT_FIELDS = ("image_id", "box", "score")
 _READ_ROWS = 4096  # rows of the small fields above
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class TrainedAutoencoder:
     Attributes:
         run: content of `run.json`: stores, versions, steps, losses and so on.
         scaling: to apply to features before the encoder.
-        model: from scaled features to latents, features and images, as from `build_autoencoder`.
+        model: as from `build_autoencoder`.
     """
 
     folder: Path
@@ -86,11 +94,7 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
 
 
 def read_run(folder: str | os.PathLike) -> dict[str, Any] | None:
-    """Read `run.json`; None if there is none.
-
-    Raises:
-        InputError: if it is not what a training writes.
-    """
+    """Read `run.json`; None if there is none; an `InputError` says that it is not what a training writes."""
     run = RunFolder(folder, "autoencoder", {}).record
     stores = {} if run is None else run.get("stores")
     if isinstance(stores, dict) and all(isinstance(s, dict) and "detector_hash" in s for s in stores.values()):
@@ -103,7 +107,7 @@ class AutoencoderFolder(RunFolder):
 
     def __init__(self, path: str | os.PathLike, config: AutoencoderConfig, stores: Mapping[str, Any], num_steps: int):
         super().__init__(path, "autoencoder", _identity(config, stores))
-        self.num_steps = num_steps
+        self.config, self.num_steps = config, num_steps
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -117,23 +121,69 @@ class AutoencoderFolder(RunFolder):
         """Say whether this very training is there at its end; see `RunFolder.is_complete`."""
         return super().is_complete() and self.record["steps"] == self.num_steps
 
-    def check_can_go_on(self) -> None:
-        """Refuse, as an InputError, to go on with a training that is longer already, or has no checkpoint left."""
-        newest = list_checkpoints(self.path / CHECKPOINTS)[:1]
-        done = checkpoint_step(newest[0]) if newest else 0
+    def prepare(self, values: Mapping[str, Any], *, resume: bool) -> None:
+        """Make the locked folder ready for a training with these values in its record, or for going on with one.
+
+        What an earlier training left is removed where it is not resumed, and nothing else.
+
+        Raises:
+            InputError: if the training to go on with is longer already, or has no checkpoint left.
+        """
+        record = self.record if resume else None
+        if record is None:
+            # The record goes first: a folder without it is no trained autoencoder, and nothing says what checkpoints
+            # and statistics belong to.
+            for name in (RUN, CONFIG, WEIGHTS, SCALING, LOG):
+                (self.path / name).unlink(missing_ok=True)
+            for name in (CHECKPOINTS, TENSORBOARD):
+                shutil.rmtree(self.path / name, ignore_errors=True)
+        else:
+            self._check_can_go_on(record)
+        remove_leftovers(self.path / CHECKPOINTS)
+        # The config before the record: where there is a record, there is a config to compare with.
+        self.config.save(self.path / CONFIG)
+        self.write(False, values)
+
+    def _check_can_go_on(self, record: Mapping[str, Any]) -> None:
+        checkpoints = list_checkpoints(self.path / CHECKPOINTS)
+        done = checkpoints[0][0] if checkpoints else 0
         advice = "choose another output or --overwrite"
         if done > self.num_steps:
             raise InputError(f"{self.path}: trained for {done} steps already, more than {self.num_steps}; {advice}")
-        if self.record["complete"] and not newest:
+        if record["complete"] and not checkpoints:
             raise InputError(f"{self.path}: cannot be trained on, since its {CHECKPOINTS}/ is gone; {advice}")
 
-    def clear(self) -> None:
-        """Remove what an earlier training left, and nothing else."""
-        # The record goes first: a folder without it is no trained autoencoder, whatever else is still there.
-        for name in (RUN, CONFIG, WEIGHTS, SCALING, LOG):
-            (self.path / name).unlink(missing_ok=True)
-        for name in (CHECKPOINTS, TENSORBOARD):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+
+def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray) -> None:
+    """Write the values of a state after a step, and what it measured, and remove all but the newest checkpoints."""
+    with atomic_path(Path(folder) / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, step=np.int64(step), metrics=metrics, **{f"{i:04d}": value for i, value in enumerate(values)})
+    for _, path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
+        path.unlink()
+
+
+def list_checkpoints(folder: str | os.PathLike) -> list[tuple[int, Path]]:
+    """Steps and paths of the checkpoints in a folder, newest first; none if there is no such folder."""
+    found = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(folder).glob("*.npz"))
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
+    """Read steps done, what the last of them measured, and the values from the newest checkpoint; None without one.
+
+    One that is damaged is passed over with a warning; an `InputError` says that all are.
+    """
+    found = list_checkpoints(folder)
+    for _, path in found:
+        try:
+            arrays = read_arrays(path, advice="it is passed over")  # each has a checksum
+            step, metrics = int(arrays.pop("step")), arrays.pop("metrics")
+            return step, metrics, [arrays[f"{i:04d}"] for i in range(len(arrays))]
+        except (InputError, KeyError, TypeError) as error:
+            logger.warning("%s: damaged checkpoint (%s), passed over", path, one_line(error))
+    if found:
+        raise InputError(f"{folder}: every checkpoint is damaged; train again with --overwrite")
+    return None
 
 
 def _identity(config: AutoencoderConfig, stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -164,16 +214,17 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
             if len(store) == 0:
                 raise InputError(f"{store.path}: holds no cells; leave this centre out")
             described[centre] = {
-                "path": ", ".join(str(path) for path in store.paths),
+                "path": ", ".join(map(str, store.paths)),
                 "cells": len(store),
                 "detector_hash": store.detector_hash,
                 "fingerprint": _fingerprint(store),
             }
-        first, last = next(iter(described.values())), described[centre]
-        if last["detector_hash"] != first["detector_hash"]:
+    (first, detector), *others = [(store["path"], store["detector_hash"]) for store in described.values()]
+    for path, other in others:
+        if other != detector:
             raise InputError(
-                f"{last['path']}: made by another detector ({last['detector_hash'][:12]}) than "
-                f"{first['path']} ({first['detector_hash'][:12]}); extract all centres with one detector"
+                f"{path}: made by another detector ({other[:12]}) than {first} ({detector[:12]}); "
+                "extract all centres with one detector"
             )
     return described
 

@@ -5,6 +5,7 @@ other mostly lymphocytes, that can only be had by bringing different types toget
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 from tabulate import tabulate
@@ -17,22 +18,12 @@ STRONG_SHIFT = 0.3  # total variation distance, 0 to 1
 
 def count_cells(stores: Mapping[str, StorePath]) -> dict[str, int]:
     """Number of cells by centre."""
-    counts = {}
-    for centre, path in stores.items():
-        with open_store(path) as store:
-            counts[centre] = len(store)
-    return counts
+    with ExitStack() as stack:
+        return {centre: len(stack.enter_context(open_store(path))) for centre, path in stores.items()}
 
 
 def count_types(stores: Mapping[str, StorePath]) -> dict[str, dict[str, int]]:
-    """Number of cells by centre and type.
-
-    Returns:
-        By centre, the cells of each type it has, in alphabetical order, and last of "unlabelled" those without one.
-
-    Raises:
-        InputError: if a store cannot be read.
-    """
+    """Number of cells by centre and type, in alphabetical order; last of "unlabelled" those without one."""
     counts = {}
     for centre, path in stores.items():
         with open_store(path) as store:

@@ -1,6 +1,5 @@
 """Log of a training: a CSV that survives a resume, the same curves for TensorBoard, and warnings of a collapse."""
 
-import csv
 import logging
 import math
 import os
@@ -39,17 +38,15 @@ class TrainingLog:
     """
 
     def __init__(self, folder: str | os.PathLike | None, names: Sequence[str], *, every: int, start_step: int = 0):
-        self.names = tuple(names)
-        self.every = every
+        self.names, self.every = tuple(names), every
         self._file = self._summaries = None
         self._seconds_before = 0.0
         if folder is not None:
-            path = Path(folder) / LOG
-            columns = ("step", *self.names, "seconds")
-            rows = _kept_rows(path, columns, start_step)
-            self._seconds_before = float(rows[-1][-1]) if rows else 0.0
-            write_text(path, "".join(",".join(row) + "\n" for row in [columns, *rows]))
-            self._file = open(path, "a", encoding="utf-8", newline="")
+            path, header = Path(folder) / LOG, ",".join(("step", *names, "seconds"))
+            rows = _kept_rows(path, header, start_step)
+            self._seconds_before = float(rows[-1].rpartition(",")[2]) if rows else 0.0
+            write_text(path, "\n".join([header, *rows, ""]))
+            self._file = open(path, "a", encoding="utf-8")
             self._summaries = SummaryWriter(Path(folder) / TENSORBOARD)
         self._started = time.monotonic()
         self._waiting: list[np.ndarray] = []
@@ -87,19 +84,17 @@ class TrainingLog:
         return means
 
 
-def _kept_rows(path: Path, columns: tuple[str, ...], last_step: int) -> list[list[str]]:
-    """Rows of an earlier log up to a step; a row that a kill cut short is dropped with what follows it."""
-    kept: list[list[str]] = []
-    if not last_step or not path.exists():
-        return kept
-    # A log that is damaged, or of other columns, is no reason to stop: nothing is computed from it.
-    with suppress(ValueError, csv.Error), open(path, encoding="utf-8", newline="") as handle:
-        rows = csv.reader(handle)
-        if tuple(next(rows, ())) != columns:
-            return kept
-        for row in rows:
-            step, *values = map(float, row)
-            if len(row) != len(columns) or step > last_step or not math.isfinite(values[-1]):
+def _kept_rows(path: Path, header: str, last_step: int) -> list[str]:
+    """Rows of an earlier log up to a step; a row that a kill cut short is dropped with what follows it.
+
+    A log that is damaged, or of other columns, is no reason to stop: nothing is computed from it.
+    """
+    kept: list[str] = []
+    first, *rows = path.read_text("utf-8", "replace").splitlines() or [""] if path.exists() else [""]
+    with suppress(ValueError):  # of what is no number
+        for row in rows if first == header else []:
+            step, *values = map(float, row.split(","))
+            if len(values) != header.count(",") or step > last_step:
                 break
             kept.append(row)
     return kept
@@ -114,36 +109,22 @@ class CollapseWatch:
 
     def add(self, step: int, means: Mapping[str, float]) -> None:
         """Take a row of the log, as `TrainingLog.add` returned it."""
-        self._count(
-            means[LATENT_DEVIATION] < SHRUNKEN_DEVIATION,
-            "step %d: the latents have shrunk to a standard deviation of %.2g and hardly tell cells apart; lower beta, "
-            "or give adaptation_warmup_steps",
-            step,
-            means[LATENT_DEVIATION],
-        )
-        if DISCRIMINATOR[0] not in means:
-            return
-        loss, accuracy = (means[name] for name in DISCRIMINATOR)
-        self._count(
-            accuracy > SURE_ACCURACY,
-            "step %d: the discriminator knows the centre of nearly every cell (accuracy %.2f) and the encoder cannot "
-            "hide it; raise beta, or lower discriminator_learning_rate",
-            step,
-            accuracy,
-        )
-        self._count(
-            accuracy < 1 / self.num_centres + CHANCE_MARGIN and loss > math.log(self.num_centres) - CHANCE_MARGIN,
-            "step %d: the discriminator only guesses (accuracy %.2f, loss %.2f) and no longer guides the encoder: the "
-            "centres are mixed, or it has collapsed; against that raise discriminator_learning_rate or lower beta",
-            step,
-            accuracy,
-            loss,
-        )
-
-    def _count(self, holds: bool, message: str, *values: float) -> None:
-        rows = self._rows.get(message, 0)
-        if rows >= PATIENCE:
-            return
-        self._rows[message] = rows + 1 if holds else 0
-        if self._rows[message] == PATIENCE:
-            logger.warning(message, *values)
+        # Without a discriminator both are NaN, and nothing holds of NaN.
+        loss, accuracy = (means.get(name, math.nan) for name in DISCRIMINATOR)
+        is_lost = accuracy < 1 / self.num_centres + CHANCE_MARGIN and loss > math.log(self.num_centres) - CHANCE_MARGIN
+        signs = {
+            "step %(step)d: the latents have shrunk to a standard deviation of %(latent_deviation).2g and hardly tell "
+            "cells apart; lower beta, or give adaptation_warmup_steps": means[LATENT_DEVIATION] < SHRUNKEN_DEVIATION,
+            "step %(step)d: the discriminator knows the centre of nearly every cell (accuracy "
+            "%(discriminator_accuracy).2f) and the encoder cannot hide it; raise beta, or lower "
+            "discriminator_learning_rate": accuracy > SURE_ACCURACY,
+            "step %(step)d: the discriminator only guesses (accuracy %(discriminator_accuracy).2f, loss "
+            "%(discriminator_loss).2f) and no longer guides the encoder: the centres are mixed, or it has collapsed; "
+            "against that raise discriminator_learning_rate or lower beta": is_lost,
+        }
+        for message, holds in signs.items():
+            rows = self._rows.get(message, 0)
+            if rows < PATIENCE:
+                self._rows[message] = rows + 1 if holds else 0
+                if self._rows[message] == PATIENCE:
+                    logger.warning(message, {"step": step, **means})

@@ -4,12 +4,14 @@ Features (14, 14, 256) -> encoder -> latent -> feature decoder -> features again
 Every convolution is "valid"; the sizes below are the sides of the feature maps.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
-from keras import layers
+import tensorflow as tf
+from keras import layers, ops
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.layers import FlattenedGroupNormalization
 
 FEATURE_SHAPE = (14, 14, 256)
 
@@ -30,10 +32,56 @@ IMAGE_DECODER_LAYERS = {
 }
 
 
+@keras.saving.register_keras_serializable("autoencoder")
+class FlattenedGroupNormalization(keras.layers.Layer):
+    """GroupNorm as the reference implementation has it; all other layers of the autoencoder are Keras' own.
+
+    The values of a sample are laid in a row, one channel after another, and cut into `groups` runs of equal length,
+    which need not divide the channels. Each run gets mean 0 and, by its unbiased variance plus `epsilon`, standard
+    deviation 1; then each channel is scaled and shifted.
+
+    Raises:
+        ValueError: when built, if the runs cannot be of equal length, or would hold one value each.
+
+    Reference:
+        Wu and He 2018, "Group normalization".
+    """
+
+    def __init__(self, groups: int, epsilon: float = 1e-5, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple) -> None:
+        """Make the scale and the shift, `(channels,)` each."""
+        size = input_shape[1] * input_shape[2] * input_shape[3]
+        if size % self.groups or size == self.groups:
+            raise ValueError(f"{self.groups} groups cannot share {size} values evenly, with two or more each")
+        self.gamma = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalise `(batch, height, width, channels)`; computed in float32."""
+        height, width, channels = inputs.shape[1:]
+        rows = ops.transpose(ops.cast(inputs, "float32"), (0, 3, 1, 2))
+        runs = ops.reshape(rows, (-1, self.groups, height * width * channels // self.groups))
+        centred = runs - ops.mean(runs, axis=-1, keepdims=True)
+        variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / (runs.shape[-1] - 1)
+        normal = ops.reshape(centred * ops.rsqrt(variance + self.epsilon), (-1, channels, height, width))
+        outputs = ops.transpose(normal, (0, 2, 3, 1)) * ops.cast(self.gamma, "float32")
+        return ops.cast(outputs + ops.cast(self.beta, "float32"), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
+
+
 def build_encoder(
     latent_size: int = 50, *, group_norm: str = "keras", precision: str = "float32", seed: int = 0
 ) -> keras.Model:
     """Build the encoder: ReLU, then GroupNorm, after each convolution but the last, whose activation is tanh.
+
+    It maps scaled features `(batch, 14, 14, 256)` to float32 latents `(batch, latent_size)` in (-1, 1).
 
     Args:
         latent_size: length of the latent.
@@ -41,13 +89,11 @@ def build_encoder(
             `FlattenedGroupNormalization`.
         precision: Keras dtype policy of the layers.
         seed: of the initial weights.
-
-    Returns:
-        Model from scaled features `(batch, 14, 14, 256)` to float32 latents `(batch, latent_size)` in (-1, 1).
     """
-    initializers = _initializers(seed, len(ENCODER_LAYERS) + 1)
+    specs = [*ENCODER_LAYERS, (latent_size, 1, 1, 0)]
+    initializers = _initializers(seed, len(specs))
     inputs = x = keras.Input(FEATURE_SHAPE, name="features")
-    for number, (channels, kernel, stride, groups) in enumerate([*ENCODER_LAYERS, (latent_size, 1, 1, 0)], start=1):
+    for number, (channels, kernel, stride, groups) in enumerate(specs, start=1):
         x = layers.Conv2D(
             channels,
             kernel,
@@ -72,10 +118,8 @@ def build_feature_decoder(
 ) -> keras.Model:
     """Build the feature decoder: transposed convolutions with ReLU between them, and an activation at the end.
 
-    The latter is "tanh" for features in [-1, 1], "linear" for standardised ones; the rest is as in `build_encoder`.
-
-    Returns:
-        Model from latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`.
+    It maps latents `(batch, latent_size)` to float32 scaled features `(batch, 14, 14, 256)`. The activation is "tanh"
+    for features in [-1, 1], "linear" for standardised ones; the rest is as in `build_encoder`.
     """
     inputs = keras.Input((latent_size,), name="latents")
     x = layers.Reshape((1, 1, latent_size), dtype=precision, name="feature_decoder_reshape")(inputs)
@@ -86,13 +130,10 @@ def build_feature_decoder(
 def build_image_decoder(image_size: int = 128, *, precision: str = "float32", seed: int = 0) -> keras.Model:
     """Build the image decoder, which starts from the reconstructed features (eq. 2.17), for 128, 64 or 32 pixels.
 
-    Returns:
-        Model from scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)`
-        in (0, 1).
+    It maps scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)` in (0, 1).
     """
     inputs = keras.Input(FEATURE_SHAPE, name="features")
-    specs = IMAGE_DECODER_LAYERS[image_size]
-    x = _transposed_convolutions(inputs, specs, "sigmoid", precision, seed, "image_decoder")
+    x = _transposed_convolutions(inputs, IMAGE_DECODER_LAYERS[image_size], "sigmoid", precision, seed, "image_decoder")
     return keras.Model(inputs, x, name="image_decoder")
 
 
@@ -105,17 +146,14 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
         Model from scaled features `(batch, 14, 14, 256)` to a dict of float32 tensors: `latents` `(batch,
         latent_size)`, `features` `(batch, 14, 14, 256)` and `images` `(batch, image_size, image_size, 3)`.
     """
-    precision, latent_size = config.precision, config.latent_size
-    seeds = [int(s) for s in np.random.SeedSequence(config.seed).generate_state(3)]
-    encoder = build_encoder(latent_size, group_norm=config.group_norm, precision=precision, seed=seeds[0])
-    feature_decoder = build_feature_decoder(
-        latent_size, activation=config.feature_activation, precision=precision, seed=seeds[1]
-    )
-    image_decoder = build_image_decoder(config.image_size, precision=precision, seed=seeds[2])
+    options = [
+        {"precision": config.precision, "seed": int(seed)}
+        for seed in np.random.SeedSequence(config.seed).generate_state(3)
+    ]
     inputs = keras.Input(FEATURE_SHAPE, name="features")
-    latents = encoder(inputs)
-    features = feature_decoder(latents)
-    images = image_decoder(features)
+    latents = build_encoder(config.latent_size, group_norm=config.group_norm, **options[0])(inputs)
+    features = build_feature_decoder(config.latent_size, activation=config.feature_activation, **options[1])(latents)
+    images = build_image_decoder(config.image_size, **options[2])(features)
     return keras.Model(inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder")
 
 

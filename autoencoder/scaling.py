@@ -8,6 +8,7 @@ centres, and `centre` within each centre, which also takes away a centre's own o
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,8 @@ _LEAST_DEVIATION = 1e-6
 FEATURE_CHANNELS = 256
 KINDS = ("minmax", "channel", "centre")
 _READ_ROWS = 64  # about 26 MB as float64
+
+Moments = tuple[int, np.ndarray, np.ndarray]  # of each channel: count, mean, sum of squared deviations
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class FeatureScaling:
             return cls(kind, centres, nothing, nothing)
         moments = [_channel_moments(stores[centre]) for centre in centres]
         if kind == "channel":
-            moments = [_pool(moments)] * len(centres)
+            moments = [reduce(_pool, moments)] * len(centres)
         mean = np.stack([m for _, m, _ in moments]).astype(np.float32)
         deviation = np.stack([np.sqrt(squares / count) for count, _, squares in moments])
         deviation = np.where(deviation < _LEAST_DEVIATION, 1.0, deviation).astype(np.float32)
@@ -86,10 +89,7 @@ class FeatureScaling:
         return self.apply_tensor(features, np.full(len(features), self.centre_id(centre))).numpy()
 
     def apply_tensor(self, features: tf.Tensor, centre_ids: tf.Tensor) -> tf.Tensor:
-        """Scale features `(batch, height, width, channels)` in a graph to float32.
-
-        The int tensor `(batch,)` of centre ids holds indices into `centres`.
-        """
+        """Scale features `(batch, height, width, channels)` to float32; int centre ids `(batch,)` index `centres`."""
         features = tf.cast(features, tf.float32)
         if self.kind == "minmax":
             low = tf.reduce_min(features, axis=(1, 2, 3), keepdims=True)
@@ -97,8 +97,10 @@ class FeatureScaling:
             # 0 for a constant sample. All else is done once for a sample; its values are gone over only twice.
             factor = tf.math.divide_no_nan(2.0, high - low)
             return (features - (low + high) / 2.0) * factor
-        mean = tf.gather(tf.constant(self.mean), centre_ids)[:, tf.newaxis, tf.newaxis, :]
-        deviation = tf.gather(tf.constant(self.deviation), centre_ids)[:, tf.newaxis, tf.newaxis, :]
+        mean, deviation = (
+            tf.gather(tf.constant(each), centre_ids)[:, tf.newaxis, tf.newaxis, :]
+            for each in (self.mean, self.deviation)
+        )
         return (features - mean) / deviation
 
     def save(self, path: str | os.PathLike) -> None:
@@ -124,28 +126,24 @@ class FeatureScaling:
         return cls(kind, centres, *statistics)
 
 
-def _channel_moments(path: StorePath) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, mean and sum of squared deviations of each channel of a store, a few rows at a time."""
-    parts: tuple[int, np.ndarray, np.ndarray] | None = None
+def _channel_moments(path: StorePath) -> Moments:
+    """Moments of a store, read a few rows at a time."""
+
+    def of_part(start: int) -> Moments:
+        stop = min(start + _READ_ROWS, len(store))
+        features = store.read("features", start, stop)
+        check_finite(store, range(start, stop), features)
+        values = features.astype(np.float64).reshape(-1, features.shape[-1])
+        mean = values.mean(axis=0)
+        return len(values), mean, np.square(values - mean).sum(axis=0)
+
     with open_store(path) as store:
-        for start in Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}"):
-            stop = min(start + _READ_ROWS, len(store))
-            rows = store.read("features", start, stop)
-            check_finite(store, range(start, stop), rows)
-            values = rows.astype(np.float64).reshape(-1, rows.shape[-1])
-            mean = values.mean(axis=0)
-            part = (len(values), mean, np.square(values - mean).sum(axis=0))
-            parts = part if parts is None else _pool([parts, part])
-    return parts
+        return reduce(_pool, map(of_part, Bar(range(0, len(store), _READ_ROWS), desc=f"scaling {store.centre}")))
 
 
-def _pool(parts: list[tuple[int, np.ndarray, np.ndarray]]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Pool counts, means and squared deviations (Chan et al. 1979), which loses no digits to large means."""
-    count, mean, squares = parts[0]
-    for other_count, other_mean, other_squares in parts[1:]:
-        total = count + other_count
-        shift = other_mean - mean
-        mean = mean + shift * (other_count / total)
-        squares = squares + other_squares + np.square(shift) * (count * other_count / total)
-        count = total
-    return count, mean, squares
+def _pool(first: Moments, second: Moments) -> Moments:
+    """Moments of two sets of values together (Chan et al. 1979), which loses no digits to large means."""
+    (count, mean, squares), (other_count, other_mean, other_squares) = first, second
+    total, shift = count + other_count, other_mean - mean
+    mean = mean + shift * (other_count / total)
+    return total, mean, squares + other_squares + np.square(shift) * (count * other_count / total)

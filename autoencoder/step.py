@@ -1,21 +1,70 @@
-"""One training step over a global batch that one or several replicas share."""
+"""Networks and optimizers of a training, and one step over a global batch that one or several replicas share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss, adversarial_loss, discriminator_scores, in_deviations
+from autoencoder.adaptation import (
+    adaptation_loss,
+    adversarial_loss,
+    build_discriminator,
+    discriminator_scores,
+    in_deviations,
+)
 from autoencoder.config import AutoencoderConfig
 from autoencoder.losses import image_loss, mean_squared_error
-from autoencoder.state import TrainingState
+from autoencoder.network import build_autoencoder
 
 LOSSES = ("loss", "feature_loss", "image_loss", "adaptation_loss")
 # Standard deviation of the latents over the batch, mean over their entries. An adaptation loss that is too strong
 # shrinks it, since latents that are all alike are aligned too.
 LATENT_DEVIATION = "latent_deviation"
 DISCRIMINATOR = ("discriminator_loss", "discriminator_accuracy")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Model and Adam of a training, with loss scaling under mixed_float16, and those of a discriminator if any."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    discriminator: keras.Model | None = None
+    discriminator_optimizer: keras.optimizers.Optimizer | None = None
+
+    @classmethod
+    def build(cls, config: AutoencoderConfig, num_centres: int) -> "TrainingState":
+        """Make everything anew, with weights that follow from the seed; to be called in the strategy's scope."""
+        model = build_autoencoder(config)
+        optimizer: keras.optimizers.Optimizer = keras.optimizers.Adam(config.learning_rate)
+        if config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(model.trainable_variables)
+        if config.adaptation != "adversarial":
+            return cls(model, optimizer)
+        seed = int(np.random.SeedSequence(config.seed).generate_state(4)[3])  # the first three are the model's
+        discriminator = build_discriminator(config.latent_size, num_centres, seed=seed)
+        second = keras.optimizers.Adam(config.discriminator_learning_rate)
+        second.build(discriminator.trainable_variables)
+        return cls(model, optimizer, discriminator, second)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All that a checkpoint holds, in a fixed order; assigning one sets it on every replica."""
+        parts = (self.model, self.optimizer, self.discriminator, self.discriminator_optimizer)
+        return [variable for part in parts if part is not None for variable in part.variables]
+
+    def get_values(self) -> list[np.ndarray]:
+        """Copies of all variables."""
+        return [np.array(variable) for variable in self.variables]
+
+    def set_values(self, values: list[np.ndarray]) -> None:
+        """Set all variables."""
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
 
 
 def metric_names(config: AutoencoderConfig) -> tuple[str, ...]:
@@ -26,7 +75,7 @@ def metric_names(config: AutoencoderConfig) -> tuple[str, ...]:
 def make_train_step(
     state: TrainingState, config: AutoencoderConfig, strategy: tf.distribute.Strategy, source: int, num_centres: int
 ) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-    """Compile the step of eq. 2.20 over one global batch, however many replicas share it.
+    """Compile the step of eq. 2.20 over one global batch, however many replicas share it; `source` is a centre's id.
 
     The reconstruction losses are means over equal parts of the batch, so their mean over replicas is that of the batch.
     The adaptation loss is not a mean over samples: every replica gathers all latents and computes all of it. Its
@@ -35,8 +84,6 @@ def make_train_step(
 
     Under "adversarial" the discriminator takes its step first, on the latents as they are; the autoencoder's loss is
     then computed with the new discriminator (thesis 3.4.2).
-
-    `source` is the id of the source centre.
 
     Returns:
         Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes the
@@ -70,10 +117,8 @@ def make_train_step(
                     scores = step_discriminator(aligned, centre_ids)
                 adaptation = adversarial_loss(discriminator(aligned), centre_ids, source)
             else:
-                method, reduction = config.adaptation, config.adaptation_reduction
-                adaptation = adaptation_loss(
-                    aligned, centre_ids, source, num_centres, method=method, reduction=reduction
-                )
+                options = {"method": config.adaptation, "reduction": config.adaptation_reduction}
+                adaptation = adaptation_loss(aligned, centre_ids, source, num_centres, **options)
             total = features + images + weight * adaptation
             share = optimizer.scale_loss(total / num_replicas)
         gradients = tape.gradient(share, variables)

@@ -14,7 +14,7 @@ class Workers:
     """One process, or several under a MultiWorkerMirroredStrategy: the chief writes the files; places count from 0."""
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+        self.strategy = strategy
         self.is_chief = is_chief(strategy)
         self.place, self.number = place_of(strategy)
 
@@ -64,6 +64,6 @@ class Workers:
                 mine = [tf.where(first, value, tf.zeros_like(value)) for value in values]
                 return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
-            return [self._strategy.experimental_local_results(v)[0] for v in self._strategy.run(pick, args=(values,))]
+            return [self.strategy.experimental_local_results(v)[0] for v in self.strategy.run(pick, args=(values,))]
 
         return [value.numpy() for value in send([tf.constant(array, tf.float64) for array in arrays])]

@@ -34,8 +34,7 @@ from autoencoder.embedding import BATCH_SIZE, compiled_encoder, encode_store
 from autoencoder.folder import TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE
 from autoencoder.scaling import FeatureScaling
-from autoencoder.state import TrainingState
-from autoencoder.step import make_train_step
+from autoencoder.step import TrainingState, make_train_step
 from benchmarks import autoencoder_memory
 from benchmarks.results import Results, add, print_missed_goals, read_results
 from benchmarks.stages import in_turn

@@ -19,8 +19,8 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from autoencoder.adaptation import adaptation_loss, moment_matching_loss  # noqa: E402
-from autoencoder.layers import FlattenedGroupNormalization  # noqa: E402
 from autoencoder.losses import image_loss, reference_ssim  # noqa: E402
+from autoencoder.network import FlattenedGroupNormalization  # noqa: E402
 
 Row = tuple[str, np.ndarray]
 

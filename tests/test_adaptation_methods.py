@@ -4,7 +4,6 @@ import pytest
 from benchmarks.adaptation_methods import BETAS, format_table, log_numbers, main, method_config, parse_betas
 from benchmarks.latent_scores import centre_accuracy, common_types, type_accuracies
 from benchmarks.methods_figure import draw_methods
-from mrcnn.files.errors import InputError
 
 
 def cells(counts):
@@ -23,12 +22,6 @@ def test_parse_betas_keeps_the_default_of_methods_that_are_not_named():
     assert parse_betas(["mmd=2", "coral=1e3"]) == {**BETAS, "mmd": 2.0, "coral": 1000.0}
 
 
-@pytest.mark.parametrize("text", ["mmd", "none=1", "nosuch=1", "mmd=much"])
-def test_parse_betas_refuses_other_forms(text):
-    with pytest.raises(InputError, match=f"--beta {text}"):
-        parse_betas([text])
-
-
 def test_method_config_scales_the_warm_up_with_the_length():
     settings = {"steps": 3000, "adaptation_warmup_steps": 1000, "log_every": 25, "latent_size": 7}
     config = method_config(settings, "coral", beta=2.0, steps=300, seed=4)
@@ -36,26 +29,13 @@ def test_method_config_scales_the_warm_up_with_the_length():
     assert (config.adaptation_warmup_steps, config.log_every, config.latent_size) == (100, 15, 7)
 
 
-def test_method_config_refuses_a_negative_weight():
-    with pytest.raises(InputError, match="beta"):
-        method_config({}, "mmd", beta=-1.0, steps=3, seed=0)
-
-
-def test_centre_accuracy_is_1_for_centres_apart_and_chance_for_centres_alike():
-    random = np.random.default_rng(0)
-    centres = np.repeat(["north", "river"], [300, 60])
-    vectors = random.normal(size=(360, 4))
-    alike = centre_accuracy(vectors, centres, seed=0)
-    assert 0.4 < alike < 0.6
-    assert centre_accuracy(vectors + 20.0 * (centres == "river")[:, None], centres, seed=0) == 1.0
-
-
-def test_centre_accuracy_sees_a_small_centre_that_overlaps_a_large_one():
-    random = np.random.default_rng(0)
+def test_centre_accuracy_is_chance_for_centres_alike_and_1_for_centres_apart():
     centres = np.repeat(["north", "river"], [1000, 50])
-    vectors = random.normal(size=(1050, 1)) + (centres == "river")[:, None]
+    alike, is_river = np.random.default_rng(0).normal(size=(1050, 1)), (centres == "river")[:, None]
+    assert 0.4 < centre_accuracy(alike, centres, seed=0) < 0.6
     # The best cut lies in the middle, and a normal variable is below it with probability 0.69.
-    assert centre_accuracy(vectors, centres, seed=0) == pytest.approx(0.69, abs=0.05)
+    assert centre_accuracy(alike + is_river, centres, seed=0) == pytest.approx(0.69, abs=0.05)
+    assert centre_accuracy(alike + 20.0 * is_river, centres, seed=0) == 1.0
 
 
 def test_common_types_leaves_out_rare_types_and_unlabelled_cells():
@@ -63,13 +43,8 @@ def test_common_types_leaves_out_rare_types_and_unlabelled_cells():
         {("a", "x"): 5, ("a", "y"): 6, ("a", "z"): 4, ("a", ""): 9, ("b", "x"): 5, ("b", "y"): 7, ("b", ""): 9}
         | {("c", "x"): 9, ("c", "z"): 9}
     )
-    assert common_types(centres, cell_types) == {
-        ("a", "a"): ["x", "y"],
-        ("a", "b"): ["x", "y"],
-        ("b", "a"): ["x", "y"],
-        ("b", "b"): ["x", "y"],
-        ("c", "c"): ["x", "z"],
-    }
+    shared = {(first, second): ["x", "y"] for first in "ab" for second in "ab"}
+    assert common_types(centres, cell_types) == shared | {("c", "c"): ["x", "z"]}
 
 
 def test_type_accuracies_tell_the_own_centre_from_others():
@@ -81,20 +56,13 @@ def test_type_accuracies_tell_the_own_centre_from_others():
     vectors[centres == "b"] *= -1
     vectors[centres == "b"] += 20.0
     assert type_accuracies(vectors, centres, cell_types, seed=0) == (1.0, 0.0)
-
-
-def test_type_accuracies_of_centres_without_labels_are_none():
-    centres, cell_types = cells({("a", ""): 9, ("b", ""): 9})
-    assert type_accuracies(np.zeros((18, 2)), centres, cell_types, seed=0) == (None, None)
+    assert type_accuracies(vectors, centres, np.full(65, ""), seed=0) == (None, None)
 
 
 def test_log_numbers_are_the_last_losses_and_the_median_time():
     numbers = log_numbers([log_row(10, 3, 30), log_row(20, 2, 32), log_row(30, 1, 33), log_row(35, 0.5, 53)])
     assert numbers["adaptation_loss"] == 0.5 and numbers["latent_deviation"] == 0.1
     assert numbers["seconds_per_step"] == pytest.approx(0.2)
-
-
-def test_log_numbers_of_a_single_row_have_no_time():
     assert "seconds_per_step" not in log_numbers([log_row(10, 3, 30)])
 
 

@@ -18,28 +18,14 @@ from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import FeatureStore
 from mrcnn.files.errors import InputError
 
-SHARES = (3, 2, 2)
 
-
-@pytest.mark.parametrize(
-    ("counts", "size", "balance", "expected"),
-    [
-        ([100, 100, 100], 1500, "none", (500, 500, 500)),
-        ([1000, 10, 10], 12, "none", (8, 2, 2)),
-        ([1000, 10, 10], 12, "centre", (4, 4, 4)),
-        ([5, 5, 5], 7, "none", (3, 2, 2)),
-        ([5, 5, 5], 4, "none", (2, 1, 1)),
-    ],
-)
-def test_batch_shares(counts, size, balance, expected):
-    assert batch_shares(counts, size, balance) == expected
-
-
-def test_batch_shares_keep_two_of_every_centre_and_the_sum():
+def test_batch_shares_follow_the_balance_and_keep_two_of_every_centre():
+    assert batch_shares([1000, 10, 10], 12, "none") == (8, 2, 2)
+    assert batch_shares([1000, 10, 10], 12, "centre") == (4, 4, 4)
+    assert batch_shares([5, 5, 5], 4, "none") == (2, 1, 1)  # no room for two of each
     random = np.random.default_rng(0)
     for _ in range(200):
-        counts = random.integers(1, 10_000, random.integers(1, 7)).tolist()
-        shares = batch_shares(counts, 20)
+        shares = batch_shares(random.integers(1, 10_000, random.integers(1, 7)).tolist(), 20)
         assert sum(shares) == 20 and min(shares) >= 2
     with pytest.raises(InputError, match="global_batch_size is 2 for 3 centres"):
         batch_shares([5, 5, 5], 2)
@@ -50,7 +36,7 @@ def take_rows(windows, number):
 
 
 def rows(position, number, num_rows=101, seed=(3, 1)):
-    return take_rows(row_windows(num_rows, seed, position, block_rows=4, window_rows=16), number)
+    return take_rows(row_windows(num_rows, seed, position, window_rows=16), number)
 
 
 @pytest.mark.parametrize("num_rows", [1, 7, 101])
@@ -61,43 +47,30 @@ def test_row_windows_give_every_row_once_in_each_epoch(num_rows):
         assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[0], np.arange(num_rows))
 
 
-@pytest.mark.parametrize("position", [1, 16, 150])
-def test_row_windows_can_start_anywhere(position):
-    assert rows(position, 60) == rows(0, position + 60)[position:]
-
-
-def test_row_windows_hold_blocks_of_neighbours_and_follow_the_seed():
-    for window in islice(row_windows(96, (5,), block_rows=8, window_rows=32), 12):
+def test_row_windows_hold_blocks_of_neighbours_follow_the_seed_and_start_anywhere():
+    for window in islice(row_windows(96, (5,), window_rows=32), 12):
         blocks, counts = np.unique(window // 8, return_counts=True)
         assert len(blocks) == 4 and np.all(counts == 8)
     assert rows(0, 50) == rows(0, 50) != rows(0, 50, seed=(3, 2))
+    assert all(rows(position, 60) == rows(0, position + 60)[position:] for position in (1, 16, 150))
 
 
-@pytest.fixture
-def groups():
-    """Rows of three types, of very different number."""
+def test_type_windows_give_every_type_once_in_each_round_and_every_row_in_each_epoch():
     order = np.random.default_rng(0).permutation(100)
-    return [np.sort(order[:3]), np.sort(order[3:20]), np.sort(order[20:])]
-
-
-def typed_rows(groups, position, number):
-    return take_rows(type_windows(groups, (7,), position, block_rows=4, window_rows=24), number)
-
-
-def test_type_windows_give_every_type_once_in_each_round_and_every_row_in_each_epoch(groups):
+    groups = [np.sort(order[:3]), np.sort(order[3:20]), np.sort(order[20:])]
     type_of = {int(row): number for number, own in enumerate(groups) for row in own}
-    found = typed_rows(groups, 0, 900)
-    types = np.array([type_of[row] for row in found]).reshape(-1, 3)
+
+    def typed_rows(position, number):
+        return take_rows(type_windows(groups, (7,), position, window_rows=24), number)
+
+    found = typed_rows(0, 1100)
+    types = np.array([type_of[row] for row in found[:900]]).reshape(-1, 3)
     np.testing.assert_array_equal(np.sort(types, axis=1), np.tile([0, 1, 2], (300, 1)))
     assert len(np.unique(types, axis=0)) == 6  # in every order
     for own in groups:
         epochs = np.reshape([row for row in found if row in own][: 2 * len(own)], (2, len(own)))
         np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(own, (2, 1)))
-
-
-@pytest.mark.parametrize("position", [2, 24, 1001])
-def test_type_windows_can_start_anywhere(groups, position):
-    assert typed_rows(groups, position, 80) == typed_rows(groups, 0, position + 80)[position:]
+    assert all(typed_rows(position, 80) == found[position : position + 80] for position in (2, 24, 1001))
 
 
 def test_rows_by_type_takes_labels_where_there_are_no_types(typed_store, monkeypatch):
@@ -108,7 +81,7 @@ def test_rows_by_type_takes_labels_where_there_are_no_types(typed_store, monkeyp
         assert {name: own.tolist() for name, own in rows_by_type(store).items()} == {"": [1], "B": [0, 2]}
 
 
-def read(stores, number, shares=SHARES, **options):
+def read(stores, number, shares=(3, 2, 2), **options):
     """The first `number` parts."""
     return list(islice(read_batches(stores, shares, **options), number))
 
@@ -117,19 +90,12 @@ def same(one, other):
     return all(np.array_equal(one[name], other[name]) for name in ("features", "images", "centre_id"))
 
 
-@pytest.fixture(scope="module")
-def cell_of(stores):
-    """Centre, row and image of a cell, by its features."""
-    found = {}
+def test_read_batches_give_every_cell_once_in_each_epoch_with_its_image_and_centre(stores):
+    cell_of = {}  # centre, row and image of a cell, by its features
     for number, path in enumerate(stores.values()):
         with FeatureStore(path) as store:
-            images = store.read("image", 0, len(store))
             for row, features in enumerate(store.read("features", 0, len(store))):
-                found[features.tobytes()] = (number, row, images[row])
-    return found
-
-
-def test_read_batches_give_every_cell_once_in_each_epoch_with_its_image_and_centre(stores, cell_of):
+                cell_of[features.tobytes()] = (number, row, store.read("image", row, row + 1)[0])
     seen = []
     for batch in read(stores, 12, shares=(4, 3, 1), seed=5, image_source="image"):
         for features, image, centre_id in zip(*batch.values(), strict=True):
@@ -171,17 +137,15 @@ def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, 
     with FeatureStore(mixed["dora"]) as store:
         type_of = {f.tobytes(): t for f, t in zip(store.read("features", 0, 12), types, strict=True)}
     by_type = read(mixed, 20, shares=(3, 6, 3), type_source=1)
-    plain = read(mixed, 20, shares=(3, 6, 3))
     seen = set()
-    for batch, other in zip(by_type, plain, strict=True):
+    for batch, other in zip(by_type, read(mixed, 20, shares=(3, 6, 3)), strict=True):
         found = [type_of[features.tobytes()] for features in batch["features"][3:9]]
         assert [found.count(name) for name in ("", "rare", "usual")] == [2, 2, 2]
         targets = np.flatnonzero(batch["centre_id"] != 1)
         assert np.array_equal(batch["features"][targets], other["features"][targets])
         seen |= {features.tobytes() for features in batch["features"][3:9]}
     assert seen == set(type_of)
-    (resumed,) = read(mixed, 1, shares=(3, 6, 3), type_source=1, start_step=7)
-    assert same(resumed, by_type[7])
+    assert same(*read(mixed, 1, shares=(3, 6, 3), type_source=1, start_step=7), by_type[7])
 
 
 def test_prepare_images_averages_areas():
@@ -229,10 +193,9 @@ def test_make_batches_refuses_what_cannot_be_shared_read_or_balanced(stores, sto
         make_batches(AutoencoderConfig(global_batch_size=7), stores, scaling, num_replicas=2)
     mixed = {"anna": stores["anna"], "dora": typed_store("dora", [""] * 5)}
     with pytest.raises(InputError, match="dora.h5: no cell has a type or label"):
-        make_batches(AutoencoderConfig(global_batch_size=6, balance="type"), mixed, scaling, source=1)
+        next(make_batches(AutoencoderConfig(global_batch_size=6, balance="type"), mixed, scaling, source=1))
     path = store_maker(tmp_path / "nan.h5", "bert", 9)
     with h5py.File(path, "r+") as file:
         file["cells/features"][6, 2, 3, 4] = np.nan
-    batches = make_batches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling)
     with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\)"):
-        next(batches)
+        next(make_batches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling))

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss, coral_loss
+from autoencoder.adaptation import adaptation_loss
 from autoencoder.config import AutoencoderConfig
-from autoencoder.custom_losses import NAME, check_custom_loss, find_custom_loss
+from autoencoder.custom_losses import check_custom_loss, find_custom_loss
 from autoencoder.embedding import embed
 from autoencoder.training import train_autoencoder
 from mrcnn.files.errors import InputError
-
-CORAL = "autoencoder.adaptation:coral_loss"
 
 
 @pytest.fixture
@@ -44,21 +42,16 @@ def loss_and_gradient(latents, centre_ids, method):
     return float(loss), gradient.numpy()
 
 
-def test_names_are_a_module_and_a_function():
-    names, others = ["my.package.energy:energy_loss", "énergie:_b2"], ["mmd", "energy:", "a:b:c", "a.:c", "a/b.py:c"]
-    assert [bool(NAME.fullmatch(name)) for name in names + others] == [True] * len(names) + [False] * len(others)
-
-
 def test_adaptation_loss_of_a_function_equals_the_method_made_of_it():
     latents = np.random.default_rng(0).uniform(-1, 1, (11, 4)).astype(np.float32)
     centre_ids = np.array([0, 1, 2, 0, 2, 1, 2, 2, 0, 0, 1], np.int32)
-    own, coral = (loss_and_gradient(latents, centre_ids, method) for method in (CORAL, "coral"))
+    methods = ("autoencoder.adaptation:coral_loss", "coral")
+    own, coral = (loss_and_gradient(latents, centre_ids, method) for method in methods)
     assert own[0] == pytest.approx(coral[0], rel=1e-5) and own[0] > 0
     np.testing.assert_allclose(own[1], coral[1], rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("centre_ids", [[0, 0, 0, 1], [1, 1, 2, 2]])
-def test_a_function_is_not_called_for_a_centre_with_few_samples(centre_ids, write_module):
+def test_a_function_is_not_called_for_a_centre_with_few_samples(write_module):
     # One over the number of further rows: infinite for one row, and its gradient not a number.
     write_module(
         "few",
@@ -67,9 +60,10 @@ def test_a_function_is_not_called_for_a_centre_with_few_samples(centre_ids, writ
         "    numbers = [tf.cast(tf.shape(rows)[0] - 1, tf.float32) for rows in (source, target)]\n"
         "    return sum(tf.reduce_sum(rows) / n for rows, n in zip((source, target), numbers))\n",
     )
-    loss, gradient = loss_and_gradient(np.ones((4, 2), np.float32), np.array(centre_ids, np.int32), "few:loss")
-    assert loss == 0
-    np.testing.assert_array_equal(gradient, 0)
+    for centre_ids in ([0, 0, 0, 1], [1, 1, 2, 2]):
+        loss, gradient = loss_and_gradient(np.ones((4, 2), np.float32), np.array(centre_ids, np.int32), "few:loss")
+        assert loss == 0
+        np.testing.assert_array_equal(gradient, 0)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +73,6 @@ def test_a_function_is_not_called_for_a_centre_with_few_samples(centre_ids, writ
         ("def other(source, target): ...\n", "has no attribute 'loss'"),
         ("def loss(source, target):\n    raise ValueError('two\\nlines')\n", "two lines"),
         ("def loss(source, target):\n    return source[0]\n", "array of shape"),
-        ("def loss(source, target):\n    return 1\n", "got 1 of type int64"),
         ("def loss(source, target):\n    return float('nan')\n", "got nan"),
     ],
 )
@@ -91,8 +84,7 @@ def test_what_cannot_be_used_is_one_line(code, reason, write_module):
     assert "\n" not in str(caught.value)
 
 
-def test_find_custom_loss_finds_functions_of_packages_and_of_the_running_program(monkeypatch):
-    assert find_custom_loss(CORAL) is coral_loss
+def test_find_custom_loss_finds_functions_of_the_running_program(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "loss_of_a_notebook", max, raising=False)
     assert find_custom_loss("__main__:loss_of_a_notebook") is max
 

@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from autoencoder import embedding
 from autoencoder.embedding import embed, is_embedding_of, reconstruct, write_h5ad
@@ -67,7 +68,6 @@ def test_reconstruct_follows_the_rows_asked_for(trained, stores):
     np.testing.assert_allclose(originals, expected[[1, 0, 1]], atol=1e-6)
     assert reconstructions.min() >= 0 and reconstructions.max() <= 1
     np.testing.assert_array_equal(reconstructions[0], reconstructions[2])
-    assert reconstruct(trained.folder, stores["cleo"], [])[0].shape == (0, 32, 32, 3)
 
 
 def test_is_embedding_of_tells_whether_the_autoencoder_has_changed_since(trained, stores, tmp_path):
@@ -87,19 +87,14 @@ def test_is_embedding_of_tells_whether_the_autoencoder_has_changed_since(trained
 
 
 def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeypatch):
-    output, compiled, calls = tmp_path / "new" / "embedding.h5ad", embedding.compiled_encoder, []
+    output, calls = tmp_path / "new" / "embedding.h5ad", []
 
-    def encode_and_signal(trained):
-        encode = compiled(trained)
+    def encode_and_signal(features, centre_id):
+        os.kill(os.getpid(), signal.SIGINT)
+        calls.append(1)
+        return tf.zeros((len(features), 8))
 
-        def call(*arguments):
-            os.kill(os.getpid(), signal.SIGINT)
-            calls.append(1)
-            return encode(*arguments)
-
-        return call
-
-    monkeypatch.setattr(embedding, "compiled_encoder", encode_and_signal)
+    monkeypatch.setattr(embedding, "compiled_encoder", lambda trained: encode_and_signal)
     with pytest.raises(Interruption), handle_signals():
         embed(trained.folder, stores, output, batch_size=4)
     assert len(calls) == 1 and not [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -114,9 +109,5 @@ def test_write_h5ad_keeps_numbers_texts_and_notes(tmp_path):
     write_h5ad(tmp_path / "e.h5ad", np.eye(2, dtype=np.float32), cells, {"about": {"n": [1, 2]}})
     data = anndata.read_h5ad(tmp_path / "e.h5ad")
     np.testing.assert_array_equal(data.X, np.eye(2))
-    assert {name: str(kind) for name, kind in data.obs.dtypes.items()} == {
-        "image_id": "category",
-        "score": "float32",
-        "kept": "bool",
-    }
+    assert data.obs.dtypes.astype(str).tolist() == ["category", "float32", "bool"]
     assert json.loads(data.uns["about"]) == {"n": [1, 2]}

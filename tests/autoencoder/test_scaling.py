@@ -1,8 +1,6 @@
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
@@ -37,15 +35,13 @@ def test_channel_and_centre_scaling_standardise_over_all_centres_and_within_each
 
 
 @pytest.mark.parametrize("kind", ["minmax", "channel", "centre"])
-def test_scaling_survives_its_file_and_is_the_same_in_a_graph(stores, tmp_path, kind):
+def test_scaling_survives_its_file_and_takes_centres_together(stores, tmp_path, kind):
     FeatureScaling.fit(kind, stores).save(tmp_path / "scaling.npz")
     scaling = FeatureScaling.load(tmp_path / "scaling.npz")
     assert scaling.kind == kind and scaling.centres == tuple(stores)
     features = np.stack([read_features(path)[0] for path in stores.values()]).astype(np.float16)
-    features[0] = 3.0
-    ids = np.arange(len(stores), dtype=np.int32)
     expected = np.concatenate([scaling.apply(features[i : i + 1], centre) for i, centre in enumerate(stores)])
-    np.testing.assert_allclose(scaling.apply_tensor(features, ids), expected, atol=1e-5)
+    np.testing.assert_allclose(scaling.apply_tensor(features, np.arange(3, dtype=np.int32)), expected, atol=1e-5)
 
 
 def test_constant_channel_is_only_centred(tmp_path):
@@ -64,44 +60,16 @@ def test_unknown_centre_is_refused_only_where_it_matters(stores):
         FeatureScaling.fit("centre", stores).apply(features, "dora")
 
 
-SOUND = {"kind": np.array("centre"), "centres": np.array(["a", "b"])}
-SOUND |= {"mean": np.zeros((2, 256), np.float32), "deviation": np.ones((2, 256), np.float32)}
-
-
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"kind": None},
-        {"centres": np.array(["a"])},
-        {"deviation": np.ones((2, 255), np.float32)},
-    ],
+    "changes", [{"kind": "other"}, {"centres": np.array(["a"])}, {"deviation": np.ones((2, 255), np.float32)}]
 )
-def test_load_refuses_statistics_that_cannot_be(tmp_path, changes):
+def test_load_refuses_statistics_that_cannot_be(stores, tmp_path, changes):
     path = tmp_path / "scaling.npz"
-    np.savez(path, **SOUND)
-    assert FeatureScaling.load(path).centres == ("a", "b")
-    np.savez(path, **{name: array for name, array in {**SOUND, **changes}.items() if array is not None})
+    FeatureScaling.fit("centre", stores).save(path)
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, **changes})
     with pytest.raises(InputError, match="scaling.npz: .*not a feature scaling"):
         FeatureScaling.load(path)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(position=st.integers(0, 4000), value=st.integers(0, 255), cut=st.booleans())
-def test_load_of_damaged_bytes_reads_right_or_refuses(tmp_path, position, value, cut):
-    path = tmp_path / "scaling.npz"
-    np.savez(path, **SOUND)
-    content = bytearray(path.read_bytes())
-    if cut:
-        del content[position:]
-    else:
-        content[position] = value
-    path.write_bytes(content)
-    try:
-        scaling = FeatureScaling.load(path)
-    except InputError as error:
-        assert "scaling.npz" in str(error)
-    else:
-        np.testing.assert_array_equal(scaling.mean, SOUND["mean"])
 
 
 def test_fit_refuses_features_that_are_not_finite(store_maker, tmp_path):

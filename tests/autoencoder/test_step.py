@@ -9,8 +9,7 @@ import tensorflow as tf
 from autoencoder import network
 from autoencoder.adaptation import adaptation_loss, adversarial_loss, in_deviations
 from autoencoder.config import AutoencoderConfig
-from autoencoder.state import TrainingState
-from autoencoder.step import make_train_step, metric_names
+from autoencoder.step import TrainingState, make_train_step, metric_names
 
 SETTINGS = {"latent_size": 6, "image_size": 32, "seed": 1}
 
@@ -37,20 +36,29 @@ def make_batch(size=12, centre_ids=(0, 1, 2)):
     }
 
 
-def train(config, steps, batch=None):
+def train(config, weight, steps=1):
+    """State and measures of each step, after some steps over the same batch of three centres."""
     state = TrainingState.build(config, 3)
     step = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
-    batch = batch or make_batch()
-    rows = [step(batch, tf.constant(config.beta)).numpy() for _ in range(steps)]
+    rows = [step(make_batch(), tf.constant(weight)).numpy() for _ in range(steps)]
     return state, [dict(zip(metric_names(config), row, strict=True)) for row in rows]
 
 
+def test_state_follows_the_seed_and_takes_back_its_own_values():
+    config = AutoencoderConfig(**SETTINGS, adaptation="adversarial")
+    first, again, other = (TrainingState.build(c, 3) for c in (config, config, config.replace(seed=2)))
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_values(), again.get_values(), strict=True))
+    sides = (first.model, first.optimizer, first.discriminator, first.discriminator_optimizer)
+    assert len(first.get_values()) == sum(len(side.variables) for side in sides)
+    values = [value + 1 for value in first.get_values()]
+    other.set_values(values)
+    assert all(np.array_equal(a, b) for a, b in zip(other.get_values(), values, strict=True))
+
+
 def test_step_aligns_latents_in_units_of_their_deviation_where_asked():
-    config = AutoencoderConfig(**SETTINGS, adaptation="mmd", adaptation_units="deviation")
-    state, batch = TrainingState.build(config, 3), make_batch()
-    latents = state.model(batch["features"])["latents"]
-    step = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
-    measured = dict(zip(metric_names(config), step(batch, tf.constant(1.0)).numpy(), strict=True))
+    config, batch = AutoencoderConfig(**SETTINGS, adaptation_units="deviation"), make_batch()
+    latents = TrainingState.build(config, 3).model(batch["features"])["latents"]
+    _, (measured,) = train(config, 1.0)
     expected = adaptation_loss(in_deviations(latents), batch["centre_id"], 0, 3)
     assert measured["adaptation_loss"] == pytest.approx(float(expected), rel=1e-3)
     as_they_are = adaptation_loss(latents, batch["centre_id"], 0, 3)
@@ -58,10 +66,10 @@ def test_step_aligns_latents_in_units_of_their_deviation_where_asked():
 
 
 def test_step_with_adversary_trains_both_sides():
-    settings = {**SETTINGS, "adaptation": "adversarial", "discriminator_learning_rate": 1e-2}
+    config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", discriminator_learning_rate=1e-2)
 
     def discriminator_losses(beta):
-        state, rows = train(AutoencoderConfig(**settings, beta=beta), 20)
+        state, rows = train(config, beta, 20)
         assert state.discriminator_optimizer.iterations == 20
         return [row["discriminator_loss"] for row in rows]
 
@@ -73,10 +81,9 @@ def test_step_with_adversary_trains_both_sides():
 
 def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
     config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", discriminator_learning_rate=0.1)
-    state, batch = TrainingState.build(config, 3), make_batch()
-    latents = state.model(batch["features"])["latents"]
-    make = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
-    measured = dict(zip(metric_names(config), make(batch, tf.constant(1.0)).numpy(), strict=True))
+    batch = make_batch()
+    latents = TrainingState.build(config, 3).model(batch["features"])["latents"]
+    state, (measured,) = train(config, 1.0)
     # Seen by the discriminator that has learnt, the old latents cost what the step has charged.
     charged = adversarial_loss(state.discriminator(latents), batch["centre_id"], 0)
     assert measured["adaptation_loss"] == pytest.approx(float(charged), rel=1e-4)
@@ -105,8 +112,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
 from autoencoder.config import AutoencoderConfig
-from autoencoder.state import TrainingState
-from autoencoder.step import make_train_step
+from autoencoder.step import TrainingState, make_train_step
 from test_step import SETTINGS, make_batch, make_narrow
 
 make_narrow(pytest.MonkeyPatch())

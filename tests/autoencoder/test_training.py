@@ -8,10 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from autoencoder import training
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import load_autoencoder
-from autoencoder.state import list_checkpoints
+from autoencoder.folder import list_checkpoints, load_autoencoder
 from autoencoder.step import metric_names
 from autoencoder.training import train_autoencoder
 from mrcnn.files.atomic import OutputLock
@@ -28,18 +26,13 @@ def snapshot(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def checkpoints(folder):
-    return [path.name for path in list_checkpoints(folder / "checkpoints")]
+def steps_of_checkpoints(folder):
+    return [step for step, _ in list_checkpoints(folder / "checkpoints")]
 
 
 def assert_same_weights(one, other):
     for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def edit_record(folder, **values):
-    run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**run, **values}))
 
 
 @pytest.fixture
@@ -52,8 +45,8 @@ def test_train_leaves_a_whole_folder(trained):
     names = {p.name for p in trained.folder.iterdir()}
     files = {"config.json", "run.json", "weights.weights.h5", "scaling.npz", "log.csv"}
     assert names == files | {"tensorboard", "checkpoints"}
-    assert checkpoints(trained.folder) == ["step-00000004.npz", "step-00000002.npz"]
-    run = json.loads((trained.folder / "run.json").read_text())
+    assert steps_of_checkpoints(trained.folder) == [4, 2]
+    run = trained.run
     assert run["complete"] and run["steps"] == 4 and run["command"] == sys.argv
     assert {c: s["cells"] for c, s in run["stores"].items()} == {"anna": 12, "bert": 9, "cleo": 7}
     assert run["source_centre"] == "anna" and trained.detector_hash == "detector-a"
@@ -90,8 +83,7 @@ def test_train_refuses_a_folder_with_another_config_or_stores(trained, stores):
 
 
 def test_records_of_earlier_versions_need_no_identity(trained, stores, copy):
-    run = json.loads((copy / "run.json").read_text())
-    del run["identity"]
+    run = {name: value for name, value in trained.run.items() if name != "identity"}
     (copy / "run.json").write_text(json.dumps(run))
     assert train_autoencoder(trained.config, stores, copy).run["steps"] == 4
     with pytest.raises(InputError, match="beta"):
@@ -109,17 +101,17 @@ def test_train_without_resume_replaces_its_own_files_only(trained, stores, copy)
 def test_interrupted_training_keeps_the_step_at_hand_and_ends_where_an_unbroken_one_does(
     trained, stores, tmp_path, monkeypatch, caplog
 ):
-    folder, check = tmp_path / "autoencoder", training._check_finite
+    folder, weight = tmp_path / "autoencoder", AutoencoderConfig.adaptation_weight
 
-    def check_and_signal(names, metrics, step):
-        check(names, metrics, step)
-        if step == 3:
+    def weigh_and_signal(config, step):
+        if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+        return weight(config, step)
 
     with monkeypatch.context() as patch, pytest.raises(Interruption), handle_signals():
-        patch.setattr(training, "_check_finite", check_and_signal)
+        patch.setattr(AutoencoderConfig, "adaptation_weight", weigh_and_signal)
         train_autoencoder(trained.config, stores, folder)
-    assert checkpoints(folder) == ["step-00000003.npz", "step-00000002.npz"] and not (folder / ".lock").exists()
+    assert steps_of_checkpoints(folder) == [3, 2] and not (folder / ".lock").exists()
     with pytest.raises(InputError, match="not finished"):
         load_autoencoder(folder)
     with OutputLock(folder, inside=True), pytest.raises(InputError, match="is writing it"):
@@ -132,7 +124,7 @@ def test_interrupted_training_keeps_the_step_at_hand_and_ends_where_an_unbroken_
 
 
 def test_training_killed_after_its_last_step_notes_its_losses(trained, stores, copy):
-    edit_record(copy, complete=False, losses={})
+    (copy / "run.json").write_text(json.dumps({**trained.run, "complete": False, "losses": {}}))
     (copy / "weights.weights.h5").unlink()
     (copy / ".9999.tmp.weights.weights.h5").write_bytes(b"of a killed process")
     (copy / "checkpoints" / ".9999.tmp.step-00000006.npz").write_bytes(b"of a killed process")

@@ -6,41 +6,42 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from autoencoder.state import list_checkpoints
+from autoencoder.folder import list_checkpoints
 
 SCRIPT = str(Path(__file__).parent / "worker_process.py")
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]
+
+
+def command_of(kind, settings, stores, output):
+    paths = {centre: str(path) for centre, path in stores.items()}
+    return [sys.executable, SCRIPT, kind, json.dumps(settings), json.dumps(paths), str(output)]
 
 
 class Cluster:
     """Processes on this machine that share a training; each has an output folder of its own."""
 
-    def __init__(self, folder, settings, stores, number):
+    def __init__(self, folder, settings, stores, number=2):
         addresses = [f"127.0.0.1:{port}" for port in free_ports(number)]
         self.outputs = [folder / f"output{i}" for i in range(number)]
-        self.weights = [folder / f"weights{i}.npz" for i in range(number)]
         self.logs = [folder / f"log{i}.txt" for i in range(number)]
         self.processes = []
         for i in range(number):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
-            paths = {centre: str(path) for centre, path in stores.items()}
-            command = [sys.executable, SCRIPT, "workers", json.dumps(settings), json.dumps(paths)]
-            command += [str(self.outputs[i]), str(self.weights[i])]
+            command = command_of("workers", settings, stores, self.outputs[i])
             with open(self.logs[i], "w") as log:
                 self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
@@ -64,29 +65,16 @@ class Cluster:
 # adaptation loss differs by tens of percent after four steps.
 def test_two_processes_and_two_devices_give_what_one_gives(stores, tiny_settings, tmp_path):
     settings = {**tiny_settings, "adaptation": "adversarial", "beta": 0.2, "learning_rate": 1e-5}
-    paths = json.dumps({centre: str(path) for centre, path in stores.items()})
-    command = [
-        sys.executable,
-        SCRIPT,
-        "alone",
-        json.dumps(settings),
-        paths,
-        str(tmp_path / "one"),
-        str(tmp_path / "one.npz"),
-    ]
+    command = command_of("alone", settings, stores, tmp_path / "one")
     subprocess.run(command, check=True, capture_output=True, timeout=240)
-    with Cluster(tmp_path, settings, stores, 2) as cluster:
+    with Cluster(tmp_path, settings, stores) as cluster:
         assert cluster.wait() == [0, 0], cluster.text(0) + cluster.text(1)
-    with (
-        np.load(tmp_path / "one.npz") as one,
-        np.load(tmp_path / "mirrored.npz") as mirrored,
-        np.load(cluster.weights[0]) as first,
-        np.load(cluster.weights[1]) as second,
-    ):
-        for name in one.files:
-            np.testing.assert_allclose(first[name], one[name], atol=1e-5)
-            np.testing.assert_allclose(mirrored[name], one[name], atol=1e-5)
-            np.testing.assert_array_equal(second[name], first[name])
+    names = ("one", "one-mirrored", "output0", "output1")
+    one, mirrored, first, second = (np.load(tmp_path / f"{name}.npz") for name in names)
+    for name in one.files:
+        np.testing.assert_allclose(first[name], one[name], atol=1e-5)
+        np.testing.assert_allclose(mirrored[name], one[name], atol=1e-5)
+        np.testing.assert_array_equal(second[name], first[name])
     losses = [json.loads((tmp_path / name / "run.json").read_text())["losses"] for name in ("one", "one-mirrored")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     # Only the first process has written anything.
@@ -97,7 +85,7 @@ def test_two_processes_and_two_devices_give_what_one_gives(stores, tiny_settings
 
 def test_killed_process_ends_the_others_with_a_message_and_leaves_a_checkpoint(stores, tiny_settings, tmp_path):
     settings = {**tiny_settings, "steps": 100_000, "checkpoint_every": 2}
-    with Cluster(tmp_path, settings, stores, 2) as cluster:
+    with Cluster(tmp_path, settings, stores) as cluster:
         deadline = time.monotonic() + 120
         while not list_checkpoints(cluster.outputs[0] / "checkpoints"):
             assert time.monotonic() < deadline and cluster.processes[0].poll() is None, cluster.text(0)
@@ -112,7 +100,7 @@ def test_killed_process_ends_the_others_with_a_message_and_leaves_a_checkpoint(s
 def test_processes_end_where_the_first_refuses_the_folder(stores, tiny_settings, tmp_path):
     (tmp_path / "output0").mkdir()
     (tmp_path / "output0" / "run.json").write_text("not JSON")
-    with Cluster(tmp_path, tiny_settings, stores, 2) as cluster:
+    with Cluster(tmp_path, tiny_settings, stores) as cluster:
         assert cluster.wait(120) == [2, 2]
     assert "run.json: not valid JSON" in cluster.text(0)
     assert "the first process of this training has stopped before it began" in cluster.text(1)

@@ -1,10 +1,10 @@
 """One process of a training that several share, or a training alone; for the tests of both.
 
-    python worker_process.py KIND SETTINGS STORES OUTPUT WEIGHTS
+    python worker_process.py KIND SETTINGS STORES OUTPUT
 
 KIND is "workers" to share each batch with the processes that TF_CONFIG names, or "alone" to train on one device, and
-again into OUTPUT-mirrored on two. SETTINGS and STORES are JSON. The weights go to WEIGHTS (.npz), those of two devices
-to mirrored.npz beside it. Ends with status 2 and a line of text for an InputError, as the command line does.
+again into OUTPUT-mirrored on two. SETTINGS and STORES are JSON. The weights go to OUTPUT.npz. Ends with status 2 and a
+line of text for an InputError, as the command line does.
 """
 
 import json
@@ -23,7 +23,7 @@ from mrcnn.files.devices import multi_worker_strategy  # noqa: E402
 from mrcnn.files.errors import InputError  # noqa: E402
 
 
-def main(kind: str, settings: str, stores: str, output: str, weights: str) -> int:
+def main(kind: str, settings: str, stores: str, output: str) -> int:
     logging.basicConfig(level=logging.INFO)
     if kind == "workers":
         strategies = {output: multi_worker_strategy()}
@@ -38,8 +38,7 @@ def main(kind: str, settings: str, stores: str, output: str, weights: str) -> in
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        path = weights if folder == output else Path(weights).with_name("mirrored.npz")
-        np.savez(path, *trained.model.get_weights())
+        np.savez(f"{folder}.npz", *trained.model.get_weights())
     return 0
 
 

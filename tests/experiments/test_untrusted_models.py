@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import load_autoencoder
+from autoencoder.folder import load_autoencoder, load_newest_checkpoint
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
-from autoencoder.state import load_newest_checkpoint
 from experiments.cache import Cache, software
 from experiments.thesis.image_classifier import load_model_safely
 from mrcnn.files.errors import InputError
