@@ -107,12 +107,12 @@ def detect(arguments: argparse.Namespace) -> None:
 def features(arguments: argparse.Namespace) -> None:
     """From images to vectors, a table and a picture."""
     from experiments.cells.detect import find_images
-    from experiments.cells.features import FeatureFiles, centre_name, embed_images
+    from experiments.cells.features import centre_name, embed_images, feature_files
     from experiments.cells.models import autoencoder_folder, detector_folder
 
-    files = FeatureFiles.beside(arguments.output, csv=not arguments.no_csv, overlay=not arguments.no_overlay)
     images = find_images(arguments.images)
-    files.check(images)
+    without = [kind for kind in ("csv", "overlay") if getattr(arguments, f"no_{kind}")]
+    files = feature_files(arguments.output, images, without)
     counts, is_new = embed_images(
         images,
         files,
@@ -125,7 +125,7 @@ def features(arguments: argparse.Namespace) -> None:
         batch_size=arguments.batch_size,
         overwrite=arguments.overwrite,
     )
-    listed = ", ".join(str(path) for path in files.listed() if path.exists())
+    listed = ", ".join(str(path) for path in files.values() if path.exists())
     print(
         f"{counts['cells']} cells, {counts['missed']} images without a cell, {counts['unreadable']} unreadable images; "
         f"{'written' if is_new else 'is there already'}: {listed}"

@@ -14,41 +14,29 @@ from mrcnn.feature_store import StoreReader
 from mrcnn.files.errors import InputError
 from mrcnn.overlays import FONT, draw_detections, sheet
 
-MAX_TILES = 48
-MAX_COLUMNS = 8
-SHEET_WIDTH = 2000  # px, about
-MAX_TILE = 480  # px
-GAP = 6
+MAX_TILES, MAX_COLUMNS = 48, 8
+SHEET_WIDTH, MAX_TILE, GAP = 2000, 480, 6  # px, the first about
 LEAST_SHARE_LOST = 3  # at most one tile in so many is an image without a cell, where there are enough of the others
-LINE_HEIGHT, CHARACTER_WIDTH = 16, 7  # px of the font at the size of captions
-MAX_LINES = 8
+LINE_HEIGHT, CHARACTER_WIDTH, MAX_LINES = 16, 7, 8  # px of the font at the size of captions, and lines of a reason
 
 
 def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_tiles: int = MAX_TILES) -> np.ndarray:
     """Draw the stored cells over some images, chosen evenly, and after them images without a cell with the reason.
 
-    Images are read one after the other and shrunk before anything is drawn, so that large ones take little memory.
-
-    Args:
-        store: an opened store, with masks or without.
-        records: the images by image_id. One that cannot be read is drawn as an empty tile with the reason.
-        max_tiles: images on the sheet at most.
-
-    Returns:
-        uint8 array of shape (sheet height, sheet width, 3).
+    Images, `records` by image_id, are read one after the other and shrunk before anything is drawn, so that large ones
+    take little memory. One that cannot be read is drawn as an empty tile with the reason. The sheet is uint8
+    (height, width, 3).
     """
     image_ids, reasons = store.all_image_ids, store.image_column("reason")
     rows = choose_images(reasons == "", max_tiles)
     columns = min(MAX_COLUMNS, max(1, int(np.ceil(np.sqrt(4 / 3 * len(rows))))))
     side = min(MAX_TILE, SHEET_WIDTH // columns - GAP)
     kept, detected = store.image_column("num_cells"), store.image_column("num_detections")
-    ends = np.cumsum(kept, dtype=np.int64)
+    starts = np.cumsum(kept, dtype=np.int64) - kept
     tiles, captions = [], []
     for row in rows:
-        image_id, reason = str(image_ids[row]), str(reasons[row])
-        tiles.append(
-            _draw_image(store, records[image_id], slice(int(ends[row] - kept[row]), int(ends[row])), reason, side)
-        )
+        image_id, cells = str(image_ids[row]), slice(int(starts[row]), int(starts[row] + kept[row]))
+        tiles.append(_draw_image(store, records[image_id], cells, str(reasons[row]), side))
         captions.append(f"{kept[row]} of {detected[row]} cells: {image_id}" if kept[row] < detected[row] else image_id)
     return sheet(tiles, columns, captions, tile_size=side, gap=GAP)
 
@@ -57,10 +45,11 @@ def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
     """Rows of images with a cell (bool `is_found`) and then of images without one, evenly over each."""
     found, lost = np.flatnonzero(is_found), np.flatnonzero(~is_found)
     num_lost = min(len(lost), max(max_tiles // LEAST_SHARE_LOST, max_tiles - len(found)))
-    parts = ((found, max_tiles - num_lost), (lost, num_lost))
-    # The first and the last of each are among them.
-    evenly = [np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(np.int64) for rows, number in parts]
-    return np.concatenate([found[evenly[0]], lost[evenly[1]]])
+    chosen = []
+    for rows, number in ((found, max_tiles - num_lost), (lost, num_lost)):
+        # The first and the last of each are among them.
+        chosen.append(rows[np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(np.int64)])
+    return np.concatenate(chosen)
 
 
 def _draw_image(store: StoreReader, record: ImageRecord, cells: slice, reason: str, side: int) -> np.ndarray:

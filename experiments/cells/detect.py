@@ -23,12 +23,8 @@ log = logging.getLogger(__name__)
 def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
     """List the images that files and folders name, in the order given; no image is opened.
 
-    Args:
-        inputs: image files, and folders of which the images directly inside are taken.
-
-    Returns:
-        Records whose image_ids are the paths below the deepest folder that holds all of the images: `a/1.png` and
-        `b/1.png` keep those image_ids, the images of a single folder have their names. An image named twice comes once.
+    Of folders the images directly inside are taken; an image named twice comes once. Their image_ids are the paths
+    below the deepest folder that holds all of them: `a/1.png` and `b/1.png`, or the names of those of a single folder.
 
     Raises:
         InputError: if an input is missing, a folder holds no image, or the images lie on different drives.
@@ -80,8 +76,7 @@ def detect_images(
     Raises:
         InputError: if no image could be read.
     """
-    counts = dict.fromkeys(("images", "unreadable", "without_cells", "cells", "empty_masks"), 0)
-    counts["images"] = len(images)
+    counts = {"images": len(images), "unreadable": 0, "without_cells": 0, "cells": 0, "empty_masks": 0}
     # Without a name of its own a class is called by its number.
     class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
     full = []

@@ -48,8 +48,8 @@ def train_detector(
 ) -> bool:
     """Train a detector on a part of the images of one or more centres and leave it in `output`.
 
-    An interrupted or killed training resumes after its last finished epoch; a finished one of the same settings is
-    kept.
+    An interrupted or killed training resumes after its last finished epoch. A finished one of the same settings is
+    kept, and False returned.
 
     Args:
         images: what to learn from.
@@ -60,9 +60,6 @@ def train_detector(
         overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
         strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
             the chief writes.
-
-    Returns:
-        True if it trained, False if a finished detector was reused.
 
     Raises:
         InputError: for unknown settings, weights or layers that do not fit, or if `output` holds a detector of other
@@ -97,8 +94,7 @@ def _train(
     strategy: tf.distribute.Strategy | None,
 ) -> None:
     """Train in a folder that this process alone writes, from its last checkpoint on."""
-    output = run.path
-    writes = strategy is None or is_chief(strategy)
+    output, writes = run.path, strategy is None or is_chief(strategy)
     # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
     # `overwrite` the one that is there as it is.
     model = MaskRCNN("training", config, output, strategy=strategy)
@@ -108,8 +104,7 @@ def _train(
     model.set_trainable(settings.layers, verbose=0)
     check_some_learn(model.parts.named_layers(), settings.layers)
     warn_of_crowded(images, config.MAX_GT_INSTANCES)
-    train = [i.dataset(set(splits[i.centre]["train"])) for i in images]
-    test = [i.dataset(set(splits[i.centre]["test"])) for i in images]
+    train, test = ([i.dataset(splits[i.centre][part]) for i in images] for part in ("train", "test"))
     record: dict[str, Any] = {
         "seed": config.SEED,
         "train_images": {name: len(split["train"]) for name, split in splits.items()},
@@ -131,8 +126,8 @@ def _train(
         return
     if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
         record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
-    seconds, last = round(time.monotonic() - started, 1), rows[-1] if rows else None
-    run.write(True, {**record, "seconds": seconds, "last_epoch": last})
+    seconds = round(time.monotonic() - started, 1)
+    run.write(True, {**record, "seconds": seconds, "last_epoch": rows[-1] if rows else None})
     remove_checkpoints(output)
 
 
@@ -151,9 +146,8 @@ def evaluate_detector(
 
     Args:
         detector: its folder.
-        centres: by name.
-        choices: what is known of the masks, by centre.
-        box_names: object names that count as white cells, by centre.
+        centres, choices, box_names: by the names of centres, with what is known of the masks, and the names of objects
+            that count as white cells.
         min_score_for_ap: lowest score on the precision-recall curve.
         overrides: settings of the detector to change.
 

@@ -1,8 +1,6 @@
 """Detector and autoencoder as one SavedModel: raw images in, cells with their latents out, by TensorFlow alone."""
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -36,20 +34,16 @@ def export_pipeline(
     """Write a detector and the autoencoder that was trained on its features as one SavedModel.
 
     It needs none of our code and gives the latents that extraction and embedding give; `signatures` tells what it
-    computes. The folder appears when it is complete; `assets.extra` in it holds both configurations and a description.
+    computes. `assets.extra` in it holds both configurations and a description.
 
     Args:
-        detector_folder: of a trained detector.
-        autoencoder_folder: of an autoencoder that was trained on its features.
-        out: the SavedModel to write.
+        detector_folder, autoencoder_folder: of a trained detector, and of an autoencoder trained on its features.
+        out: the SavedModel to write, which is returned as a path.
         overwrite: replace an older SavedModel there.
         min_score: minimum score of a cell, 0 to 1; None leaves the detector's own.
         max_detections: maximum cells per image, with proposals enough for them; None leaves both as they are.
         centre: where features are scaled per centre, the centre whose statistics are built in; None makes the name of
             the centre an input.
-
-    Returns:
-        `out` as a path.
 
     Raises:
         InputError: if `out` holds something that may not be replaced, a folder holds no finished model, the two do not
@@ -116,40 +110,30 @@ def signatures(
         features = tf.cast(tf.saturate_cast(found["features"], tf.float16), tf.float32)
         return unmold(found["detections"], molded, {"rows": tf.range(tf.shape(features)[0])}), features
 
-    def compute(name: str, images: tf.Tensor, rows_of_images: tf.Tensor) -> Outputs:
-        found, features = find(images)
-        if name == "single_cell":
-            found = choose_cells(found, tf.shape(images)[1:3])
-        return _encoded(found, features, rows_of_images, encoder, scaling, with_features=name == "features")
+    takes_centre = scaling.kind == "centre" and centre is None
+    row = 0 if centre is None else scaling.centre_id(centre)
+    specs = [IMAGES, tf.TensorSpec((None,), tf.string, name="centre")] if takes_centre else [IMAGES]
 
-    names = ("latents", "features", "single_cell")
-    return {name: _of_images(partial(compute, name), scaling, centre) for name in names}
+    def signature(name: str) -> tf.types.experimental.PolymorphicFunction:
+        @tf.function(input_signature=specs, autograph=False)
+        def of_images(images: tf.Tensor, centre: tf.Tensor | None = None) -> Outputs:
+            found, features = find(images)
+            if name == "single_cell":
+                found = choose_cells(found, tf.shape(images)[1:3])
+            count = tf.shape(images)[0]
+            rows = centre_rows(scaling, centre, count) if takes_centre else tf.fill([count], row)
+            return _encoded(found, features, rows, encoder, scaling, with_features=name == "features")
 
+        return of_images
 
-def _of_images(compute: Callable[[tf.Tensor, tf.Tensor], Outputs], scaling: FeatureScaling, centre: str | None):
-    """A function of images and rows of the statistics as a graph for images, and the names of centres if need be."""
-    if scaling.kind != "centre" or centre is not None:
-        row = 0 if centre is None else scaling.centre_id(centre)
-        return tf.function(
-            lambda images: compute(images, tf.fill([tf.shape(images)[0]], row)),
-            input_signature=[IMAGES],
-            autograph=False,
-        )
-
-    def of_images_and_centre(images: tf.Tensor, centre: tf.Tensor) -> Outputs:
-        return compute(images, centre_rows(scaling, centre, tf.shape(images)[0]))
-
-    names = tf.TensorSpec((None,), tf.string, name="centre")
-    return tf.function(of_images_and_centre, input_signature=[IMAGES, names], autograph=False)
+    return {name: signature(name) for name in ("latents", "features", "single_cell")}
 
 
 def choose_cells(found: Outputs, image_shape: tf.Tensor) -> Outputs:
     """Keep of each image the cell that `mrcnn.features.choose_cell` takes, a row of padding where there is none.
 
-    Args:
-        found: "boxes" float32 `(batch, max_detections, 4)`, pixels; "scores" `(batch, max_detections)`;
-            "num_detections" int32 `(batch,)`; and any others `(batch, max_detections, ...)`.
-        image_shape: int32 `(2,)`, height and width.
+    `found` has "num_detections" `(batch,)`, and "boxes" in pixels, "scores" and others `(batch, max_detections, ...)`;
+    `image_shape` is int32 `(2,)`, height and width.
     """
     boxes = tf.round(found["boxes"])  # whole pixels, as extraction has them when it chooses
     middle = tf.cast(image_shape, tf.float32) / 2.0

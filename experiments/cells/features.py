@@ -9,9 +9,8 @@ out.h5            feature store of the cells; an interrupted call resumes from i
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,38 +44,28 @@ FOUND, MISSED = "found", "missed"  # status beside UNREADABLE
 IMAGE_FILES = "image_files"  # setting of the store
 PROVENANCE = "provenance"
 BOX = ["y1", "x1", "y2", "x2"]
+ENDINGS = {"csv": ".csv", "overlay": ".overlay.png", "store": ".h5"}
 CSV_COLUMNS = ("cell", "image_id", "centre", "image", "status", "reason", "score", *BOX, "detections")
 
 
-@dataclass(frozen=True)
-class FeatureFiles:
-    """What one call writes; None leaves that file out."""
+def feature_files(
+    output: str | os.PathLike, images: Sequence[ImageRecord], without: Container[str] = ()
+) -> dict[str, Path]:
+    """What one call writes, by kind, in the order in which to look at it; `without` may hold "csv" and "overlay".
 
-    h5ad: Path  # a vector for each cell
-    store: Path  # feature store of the cells
-    csv: Path | None  # a row for each cell, and one for each image without a cell
-    overlay: Path | None  # picture of some images with what was found on them
-
-    @classmethod
-    def beside(cls, output: str | os.PathLike, *, csv: bool = True, overlay: bool = True) -> "FeatureFiles":
-        """Name the files after the `.h5ad` file, and refuse another ending."""
-        h5ad = Path(output)
-        if h5ad.suffix.lower() != ".h5ad":
-            raise InputError(f"-o {output}: the name must end in .h5ad; the other files are named after it")
-        table, picture = h5ad.with_suffix(".csv"), h5ad.with_suffix(".overlay.png")
-        return cls(h5ad, h5ad.with_suffix(".h5"), table if csv else None, picture if overlay else None)
-
-    def listed(self) -> list[Path]:
-        """The files, in the order in which to look at them."""
-        return [path for path in (self.h5ad, self.csv, self.overlay, self.store) if path is not None]
-
-    def check(self, images: Sequence[ImageRecord]) -> None:
-        """Refuse places where a file cannot be written, or would be taken for one of the images."""
-        for path in self.listed():
-            check_output_file(path)
-        if self.overlay is not None:
-            advice = "write to another folder, or give --no-overlay"
-            refuse_among_images(f"-o {self.h5ad}: {self.overlay.name}", [self.overlay], images, advice)
+    The files are named after the `.h5ad` file `output`. Places where one cannot be written, or would be taken for one
+    of the images, are refused.
+    """
+    if Path(output).suffix.lower() != ".h5ad":
+        raise InputError(f"-o {output}: the name must end in .h5ad; the other files are named after it")
+    files = {"h5ad": Path(output)}
+    files |= {kind: Path(output).with_suffix(end) for kind, end in ENDINGS.items() if kind not in without}
+    for path in files.values():
+        check_output_file(path)
+    if "overlay" in files:
+        advice = "write to another folder, or give --no-overlay"
+        refuse_among_images(f"-o {output}: {files['overlay'].name}", [files["overlay"]], images, advice)
+    return files
 
 
 def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
@@ -84,22 +73,18 @@ def centre_name(images: Sequence[ImageRecord], given: str | None = None) -> str:
 
     Where this folder is called `images`, the one above gives its name.
     """
-    first = images[0]
-    folder = Path(os.path.abspath(first.path)).parents[len(PurePosixPath(first.image_id).parts) - 1]
-    name = given
-    if name is None:
-        name = folder.parent.name if folder.name.lower() == "images" else folder.name
+    folder = Path(os.path.abspath(images[0].path)).parents[images[0].image_id.count("/")]
+    name = folder.parent.name if folder.name.lower() == "images" else folder.name
     try:
-        check_centre_name(name)
+        return check_centre_name(name if given is None else given)
     except InputError:
-        source = f"--centre {given!r}" if given is not None else f"{ascii(str(folder))}"
+        source = ascii(str(folder)) if given is None else f"--centre {given!r}"
         raise InputError(f"{source}: gives no name that a centre can have; give --centre NAME") from None
-    return name
 
 
 def embed_images(
     images: Sequence[ImageRecord],
-    files: FeatureFiles,
+    files: Mapping[str, Path],
     detector: str | os.PathLike,
     autoencoder: str | os.PathLike | None = None,
     *,
@@ -116,14 +101,13 @@ def embed_images(
 
     Args:
         images: of `find_images`.
-        files: where to write; call its `check` first.
+        files: of `feature_files`.
         detector: folder of a trained detector.
         autoencoder: folder of an autoencoder that was trained on its features; None keeps the features, averaged over
             their 14 x 14 spatial positions.
         centre: name of the centre that the images are from.
         all_cells: keep every cell of an image, not one (`mrcnn.features.choose_cell`).
-        min_score: minimum score of a cell; None leaves the detector's own.
-        max_detections: maximum cells per image; None leaves the detector's own.
+        min_score, max_detections: minimum score of a cell, maximum cells per image; None leaves the detector's own.
         batch_size: images in a batch of the detector.
         overwrite: make everything again.
 
@@ -147,38 +131,42 @@ def embed_images(
         "min_score": config.DETECTION_MIN_CONFIDENCE,
         "max_detections": detection_limit(config),
     }
-    if files.h5ad.exists() and not overwrite:
-        earlier = _read_provenance(files.h5ad)
-        check_same(files.h5ad, earlier["identity"], identity, "give another -o, or --overwrite to make it again")
+    h5ad, beside = files["h5ad"], [path for kind, path in files.items() if kind in ("csv", "overlay")]
+    if h5ad.exists() and not overwrite:
+        earlier = _read_provenance(h5ad)
+        check_same(h5ad, earlier["identity"], identity, "give another -o, or --overwrite to make it again")
         # Without its store, which is large and may have been removed, it is as good.
-        if all(path is None or path.exists() for path in (files.csv, files.overlay)):
+        if all(path.exists() for path in beside):
             return earlier["counts"], False
-    with OutputLock(files.h5ad):
-        for path in (files.csv, files.overlay):  # the store has a lock of its own
-            if path is not None:
-                remove_leftovers(path.parent, path.name)
+    with OutputLock(h5ad):
+        for path in beside:  # the store has a lock of its own
+            remove_leftovers(path.parent, path.name)
         counts = extract_features(
             load_detector(detector, overrides, max_detections),
             images,
-            files.store,
+            files["store"],
             centre=centre,
             all_cells=all_cells,
             batch_size=batch_size,
             attributes={IMAGE_FILES: identity["images"]},
             overwrite=overwrite,
         )
-        with FeatureStore(files.store) as store:
+        with FeatureStore(files["store"]) as store:
             cells = cell_rows(store, images)
             _write_beside(files, store, cells, images)
             if not counts["cells"]:
-                raise InputError(_why_nothing(files, counts))
+                see = f"; see {' and '.join(map(str, beside))}" if beside else ""
+                raise InputError(
+                    f"no cell on any of {counts['images']} images ({counts['unreadable']} unreadable){see}; with "
+                    "--overwrite give a lower --min-score, or a detector that was trained on such images"
+                )
             notes = {"identity": identity, "counts": counts, "command": sys.argv, "versions": versions("aecfe")}
             if trained is None:
-                write_h5ad(files.h5ad, roi_vectors(store), cells, {PROVENANCE: notes})
+                write_h5ad(h5ad, roi_vectors(store), cells, {PROVENANCE: notes})
             else:
                 latents = encode_store(trained, compiled_encoder(trained), store)
                 models = {"config": trained.config.to_dict(), "run": trained.run}
-                write_h5ad(files.h5ad, latents, cells, {PROVENANCE: notes, **models})
+                write_h5ad(h5ad, latents, cells, {PROVENANCE: notes, **models})
     return counts, True
 
 
@@ -225,35 +213,26 @@ def _open_autoencoder(folder: str | os.PathLike, detector: str | os.PathLike, ce
     return trained
 
 
-def _write_beside(files: FeatureFiles, store: FeatureStore, cells: pd.DataFrame, images: Sequence[ImageRecord]) -> None:
+def _write_beside(
+    files: Mapping[str, Path], store: FeatureStore, cells: pd.DataFrame, images: Sequence[ImageRecord]
+) -> None:
     """Write the table and the picture, and say where more cells were found than kept."""
     more = int(np.sum(store.image_column("num_detections") > store.image_column("num_cells")))
     if more:
         log.info("%d images show several cells, of which the one in the middle is kept; --all-cells keeps all", more)
-    if files.csv is not None:
+    records = {record.image_id: record for record in images}
+    if "csv" in files:
         lost = pd.DataFrame(store.missed, columns=["image_id", "reason"]).assign(centre=store.centre, detections=0)
         lost["image"] = lost["image_id"].map(_shown_paths(images))
         lost["status"] = [UNREADABLE if is_unreadable(reason) else MISSED for reason in lost["reason"]]
         found = cells.rename_axis("cell").reset_index().assign(reason="")
         # As plain objects: whole numbers stay whole beside gaps.
         table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
-        order = {record.image_id: number for number, record in enumerate(images)}
+        order = {image_id: number for number, image_id in enumerate(records)}
         table = table.sort_values("image_id", key=lambda ids: ids.map(order), kind="stable")
         table["score"] = table["score"].map("{:.4f}".format, na_action="ignore")
-        with atomic_path(files.csv) as temporary:
+        with atomic_path(files["csv"]) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
-    if files.overlay is not None:
-        picture = contact_sheet(store, {record.image_id: record for record in images})
-        with atomic_path(files.overlay) as temporary:
-            Image.fromarray(picture).save(temporary)
-
-
-def _why_nothing(files: FeatureFiles, counts: dict[str, int]) -> str:
-    shown = " and ".join(str(path) for path in (files.csv, files.overlay) if path is not None)
-    look = f"; see {shown}" if shown else ""
-    if counts["unreadable"] == counts["images"]:
-        return f"none of the {counts['images']} images could be read{look}; mend them and give --overwrite"
-    return (
-        f"no cell on any of {counts['images']} images ({counts['unreadable']} unreadable){look}; give a lower "
-        "--min-score with --overwrite, or a detector that was trained on such images"
-    )
+    if "overlay" in files:
+        with atomic_path(files["overlay"]) as temporary:
+            Image.fromarray(contact_sheet(store, records)).save(temporary)

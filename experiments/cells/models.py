@@ -23,17 +23,9 @@ FEW_CELLS = 10  # of a type; from fewer no classifier learns much
 _WEIGHTS, _CONFIG, _RUN = "weights.weights.h5", "config.json", "run.json"
 
 
-def _code(text: str) -> str:
-    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
-
-
 def _cell(text: str) -> str:
     """Text that cannot end its cell of a table or begin a link or HTML."""
     return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(text.split()))
-
-
-def _named(numbers: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
 # Each block of the base asks what people are to fill in; the cards of our models answer some.
@@ -43,7 +35,11 @@ _CARDS = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
-_CARDS.filters |= {"code": _code, "cell": _cell, "named": _named}
+_CARDS.filters |= {
+    "code": lambda text: f"`{' '.join(text.split()).replace('`', chr(39))}`",
+    "cell": _cell,
+    "named": lambda numbers: ", ".join(f"{name} {number}" for name, number in numbers.items()),
+}
 
 
 def detector_folder(run: str | os.PathLike) -> Path:
@@ -76,23 +72,24 @@ def classifier_card(record: Mapping[str, Any]) -> str:
     return _CARDS.get_template("classifier.md.jinja").render(
         **record,
         kind={"forest": "random forest", "logistic": "logistic regression"}[record["classifier"]],
-        is_standardised=record["standardise"] == "centre",
         few=FEW_CELLS,
         rare=[name for name in record["classes"] if sum(counts[c][name] for c in record["centres"]) < FEW_CELLS],
     )
 
 
 def add_cards(folder: Path) -> list[Path]:
-    """Write a card into each folder of a trained network that has none, `folder` or those in it; return the cards.
-
-    People's own text stays.
-    """
+    """Write a card into each folder of a trained network that has none, `folder` or those in it; return the cards."""
     written = []
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         if not all((place / name).is_file() for name in (_WEIGHTS, _CONFIG, _RUN)):
             continue
-        run = _read_run(place / _RUN)
-        if not run.get("complete") or run.get("kind"):  # the classifiers of Table 3.3 say what kind they are
+        try:  # what was trained beside a damaged one is whole
+            run = read_json_file(place / _RUN, missing="", advice="no model card is written there", allow_nan=True)
+        except InputError as error:
+            log.warning("%s", error)
+            continue
+        # The classifiers of Table 3.3 say what kind they are.
+        if not isinstance(run, dict) or not run.get("complete") or run.get("kind"):
             continue
         path, weights = place / CARD, file_hash(place / _WEIGHTS)
         if not path.exists():
@@ -104,14 +101,3 @@ def add_cards(folder: Path) -> list[Path]:
         elif weights not in path.read_text(encoding="utf-8", errors="replace"):
             log.warning("%s: tells of other weights than %s; delete it, and it is made again", path, weights[:12])
     return written
-
-
-def _read_run(path: Path) -> dict[str, Any]:
-    """Content of a run.json; {} of a damaged one, which is told: what was trained beside it is whole."""
-    advice = "no model card is written there"
-    try:
-        run = read_json_file(path, missing=advice, advice=advice, allow_nan=True)
-    except InputError as error:
-        log.warning("%s", error)
-        return {}
-    return run if isinstance(run, dict) else {}

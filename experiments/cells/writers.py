@@ -31,12 +31,12 @@ OVERLAY_SIDE = 400  # px; smaller images are enlarged, or their scores could not
 
 @dataclass(frozen=True)
 class CellFiles:
-    """Where found cells are to be written; None leaves that kind out."""
+    """Where found cells are to be written: a table, and folders; None leaves that kind out."""
 
-    csv: Path | None = None  # file for a row per cell
-    labels: Path | None = None  # folder for label images
-    geojson: Path | None = None  # folder for outlines
-    overlay: Path | None = None  # folder for pictures
+    csv: Path | None = None
+    labels: Path | None = None
+    geojson: Path | None = None
+    overlay: Path | None = None
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -48,15 +48,7 @@ class CellFiles:
         return {kind: Path(folder, image_id + ENDINGS[kind]) for kind, folder in self.folders.items()}
 
     def check(self, images: Sequence[ImageRecord], overwrite: bool = False) -> None:
-        """Refuse to start where nothing would be written, or something that is there would be lost.
-
-        Args:
-            images: what will be searched.
-            overwrite: files of an earlier run may be replaced.
-
-        Raises:
-            InputError: naming the place, and what to do.
-        """
+        """Refuse to start where nothing would be written, or something that is there would be lost."""
         if self.csv is None and not self.folders:
             raise InputError("nothing to write: give at least one of --overlay, --csv, --labels and --geojson")
         inputs = {os.path.abspath(image.path) for image in images}
@@ -67,7 +59,7 @@ class CellFiles:
             whole = os.path.abspath(path)
             if whole in inputs:
                 raise InputError(f"{path}: is one of the images, and would be replaced; write to another place")
-            if path is not self.csv and csv_path is not None and f"{whole}{os.sep}".startswith(csv_path + os.sep):
+            if path is not self.csv and csv_path and f"{whole}{os.sep}".startswith(csv_path + os.sep):
                 raise InputError(f"--csv {self.csv}: is also where {path} would be written; name another file")
         for kind in self.folders.keys() & PICTURES:
             refuse_among_images(f"--{kind} {self.folders[kind]}", of_kind[kind], images, "name another folder")
@@ -87,17 +79,11 @@ def refuse_among_images(option: str, paths: Iterable[Path], images: Sequence[Ima
 def measure_cells(
     image_id: str, result: Mapping[str, np.ndarray], class_names: Mapping[int, str], pixel_size: float | None = None
 ) -> pd.DataFrame:
-    """The cells of one image as the rows of the CSV, best score first.
+    """The cells of one image, a `result` of `MaskRCNN.detect` with masks, as the rows of the CSV, best score first.
 
-    Args:
-        image_id: of the image.
-        result: of `MaskRCNN.detect`, with masks.
-        class_names: names by class id; "class 7" stands for an id without one.
-        pixel_size: side of a pixel in micrometres, which adds `SIZE_COLUMNS`, or None.
-
-    Returns:
-        Table with `COLUMNS`: "cell" is the value in the label image, from 1; boxes are pixels, y2 and x2 exclusive;
-        "area_px" counts the pixels of the mask, whether or not other cells overlap it.
+    `class_names` are by class id; "class 7" stands for an id without one. `pixel_size`, the side of a pixel in
+    micrometres, adds `SIZE_COLUMNS`. Of the `COLUMNS` "cell" is the value in the label image, from 1; boxes are pixels,
+    y2 and x2 exclusive; "area_px" counts the pixels of the mask, whether or not other cells overlap it.
     """
     class_ids = result["class_ids"].tolist()
     cells = pd.DataFrame(result["rois"].reshape(-1, 4), columns=["y1", "x1", "y2", "x2"])
@@ -118,18 +104,15 @@ def measure_cells(
 def cell_table(path: Path | None, pixel_size: float | None = None) -> Iterator[Callable[[pd.DataFrame], object]]:
     """Open the CSV for the cells of many images; it gets its name only when the block ends without an error.
 
-    Yields:
-        Function that writes the cells of an image, of `measure_cells`; it does nothing where `path` is None.
+    Yields a function that writes the cells of an image, of `measure_cells`; it does nothing where `path` is None.
     """
     if path is None:
         yield lambda cells: None
         return
     columns = [*COLUMNS, *(SIZE_COLUMNS if pixel_size is not None else ())]
     # Names that are not UTF-8 are written with escapes rather than ending the run.
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as handle,
-    ):
+    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic_path(path) as temporary, open(temporary, "w", **how) as handle:
 
         def add_cells(cells: pd.DataFrame) -> None:
             sizes = {name: cells[name].map("{:.6g}".format) for name in columns if name in SIZE_COLUMNS}
@@ -163,10 +146,8 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
     """Cells of `measure_cells` and their masks, bool `(height, width, cells)`, as GeoJSON: detections of QuPath 0.4 on.
 
     Coordinates are x and y in pixels of the full image from its upper left corner, along the edges of pixels. A cell is
-    a Polygon, or a MultiPolygon where its mask is in parts; one whose mask is empty is left out.
-
-    Reference:
-        RFC 7946; QuPath's classes QuPathTypeAdapters and GsonTools for the properties that it reads.
+    a Polygon, or a MultiPolygon where its mask is in parts; one whose mask is empty is left out. See RFC 7946; QuPath's
+    classes QuPathTypeAdapters and GsonTools for the properties that it reads.
     """
     features = []
     for i, cell in enumerate(cells.to_dict("records")):
@@ -179,18 +160,16 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
             measurements["Area µm^2"] = round(cell["area_um2"], 4)
             measurements["Equivalent diameter µm"] = round(cell["equivalent_diameter_um"], 4)
         color = OVERLAY_COLORS[(cell["class_id"] - 1) % len(OVERLAY_COLORS)]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": polygons[0]}
-                if len(polygons) == 1
-                else {"type": "MultiPolygon", "coordinates": polygons},
-                "properties": {
-                    "objectType": "detection",
-                    "name": str(cell["cell"]),
-                    "classification": {"name": cell["class_name"], "color": list(color)},
-                    "measurements": measurements,
-                },
-            }
-        )
+        whole = len(polygons) == 1
+        geometry = {
+            "type": "Polygon" if whole else "MultiPolygon",
+            "coordinates": polygons[0] if whole else polygons,
+        }
+        properties = {
+            "objectType": "detection",
+            "name": str(cell["cell"]),
+            "classification": {"name": cell["class_name"], "color": list(color)},
+            "measurements": measurements,
+        }
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}

@@ -1,13 +1,11 @@
 """The exported pipeline, in a process that has TensorFlow and none of our packages, against extraction and embedding;
 and the code of docs/deploy.md that uses it."""
 
+import io
 import json
 import re
-import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import cv2
@@ -15,21 +13,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from aecfe.cli import main
-from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import embed
 from autoencoder.export import export_autoencoder
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS, load_autoencoder
-from autoencoder.network import build_autoencoder
+from autoencoder.folder import WEIGHTS, load_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cells.export import choose_cells, export_pipeline
-from experiments.cells.models import AUTOENCODER_MARK
 from mrcnn.data.images import read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import FeatureStore
 from mrcnn.features import choose_cell, extract_features
-from mrcnn.files.atomic import write_json
-from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash
 from mrcnn.model import detector_hash, load_detector
 
@@ -37,11 +29,6 @@ ROOT = Path(__file__).parents[3]
 PROCESS = ROOT / "tests" / "saved_model_process.py"
 MAX_DETECTIONS, LATENT_SIZE, NUM_IMAGES = 6, 8, 5
 SIGNATURES = ("serving_default", "latents", "features", "single_cell")
-
-
-@pytest.fixture(scope="module")
-def run(untrained_run):
-    return untrained_run
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +48,9 @@ def images(records):
 
 
 @pytest.fixture(scope="module")
-def found(run, images):
+def found(untrained_run, images):
     """What the detector finds on each image, whatever its score."""
-    return load_detector(run / "detector").detect(list(images), masks=False)
+    return load_detector(untrained_run / "detector").detect(list(images), masks=False)
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +66,10 @@ def expected(found, min_score):
 
 
 @pytest.fixture(scope="module")
-def stores(run, records, min_score, tmp_path_factory):
+def stores(untrained_run, records, min_score, tmp_path_factory):
     """The store of all cells, and that of one for each image, by the name of the signature that gives its cells."""
     folder = tmp_path_factory.mktemp("stores")
-    detector = load_detector(run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
+    detector = load_detector(untrained_run / "detector", {"DETECTION_MIN_CONFIDENCE": min_score})
     paths = {"latents": folder / "all.h5", "single_cell": folder / "single.h5"}
     for name, path in paths.items():
         extract_features(detector, records, path, centre="here", all_cells=name == "latents", batch_size=NUM_IMAGES)
@@ -90,29 +77,20 @@ def stores(run, records, min_score, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def autoencoders(run, stores):
+def autoencoders(untrained_run, stores, write_autoencoder):
     """Folders of two autoencoders of the run as after a training, by the scaling of the features."""
     with FeatureStore(stores["latents"]) as store:
         features = store.read("features", 0, len(store)).astype(np.float32)
     mean, deviation = features.mean(axis=(0, 1, 2)), features.std(axis=(0, 1, 2)) + 0.1
     nothing = np.zeros((2, 0), np.float32)
-    scalings = {
-        "minmax": FeatureScaling("minmax", ("there", "here"), nothing, nothing),
-        "centre": FeatureScaling(
-            "centre", ("there", "here"), np.stack([mean + 1.0, mean]), np.stack([2.0 * deviation, deviation])
-        ),
+    statistics = {
+        "minmax": (nothing, nothing),
+        "centre": (np.stack([mean + 1.0, mean]), np.stack([2.0 * deviation, deviation])),
     }
-    record = {"detector_hash": detector_hash(run / "detector")}
-    for kind, scaling in scalings.items():
-        folder = run / kind
-        folder.mkdir()
-        config = AutoencoderConfig(latent_size=LATENT_SIZE, image_size=32, feature_scaling=kind)
-        config.save(folder / CONFIG)
-        scaling.save(folder / SCALING)
-        build_autoencoder(config).save_weights(folder / WEIGHTS)
-        stored = {centre: record for centre in scaling.centres}
-        write_json(folder / RUN, {"complete": True, "stores": stored, "weights_sha256": file_hash(folder / WEIGHTS)})
-    return {kind: run / kind for kind in scalings}
+    for kind, values in statistics.items():
+        scaling = FeatureScaling(kind, ("there", "here"), *values)
+        write_autoencoder(untrained_run / kind, untrained_run / "detector", scaling, LATENT_SIZE)
+    return {kind: untrained_run / kind for kind in statistics}
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +104,10 @@ def embedded(autoencoders, stores, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(run, autoencoders, min_score, tmp_path_factory):
+def exported(untrained_run, autoencoders, min_score, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
-        kind: export_pipeline(run / "detector", autoencoder, folder / kind / "1", min_score=min_score)
+        kind: export_pipeline(untrained_run / "detector", autoencoder, folder / kind / "1", min_score=min_score)
         for kind, autoencoder in autoencoders.items()
     }
 
@@ -253,24 +231,23 @@ def test_pipeline_scales_by_the_named_centre(results, autoencoders, stores):
     latents = real_rows(results["centre"], "there/latents", "latents")
     np.testing.assert_allclose(latents, tf.function(trained.encoder)(scaled, training=False), atol=1e-4)
     assert np.abs(latents - real_rows(results["centre"], "all/latents", "latents")).max() > 0.01
-
-
-def test_pipeline_refuses_an_unknown_centre(results):
     message = str(results["centre"]["unknown/latents/error"])
     assert "known: there, here" in message and "nowhere" in message
 
 
-def test_exported_folder_says_what_it_is(exported, run, autoencoders, min_score):
+def test_exported_folder_says_what_it_is(exported, untrained_run, autoencoders, min_score):
     extra = exported["centre"] / "assets.extra"
     assert json.loads((extra / "detector.json").read_text())["DETECTION_MIN_CONFIDENCE"] == min_score
     assert json.loads((extra / "autoencoder.json").read_text())["latent_size"] == LATENT_SIZE
     description = json.loads((extra / "export.json").read_text())
-    assert description["detector"] == detector_hash(run / "detector")
+    assert description["detector"] == detector_hash(untrained_run / "detector")
     assert description["autoencoder"] == file_hash(autoencoders["centre"] / WEIGHTS)
     assert description["centres"] == ["there", "here"] and description["centre"] is None
 
 
-def test_export_command_builds_a_centre_in(run, autoencoders, results, images, tmp_path, monkeypatch, capsys):
+def test_export_command_builds_a_centre_in(
+    untrained_run, autoencoders, results, images, tmp_path, monkeypatch, capsys, aecfe
+):
     written = {}
 
     def write(out, functions, variables, files, **options):
@@ -279,8 +256,8 @@ def test_export_command_builds_a_centre_in(run, autoencoders, results, images, t
 
     monkeypatch.setattr("experiments.cells.export.write_saved_model", write)  # that takes long, and others test it
     output = tmp_path / "models" / "1"
-    command = ["export", "pipeline", str(run), str(autoencoders["centre"]), str(output)]
-    assert main([*command, "--centre", "here", "--max-detections", "2"]) == 0
+    command = ["export", "pipeline", untrained_run, autoencoders["centre"], output]
+    assert aecfe(*command, "--centre", "here", "--max-detections", 2) == 0
     assert capsys.readouterr().out.strip() == str(output)
     found = written["functions"]["single_cell"](tf.constant(images))
     boxes = found["boxes"]
@@ -293,81 +270,30 @@ def test_export_command_builds_a_centre_in(run, autoencoders, results, images, t
     np.testing.assert_allclose(found["latents"].numpy()[same], expected, atol=1e-4)
 
 
-def test_export_refuses_what_does_not_belong_together(run, autoencoders, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(run / "detector", other)
-    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    faults = [
-        ((other, autoencoders["minmax"]), {}, "is detector .* was trained on features of"),
-        ((tmp_path, autoencoders["minmax"]), {}, "no trained detector there"),
-        ((run / "detector", autoencoders["minmax"]), {"centre": "here"}, "all centres alike .minmax.; leave it out"),
-        ((run / "detector", autoencoders["centre"]), {"centre": "nowhere"}, "'nowhere' has no feature statistics"),
-        ((run / "detector", autoencoders["centre"]), {"max_detections": 0}, "at least 1"),
-    ]
-    for folders, options, message in faults:
-        with pytest.raises(InputError, match=message):
-            export_pipeline(*folders, tmp_path / "out", **options)
-    with pytest.raises(InputError, match="holds something else"):
-        export_pipeline(run / "detector", autoencoders["minmax"], tmp_path, overwrite=True)
+def test_export_refuses_what_does_not_belong_together(untrained_run, autoencoders, other_detector, tmp_path, refused):
+    detector, out = untrained_run / "detector", tmp_path / "out"
+    for arguments, message in (
+        ((other_detector, autoencoders["minmax"], out), "was trained on features of"),
+        ((tmp_path, autoencoders["minmax"], out), "no trained detector there"),
+        ((detector, autoencoders["minmax"], out, "--centre", "here"), "all centres alike (minmax); leave it out"),
+        ((detector, autoencoders["centre"], out, "--centre", "nowhere"), "'nowhere' has no feature statistics"),
+        ((detector, tmp_path, out), "no trained autoencoder there"),
+        ((detector, untrained_run, out), "name one of them: "),
+        ((detector, autoencoders["minmax"], tmp_path, "--overwrite"), "holds something else"),
+        ((detector, autoencoders["minmax"], other_detector / "config.json"), "is a file"),
+    ):
+        assert message in refused("export", "pipeline", *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["nothing", "nothing", "out"], "no trained autoencoder there"),
-        (["nothing", "run", "out"], "name one of them: run/a, run/b"),
-        (["nothing", "run/a", "run"], "holds something else"),
-        (["nothing", "run/a", "run/a/scaling.npz"], "is a file"),
-    ],
-)
-def test_export_command_names_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    for name in ("a", "b"):
-        (tmp_path / "run" / name).mkdir(parents=True)
-        (tmp_path / "run" / name / AUTOENCODER_MARK).touch()
-    assert main(["export", "pipeline", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-class StandIn(BaseHTTPRequestHandler):
-    """Answers as TensorFlow Serving's REST interface is documented to, with the SavedModels below `models/`."""
-
-    def do_POST(self) -> None:
-        name = re.fullmatch(r"/v1/models/(\w+):predict", self.path).group(1)
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model = tf.saved_model.load(f"models/{name}/1")
-        function = model.signatures[request.get("signature_name", "serving_default")]
-        specs = function.structured_input_signature[1]
-        try:
-            inputs = {name: tf.constant(value, specs[name].dtype) for name, value in request["inputs"].items()}
-            outputs = {name: value.numpy().tolist() for name, value in function(**inputs).items()}
-            status, answer = 200, {"outputs": outputs if len(outputs) > 1 else next(iter(outputs.values()))}
-        except tf.errors.InvalidArgumentError as error:
-            status, answer = 400, {"error": error.message}
-        body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments) -> None:
-        """Keep quiet."""
-
-
-@pytest.fixture
-def served():
-    """Address of a stand-in for TensorFlow Serving in the present folder."""
-    server = HTTPServer(("127.0.0.1", 0), StandIn)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def answer(request):
+    """Answer as TensorFlow Serving's REST interface is documented to, with the SavedModels below `models/`."""
+    name = re.fullmatch(r"http://localhost:8501/v1/models/(\w+):predict", request.full_url)[1]
+    body = json.loads(request.data)
+    function = tf.saved_model.load(f"models/{name}/1").signatures[body["signature_name"]]
+    specs = function.structured_input_signature[1]
+    outputs = function(**{name: tf.constant(value, specs[name].dtype) for name, value in body["inputs"].items()})
+    return io.StringIO(json.dumps({"outputs": {name: value.numpy().tolist() for name, value in outputs.items()}}))
 
 
 def code_of_guide(heading: str) -> str:
@@ -397,15 +323,14 @@ def guide_folder(exported, autoencoders, records, expected, stores, tmp_path, mo
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_guide_works(guide_folder, served, embedded):
+def test_guide_works(guide_folder, monkeypatch, embedded):
     notebook, plain, rest, alone = {}, {}, {}, {}
     exec(code_of_guide("### In a notebook"), notebook)
     boxes = notebook["find_cells"]("smears/a.png")[1]["boxes"]
     assert len(notebook["plt"].gca().patches) == len(boxes) > 0
     exec(code_of_guide("### In plain TensorFlow"), plain)
-    code = code_of_guide("### From TensorFlow Serving, over REST")
-    assert "localhost:8501" in code
-    exec(code.replace("localhost:8501", served), rest)
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    exec(code_of_guide("### From TensorFlow Serving, over REST"), rest)
     exec(code_of_guide("## The autoencoder alone"), alone)
 
     table = notebook["table"]

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import anndata
 import numpy as np
@@ -10,10 +9,7 @@ import pytest
 from PIL import Image
 
 import mrcnn.model
-from aecfe.cli import main
-from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import CONFIG, RUN, SCALING, WEIGHTS
-from autoencoder.network import build_autoencoder
+from autoencoder.folder import WEIGHTS
 from autoencoder.scaling import FeatureScaling
 from experiments.cells import features as module
 from experiments.cells.contact_sheet import choose_images, contact_sheet
@@ -22,7 +18,7 @@ from experiments.cells.features import centre_name
 from experiments.evaluation.vectors import read_vectors
 from mrcnn.feature_store import FeatureStore
 from mrcnn.feature_store.reader import roi_vectors
-from mrcnn.files.atomic import OutputLock, write_json
+from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import file_hash
 from mrcnn.model import detector_config, detector_hash, load_detector
@@ -60,21 +56,12 @@ class MadeUpDetector:
 
 
 @pytest.fixture(scope="module")
-def run(untrained_run):
+def run(untrained_run, write_autoencoder):
     """A folder as of `aecfe run`, with a detector that has learned nothing, and two autoencoders."""
     for kind in ("minmax", "centre"):
-        autoencoder = untrained_run / kind
-        autoencoder.mkdir()
-        settings = AutoencoderConfig(latent_size=LATENT_SIZE, image_size=32, feature_scaling=kind)
-        settings.save(autoencoder / CONFIG)
-        columns = FeatureScaling.shape(kind, 1)
-        statistics = np.zeros(columns, np.float32), np.ones(columns, np.float32)
-        FeatureScaling(kind, ("there",), *statistics).save(autoencoder / SCALING)
-        build_autoencoder(settings).save_weights(autoencoder / WEIGHTS)
-        stores = {"there": {"detector_hash": detector_hash(untrained_run / "detector")}}
-        write_json(
-            autoencoder / RUN, {"complete": True, "stores": stores, "weights_sha256": file_hash(autoencoder / WEIGHTS)}
-        )
+        shape = FeatureScaling.shape(kind, 1)
+        scaling = FeatureScaling(kind, ("there",), np.zeros(shape, np.float32), np.ones(shape, np.float32))
+        write_autoencoder(untrained_run / kind, untrained_run / "detector", scaling, LATENT_SIZE)
     return untrained_run
 
 
@@ -104,16 +91,19 @@ def images(tmp_path):
     return folder
 
 
-def features(run, images, output, *options):
+def command(run, images, output, *options):
     images = images if isinstance(images, list) else [images]
-    command = ["features", *images, "--detector", run, "-o", output, "--min-score", 0.5, *options]
-    return main([str(part) for part in command])
+    return ["features", *images, "--detector", run, "-o", output, "--min-score", 0.5, *options]
 
 
-def error_of(capsys):
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: ")]
-    assert len(lines) == 1
-    return lines[0]
+@pytest.fixture
+def features(aecfe):
+    return lambda *arguments: aecfe(*command(*arguments))
+
+
+@pytest.fixture
+def error_of(refused):
+    return lambda *arguments: refused(*command(*arguments))
 
 
 def rows_of(path):
@@ -121,7 +111,7 @@ def rows_of(path):
         return list(csv.DictReader(handle))
 
 
-def test_features_are_those_of_extraction_and_embedding(run, draw_cell, tmp_path, monkeypatch):
+def test_features_are_those_of_extraction_and_embedding(run, draw_cell, tmp_path, monkeypatch, aecfe):
     folder = tmp_path / "here"
     folder.mkdir()
     for number in range(3):
@@ -130,12 +120,9 @@ def test_features_are_those_of_extraction_and_embedding(run, draw_cell, tmp_path
     for place in (mrcnn.model, module):
         monkeypatch.setattr(place, "load_detector", lambda *arguments: opened)
     latents, store = tmp_path / "latents.h5ad", tmp_path / "extracted.h5"
-    for command in (
-        ["features", folder, "--detector", run, "--autoencoder", run / "minmax", "-o", latents],
-        ["extract", folder, "--detector", run / "detector", "-o", store],
-        ["embed", run / "minmax", store, "-o", tmp_path / "embedded.h5ad"],
-    ):
-        assert main([str(part) for part in command]) == 0
+    assert aecfe("features", folder, "--detector", run, "--autoencoder", run / "minmax", "-o", latents) == 0
+    assert aecfe("extract", folder, "--detector", run / "detector", "-o", store) == 0
+    assert aecfe("embed", run / "minmax", store, "-o", tmp_path / "embedded.h5ad") == 0
 
     made, expected = (anndata.read_h5ad(tmp_path / f"{name}.h5ad") for name in ("latents", "embedded"))
     assert made.X.dtype == np.float32 and made.X.shape == (3, LATENT_SIZE) and np.ptp(made.X) > 0.01
@@ -153,7 +140,7 @@ def test_features_are_those_of_extraction_and_embedding(run, draw_cell, tmp_path
     assert provenance["versions"]["tensorflow"] and provenance["command"]
 
 
-def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys):
+def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys, features):
     output = tmp_path / "out put" / "mein.v1.h5ad"
     assert features(run, images, output) == 0
 
@@ -185,7 +172,7 @@ def test_every_image_is_accounted_for(run, images, made_up, tmp_path, capsys):
         assert picture.size[0] > 1000 and np.ptp(np.asarray(picture)) > 0
 
 
-def test_all_cells_of_an_image_have_rows_of_their_own(run, images, made_up, tmp_path):
+def test_all_cells_of_an_image_have_rows_of_their_own(run, images, made_up, tmp_path, features):
     assert features(run, images, tmp_path / "all.h5ad", "--all-cells", "--no-overlay", "--centre", "mine") == 0
     data = anndata.read_h5ad(tmp_path / "all.h5ad")
     assert data.obs_names.tolist()[1:3] == ["mine/zwölf #2.png", "mine/zwölf #2.png#2"]
@@ -194,7 +181,7 @@ def test_all_cells_of_an_image_have_rows_of_their_own(run, images, made_up, tmp_
     assert not (tmp_path / "all.overlay.png").exists()
 
 
-def test_a_second_call_uses_what_is_there(run, images, made_up, tmp_path, capsys):
+def test_a_second_call_uses_what_is_there(run, images, made_up, tmp_path, capsys, features):
     output = tmp_path / "out.h5ad"
     assert features(run, images, output) == 0
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out.*")}
@@ -212,40 +199,35 @@ def test_a_second_call_uses_what_is_there(run, images, made_up, tmp_path, capsys
     assert "out.h5\n" not in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_other_inputs_are_refused_and_replaced_if_wanted(run, images, made_up, tmp_path, capsys):
+def test_other_inputs_are_refused_and_replaced_if_wanted(
+    run, images, made_up, tmp_path, features, error_of, other_detector
+):
     output = tmp_path / "out.h5ad"
     assert features(run, images, output) == 0
-    other = tmp_path / "other"
-    shutil.copytree(run / "detector", other)
-    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    for command, reason in (
+    for arguments, reason in (
         ([run, images, output, "--centre", "mine"], 'centre "K\\u00f6ln 2", not "mine"'),
         ([run, images, output, "--all-cells"], "all_cells false, not true"),
         ([run, images, output, "--max-detections", "2"], "max_detections 6, not 2"),
         ([run, images, output, "--min-score", "0.25"], "min_score 0.5, not 0.25"),
         ([run, images, output, "--autoencoder", run / "minmax"], "another autoencoder"),
-        ([other, images, output], "another detector"),
+        ([other_detector, images, output], "another detector"),
         ([run, [images / "a b.png"], output], "another images"),
     ):
-        assert features(*command) == 2
-        error = error_of(capsys)
+        error = error_of(*arguments)
         assert reason in error and "--overwrite" in error and str(output) in error
     before = output.read_bytes()
     # Another picture under the same name, and so in the store that is left without its .h5ad file.
     save_image(images / "a b.png", 2, 7)
-    assert features(run, images, output) == 2 and "another images" in error_of(capsys)
-    assert output.read_bytes() == before
+    assert "another images" in error_of(run, images, output) and output.read_bytes() == before
     output.unlink()
-    assert features(run, images, output) == 2
-    error = error_of(capsys)
-    assert "out.h5: is there already, made with another image files" in error and "--overwrite" in error
+    assert "out.h5: is there already, made with another image files" in error_of(run, images, output)
     assert features(run, images, output, "--overwrite") == 0
     assert anndata.read_h5ad(output).X[0, 0] == 7
     output.write_bytes(b"something else")
-    assert features(run, images, output) == 2 and "was not written by aecfe features" in error_of(capsys)
+    assert "was not written by aecfe features" in error_of(run, images, output)
 
 
-def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch, capsys, features, error_of):
     assert features(run, images, tmp_path / "whole.h5ad", "--batch-size", 1) == 0
     made_up.clear()
     monkeypatch.setattr(MadeUpDetector, "stop_at", 20)
@@ -256,8 +238,7 @@ def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch
     made_up.clear()
     # Other images meanwhile: the half store is theirs no more.
     save_image(images / "neu.png", 1, 50)
-    assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 2
-    assert "another image files" in (error := error_of(capsys)) and "--overwrite" in error
+    assert "another image files" in error_of(run, images, tmp_path / "out.h5ad", "--batch-size", 1)
     (images / "neu.png").unlink()
     assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 0
     assert made_up == [20, 30]
@@ -267,35 +248,29 @@ def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_one_call_at_a_time_writes_the_files(run, images, made_up, tmp_path, capsys):
+def test_one_call_at_a_time_writes_the_files(run, images, made_up, tmp_path, features, error_of):
     leftover = tmp_path / ".999999.tmp.out.csv"
     leftover.write_text("of a killed call")
     with OutputLock(tmp_path / "out.h5ad"):
-        assert features(run, images, tmp_path / "out.h5ad") == 2
-    assert "out.h5ad" in error_of(capsys) and not made_up and leftover.exists()
+        assert "out.h5ad" in error_of(run, images, tmp_path / "out.h5ad") and not made_up and leftover.exists()
     assert features(run, images, tmp_path / "out.h5ad") == 0
     assert not leftover.exists()
 
 
-def test_no_cell_at_all_is_an_error_with_a_table(run, images, made_up, tmp_path, capsys):
-    assert features(run, [images / "leer.png", images / "kaputt.png"], tmp_path / "a.h5ad") == 2
-    error = error_of(capsys)
+def test_no_cell_at_all_is_an_error_with_a_table(run, images, made_up, tmp_path, error_of):
+    error = error_of(run, [images / "leer.png", images / "kaputt.png"], tmp_path / "a.h5ad")
     assert "no cell on any of 2 images (1 unreadable)" in error and "a.csv" in error and "--min-score" in error
     assert [row["status"] for row in rows_of(tmp_path / "a.csv")] == ["missed", "unreadable"]
     assert not (tmp_path / "a.h5ad").exists() and (tmp_path / "a.overlay.png").exists()
-    assert features(run, [images / "kaputt.png"], tmp_path / "b.h5ad", "--no-csv", "--no-overlay") == 2
-    assert "none of the 1 images could be read; mend" in error_of(capsys)
 
 
-def test_models_that_do_not_belong_together_are_refused_before_the_detection(run, images, made_up, tmp_path, capsys):
-    assert features(run, images, tmp_path / "out.h5ad", "--autoencoder", run / "centre") == 2
-    error = error_of(capsys)
+def test_models_that_do_not_belong_together_are_refused_before_the_detection(
+    run, images, made_up, tmp_path, error_of, other_detector
+):
+    error = error_of(run, images, tmp_path / "out.h5ad", "--autoencoder", run / "centre")
     assert "'Köln 2' has no feature statistics (known: there)" in error and "give --centre" in error
-    other = tmp_path / "other"
-    shutil.copytree(run / "detector", other)
-    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    assert features(other, images, tmp_path / "out.h5ad", "--autoencoder", run / "minmax") == 2
-    assert "was trained on features of" in error_of(capsys)
+    error = error_of(other_detector, images, tmp_path / "out.h5ad", "--autoencoder", run / "minmax")
+    assert "was trained on features of" in error
     assert not made_up and not list(tmp_path.glob("out*"))
 
 
@@ -309,11 +284,10 @@ def test_models_that_do_not_belong_together_are_refused_before_the_detection(run
         ("out.h5ad", ["--autoencoder", "nothing"], "no trained autoencoder there"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, capsys, output, options, message):
+def test_mistakes_are_named_before_anything_is_written(run, tmp_path, monkeypatch, refused, output, options, message):
     save_image(tmp_path / "images" / "a.png", 1, 0)
     monkeypatch.chdir(tmp_path)
-    assert main(["features", "images", "--detector", str(run), "-o", output, *options]) == 2
-    assert message in error_of(capsys)
+    assert message in refused("features", "images", "--detector", run, "-o", output, *options)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.png", "images"]
 
 
@@ -345,7 +319,7 @@ def test_choose_images_is_even_and_leaves_room_for_misses():
     assert choose_images(np.array([True] * 5 + [False] * 60), 12).tolist()[:5] == [0, 1, 2, 3, 4]
 
 
-def test_contact_sheet_outlines_cells_and_shows_misses(run, images, made_up, tmp_path):
+def test_contact_sheet_outlines_cells_and_shows_misses(run, images, made_up, tmp_path, features):
     assert features(run, images, tmp_path / "out.h5ad", "--all-cells") == 0
     records = {record.image_id: record for record in find_images([images])}
     with FeatureStore(tmp_path / "out.h5") as store:
