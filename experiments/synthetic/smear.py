@@ -16,14 +16,16 @@ from experiments.synthetic.cells import (
     HAEMOGLOBIN,
     NUM_DYES,
     PATCH_REACH,
+    Rng,
     WhiteCell,
     smooth_noise,
     synthetic_cell,
 )
 from experiments.synthetic.styles import CentreStyle
 
-# Places tried for a second cell.
-NUM_TRIALS = 8
+NUM_TRIALS = 8  # places tried for a second cell
+
+Placed = tuple[WhiteCell, np.ndarray, float]  # a white cell, its middle (y, x) and its radius in pixels
 
 
 class SyntheticImage(NamedTuple):
@@ -34,9 +36,7 @@ class SyntheticImage(NamedTuple):
     nucleus: np.ndarray  # bool array of shape (size, size), nucleus of the labelled cell
 
 
-def synthetic_image(
-    style: CentreStyle, cell_type: str, rng: np.random.Generator, image_size: int | None = None
-) -> SyntheticImage:
+def synthetic_image(style: CentreStyle, cell_type: str, rng: Rng, image_size: int | None = None) -> SyntheticImage:
     """Make an image with a labelled white cell near its middle, in the manner of a centre.
 
     Args:
@@ -55,8 +55,10 @@ def synthetic_image(
     if rng.random() < style.second_cell_share:
         whites.append(_second_cell(style, size, middle, reach, rng))
 
-    smear = _stained_background(size, rng)
-    _add_red_cells(smear, style, red_radius, [(place, r) for _, place, r in whites], rng)
+    smear = np.zeros((size, size, NUM_DYES), np.float32)
+    for dye in (AZURE, EOSIN):  # plasma takes a little of them, unevenly
+        smear[..., dye] = np.clip(0.035 * (0.6 + smooth_noise((size, size), size / 3, rng)), 0, None)
+    _add_red_cells(smear, style, red_radius, whites, rng)
     _add_platelets(smear, style, red_radius, rng)
     instances = np.zeros((size, size), np.uint8)
     nucleus = np.zeros((size, size), bool)
@@ -66,9 +68,7 @@ def synthetic_image(
     return SyntheticImage(_photograph(smear, style, rng), instances, nucleus & (instances == 1))
 
 
-def _second_cell(
-    style: CentreStyle, size: int, middle: np.ndarray, reach: float, rng: np.random.Generator
-) -> tuple[WhiteCell, np.ndarray, float]:
+def _second_cell(style: CentreStyle, size: int, middle: np.ndarray, reach: float, rng: Rng) -> Placed:
     """Place another white cell so that the border cuts it and it leaves the labelled cell free.
 
     Its centre stays in the image: of a cell with less to show, people disagree whether to label it.
@@ -88,9 +88,7 @@ def _second_cell(
     return white, places[free[0] if free.size else np.argmax(gaps)], other_reach
 
 
-def _lay_white_cell(
-    smear: np.ndarray, instances: np.ndarray, white: tuple[WhiteCell, np.ndarray, float], number: int
-) -> np.ndarray:
+def _lay_white_cell(smear: np.ndarray, instances: np.ndarray, white: Placed, number: int) -> np.ndarray:
     """Put a white cell on the smear and into the instance mask; returns its nucleus, bool (size, size)."""
     cell, place, _ = white
     size, side = smear.shape[0], cell.coverage.shape[0]
@@ -107,28 +105,14 @@ def _lay_white_cell(
     return nucleus
 
 
-def _stained_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Plasma takes a little of every stain, unevenly; returns float32 dyes of shape (size, size, 4)."""
-    smear = np.zeros((size, size, NUM_DYES), np.float32)
-    for dye, strength in ((AZURE, 0.035), (EOSIN, 0.035)):
-        smear[..., dye] = np.clip(strength * (0.6 + smooth_noise((size, size), size / 3, rng)), 0, None)
-    return smear
-
-
-def _add_red_cells(
-    smear: np.ndarray,
-    style: CentreStyle,
-    radius: float,
-    whites: list[tuple[np.ndarray, float]],
-    rng: np.random.Generator,
-) -> None:
+def _add_red_cells(smear: np.ndarray, style: CentreStyle, radius: float, whites: list[Placed], rng: Rng) -> None:
     """Strew red cells, which may overlap each other but hardly the white cells."""
     size = smear.shape[0]
     crowding = style.crowding * rng.uniform(0.5, 1.4)
     number = int(crowding * (size + 2 * radius) ** 2 / (np.pi * radius**2))
     for place in rng.uniform(-radius, size + radius, (number, 2)):
         own_radius = radius * rng.normal(1.0, 0.07)
-        if any(np.linalg.norm(place - p) < r + 0.8 * own_radius for p, r in whites):
+        if any(np.linalg.norm(place - p) < r + 0.8 * own_radius for _, p, r in whites):
             continue
         disc = _soft_disc(smear, place, own_radius, rng)
         if disc is None:
@@ -144,10 +128,10 @@ def _add_red_cells(
         smear[window][..., AZURE] += max(0.0, rng.normal(-0.1, 0.12)) * coverage  # young ones are bluish
 
 
-def _add_platelets(smear: np.ndarray, style: CentreStyle, radius: float, rng: np.random.Generator) -> None:
+def _add_platelets(smear: np.ndarray, style: CentreStyle, radius: float, rng: Rng) -> None:
     """Strew platelets, some of them giant or in clumps, as dark as a small nucleus."""
     size = smear.shape[0]
-    for _ in range(int(rng.integers(style.platelets[0], style.platelets[1] + 1))):
+    for _ in range(rng.integers(*style.platelets, endpoint=True)):
         place = rng.uniform(0, size, 2)
         giant = rng.random() < 0.12
         clump = int(rng.integers(3, 7)) if rng.random() < 0.12 else 1
@@ -164,14 +148,14 @@ def _add_platelets(smear: np.ndarray, style: CentreStyle, radius: float, rng: np
             smear[window][..., AZURE] += 0.35 * coverage
 
 
-def _add_debris(smear: np.ndarray, style: CentreStyle, radius: float, rng: np.random.Generator) -> None:
+def _add_debris(smear: np.ndarray, style: CentreStyle, radius: float, rng: Rng) -> None:
     """Add dirt: grains of precipitated dye, pools of stain, fibres. It lies over cells as well."""
     size = smear.shape[0]
-    for _ in range(int(rng.integers(style.debris[0], style.debris[1] + 1))):
+    for _ in range(rng.integers(*style.debris, endpoint=True)):
         place = rng.uniform(0, size, 2)
         kind = rng.choice(["grains", "pool", "fibre"], p=[0.6, 0.25, 0.15])
         if kind == "grains":
-            for _ in range(int(rng.integers(2, 9))):
+            for _ in range(rng.integers(2, 9)):
                 beside = rng.normal(0, 0.4 * radius, 2)
                 disc = _soft_disc(smear, place + beside, radius * rng.uniform(0.05, 0.14), rng)
                 if disc is not None:
@@ -191,7 +175,7 @@ def _add_debris(smear: np.ndarray, style: CentreStyle, radius: float, rng: np.ra
 
 
 def _soft_disc(
-    smear: np.ndarray, place: np.ndarray, radius: float, rng: np.random.Generator, unevenness: float = 0.05
+    smear: np.ndarray, place: np.ndarray, radius: float, rng: Rng, unevenness: float = 0.05
 ) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray] | None:
     """An uneven disc: the window that holds it, coverage (0 to 1) and distance from the middle in radii of its pixels.
 
@@ -213,7 +197,7 @@ def _soft_disc(
     return window, np.clip((1 - distance) * radius + 0.5, 0, 1), distance
 
 
-def _photograph(smear: np.ndarray, style: CentreStyle, rng: np.random.Generator) -> np.ndarray:
+def _photograph(smear: np.ndarray, style: CentreStyle, rng: Rng) -> np.ndarray:
     """Turn dye amounts into the uint8 RGB image that the centre's camera gives."""
     size = smear.shape[0]
     colours = np.array([style.chromatin, style.azure, style.eosin, style.haemoglobin], np.float32)
@@ -233,6 +217,6 @@ def _photograph(smear: np.ndarray, style: CentreStyle, rng: np.random.Generator)
     # Photon noise grows with the root of the light.
     light += style.noise * np.sqrt(light / 255) * rng.standard_normal(light.shape, dtype=np.float32)
     image = np.clip(np.round(light), 0, 255).astype(np.uint8)
-    quality = int(rng.integers(style.jpeg_quality[0], style.jpeg_quality[1] + 1))
+    quality = int(rng.integers(*style.jpeg_quality, endpoint=True))
     jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1])

@@ -1,10 +1,11 @@
 """The embedded synthetic centres: exact masks, stable images, and folders that are never spoilt."""
 
-import csv
 import dataclasses
 import json
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -14,23 +15,19 @@ from experiments.synthetic.cells import CELL_TYPES, NUM_DYES, synthetic_cell
 from experiments.synthetic.centre import CENTRES, generate_centre, synthetic_image
 from mrcnn.files.errors import InputError
 
+SMALL = {"num_images": 2, "seed": 0, "image_size": 64}
+
 
 def read_folder(folder):
     """Every file of a folder by relative path, as bytes."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def read_labels(folder):
-    with open(folder / "labels.csv", newline="") as handle:
-        return [(row["image"], row["label"]) for row in csv.DictReader(handle)]
-
-
 @pytest.mark.parametrize("name", CENTRES)
 @pytest.mark.parametrize("cell_type", CELL_TYPES)
 def test_synthetic_image_masks_the_labelled_cell_exactly(name, cell_type):
     style = CENTRES[name]
-    made = synthetic_image(style, cell_type, np.random.default_rng(7), image_size=96)
-    image, instances, nucleus = made
+    image, instances, nucleus = synthetic_image(style, cell_type, np.random.default_rng(7), image_size=96)
     assert image.shape == (96, 96, 3) and image.dtype == np.uint8
     assert instances.shape == nucleus.shape == (96, 96) and instances.dtype == np.uint8
 
@@ -42,41 +39,28 @@ def test_synthetic_image_masks_the_labelled_cell_exactly(name, cell_type):
 
     assert nucleus.sum() > 0.1 * cell.sum() and not (nucleus & ~cell).any()
     grey = image.astype(float).mean(axis=-1)
-    background = np.percentile(grey[instances == 0], 90)
-    assert np.median(grey[nucleus]) < 0.85 * background
+    assert np.median(grey[nucleus]) < 0.85 * np.percentile(grey[instances == 0], 90)
 
 
 def test_mask_edge_is_where_the_image_changes():
     """On a bare slide without noise, everything that is darker than the background is in the mask."""
-    style = dataclasses.replace(
-        CENTRES["north"],
-        blur=(0.0, 0.0),
-        noise=0.0,
-        jpeg_quality=(100, 100),
-        crowding=0.0,
-        platelets=(0, 0),
-        debris=(0, 0),
-        second_cell_share=0.0,
-        vignetting=0.0,
-    )
+    clean = dict.fromkeys(("noise", "crowding", "second_cell_share", "vignetting"), 0.0)
+    clean |= {"blur": (0.0, 0.0), "jpeg_quality": (100, 100), "platelets": (0, 0), "debris": (0, 0)}
+    style = dataclasses.replace(CENTRES["north"], **clean)
     for seed in range(5):
         image, instances, _ = synthetic_image(style, "lymphocyte_typical", np.random.default_rng(seed))
         level = image.astype(float).sum(axis=-1)
         dark = level < np.median(level[instances == 0]) - 90
-        overlap = (dark & (instances == 1)).sum() / (dark | (instances == 1)).sum()
-        assert overlap > 0.93
+        assert (dark & (instances == 1)).sum() / (dark | (instances == 1)).sum() > 0.93
 
 
 def test_second_cell_touches_the_border_and_spares_the_first():
     style = dataclasses.replace(CENTRES["river"], second_cell_share=1.0)
     for seed in range(12):
-        made = synthetic_image(style, "monocyte", np.random.default_rng(seed), image_size=96)
-        second = made.instances == 2
-        inner = second[1:-1, 1:-1].sum()
-        assert second.sum() > 15
-        assert second.sum() > inner, "the border cuts it"
-        assert made.instances[48, 48] == 1
-        assert (made.instances == 1).sum() > second.sum() / 2
+        _, instances, _ = synthetic_image(style, "monocyte", np.random.default_rng(seed), image_size=96)
+        second = instances == 2
+        assert second.sum() > 15 and second.sum() > second[1:-1, 1:-1].sum(), "the border cuts it"
+        assert instances[48, 48] == 1 and (instances == 1).sum() > second.sum() / 2
 
 
 def test_white_cell_dyes_stay_inside_the_cell():
@@ -105,10 +89,9 @@ def test_nuclei_have_the_lobes_of_their_type():
 def test_generate_centre_writes_matching_files(tmp_path):
     folder = generate_centre("north", tmp_path / "a" / "north", num_images=6, seed=1)
     assert folder == tmp_path / "a" / "north"
-    names = [f"{i:04d}.png" for i in range(6)]
-    assert [name for name, _ in read_labels(folder)] == names
-    assert {label for _, label in read_labels(folder)} <= set(ELEVEN_CLASSES)
-    for name in names:
+    labels = pd.read_csv(folder / "labels.csv")
+    assert labels["image"].tolist() == [f"{i:04d}.png" for i in range(6)] and set(labels["label"]) <= {*ELEVEN_CLASSES}
+    for name in labels["image"]:
         image, mask = (np.asarray(Image.open(folder / part / name)) for part in ("images", "masks"))
         size = CENTRES["north"].image_size
         assert image.shape == (size, size, 3) and mask.shape == (size, size)
@@ -118,9 +101,10 @@ def test_generate_centre_writes_matching_files(tmp_path):
 
 
 def test_generation_depends_on_name_seed_and_index_only(tmp_path):
-    short = read_folder(generate_centre("river", tmp_path / "short", num_images=3, seed=5, image_size=64))
-    long = read_folder(generate_centre("river", tmp_path / "long", num_images=5, seed=5, image_size=64))
-    other = read_folder(generate_centre("river", tmp_path / "other", num_images=3, seed=6, image_size=64))
+    short, long, other = (
+        read_folder(generate_centre("river", tmp_path / f"{count}-{seed}", num_images=count, seed=seed, image_size=64))
+        for count, seed in ((3, 5), (5, 5), (3, 6))
+    )
     pictures = [name for name in short if name.endswith(".png")]
     assert len(pictures) == 6
     assert all(short[name] == long[name] for name in pictures)
@@ -133,75 +117,52 @@ def test_types_are_dealt_in_the_stated_numbers(name):
     counts = CENTRES[name].type_counts
     assert set(counts) == set(CELL_TYPES) <= set(ELEVEN_CLASSES)
     deck = sum(counts.values())
-    for start in (0, deck):
-        dealt = [synthetic.cell_type_of_image(name, 0, start + i) for i in range(deck)]
-        assert {t: dealt.count(t) for t in counts} == dict(counts)
-    assert [synthetic.cell_type_of_image(name, 0, i) for i in range(deck)] != dealt, "shuffled anew"
+    first, second = ([synthetic.cell_type_of_image(name, 0, start + i) for i in range(deck)] for start in (0, deck))
+    assert {t: first.count(t) for t in counts} == {t: second.count(t) for t in counts} == dict(counts)
+    assert first != second, "shuffled anew"
 
 
-def test_class_proportions_differ_between_centres():
-    assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
-
-
-def test_colours_differ_between_centres_more_than_within():
-    def colours(name):
-        style = CENTRES[name]
+def test_centres_differ_in_proportions_and_in_colours_more_than_within():
+    def colours(style):
         made = [synthetic_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64) for i in range(6)]
         background = [np.median(d.image[d.instances == 0], axis=0) for d in made]
-        nuclei = [np.median(d.image[d.nucleus], axis=0) for d in made]
-        return np.concatenate([background, nuclei], axis=1)
+        return np.concatenate([background, [np.median(d.image[d.nucleus], axis=0) for d in made]], axis=1)
 
-    values = {name: colours(name) for name in CENTRES}
-    spread = max(v.std(axis=0).max() for v in values.values())
-    names = list(values)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            gap = np.abs(values[one].mean(axis=0) - values[other].mean(axis=0))
-            assert gap[:3].max() > 30 and gap[3:].max() > 30
-            assert gap.max() > 1.5 * spread
+    assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
+    values = [colours(style) for style in CENTRES.values()]
+    spread = max(of.std(axis=0).max() for of in values)
+    for one, other in combinations(values, 2):
+        gap = np.abs(one.mean(axis=0) - other.mean(axis=0))
+        assert gap[:3].max() > 30 and gap[3:].max() > 30 and gap.max() > 1.5 * spread
 
 
-def test_matching_centre_is_reused_untouched(tmp_path):
-    folder = generate_centre("north", tmp_path / "n", num_images=2, seed=0, image_size=64)
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    assert generate_centre("north", folder, num_images=2, seed=0, image_size=64, overwrite=True) == folder
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
-
-
-def test_other_settings_are_refused_unless_overwritten(tmp_path):
-    folder = generate_centre("north", tmp_path / "n", num_images=3, seed=0, image_size=64)
-    before = read_folder(folder)
-    with pytest.raises(InputError, match="num_images 3, not 2.*overwrite"):
-        generate_centre("north", folder, num_images=2, seed=0, image_size=64)
-    assert read_folder(folder) == before
-    generate_centre("north", folder, num_images=2, seed=0, image_size=64, overwrite=True)
-    assert len(list((folder / "images").iterdir())) == len(list((folder / "masks").iterdir())) == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["n"]
-
-
-def test_incomplete_centre_is_refused_unless_overwritten(tmp_path):
-    settings = {"num_images": 2, "seed": 0, "image_size": 64}
-    folder = generate_centre("north", tmp_path / "n", **settings)
-    complete = read_folder(folder)
+def test_a_centre_is_reused_if_it_is_what_is_asked_for_and_replaced_only_by_overwrite(tmp_path):
+    folder = generate_centre("north", tmp_path / "n", **SMALL)
+    complete, times = read_folder(folder), {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    assert generate_centre("north", folder, **SMALL, overwrite=True) == folder
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == times
+    with pytest.raises(InputError, match="num_images 2, not 3.*overwrite"):
+        generate_centre("north", folder, **SMALL | {"num_images": 3})
     (folder / "masks" / "0001.png").unlink()
     with pytest.raises(InputError, match="missing"):
-        generate_centre("north", folder, **settings)
-    generate_centre("north", folder, **settings, overwrite=True)
-    assert read_folder(folder) == complete
+        generate_centre("north", folder, **SMALL)
+    generate_centre("north", folder, **SMALL | {"num_images": 3}, overwrite=True)
+    assert len(list((folder / "images").iterdir())) == len(list((folder / "masks").iterdir())) == 3
+    generate_centre("north", folder, **SMALL, overwrite=True)
+    assert read_folder(folder) == complete and [p.name for p in tmp_path.iterdir()] == ["n"]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_foreign_files_are_never_replaced(tmp_path, overwrite):
-    foreign = tmp_path / "mine"
-    foreign.mkdir()
-    (foreign / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="thesis.txt"):
-        generate_centre("north", foreign, num_images=1, seed=0, overwrite=overwrite)
-    generated = generate_centre("north", tmp_path / "n", num_images=1, seed=0, image_size=64)
-    (generated / "notes.txt").write_text("added later")
-    with pytest.raises(InputError, match="notes.txt"):
-        generate_centre("north", generated, num_images=2, seed=0, overwrite=overwrite)
-    assert (foreign / "thesis.txt").read_text() == "years of work" and (generated / "notes.txt").exists()
+def test_foreign_files_are_never_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    generated = generate_centre("north", tmp_path / "n", **SMALL)
+    for path in (tmp_path / "mine" / "thesis.txt", generated / "notes.txt"):
+        path.write_text("years of work")
+        for overwrite in (False, True):
+            with pytest.raises(InputError, match=path.name):
+                generate_centre("north", path.parent, num_images=1, seed=0, overwrite=overwrite)
+        assert path.read_text() == "years of work"
+    with pytest.raises(InputError, match="is a file"):
+        generate_centre("north", tmp_path / "mine" / "thesis.txt", num_images=1, seed=0)
 
 
 def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
@@ -225,13 +186,6 @@ def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     ],
 )
 def test_bad_arguments_are_named(tmp_path, change, message):
-    arguments = {"name": "north", "folder": tmp_path / "n", "num_images": 1, "seed": 0} | change
     with pytest.raises(InputError, match=message):
-        generate_centre(**arguments)
+        generate_centre(**{"name": "north", "folder": tmp_path / "n", "num_images": 1, "seed": 0} | change)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_file_in_the_way_is_refused(tmp_path):
-    (tmp_path / "n").write_text("")
-    with pytest.raises(InputError, match="is a file"):
-        generate_centre("north", tmp_path / "n", num_images=1, seed=0)
