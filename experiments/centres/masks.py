@@ -55,7 +55,7 @@ class LabelImages:
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
         return check_annotations(records, self.folder, semantics=self.semantics)
 
-    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
+    def dataset(self, records: list[ImageRecord], source: str) -> Dataset:
         return CellMaskDataset(records, self.folder, semantics=self.semantics, source=source)
 
     def identity(self) -> dict[str, Any]:
@@ -82,8 +82,8 @@ class Outlines:
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
         return check_outlines(records, self.annotations, classes=self._classes)
 
-    def dataset(self, records: list[ImageRecord], source: str, crowds: bool = True) -> Dataset:
-        return OutlineDataset(records, self.annotations, classes=self._classes, source=source, crowds=crowds)
+    def dataset(self, records: list[ImageRecord], source: str) -> Dataset:
+        return OutlineDataset(records, self.annotations, classes=self._classes, source=source)
 
     def identity(self) -> dict[str, Any]:
         # Beside labelme files may lie what is no file, a fault that the check lists.

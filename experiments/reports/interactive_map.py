@@ -9,10 +9,10 @@ soon as one of its fields is marked safe, Bokeh takes the text of all others as 
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from experiments.figures.style import GREY, INK, group_style
 
@@ -33,70 +33,79 @@ for (const block of document.querySelectorAll("script.map-data")) {
 """
 
 
-@dataclass(frozen=True)
-class MapCells:
-    """What hovering shows of each of n cells: as the store names them, "" for no type, NaN for no score.
-
-    Crops are JPEGs, or b"" where there is none; flags say why a cell is worth a look, None if nothing was looked for.
-    """
-
-    centres: Sequence[str]
-    types: Sequence[str]
-    files: Sequence[str]
-    scores: Sequence[float] | np.ndarray
-    crops: Sequence[bytes]
-    flags: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot of the cells.
+class Plane(NamedTuple):
+    """Where cells lie in two plots that move together, one coloured by centre, one by cell type.
 
     Attributes:
-        title: what the plot shows.
-        points: float array of shape (n, 2); rows with NaN are not drawn. Panels that have the same array move together.
-        groups: the group of each cell, which is its colour; "" is drawn grey as "no type".
-        order: groups in the order of the legend.
+        title: begins those of the plots.
+        points: float array of shape (n, 2); rows with NaN are not drawn.
         axes: names of x and y, or None for a map, whose numbers mean nothing.
         level: y of a dashed line, or None.
     """
 
     title: str
     points: np.ndarray
-    groups: Sequence[str]
-    order: Sequence[str]
     axes: tuple[str, str] | None = None
     level: float | None = None
 
 
-def interactive_maps(anchor: str, cells: MapCells, panels: Sequence[Panel]) -> tuple[list[dict[str, str]], str]:
+def interactive_maps(
+    anchor: str, cells: pd.DataFrame, planes: Sequence[Plane], centres: Sequence[str]
+) -> tuple[list[dict[str, str]], str]:
     """Make plots of the same cells; the page keeps one copy of what hovering shows.
 
     Args:
         anchor: begins the ids of the elements, unique in the page.
-        cells: what is drawn.
-        panels: the plots, each of one point and one group for each cell.
+        cells: a row for each of n cells: centre, cell_type ("" for none), image_id, score (NaN for none), crop (a JPEG,
+            or b""), and flags, why a cell is worth a look, if that was looked for.
+        planes: each gives two plots.
+        centres: in the order of the legend.
 
     Returns:
         Title and id of each plot, for the page's macro `plots`; and their data, JSON without <, > and &, for its macro
         `map_data`. The same cells give the same text.
     """
     from bokeh.document import Document
+    from bokeh.models import ColumnDataSource
 
-    document = Document()
-    for figure in _figures(cells, panels):
-        document.add_root(figure)
-    plots = [{"title": panel.title, "id": f"{anchor}-{number}"} for number, panel in enumerate(panels, 1)]
-    ids = {root.id: plot["id"] for root, plot in zip(document.roots, plots, strict=True)}
-    block = {
-        "documents": {anchor: document.to_json(deferred=False)},
-        "items": [{"docid": anchor, "roots": ids, "root_ids": list(ids)}],
+    flags = cells.get("flags", pd.Series("", cells.index))
+    data: dict[str, Any] = {
+        "centre": [_shortened(name) for name in cells["centre"]],
+        "type": [_shortened(_readable(name)) for name in cells["cell_type"]],
+        # Files of a centre mostly differ in the end of their names.
+        "file": [name if len(name) <= MAX_TEXT else f"…{name[1 - MAX_TEXT :]}" for name in cells["image_id"]],
+        "score": ["–" if np.isnan(score) else f"{score:.2f}" for score in cells["score"]],
+        "crop": [f"data:image/jpeg;base64,{base64.b64encode(c).decode('ascii')}" if c else "" for c in cells["crop"]],
+        "flags": [_shortened(text or "nothing odd", 3 * MAX_TEXT) for text in flags],
+        "edge": (flags != "").to_numpy(np.float32),
     }
+    for number, plane in enumerate(planes):
+        data[f"x{number}"], data[f"y{number}"] = np.asarray(plane.points, np.float32).T.copy()
+    source, document = ColumnDataSource(data), Document()
+    orders = {"centre": list(centres), "cell_type": sorted(set(cells["cell_type"]))}
+    plots: list[dict[str, str]] = []
+    for number, plane in enumerate(planes):
+        ranges: dict[str, Any] = {}
+        for column, order in orders.items():
+            figure = _figure(source, plane, ranges, with_flags="flags" in cells)
+            _add_groups(figure, source, number, np.isfinite(plane.points).all(axis=1), cells[column], order)
+            ranges = {"x_range": figure.x_range, "y_range": figure.y_range}
+            document.add_root(figure)
+            title = f"{plane.title} by {column.replace('_', ' ')}".strip()
+            plots.append({"title": title, "id": f"{anchor}-{len(plots) + 1}"})
+
+    known: dict[str, str] = {}
+
+    def number_anew(value: dict[str, Any]) -> dict[str, Any]:
+        # Bokeh's own numbers go on through the process. Data are in lists, and no column of ours is called id.
+        return value | ({"id": known.setdefault(value["id"], f"m{len(known) + 1}")} if "id" in value else {})
+
+    written = json.loads(json.dumps(document.to_json(deferred=False)), object_hook=number_anew)
+    roots = {known[root.id]: plot["id"] for root, plot in zip(document.roots, plots, strict=True)}
+    items = [{"docid": anchor, "roots": roots, "root_ids": list(roots)}]
     # Text in a script element ends at the first "</script", and "<!--" changes how it is read.
-    text = json.dumps(_with_plain_ids(block), separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return plots, text
+    text = json.dumps({"documents": {anchor: written}, "items": items}, separators=(",", ":"))
+    return plots, text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
 
 
 def page_scripts() -> tuple[str, ...]:
@@ -107,31 +116,8 @@ def page_scripts() -> tuple[str, ...]:
     return (*Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw, _LOADER)
 
 
-def _figures(cells: MapCells, panels: Sequence[Panel]) -> list[Any]:
-    from bokeh.models import ColumnDataSource
-
-    flags = cells.flags if cells.flags is not None else [""] * len(cells.files)
-    data: dict[str, Any] = {
-        "centre": [_shortened(name) for name in cells.centres],
-        "type": [_shortened(_readable(name)) for name in cells.types],
-        # Files of a centre mostly differ in the end of their names.
-        "file": [name if len(name) <= MAX_TEXT else f"…{name[1 - MAX_TEXT :]}" for name in map(str, cells.files)],
-        "score": ["–" if np.isnan(score) else f"{score:.2f}" for score in cells.scores],
-        "crop": [f"data:image/jpeg;base64,{base64.b64encode(c).decode('ascii')}" if c else "" for c in cells.crops],
-        "flags": [_shortened(text or "nothing odd", 3 * MAX_TEXT) for text in flags],
-        "edge": np.array([1.0 if text else 0.0 for text in flags], np.float32),
-    }
-    for number, panel in enumerate(panels):
-        data[f"x{number}"], data[f"y{number}"] = np.asarray(panel.points, np.float32).T.copy()
-    source = ColumnDataSource(data)
-    figures: list[Any] = []
-    for number, panel in enumerate(panels):
-        twin = next((f for f, other in zip(figures, panels, strict=False) if other.points is panel.points), None)
-        figures.append(_figure(source, panel, number, twin, with_flags=cells.flags is not None))
-    return figures
-
-
-def _figure(source: Any, panel: Panel, number: int, twin: Any, *, with_flags: bool) -> Any:
+def _figure(source: Any, plane: Plane, ranges: dict[str, Any], *, with_flags: bool) -> Any:
+    """An empty plot."""
     from bokeh.models import BoxZoomTool, HoverTool, PanTool, ResetTool, Span, WheelZoomTool
     from bokeh.plotting import figure
 
@@ -142,30 +128,27 @@ def _figure(source: Any, panel: Panel, number: int, twin: Any, *, with_flags: bo
     hover = HoverTool(tooltips=[("cell", picture), *fields], limit=1)
     tools = [PanTool(), BoxZoomTool(), WheelZoomTool(), ResetTool(), hover]
     plain = {"background_fill_color": None, "border_fill_color": None, "outline_line_color": "#d8dee4"}
-    ranges = {} if twin is None else {"x_range": twin.x_range, "y_range": twin.y_range}
     plot = figure(height=PLOT_HEIGHT, sizing_mode="stretch_width", tools=tools, **plain, **ranges)
     plot.toolbar_location = "above"
     plot.toolbar.logo = None  # a link to another place
     plot.grid.grid_line_color = "#e3e7eb"
-    _add_groups(plot, source, panel, number)
-    if panel.axes is None:
+    if plane.axes is None:
         plot.axis.visible = plot.grid.visible = False
     else:
-        plot.xaxis.axis_label, plot.yaxis.axis_label = panel.axes
+        plot.xaxis.axis_label, plot.yaxis.axis_label = plane.axes
         plot.axis.axis_label_text_font_style = "normal"
         plot.axis.axis_label_text_color = INK
-    if panel.level is not None:
-        plot.add_layout(Span(location=panel.level, dimension="width", line_color=GREY, line_dash="dashed"))
+    if plane.level is not None:
+        plot.add_layout(Span(location=plane.level, dimension="width", line_color=GREY, line_dash="dashed"))
     return plot
 
 
-def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
+def _add_groups(plot: Any, source: Any, number: int, drawn: np.ndarray, names: pd.Series, order: Sequence[str]) -> None:
+    """Draw the cells of each group in its colour, and the legend; those without a name come last, grey."""
     from bokeh.models import CDSView, IndexFilter, Legend, LegendItem
 
-    names = np.asarray(panel.groups, str)
-    drawn = np.isfinite(panel.points).all(axis=1)
     size = float(np.clip(160 / np.sqrt(max(int(drawn.sum()), 1)), 5, 9))
-    styles = [(name, *group_style(i)) for i, name in enumerate(name for name in panel.order if name)]
+    styles = [(name, *group_style(i)) for i, name in enumerate(name for name in order if name)]
     edges = source.data["edge"]
     items = []
     for name, color, marker in [*styles, ("", GREY, "o")]:
@@ -189,28 +172,8 @@ def _add_groups(plot: Any, source: Any, panel: Panel, number: int) -> None:
 
 
 def _readable(name: str) -> str:
-    return str(name).replace("_", " ") or "no type"
+    return name.replace("_", " ") or "no type"
 
 
 def _shortened(text: str, length: int = MAX_TEXT) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _with_plain_ids(block: dict[str, Any]) -> dict[str, Any]:
-    """Number Bokeh's objects from 1 in the order of their mention; their own numbers go on through the process."""
-    known: dict[str, str] = {}
-
-    def plain(name: str) -> str:
-        return known.setdefault(name, f"m{len(known) + 1}")
-
-    def visit(value: Any) -> Any:
-        if isinstance(value, dict):
-            # Objects have ids; data are in lists, and no column of ours is called id.
-            return {key: plain(item) if key == "id" else visit(item) for key, item in value.items()}
-        return [visit(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    documents = visit(block["documents"])
-    for item in block["items"]:
-        item["roots"] = {plain(root): element for root, element in item["roots"].items()}
-        item["root_ids"] = list(item["roots"])
-    return {"documents": documents, "items": block["items"]}

@@ -2,13 +2,15 @@
 
 import csv
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from experiments.centres.duplicates import duplicate_sets
 from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
@@ -84,17 +86,15 @@ class Flag(NamedTuple):
 
 @dataclass
 class CentreCheck:
-    """What was found in the store of a centre, whose rows are n cells.
+    """What was found in the store of a centre.
 
     Attributes:
         path: what `open_store` takes, for the pictures.
         counts, missed: as the store tells them, unreadable images among the missed.
-        image_ids, cell_types, labels: str arrays of shape (n,).
-        numbers: int array of shape (n,): 1 for the first cell of an image, 2 for the next.
-        scores: float32 array of shape (n,).
-        boxes: float32 array of shape (n, 4), (y1, x1, y2, x2) in pixels.
+        cells: a row for each of n cells: image_id, cell_type, label, score, cell (1 for the first of an image, 2 for
+            the next), name (type, or label where there is none), y1, x1, y2, x2 (the box in pixels), digest (of the
+            crop).
         vectors: float32 array of shape (n, d), latents or averaged features; None where outliers were not looked for.
-        digests: hash of each crop.
         flags: reasons to look at a cell, by row and in the order of `REASONS`.
     """
 
@@ -102,27 +102,18 @@ class CentreCheck:
     path: StorePath
     counts: dict[str, int]
     missed: list[dict[str, str]]
-    image_ids: np.ndarray
-    cell_types: np.ndarray
-    labels: np.ndarray
-    numbers: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
+    cells: pd.DataFrame
     vectors: np.ndarray | None
-    digests: list[str]
     flags: list[Flag]
 
     @property
     def by_row(self) -> dict[int, list[Flag]]:
         """Flags of each flagged cell."""
-        found: dict[int, list[Flag]] = defaultdict(list)
-        for flag in self.flags:
-            found[flag.row].append(flag)
-        return dict(found)
+        return {row: list(flags) for row, flags in groupby(self.flags, attrgetter("row"))}
 
     def count(self, reason: str) -> int | None:
         """Number of cells flagged for a reason; None where the cells are too few to tell."""
-        if reason in ("size", "contrast", "outlier") and len(self.image_ids) < FEWEST_CELLS:
+        if reason in ("size", "contrast", "outlier") and len(self.cells) < FEWEST_CELLS:
             return None
         return sum(flag.reason == reason for flag in self.flags)
 
@@ -143,25 +134,32 @@ def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Pat
         InputError: if a store or the embedding cannot be used, or the embedding lacks a cell.
     """
     latents = None if embedding is None else read_vectors(embedding)
-    checks = []
-    for path in stores.values():
-        with open_store(path) as store:
-            if latents is None:
-                vectors = standardise(roi_vectors(store))
-            else:
-                vectors = _latents_of(store, latents, str(embedding))
-            checks.append(check_store(store, path, limits, vectors))
+
+    def vectors_of(store: StoreReader) -> np.ndarray:
+        return standardise(roi_vectors(store)) if latents is None else _latents_of(store, latents, str(embedding))
+
+    checks = [check_store(path, limits, vectors_of) for path in stores.values()]
     _flag_duplicates(checks)
     return checks
 
 
-def check_store(store: StoreReader, path: StorePath, limits: Limits, vectors: np.ndarray | None) -> CentreCheck:
-    """Look through an open store: all but duplicates, and outliers only if there are vectors, of shape (n, d)."""
-    count = len(store)
-    boxes, scores = store.read("box", 0, count), store.read("score", 0, count)
-    shapes = store.read("image_shape", 0, count).astype(np.float64)
+def check_store(
+    path: StorePath, limits: Limits, vectors_of: Callable[[StoreReader], np.ndarray] | None = None
+) -> CentreCheck:
+    """Look through a store for all but duplicates; for outliers only if its cells' vectors, (n, d), are to be had."""
+    with open_store(path) as store:
+        count = len(store)
+        boxes, scores = store.read("box", 0, count), store.read("score", 0, count)
+        shapes = store.read("image_shape", 0, count).astype(np.float64)
+        contrasts, digests = _look_at_crops(store)
+        names = {"image_id": store.image_ids, "cell_type": store.cell_types, "label": store.labels}
+        centre, counts, missed = store.centre, store.counts, store.missed
+        vectors = None if vectors_of is None else vectors_of(store)
+    cells = pd.DataFrame({**names, "score": scores, "digest": digests})
+    cells["cell"] = cells.groupby("image_id").cumcount() + 1
+    cells["name"] = cells["cell_type"].where(cells["cell_type"] != "", cells["label"])
+    cells[[*BOX_COLUMNS]] = boxes
     lengths = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)
-    contrasts, digests = _look_at_crops(store)
     # Of each box the distance of its nearest side from the image's; negative where it reaches beyond.
     gaps = np.concatenate([boxes[:, :2], shapes - boxes[:, 2:]], axis=1).min(axis=1)
     low = limits.min_score
@@ -173,13 +171,19 @@ def check_store(store: StoreReader, path: StorePath, limits: Limits, vectors: np
         flags += _flags_above("size", robust_scores(area), limits.max_deviation)
         flags += _flags_above("contrast", np.maximum(robust_scores(-contrasts), 0), limits.max_deviation)
         if vectors is not None:
-            flags += _flags_above(
-                "outlier", np.maximum(outlier_scores(vectors, limits.neighbours), 0), limits.max_outlier
-            )
-    names = {"image_ids": store.image_ids, "cell_types": store.cell_types, "labels": store.labels}
-    measured = {"scores": scores, "boxes": boxes, "vectors": vectors, "digests": digests}
-    found = {"missed": store.missed, "numbers": cell_numbers(store.image_ids), "flags": _ordered(flags)}
-    return CentreCheck(store.centre, path, store.counts, **names, **measured, **found)
+            distances = np.maximum(outlier_scores(vectors, limits.neighbours), 0)
+            flags += _flags_above("outlier", distances, limits.max_outlier)
+    return CentreCheck(centre, path, counts, missed, cells, vectors, sorted(flags, key=attrgetter("row")))
+
+
+def all_cells(checks: Sequence[CentreCheck]) -> pd.DataFrame:
+    """Cells of several centres, at least one, with `centre`, `row` in its store and `flags` in words, "" for none."""
+    tables = []
+    for check in checks:
+        flags = {row: "; ".join(flag.describe() for flag in own) for row, own in check.by_row.items()}
+        rows = np.arange(len(check.cells))
+        tables.append(check.cells.assign(centre=check.centre, row=rows, flags=[flags.get(row, "") for row in rows]))
+    return pd.concat(tables, ignore_index=True)
 
 
 def robust_scores(values: np.ndarray) -> np.ndarray:
@@ -212,51 +216,39 @@ def outlier_scores(vectors: np.ndarray, neighbours: int) -> np.ndarray:
     return robust_scores(np.log(np.maximum(means, 1e-3 * max(float(np.median(means)), 1e-12))))
 
 
-def cell_numbers(image_ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
-    """Number the cells of each image from 1, in the order of the rows: int array of shape (n,)."""
-    seen: Counter[Hashable] = Counter()
-    numbers = np.zeros(len(image_ids), np.int64)
-    for row, image_id in enumerate(image_ids):
-        seen[image_id] += 1
-        numbers[row] = seen[image_id]
-    return numbers
-
-
-def choose_flagged(checks: Sequence[CentreCheck], limit: int) -> list[tuple[int, int]]:
+def choose_flagged(checks: Sequence[CentreCheck], limit: int) -> list[list[int]]:
     """Choose at most `limit` flagged cells to show, so that every centre and every reason has its share.
 
     The worst cell of each centre and reason is taken in turn, then the second worst, and so on.
 
     Returns:
-        (index of the centre in `checks`, row), those of a centre together, each centre's worst first.
+        Rows of each centre, the worst first.
     """
-    queues: dict[tuple[int, str], list[tuple[float, int]]] = defaultdict(list)
-    for index, check in enumerate(checks):
-        for flag in check.flags:
-            queues[index, flag.reason].append((-flag.severity, flag.row))
-    ranked = [(place, index, row) for (index, _), q in queues.items() for place, (_, row) in enumerate(sorted(q))]
-    chosen = list(dict.fromkeys((index, row) for _, index, row in sorted(ranked)))[:limit]
-    worst = [{row: max(f.severity for f in flags) for row, flags in check.by_row.items()} for check in checks]
-    return sorted(chosen, key=lambda cell: (cell[0], -worst[cell[0]][cell[1]], cell[1]))
+    found = [(index, *flag) for index, check in enumerate(checks) for flag in check.flags]
+    flags = pd.DataFrame(found, columns=["centre", *Flag._fields])
+    flags = flags.sort_values(["severity", "row"], ascending=[False, True])
+    flags["place"] = flags.groupby(["centre", "reason"]).cumcount()
+    cells = flags.groupby(["centre", "row"], as_index=False).agg({"place": "min", "severity": "max"})
+    chosen = cells.sort_values(["place", "centre", "row"]).head(limit)
+    chosen = chosen.sort_values(["severity", "row"], ascending=[False, True])
+    return [chosen.loc[chosen["centre"] == index, "row"].tolist() for index in range(len(checks))]
 
 
 def write_flags(path: Path, checks: Sequence[CentreCheck]) -> None:
     """Write every flag, and every image without a cell, as a row of a CSV file."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, [*COLUMNS, *BOX_COLUMNS], restval="")
+        writer = csv.DictWriter(handle, [*COLUMNS, *BOX_COLUMNS], restval="", extrasaction="ignore")
         writer.writeheader()
         for check in checks:
             for image in check.missed:
                 reason = UNREADABLE if is_unreadable(image["reason"]) else "missed"
                 writer.writerow({**image, "centre": check.centre, "reason": reason, "note": image["reason"]})
+            cells = check.cells.to_dict("records")
             for flag in check.flags:
-                row = flag.row
-                own = {name: getattr(check, f"{name}s")[row] for name in ("image_id", "cell_type", "label")}
-                own |= {"centre": check.centre, "cell": check.numbers[row], "score": f"{check.scores[row]:.4f}"}
-                own |= {"reason": flag.reason, "note": flag.note}
-                own |= {} if flag.note else {"value": f"{flag.value:.4g}", "limit": f"{flag.limit:g}"}
-                box = (f"{side:.1f}" for side in check.boxes[row])
-                writer.writerow(own | dict(zip(BOX_COLUMNS, box, strict=True)))
+                cell = cells[flag.row]
+                measured = {"score": f"{cell['score']:.4f}"} | {name: f"{cell[name]:.1f}" for name in BOX_COLUMNS}
+                measured |= {} if flag.note else {"value": f"{flag.value:.4g}", "limit": f"{flag.limit:g}"}
+                writer.writerow({**cell, **measured, "centre": check.centre, "reason": flag.reason, "note": flag.note})
 
 
 def _look_at_crops(store: StoreReader) -> tuple[np.ndarray, list[str]]:
@@ -278,21 +270,16 @@ def _flags_above(reason: str, values: np.ndarray, limit: float) -> list[Flag]:
 
 def _flag_duplicates(checks: Sequence[CentreCheck]) -> None:
     """Flag cells whose crop is that of another cell, pixel for pixel, in whatever centre."""
-    digests = {(index, row): d for index, check in enumerate(checks) for row, d in enumerate(check.digests)}
+    digests = {(index, row): d for index, check in enumerate(checks) for row, d in enumerate(check.cells["digest"])}
     for cells in duplicate_sets(digests):
         for index, row in cells:
             others = [cell for cell in cells if cell != (index, row)]
-            names = [f"{checks[i].centre}/{checks[i].image_ids[r]}" for i, r in others[:3]]
+            names = [f"{checks[i].centre}/{checks[i].cells['image_id'][r]}" for i, r in others[:3]]
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             note = f"the same picture as {', '.join(names)}{more}"
             checks[index].flags.append(Flag(row, "duplicate", float(len(others)), 0.0, 1.0, note))
     for check in checks:
-        check.flags[:] = _ordered(check.flags)
-
-
-def _ordered(flags: list[Flag]) -> list[Flag]:
-    order = list(REASONS)
-    return sorted(flags, key=lambda flag: (flag.row, order.index(flag.reason)))
+        check.flags.sort(key=attrgetter("row"))
 
 
 def _latents_of(store: StoreReader, latents: Mapping[str, tuple], where: str) -> np.ndarray:

@@ -2,20 +2,20 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from experiments.centres.masks import LabelImages, Outlines, choice_of_settings, find_masks
+from experiments.centres.masks import choice_of_settings, find_masks
 from experiments.figures.style import choose_rows
-from experiments.reports.page import Row, Table, embed, encode_image, percent, spaced
-from experiments.reports.pictures import Picture, boxed_cells, missed_images, open_image, tiles
-from experiments.reports.quality import Limits, check_store, choose_flagged
+from experiments.reports.page import encode_image, percent
+from experiments.reports.pictures import Picture, boxed_cells, missed_images, open_image
+from experiments.reports.quality import CentreCheck, choose_flagged
 from experiments.reports.report_numbers import autoencoder_curves
-from experiments.reports.run_folder import AUTOENCODER_NAMES, CentreSummary, Run
+from experiments.reports.run_folder import AUTOENCODER_NAMES, Run
 from mrcnn.data.images import IMAGE_SUFFIXES
 from mrcnn.data.masks import unmold_mask
 from mrcnn.data.records import ImageRecord
@@ -28,25 +28,20 @@ log = logging.getLogger(__name__)
 OVERLAY_SIDE = 360  # px; a tile of the page is 265 px wide
 AUGMENTED_COLUMNS = 8
 NUM_AUGMENTED, NUM_CROPS, NUM_FLAGGED, NUM_MISSED, NUM_RECONSTRUCTED = 5, 40, 24, 12, 8
-STRIP_SIDE, GAP = 112, 6  # px of a reconstruction, and between two
+STRIP_SIDE = 112  # px of a reconstruction
 
 
 def detections_section(run: Run) -> dict[str, Any]:
     """Overlays and crops of each centre, and what was missed."""
-    missed = []
-    for centre, summary in run.summaries.items():
-        paths = run.paths.get(centre, {})
-        pictures, listed = missed_images(summary.missed, paths.get, NUM_MISSED, run.seed)
-        _save_sheet(run, f"missed_{centre}", pictures, 6, 160)
-        shown = tiles(pictures, f"{centre}: image without a detection", max_side=240, with_file=True)
-        missed.append({"name": centre, "tiles": shown, **listed})
+    missed = {}
+    for centre, check in run.checks.items():
+        missed[centre] = missed_images(check.missed, run.paths.get(centre, {}).get, NUM_MISSED, run.seed)
+        _save_sheet(run, f"missed_{centre}", missed[centre]["pictures"], 6, 160)
     return {
-        "centres": [
-            _centre_pictures(run, c) if c in run.stores else {"name": c, "has_store": False} for c in run.centres
-        ],
+        "centres": {centre: _centre_pictures(run, centre, check) for centre, check in run.checks.items()},
         "missed": missed,
-        "reasons": _reason_table(run.summaries),
-        "types": _missed_type_table(run.summaries),
+        "reasons": _reason_rows(list(run.checks.values())),
+        "types": _type_rows(list(run.checks.values())),
     }
 
 
@@ -75,26 +70,20 @@ def augmentation_section(run: Run) -> dict[str, Any]:
             masks.append(sample.masks)
     pixels = augmentation_sheet(images, masks, columns=AUGMENTED_COLUMNS, tile_size=150)
     run.save_figure("augmentation", encode_image(pixels, photo=False))
-    return {
-        "sheet": embed(pixels, "Augmented training images with outlines"),
-        "name": config.AUGMENTATION,
-        "percent": f"{100 * config.AUGMENTATION_SHARE:.0f}",
-    }
+    return {"sheet": pixels, "name": config.AUGMENTATION, "percent": f"{100 * config.AUGMENTATION_SHARE:.0f}"}
 
 
 def autoencoder_section(run: Run) -> dict[str, Any]:
     """Training curves of the autoencoders; originals and reconstructions of each centre."""
-    centres = []
+    centres = {}
     for centre in run.stores if run.autoencoders else ():
-        strips, faults = reconstruction_strips(run, centre)
-        if strips:
-            between = np.full((GAP, next(iter(strips.values())).shape[1], 3), 255, np.uint8)
-            stacked = np.concatenate([piece for strip in strips.values() for piece in (strip, between)][:-1])
-            run.save_figure(f"reconstructions_{centre}", encode_image(stacked, photo=False))
-        names = {name: AUTOENCODER_NAMES.get(name, name) for name in (*strips, *faults)}
-        shown = [(names[n], embed(pixels, f"{centre}: cells, {names[n]}")) for n, pixels in strips.items()]
-        told = [(names[name], fault) for name, fault in faults.items()]
-        centres.append({"name": centre, "strips": shown, "faults": told})
+        images, faults = reconstructions(run, centre)
+        side = max([STRIP_SIDE, *(of.shape[1] for of in images.values())])
+        if images:
+            tiles = [tile for of in images.values() for tile in of]
+            page = sheet(tiles, len(tiles) // len(images), tile_size=side)
+            run.save_figure(f"reconstructions_{centre}", encode_image(page, photo=False))
+        centres[centre] = {name: sheet(of, len(of), tile_size=side) for name, of in images.items()}, faults
     return {"curves": autoencoder_curves(run), "centres": centres}
 
 
@@ -106,11 +95,10 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
     """
     pictures, lost = [], 0
     with FeatureStore(run.stores[centre]) as store:
-        image_ids = store.image_ids
-        names = np.unique(image_ids)
-        for image_id in names[choose_rows(len(names), number, run.seed)]:
-            rows = np.flatnonzero(image_ids == image_id)
-            image = open_image(run.paths.get(centre, {}).get(str(image_id)))
+        names = np.unique(store.image_ids)
+        for name in names[choose_rows(len(names), number, run.seed)]:
+            rows = np.flatnonzero(store.image_ids == name)
+            image = open_image(run.paths.get(centre, {}).get(str(name)))
             if image is None:
                 lost += 1
                 continue
@@ -120,134 +108,104 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
                 small = store.read_rows("mask", rows) / 255.0
                 masks = np.stack([unmold_mask(m, b, image.shape) for m, b in zip(small, boxes, strict=True)], axis=-1)
             drawn = draw_detections(image, boxes, scores, masks, min_side=OVERLAY_SIDE)
-            name = store.cell_types[rows[0]] or store.labels[rows[0]]
-            pictures.append(Picture(drawn, str(image_id), str(name)))
+            pictures.append(Picture(drawn, str(name), str(store.cell_types[rows[0]] or store.labels[rows[0]])))
     return pictures, lost
 
 
-def reconstruction_strips(run: Run, centre: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def reconstructions(run: Run, centre: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Pass some cells of a centre with a store through each trained autoencoder.
 
     Returns:
-        uint8 strips of tiles by name, "original" first, empty if no autoencoder could be used; and by name of the
-        autoencoder why it could not.
+        By name, "original" first, uint8 images of shape (n, height, width, 3), none if no autoencoder could be used;
+        and by name of the autoencoder why it could not.
     """
     from autoencoder.embedding import reconstruct  # imports TensorFlow
 
-    with FeatureStore(run.stores[centre]) as store:
-        rows = choose_rows(len(store), NUM_RECONSTRUCTED, run.seed)
-    strips: dict[str, np.ndarray] = {}
+    rows = choose_rows(len(run.checks[centre].cells), NUM_RECONSTRUCTED, run.seed)
+    images: dict[str, np.ndarray] = {}
     faults: dict[str, str] = {}
-    for name, folder in run.autoencoders.items() if len(rows) else ():
+    for method, folder in run.autoencoders.items() if len(rows) else ():
         try:
             originals, results = reconstruct(folder, run.stores[centre], rows)
         except InputError as error:
             log.warning("%s", error)
-            faults[name] = str(error)
+            faults[AUTOENCODER_NAMES[method]] = str(error)
             continue
-        strips.setdefault("original", _strip(originals))
-        strips[name] = _strip(results)
-    return strips, faults
+        images.setdefault("original", originals)
+        images[AUTOENCODER_NAMES[method]] = results
+    return {name: np.round(np.clip(of, 0, 1) * 255).astype(np.uint8) for name, of in images.items()}, faults
 
 
 def training_samples(run: Run, splits: Mapping[str, Any], number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Images and masks of some training samples, in turn from each centre that the detector was trained on."""
-    candidates = []
-    for centre, split in splits.items():
-        image_ids = split["train"]
-        chosen = choose_rows(len(image_ids), number, run.seed)
-        candidates += [(turn, centre, image_ids[index]) for turn, index in enumerate(chosen)]
-    samples: list[tuple[np.ndarray, np.ndarray]] = []
-    sources: dict[str, LabelImages | Outlines | None] = {}
-    for _, centre, image_id in sorted(candidates):
-        root = _root(run, centre)
-        if len(samples) == number or root is None:
-            continue
-        record = ImageRecord(image_id, root / image_id)
-        if record.path.suffix.lower() not in IMAGE_SUFFIXES:
+    centres = [_samples_of(run, centre, split["train"], number) for centre, split in sorted(splits.items())]
+    samples = (sample for turn in zip_longest(*centres) for sample in turn if sample is not None)
+    return list(islice(samples, number))
+
+
+def _samples_of(run: Run, centre: str, image_ids: list[str], number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Up to `number` training samples of a centre; what cannot be used is logged."""
+    root = _root(run, centre)
+    if root is None:
+        return
+    records = [ImageRecord(image_id, root / image_id) for image_id in image_ids]
+    try:
+        source = find_masks(root, records, choice_of_settings(run.settings.centres[centre], root))
+    except InputError as error:
+        log.warning("%s", error)
+        return
+    for index in choose_rows(len(records), number, run.seed):
+        if source is None or records[index].path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         try:
-            if centre not in sources:
-                sources[centre] = None  # so that a fault of the annotations is met, and told, once
-                choice = choice_of_settings(run.settings.centres[centre], root)
-                sources[centre] = find_masks(root, [ImageRecord(k, root / k) for k in splits[centre]["train"]], choice)
-            source = sources[centre]
-            if source is None:
-                continue
-            dataset = source.dataset([record], centre.replace(".", "_"), crowds=False)
-            samples.append((dataset.load_image(0), dataset.load_mask(0)[0]))
+            dataset = source.dataset([records[index]], centre.replace(".", "_"))
+            masks, class_ids = dataset.load_mask(0)
+            yield dataset.load_image(0), masks[..., class_ids > 0]  # without groups of cells
         except InputError as error:
             log.warning("%s", error)
-    return samples
 
 
-def _centre_pictures(run: Run, centre: str) -> dict[str, Any]:
+def _centre_pictures(run: Run, centre: str, check: CentreCheck) -> dict[str, Any]:
     """Overlays, crops and cells to look at of one centre."""
-    path = run.stores[centre]
     drawn, lost = overlays(run, centre)
-    with FeatureStore(path) as store:
-        rows = choose_rows(len(store), NUM_CROPS, run.seed)
-        pixels, scores = store.read_rows("crop", rows), store.read_rows("score", rows)
-        check = check_store(store, path, Limits(), None)
-    types = np.where(check.cell_types == "", check.labels, check.cell_types).tolist()
-    some = zip(rows, pixels, scores, strict=True)
-    crops = [Picture(crop, str(check.image_ids[row]), types[row], f"{score:.2f}") for row, crop, score in some]
+    chosen = choose_rows(len(check.cells), NUM_CROPS, run.seed)
+    with FeatureStore(run.stores[centre]) as store:
+        some = zip(check.cells.iloc[chosen].itertuples(), store.read_rows("crop", chosen), strict=True)
+    crops = [Picture(pixels, cell.image_id, cell.name, f"{cell.score:.2f}") for cell, pixels in some]
     crops.sort(key=lambda picture: picture.name)
-    chosen = [row for _, row in choose_flagged([check], NUM_FLAGGED)]
-    boxed, flags = boxed_cells(check, chosen, min_side=OVERLAY_SIDE // 2), check.by_row
+    (rows,), flags = choose_flagged([check], NUM_FLAGGED), check.by_row
+    boxed = zip(check.cells.iloc[rows].itertuples(), boxed_cells(check, rows, min_side=OVERLAY_SIDE // 2), strict=True)
     flagged = [
-        Picture(boxed[row][1], str(check.image_ids[row]), types[row], "; ".join(flag.describe() for flag in flags[row]))
-        for row in chosen
+        Picture(pixels, cell.image_id, cell.name, "; ".join(flag.describe() for flag in flags[cell.Index]))
+        for cell, (_, pixels) in boxed
     ]
-    for name, pictures, columns, side in (
-        ("detections", drawn, 4, 320),
-        ("crops", crops, 8, 128),
-        ("flagged", flagged, 8, 160),
-    ):
-        _save_sheet(run, f"{name}_{centre}", pictures, columns, side)
-    return {
-        "name": centre,
-        "has_store": True,
-        "cells": len(types),
-        "lost": lost,
-        "overlays": tiles(drawn, f"{centre}: image with detections", max_side=OVERLAY_SIDE),
-        "crops": tiles(crops, f"{centre}: crop of a cell"),
-        "flagged": tiles(flagged, f"{centre}: detection to look at", with_file=True),
-        "num_flagged": len(flags),
-    }
+    _save_sheet(run, f"detections_{centre}", drawn, 4, 320)
+    _save_sheet(run, f"crops_{centre}", crops, 8, 128)
+    _save_sheet(run, f"flagged_{centre}", flagged, 8, 160)
+    return {"overlays": drawn, "lost": lost, "crops": crops, "flagged": flagged, "num_flagged": len(flags)}
 
 
-def _reason_table(summaries: Mapping[str, CentreSummary]) -> Table:
-    found = summaries.values()
+def _reason_rows(checks: Sequence[CentreCheck]) -> list[list[Any]]:
+    """Images of each centre by what became of them."""
+    counts = [check.counts for check in checks]
     reasons = [
-        Counter("unreadable file" if is_unreadable(m["reason"]) else m["reason"] for m in s.missed) for s in found
+        Counter("unreadable file" if is_unreadable(m["reason"]) else m["reason"] for m in check.missed)
+        for check in checks
     ]
-    rows = [Row(("images", *(s.counts["images"] for s in found)))]
-    rows.append(Row(("with a cell", *(s.counts["found"] for s in found))))
-    rows += [Row((name, *(counter[name] for counter in reasons))) for name in sorted(set().union(*reasons))]
-    shares = [percent(s.counts["found"] / s.counts["images"]) if s.counts["images"] else None for s in found]
-    rows.append(Row(("with a cell, of all images", *shares), "total"))
-    return Table(("Images", *summaries), rows, "Every image of every centre, by what became of it.")
+    rows = [[title, *(of[name] for of in counts)] for name, title in (("images", "images"), ("found", "with a cell"))]
+    rows += [[reason, *(of[reason] for of in reasons)] for reason in sorted(set().union(*reasons))]
+    shares = [percent(of["found"] / of["images"]) if of["images"] else None for of in counts]
+    return [*rows, ["with a cell, of all images", *shares]]
 
 
-def _missed_type_table(summaries: Mapping[str, CentreSummary]) -> Table:
-    """Missed of all readable images, by type."""
-    missed = [
-        Counter(m["cell_type"] or m["label"] for m in summary.missed if not is_unreadable(m["reason"]))
-        for summary in summaries.values()
-    ]
-    images = [counter + Counter(s.found_types) for counter, s in zip(missed, summaries.values(), strict=True)]
-    names = sorted(set().union(*images), key=lambda name: (name == "", name))
-
-    def show(lost: Counter, total: Counter, name: str) -> dict[str, Any] | None:
-        text = f"{lost[name]:,} of {total[name]:,}"
-        return {"text": text, "spread": "", "best": lost[name] > 0} if total[name] else None
-
-    rows = [
-        Row((spaced(name) or "unlabelled", *(show(*counters, name) for counters in zip(missed, images, strict=True))))
-        for name in names
-    ]
-    return Table(("Type", *summaries), rows, "Readable images on which no cell was found, by type.")
+def _type_rows(checks: Sequence[CentreCheck]) -> list[tuple[str, list[tuple[int, int]]]]:
+    """By type, how many of the readable images of each centre were missed, and of how many."""
+    tables = []
+    for check in checks:
+        missed = Counter(m["cell_type"] or m["label"] for m in check.missed if not is_unreadable(m["reason"]))
+        tables.append((missed, missed + Counter(check.cells.drop_duplicates("image_id")["name"])))
+    names = sorted(set().union(*(images for _, images in tables)), key=lambda name: (name == "", name))
+    return [(name, [(missed[name], images[name]) for missed, images in tables]) for name in names]
 
 
 def _save_sheet(run: Run, name: str, pictures: Sequence[Picture], columns: int, tile_size: int) -> None:
@@ -265,13 +223,3 @@ def _root(run: Run, centre: str) -> Path | None:
     if settings is None:
         return None
     return run.folder / "data" / centre if settings.layout == "synthetic" else Path(run.settings.data) / settings.root
-
-
-def _strip(images: np.ndarray) -> np.ndarray:
-    """Lay images of values 0 to 1 in a row on white; small ones are enlarged."""
-    side = max(STRIP_SIDE, images.shape[1])
-    strip = np.full((side, len(images) * (side + GAP) - GAP, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        tile = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC) if len(image) < side else image
-        strip[:, i * (side + GAP) : i * (side + GAP) + side] = np.round(np.clip(tile, 0, 1) * 255)
-    return strip

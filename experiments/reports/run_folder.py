@@ -2,14 +2,13 @@
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from experiments.reports.quality import CentreCheck, Limits, check_store
 from experiments.settings import RunSettings
 from mrcnn.data.records import ImageRecord
-from mrcnn.feature_store import FeatureStore
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
@@ -18,23 +17,6 @@ from mrcnn.files.json_io import read_json_file
 AUTOENCODERS = {"AE-CFE": "autoencoder", "AE-RF": "autoencoder-none"}
 AUTOENCODER_NAMES = {"AE-CFE": "AE-CFE (with adaptation)", "AE-RF": "AE-RF (no adaptation)"}
 _ADVICE = "remove it and run that stage again"
-
-
-@dataclass(frozen=True)
-class CentreSummary:
-    """A centre's store without what grows with the size of a cell.
-
-    Attributes:
-        counts: images, found, missed, unreadable, detections, cells.
-        missed: images without a cell: dicts of image_id, reason, label, cell_type.
-        found_types: cell type of each image with a cell, or its label where there is no type.
-        cell_types: harmonised type of each cell, "" where there is none.
-    """
-
-    counts: dict[str, int]
-    missed: list[dict[str, str]]
-    found_types: list[str]
-    cell_types: list[str]
 
 
 class Run:
@@ -63,9 +45,9 @@ class Run:
         return {name: path for name, path in paths.items() if path.is_file()}
 
     @cached_property
-    def summaries(self) -> dict[str, CentreSummary]:
-        """Counts of each store."""
-        return {name: _summarise(path) for name, path in self.stores.items()}
+    def checks(self) -> dict[str, CentreCheck]:
+        """Cells and images of each store; outliers and duplicates are not looked for."""
+        return {name: check_store(path, Limits()) for name, path in self.stores.items()}
 
     @cached_property
     def autoencoders(self) -> dict[str, Path]:
@@ -90,11 +72,7 @@ class Run:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file by column; none if it is not there.
-
-    Raises:
-        InputError: if it is damaged.
-    """
+    """Rows of a CSV file by column, none if it is not there; a damaged one is an InputError."""
     if not path.is_file():
         return []
     try:
@@ -105,10 +83,3 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if any(None in row or None in row.values() for row in rows):
         raise InputError(f"{path}: has rows of more or fewer values than columns; {_ADVICE}")
     return rows
-
-
-def _summarise(path: Path) -> CentreSummary:
-    with FeatureStore(path) as store:
-        by_image = dict(zip(store.image_ids.tolist(), zip(store.cell_types, store.labels, strict=True), strict=True))
-        found = [str(cell_type or label) for cell_type, label in by_image.values()]
-        return CentreSummary(store.counts, store.missed, found, store.cell_types.tolist())

@@ -74,7 +74,6 @@ class OutlineDataset(Dataset):
         annotations: what `read_annotations` returned.
         classes: dict from labels to class names, which are numbered from 1 in this order; objects with other labels are
             left out. None makes every object a "cell".
-        crowds: False leaves groups out.
         source: name of the centre, without dots.
 
     Raises:
@@ -87,7 +86,6 @@ class OutlineDataset(Dataset):
         annotations: Annotations,
         *,
         classes: Mapping[str, str] | None = None,
-        crowds: bool = True,
         source: str = "cells",
     ):
         super().__init__()
@@ -100,7 +98,7 @@ class OutlineDataset(Dataset):
             if len(found) != 1:
                 raise InputError(f"{record.path}: annotated {len(found)} times; run the annotation check first")
             objects = [(thing, _class_id(thing, classes)) for thing in found[0].objects]
-            kept = [(thing, class_id) for thing, class_id in objects if class_id and (crowds or not thing.is_crowd)]
+            kept = [(thing, class_id) for thing, class_id in objects if class_id]
             self.add_image(source, record.image_id, record.path, record=record, annotation=found[0], objects=kept)
         self.prepare()
 

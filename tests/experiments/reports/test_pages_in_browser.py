@@ -184,5 +184,5 @@ def test_report_page_draws_its_maps(tmp_path, monkeypatch, draw_cell):
     for plot in result["plots"]:
         for tooltip in plot["tooltips"]:
             assert [value["elements"] for value in tooltip[:5]] == [["IMG"], [], [], [], []]
-            assert tooltip[4]["text"] in ("0.93", "0.60")
+            assert tooltip[4]["text"] in ("0.97", "0.60")
     assert HOSTILE not in page.read_text(encoding="utf-8")

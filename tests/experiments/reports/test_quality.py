@@ -1,5 +1,3 @@
-import csv
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -8,7 +6,6 @@ import pytest
 from experiments.reports.quality import (
     REASONS,
     Limits,
-    cell_numbers,
     check_stores,
     choose_flagged,
     outlier_scores,
@@ -25,11 +22,6 @@ def flags_of(path, limits=None, embedding=None):
     """Reasons of each flagged row of a store, and the whole check."""
     (check,) = check_stores({"river": path}, limits or Limits(), embedding)
     return {row: [flag.reason for flag in flags] for row, flags in check.by_row.items()}, check
-
-
-def write_embedding(path, centres, vectors, keys):
-    obs = pd.DataFrame({"centre": centres, "image_id": keys, "cell_type": "monocyte"}, index=map(str, range(len(keys))))
-    anndata.AnnData(np.asarray(vectors, np.float32), obs=obs).write_h5ad(path)
 
 
 @pytest.mark.parametrize(
@@ -70,21 +62,22 @@ def test_check_stores_finds_duplicates_across_centres(tmp_path):
 
 def test_check_stores_takes_outliers_from_the_embedding_in_any_order(tmp_path):
     write_odd_store(tmp_path / "river.h5", "river", {7: {"feature": 0.5}})
-    vectors = np.random.default_rng(0).normal(size=(24, 5))
+    vectors = np.random.default_rng(0).normal(size=(24, 5)).astype(np.float32)
     vectors[3] += 9
-    keys = np.array([f"images/{row:03d}.png" for row in range(24)])
     order = np.random.default_rng(1).permutation(24)
-    write_embedding(tmp_path / "e.h5ad", "river", vectors[order], keys[order])
+    cells = {"centre": "river", "image_id": [f"images/{row:03d}.png" for row in order], "cell_type": "monocyte"}
+    embedding = anndata.AnnData(vectors[order], obs=pd.DataFrame(cells, index=map(str, order)))
+    embedding.write_h5ad(tmp_path / "e.h5ad")
     flagged, check = flags_of(tmp_path / "river.h5", embedding=tmp_path / "e.h5ad")
     assert flagged == {3: ["outlier"]}
     np.testing.assert_allclose(check.vectors, vectors, atol=1e-6)
-    for name, centre, count, message in (
-        ("other", "north", 24, r"other.h5ad: has no cells of centre river \(it has north\); embed"),
-        ("few", "river", 23, "few.h5ad, centre river: lacks 1 of 24 image_ids"),
-    ):
-        write_embedding(tmp_path / f"{name}.h5ad", centre, vectors[:count], keys[:count])
-        with pytest.raises(InputError, match=message):
-            flags_of(tmp_path / "river.h5", embedding=tmp_path / f"{name}.h5ad")
+    embedding[:23].write_h5ad(tmp_path / "few.h5ad")
+    with pytest.raises(InputError, match="few.h5ad, centre river: lacks 1 of 24"):
+        flags_of(tmp_path / "river.h5", embedding=tmp_path / "few.h5ad")
+    embedding.obs["centre"] = "north"
+    embedding.write_h5ad(tmp_path / "other.h5ad")
+    with pytest.raises(InputError, match=r"other.h5ad: has no cells of centre river \(it has north\); embed"):
+        flags_of(tmp_path / "river.h5", embedding=tmp_path / "other.h5ad")
 
 
 @pytest.mark.parametrize("count", [0, 1, 9])
@@ -113,34 +106,27 @@ def test_outlier_scores_are_finite_for_copies_and_do_not_depend_on_the_unit():
     np.testing.assert_allclose(outlier_scores(vectors, 5), outlier_scores(1000 * vectors, 5), atol=1e-4)
 
 
-def test_cell_numbers_count_within_an_image():
-    assert cell_numbers(["a", "b", "a", "a"]).tolist() == [1, 1, 2, 3]
-
-
 def test_choose_flagged_gives_every_reason_its_share(tmp_path):
     odd = {row: {"box": (0, 70 + row, 60, 130 + row)} for row in range(20)} | {21: {"score": 0.5}, 22: {"score": 0.79}}
     write_odd_store(tmp_path / "river.h5", "river", odd)
     write_odd_store(tmp_path / "north.h5", "north", {4: {"score": 0.6}}, seed=1)
     stores = {"river": tmp_path / "river.h5", "north": tmp_path / "north.h5"}
     checks = check_stores(stores, Limits(max_deviation=1000))  # most boxes here have one size
-    chosen = choose_flagged(checks, 4)
-    assert len(chosen) == 4 and {(0, 21), (0, 0), (1, 4)} <= set(chosen)
-    # The worst of a centre comes first.
-    assert chosen[0] == (0, 21) and chosen[-1] == (1, 4)
-    assert sorted(choose_flagged(checks, 1000)) == [(0, row) for row in (*range(20), 21, 22)] + [(1, 4)]
+    river, north = choose_flagged(checks, 4)
+    assert river[0] == 21 and 0 in river and len(river) == 3 and north == [4]  # the worst of a centre comes first
+    assert [sorted(rows) for rows in choose_flagged(checks, 1000)] == [[*range(20), 21, 22], [4]]
 
 
 def test_write_flags_names_every_flag_and_every_missed_image(tmp_path):
     missed = (("a,b.png", "no detection above score 0.7"), ("c.png", "unreadable: cut short"))
     write_odd_store(tmp_path / "river.h5", "river", {7: {"score": 0.7, "box": (0, 70, 60, 130)}}, missed=missed)
     write_flags(tmp_path / "qc.csv", [flags_of(tmp_path / "river.h5")[1]])
-    with open(tmp_path / "qc.csv", encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [(row["image_id"], row["cell"], row["reason"], row["value"]) for row in rows] == [
-        ("a,b.png", "", "missed", ""),
-        ("c.png", "", "unreadable", ""),
-        ("images/007.png", "1", "score", "0.7"),
-        ("images/007.png", "1", "edge", "0"),
+    rows = pd.read_csv(tmp_path / "qc.csv", dtype=str, keep_default_na=False)
+    assert rows[["image_id", "cell", "reason", "value"]].to_numpy().tolist() == [
+        ["a,b.png", "", "missed", ""],
+        ["c.png", "", "unreadable", ""],
+        ["images/007.png", "1", "score", "0.7"],
+        ["images/007.png", "1", "edge", "0"],
     ]
-    assert rows[1]["note"] == "unreadable: cut short" and rows[2]["limit"] == "0.8" and rows[2]["y2"] == "60.0"
-    assert {row["centre"] for row in rows} == {"river"} and None not in rows[0]
+    assert rows["note"][1] == "unreadable: cut short" and rows["limit"][2] == "0.8" and rows["y2"][2] == "60.0"
+    assert set(rows["centre"]) == {"river"}
