@@ -17,6 +17,7 @@ from mrcnn.data.molding import mold_for_detection
 from mrcnn.matterport.generator import generate_random_rois
 from mrcnn.model import MaskRCNN
 from mrcnn.network import backbone
+from mrcnn.network.anchors import anchor_grid
 from mrcnn.network.assembly import FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.normalization import GROUP_NORM_EPSILON
@@ -127,12 +128,12 @@ def stages_of_detection(model: MaskRCNN, images: Sequence[np.ndarray], masks: bo
     def proposals(x):
         levels = parts(x)
         logits, deltas = parts.score_anchors(levels)
-        anchors = detection.anchor_grid(tf.shape(x)[1:3])
+        anchors = anchor_grid(config, tf.shape(x)[1:3])
         return corners(levels), detection.proposal_layer([tf.nn.softmax(logits), deltas, anchors])
 
     def detections(x):
-        found = detection(x, windows=normal)
-        return corners(found.levels), found.rows
+        rows, levels = detection(x, windows=normal)
+        return corners(levels), rows
 
     steps = {
         "backbone": lambda x: last_stage(parts.subtract_mean(x), training=False),

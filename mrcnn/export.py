@@ -63,7 +63,8 @@ def signatures(parts: DetectorParts, config: Config) -> Signatures:
 
     def boxes(images: tf.Tensor) -> Outputs:
         molded = mold(images, config)
-        return unmold(detection_network(molded.images, windows=molded.windows).rows, molded, {})
+        rows, _ = detection_network(molded.images, windows=molded.windows)
+        return unmold(rows, molded, {})
 
     def with_features(images: tf.Tensor, with_masks: bool) -> Outputs:
         molded = mold(images, config)

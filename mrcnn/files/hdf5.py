@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from mrcnn.files.atomic import atomic_path
-from mrcnn.files.errors import InputError, one_line
+from mrcnn.files.errors import InputError, first_line, one_line
 
 _ROOM_FOR_NAMES = 2**18  # bytes that a file of weights takes beside the weights, at most
 _MAX_RATIO = 100  # what somebody has computed hardly shrinks; zeros do, but few arrays are full of them
@@ -149,6 +149,19 @@ def check_weights_file(path: str | os.PathLike, *, advice: str) -> None:
         raise InputError(f"{path}: is a link to a file of another folder, which is refused; copy the file itself here")
     with open_plain(path, advice=advice):
         pass
+
+
+def load_weights(model: Any, path: str | os.PathLike, *, advice: str) -> None:
+    """Load what `save_weights` wrote into a Keras model.
+
+    Raises:
+        InputError: as of `check_weights_file`, or if the file is damaged or of another network.
+    """
+    check_weights_file(path, advice=advice)
+    try:
+        model.load_weights(path)
+    except Exception as error:  # Keras and h5py raise many types
+        raise InputError(f"{path}: damaged, or of another network ({first_line(error)}); {advice}") from None
 
 
 def read_note(path: str | os.PathLike, name: str) -> str:

@@ -3,6 +3,7 @@
 Training itself takes `mrcnn.data.batches.training_batches`.
 """
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -14,22 +15,14 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_image_gt
 from mrcnn.data.molding import mold_image
 from mrcnn.files.errors import InputError
-from mrcnn.network.anchors import feature_map_shapes, pyramid_anchors
+from mrcnn.network.anchors import pixel_anchors
 from mrcnn.network.boxes import normalized_boxes, pixel_boxes
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 
 
 def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.ndarray:
     """Height and width of each level of the pyramid, int array of shape (num_levels, 2)."""
-    return np.array(feature_map_shapes(image_shape, config.BACKBONE_STRIDES))
-
-
-def image_anchors(config: Config, image_shape: Sequence[int]) -> np.ndarray:
-    """The anchors of an image: float32 array of shape (num_anchors, 4), pixels, finest level first."""
-    shapes = feature_map_shapes(image_shape, config.BACKBONE_STRIDES)
-    levels = zip(Config.RPN_LEVELS, config.RPN_ANCHOR_SCALES, shapes, config.BACKBONE_STRIDES, strict=True)
-    scales, shapes, strides = zip(*(level[1:] for level in levels if level[0] in config.RPN_LEVELS), strict=True)
-    return pyramid_anchors(scales, config.RPN_ANCHOR_RATIOS, shapes, strides, config.RPN_ANCHOR_STRIDE)
+    return np.array([[math.ceil(side / stride) for side in image_shape[:2]] for stride in config.BACKBONE_STRIDES])
 
 
 def build_rpn_targets(
@@ -38,24 +31,16 @@ def build_rpn_targets(
     """Match anchors (num_anchors, 4) to the ground truth of one image, in pixels; crowds have class ids below 0.
 
     Returns:
-        rpn_match: int32 array of shape (num_anchors,): 1 object, -1 background, 0 not used.
-        rpn_bbox: float64 array of shape (RPN_TRAIN_ANCHORS_PER_IMAGE, 4): deltas of the objects, in the order of the
-            anchors, padded with zeros.
+        rpn_match: int32 (num_anchors,): 1 object, -1 background, 0 not used.
+        rpn_bbox: float64 (RPN_TRAIN_ANCHORS_PER_IMAGE, 4): deltas of the objects, in their order, then zeros.
     """
     boxes, class_ids = _at_least_one(gt_boxes, gt_class_ids)
     targets = assign_anchor_targets(
-        np.asarray(anchors, np.float32),
-        boxes[np.newaxis],
-        class_ids[np.newaxis],
-        _fresh_seeds(),
-        config.RPN_TRAIN_ANCHORS_PER_IMAGE,
-        tuple(config.RPN_BBOX_STD_DEV),
+        np.asarray(anchors, np.float32), boxes[np.newaxis], class_ids[np.newaxis], _fresh_seeds(), config
     )
     match = targets.match[0].numpy()
-    deltas = np.zeros((config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4))
-    objects = targets.deltas[0].numpy()[match == 1]
-    deltas[: len(objects)] = objects
-    return match, deltas
+    objects = targets.deltas[0].numpy()[match == 1].astype(np.float64)
+    return match, np.pad(objects, [(0, config.RPN_TRAIN_ANCHORS_PER_IMAGE - len(objects)), (0, 0)])
 
 
 def build_detection_targets(
@@ -66,30 +51,24 @@ def build_detection_targets(
     Masks are bool (height, width, num_instances), mini-masks if `config.USE_MINI_MASK`.
 
     Returns:
-        rois: int32 array of shape (TRAIN_ROIS_PER_IMAGE, 4), pixels, positives first, padded with zeros.
-        roi_gt_class_ids: int32 array of shape (TRAIN_ROIS_PER_IMAGE,).
-        bboxes: float32 array of shape (TRAIN_ROIS_PER_IMAGE, NUM_CLASSES, 4): deltas, in the row of the class.
-        masks: float32 array of shape (TRAIN_ROIS_PER_IMAGE, height, width, NUM_CLASSES) of 0 and 1, likewise.
+        rois: int32 (TRAIN_ROIS_PER_IMAGE, 4), pixels, positives first, padded with zeros.
+        roi_gt_class_ids: int32 (TRAIN_ROIS_PER_IMAGE,).
+        bboxes: float32 (TRAIN_ROIS_PER_IMAGE, NUM_CLASSES, 4): deltas, in the row of the class.
+        masks: float32 (TRAIN_ROIS_PER_IMAGE, height, width, NUM_CLASSES) of 0 and 1, likewise.
     """
     boxes, class_ids = _at_least_one(gt_boxes, gt_class_ids)
     masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)])
     # Normalised coordinates only serve to tell padding; any frame does, so that of the masks or of the largest box.
     frame = masks.shape[:2] if not config.USE_MINI_MASK else np.max([*boxes[:, 2:], [2, 2]], axis=0)
     frame = (int(frame[0]), int(frame[1]))
-    normal = normalized_boxes(boxes, frame)
-    spans = normal if config.USE_MINI_MASK else np.tile(np.array([[0, 0, 1, 1]], np.float32), (len(boxes), 1))
     rows = config.TRAIN_ROIS_PER_IMAGE
     targets = assign_roi_targets(
         normalized_boxes(np.asarray(rpn_rois, np.float32), frame)[np.newaxis],
-        normal[np.newaxis],
+        normalized_boxes(boxes, frame)[np.newaxis],
         class_ids[np.newaxis],
         masks.transpose(2, 0, 1)[np.newaxis],
-        spans[np.newaxis],
         _fresh_seeds(),
-        rows,
-        config.ROI_POSITIVE_RATIO,
-        tuple(config.BBOX_STD_DEV),
-        config.MASK_SHAPE[0],
+        config,
         frame,
     )
     roi_class_ids, valid = targets.class_ids[0].numpy(), targets.valid[0].numpy()
@@ -130,50 +109,48 @@ def data_generator(
     Raises:
         InputError: if no image has an instance.
     """
-    plain_sources = set(no_augmentation_sources or ())
-    order, rng = np.array(dataset.image_ids), np.random.default_rng()
+    rng = np.random.default_rng()
     rows: list[dict[str, np.ndarray]] = []
     while True:
-        num_taken = 0
-        for image_id in rng.permutation(order) if shuffle else order:
-            plain = dataset.image_info[image_id]["source"] in plain_sources
+        any_taken = False
+        for image_id in rng.permutation(dataset.image_ids) if shuffle else dataset.image_ids:
+            plain = dataset.image_info[image_id]["source"] in (no_augmentation_sources or ())
             changes = (False, None) if plain else (augment, augmentation)
             truth = load_image_gt(dataset, config, int(image_id), *changes, config.USE_MINI_MASK)
             if not np.any(truth[2] > 0):
                 continue  # nothing to learn the heads from
-            num_taken += 1
+            any_taken = True
             rows.append(_sample_arrays(config, *truth, random_rois, detection_targets))
             if len(rows) == batch_size:
                 batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
                 targets = [batch.pop(name) for name in ("class_ids", "bboxes", "masks") if name in batch]
                 yield list(batch.values()), targets
                 rows = []
-        if not num_taken:
+        if not any_taken:
             raise InputError("no image has an instance to learn from; check what load_mask returns")
 
 
-def _sample_arrays(
-    config, image, meta, class_ids, boxes, masks, random_rois, detection_targets
-) -> dict[str, np.ndarray]:
-    """One row of each array of `data_generator`, in its order."""
-    match, deltas = build_rpn_targets(image.shape, image_anchors(config, image.shape), class_ids, boxes, config)
-    count, keep = config.MAX_GT_INSTANCES, largest_instances(boxes, config.MAX_GT_INSTANCES)
+def _sample_arrays(config, image, meta, class_ids, boxes, masks, random_rois, detection_targets):
+    """One row of each array of `data_generator`, by name, in its order."""
+    anchors = pixel_anchors(config, image.shape)
+    match, deltas = build_rpn_targets(image.shape, anchors, class_ids, boxes, config)
+    keep = largest_instances(boxes, config.MAX_GT_INSTANCES)
+    unused = (0, config.MAX_GT_INSTANCES - len(keep))
     sample = {
         "images": mold_image(image, config),
         "image_meta": meta,
         "rpn_match": match[:, np.newaxis],
         "rpn_bbox": deltas,
-        "gt_class_ids": np.pad(class_ids[keep], (0, count - len(keep))),
-        "gt_boxes": np.pad(boxes[keep], [(0, count - len(keep)), (0, 0)]),
-        "gt_masks": np.pad(masks[..., keep], [(0, 0), (0, 0), (0, count - len(keep))]),
+        "gt_class_ids": np.pad(class_ids[keep], unused),
+        "gt_boxes": np.pad(boxes[keep], [unused, (0, 0)]),
+        "gt_masks": np.pad(masks[..., keep], [(0, 0), (0, 0), unused]),
     }
     if random_rois:
         sample["rpn_rois"] = generate_random_rois(image.shape, random_rois, class_ids, boxes)
         if detection_targets:
-            rois, roi_class_ids, bboxes, roi_masks = build_detection_targets(
-                sample["rpn_rois"], class_ids, boxes, masks, config
-            )
-            sample |= {"rois": rois, "class_ids": roi_class_ids[:, np.newaxis], "bboxes": bboxes, "masks": roi_masks}
+            targets = build_detection_targets(sample["rpn_rois"], class_ids, boxes, masks, config)
+            sample |= zip(("rois", "class_ids", "bboxes", "masks"), targets, strict=True)
+            sample["class_ids"] = sample["class_ids"][:, np.newaxis]
     return sample
 
 
@@ -187,10 +164,6 @@ def _fresh_seeds() -> np.ndarray:
     return np.random.default_rng().integers(0, 2**31 - 8, (1, 2)).astype(np.int32)
 
 
-# The other boxes lie anywhere.
-SHARE_AROUND_TRUTH = 0.9
-
-
 def generate_random_rois(
     image_shape: Sequence[int],
     count: int,
@@ -198,16 +171,16 @@ def generate_random_rois(
     gt_boxes: np.ndarray,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Draw boxes with area, int32 (count, 4) in pixels, most of them around the ground truth.
+    """Draw boxes with area, int32 (count, 4) in pixels, nine tenths around the ground truth, the others anywhere.
 
-    Both corners of those are drawn uniformly within one box size of their true place, cut at the image's border.
+    Both corners of the former are drawn uniformly within one box size of their true place, cut at the image's border.
     Padding and crowds are left out.
     """
     rng = np.random.default_rng() if rng is None else rng
     height, width = int(image_shape[0]), int(image_shape[1])
     boxes = np.asarray(gt_boxes, np.float64).reshape(-1, 4)[np.asarray(gt_class_ids) > 0]
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-    around = round(count * SHARE_AROUND_TRUTH) if len(boxes) else 0
+    around = round(0.9 * count) if len(boxes) else 0
     cells = boxes[np.arange(around) % len(boxes)] if around else boxes[:0]
     near = cells + rng.uniform(-1.0, 1.0, cells.shape) * np.tile(cells[:, 2:] - cells[:, :2], 2)
     far = rng.uniform(0.0, 1.0, (count - around, 4)) * [height, width, height, width]

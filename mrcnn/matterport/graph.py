@@ -30,10 +30,6 @@ class AlignBatch(PyramidROIAlign):
         batch_index = tf.repeat(tf.range(shape[0]), shape[1])
         return super().call(tf.reshape(rois, (-1, 4)), batch_index, feature_maps, tf.shape(images)[1:3])
 
-    def compute_output_spec(self, rois: Any, feature_maps: list, images: Any) -> keras.KerasTensor:
-        """Shape of the crops."""
-        return keras.KerasTensor((None, self.pool_size, self.pool_size, feature_maps[0].shape[-1]), "float32")
-
 
 @keras.saving.register_keras_serializable("mrcnn")
 class ProposalSteps(ProposalLayer):
@@ -50,12 +46,6 @@ class ProposalSteps(ProposalLayer):
         scores, anchors, refined, clipped = self.candidates(inputs)
         kept = self.survivors(clipped[0], scores[0])
         return dict(zip(self.STEPS, (anchors, refined, clipped, super().call(inputs), kept), strict=True))
-
-    def compute_output_spec(self, inputs: list) -> dict[str, keras.KerasTensor]:
-        """Shapes of the steps."""
-        steps = {name: keras.KerasTensor((inputs[0].shape[0], None, 4), "float32") for name in self.STEPS[:3]}
-        rois = keras.KerasTensor((inputs[0].shape[0], self.num_proposals, 4), "float32")
-        return {**steps, "rois": rois, "rpn_non_max_suppression": keras.KerasTensor((None,), "int32")}
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -85,6 +75,46 @@ class MatterportGraph(keras.Model):
         """Every layer with weights, those of the nested proposal network too."""
         nested = [layer.layers if isinstance(layer, keras.Model) else [layer] for layer in self.layers]
         return [layer for layers in nested for layer in layers if layer.weights]
+
+    def compute(self, outputs: Sequence[tuple[str, Any]], inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Compute tensors for a batch of molded images; the rest is as of `MaskRCNN.run_graph`."""
+        tensors = [self._tensor_here(name, tensor) for name, tensor in outputs]
+        values = keras.tree.flatten(keras.Model(self.inputs, tensors)(list(inputs), training=False))
+        found = {}
+        for (name, _), tensor, value in zip(outputs, tensors, map(np.asarray, values), strict=True):
+            in_rows = tensor._keras_history.operation.name in self.row_layers
+            found[name] = value.reshape((len(inputs[0]), -1, *value.shape[1:])) if in_rows else value
+        return found
+
+    def _tensor_here(self, name: str, tensor: Any) -> Any:
+        """The tensor of this graph for one that `layer.output` gave: its head may have called the layer before."""
+        if tensor is None:
+            raise ValueError(f"{name}: None instead of a tensor; no layer of that name was found")
+        operation, _, index = tensor._keras_history
+        if operation not in self.operations:
+            raise ValueError(f"layer {operation.name} is not part of the detection network")
+        return operation._inbound_nodes[-1].output_tensors[index]
+
+    def ancestor(self, tensor: Any, name: str) -> Any:
+        """The tensor of a certain name on the way to `tensor`, or None.
+
+        The name is that of a layer; "layer:0" and "layer/Relu:0", as TensorFlow 1 named its output, are the same. After
+        "ROI/" stand steps of the proposals, such as "ROI/refined_anchors".
+        """
+        layer, _, step = name.split(":")[0].partition("/")
+        waiting, seen = [tensor], set()
+        while waiting:
+            current = waiting.pop(0)
+            operation, node_index, _ = current._keras_history
+            if operation.name == layer and (not step or step in LAST_OPERATIONS):
+                return current
+            if operation.name == layer == "ROI":
+                steps = dict(zip(ProposalSteps.STEPS, self.get_layer("ROI_steps").output, strict=True))
+                return steps.get(step.split("/")[0])
+            if id(current) not in seen:
+                seen.add(id(current))
+                waiting += operation._inbound_nodes[node_index].input_tensors
+        return None
 
 
 def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGraph:
@@ -136,49 +166,3 @@ def _join(tensors: Sequence[Any], name: str) -> Any:
 def _by_image(rows: Any, num_rois: int) -> Any:
     """Lay rows of RoIs back in images: `(batch * num_rois, ...)` -> `(batch, num_rois, ...)`."""
     return keras.ops.reshape(rows, (-1, num_rois, *rows.shape[1:]))
-
-
-def compute_tensors(
-    graph: MatterportGraph, outputs: Sequence[tuple[str, Any]], inputs: Sequence[np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Compute tensors for a batch of molded images; the rest is as of `MaskRCNN.run_graph`."""
-    tensors = [_tensor_here(graph, name, tensor) for name, tensor in outputs]
-    values = keras.tree.flatten(keras.Model(graph.inputs, tensors)(list(inputs), training=False))
-    found = {}
-    for (name, _), tensor, value in zip(outputs, tensors, values, strict=True):
-        value = np.asarray(value)
-        in_rows = tensor._keras_history.operation.name in graph.row_layers
-        found[name] = value.reshape((len(inputs[0]), -1, *value.shape[1:])) if in_rows else value
-    return found
-
-
-def _tensor_here(graph: MatterportGraph, name: str, tensor: Any) -> Any:
-    """The tensor of this graph for one that `layer.output` gave: the layer may have been called in its head first."""
-    if tensor is None:
-        raise ValueError(f"{name}: None instead of a tensor; no layer of that name was found")
-    operation, _, index = tensor._keras_history
-    if operation not in graph.operations:
-        raise ValueError(f"layer {operation.name} is not part of the detection network")
-    return operation._inbound_nodes[-1].output_tensors[index]
-
-
-def find_ancestor(graph: MatterportGraph, tensor: Any, name: str) -> Any:
-    """The tensor of a certain name on the way to `tensor`, or None.
-
-    The name is that of a layer; "layer:0" and "layer/Relu:0", as TensorFlow 1 named its output, are the same. After
-    "ROI/" stand steps of the proposals, such as "ROI/refined_anchors".
-    """
-    layer, _, step = name.split(":")[0].partition("/")
-    waiting, seen = [tensor], set()
-    while waiting:
-        current = waiting.pop(0)
-        operation, node_index, _ = current._keras_history
-        if operation.name == layer and (not step or step in LAST_OPERATIONS):
-            return current
-        if operation.name == layer == "ROI":
-            steps = dict(zip(ProposalSteps.STEPS, graph.get_layer("ROI_steps").output, strict=True))
-            return steps.get(step.split("/")[0])
-        if id(current) not in seen:
-            seen.add(id(current))
-            waiting += operation._inbound_nodes[node_index].input_tensors
-    return None

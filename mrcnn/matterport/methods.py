@@ -16,8 +16,8 @@ from mrcnn.data.molding import (
     unmold_detections,
 )
 from mrcnn.files.errors import InputError
-from mrcnn.matterport.generator import image_anchors
-from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph, compute_tensors, find_ancestor
+from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph
+from mrcnn.network.anchors import pixel_anchors
 from mrcnn.network.assembly import DetectorParts
 from mrcnn.network.boxes import normalized_boxes
 
@@ -121,7 +121,7 @@ class MatterportMethods:
         else:
             molded = np.asarray(images, np.float32)
         anchors = np.tile(self.get_anchors(molded.shape[1:]), (len(molded), 1, 1))
-        values = compute_tensors(self.keras_model, outputs, [molded, np.asarray(image_metas, np.float32), anchors])
+        values = self.keras_model.compute(outputs, [molded, np.asarray(image_metas, np.float32), anchors])
         for name, value in values.items():
             log(name, value)
         return values
@@ -134,7 +134,7 @@ class MatterportMethods:
     @property
     def anchors(self) -> np.ndarray:
         """Anchors of the last image that was detected on, or of IMAGE_SHAPE: float32 (num_anchors, 4), pixels."""
-        return image_anchors(self.config, self._anchor_shape)
+        return pixel_anchors(self.config, self._anchor_shape).numpy()
 
     def get_trainable_layers(self) -> list[keras.layers.Layer]:
         """Every layer with weights, frozen ones too."""
@@ -145,5 +145,5 @@ class MatterportMethods:
         return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
 
     def ancestor(self, tensor: Any, name: str) -> Any:
-        """The tensor called `name` on the way to `tensor`, or None; see `find_ancestor`."""
-        return find_ancestor(self.keras_model, tensor, name)
+        """The tensor called `name` on the way to `tensor`, or None; see `MatterportGraph.ancestor`."""
+        return self.keras_model.ancestor(tensor, name)

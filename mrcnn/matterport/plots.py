@@ -1,10 +1,11 @@
 """Matterport's plots and tables of how well a model does and what its weights look like."""
 
+import sys
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 # Weights beyond it are a sign of training that runs away.
 OVERFLOW = 1000.0
@@ -56,16 +57,13 @@ def plot_overlaps(
 
 def display_table(table: Sequence[Sequence[Any]]) -> None:
     """Show rows of cells, the header included: as an HTML table in a notebook, else printed in columns."""
-    rows = [[str(cell) for cell in row] for row in table]
-    if _in_notebook():
+    ipython = sys.modules.get("IPython")  # which every notebook has imported
+    if ipython is not None and ipython.get_ipython() is not None:
         from IPython.display import HTML, display
 
-        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
-        display(HTML("<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"))
-        return
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows), default=0))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+        display(HTML(tabulate(table, tablefmt="html", disable_numparse=True)))
+    else:
+        print(tabulate(table, tablefmt="plain", disable_numparse=True))
 
 
 def display_weight_stats(model: Any) -> None:
@@ -86,12 +84,3 @@ def display_weight_stats(model: Any) -> None:
             spread = [f"{v:+10.4f}" for v in (values.min(), values.max(), values.std())] if values.size else [""] * 3
             table.append([name, str(values.shape), *spread])
     display_table(table)
-
-
-def _in_notebook() -> bool:
-    """Whether an IPython session runs that can show HTML; IPython itself may be missing."""
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return get_ipython() is not None

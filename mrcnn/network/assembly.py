@@ -1,7 +1,5 @@
 """Wiring: the training, detection and feature networks, built from the same parts."""
 
-from typing import Any, NamedTuple
-
 import keras
 import tensorflow as tf
 
@@ -17,34 +15,11 @@ from mrcnn.network.roi_align import PyramidROIAlign
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 
 
-@keras.saving.register_keras_serializable("mrcnn")
-class SubtractMean(keras.layers.Layer):
-    """Turn images of any number type, 0 to 255, into float with the mean colour, one value a channel, subtracted."""
-
-    def __init__(self, mean_pixel: tuple[float, ...], **kwargs: Any):
-        super().__init__(**kwargs, autocast=False)
-        self.mean_pixel = tuple(float(v) for v in mean_pixel)
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        """Subtract the mean from `(batch, height, width, channels)`."""
-        return tf.cast(images, tf.float32) - tf.constant(self.mean_pixel)
-
-    def compute_output_spec(self, images: Any) -> keras.KerasTensor:  # noqa: D102
-        return keras.KerasTensor(images.shape, "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "mean_pixel": self.mean_pixel}
-
-
 class DetectorParts(keras.Model):
     """The parts with weights: pyramid, proposal head, box head, mask head. It is what is saved.
 
     Attributes:
-        subtract_mean: images, 0 to 255 -> images with the mean colour subtracted.
-        pyramid_network: those `(batch, H, W, channels)` -> [P2, ..., P6].
+        pyramid_network: images `(batch, H, W, channels)`, the mean colour subtracted -> [P2, ..., P6].
         rpn: one level -> logits, deltas.
         box_head: RoI features -> class logits, deltas.
         mask_head: RoI features -> masks.
@@ -53,14 +28,13 @@ class DetectorParts(keras.Model):
     def __init__(self, config: Config):
         super().__init__(name="mask_rcnn")
         channels, norm = config.TOP_DOWN_PYRAMID_SIZE, config.normalization
-        self.subtract_mean = SubtractMean(config.MEAN_PIXEL, name="mold_image")
+        self.mean_pixel = tuple(map(float, config.MEAN_PIXEL))
         molded = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
         stages = resnet(molded, config.BACKBONE, norm, config.STEM_PADDING)
         self.pyramid_network = keras.Model(molded, feature_pyramid(stages, channels, norm), name="pyramid_network")
         self.rpn = rpn_head(channels, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
-        self.box_head = box_head(
-            config.POOL_SIZE, channels, config.NUM_CLASSES, config.FPN_CLASSIF_FC_LAYERS_SIZE, norm
-        )
+        fc_size = config.FPN_CLASSIF_FC_LAYERS_SIZE
+        self.box_head = box_head(config.POOL_SIZE, channels, config.NUM_CLASSES, fc_size, norm)
         self.mask_head = mask_head(config.MASK_POOL_SIZE, channels, config.NUM_CLASSES, norm)
         self.rpn_levels = [LEVEL_NAMES.index(name) for name in config.RPN_LEVELS]
         self.built = True
@@ -68,6 +42,10 @@ class DetectorParts(keras.Model):
     def call(self, images: tf.Tensor, training: bool = False) -> list:
         """The pyramid [P2, ..., P6] of images `(batch, H, W, channels)`, 0 to 255."""
         return self.pyramid_network(self.subtract_mean(images), training=training)
+
+    def subtract_mean(self, images: tf.Tensor) -> tf.Tensor:
+        """Images of any number type, 0 to 255, as float without the mean colour, which has a value for each channel."""
+        return tf.cast(images, tf.float32) - tf.constant(self.mean_pixel)
 
     def score_anchors(self, levels: list, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits `(batch, anchors, 2)` and deltas `(batch, anchors, 4)` of the levels with anchors, P2 first."""
@@ -84,13 +62,6 @@ class DetectorParts(keras.Model):
 def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
     """Append a row of zeros, since convolutions of no rows at all fail on some devices."""
     return tf.pad(rows, [[0, 1]] + [[0, 0]] * (rows.shape.rank - 1))
-
-
-class Detections(NamedTuple):
-    """Detections of a batch, and the pyramid that they were found on."""
-
-    rows: tf.Tensor  # float (batch, max_detections, 6): normalised box, class id, score; zero rows are padding
-    levels: list  # [P2, ..., P5]
 
 
 class TrainingNetwork(keras.Model):
@@ -123,16 +94,14 @@ class TrainingNetwork(keras.Model):
         anchors = anchor_grid(config, image_shape)
         levels = self.parts(batch["images"], training=training)
         logits, deltas = self.parts.score_anchors(levels, training)
-        anchor_targets = assign_anchor_targets(
-            anchors,
-            gt_boxes,
-            batch["gt_class_ids"],
-            batch["seeds"],
-            config.RPN_TRAIN_ANCHORS_PER_IMAGE,
-            config.RPN_BBOX_STD_DEV,
-        )
+        gt_class_ids, seeds = batch["gt_class_ids"], batch["seeds"]
+        anchor_targets = assign_anchor_targets(anchors, gt_boxes, gt_class_ids, seeds, config)
         proposals = self.proposal_layer([tf.nn.softmax(logits), deltas, anchors])
-        targets = self._assign_roi_targets(proposals, gt_boxes, batch, image_shape)
+        if config.TRAIN_ON_GT_BOXES:
+            cells = tf.where(gt_class_ids[..., tf.newaxis] > 0, gt_boxes, 0.0)
+            proposals = tf.concat([proposals, cells], axis=1)
+        truth = gt_boxes, gt_class_ids, batch["gt_masks"]
+        targets = assign_roi_targets(proposals, *truth, seeds + 2, config, image_shape)
         class_logits, box_deltas = self._classify(targets.rois, levels, training, image_shape)
         mask_class_ids, target_masks, masks = self._predict_masks(targets, levels, training, image_shape)
         return {
@@ -144,26 +113,6 @@ class TrainingNetwork(keras.Model):
             "mrcnn_bbox_loss": losses.head_bbox_loss(targets.class_ids, targets.deltas, box_deltas),
             "mrcnn_mask_loss": losses.head_mask_loss(mask_class_ids, target_masks, masks),
         }
-
-    def _assign_roi_targets(self, proposals, gt_boxes, batch, image_shape):
-        config = self.config
-        if config.TRAIN_ON_GT_BOXES:
-            boxes = tf.where(batch["gt_class_ids"][..., tf.newaxis] > 0, gt_boxes, 0.0)
-            proposals = tf.concat([proposals, boxes], axis=1)
-        whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(gt_boxes))
-        return assign_roi_targets(
-            proposals,
-            gt_boxes,
-            batch["gt_class_ids"],
-            batch["gt_masks"],
-            gt_boxes if config.USE_MINI_MASK else whole_image,
-            batch["seeds"] + 2,
-            config.TRAIN_ROIS_PER_IMAGE,
-            config.ROI_POSITIVE_RATIO,
-            config.BBOX_STD_DEV,
-            config.MASK_SHAPE[0],
-            image_shape,
-        )
 
     def _classify(self, rois, levels, training, image_shape):
         batch, num_rois = tf.shape(rois)[0], rois.shape[1]
@@ -196,17 +145,18 @@ class DetectionNetwork(keras.Model):
         self.detection_layer = DetectionLayer.from_settings(config, name="mrcnn_detection")
         self.built = True
 
-    def call(self, images: tf.Tensor, windows: tf.Tensor) -> Detections:
+    def call(self, images: tf.Tensor, windows: tf.Tensor) -> tuple[tf.Tensor, list]:
         """Detect on images `(batch, H, W, channels)`, 0 to 255, resized and padded.
 
-        `windows`, float `(batch, 4)`, normalised, is the part of each that is image.
+        `windows`, float `(batch, 4)`, normalised, is the part of each that is image. Returned are the rows of
+        `DetectionLayer`, and [P2, ..., P5].
         """
         image_shape = tf.shape(images)[1:3]
         levels = self.parts(images, training=False)
         logits, deltas = self.parts.score_anchors(levels)
         rois = self.proposal_layer([tf.nn.softmax(logits), deltas, anchor_grid(self.config, image_shape)])
         probabilities, box_deltas = self._classify(rois, levels, image_shape)
-        return Detections(self.detection_layer([rois, probabilities, box_deltas, windows]), levels[:4])
+        return self.detection_layer([rois, probabilities, box_deltas, windows]), levels[:4]
 
     def _classify(self, rois, levels, image_shape):
         """Class probabilities and deltas; the box head sees the real proposals only, padding has class 0."""

@@ -48,14 +48,8 @@ def _bottleneck(x, filters: int, stride: int, project: bool, block: str, norm: s
     """One residual block of 1x1, 3x3 and 1x1 convolutions; `project` gives the shortcut its own 1x1."""
 
     def conv_norm(y, num_filters, size, branch, strides=1):
-        y = keras.layers.Conv2D(
-            num_filters,
-            size,
-            strides=strides,
-            padding="same",
-            kernel_initializer="he_normal",
-            name=f"res{block}_branch{branch}",
-        )(y)
+        name, initializer = f"res{block}_branch{branch}", "he_normal"
+        y = keras.layers.Conv2D(num_filters, size, strides, "same", kernel_initializer=initializer, name=name)(y)
         return normalization(norm, f"bn{block}_branch{branch}")(y)
 
     y = keras.layers.ReLU(name=f"res{block}_relu_a")(conv_norm(x, filters, 1, "2a", stride))

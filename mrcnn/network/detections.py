@@ -21,29 +21,17 @@ class DetectionLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        max_detections: int,
-        min_confidence: float,
-        nms_iou_threshold: float,
-        bbox_std_dev: tuple[float, ...],
-        **kwargs: Any,
+        self, max_detections: int, min_confidence: float, nms_iou_threshold: float, bbox_std_dev: tuple, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        self.max_detections = int(max_detections)
-        self.min_confidence = float(min_confidence)
-        self.nms_iou_threshold = float(nms_iou_threshold)
-        self.bbox_std_dev = tuple(float(v) for v in bbox_std_dev)
+        self.max_detections, self.min_confidence = max_detections, min_confidence
+        self.nms_iou_threshold, self.bbox_std_dev = nms_iou_threshold, bbox_std_dev
 
     @classmethod
     def from_settings(cls, config: Config, **kwargs: Any) -> "DetectionLayer":
         """The layer that a configuration describes."""
-        return cls(
-            config.DETECTION_MAX_INSTANCES,
-            config.DETECTION_MIN_CONFIDENCE,
-            config.DETECTION_NMS_THRESHOLD,
-            config.BBOX_STD_DEV,
-            **kwargs,
-        )
+        limits = config.DETECTION_MAX_INSTANCES, config.DETECTION_MIN_CONFIDENCE, config.DETECTION_NMS_THRESHOLD
+        return cls(*limits, tuple(map(float, config.BBOX_STD_DEV)), **kwargs)
 
     def call(self, inputs: list) -> tf.Tensor:
         """Detect.
@@ -63,11 +51,8 @@ class DetectionLayer(keras.layers.Layer):
         real = (box_ops.areas(rois) > 0.0) & (box_ops.areas(refined) > 0.0)
         usable = real & (class_ids > 0) & (scores >= self.min_confidence)
         scores = tf.where(usable, scores, -1.0)
-        return tf.map_fn(
-            self._suppress,
-            (refined, scores, class_ids),
-            fn_output_signature=tf.TensorSpec((self.max_detections, 6)),
-        )
+        rows = tf.TensorSpec((self.max_detections, 6))
+        return tf.map_fn(self._suppress, (refined, scores, class_ids), fn_output_signature=rows)
 
     def _suppress(self, detections: tuple) -> tf.Tensor:
         refined, scores, class_ids = detections
@@ -79,11 +64,3 @@ class DetectionLayer(keras.layers.Layer):
         rows = tf.concat([refined, tf.cast(class_ids, tf.float32)[:, tf.newaxis], scores[:, tf.newaxis]], axis=-1)
         kept = tf.gather(rows, keep)
         return tf.pad(kept, [[0, self.max_detections - tf.shape(kept)[0]], [0, 0]])
-
-    def compute_output_shape(self, input_shape: list) -> tuple:  # noqa: D102
-        return (input_shape[0][0], self.max_detections, 6)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        names = ("max_detections", "min_confidence", "nms_iou_threshold", "bbox_std_dev")
-        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,7 +1,5 @@
 """Heads that look at one RoI: its class, its box and its mask."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 
@@ -21,10 +19,6 @@ class WindowConv2D(keras.layers.Conv2D):
         kernel = tf.reshape(tf.cast(self.kernel, inputs.dtype), (size, self.filters))
         outputs = tf.matmul(tf.reshape(inputs, (-1, size)), kernel) + tf.cast(self.bias, inputs.dtype)
         return tf.reshape(outputs, (-1, 1, 1, self.filters))
-
-    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
-        """One position is left."""
-        return keras.KerasTensor((inputs.shape[0], 1, 1, self.filters), self.compute_dtype)
 
 
 def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm: str) -> keras.Model:
@@ -62,9 +56,8 @@ def mask_head(pool_size: int, channels: int, num_classes: int, norm: str) -> ker
     roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
     x = roi_features
     for i in range(1, 5):
-        x = keras.layers.Conv2D(
-            channels, 3, padding="same", kernel_initializer="he_normal", name=f"mrcnn_mask_conv{i}"
-        )(x)
+        name, initializer = f"mrcnn_mask_conv{i}", "he_normal"
+        x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer, name=name)(x)
         x = keras.layers.ReLU(name=f"mrcnn_mask_relu{i}")(normalization(norm, f"mrcnn_mask_bn{i}")(x))
     x = keras.layers.Conv2DTranspose(channels, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
     masks = keras.layers.Conv2D(num_classes, 1, activation="sigmoid", name="mrcnn_mask", dtype="float32")(x)

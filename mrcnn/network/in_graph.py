@@ -38,24 +38,21 @@ def mold(images: tf.Tensor, config: Config) -> MoldedBatch:
 
     With mode "square" the shape of the result is known when the graph is built.
     """
-    image_shape = tf.shape(images)[1:3]
+    image_shape, mode = tf.shape(images)[1:3], config.IMAGE_RESIZE_MODE
     with tf.device("/CPU:0"):  # area averages have no GPU kernel
         images = _fit_channels(images, config.IMAGE_CHANNEL_COUNT)
-        if config.IMAGE_RESIZE_MODE == "none":
+        if mode == "none":
             message = "this detector (IMAGE_RESIZE_MODE 'none') takes images whose sides are multiples of 64; got"
             tf.debugging.Assert(tf.reduce_all(image_shape % 64 == 0), [message, image_shape])
             return MoldedBatch(images, tf.cast(tf.concat([[0, 0], image_shape], axis=0), tf.float32), image_shape)
         resized_shape = _scaled_shape(image_shape, config)
-        if config.IMAGE_RESIZE_MODE == "square":
-            padded_shape = tf.constant([config.IMAGE_MAX_DIM] * 2)
-        else:
-            padded_shape = (resized_shape + 63) // 64 * 64
+        padded_shape = tf.constant([config.IMAGE_MAX_DIM] * 2) if mode == "square" else -(-resized_shape // 64) * 64
         start = (padded_shape - resized_shape) // 2
         end = start + resized_shape
         padding = tf.stack([start, padded_shape - end], axis=1)
         molded = tf.pad(_resize(images, resized_shape), tf.pad(padding, [[1, 1], [0, 0]]))
-    side = config.IMAGE_MAX_DIM if config.IMAGE_RESIZE_MODE == "square" else None
-    molded.set_shape((None, side, side, config.IMAGE_CHANNEL_COUNT))
+        side = config.IMAGE_MAX_DIM if mode == "square" else None
+        molded = tf.ensure_shape(molded, (None, side, side, config.IMAGE_CHANNEL_COUNT))
     return MoldedBatch(molded, tf.cast(tf.concat([start, end], axis=0), tf.float32), image_shape)
 
 
@@ -82,8 +79,7 @@ def _resize(images: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
 def _fit_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     """Bring images `(batch, height, width, 1, 3 or 4)` to 1 or 3 channels, as `mrcnn.data.molding.fit_channels`."""
     given = tf.shape(images)[3]
-    known = tf.reduce_any(given == [1, 3, 4])
-    tf.debugging.Assert(known, ["an image must have 1, 3 or 4 channels; got", given])
+    tf.debugging.Assert(tf.reduce_any(given == [1, 3, 4]), ["an image must have 1, 3 or 4 channels; got", given])
 
     def to_grey() -> tf.Tensor:
         weighted = tf.cast(images[..., :3], tf.float32) * tf.constant(GREY_WEIGHTS)
@@ -93,8 +89,7 @@ def _fit_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
         fitted = tf.cond(given == 1, lambda: tf.repeat(images, 3, axis=3), lambda: images[..., :3])
     else:
         fitted = tf.cond(given == 1, lambda: images, to_grey)
-    fitted.set_shape((None, None, None, channels))
-    return fitted
+    return tf.ensure_shape(fitted, (None, None, None, channels))
 
 
 def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -113,8 +108,7 @@ def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, 
     real = tf.where(detections[..., 5] > 0.0)
     rows = tf.gather_nd(detections, real)
     boxes = _image_boxes(rows[:, :4], molded)
-    whole = tf.round(boxes)
-    keep = tf.reduce_all(whole[:, 2:] > whole[:, :2], axis=1)
+    keep = tf.reduce_all(tf.round(boxes)[:, 2:] > tf.round(boxes)[:, :2], axis=1)
     shape = tf.shape(detections, tf.int64)[:2]
     kept = tf.scatter_nd(real, tf.cast(keep, tf.int32), shape)
     rank = tf.gather_nd(tf.cumsum(kept, axis=1, exclusive=True), real)
@@ -123,8 +117,7 @@ def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, 
     def pad(values: tf.Tensor) -> tf.Tensor:
         padded_shape = tf.concat([shape, tf.shape(values, tf.int64)[1:]], axis=0)
         padded = tf.scatter_nd(index, tf.boolean_mask(values, keep), padded_shape)
-        padded.set_shape([None, detections.shape[1], *values.shape[1:]])
-        return padded
+        return tf.ensure_shape(padded, [None, detections.shape[1], *values.shape[1:]])
 
     return {
         "boxes": pad(tf.cast(boxes, tf.float32)),
@@ -168,5 +161,4 @@ def paste_masks(boxes: tf.Tensor, masks: tf.Tensor, image_shape: tf.Tensor) -> t
 
     full = tf.map_fn(paste, (whole, small), fn_output_signature=tf.TensorSpec((None, None), tf.uint8))
     full = tf.reshape(full, tf.concat([tf.shape(boxes)[:2], image_shape], axis=0))
-    full.set_shape((None, boxes.shape[1], None, None))
-    return full
+    return tf.ensure_shape(full, (None, boxes.shape[1], None, None))

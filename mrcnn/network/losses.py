@@ -51,8 +51,7 @@ def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor)
 def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, active_class_ids: tf.Tensor) -> LossSum:
     """Log loss of the class over the sampled RoIs (thesis 2.4.1, -log p_u).
 
-    An RoI that the network takes for a class which its image's data set does not annotate is left out: it may well be
-    one.
+    An RoI that the network takes for a class which its image's data set does not annotate is left out: it may be one.
 
     Args:
         class_ids: int `(batch, rois)`, 0 for background.
@@ -69,10 +68,7 @@ def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, a
 def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
     """Smooth L1 loss of the true class' deltas over the positive RoIs (thesis eq. 2.2).
 
-    Args:
-        class_ids: int `(batch, rois)`.
-        target_deltas: float `(batch, rois, 4)`.
-        deltas: float `(batch, rois, classes, 4)`.
+    `class_ids` are int `(batch, rois)`, `target_deltas` `(batch, rois, 4)`, `deltas` `(batch, rois, classes, 4)`.
     """
     chosen = tf.gather(deltas, class_ids, axis=2, batch_dims=2)
     losses = tf.reduce_mean(smooth_l1(target_deltas - chosen), axis=-1)

@@ -20,9 +20,8 @@ def rpn_head(channels: int, num_ratios: int, anchor_stride: int, hidden: int = 5
         Ren et al. 2015, section 3.1.
     """
     level = keras.Input((None, None, channels), name="input_rpn_feature_map")
-    x = keras.layers.Conv2D(
-        hidden, 3, strides=anchor_stride, padding="same", activation="relu", name="rpn_conv_shared"
-    )(level)
+    shared = {"strides": anchor_stride, "padding": "same", "activation": "relu"}
+    x = keras.layers.Conv2D(hidden, 3, **shared, name="rpn_conv_shared")(level)
     logits = keras.layers.Conv2D(2 * num_ratios, 1, name="rpn_class_raw", dtype="float32")(x)
     deltas = keras.layers.Conv2D(4 * num_ratios, 1, name="rpn_bbox_pred", dtype="float32")(x)
     logits = keras.layers.Reshape((-1, 2), name="rpn_class_logits")(logits)
@@ -42,23 +41,17 @@ class ProposalLayer(keras.layers.Layer):
     """
 
     def __init__(
-        self,
-        num_proposals: int,
-        nms_iou_threshold: float,
-        pre_nms_limit: int,
-        bbox_std_dev: tuple[float, ...],
-        **kwargs: Any,
+        self, num_proposals: int, nms_iou_threshold: float, pre_nms_limit: int, bbox_std_dev: tuple, **kwargs: Any
     ):
         super().__init__(**kwargs)
-        self.num_proposals = int(num_proposals)
-        self.nms_iou_threshold = float(nms_iou_threshold)
-        self.pre_nms_limit = int(pre_nms_limit)
-        self.bbox_std_dev = tuple(float(v) for v in bbox_std_dev)
+        self.num_proposals, self.nms_iou_threshold, self.pre_nms_limit = num_proposals, nms_iou_threshold, pre_nms_limit
+        self.bbox_std_dev = bbox_std_dev
 
     @classmethod
     def from_settings(cls, config: Config, num_proposals: int, **kwargs: Any) -> "ProposalLayer":
         """The layer that a configuration describes, for so many proposals: training takes more than inference."""
-        return cls(num_proposals, config.RPN_NMS_THRESHOLD, config.PRE_NMS_LIMIT, config.RPN_BBOX_STD_DEV, **kwargs)
+        deviations = tuple(map(float, config.RPN_BBOX_STD_DEV))
+        return cls(num_proposals, config.RPN_NMS_THRESHOLD, config.PRE_NMS_LIMIT, deviations, **kwargs)
 
     def call(self, inputs: list) -> tf.Tensor:
         """Decode, clip and suppress.
@@ -97,11 +90,3 @@ class ProposalLayer(keras.layers.Layer):
     def _suppress(self, proposals_and_scores: tuple) -> tf.Tensor:
         kept = tf.gather(proposals_and_scores[0], self.survivors(*proposals_and_scores))
         return tf.pad(kept, [[0, self.num_proposals - tf.shape(kept)[0]], [0, 0]])
-
-    def compute_output_shape(self, input_shape: list) -> tuple:  # noqa: D102
-        return (input_shape[0][0], self.num_proposals, 4)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        names = ("num_proposals", "nms_iou_threshold", "pre_nms_limit", "bbox_std_dev")
-        return super().get_config() | {name: getattr(self, name) for name in names}

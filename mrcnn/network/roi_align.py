@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mrcnn.config import ROI_ALIGNS
 from mrcnn.network import boxes as box_ops
 
 FINEST_LEVEL, COARSEST_LEVEL = 2, 5
@@ -28,28 +27,25 @@ def assign_levels(rois: tf.Tensor, rule: str = "paper") -> tf.Tensor:
     return tf.cast(tf.clip_by_value(CANONICAL_LEVEL + steps, FINEST_LEVEL, COARSEST_LEVEL), tf.int32)
 
 
-def crop_bins(feature_map: tf.Tensor, boxes: tf.Tensor, batch_index: tf.Tensor, size: int) -> tf.Tensor:
-    """Sample a feature map bilinearly at the centres of a grid of bins in each box, as the paper does.
+def sample_bins(maps: tf.Tensor, boxes: tf.Tensor, batch_index: tf.Tensor, size: int, margin: float = 0.0) -> tf.Tensor:
+    """Sample maps bilinearly at the centres of a grid of bins in each box, as the paper does.
 
     Args:
-        feature_map: float tensor `(batch, height, width, channels)`.
-        boxes: float tensor `(n, 4)` in cells of the feature map, within it; cell i reaches from i to i + 1.
-        batch_index: int tensor `(n,)`, the image each box lies in.
+        maps: float tensor `(batch, height, width, channels)`.
+        boxes: float tensor `(n, 4)` in cells of the map, within it; cell i reaches from i to i + 1.
+        batch_index: int tensor `(n,)`, the map each box lies in.
         size: bins along each side.
+        margin: cells that `maps` has around what the boxes count from.
 
     Returns:
-        Float tensor `(n, size, size, channels)`. Between the last cell's centre and the border its value is repeated.
+        Float tensor `(n, size, size, channels)`.
     """
-    # One repeated cell around the map stands for clamping, which the resampling op does not offer.
-    padded = tf.pad(feature_map, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
-    shape = tf.shape(padded)
-    last = tf.cast(tf.stack([shape[1], shape[2]]), tf.float32) - 1.0
+    last = tf.cast(tf.shape(maps)[1:3], tf.float32) - 1.0
     bin_size = (boxes[:, 2:] - boxes[:, :2]) / size
-    # Centre of cell i has index i; the padding adds 1, the half bin and the half cell take the centres.
-    first = boxes[:, :2] + 0.5 * bin_size - 0.5 + 1.0
-    final = boxes[:, 2:] - 0.5 * bin_size - 0.5 + 1.0
-    corners = tf.concat([first / last, final / last], axis=-1)
-    return tf.image.crop_and_resize(padded, corners, batch_index, [size, size])
+    # The centre of cell i has index i: half a bin and half a cell take the centres.
+    first = boxes[:, :2] + 0.5 * bin_size - 0.5 + margin
+    final = boxes[:, 2:] - 0.5 * bin_size - 0.5 + margin
+    return tf.image.crop_and_resize(maps, tf.concat([first / last, final / last], axis=-1), batch_index, [size] * 2)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -67,13 +63,10 @@ class PyramidROIAlign(keras.layers.Layer):
 
     def __init__(self, pool_size: int, rule: str = "paper", **kwargs: Any):
         super().__init__(**kwargs)
-        if rule not in ROI_ALIGNS:
-            raise ValueError(f"rule must be one of {', '.join(ROI_ALIGNS)}; got {rule!r}")
-        self.pool_size = int(pool_size)
-        self.rule = rule
+        self.pool_size, self.rule = pool_size, rule
 
     def call(self, rois: tf.Tensor, batch_index: tf.Tensor, feature_maps: list, image_shape: tf.Tensor) -> tf.Tensor:
-        """Crop.
+        """Crop RoIs.
 
         Args:
             rois: float tensor `(num_rois, 4)`, normalised.
@@ -94,20 +87,12 @@ class PyramidROIAlign(keras.layers.Layer):
             row = tf.where(levels == level)[:, 0]
             images = tf.gather(batch_index, row)
             if self.rule == "paper":
-                crops = crop_bins(feature_map, tf.gather(pixels, row) / 2.0**level, images, self.pool_size)
+                # One repeated cell around the map stands for clamping, which the resampling op does not offer.
+                padded = tf.pad(feature_map, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+                crops = sample_bins(padded, tf.gather(pixels, row) / 2.0**level, images, self.pool_size, margin=1.0)
             else:
                 crops = tf.image.crop_and_resize(feature_map, tf.gather(rois, row), images, [self.pool_size] * 2)
             pieces.append(crops)
             rows.append(row)
         order = tf.argsort(tf.concat(rows, axis=0), stable=True)
         return tf.gather(tf.concat(pieces, axis=0), order)
-
-    def compute_output_spec(
-        self, rois: Any, batch_index: Any, feature_maps: list, image_shape: Any
-    ) -> keras.KerasTensor:
-        """Shape of the crops for `call`'s arguments."""
-        return keras.KerasTensor((rois.shape[0], self.pool_size, self.pool_size, feature_maps[0].shape[-1]), "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return {**super().get_config(), "pool_size": self.pool_size, "rule": self.rule}

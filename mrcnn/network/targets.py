@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
+from mrcnn.network.roi_align import sample_bins
 
 # From this IoU with a crowd on, an anchor or RoI is not taken for background.
 CROWD_IOU_THRESHOLD = 0.001
@@ -62,27 +64,21 @@ def _match(boxes: tf.Tensor, gt_boxes: tf.Tensor, gt_class_ids: tf.Tensor) -> tu
 
 
 def assign_anchor_targets(
-    anchors: tf.Tensor,
-    gt_boxes: tf.Tensor,
-    gt_class_ids: tf.Tensor,
-    seeds: tf.Tensor,
-    num_samples: int,
-    bbox_std_dev: tuple[float, ...],
+    anchors: tf.Tensor, gt_boxes: tf.Tensor, gt_class_ids: tf.Tensor, seeds: tf.Tensor, config: Config
 ) -> AnchorTargets:
     """Match anchors to ground truth and sample at most half positives.
 
     1. An anchor whose best IoU is below 0.3 is background, unless a crowd is there.
     2. The best anchors of each ground-truth box are objects, whatever their IoU.
     3. An anchor whose best IoU is at least 0.7 is an object.
-    4. At most `num_samples / 2` objects stay, and background up to `num_samples` in all.
+    4. Of RPN_TRAIN_ANCHORS_PER_IMAGE at most half are objects; background fills the rest.
 
     Args:
         anchors: float `(anchors, 4)`, normalised.
         gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
         gt_class_ids: int `(batch, max_gt)`, 0 for padding, below 0 for crowds.
         seeds: int `(batch, 2)`.
-        num_samples: anchors used in each image.
-        bbox_std_dev: the deltas are divided by it.
+        config: numbers of the sample and units of the deltas.
 
     Reference:
         Ren et al. 2015, section 3.1.2.
@@ -95,13 +91,14 @@ def assign_anchor_targets(
     positive = is_best | (best_iou >= ANCHOR_POSITIVE_IOU)
     negative = (best_iou < ANCHOR_NEGATIVE_IOU) & ~positive & free
 
+    num_samples = config.RPN_TRAIN_ANCHORS_PER_IMAGE
     positive = subsample(positive, num_samples // 2, seeds)
     num_positive = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1, keepdims=True)
     negative = subsample(negative, num_samples - num_positive, seeds + 1)
     match = tf.cast(positive, tf.int32) - tf.cast(negative, tf.int32)
 
     matched = tf.gather(gt_boxes, best_gt, batch_dims=1)
-    deltas = box_ops.encode(anchors[tf.newaxis], matched) / tf.constant(bbox_std_dev, tf.float32)
+    deltas = box_ops.encode(anchors[tf.newaxis], matched) / tf.constant(config.RPN_BBOX_STD_DEV, tf.float32)
     return AnchorTargets(match, tf.where(positive[..., tf.newaxis], deltas, 0.0))
 
 
@@ -110,33 +107,28 @@ def assign_roi_targets(
     gt_boxes: tf.Tensor,
     gt_class_ids: tf.Tensor,
     gt_masks: tf.Tensor,
-    mask_frames: tf.Tensor,
     seeds: tf.Tensor,
-    num_rois: int,
-    positive_ratio: float,
-    bbox_std_dev: tuple[float, ...],
-    mask_size: int,
+    config: Config,
     image_shape: tf.Tensor,
 ) -> ROITargets:
     """Sample RoIs for the heads and give each its class, deltas and mask.
+
+    Of TRAIN_ROIS_PER_IMAGE at most ROI_POSITIVE_RATIO are positives; negatives keep this ratio where there are fewer.
 
     Args:
         proposals: float `(batch, n, 4)`, normalised, padded with zero rows.
         gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
         gt_class_ids: int `(batch, max_gt)`, 0 for padding, below 0 for crowds.
-        gt_masks: float or bool `(batch, max_gt, mask_height, mask_width)`.
-        mask_frames: float `(batch, max_gt, 4)`, normalised: the box that each mask's array spans, its own
-            box for a mini-mask, the whole image for a full one.
+        gt_masks: float or bool `(batch, max_gt, mask_height, mask_width)`; with USE_MINI_MASK each spans its own box,
+            otherwise the whole image.
         seeds: int `(batch, 2)`.
-        num_rois: rows of the result.
-        positive_ratio: largest share of positives; negatives keep this ratio where there are fewer positives.
-        bbox_std_dev: the deltas are divided by it.
-        mask_size: height and width of the mask targets.
+        config: numbers of the sample, units of the deltas and size of the masks.
         image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
 
     Reference:
         He et al. 2017, section 3.1.
     """
+    num_rois, positive_ratio = config.TRAIN_ROIS_PER_IMAGE, config.ROI_POSITIVE_RATIO
     # Fewer proposals than rows of the result are filled up with padding.
     proposals = tf.pad(proposals, [[0, 0], [0, max(num_rois - proposals.shape[1], 0)], [0, 0]])
     max_positives = max(int(round(num_rois * positive_ratio)), 1)
@@ -161,15 +153,17 @@ def assign_roi_targets(
     matched = tf.gather(best_gt, chosen, batch_dims=1)
     class_ids = tf.where(is_positive, tf.gather(tf.cast(gt_class_ids, tf.int32), matched, batch_dims=1), 0)
     matched_boxes = tf.gather(gt_boxes, matched, batch_dims=1)
-    deltas = box_ops.encode(rois, matched_boxes) / tf.constant(bbox_std_dev, tf.float32)
+    deltas = box_ops.encode(rois, matched_boxes) / tf.constant(config.BBOX_STD_DEV, tf.float32)
     deltas = tf.where(is_positive[..., tf.newaxis], deltas, 0.0)
 
+    whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(gt_boxes))
+    frames = gt_boxes if config.USE_MINI_MASK else whole_image
     masks = crop_masks(
         box_ops.pixel_boxes(rois[:, :max_positives], image_shape),
         gt_masks,
-        box_ops.pixel_boxes(mask_frames, image_shape),
+        box_ops.pixel_boxes(frames, image_shape),
         matched[:, :max_positives],
-        mask_size,
+        config.MASK_SHAPE[0],
     )
     masks = tf.where(is_positive[:, :max_positives, tf.newaxis, tf.newaxis], masks, 0.0)
     targets = ROITargets(rois, class_ids, valid, deltas, masks)
@@ -184,7 +178,7 @@ def crop_masks(
     Args:
         rois: float `(batch, n, 4)`, in pixels.
         gt_masks: `(batch, max_gt, mask_height, mask_width)`.
-        mask_frames: float `(batch, max_gt, 4)`, in pixels.
+        mask_frames: float `(batch, max_gt, 4)`, in pixels: the box that each mask's array spans.
         matched: int `(batch, n)`, row of the ground truth.
         size: height and width of the result, float `(batch, n, size, size)` of 0 and 1; 0 outside of the frame.
     """
@@ -199,17 +193,5 @@ def crop_masks(
     to_cells = tf.constant([height, width], tf.float32) / frame_size
     origin = frames[..., :2]
     cells = tf.concat([(rois[..., :2] - origin) * to_cells, (rois[..., 2:] - origin) * to_cells], axis=-1) + 1.0
-    crops = _sample_grid(masks, tf.reshape(cells, (batch * num_rois, 4)), size)
+    crops = sample_bins(masks, tf.reshape(cells, (batch * num_rois, 4)), tf.range(batch * num_rois), size)
     return tf.reshape(tf.round(crops), (batch, num_rois, size, size))
-
-
-def _sample_grid(masks: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
-    """Bilinear samples `(n, size, size)` of `masks[i]` at the bin centres of `boxes[i]`, 0 beyond the array."""
-    shape = tf.shape(masks)
-    last = tf.cast(tf.stack([shape[1], shape[2]]), tf.float32) - 1.0
-    bin_size = (boxes[:, 2:] - boxes[:, :2]) / size
-    first = (boxes[:, :2] + 0.5 * bin_size - 0.5) / last
-    final = (boxes[:, 2:] - 0.5 * bin_size - 0.5) / last
-    corners = tf.concat([first, final], axis=-1)
-    crops = tf.image.crop_and_resize(masks, corners, tf.range(shape[0]), [size, size])
-    return crops[..., 0]

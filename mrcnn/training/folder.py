@@ -12,8 +12,8 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.files.atomic import write_json
-from mrcnn.files.errors import InputError, first_line
-from mrcnn.files.hdf5 import check_weights_file, save_weights
+from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import load_weights, save_weights
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN
@@ -24,8 +24,6 @@ CONFIG_NAME = "config.json"
 LOG, SPLIT, METRICS = "log.csv", "split.json", "metrics.json"
 CHECKPOINTS, TENSORBOARD = "checkpoint", "tensorboard"
 _CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
-# What Keras raises on a file of weights that is damaged or of another network.
-UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 _ADVICE = "copy the detector's folder again"
 _SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
@@ -49,11 +47,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 
 def load_parts(parts: DetectorParts, path: Path) -> None:
     """Load what `MaskRCNN.save` wrote; InputError if the file is damaged or of another architecture."""
-    check_weights_file(path, advice=_ADVICE)
-    try:
-        parts.load_weights(path)
-    except UNREADABLE as error:
-        raise InputError(f"{path}: these weights do not fit the configuration ({first_line(error)})") from error
+    load_weights(parts, path, advice=f"{_ADVICE}, or take the configuration that it was made with")
     for variable in parts.variables:
         if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
             raise InputError(f"{path}: {variable.path} holds NaN or infinity; {_ADVICE}")
@@ -82,9 +76,7 @@ def write_metrics(folder: Path, measured: Mapping[str, Any]) -> None:
 def read_metrics(folder: Path) -> dict[str, dict[str, Any]] | None:
     """What `write_metrics` wrote, or None if it is not there or holds for another detector."""
     known = read_optional(folder / METRICS)
-    if known is None or known.get("detector") != detector_hash(folder):
-        return None
-    return known["centres"]
+    return known["centres"] if known is not None and known.get("detector") == detector_hash(folder) else None
 
 
 def read_optional(path: Path) -> Any:
@@ -131,8 +123,7 @@ def run_folder(
 ) -> tuple[Path, int]:
     """Folder that a run of Matterport's class writes to, and how many epochs it has had.
 
-    It is that of the checkpoint `model_path`, or a new one below `model_dir` with the name of the configuration and the
-    date `now`.
+    It is that of the checkpoint `model_path`, or a new one below `model_dir`, called after `name` and the date `now`.
     """
     match = CHECKPOINT_PATH.match(str(model_path)) if model_path else None
     if match:
@@ -142,8 +133,7 @@ def run_folder(
 
 def checkpoint_name(name: str, epoch: int | str) -> str:
     """File name of the weights after `epoch` epochs; text such as "{epoch:04d}" stands in for a number."""
-    number = f"{epoch:04d}" if isinstance(epoch, int) else epoch
-    return f"mask_rcnn_{name.lower()}_{number}.h5"
+    return f"mask_rcnn_{name.lower()}_{f'{epoch:04d}' if isinstance(epoch, int) else epoch}.h5"
 
 
 def find_last(model_dir: str | os.PathLike, name: str) -> Path:
@@ -152,9 +142,8 @@ def find_last(model_dir: str | os.PathLike, name: str) -> Path:
     # Somebody may have added a word to the date.
     dated = re.compile(re.escape(key) + r"\d{8}T\d{4,6}(?!\d)")
     folders = sorted(p for p in Path(model_dir).glob(f"{key}*") if p.is_dir() and dated.match(p.name))
-    if not folders:
-        raise MissingCheckpoint(f"{model_dir}: no run of {key!r} there; train one, or name the weights")
-    found = sorted(folders[-1].glob("mask_rcnn*.h5"))
+    found = sorted(folders[-1].glob("mask_rcnn*.h5")) if folders else []
     if not found:
-        raise MissingCheckpoint(f"{folders[-1]}: no checkpoint there; its training ended before the first epoch did")
+        where = folders[-1] if folders else model_dir
+        raise MissingCheckpoint(f"{where}: no checkpoint of {key!r} there; train for an epoch, or name the weights")
     return found[-1]

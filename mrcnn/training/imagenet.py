@@ -17,6 +17,7 @@ import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from string import ascii_lowercase
 
 import keras
 import numpy as np
@@ -26,23 +27,17 @@ from mrcnn.files.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
-# Epsilon of every batch normalisation in keras.applications' ResNets.
-KERAS_EPSILON = 1.001e-5
-
+KERAS_EPSILON = 1.001e-5  # of every batch normalisation there
 # COCO weights that Matterport published with release 2.0 of its Mask R-CNN (80 classes, ResNet-101), and their MD5.
 COCO_MODEL_URL = "https://github.com/matterport/Mask_RCNN/releases/download/v2.0/mask_rcnn_coco.h5"
 COCO_HASH = "e98aaff6f99e307b5e2a8a3ff741a518"
 # Address, and MD5 by architecture, of the files without the classifier, as in keras.applications.
 BASE_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-FILE_HASHES = {
-    "resnet50": "4d473c1dd8becc155b73f8504c6f6626",
-    "resnet101": "88cf7a10940856eca736dc7b7e228a21",
-}
+FILE_HASHES = {"resnet50": "4d473c1dd8becc155b73f8504c6f6626", "resnet101": "88cf7a10940856eca736dc7b7e228a21"}
 
 _STEM = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}
 _BLOCK = re.compile(r"conv([2-5])_block([1-9]\d?)_([0-3])_(conv|bn)")
 _BRANCHES = ("1", "2a", "2b", "2c")  # number 0 is the convolution of the shortcut
-_MAX_BLOCKS = 26  # letters
 
 
 def matterport_name(keras_name: str) -> str | None:
@@ -51,14 +46,12 @@ def matterport_name(keras_name: str) -> str | None:
     >>> matterport_name("conv4_block23_0_bn")
     'bn4w_branch1'
     """
-    if keras_name in _STEM:
-        return _STEM[keras_name]
     match = _BLOCK.fullmatch(keras_name)
-    if match is None or int(match[2]) > _MAX_BLOCKS:
-        return None
-    letter = chr(ord("a") + int(match[2]) - 1)
-    prefix = "res" if match[4] == "conv" else "bn"
-    return f"{prefix}{match[1]}{letter}_branch{_BRANCHES[int(match[3])]}"
+    if match is None or int(match[2]) > len(ascii_lowercase):
+        return _STEM.get(keras_name)
+    stage, block, branch, kind = match.groups()
+    prefix = "res" if kind == "conv" else "bn"
+    return f"{prefix}{stage}{ascii_lowercase[int(block) - 1]}_branch{_BRANCHES[int(branch)]}"
 
 
 def convert(name: str, values: dict[str, np.ndarray], layer: keras.layers.Layer) -> dict[str, np.ndarray]:
@@ -80,8 +73,7 @@ def convert(name: str, values: dict[str, np.ndarray], layer: keras.layers.Layer)
 def imagenet_weights_path(architecture: str) -> Path:
     """Fetch the weights of `keras.applications` (no classifier), unless they are already in Keras' own cache.
 
-    The cache is the one that `keras.applications.ResNet50(weights="imagenet", include_top=False)` fills and reads,
-    `~/.keras/models` if nothing else is set. The checksum is verified.
+    That is `~/.keras/models` if nothing else is set. The checksum is verified.
 
     Raises:
         InputError: for another architecture than "resnet50" and "resnet101", or if the file cannot be fetched.

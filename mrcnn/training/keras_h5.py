@@ -33,9 +33,7 @@ class StoredWeights:
 
     def __init__(self, path: Path, layer_names: list[str], datasets: dict[str, dict[str, h5py.Dataset]]):
         self.path, self.layer_names, self._datasets = path, layer_names, datasets
-        self.shapes = {
-            layer: {kind: tuple(dataset.shape) for kind, dataset in kinds.items()} for layer, kinds in datasets.items()
-        }
+        self.shapes = {layer: {kind: d.shape for kind, d in kinds.items()} for layer, kinds in datasets.items()}
 
     def read(self, layer: str, kind: str) -> np.ndarray:
         """Read one weight as float32; InputError if it is not finite, or a negative variance."""
@@ -48,13 +46,11 @@ class StoredWeights:
 
 @contextmanager
 def open_weights(path: str | os.PathLike, is_known: Callable[[str], bool]) -> Iterator[StoredWeights]:
-    """Open a file of Keras 2's layout.
+    """Open a file of Keras 2's layout; `is_known` says whether somebody will ask for a layer of a name.
 
     A weight belongs to the folder that holds its dataset where that is a known layer, so that the layers of an
     inner model are found; otherwise to its top-level group, since what TimeDistributed wraps, and a layer built
     for the second time, may carry another name inside ("conv2d_5", "conv1_1").
-
-    `is_known` says whether somebody will ask for a layer of a name.
 
     Raises:
         InputError: if the file is missing, damaged, of another layout, or refers to other files.

@@ -16,11 +16,12 @@ from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.batches import Example, training_batches
 from mrcnn.data.dataset import Dataset
 from mrcnn.files.devices import is_chief
-from mrcnn.files.errors import InputError, first_line
-from mrcnn.files.hdf5 import check_weights_file
+from mrcnn.files.errors import InputError
+from mrcnn.files.hdf5 import load_weights
+from mrcnn.files.progress import Bar
 from mrcnn.network.assembly import DetectorParts
-from mrcnn.training.folder import LOG, UNREADABLE, checkpoints
-from mrcnn.training.log import EpochLog, ProgressBar, StopOnNonFinite, read_rows
+from mrcnn.training.folder import LOG, checkpoints
+from mrcnn.training.log import EpochLog, check_finite, read_rows
 from mrcnn.training.step import DetectorTrainer, make_optimizer
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def fit_detector(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     strategy: tf.distribute.Strategy | None = None,
 ) -> list[dict[str, Any]]:
-    """Train, from the last finished epoch on that `folder` holds.
+    """Train, from the last finished epoch on that `folder` holds. The rest is as of `MaskRCNN.train`.
 
     Args:
         parts: the weights, made in the scope of `strategy`; changed in place.
@@ -51,21 +52,18 @@ def fit_detector(
         epochs: in all, those of an interrupted run included.
         learning_rate: peak of the schedule.
         folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
-        augmentation: of training samples, or None; images of `no_augmentation_sources` get none.
+        augmentation: of training samples, or None.
         first_epoch: epochs that the weights have had; resumes from the checkpoint of just so many or the last one
             before. None takes the newest checkpoint.
-        no_augmentation_sources: see there.
+        no_augmentation_sources: sources whose images are not augmented.
         callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
-
-    Returns:
-        The rows of `log.csv`, one for each epoch.
 
     Raises:
         InputError: if there are no images, the batch cannot be divided, a loss is not finite, or the checkpoint in
             `folder` does not fit.
     """
-    if not _num_images(train):
+    if not any(dataset.num_images for dataset in train):
         raise InputError("the detector has no image to train on: give a centre with masks")
     strategy = strategy or tf.distribute.get_strategy()
     if config.BATCH_SIZE % strategy.num_replicas_in_sync:
@@ -88,36 +86,42 @@ def fit_detector(
     if first_epoch >= epochs:
         return rows
     first_step = first_epoch * steps_per_epoch
-    watchers: list[keras.callbacks.Callback] = [StopOnNonFinite()]
-    if is_chief(strategy):
-        watchers.append(ProgressBar(total_steps, first_step))
-    # The checkpoint comes last: where there is one, all else of its epoch is done.
-    epoch_log = EpochLog(folder if is_chief(strategy) else None, rows)
-    loop = keras.callbacks.CallbackList([*watchers, *callbacks, epoch_log], model=trainer)
-    loop.set_params({"epochs": epochs, "steps": steps_per_epoch, "verbose": 0})
+    chief = is_chief(strategy)
+    records = EpochLog(folder if chief else None, rows)
+    watchers = keras.callbacks.CallbackList(list(callbacks), model=trainer)
+    watchers.set_params({"epochs": epochs, "steps": steps_per_epoch, "verbose": 0})
     train_step = _compiled(trainer.train_on_replica, strategy)
     validation_step = _compiled(trainer.validate_on_replica, strategy)
     trainer.stop_training = False
     batches = training_batches(
         train, config, config.BATCH_SIZE, augmentation, first_step, no_augmentation_sources=no_augmentation_sources
     )
-    loop.on_train_begin()
+    bar = Bar(total=total_steps, initial=first_step, desc="detector", unit="step", smoothing=0.05, disable=not chief)
+    watchers.on_train_begin()
     try:
-        with closing(batches), _without_graph_rewriting():
+        with closing(batches), closing(bar), _without_graph_rewriting():
+            bar.set_postfix_str("compiling the training step")
             for epoch in range(first_epoch, epochs):
-                loop.on_epoch_begin(epoch)
+                watchers.on_epoch_begin(epoch)
                 losses = []
                 for step in range(steps_per_epoch):
-                    loop.on_train_batch_begin(step)
+                    watchers.on_train_batch_begin(step)
                     losses.append(train_step(next(batches)))
-                    loop.on_train_batch_end(step, losses[-1])
-                loop.on_test_begin()
+                    check_finite(losses[-1], int(trainer.optimizer.iterations))
+                    bar.update()
+                    bar.set_postfix_str(f"loss {losses[-1]['loss']:.3f}", refresh=False)
+                    watchers.on_train_batch_end(step, losses[-1])
+                if epoch == first_epoch:
+                    bar.set_postfix_str("compiling the validation step")
+                watchers.on_test_begin()
                 logs = _means(losses) | _validate(validation, config, validation_step)
-                loop.on_epoch_end(epoch, logs)
+                watchers.on_epoch_end(epoch, logs)
+                # The checkpoint comes last: where there is one, all else of its epoch is done.
+                records.add(trainer, epoch + 1, logs)
                 if trainer.stop_training:
                     break
     finally:
-        loop.on_train_end()
+        watchers.on_train_end()
     return rows
 
 
@@ -160,15 +164,8 @@ def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> 
         # A kill between an epoch's weights and its checkpoint: that epoch is done again.
         first_epoch = max((epoch for epoch in done if epoch < first_epoch), default=first_epoch)
     if first_epoch in done:
-        path, advice = done[first_epoch], "give another model_dir, or remove it"
-        check_weights_file(path, advice=advice)
-        try:
-            trainer.load_weights(path)
-        except UNREADABLE as error:
-            raise InputError(
-                f"{path}: the training cannot resume from this checkpoint, made with other settings or damaged "
-                f"({first_line(error)}); {advice}"
-            ) from error
+        advice = "the training cannot resume from it: give another model_dir, or remove it"
+        load_weights(trainer, done[first_epoch], advice=advice)
     return first_epoch
 
 
@@ -195,15 +192,11 @@ def _compiled(replica_step, strategy: tf.distribute.Strategy):
 
 def _validate(datasets: Sequence[Dataset], config: Config, step) -> dict[str, float]:
     """Mean losses, by name with "val_", over the same images whenever it is called."""
-    if not config.VALIDATION_STEPS or not _num_images(datasets):
+    if not config.VALIDATION_STEPS or not any(dataset.num_images for dataset in datasets):
         return {}
     with closing(training_batches(datasets, config, config.BATCH_SIZE, shuffle=False)) as batches:
         means = _means([step(batch) for batch in islice(batches, math.ceil(config.VALIDATION_STEPS))])
     return {f"val_{name}": value for name, value in means.items()}
-
-
-def _num_images(datasets: Sequence[Dataset]) -> int:
-    return sum(dataset.num_images for dataset in datasets)
 
 
 def _means(losses: list[dict[str, float]]) -> dict[str, float]:

@@ -14,7 +14,6 @@ from mrcnn.training.weights import save_matterport
 LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
 
 
-@keras.saving.register_keras_serializable("mrcnn")
 class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises linearly to `peak`, stays, and is multiplied by `drop_factor` at `drop_step`."""
 
@@ -28,12 +27,7 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
         rise = tf.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
         return self.peak * rise * tf.where(step >= self.drop_step, self.drop_factor, 1.0)
 
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(vars(self))
 
-
-@keras.saving.register_keras_serializable("mrcnn")
 class FusedAdam(keras.optimizers.Adam):
     """Keras' Adam, each variable updated by one fused operation.
 
@@ -44,9 +38,10 @@ class FusedAdam(keras.optimizers.Adam):
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         """Take one step along the gradients."""
         step = tf.cast(self.iterations, tf.float32) + 1.0
-        betas = [tf.constant(self.beta_1), tf.constant(self.beta_2)]
         # Once for all variables. Of several replicas any one's will do: they are equal.
-        self._shared = (*(tf.pow(beta, step) for beta in betas), *betas, tf.constant(self.epsilon))
+        shared = {"beta1": tf.constant(self.beta_1), "beta2": tf.constant(self.beta_2)}
+        shared |= {f"{name}_power": tf.pow(beta, step) for name, beta in shared.items()}
+        self._shared = {**shared, "epsilon": tf.constant(self.epsilon)}
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
@@ -55,32 +50,23 @@ class FusedAdam(keras.optimizers.Adam):
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)
-        beta1_power, beta2_power, beta1, beta2, epsilon = self._shared
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=beta1_power,
-            beta2_power=beta2_power,
             lr=learning_rate,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
             grad=gradient,
+            **self._shared,
         )
 
 
 def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
     """The optimiser that `config` names; `DetectorTrainer` clips the gradients."""
-    drops = config.LEARNING_RATE_DROP_AFTER < 1.0
     rate: float | WarmupDrop = float(learning_rate)  # which callbacks can change, where a schedule cannot be
-    if drops or config.LEARNING_RATE_WARMUP_STEPS:
-        rate = WarmupDrop(
-            learning_rate,
-            config.LEARNING_RATE_WARMUP_STEPS,
-            int(round(total_steps * config.LEARNING_RATE_DROP_AFTER)) if drops else 2**31 - 1,
-            config.LEARNING_RATE_DROP_FACTOR,
-        )
+    warmup_steps, drop_after = config.LEARNING_RATE_WARMUP_STEPS, config.LEARNING_RATE_DROP_AFTER
+    if drop_after < 1.0 or warmup_steps:
+        drop_step = round(total_steps * drop_after) if drop_after < 1.0 else 2**31 - 1
+        rate = WarmupDrop(learning_rate, warmup_steps, drop_step, config.LEARNING_RATE_DROP_FACTOR)
     if config.OPTIMIZER == "adam":
         return FusedAdam(rate)
     return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM)
@@ -95,10 +81,6 @@ class DetectorTrainer(keras.Model):
         self.training_network = TrainingNetwork(parts, config)
         self.built = True
 
-    def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
-        """The unweighted losses of a batch on one device."""
-        return {name: loss.mean() for name, loss in self.training_network(batch, training=training).items()}
-
     def train_on_replica(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Take one step on this replica's part of the global batch.
 
@@ -109,8 +91,7 @@ class DetectorTrainer(keras.Model):
         with tf.GradientTape() as tape:
             shares = self._shares(self.training_network(batch, training=True))
             target = self._total(shares) + self._weight_decay() / _num_replicas()
-        gradients = _all_reduce_sum(tape.gradient(target, variables))
-        gradients = self._clip(gradients)
+        gradients = self._clip(_all_reduce_sum(tape.gradient(target, variables)))
         if _num_replicas() > 1:  # the optimiser sums over them once more
             gradients = [gradient / _num_replicas() for gradient in gradients]
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))

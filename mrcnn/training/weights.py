@@ -34,8 +34,6 @@ _BACKBONE_LAYER = re.compile(r"conv1|bn_conv1|(res|bn)[2-5][a-z]_branch(1|2[abc]
 _DETECTOR_LAYER = re.compile(r"(fpn|rpn|mrcnn)_.+")
 # Names of Matterport's that may be excluded although no weights go by them.
 _NO_WEIGHTS = {RPN_MODEL, "mrcnn_bbox", "mrcnn_class", "rpn_class_logits", "rpn_class", "rpn_bbox", "ROI"}
-_STATISTICS = {"moving_mean", "moving_variance"}
-_MAX_SUGGESTED = 12
 
 
 @dataclass
@@ -51,48 +49,43 @@ class LoadReport:
     notes: list[str] = field(default_factory=list)  # what a reader should know beyond the names
 
     @property
-    def num_wanted(self) -> int:
-        """How many layers were to be loaded."""
-        return len(self.matched) + len(self.missing) + len(self.other_shape)
-
-    @property
     def share(self) -> float:
         """Share of the wanted layers that matched, 0 to 1; 0 if none was wanted."""
-        return len(self.matched) / self.num_wanted if self.num_wanted else 0.0
+        return len(self.matched) / max(self._num_wanted, 1)
 
-    def __str__(self) -> str:
-        lines = [f"{self.path}: {len(self.matched)} of {self.num_wanted} layers matched ({100 * self.share:.0f} %)"]
+    @property
+    def _num_wanted(self) -> int:
+        return len(self.matched) + len(self.missing) + len(self.other_shape)
+
+    def _lines(self) -> list[str]:
         parts = {
             "missing in the file": self.missing,
             "of another shape": self.other_shape,
             "excluded": self.excluded,
             "unused, only in the file": self.unused,
         }
-        lines += [f"  {title} ({len(names)}): {_some(names)}" for title, names in parts.items() if names]
-        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+        counts = f"{len(self.matched)} of {self._num_wanted} layers matched ({100 * self.share:.0f} %)"
+        named = [f"{title} ({len(names)}): {_some(names)}" for title, names in parts.items() if names]
+        return [f"{self.path}: {counts}", *named, *(f"note: {note}" for note in self.notes)]
 
-    def check(self, min_share: float) -> None:
-        """Raise an InputError if a weight has another shape, or less than `min_share` of the wanted layers match."""
-        notes = "; ".join(self.notes)
+    def __str__(self) -> str:
+        return "\n  ".join(self._lines())
+
+    def check(self) -> None:
+        """Raise an InputError if a weight has another shape, or too few of the wanted layers match."""
         if self.other_shape:
-            advice = "use the config that the file was made with"
-            if len(self.other_shape) <= _MAX_SUGGESTED:
-                names = ", ".join(f'"{name}"' for name in self.other_shape)
-                advice = f"leave them out with exclude=[{names}] or {advice}"
-            raise InputError(f"{self.path}: {len(self.other_shape)} layers have another shape ({notes}); {advice}")
-        if self.share < min_share:
-            raise InputError(
-                f"{self.path}: only {len(self.matched)} of {self.num_wanted} layers matched "
-                f"({100 * self.share:.1f} %, at least {100 * min_share:.0f} % needed); missing: {_some(self.missing)}; "
-                f"{notes + '; ' * bool(notes)}check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
-            )
+            names = ", ".join(f'"{name}"' for name in self.other_shape)
+            advice = f"leave those out with exclude=[{names}], or use the config that the file was made with"
+        elif self.share < MIN_MATCHED_SHARE:
+            least = f"at least {100 * MIN_MATCHED_SHARE:.0f} % must match"
+            advice = f"{least}: check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
+        else:
+            return
+        raise InputError("; ".join([*self._lines(), advice]))
 
 
 def load_by_name(
-    layers: Sequence[keras.layers.Layer],
-    path: str | os.PathLike,
-    exclude: Iterable[str] | None = (),
-    min_share: float = MIN_MATCHED_SHARE,
+    layers: Sequence[keras.layers.Layer], path: str | os.PathLike, exclude: Iterable[str] | None = ()
 ) -> LoadReport:
     """Load an .h5 file of Keras 2's layout into the layers of the same names.
 
@@ -106,17 +99,19 @@ def load_by_name(
         path: the file.
         exclude: names of layers to leave as they are; "rpn_model" stands for the layers of the proposal head. When
             the classes differ: ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"].
-        min_share: fail if less than this share of the layers that are not excluded matches, 0 to 1.
 
     Returns:
         The report, which is also logged.
 
     Raises:
-        InputError: if the file cannot be read, a weight has another shape, or too few match. Nothing is changed.
+        InputError: if the file cannot be read, a weight has another shape, or less than nine tenths of the layers that
+            are not excluded match. Nothing is changed.
     """
     path = Path(path)
     ours = {layer.name: layer for layer in layers if layer.weights}
-    excluded = _excluded_names(exclude)
+    excluded = {exclude} if isinstance(exclude, str) else set(exclude or ())
+    excluded |= set(RPN_LAYERS) if RPN_MODEL in excluded else set()
+    excluded |= {imagenet.matterport_name(name) or name for name in excluded}
     with open_weights(path, lambda name: name in ours or imagenet.matterport_name(name) is not None) as stored:
         for name in sorted(excluded - set(ours) - set(stored.layer_names) - set(stored.shapes) - _NO_WEIGHTS):
             logger.warning("exclude names %r, a layer that neither the network nor %s has", name, path)
@@ -124,7 +119,7 @@ def load_by_name(
             raise InputError(f"{path}: a ResNet V2, whose blocks differ from ours; take the weights of ResNet V1")
         values, report = _read_matching(ours, stored, excluded)
     logger.info("%s", report)
-    report.check(min_share)
+    report.check()
     deeper = [name for name in report.unused if _BACKBONE_LAYER.fullmatch(imagenet.matterport_name(name) or name)]
     if deeper:
         logger.warning("%s: its backbone has blocks that ours lacks (%s): check BACKBONE", path, _some(deeper))
@@ -143,7 +138,7 @@ def _read_matching(
     backbone_only = any(map(_BACKBONE_LAYER.fullmatch, sources)) and not any(map(_DETECTOR_LAYER.fullmatch, sources))
     report = LoadReport(stored.path, excluded=[name for name in ours if name in excluded])
     report.unused = [source for name, source in sources.items() if name not in ours]
-    values, shapes, kinds = {}, [], {}
+    values, shapes = {}, []
     for name, layer in ours.items():
         if name in excluded or (backbone_only and not _BACKBONE_LAYER.fullmatch(name)):
             continue
@@ -151,7 +146,11 @@ def _read_matching(
         theirs = stored.shapes.get(sources.get(name, ""), {})
         if set(theirs) != set(wanted):
             report.missing.append(name)
-            kinds |= {name: (set(wanted), set(theirs))} if theirs else {}
+            if theirs and not report.notes:
+                report.notes.append(f"{name} has {', '.join(sorted(wanted))}, in the file {', '.join(sorted(theirs))}")
+                if "moving_mean" in set(wanted) ^ set(theirs):
+                    kind = "frozen_batch" if "moving_mean" in theirs else "group"
+                    report.notes.append(f'set NORMALIZATION to "{kind}"')
             continue
         read = {kind: stored.read(sources[name], kind) for kind in theirs}
         read = imagenet.convert(name, read, layer) if is_keras else read
@@ -159,15 +158,7 @@ def _read_matching(
         shapes += differing
         (report.other_shape if differing else report.matched).append(name)
         values[name] = read
-    if shapes:
-        report.notes.append(_some(shapes, 3))
-    if kinds:
-        first, (mine, theirs) = next(iter(kinds.items()))
-        note = f"{len(kinds)} layers have other weights in the file ({_some(list(kinds))}): {first} has "
-        note += f"{', '.join(sorted(mine))}, in the file {', '.join(sorted(theirs))}"
-        if _STATISTICS <= mine ^ theirs:
-            note += f'; set NORMALIZATION to "{"frozen_batch" if _STATISTICS <= theirs else "group"}"'
-        report.notes.append(note)
+    report.notes += [_some(shapes, 3)] * bool(shapes)
     if backbone_only:
         report.notes.append("the file holds a backbone alone; the layers of pyramid and heads stay as they are")
     return values, report
@@ -193,14 +184,6 @@ def save_matterport(layers: Sequence[keras.layers.Layer], path: str | os.PathLik
             group.attrs["weight_names"] = np.array(list(variables), "S")
             for name, variable in variables.items():
                 group.create_dataset(name, data=keras.ops.convert_to_numpy(variable).astype(np.float32)).flush()
-
-
-def _excluded_names(exclude: Iterable[str] | None) -> set[str]:
-    """The names as given, with what they stand for."""
-    names = {exclude} if isinstance(exclude, str) else set(exclude or ())
-    if RPN_MODEL in names:
-        names.update(RPN_LAYERS)
-    return names | {imagenet.matterport_name(name) or name for name in names}
 
 
 def _some(names: Sequence[str], num_shown: int = 6) -> str:

@@ -110,7 +110,7 @@ def test_load_weights_refuses_other_architectures_and_damaged_files(model, tiny_
     for overrides in ({"NUM_CLASSES": 3}, {"NORMALIZATION": "batch"}):
         with small_resnet():
             other = MaskRCNN("inference", make_config(overrides, tiny_config_class), "unused")
-        with pytest.raises(InputError, match="do not fit the configuration"):
+        with pytest.raises(InputError, match="or of another network"):
             other.load_weights(path)
     (tmp_path / WEIGHTS_NAME).write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match=WEIGHTS_NAME):
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused(model, cell_dataset, tmp_path):
         model.detect([np.zeros((64, 64, 3), "U1")])
     with pytest.raises(InputError, match="no such weights file"):
         model.load_weights(tmp_path / WEIGHTS_NAME)
-    with pytest.raises(FileNotFoundError, match="no run of 'tiny' there"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint of 'tiny' there"):
         model.find_last()
 
 

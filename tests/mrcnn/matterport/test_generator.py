@@ -17,9 +17,8 @@ from mrcnn.matterport.generator import (
     compute_backbone_shapes,
     data_generator,
     generate_random_rois,
-    image_anchors,
 )
-from mrcnn.network.anchors import pyramid_anchors
+from mrcnn.network.anchors import pixel_anchors
 
 SHAPE = (64, 64, 3)
 
@@ -56,13 +55,13 @@ def config(tiny_config_class):
     )
 
 
-def test_image_anchors_are_those_of_the_levels_in_use(config, tiny_config_class):
-    shapes = compute_backbone_shapes(config, (64, 96))
-    arguments = config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES
-    np.testing.assert_array_equal(image_anchors(config, (64, 96, 3)), pyramid_anchors(*arguments))
-    some = make_config({"RPN_LEVELS": ["P3", "P6"]}, tiny_config_class)
-    expected = pyramid_anchors((16, 64), config.RPN_ANCHOR_RATIOS, shapes[[1, 4]], (8, 64))
-    np.testing.assert_array_equal(image_anchors(some, (64, 96, 3)), expected)
+def test_pyramid_anchors_of_the_backbone_shapes_are_those_of_the_network(config):
+    shapes = compute_backbone_shapes(config, (64, 97, 3))
+    assert shapes.tolist() == [[16, 25], [8, 13], [4, 7], [2, 4], [1, 2]]
+    anchors = utils.generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE
+    )
+    np.testing.assert_array_equal(anchors, pixel_anchors(config, (64, 97, 3)))
 
 
 GT_BOXES = np.array([[4, 6, 22, 30], [30, 20, 60, 52], [8, 40, 20, 60]])
@@ -71,7 +70,7 @@ GT_BOXES = np.array([[4, 6, 22, 30], [30, 20, 60, 52], [8, 40, 20, 60]])
 @pytest.mark.parametrize("class_ids", [[1, 2, -1], []])
 def test_build_rpn_targets_marks_anchors_and_gives_their_deltas(config, class_ids):
     boxes, class_ids = GT_BOXES[: len(class_ids)], np.array(class_ids, int)
-    anchors = image_anchors(config, SHAPE)
+    anchors = pixel_anchors(config, SHAPE).numpy()
     match, deltas = build_rpn_targets(SHAPE, anchors, class_ids, boxes, config)
     found = np.flatnonzero(match == 1)
     assert match.shape == (len(anchors),) and deltas.shape == (40, 4) and (match == -1).sum() == 40 - len(found)
@@ -129,7 +128,7 @@ def test_data_generator_gives_matterports_inputs(config):
     inputs, outputs = next(data_generator(Discs(), config, shuffle=False, batch_size=2))
     assert outputs == []
     images, meta, match, deltas, class_ids, boxes, masks = inputs
-    num_anchors = len(image_anchors(config, SHAPE))
+    num_anchors = len(pixel_anchors(config, SHAPE))
     assert images.shape == (2, 64, 64, 3) and images.dtype == np.float32
     assert meta.shape == (2, 12 + 5) and match.shape == (2, num_anchors, 1) and deltas.shape == (2, 40, 4)
     assert class_ids.shape == (2, 4) and boxes.shape == (2, 4, 4) and masks.shape == (2, 56, 56, 4)

@@ -7,7 +7,6 @@ from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.roi_align import PyramidROIAlign, assign_levels
 
 SHAPE = (768, 512)
-LEVELS = (2, 3, 4, 5)
 
 
 def sample(feature_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -64,25 +63,21 @@ def test_assign_levels_known_answers(side, paper, matterport):
     assert int(assign_levels(box, "matterport")[0]) == matterport
 
 
-def test_roi_align_of_the_paper_equals_a_plain_sampler(feature_maps, pixel_rois):
-    boxes, images = pixel_rois
-    layer = PyramidROIAlign(7, "paper")
-    crops = layer(normalized_boxes(boxes, SHAPE), images, feature_maps, image_shape=SHAPE).numpy()
-    levels = [slow_level(box[2:] - box[:2], "paper") for box in boxes]
-    assert set(levels) == set(LEVELS)
-    for crop, box, level, image in zip(crops, boxes, levels, images, strict=True):
-        np.testing.assert_allclose(crop, slow_bins(feature_maps[level - 2][image], box / 2**level, 7), atol=1e-3)
-
-
-def test_roi_align_of_matterport_equals_a_plain_sampler(feature_maps, pixel_rois, pool=14):
+@pytest.mark.parametrize(("rule", "pool"), [("paper", 7), ("matterport", 14)])
+def test_roi_align_equals_a_plain_sampler(feature_maps, pixel_rois, rule, pool):
     boxes, images = pixel_rois
     rois = normalized_boxes(boxes, SHAPE).numpy()
-    crops = PyramidROIAlign(pool, "matterport")(rois, images, feature_maps, image_shape=SHAPE).numpy()
-    # Its boxes are measured by their normalised size.
-    levels = [slow_level((roi[2:] - roi[:2]) * SHAPE, "matterport") for roi in rois]
-    assert set(levels) == set(LEVELS)
-    for crop, roi, level, image in zip(crops, rois, levels, images, strict=True):
-        np.testing.assert_allclose(crop, slow_grid(feature_maps[level - 2][image], roi, pool), atol=1e-3)
+    crops = PyramidROIAlign(pool, rule)(rois, images, feature_maps, image_shape=SHAPE).numpy()
+    # Matterport's boxes are measured by their normalised size.
+    measured = boxes if rule == "paper" else rois * np.tile(SHAPE, 2)
+    levels = [slow_level(box[2:] - box[:2], rule) for box in measured]
+    assert set(levels) == {2, 3, 4, 5}
+    for crop, box, roi, level, image in zip(crops, boxes, rois, levels, images, strict=True):
+        feature_map = feature_maps[level - 2][image]
+        expected = (
+            slow_bins(feature_map, box / 2**level, pool) if rule == "paper" else slow_grid(feature_map, roi, pool)
+        )
+        np.testing.assert_allclose(crop, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("rule", ["paper", "matterport"])

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import map_coordinates
 
+from mrcnn.config import Config, make_config
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.network.boxes import pairwise_iou, pixel_boxes
 from mrcnn.network.targets import CROWD_IOU_THRESHOLD, assign_anchor_targets, assign_roi_targets, crop_masks
@@ -80,32 +81,26 @@ def anchors(scenes) -> np.ndarray:
     return made.astype(np.float32)
 
 
+def sampling(num_anchors: int, num_rois: int = 4, positive_ratio: float = 0.5) -> Config:
+    """Settings for samples of so many anchors and RoIs."""
+    counts = {"RPN_TRAIN_ANCHORS_PER_IMAGE": num_anchors, "TRAIN_ROIS_PER_IMAGE": num_rois}
+    return make_config({**counts, "ROI_POSITIVE_RATIO": positive_ratio}, Config)
+
+
 def stacked(scenes) -> dict[str, np.ndarray]:
     return {name: np.stack([s[name] for s in scenes]) for name in scenes[0]}
 
 
 def anchor_targets(scenes, anchors, num_samples):
-    batch = stacked(scenes)
-    targets = assign_anchor_targets(anchors, batch["gt_boxes"], batch["class_ids"], batch["seeds"], num_samples, STD)
+    batch, config = stacked(scenes), sampling(num_samples)
+    targets = assign_anchor_targets(anchors, batch["gt_boxes"], batch["class_ids"], batch["seeds"], config)
     return targets.match.numpy(), targets.deltas.numpy()
 
 
 def roi_targets(scenes, num_rois, positive_ratio):
-    batch = stacked(scenes)
-    targets = assign_roi_targets(
-        batch["proposals"],
-        batch["gt_boxes"],
-        batch["class_ids"],
-        batch["gt_masks"],
-        batch["gt_boxes"],
-        batch["seeds"],
-        num_rois,
-        positive_ratio,
-        STD,
-        28,
-        SHAPE,
-    )
-    return [value.numpy() for value in targets]
+    batch, config = stacked(scenes), sampling(1, num_rois, positive_ratio)
+    arrays = [batch[name] for name in ("proposals", "gt_boxes", "class_ids", "gt_masks", "seeds")]
+    return [value.numpy() for value in assign_roi_targets(*arrays, config, SHAPE)]
 
 
 @pytest.mark.parametrize("num_samples", [8, 41, 5000])
@@ -198,14 +193,17 @@ def rows(*widths: float) -> np.ndarray:
 
 
 def test_thresholds_belong_to_the_objects_and_crowds():
+    def match(anchors, cell, class_id):
+        return assign_anchor_targets(anchors, cell[np.newaxis], np.array([[class_id]]), SEED, sampling(10)).match
+
     # Inside a cell that is 10 wide the IoU is a tenth of the width; the widest anchor is the best.
-    match = assign_anchor_targets(rows(9, 7, 6.9, 3, 2.9), rows(10)[np.newaxis], np.array([[1]]), SEED, 10, STD).match
-    np.testing.assert_array_equal(match, [[1, 1, 0, 0, -1]])
+    np.testing.assert_array_equal(match(rows(9, 7, 6.9, 3, 2.9), rows(10), 1), [[1, 1, 0, 0, -1]])
     # IoU 1/1000 and less with the crowd.
-    match = assign_anchor_targets(rows(1, 0.5), rows(1000)[np.newaxis], np.array([[-1]]), SEED, 10, STD).match
-    np.testing.assert_array_equal(match, [[0, -1]])
-    # IoU 1/2 and less.
-    targets = one_cell_rois(rows(5, 4.9), rows(10)[0], 4, 0.5)
+    np.testing.assert_array_equal(match(rows(1, 0.5), rows(1000), -1), [[0, -1]])
+    # IoU 1/2 and less, under a full mask.
+    masks, cell = np.ones((1, 1, 56, 56), bool), rows(10)[np.newaxis]
+    proposals = rows(5, 4.9)[np.newaxis]
+    targets = assign_roi_targets(proposals, cell, np.array([[1]]), masks, SEED, sampling(10), SHAPE)
     np.testing.assert_array_equal(targets.rois[0, :2], rows(5, 4.9))
     np.testing.assert_array_equal(targets.class_ids, [[1, 0, 0, 0]])
     np.testing.assert_array_equal(targets.valid, [[True, True, False, False]])
@@ -215,30 +213,13 @@ def test_crowds_are_neither_matched_nor_background():
     crowd = np.array([[[0.0, 0.0, 0.5, 0.5]]], np.float32)
     boxes = np.array([[0, 0, 0.5, 0.5], [0.4, 0.4, 0.8, 0.8], [0.5, 0.5, 1, 1]], np.float32)
     class_ids = np.array([[-1]], np.int32)
-    match = assign_anchor_targets(boxes, crowd, class_ids, SEED, 8, STD).match
+    match = assign_anchor_targets(boxes, crowd, class_ids, SEED, sampling(8)).match
     np.testing.assert_array_equal(match, [[0, 0, -1]])
     masks = np.ones((1, 1, 28, 28), bool)
-    targets = assign_roi_targets(boxes[np.newaxis], crowd, class_ids, masks, crowd, SEED, 4, 0.5, STD, 28, SHAPE)
+    targets = assign_roi_targets(boxes[np.newaxis], crowd, class_ids, masks, SEED, sampling(8), SHAPE)
     np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
     np.testing.assert_array_equal(targets.rois[0, 0], boxes[2])
     assert not targets.class_ids.numpy().any() and not targets.masks.numpy().any()
-
-
-def one_cell_rois(proposals, cell, num_rois, ratio):
-    """Targets of one image with one cell, whose mask is full."""
-    return assign_roi_targets(
-        np.asarray(proposals, np.float32)[np.newaxis],
-        np.asarray(cell, np.float32)[np.newaxis, np.newaxis],
-        np.array([[1]]),
-        np.ones((1, 1, 56, 56), bool),
-        np.asarray(cell, np.float32)[np.newaxis, np.newaxis],
-        SEED,
-        num_rois,
-        ratio,
-        STD,
-        28,
-        SHAPE,
-    )
 
 
 @pytest.fixture(scope="module")

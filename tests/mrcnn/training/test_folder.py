@@ -47,10 +47,10 @@ def test_find_last_takes_the_newest_checkpoint_of_the_newest_run(tmp_path):
 
 
 def test_find_last_without_a_run_or_a_checkpoint_says_so(tmp_path):
-    with pytest.raises(MissingCheckpoint, match="no run of 'cells' there"):
+    with pytest.raises(MissingCheckpoint, match="no checkpoint of 'cells' there"):
         find_last(tmp_path, "Cells")
     make(tmp_path, "cells20240203T040506", "log.csv")
-    with pytest.raises(FileNotFoundError, match="cells20240203T040506: no checkpoint there"):
+    with pytest.raises(FileNotFoundError, match="cells20240203T040506: no checkpoint"):
         find_last(tmp_path, "Cells")
     with pytest.raises(InputError):
         find_last(tmp_path / "missing", "Cells")

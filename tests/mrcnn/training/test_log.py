@@ -3,23 +3,15 @@ import pytest
 
 from mrcnn.files.errors import InputError
 from mrcnn.training.folder import checkpoints
-from mrcnn.training.log import EpochLog, StopOnNonFinite, read_rows, write_rows
+from mrcnn.training.log import EpochLog, check_finite, read_rows, write_rows
 from mrcnn.training.step import LOSS_NAMES
 
 
-def test_stop_on_non_finite_names_the_term():
-    class Model:
-        class optimizer:
-            iterations = 7
-
-    callback = StopOnNonFinite()
-    callback.set_model(Model())
-    logs = dict.fromkeys(("loss", *LOSS_NAMES), 1.0)
-    callback.on_train_batch_end(0, logs)
+def test_check_finite_names_the_term():
+    losses = dict.fromkeys(("loss", *LOSS_NAMES), 1.0)
+    check_finite(losses, 7)
     with pytest.raises(InputError, match="mrcnn_bbox_loss is not finite at step 7"):
-        callback.on_train_batch_end(0, logs | {"loss": np.nan, "mrcnn_bbox_loss": np.inf})
-    with pytest.raises(InputError, match="'s loss is not finite"):
-        callback.on_train_batch_end(0, logs | {"loss": np.nan})
+        check_finite(losses | {"loss": np.nan, "mrcnn_bbox_loss": np.inf}, 7)
 
 
 class Trained:
@@ -38,10 +30,9 @@ class Trained:
 def test_epoch_log_keeps_rows_and_the_newest_checkpoint(tmp_path, writes):
     rows = [{"epoch": 1, "step": 10, "loss": "2"}]
     log = EpochLog(tmp_path if writes else None, rows)
-    log.set_model(Trained())
-    log.on_epoch_end(1, {"loss": 1.23456789, "val_loss": 3.0})
+    log.add(Trained(), 2, {"loss": 1.23456789, "val_loss": 3.0})
     assert rows[1:] == [{"epoch": 2, "step": 20, "loss": "1.23457", "val_loss": "3"}]
-    log.on_epoch_end(2, {"loss": 0.5})
+    log.add(Trained(), 3, {"loss": 0.5})
     assert [epoch for epoch, _ in checkpoints(tmp_path)] == ([3] if writes else [])
     assert read_rows(tmp_path / "log.csv", 9)[:1] == [rows[0] | {"val_loss": ""}] * writes
 
