@@ -19,17 +19,10 @@ def close_figures():
     plt.close("all")
 
 
-@pytest.fixture
-def no_ipython(monkeypatch):
-    monkeypatch.setitem(sys.modules, "IPython", None)
-
-
 def test_plot_precision_recall_draws_the_curve():
     plots.plot_precision_recall(0.8765, np.array([1.0, 0.5]), np.array([0.0, 1.0]))
-    ax = plt.gca()
-    np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 1], [1, 0.5]])
-    assert ax.get_title().endswith("0.876") or ax.get_title().endswith("0.877")
-    assert ax.get_xlim() == (0, 1.1) and ax.get_ylim() == (0, 1.1)
+    np.testing.assert_array_equal(plt.gca().lines[0].get_xydata(), [[0, 1], [1, 0.5]])
+    assert plt.gca().get_title().endswith(("0.876", "0.877"))
 
 
 def test_plot_overlaps_marks_matches_and_wrong_classes():
@@ -50,28 +43,24 @@ def test_plot_overlaps_without_detections():
     assert not plt.gca().texts and [t.get_text() for t in plt.gca().get_xticklabels()] == ["cell"]
 
 
-def test_display_table_prints_columns_without_ipython(no_ipython, capsys):
-    plots.display_table([["NAME", "SIZE"], ["a long name", 3], ["short"]])
-    assert capsys.readouterr().out.splitlines() == ["NAME         SIZE", "a long name  3", "short"]
-
-
 @pytest.mark.parametrize("session", [None, object()])
-def test_display_table_gives_html_to_a_notebook_alone(monkeypatch, capsys, session):
+def test_display_table_prints_columns_but_gives_html_to_a_notebook(monkeypatch, capsys, session):
     shown = []
     package, module = ModuleType("IPython"), ModuleType("IPython.display")
-    package.get_ipython, package.display = lambda: session, module
-    module.HTML, module.display = str, shown.append
+    package.get_ipython, module.HTML, module.display = lambda: session, str, shown.append
     monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", module)
-    plots.display_table([["<a>", 1]])
-    printed = capsys.readouterr().out
+    plots.display_table([["NAME", "SIZE"], ["<long name>", 3], ["short"]])
+    printed = capsys.readouterr().out.splitlines()
+    assert bool(shown) != bool(printed)
     if session is None:
-        assert printed == "<a>  1\n" and not shown
+        assert printed == ["NAME         SIZE", "<long name>  3", "short"]
     else:
-        assert shown == ["<table><tr><td>&lt;a&gt;</td><td>1</td></tr></table>"] and printed == ""
+        assert shown[0].startswith("<table>") and "<td>&lt;long name&gt;</td><td>3" in shown[0]
 
 
-def test_display_weight_stats_lists_weights_and_alerts(no_ipython, capsys):
+def test_display_weight_stats_lists_weights_and_alerts(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "IPython", None)
     layers = [keras.layers.Dense(2, name=name) for name in ("fine", "dead", "wild")]
     for layer in layers:
         layer.build((None, 3))
