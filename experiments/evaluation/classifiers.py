@@ -40,17 +40,20 @@ Choose = Callable[[np.ndarray, np.ndarray], ClassifierMixin]
 
 @dataclass(frozen=True)
 class Probe:
-    """One classifier of a protocol.
-
-    Attributes:
-        name: unique within a protocol.
-        make: function of a seed and a number of cores that makes the classifier, untrained.
-        is_random: whether the seed matters; if not, one run says all.
-    """
+    """One classifier of a protocol: `choose` and `standardise` are as in `VectorClassifier`, None is the forest."""
 
     name: str
-    make: Callable[[int, int], ClassifierMixin]
-    is_random: bool = False
+    choose: Choose | None = None
+    standardise: bool = True
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the seed matters; if not, one run says all."""
+        return self.choose is None
+
+    def make(self, seed: int, n_jobs: int) -> ClassifierMixin:
+        """Make the classifier, untrained; `n_jobs` are cores."""
+        return VectorClassifier(self.choose, self.standardise) if self.choose else make_forest(seed, n_jobs)
 
 
 def make_forest(seed: int, n_jobs: int = 2) -> RandomForestClassifier:
@@ -72,9 +75,8 @@ class VectorClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> "VectorClassifier":
         """Train on features of shape (n, d) and types of shape (n,)."""
-        x = _as_float32(x)
         self.classes_ = np.unique(y)
-        self.scaler_ = StandardScaler().fit(x) if self.standardise else None
+        self.scaler_ = StandardScaler().fit(_as_float32(x)) if self.standardise else None
         x = self._scaled(x)
         model = self.choose(x, y) if len(self.classes_) > 1 else DummyClassifier(strategy="most_frequent")
         # Several threads wait for each other on products as small as these. A table takes hundreds of trainings, each
@@ -89,10 +91,10 @@ class VectorClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Predict the types of features of shape (n, d): array of shape (n,)."""
-        return self.model_.predict(self._scaled(_as_float32(x)))
+        return self.model_.predict(self._scaled(x))
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return x if self.scaler_ is None else self.scaler_.transform(x)
+        return _as_float32(x) if self.scaler_ is None else self.scaler_.transform(_as_float32(x))
 
 
 def _as_float32(x: np.ndarray) -> np.ndarray:
@@ -101,7 +103,7 @@ def _as_float32(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
-def _choose_dinobloom_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegression:
+def _dinobloom_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegression:
     num_classes = len(np.unique(y))
     c = x.shape[1] * num_classes / 100
     # Of two classes scikit-learn fits one weight vector w. The multinomial form has w / 2 for one class and -w / 2 for
@@ -109,29 +111,22 @@ def _choose_dinobloom_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegressi
     return LogisticRegression(C=2 * c if num_classes == 2 else c, max_iter=1000)
 
 
-def _linear(name: str, choose: Choose, standardise: bool = True) -> Probe:
-    return Probe(name, lambda seed, n_jobs: VectorClassifier(choose, standardise))
-
-
-def _neighbours(number: int, standardise: bool = True) -> Probe:
+def _neighbours(number: int) -> Choose:
     # Between types of equally many votes the first in alphabetical order is predicted, the same every time.
-    def make(seed: int, n_jobs: int) -> VectorClassifier:
-        return VectorClassifier(lambda x, y: KNeighborsClassifier(min(number, len(x)), n_jobs=n_jobs), standardise)
-
-    return Probe(f"knn-{number}", make)
+    return lambda x, y: KNeighborsClassifier(min(number, len(x)))
 
 
-FOREST = Probe("random-forest", make_forest, is_random=True)
-LOGISTIC = _linear("logistic", lambda x, y: LogisticRegression(max_iter=MAX_ITERATIONS))
+FOREST = Probe("random-forest")
+LOGISTIC = Probe("logistic", lambda x, y: LogisticRegression(max_iter=MAX_ITERATIONS))
 # The solver of the primal problem uses no chance, unlike that of the dual. Its tolerance is LIBLINEAR's own for it:
 # with scikit-learn's, on 1500 cells of 1000 features it takes twenty times as long.
-_SVM = _linear("linear-svm", lambda x, y: LinearSVC(dual=False, tol=0.01, max_iter=MAX_ITERATIONS, random_state=0))
+_SVM = Probe("linear-svm", lambda x, y: LinearSVC(dual=False, tol=0.01, max_iter=MAX_ITERATIONS, random_state=0))
 PROTOCOLS: dict[str, tuple[Probe, ...]] = {
     FOREST.name: (FOREST,),
-    "thesis": (FOREST, LOGISTIC, _SVM, _neighbours(1), _neighbours(20)),
+    "thesis": (FOREST, LOGISTIC, _SVM, *(Probe(f"knn-{number}", _neighbours(number)) for number in (1, 20))),
     "dinobloom": (
         FOREST,
-        _linear("logistic", _choose_dinobloom_logistic, False),
-        *(_neighbours(number, False) for number in (1, 20)),
+        Probe("logistic", _dinobloom_logistic, False),
+        *(Probe(f"knn-{number}", _neighbours(number), False) for number in (1, 20)),
     ),
 }

@@ -1,35 +1,34 @@
 """Representations of the same cells, compared by classifiers that are trained on one centre and tested on each."""
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from experiments.cache import Cache
 from experiments.evaluation.classifiers import FOREST, PROTOCOLS, Probe
 from experiments.evaluation.mixing import mixing_scores
-from experiments.evaluation.scores import (
-    Difference,
-    Interval,
-    PairScores,
-    bootstrap_mean,
-    compare,
-    pooled_recall,
-    score_pair,
-    share_correct,
-)
+from experiments.evaluation.scores import Difference, Interval, Resampling, score_pair
 from experiments.evaluation.transfer import Cells, Pair, Vectors, predict_pairs
-from experiments.evaluation.vectors import standardise
+from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
+from experiments.settings import RCNN
+from mrcnn.feature_store import StorePath, open_store
+from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
 from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import hash_arrays
 
+logger = logging.getLogger(__name__)
+
 MAIN_PROBE = FOREST.name
 NETWORK = "network"
 STANDARDISED = " (std)"
-_PAIR_NAME = "{}\n{}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,47 @@ class Column:
         """The same with every feature standardised within its centre."""
         trainings = tuple({c: standardise(x) for c, x in vectors.items()} for vectors in self.trainings)
         return Column(self.name + STANDARDISED, trainings, self.note)
+
+
+def choose_standardised(columns: Sequence[Column], standardise: Sequence[str]) -> list[Column]:
+    """The columns as they are ("none"), with every feature standardised within its centre ("centre"), or both."""
+    chosen = []
+    for column in columns:
+        chosen += [column] if "none" in standardise else []
+        chosen += [column.standardised()] if "centre" in standardise else []
+    return chosen
+
+
+def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
+    """Columns of vectors made elsewhere, brought to the order of the cells; centres not compared are logged.
+
+    Raises:
+        InputError: if a file cannot be read, or lacks a labelled centre or a cell.
+    """
+    columns = []
+    for name, path in features.items():
+        table = read_vectors(path)
+        if missing := [centre for centre in cells.centres if centre not in table]:
+            raise InputError(f"{path}: has no cells of centre {missing[0]}; it must describe every centre")
+        if others := [centre for centre in table if centre not in cells.image_ids]:
+            logger.info("%s: centres that are not compared are left out: %s", path, ", ".join(others))
+        vectors = {
+            centre: align_vectors(table[centre][0], table[centre][1]["image_id"], wanted, f"{path}, centre {centre}")
+            for centre, wanted in cells.image_ids.items()
+            if centre in table
+        }
+        columns.append(Column(name, (vectors,), f"{name}: vectors of {Path(path).name}."))
+    return columns
+
+
+def raw_column(stores: Mapping[str, StorePath], mode: str) -> Column:
+    """R-CNN-RF: the detector's features of every cell, by the "mean" or "flat" mode of `roi_vectors`."""
+    vectors = {}
+    for centre, path in stores.items():
+        with open_store(path) as store:
+            vectors[centre] = roi_vectors(store, mode)
+    note = "averaged over their 14 x 14 spatial positions" if mode == "mean" else "flattened"
+    return Column(RCNN, (vectors,), f"{RCNN}: the detector's RoI features, {note}.")
 
 
 @dataclass(frozen=True)
@@ -65,14 +105,13 @@ class Protocol:
     bootstrap: int = 1000
     jobs: int = field(default=2, compare=False)
 
-    def __post_init__(self):
-        if self.name not in PROTOCOLS:
-            raise InputError(f"--protocol must be one of {', '.join(PROTOCOLS)}; got {self.name!r}")
-
 
 @dataclass(frozen=True)
 class Comparison:
     """All predictions, and the scores that follow from them.
+
+    `across` says whether scores are of pairs of different centres, or of each centre with itself. A classifier that is
+    not named is the main one: the random forest, or the network where the column is a classifier itself.
 
     Attributes:
         columns: names of the representations, in order.
@@ -91,18 +130,24 @@ class Comparison:
     predictions: dict[tuple[str, str], dict[Pair, np.ndarray]]
     mixing: dict[str, dict[str, float | None]]
 
+    @property
+    def sides(self) -> list[bool]:
+        """Values of `across` for which there are pairs."""
+        return [True, False] if len(self.cells.centres) > 1 else [False]
+
     def main_probe(self, column: str) -> str:
-        """The classifier of the main tables: the random forest, or the network where the column is a classifier."""
+        """The classifier of the main tables."""
         return MAIN_PROBE if (column, MAIN_PROBE) in self.predictions else NETWORK
 
     def pairs(self, across: bool) -> list[Pair]:
         """Pairs of different centres, or each centre with itself."""
         return [pair for pair in self.cells.pairs if (pair[0] != pair[1]) == across]
 
-    def has(self, column: str, probe: str, across: bool) -> bool:
-        """Whether a column was tested by a classifier on every pair of `pairs`, and there is one."""
+    def predicted(self, column: str, across: bool, probe: str = "") -> list[np.ndarray]:
+        """Predictions on each pair; none where the column was not tested on all."""
+        by_pair = self.predictions.get((column, probe or self.main_probe(column)), {})
         pairs = self.pairs(across)
-        return bool(pairs) and set(pairs) <= set(self.predictions.get((column, probe), {}))
+        return [by_pair[pair] for pair in pairs] if set(pairs) <= set(by_pair) else []
 
     @cached_property
     def truths(self) -> dict[Pair, np.ndarray]:
@@ -110,60 +155,71 @@ class Comparison:
         return {pair: self.cells.truth(pair, self.protocol.test_on) for pair in self.cells.pairs}
 
     @cached_property
-    def pair_scores(self) -> dict[tuple[str, str, Pair], PairScores]:
-        """Scores by column, probe and pair of centres."""
-        return {
-            (column, probe, pair): score_pair(self.truths[pair], runs, len(self.cells.classes), **self._resampling)
-            for (column, probe), by_pair in self.predictions.items()
-            for pair, runs in by_pair.items()
-        }
+    def pair_scores(self) -> dict[tuple[str, str, Pair], dict[str, Any]]:
+        """By column, probe and pair of centres, what `score_pair` gives and the numbers of cells, as JSON values.
 
-    def mean(self, column: str, probe: str, measure: str, across: bool) -> Interval:
-        """Mean over pairs of different centres, or of each centre with itself, with its 95 % interval."""
-        truths, (runs,), groups = self._of_pairs(across, (column, probe))
-        correct = [share_correct(*each) for each in zip(truths, runs, strict=True)]
-        return bootstrap_mean(truths, correct, groups, measure=measure, **self._resampling)
+        Unseen cells are of a class that the training cells lack; the majority rate is the accuracy of the baseline.
+        """
+        cells, found = self.cells, {}
+        for (column, probe), by_pair in self.predictions.items():
+            for (trained_on, tested_on), runs in by_pair.items():
+                pair = trained_on, tested_on
+                truth, learned = self.truths[pair], cells.types[trained_on][cells.train_rows(trained_on)]
+                found[column, probe, pair] = {
+                    "method": column,
+                    "classifier": probe,
+                    "trained_on": trained_on,
+                    "tested_on": tested_on,
+                    "num_train": len(learned),
+                    "num_test": len(truth),
+                    "num_unseen": int(np.sum(~np.isin(truth, cells.class_numbers(learned)))),
+                    "majority_rate": self.chance(pair)["accuracy"],
+                    **score_pair(truth, runs, cells.classes, self.protocol.bootstrap, self.protocol.seed),
+                }
+        return found
 
-    def difference(self, first: str, second: str, measure: str, across: bool) -> Difference:
-        """How much better the first column is than the second by their main classifiers, on the same cells."""
-        both = [(name, self.main_probe(name)) for name in (first, second)]
-        truths, runs, groups = self._of_pairs(across, *both)
-        return compare(truths, *runs, groups, measure=measure, **self._resampling)
+    def main_scores(self, column: str, pair: Pair) -> dict[str, Any] | None:
+        """Scores of the main classifier, if it was tested on a pair."""
+        return self.pair_scores.get((column, self.main_probe(column), pair))
 
-    def recall(self, column: str, probe: str, across: bool) -> dict[str, Interval]:
-        """Recall of each class over all pairs of different centres, or of each with itself, with 95 % intervals."""
-        truths, (runs,), groups = self._of_pairs(across, (column, probe))
-        found = pooled_recall(truths, runs, groups, **self._resampling)
+    def mean(self, column: str, measure: str, across: bool, probe: str = "") -> Interval | None:
+        """Mean over the pairs, with its 95 % interval; None where the column was not tested on all."""
+        predicted = self.predicted(column, across, probe)
+        return self._resampling(across).mean(predicted, measure) if predicted else None
+
+    def difference(self, first: str, second: str, measure: str, across: bool) -> Difference | None:
+        """How much better the first column is than the second, on the same cells; None where one lacks pairs."""
+        one, other = (self.predicted(name, across) for name in (first, second))
+        return self._resampling(across).difference(one, other, measure) if one and other else None
+
+    def recall(self, column: str, across: bool) -> dict[str, Interval]:
+        """Recall of each class over all pairs with 95 % intervals; none where the column was not tested on all."""
+        predicted = self.predicted(column, across)
+        found = self._resampling(across).recall(predicted) if predicted else {}
         return {self.cells.classes[number]: value for number, value in found.items()}
 
-    def confusion(self, column: str, probe: str, across: bool) -> np.ndarray:
-        """Confusion matrix summed over runs and pairs; predictions outside the classes stand in no column."""
-        return sum(self.pair_scores[column, probe, pair].confusion for pair in self.pairs(across))
+    def confusion(self, column: str, across: bool) -> np.ndarray:
+        """Confusion matrix over all runs and pairs, int64, rows true, columns predicted; the last is of no class."""
+        labels, predicted = [*range(len(self.cells.classes)), -1], self.predicted(column, across)
+        truths = [self.truths[pair] for pair in self.pairs(across)]
+        return sum(
+            confusion_matrix(truth, named, labels=labels)
+            for truth, runs in zip(truths, predicted, strict=True)
+            for named in runs
+        )
 
-    def outside_classes(self, column: str, probe: str, across: bool) -> np.ndarray:
-        """How often a network predicted a type outside the classes, by true class, int64 of shape (classes,)."""
-        counts = np.zeros(len(self.cells.classes), np.int64)
-        for pair in self.pairs(across):
-            np.add.at(counts, self.truths[pair], np.sum(self.predictions[column, probe][pair] < 0, axis=0))
-        return counts
-
-    def chance(self, across: bool) -> dict[str, float]:
-        """Mean scores of the majority-class baseline, by measure."""
-        counts = [np.unique(self.truths[pair], return_counts=True)[1] for pair in self.pairs(across)]
+    def chance(self, *pairs: Pair) -> dict[str, float]:
+        """Mean scores of the majority-class baseline over some pairs, by measure."""
+        counts = [np.unique(self.truths[pair], return_counts=True)[1] for pair in pairs]
         return {
             "accuracy": float(np.mean([each.max() / each.sum() for each in counts])),
             "balanced_accuracy": float(np.mean([1 / len(each) for each in counts])),
         }
 
-    def _of_pairs(self, across: bool, *keys: tuple[str, str]):
-        """Truths of the pairs, predictions of each key on them, and names of the tested centres."""
-        pairs = self.pairs(across)
-        runs = [[self.predictions[key][pair] for pair in pairs] for key in keys]
-        return [self.truths[pair] for pair in pairs], runs, [tested_on for _, tested_on in pairs]
-
-    @property
-    def _resampling(self) -> dict[str, Any]:
-        return {"bootstrap": self.protocol.bootstrap, "seed": self.protocol.seed}
+    def _resampling(self, across: bool) -> Resampling:
+        pairs, protocol = self.pairs(across), self.protocol
+        tested_on = [tested_on for _, tested_on in pairs]
+        return Resampling([self.truths[pair] for pair in pairs], tested_on, protocol.bootstrap, protocol.seed)
 
 
 def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol, cache: Cache) -> Comparison:
@@ -172,68 +228,55 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
     What was computed before for the same vectors, labels and split is read from the cache.
 
     Raises:
-        InputError: if two columns have one name, or a column lacks a centre.
+        InputError: if two columns have one name.
     """
     names = [column.name for column in columns]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
+    if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two columns are called {twice[0]}; give one of them another name")
     probes = PROTOCOLS[protocol.name]
     inputs = {column.name: _describe(column, cells) for column in columns}
-    predictions: dict[tuple[str, str], dict[Pair, np.ndarray]] = {}
+    found = {}
     # The random forests come first, since the other classifiers can take long.
-    order = [(column, probe) for probe in probes for column in columns]
-    runs = [protocol.runs if probe.is_random else min(protocol.runs, len(column.trainings)) for column, probe in order]
-    done = np.cumsum(np.multiply(runs, len(cells.centres))).tolist()
-    with Bar(total=done[-1] if done else 0, desc="classifiers", disable=None) as bar:
-        for (column, probe), count in zip(order, done, strict=True):
-            key = column.name, probe.name
-            predictions[key] = _predict(column, cells, probe, protocol, cache, inputs[column.name], bar.update)
-            bar.update(count - bar.n)  # those that were there already
+    for probe, column in Bar(list(product(probes, columns)), desc="classifiers", disable=None):
+        found[column.name, probe.name] = _predict(column, cells, probe, protocol, cache, inputs[column.name])
     return Comparison(
         columns=tuple(names),
         notes={column.name: column.note for column in columns if column.note},
         probes=tuple(probe.name for probe in probes),
         cells=cells,
         protocol=protocol,
-        predictions={(name, probe.name): predictions[name, probe.name] for name in names for probe in probes},
+        predictions={(name, probe.name): found[name, probe.name] for name in names for probe in probes},
         mixing={each.name: _mixing(each, cells, protocol.seed, cache, inputs[each.name]) for each in columns},
     )
 
 
 def _predict(
-    column: Column,
-    cells: Cells,
-    probe: Probe,
-    protocol: Protocol,
-    cache: Cache,
-    inputs: Mapping[str, Any],
-    advance: Callable[[], object],
+    column: Column, cells: Cells, probe: Probe, protocol: Protocol, cache: Cache, inputs: Mapping[str, Any]
 ) -> dict[Pair, np.ndarray]:
     """Predictions of one classifier, from the cache where they were computed before."""
     options = {"runs": protocol.runs, "seed": protocol.seed, "test_on": protocol.test_on}
 
     def predict() -> dict[str, np.ndarray]:
-        try:
-            found = predict_pairs(column.trainings, cells, probe, n_jobs=protocol.jobs, advance=advance, **options)
-        except InputError as error:
-            raise InputError(f"column {column.name}: {error}") from None
-        return {_PAIR_NAME.format(*pair): values for pair, values in found.items()}
+        found = predict_pairs(column.trainings, cells, probe, n_jobs=protocol.jobs, **options)
+        return {"\n".join(pair): values for pair, values in found.items()}
 
     found = cache.arrays("predictions", {**inputs, "protocol": protocol.name, "probe": probe.name, **options}, predict)
-    return {pair: found[_PAIR_NAME.format(*pair)] for pair in cells.pairs}
+    return {pair: found["\n".join(pair)] for pair in cells.pairs}
 
 
 def _mixing(
     column: Column, cells: Cells, seed: int, cache: Cache, inputs: Mapping[str, Any]
 ) -> dict[str, float | None]:
     """Mixing scores of a column's first training, over the centres that it describes."""
-    centres = [centre for centre in cells.types if centre in column.trainings[0]]
+    vectors = column.trainings[0]
+    centres = [centre for centre in cells.types if centre in vectors]
 
     def measure() -> dict[str, np.ndarray]:
-        vectors = np.concatenate([np.asarray(column.trainings[0][c], np.float32) for c in centres])
         names = np.concatenate([np.full(len(cells.types[c]), c) for c in centres])
-        scores = mixing_scores(vectors, names, np.concatenate([cells.types[c] for c in centres]), seed)
+        types = np.concatenate([cells.types[c] for c in centres])
+        scores = mixing_scores(
+            np.concatenate([np.asarray(vectors[c], np.float32) for c in centres]), names, types, seed
+        )
         return {name: np.array(np.nan if value is None else value) for name, value in scores.items()}
 
     found = cache.arrays("mixing", {**inputs, "seed": seed}, measure)
@@ -242,9 +285,8 @@ def _mixing(
 
 def _describe(column: Column, cells: Cells) -> dict[str, Any]:
     """What results of a column depend on, for the cache."""
-    labels = [array for centre in cells.types for array in (cells.types[centre], cells.parts[centre])]
-    # A missing centre is reported by name when the vectors are used.
     described = [[c for c in cells.types if c in vectors] for vectors in column.trainings]
+    labels = [array for centre in cells.types for array in (cells.types[centre], cells.parts[centre])]
     return {
         "vectors": [
             hash_arrays(np.array(centres, str), *(np.asarray(vectors[c]) for c in centres))

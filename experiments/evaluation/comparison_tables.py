@@ -1,38 +1,27 @@
 """Tables of a comparison, and the files that they are written to: Markdown, CSV, LaTeX, JSON and plain text."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from autoencoder.label_shift import shift_warnings
 from experiments.evaluation.classifiers import MAX_DEPTH, NUM_TREES
 from experiments.evaluation.comparison import NETWORK, STANDARDISED, Comparison
-from experiments.evaluation.comparison_records import (
-    MAIN_MEASURES,
-    SIDES,
-    Heading,
-    differences,
-    label_shifts,
-    sides,
-    thesis_value,
-    to_csv,
-    to_json,
-    unlabelled,
-)
-from experiments.evaluation.scores import MEASURES, Difference, Interval, PairScores
+from experiments.evaluation.mixing import SCORES
+from experiments.evaluation.scores import MEASURES, Difference, Interval
 from experiments.evaluation.tables import markdown_table, text_table, to_latex
+from experiments.evaluation.thesis_numbers import Value, ablation_number
+from experiments.evaluation.transfer import Pair
 from mrcnn.files.atomic import write_json, write_text
 
+SIDES = {True: "across centres", False: "within centre"}
+MAIN_MEASURES = ("accuracy", "balanced_accuracy")
 _TITLES = {name: name.replace("_", " ").capitalize().replace("f1", "F1") for name in MEASURES}
-_MIXING = {
-    "centre_accuracy": "domain classification accuracy",
-    "proxy_a_distance": "proxy A-distance",
-    "silhouette_centre": "silhouette by centre",
-    "silhouette_type": "silhouette by type",
-    "lisi_centre": "LISI by centre",
-    "lisi_type": "LISI by type",
-}
 _MIXING_NOTE = (
     "How well the centres mix (batch effect), and how well the types separate, over all cells that a column describes "
     "or a sample of them, of the first training of each. Domain classification accuracy: balanced accuracy of a linear "
@@ -43,92 +32,104 @@ _MIXING_NOTE = (
 
 
 @dataclass(frozen=True)
+class Heading:
+    """What stands around the tables.
+
+    Attributes:
+        name: of the files and the table, as "table-3.2".
+        provenance: lines such as the command and the machine, by name.
+        thesis: which centres are the thesis' data sets, as from `thesis_numbers.thesis_centres`.
+        reference: column that the others are compared with; there is no such table where it is none of them.
+    """
+
+    name: str
+    title: str
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    thesis: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
+
+    def thesis_value(self, column: str, pair: Pair) -> Value | None:
+        """What the thesis reports of a column and a pair of centres, in percent, or None."""
+        return ablation_number(column, *(self.thesis.get(centre) for centre in pair))
+
+
+@dataclass(frozen=True)
 class Part:
-    """One table of the page; the notes of its `columns` must stand beside it, and the terminal shows it if main."""
+    """One table of the page. The notes of its `columns`, those of a main table, must stand beside it."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
-    note: str = ""
+    note: str
     columns: Sequence[str] = ()
-    is_main: bool = False
 
 
 def write_comparison(comparison: Comparison, folder: Path, heading: Heading) -> dict[str, Path]:
     """Write `<name>.md`, `.csv`, `.tex`, `.json` and `.txt`, each atomically; return their paths by ending."""
-    parts = page_parts(comparison, heading)
+    parts = _parts(comparison, heading)
     texts = {
-        "md": to_markdown(comparison, heading, parts),
-        "csv": to_csv(comparison, heading),
-        "tex": to_latex_tables(comparison, heading, parts),
-        "txt": to_text(comparison, parts),
+        "md": _to_markdown(comparison, heading, parts),
+        "csv": _to_csv(comparison, heading),
+        "tex": _to_latex(comparison, heading, parts),
+        "txt": _to_text(comparison, parts),
     }
     paths = {ending: Path(folder) / f"{heading.name}.{ending}" for ending in (*texts, "json")}
     for ending, text in texts.items():
         write_text(paths[ending], text)
-    write_json(paths["json"], to_json(comparison, heading))
+    write_json(paths["json"], _to_json(comparison, heading))
     return paths
 
 
-def page_parts(comparison: Comparison, heading: Heading) -> list[Part]:
+def _parts(comparison: Comparison, heading: Heading) -> list[Part]:
     """The tables of the page, in order."""
     plain = [name for name in comparison.columns if not name.endswith(STANDARDISED)]
     standardised = [name for name in comparison.columns if name not in plain]
-    parts = []
-    for names, what in ((plain, ""), (standardised, ", every feature standardised within its centre")):
-        for measure in MAIN_MEASURES if names else ():
-            parts.append(_pair_table(comparison, heading, names, measure, what))
+    parts = [
+        _pair_table(comparison, heading, names, measure, what)
+        for names, what in ((plain, ""), (standardised, ", every feature standardised within its centre"))
+        for measure in MAIN_MEASURES
+        if names
+    ]
     parts.append(_mean_table(comparison))
     if len(comparison.probes) > 1:
-        parts += [_probe_table(comparison, across) for across in sides(comparison)]
-    found = differences(comparison, heading.reference)
-    parts += [_difference_table(comparison, heading.reference, found)] if found else []
+        parts += [_probe_table(comparison, across) for across in comparison.sides]
+    if differences := _differences(comparison, heading.reference):
+        parts.append(_difference_table(comparison, heading.reference, differences))
     parts += [_mixing_table(comparison)] if comparison.mixing else []
-    parts += [_recall_table(comparison, across) for across in sides(comparison)]
-    return [*parts, _count_table(comparison)]
+    return [*parts, *(_recall_table(comparison, across) for across in comparison.sides), _count_table(comparison)]
 
 
 def _pair_table(comparison: Comparison, heading: Heading, names: Sequence[str], measure: str, what: str) -> Part:
     """The thesis' Table 3.2: a row for each pair of centres, a column for each representation."""
     rows, has_thesis = [], False
     for pair in comparison.cells.pairs:
-        scores = [comparison.pair_scores.get((name, comparison.main_probe(name), pair)) for name in names]
-        cells = _bold_best([(_with_deviation(s, measure), s.mean(measure)) if s else None for s in scores])
+        scores = [comparison.main_scores(name, pair) for name in names]
+        cells = _bold_best([(_with_deviation(s[measure]), s[measure]["mean"]) if s else None for s in scores])
         for i, name in enumerate(names):
-            value = thesis_value(heading, name, pair) if measure == "accuracy" and scores[i] else None
-            if value is not None:
-                cells[i] += f" [{value[0]:g}]" if value[1] is None else f" [{value[0]:g} ± {value[1]:g}]"
+            value = heading.thesis_value(name, pair) if measure == "accuracy" and scores[i] else None
+            if value:
+                cells[i] += f" [{' ± '.join(f'{number:g}' for number in value if number is not None)}]"
                 has_thesis = True
-        counts = np.unique(comparison.truths[pair], return_counts=True)[1]
-        chance = counts.max() / counts.sum() if measure == "accuracy" else 1 / len(counts)
-        rows.append([*pair, *cells, f"{100 * chance:.1f}", str(counts.sum())])
-    for across in sides(comparison):
-        means = [_mean(comparison, name, measure, across) for name in names]
+        chance = comparison.chance(pair)[measure]
+        rows.append([*pair, *cells, f"{100 * chance:.1f}", str(len(comparison.truths[pair]))])
+    for across in comparison.sides:
+        means = [comparison.mean(name, measure, across) for name in names]
         cells = _bold_best([(f"{100 * mean[0]:.1f}", mean[0]) if mean else None for mean in means])
-        rows.append(["mean", SIDES[across], *cells, f"{100 * comparison.chance(across)[measure]:.1f}", ""])
+        chance = comparison.chance(*comparison.pairs(across))[measure]
+        rows.append(["mean", SIDES[across], *cells, f"{100 * chance:.1f}", ""])
     note = (
         "In percent, mean ± standard deviation over the runs where there are several; the best of a row is bold. "
         "Majority class: the baseline that predicts the most frequent class for every cell."
     )
     note += " In brackets: what the thesis reports of this data set." if has_thesis else ""
     title = f"{_TITLES[measure]} of {_by_whom(comparison, names)}{what}"
-    return Part(title, ["Trained on", "Tested on", *names, "Majority class", "Cells"], rows, note, names, is_main=True)
+    return Part(title, ["Trained on", "Tested on", *names, "Majority class", "Cells"], rows, note, names)
 
 
 def _mean_table(comparison: Comparison) -> Part:
     """Means over pairs with intervals, by the classifier of the main tables."""
-    columns = [(across, measure) for across in sides(comparison) for measure in MEASURES]
-    rows = []
-    for name in comparison.columns:
-        cells, probe = [], comparison.main_probe(name)
-        for across, measure in columns:
-            if measure in MAIN_MEASURES:
-                cells.append(_with_interval(_mean(comparison, name, measure, across)))
-                continue
-            scores = [comparison.pair_scores.get((name, probe, pair)) for pair in comparison.pairs(across)]
-            mean = None if None in scores else sum(each.mean(measure) for each in scores) / len(scores)
-            cells.append("–" if mean is None else f"{100 * mean:.1f}")
-        rows.append([name, *cells])
+    columns = [(across, measure) for across in comparison.sides for measure in MEASURES]
+    rows = [[name, *(_show_mean(comparison, name, *column) for column in columns)] for name in comparison.columns]
     note = (
         "In percent, mean over the pairs of centres, with 95 % intervals over "
         f"{comparison.protocol.bootstrap:,} resamples of the test cells. They say how sure a mean is with so many "
@@ -137,25 +138,42 @@ def _mean_table(comparison: Comparison) -> Part:
     if any(name.endswith(STANDARDISED) for name in comparison.columns):
         note += f" “{STANDARDISED.strip()}”: every feature standardised within its centre, without labels."
     title = f"Means over pairs of centres, by {_by_whom(comparison, comparison.columns)}"
-    return Part(title, ["Column", *(f"{_TITLES[measure]}, {SIDES[across]}" for across, measure in columns)], rows, note)
+    return Part(title, _measure_header(columns), rows, note)
+
+
+def _show_mean(comparison: Comparison, name: str, across: bool, measure: str) -> str:
+    if measure in MAIN_MEASURES:
+        return _with_interval(comparison.mean(name, measure, across))
+    scores = [comparison.main_scores(name, pair) for pair in comparison.pairs(across)]
+    return "–" if None in scores else f"{100 * np.mean([each[measure]['mean'] for each in scores]):.1f}"
 
 
 def _probe_table(comparison: Comparison, across: bool) -> Part:
     """Balanced accuracy by column and classifier."""
     probes = comparison.probes
-    columns = [c for c in comparison.columns if all(comparison.has(c, probe, across) for probe in probes)]
-    means = {p: [comparison.mean(c, p, "balanced_accuracy", across) for c in columns] for p in probes}
+    columns = [c for c in comparison.columns if all(comparison.predicted(c, across, probe) for probe in probes)]
+    means = {p: [comparison.mean(c, "balanced_accuracy", across, p) for c in columns] for p in probes}
     cells = [_bold_best([(_with_interval(mean), mean[0]) for mean in means[p]], alone=True) for p in probes]
     title = f"Balanced accuracy by classifier, {SIDES[across]}"
     note = "In percent, mean over the pairs of centres, with 95 % intervals; the best of each classifier is bold."
     return Part(title, ["Column", *probes], [list(row) for row in zip(columns, *cells, strict=True)], note)
 
 
-def _difference_table(
-    comparison: Comparison, reference: str, found: Mapping[tuple[str, bool, str], Difference]
-) -> Part:
+def _differences(comparison: Comparison, reference: str) -> dict[tuple[str, bool, str], Difference]:
+    """By column, side and measure, each column against the reference, where both were tested on all pairs."""
+    return {
+        (column, across, measure): difference
+        for column in comparison.columns
+        for across in comparison.sides
+        for measure in MAIN_MEASURES
+        if column != reference and reference in comparison.columns
+        if (difference := comparison.difference(column, reference, measure, across))
+    }
+
+
+def _difference_table(comparison: Comparison, reference: str, found: Mapping[tuple, Difference]) -> Part:
     """Each column against the reference, on the same cells."""
-    columns = [(across, measure) for across in sides(comparison) for measure in MAIN_MEASURES]
+    columns = [(across, measure) for across in comparison.sides for measure in MAIN_MEASURES]
     shown = {key: _show_difference(difference) for key, difference in found.items()}
     others = [name for name in comparison.columns if name != reference]
     rows = [[name, *(shown.get((name, *column), "–") for column in columns)] for name in others]
@@ -166,23 +184,20 @@ def _difference_table(
         "data, so that they say nothing of other data."
     )
     title = f"Compared with {reference}, by {_by_whom(comparison, comparison.columns)}"
-    return Part(title, ["Column", *(f"{_TITLES[measure]}, {SIDES[across]}" for across, measure in columns)], rows, note)
+    return Part(title, _measure_header(columns), rows, note)
 
 
 def _mixing_table(comparison: Comparison) -> Part:
     rows = [
-        [name, *("–" if scores.get(key) is None else f"{scores[key]:.3f}" for key in _MIXING)]
+        [name, *("–" if scores.get(key) is None else f"{scores[key]:.3f}" for key in SCORES)]
         for name, scores in comparison.mixing.items()
     ]
-    return Part("How centres mix and types separate", ["Column", *_MIXING.values()], rows, _MIXING_NOTE)
+    return Part("How centres mix and types separate", ["Column", *SCORES.values()], rows, _MIXING_NOTE)
 
 
 def _recall_table(comparison: Comparison, across: bool) -> Part:
-    recalls = {
-        name: comparison.recall(name, comparison.main_probe(name), across)
-        for name in comparison.columns
-        if comparison.has(name, comparison.main_probe(name), across)
-    }
+    found = {name: comparison.recall(name, across) for name in comparison.columns}
+    recalls = {name: recall for name, recall in found.items() if recall}
     classes = [n for n in comparison.cells.classes if any(n in recall for recall in recalls.values())]
     rows = [[name, *(_with_interval(recall.get(n)) for n in classes)] for name, recall in recalls.items()]
     note = (
@@ -196,15 +211,18 @@ def _recall_table(comparison: Comparison, across: bool) -> Part:
 def _count_table(comparison: Comparison) -> Part:
     """Cells of each class, and a warning where centres hold them in other proportions."""
     cells, counts = comparison.cells, comparison.cells.counts
-    tested = [(c, c) for c in counts]
     rows = [[name.replace("_", " "), *(str(counts[c][name]) for c in counts)] for name in cells.classes]
-    rows.append(["without a type", *(str(value) for value in unlabelled(comparison).values())])
+    rows.append(["without a type", *map(str, _unlabelled(comparison).values())])
     rows.append(["to learn from", *(str(len(cells.train_rows(c))) for c in counts)])
-    rows.append(["to test on", *(str(len(cells.test_rows(pair, "test"))) for pair in tested)])
+    rows.append(["to test on", *(str(len(cells.test_rows((c, c), "test"))) for c in counts)])
     note = "Cells found. Those to learn from and to test on have a type; of the types, all cells are counted."
-    if warnings := label_shifts(comparison):
+    if warnings := _label_shifts(comparison):
         note += " **Label shift**: " + "; ".join(warnings) + "."
-    return Part("What the centres hold", ["Cell type", *counts], rows, note, is_main=True)
+    return Part("What the centres hold", ["Cell type", *counts], rows, note)
+
+
+def _measure_header(columns: Sequence[tuple[bool, str]]) -> list[str]:
+    return ["Column", *(f"{_TITLES[measure]}, {SIDES[across]}" for across, measure in columns)]
 
 
 def _bold_best(cells: Sequence[tuple[str, float] | None], alone: bool = False) -> list[str]:
@@ -222,22 +240,14 @@ def _by_whom(comparison: Comparison, names: Sequence[str]) -> str:
     return "the networks" if True in is_network else "the random forest"
 
 
-def _mean(comparison: Comparison, column: str, measure: str, across: bool) -> Interval | None:
-    probe = comparison.main_probe(column)
-    return comparison.mean(column, probe, measure, across) if comparison.has(column, probe, across) else None
-
-
-def _with_deviation(scores: PairScores, measure: str) -> str:
-    mean = f"{100 * scores.mean(measure):.1f}"
+def _with_deviation(score: Mapping[str, Any]) -> str:
+    mean = f"{100 * score['mean']:.1f}"
     # A single run has no deviation, and not one of 0.
-    return mean if scores.num_runs == 1 else f"{mean} ± {100 * scores.deviation(measure):.1f}"
+    return mean if len(score["runs"]) == 1 else f"{mean} ± {100 * score['std']:.1f}"
 
 
 def _with_interval(value: Interval | None) -> str:
-    if value is None:
-        return "–"
-    mean, low, high = (100 * number for number in value)
-    return f"{mean:.1f} ({low:.1f}–{high:.1f})"
+    return "–" if value is None else "{:.1f} ({:.1f}–{:.1f})".format(*(100 * number for number in value))
 
 
 def _show_difference(difference: Difference) -> str:
@@ -246,37 +256,102 @@ def _show_difference(difference: Difference) -> str:
     return text if difference.runs_better < 0 else f"{text} [{difference.runs_better}/{difference.runs}]"
 
 
-def to_markdown(comparison: Comparison, heading: Heading, parts: Sequence[Part]) -> str:
+def _to_markdown(comparison: Comparison, heading: Heading, parts: Sequence[Part]) -> str:
     """All tables on one page, with what made them."""
     lines = [f"# {heading.title}", "", _protocol_text(comparison), ""]
     if comparison.notes:
         lines += ["Columns:", "", *(f"- {note}" for note in dict.fromkeys(comparison.notes.values())), ""]
-    lines += [f"{remark}\n" for remark in heading.remarks]
     for part in parts:
-        lines += [f"## {part.title}", "", *([part.note, ""] if part.note else [])]
-        lines += [markdown_table(part.header, part.rows), ""]
+        lines += [f"## {part.title}", "", part.note, "", markdown_table(part.header, part.rows), ""]
     if heading.provenance:
         lines += ["## Provenance", "", *(f"- {name}: {value}" for name, value in heading.provenance.items()), ""]
     return "\n".join(lines)
 
 
-def to_text(comparison: Comparison, parts: Sequence[Part]) -> str:
-    """The main tables in columns, for a terminal."""
-    main = [part for part in parts if part.is_main]
-    texts = [f"{part.title}, in percent\n\n{text_table(part.header, part.rows)}\n" for part in main[:-1]]
-    return "\n".join([*texts, _protocol_text(comparison), "", text_table(main[-1].header, main[-1].rows), ""])
+def _to_text(comparison: Comparison, parts: Sequence[Part]) -> str:
+    """The main tables and the counts in columns, for a terminal."""
+    texts = [f"{part.title}, in percent\n\n{text_table(part.header, part.rows)}\n" for part in parts if part.columns]
+    return "\n".join([*texts, _protocol_text(comparison), "", text_table(parts[-1].header, parts[-1].rows), ""])
 
 
-def to_latex_tables(comparison: Comparison, heading: Heading, parts: Sequence[Part]) -> str:
+def _to_latex(comparison: Comparison, heading: Heading, parts: Sequence[Part]) -> str:
     """All tables for a paper, each with what a reader must know of it."""
-    number = heading.name.removeprefix("table-")
     tables = []
     for i, part in enumerate(parts, 1):
-        notes = [part.note, _protocol_text(comparison)]
-        notes += [comparison.notes[name] for name in part.columns if name in comparison.notes]
-        text = " ".join(dict.fromkeys(note for note in notes if note))
-        tables.append(to_latex(part.header, part.rows, caption=part.title, label=f"tab:{number}-{i}", notes=text))
+        notes = [part.note, _protocol_text(comparison), *(comparison.notes.get(name, "") for name in part.columns)]
+        text, label = " ".join(filter(None, dict.fromkeys(notes))), f"tab:{heading.name.removeprefix('table-')}-{i}"
+        tables.append(to_latex(part.header, part.rows, caption=part.title, label=label, notes=text))
     return "\n".join(tables)
+
+
+def _to_csv(comparison: Comparison, heading: Heading) -> str:
+    """A line for each column, classifier and pair of centres; what is not defined is empty."""
+    rows = []
+    for (column, probe, pair), scores in comparison.pair_scores.items():
+        row = {name: scores[name] for name in ("trained_on", "tested_on", "method", "classifier")}
+        row["runs"] = len(scores["accuracy"]["runs"])
+        for name in MEASURES:
+            row |= {f"{name}_{kind}": scores[name][kind] for kind in ("mean", "std")}
+        row["accuracy_low"], row["accuracy_high"] = scores["accuracy_interval"]
+        row |= {name: scores[name] for name in ("num_train", "num_test", "num_unseen", "majority_rate")}
+        if heading.thesis:
+            reported = heading.thesis_value(column, pair) if probe == comparison.main_probe(column) else None
+            row["thesis_accuracy"], row["thesis_std"] = np.array(reported or (None, None), float) / 100
+        for name in comparison.cells.classes:
+            row[f"recall_{name}"] = scores["recall"].get(name)
+            row[f"recall_{name}_low"], row[f"recall_{name}_high"] = scores["recall_interval"].get(name, (None, None))
+        rows.append(row)
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def _to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
+    """Everything that was measured, as JSON values."""
+    cells, protocol = comparison.cells, dataclasses.asdict(comparison.protocol)
+    del protocol["jobs"]
+    means = [
+        {"method": column, "classifier": probe, "tested": SIDES[across]}
+        | {name: list(comparison.mean(column, name, across, probe)) for name in MAIN_MEASURES}
+        for column, probe in comparison.predictions
+        for across in comparison.sides
+        if comparison.predicted(column, across, probe)
+    ]
+    return {
+        "title": heading.title,
+        "provenance": dict(heading.provenance),
+        "settings": {"protocol": protocol.pop("name"), **protocol, "trees": NUM_TREES, "max_depth": MAX_DEPTH},
+        "methods": list(comparison.columns),
+        "notes": comparison.notes,
+        "classifiers": list(comparison.probes),
+        "centres": list(cells.centres),
+        "classes": list(cells.classes),
+        "class_counts": cells.counts,
+        "unlabelled": _unlabelled(comparison),
+        "unsplit": {c: int(np.sum((types != "") & (cells.parts[c] == ""))) for c, types in cells.types.items()},
+        "label_shift": _label_shifts(comparison),
+        "means": means,
+        "reference": heading.reference,
+        "differences": [
+            {"column": column, "tested": SIDES[across], "measure": measure, **dataclasses.asdict(difference)}
+            for (column, across, measure), difference in _differences(comparison, heading.reference).items()
+        ],
+        "scores": list(comparison.pair_scores.values()),
+        "mixing": comparison.mixing,
+    }
+
+
+def _label_shifts(comparison: Comparison) -> list[str]:
+    """Pairs of centres that hold the types in other proportions, as warnings."""
+    counts, centres = comparison.cells.counts, comparison.cells.centres
+    return [
+        text.split(": ")[0]
+        for i, first in enumerate(centres)
+        for text in shift_warnings({name: counts[name] for name in centres[i:]}, first)
+    ]
+
+
+def _unlabelled(comparison: Comparison) -> dict[str, int]:
+    """Cells without a type, by centre."""
+    return {centre: int(np.sum(types == "")) for centre, types in comparison.cells.types.items()}
 
 
 def _protocol_text(comparison: Comparison) -> str:

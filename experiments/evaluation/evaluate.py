@@ -13,10 +13,14 @@ import numpy as np
 
 from experiments.cache import Cache
 from experiments.centres.splits import Split, load_or_make_split
-from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
-from experiments.evaluation.comparison import Protocol, compare_columns
-from experiments.evaluation.comparison_records import Heading
-from experiments.evaluation.comparison_tables import write_comparison
+from experiments.evaluation.comparison import (
+    Protocol,
+    choose_standardised,
+    compare_columns,
+    foreign_columns,
+    raw_column,
+)
+from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.evaluation.transfer import make_cells
 from experiments.evaluation.vectors import SUFFIXES, read_vectors
 from experiments.settings import RCNN, check_centre_name
@@ -28,8 +32,6 @@ log = logging.getLogger(__name__)
 
 NAME = "cross_centre"
 TITLE = "Classifiers and representations across centres"
-
-Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # by centre, image_ids and cell types of shape (n,)
 
 
 def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
@@ -71,7 +73,7 @@ def evaluate_files(
     """Compare representations of the same cells and write the tables.
 
     The cells and their types are those of the stores, or, where there are none, of the first file that names types.
-    Other files are brought to their order by the image_ids.
+    Other files are brought to their order by the image ids.
 
     Args:
         stores: feature store of each centre, or its shards; their features are the column R-CNN-RF.
@@ -80,7 +82,7 @@ def evaluate_files(
         protocol: how to compare.
         methods: columns to show, in order; None shows all.
         splits: by centre; None makes them, or reads those that an earlier call left in `output`.
-        standardise, raw_features: see `columns.choose_standardised` and `columns.raw_column`.
+        standardise, raw_features: see `comparison.choose_standardised` and `comparison.raw_column`.
         provenance: lines that say what made the tables; None takes the command and the versions.
 
     Returns:
@@ -93,10 +95,9 @@ def evaluate_files(
     names = names if methods is None else [name for name in methods if name in names]
     if not names:
         raise InputError("there is nothing to compare: give feature stores or embeddings")
-    labels = _stored_labels(stores) if stores else _first_labels(files)
+    image_ids, types = _labels(stores, files)
     if splits is None:
-        splits = {centre: _split(output / "splits", centre, *columns) for centre, columns in labels.items()}
-    image_ids, types = ({centre: own[i] for centre, own in labels.items()} for i in (0, 1))
+        splits = {centre: _split(output / "splits", centre, own, types[centre]) for centre, own in image_ids.items()}
     cells = make_cells(image_ids, types, {centre: splits[centre].parts(own) for centre, own in image_ids.items()})
     columns = {column.name: column for column in foreign_columns({n: files[n] for n in names if n in files}, cells)}
     if stores and RCNN in names:
@@ -110,20 +111,20 @@ def evaluate_files(
     return written
 
 
-def _stored_labels(stores: Mapping[str, StorePath]) -> Labels:
-    labels = {}
+def _labels(
+    stores: Mapping[str, StorePath], files: Mapping[str, Path]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Image ids and cell types by centre, those of the stores or else of the first file that names any type."""
+    image_ids, types = {}, {}
     for centre, path in stores.items():
         with open_store(path) as store:
-            labels[centre] = (store.image_ids, store.cell_types)
-    return labels
-
-
-def _first_labels(files: Mapping[str, Path]) -> Labels:
-    """Keys and types of the first file that names any type."""
+            image_ids[centre], types[centre] = store.image_ids, store.cell_types
+    if stores:
+        return image_ids, types
     for path in files.values():
-        labels = {c: (columns["image_id"], columns["cell_type"]) for c, (_, columns) in read_vectors(path).items()}
-        if any(np.any(types != "") for _, types in labels.values()):
-            return labels
+        found = {centre: texts for centre, (_, texts) in read_vectors(path).items()}
+        if any(np.any(texts["cell_type"] != "") for texts in found.values()):
+            return tuple({c: texts[name] for c, texts in found.items()} for name in ("image_id", "cell_type"))
     raise InputError(
         f"{', '.join(map(str, files.values()))}: without a cell_type there is nothing to score; add it, or give the "
         "feature stores of the centres too"
@@ -134,7 +135,7 @@ def _split(folder: Path, centre: str, image_ids: np.ndarray, types: np.ndarray) 
     check_centre_name(centre)  # files made elsewhere may call it anything, a path outside of the folder too
     try:
         return load_or_make_split(folder / f"{centre}.json", centre, image_ids, types)
+    except InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"centre {centre}: {error}; give all cells of an image one type") from None

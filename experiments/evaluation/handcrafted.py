@@ -12,14 +12,12 @@ import numpy as np
 from skimage.color import rgb2lab
 from skimage.feature import hog
 
-from mrcnn.feature_store import ARRAY_FIELDS, StoreReader
+from mrcnn.feature_store import StoreReader
 
 BINS = 32  # of the histogram of a channel
-ORIENTATIONS = 9  # as in Dalal and Triggs, as are the blocks; their cells are smaller, in images that are smaller
-PIXELS_PER_CELL = 32
-CELLS_PER_BLOCK = 2
-_BLOCKS = ARRAY_FIELDS["crop"][1][0] // PIXELS_PER_CELL - CELLS_PER_BLOCK + 1  # along a side
-VECTOR_SIZE = 3 * BINS + (_BLOCKS * CELLS_PER_BLOCK) ** 2 * ORIENTATIONS
+# As in Dalal and Triggs, whose cells are smaller, in images that are smaller.
+_HOG = {"orientations": 9, "pixels_per_cell": (32, 32), "cells_per_block": (2, 2)}
+VECTOR_SIZE = 3 * BINS + 9 * 2 * 2 * 9  # 9 orientations in the 2x2 cells of 9 overlapping blocks
 # The bins of colour are 4 wide, and grey, 0, is in the middle of one: on a border, rounding would choose its bin. What
 # lies outside, which is more vivid than stains are, falls into the outermost bin.
 LAB_RANGES = ((0.0, 100.0), (-66.0, 62.0), (-66.0, 62.0))
@@ -41,13 +39,12 @@ def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> 
     """
     vectors = np.empty((len(store), VECTOR_SIZE), np.float32)
     ranges = STANDARD_RANGES if standardise_crops else LAB_RANGES
-    sides = {"pixels_per_cell": (PIXELS_PER_CELL,) * 2, "cells_per_block": (CELLS_PER_BLOCK,) * 2}
     for start in range(0, len(store), _READ_ROWS):
         stop = min(start + _READ_ROWS, len(store))
         lab = rgb2lab(store.read("crop", start, stop).astype(np.float32) / 255)
         lab = _standardise_channels(lab) if standardise_crops else lab
         vectors[start:stop, : 3 * BINS] = _histograms(lab, ranges)
-        vectors[start:stop, 3 * BINS :] = [hog(lightness, ORIENTATIONS, **sides) for lightness in lab[..., 0]]
+        vectors[start:stop, 3 * BINS :] = [hog(lightness, **_HOG) for lightness in lab[..., 0]]
     return vectors
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn.feature_store import StoreReader
-from mrcnn.files.errors import InputError
+from mrcnn.files.errors import InputError, one_line
+from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.files.progress import Bar
 from mrcnn.training.imagenet import imagenet_weights_path
-from mrcnn.training.keras_h5 import open_weights
 
 NUM_FEATURES = 2048
-TOP_LAYER = "predictions"  # a file with the classifier has this layer too
+_ADVICE = "give imagenet, random or resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5 of keras.applications"
 
 
 def resnet_vectors(
@@ -23,8 +23,11 @@ def resnet_vectors(
 
     Args:
         store: opened; the network sees its crops.
-        weights, image_size, seed: as in `build_resnet101`.
+        weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file;
+            or "random" for an untrained network.
+        image_size: side in pixels to which crops are brought, 32 or more.
         batch_size: crops at a time.
+        seed: of the initial weights, for "random".
 
     Returns:
         float32 array of shape (n, 2048); rows as in the store.
@@ -32,7 +35,7 @@ def resnet_vectors(
     Raises:
         InputError: if the file of weights cannot be fetched or read, or holds another network.
     """
-    model = build_resnet101(weights, image_size=image_size, seed=seed)
+    model = _build(weights, (image_size, image_size, 3), seed)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
     def compute(images: tf.Tensor) -> tf.Tensor:
@@ -48,59 +51,20 @@ def resnet_vectors(
     return vectors
 
 
-def build_resnet101(weights: str | Path, *, image_size: int = 224, seed: int = 0) -> keras.Model:
-    """Build the network of `keras.applications` with the given weights.
-
-    Args:
-        weights: "imagenet", which fetches the file of `keras.applications` unless it is there; the path of that file,
-            `resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5`; or "random" for an untrained network.
-        image_size: side in pixels to which crops are brought, 32 or more.
-        seed: of the initial weights, for "random".
-
-    Returns:
-        Model from images `(batch, image_size, image_size, 3)` as `keras.applications.resnet.preprocess_input` gives
-        them to features `(batch, 2048)`.
-
-    Raises:
-        InputError: as in `resnet_vectors`.
-    """
-    if image_size < 32:
-        raise InputError(f"image_size must be 32 or more, got {image_size}")
-    if weights == "imagenet":
-        weights = imagenet_weights_path("resnet101")
-    elif weights != "random" and not Path(weights).is_file():
-        raise InputError(f'ResNet weights {weights}: no such file; give "imagenet", "random" or an .h5 file')
-    shape = (image_size, image_size, 3)
+def _build(weights: str | Path, shape: tuple[int, int, int], seed: int) -> keras.Model:
     model = keras.applications.ResNet101(weights=None, include_top=False, pooling="avg", input_shape=shape)
     if weights == "random":
-        _initialise(model, seed)
-    else:
-        _load(model, Path(weights))
+        # By a seed of their own, whatever the global random state.
+        layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+        seeds = np.random.SeedSequence(seed).generate_state(len(layers))
+        for layer, number in zip(layers, seeds.tolist(), strict=True):
+            initializer = type(layer.kernel_initializer)(**{**layer.kernel_initializer.get_config(), "seed": number})
+            layer.kernel.assign(initializer(layer.kernel.shape))
+        return model
+    path = Path(imagenet_weights_path("resnet101") if weights == "imagenet" else weights).resolve()
+    check_weights_file(path, advice=_ADVICE)
+    try:
+        model.load_weights(path)
+    except ValueError as error:
+        raise InputError(f"{path}: not the weights of ResNet-101 ({one_line(error)}); {_ADVICE}") from None
     return model
-
-
-def _initialise(model: keras.Model, seed: int) -> None:
-    """Initialise kernels by a seed of their own, whatever the global random state."""
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    seeds = np.random.SeedSequence(seed).generate_state(len(layers))
-    for layer, number in zip(layers, seeds.tolist(), strict=True):
-        initializer = type(layer.kernel_initializer)(**{**layer.kernel_initializer.get_config(), "seed": number})
-        layer.kernel.assign(initializer(layer.kernel.shape))
-
-
-def _load(model: keras.Model, path: Path) -> None:
-    """Set every weight from a file of `keras.applications`, which must hold this very network."""
-    layers = {layer.name: layer for layer in model.layers if layer.weights}
-    with open_weights(path, lambda name: name in layers) as stored:
-        ours = {name: {v.name: tuple(v.shape) for v in layer.weights} for name, layer in layers.items()}
-        others = [name for name in ours if stored.shapes.get(name) != ours[name]]
-        # ResNet-152 has every layer of ResNet-101, and further ones.
-        others += sorted(set(stored.shapes) - set(ours) - {TOP_LAYER})
-        if others:
-            raise InputError(
-                f"{path}: {len(others)} layers are not those of ResNet-101, as {others[0]}; give the file of ResNet101 "
-                "in keras.applications"
-            )
-        for name, layer in layers.items():
-            for variable in layer.weights:
-                variable.assign(stored.read(name, variable.name))

@@ -1,13 +1,14 @@
-"""Tables of text cells as Markdown, plain text, CSV and LaTeX.
+"""Tables of text cells as Markdown, plain text and LaTeX.
 
 A table is a header and rows of equal length. A cell may hold `**bold**` markers, which Markdown and LaTeX show and
-the others drop.
+plain text drops.
 """
 
 import re
 from collections.abc import Sequence
 
 import pandas as pd
+from tabulate import tabulate
 
 _BOLD = re.compile(r"\*\*(.+?)\*\*")
 _TWO_HYPHENS = re.compile("-(?=-)")  # LaTeX would make a dash of those of an option such as --config
@@ -29,17 +30,13 @@ Rows = Sequence[Sequence[str]]
 def markdown_table(header: Sequence[str], rows: Rows) -> str:
     """Return the table in Markdown, without a line break at its end."""
     cells = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
-    return _frame(*cells).to_markdown(index=False, disable_numparse=True)
+    return tabulate(cells, "firstrow", tablefmt="pipe", disable_numparse=True)
 
 
 def text_table(header: Sequence[str], rows: Rows) -> str:
     """Return the table in columns of equal width, for a terminal, without a line break at its end."""
-    return _frame(*_plain(header, rows)).to_markdown(index=False, disable_numparse=True, tablefmt="simple")
-
-
-def csv_table(header: Sequence[str], rows: Rows) -> str:
-    """Return the table as comma-separated values, each line ended by a line feed."""
-    return _frame(*_plain(header, rows)).to_csv(index=False, lineterminator="\n")
+    cells = [[_BOLD.sub(r"\1", cell) for cell in line] for line in (header, *rows)]
+    return tabulate(cells, "firstrow", tablefmt="simple", disable_numparse=True)
 
 
 def to_latex(header: Sequence[str], rows: Rows, *, caption: str, label: str, notes: str = "") -> str:
@@ -50,28 +47,19 @@ def to_latex(header: Sequence[str], rows: Rows, *, caption: str, label: str, not
     is no letter or digit becomes a hyphen.
     """
     columns = zip(*rows, strict=True) if rows else [["none"]] * len(header)
-    numeric = [not any(re.search(r"[^\W\d_]", cell) for cell in column) for column in columns]
-    table = _frame(*([_escape(cell) for cell in line] for line in (header, *rows))).to_latex(
+    formats = ["l" if any(re.search(r"[^\W\d_]", cell) for cell in column) else "r" for column in columns]
+    cells = [[_escape(cell) for cell in line] for line in (header, *rows)]
+    table = pd.DataFrame(cells[1:], columns=cells[0], dtype=str).to_latex(
         index=False,
         escape=False,
         position="htbp",
         caption=_escape(caption),
         label=re.sub(r"[^\w:.]|_", "-", label),
-        column_format="".join("r" if is_numeric else "l" for is_numeric in numeric),
+        column_format="".join(formats),
     )
     note = f"\n\\smallskip{{\\footnotesize {_escape(notes)}\\par}}\n" if notes else ""
-    return table.replace(r"\begin{table}[htbp]", "\\begin{table}[htbp]\n\\centering").replace(
-        r"\end{tabular}" + "\n", r"\end{tabular}" + "\n" + note
-    )
-
-
-def _frame(header: Sequence[str], *rows: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame([list(row) for row in rows], columns=list(header), dtype=str)
-
-
-def _plain(header: Sequence[str], rows: Rows) -> list[list[str]]:
-    """The lines without their bold markers."""
-    return [[_BOLD.sub(r"\1", cell) for cell in line] for line in (header, *rows)]
+    table = table.replace(r"\begin{table}[htbp]", "\\begin{table}[htbp]\n\\centering")
+    return table.replace("\\end{tabular}\n", "\\end{tabular}\n" + note)
 
 
 def _escape(text: str) -> str:

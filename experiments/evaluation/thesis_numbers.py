@@ -15,29 +15,19 @@ _ALIAS = {"mll23": "int20"}
 _TOLERANCE = 0.02  # proportion of the images that may be missing or more
 
 Value = tuple[float, float | None]
-_AE_COLUMNS = ("ResNet-RF", "R-CNN-RF", "AE-RF", "ND-AE-DA", "AAE-DA", "AE-CFE")
-_TABLE_3_2: dict[tuple[str, str], tuple[Value, ...]] = {
-    ("matek19", "matek19"): ((62.5, 2.8), (60.5, 0.8), (86.0, 0.04), (83.0, 0.4), (87.5, 0.8), (83.7, 0.5)),
-    ("matek19", "int20"): ((0, None), (0, None), (46.8, 0.2), (40.0, 0.21), (31.4, 0.31), (48.4, 0.2)),
-    ("matek19", "acevedo20"): ((0, None), (0, None), (20.1, 0.1), (8.4, 0.8), (8.6, 0.4), (21.9, 0.4)),
-    ("int20", "matek19"): ((0, None), (0, None), (47.2, 3.4), (30.0, 0.1), (63.9, 0.2), (73.2, 0.1)),
-    ("int20", "int20"): ((45.2, 1.1), (46.09, 0.4), (69.1, 0.4), (66.3, 0.3), (66.8, 0.4), (65.6, 0.5)),
-    ("int20", "acevedo20"): ((0, None), (0, None), (4.6, 0.6), (15.7, 0.9), (17.7, 0.7), (31.8, 0.4)),
-    ("acevedo20", "matek19"): ((0, None), (0, None), (39.4, 1.4), (15.2, 0.4), (39.4, 0.6), (45.1, 0.5)),
-    ("acevedo20", "int20"): ((0, None), (0, None), (9.7, 0.3), (16.0, 0.6), (17.7, 0.7), (21.0, 0.5)),
-    ("acevedo20", "acevedo20"): ((37.1, 0.8), (35.9, 1.1), (67.2, 0.7), (40.0, 0.2), (64.3, 0.1), (65.2, 0.5)),
-}
-_TABLE_3_3: dict[tuple[str, str], dict[str, Value]] = {
-    ("matek19", "matek19"): {"Matek et al.": (96.1, None)},
-    ("matek19", "int20"): {"Matek et al.": (29.5, None)},
-    ("matek19", "acevedo20"): {"Matek et al.": (8.1, None)},
-    ("int20", "matek19"): {"ResNeXt": (49.6, 6.3)},
-    ("int20", "int20"): {"ResNeXt": (88.7, 1.5)},
-    ("int20", "acevedo20"): {"ResNeXt": (16.9, 1.6)},
-    ("acevedo20", "matek19"): {"ResNeXt": (7.3, 3.1)},
-    ("acevedo20", "int20"): {"ResNeXt": (8.1, 1.4)},
-    ("acevedo20", "acevedo20"): {"ResNeXt": (85.7, 2.4)},
-}
+# Tables 3.2 and 3.3, its networks last: trained on, tested on, and the numbers of these columns.
+_COLUMNS = ("ResNet-RF", "R-CNN-RF", "AE-RF", "ND-AE-DA", "AAE-DA", "AE-CFE", "Matek et al.", "ResNeXt")
+_ABLATION = """
+matek19   matek19   62.5±2.8 60.5±0.8  86.0±0.04 83.0±0.4  87.5±0.8  83.7±0.5 96.1 -
+matek19   int20     0        0         46.8±0.2  40.0±0.21 31.4±0.31 48.4±0.2 29.5 -
+matek19   acevedo20 0        0         20.1±0.1  8.4±0.8   8.6±0.4   21.9±0.4 8.1  -
+int20     matek19   0        0         47.2±3.4  30.0±0.1  63.9±0.2  73.2±0.1 -    49.6±6.3
+int20     int20     45.2±1.1 46.09±0.4 69.1±0.4  66.3±0.3  66.8±0.4  65.6±0.5 -    88.7±1.5
+int20     acevedo20 0        0         4.6±0.6   15.7±0.9  17.7±0.7  31.8±0.4 -    16.9±1.6
+acevedo20 matek19   0        0         39.4±1.4  15.2±0.4  39.4±0.6  45.1±0.5 -    7.3±3.1
+acevedo20 int20     0        0         9.7±0.3   16.0±0.6  17.7±0.7  21.0±0.5 -    8.1±1.4
+acevedo20 acevedo20 37.1±0.8 35.9±1.1  67.2±0.7  40.0±0.2  64.3±0.1  65.2±0.5 -    85.7±2.4
+"""
 # By size of the latent: (ResNet-101, ResNet-50) for AE-MSE, AE-SSIM, AE-MSE-BB, AE-SSIM-BB.
 _TABLE_3_1_VARIANTS = (("mse", "image"), ("ssim", "image"), ("mse", "crop"), ("ssim", "crop"))
 _TABLE_3_1: dict[int, tuple[float, ...]] = {
@@ -67,10 +57,12 @@ def thesis_centres(centres: Mapping[str, Centre], scheme: str) -> dict[str, str]
 
 def ablation_number(column: str, trained_on: str | None, tested_on: str | None) -> Value | None:
     """Accuracy of a column of Table 3.2 or 3.3 in percent, centres as from `thesis_centres`; None where it has none."""
-    pair = (trained_on, tested_on)
-    if column in _AE_COLUMNS and pair in _TABLE_3_2:
-        return _TABLE_3_2[pair][_AE_COLUMNS.index(column)]
-    return _TABLE_3_3.get(pair, {}).get(column)
+    for line in _ABLATION.strip().splitlines():
+        trained, tested, *texts = line.split()
+        mean, _, deviation = dict(zip(_COLUMNS, texts, strict=True)).get(column, "-").partition("±")
+        if (trained, tested) == (trained_on, tested_on) and mean != "-":
+            return float(mean), float(deviation) if deviation else None
+    return None
 
 
 def bottleneck_number(size: int, backbone: str, image_loss: str, image_source: str, centre: str | None) -> float | None:

@@ -3,10 +3,11 @@
 Predictions are kept rather than scores: intervals, confusion matrices and comparisons cell by cell follow from them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from experiments.evaluation.classifiers import Probe
 from mrcnn.files.errors import InputError
@@ -20,7 +21,7 @@ class Cells:
     """The cells that every representation describes, by centre as str arrays of shape (n,).
 
     Attributes:
-        image_ids: image_ids of the cells' images.
+        image_ids: of the cells' images.
         types: cell types; "" for none.
         parts: "train", "test" or "" (in neither part of the split).
         classes: cell types, in the order of tables and of confusion matrices.
@@ -63,8 +64,7 @@ class Cells:
 
     def class_numbers(self, names: np.ndarray) -> np.ndarray:
         """Position of each name in `classes`, int64 of shape (n,); -1 for a name that is none of them."""
-        number_of = {name: number for number, name in enumerate(self.classes)}
-        return np.array([number_of.get(str(name), -1) for name in names], np.int64)
+        return pd.Index(self.classes).get_indexer(names)
 
 
 def make_cells(
@@ -79,22 +79,18 @@ def make_cells(
         InputError: if no centre has labels, or one with labels has no training or no test cell.
         ValueError: if a type is not among `classes`, which are all types in alphabetical order by default.
     """
-    image_ids, types, parts = (
-        {c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (image_ids, types, parts)
-    )
-    found = {str(name) for values in types.values() for name in np.unique(values)} - {""}
+    given = ({c: np.asarray(v, dtype=str) for c, v in each.items()} for each in (image_ids, types, parts))
+    cells = Cells(*given, ())
+    found = sorted(set(np.concatenate(list(cells.types.values())).tolist()) - {""})
     if not found:
         raise InputError("no centre has a labelled cell; check the labels and the class map")
-    order = sorted(found) if classes is None else [name for name in classes if name in found]
-    if set(order) != found:
-        raise ValueError(f"classes lacks {', '.join(sorted(found - set(order)))}")
-    for centre, own in types.items():
-        for part in ("train", "test") if np.any(own != "") else ():
-            if not np.any((own != "") & (parts[centre] == part)):
+    for centre in cells.centres:
+        for part, rows in (("train", cells.train_rows(centre)), ("test", cells.test_rows((centre, centre), "test"))):
+            if not len(rows):
                 raise InputError(
                     f"centre {centre}: no labelled cell in its {part} part; check its split and labels, or leave it out"
                 )
-    return Cells(image_ids, types, parts, tuple(order))
+    return replace(cells, classes=tuple(found if classes is None else sorted(found, key=list(classes).index)))
 
 
 def predict_pairs(
@@ -106,7 +102,6 @@ def predict_pairs(
     seed: int,
     test_on: str = "test",
     n_jobs: int = 2,
-    advance: Callable[[], object] = lambda: None,
 ) -> dict[Pair, np.ndarray]:
     """Train a classifier on each centre and predict the tested cells of every centre.
 
@@ -115,24 +110,23 @@ def predict_pairs(
             takes number r modulo their number.
         cells: what is learned and predicted.
         probe: the classifier.
-        runs: how many classifiers, with seeds `seed`, `seed + 1` and so on. Where neither the classifier nor the
-            vectors change from run to run, only one is made.
+        runs: how many classifiers, with seeds `seed`, `seed + 1` and so on; one for each training is enough where the
+            classifier does not depend on the seed.
         seed: 0 or more.
         test_on: which cells of other centres are tested: "test", their test parts, as in the thesis; "all", as in its
             authors' published code.
         n_jobs: cores for a classifier.
-        advance: called after each classifier, for a bar.
 
     Returns:
         By pair of centres, class numbers int16 of shape (runs, number of tested cells).
-
-    Raises:
-        InputError: if a centre's vectors are missing.
-        ValueError: if vectors are of other cells or not finite.
     """
     for vectors in trainings:
         for centre in cells.centres:
-            _check_vectors(centre, vectors, len(cells.types[centre]))
+            if len(vectors[centre]) != len(cells.types[centre]):
+                raise ValueError(f"{centre}: {len(vectors[centre])} vectors for {len(cells.types[centre])} cells")
+            # By the sum of each row, which needs no mask as large as the vectors.
+            if not np.isfinite(np.sum(vectors[centre], axis=1, dtype=np.float64)).all():
+                raise ValueError(f"{centre}: vectors hold NaN or infinite values")
     runs = runs if probe.is_random else min(runs, len(trainings))
     predictions: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
     for trained_on in cells.centres:
@@ -144,16 +138,4 @@ def predict_pairs(
                 pair = (trained_on, tested_on)
                 predicted = classifier.predict(vectors[tested_on][cells.test_rows(pair, test_on)])
                 predictions[pair].append(cells.class_numbers(predicted).astype(np.int16))
-            advance()
     return {pair: np.stack(values) for pair, values in predictions.items()}
-
-
-def _check_vectors(centre: str, vectors: Vectors, num_cells: int) -> None:
-    if centre not in vectors:
-        raise InputError(f"no features of centre {centre}; compute them for every centre")
-    matrix = vectors[centre]
-    if matrix.ndim != 2 or len(matrix) != num_cells:
-        raise ValueError(f"{centre}: vectors of shape {matrix.shape} for {num_cells} cells")
-    # Block by block: flattened features of a whole centre fill gigabytes, and so would a mask of them.
-    if not all(np.isfinite(matrix[start : start + 256]).all() for start in range(0, len(matrix), 256)):
-        raise ValueError(f"{centre}: vectors hold NaN or infinite values")

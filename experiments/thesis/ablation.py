@@ -5,8 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
-from experiments.evaluation.columns import choose_standardised, foreign_columns, raw_column
-from experiments.evaluation.comparison import Column, Comparison, Protocol, compare_columns
+from experiments.evaluation.comparison import (
+    Column,
+    Comparison,
+    Protocol,
+    choose_standardised,
+    compare_columns,
+    foreign_columns,
+    raw_column,
+)
 from experiments.evaluation.handcrafted import handcrafted_vectors
 from experiments.evaluation.transfer import Vectors
 from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RESNET

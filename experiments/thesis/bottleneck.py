@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from experiments.evaluation.classifiers import FOREST
 from experiments.evaluation.comparison import Protocol
 from experiments.evaluation.scores import MEASURES, measure_run
-from experiments.evaluation.tables import csv_table, markdown_table, to_latex
+from experiments.evaluation.tables import markdown_table, to_latex
 from experiments.evaluation.thesis_numbers import bottleneck_number
 from experiments.evaluation.transfer import Cells, Vectors, predict_pairs
 from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN
@@ -186,7 +187,7 @@ def write_bottleneck(
         baselines.append({"name": name, "backbone": backbone, **{name: r.tolist() for name, r in scores.items()}})
     measures = [f"{name}_{kind}" for name in next(iter(result.scores.values())) for kind in ("mean", "std")]
     header = ["bottleneck", "backbone", "image_loss", "image_source", *measures, "thesis_accuracy"]
-    write_text(paths["csv"], csv_table(header, rows))
+    write_text(paths["csv"], pd.DataFrame(rows, columns=header).to_csv(index=False, lineterminator="\n"))
     content = {"title": TITLE, "provenance": dict(provenance), "centre": result.centre, "runs": protocol.runs}
     content |= {"seed": protocol.seed, "num_train": result.num_train, "num_test": result.num_test}
     write_json(paths["json"], {**content, "cells": cells, "baselines": baselines})

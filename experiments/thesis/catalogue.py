@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.evaluation.comparison import STANDARDISED, Protocol
-from experiments.evaluation.comparison_records import Heading
-from experiments.evaluation.comparison_tables import write_comparison
+from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.evaluation.thesis_numbers import thesis_centres
 from experiments.figures.files import Drawing, save_figure
 from experiments.settings import COLUMNS, RESNET

@@ -183,27 +183,22 @@ def comparison_figures(comparison: Comparison, table: str) -> Iterator[Drawing]:
     """
     across = len(comparison.cells.centres) > 1
     where = "across centres" if across else "within the centre"
-    probes = {name: comparison.main_probe(name) for name in comparison.columns}
-    names = [name for name, probe in probes.items() if comparison.has(name, probe, across)]
+    names = [name for name in comparison.columns if comparison.predicted(name, across)]
     if not names:
         return
     plain = [name for name in names if not name.endswith(STANDARDISED)] or names
     shown = _at_most(MAX_METHODS, plain, f"{table}-recall")
-    recalls = {name: comparison.recall(name, probes[name], across) for name in shown}
+    recalls = {name: comparison.recall(name, across) for name in shown}
     classes = [name for name in comparison.cells.classes if any(name in recall for recall in recalls.values())]
     title = f"Recall of each class {where}, with 95 % intervals ({table})"
     yield Drawing(f"{table}-recall", title, draw_recall_intervals(recalls, classes))
     classes = list(comparison.cells.classes)
     shown = _at_most(MAX_PANELS, names, f"{table}-confusion")
-    matrices = {name: comparison.confusion(name, probes[name], across) for name in shown}
-    others = {name: comparison.outside_classes(name, probes[name], across) for name in shown}
-    if any(counts.any() for counts in others.values()):
-        # Predictions outside the classes are one class more, or shares of a row would be too large.
-        classes.append(OTHER_NAME)
-        for name, counts in others.items():
-            matrices[name] = np.pad(matrices[name], (0, 1))
-            matrices[name][:-1, -1] = counts
-    figure = draw_confusions(matrices, classes)
+    matrices = {name: comparison.confusion(name, across) for name in shown}
+    # Predictions outside the classes are one class more, or shares of a row would be too large.
+    classes += [OTHER_NAME] if any(matrix[:, -1].any() for matrix in matrices.values()) else []
+    size = len(classes)
+    figure = draw_confusions({name: matrix[:size, :size] for name, matrix in matrices.items()}, classes)
     yield Drawing(f"{table}-confusion", f"Confusion matrices {where} ({table})", figure)
 
 

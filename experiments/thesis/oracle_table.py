@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evaluation.columns import choose_standardised
-from experiments.evaluation.comparison import MAIN_PROBE, NETWORK, Comparison, Protocol, compare_columns
+from experiments.evaluation.comparison import (
+    MAIN_PROBE,
+    NETWORK,
+    Comparison,
+    Protocol,
+    choose_standardised,
+    compare_columns,
+)
 from experiments.evaluation.transfer import Cells, Pair
 from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RCNN, OracleConfig
 from experiments.thesis.ablation import own_columns

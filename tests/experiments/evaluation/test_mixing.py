@@ -24,17 +24,16 @@ def test_centre_accuracy_of_three_centres_is_chance_or_1():
 
 def test_proxy_a_distance_is_0_for_centres_alike_and_2_for_centres_apart():
     vectors, centres = clouds({"c": 200, "a": 100, "b": 50}, distance=0.0)
-    vectors[centres == "b"] += 20.0
-    distances = proxy_a_distance(vectors, centres, seed=0)
-    assert list(distances) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert distances["a", "b"] == distances["b", "c"] == 2.0
-    assert 0.0 <= distances["a", "c"] < 0.4
+    alike = centres != "b"
+    assert 0.0 <= proxy_a_distance(vectors[alike], centres[alike], seed=0) < 0.4
+    vectors[~alike] += 20.0
+    assert 4 / 3 <= proxy_a_distance(vectors, centres, seed=0) < (2 + 2 + 0.4) / 3
 
 
 def test_proxy_a_distance_is_that_of_the_best_cut_whatever_the_sizes():
     vectors, centres = clouds({"a": 2000, "b": 200}, distance=1.0, size=1)
     # The best cut lies in the middle: error 0.3085, distance 2 (1 - 2 * 0.3085) = 0.766.
-    assert proxy_a_distance(vectors, centres, seed=0)["a", "b"] == pytest.approx(0.766, abs=0.15)
+    assert proxy_a_distance(vectors, centres, seed=0) == pytest.approx(0.766, abs=0.15)
 
 
 def test_lisi_is_the_number_of_labels_where_they_mix_and_1_where_they_do_not():
@@ -59,19 +58,11 @@ def test_lisi_leaves_out_the_cell_itself_also_where_cells_are_doubled():
     np.testing.assert_allclose(lisi(vectors, np.tile(["a", "b"], 6), perplexity=2 / 3), 1.0, atol=1e-6)
 
 
-def test_lisi_does_not_depend_on_scale_or_order():
-    vectors, labels = clouds({"a": 60, "b": 90}, distance=1.0)
-    values = lisi(vectors, labels, perplexity=10)
-    np.testing.assert_allclose(lisi(1e4 * vectors + 5.0, labels, perplexity=10), values, rtol=1e-6)
-    order = np.random.default_rng(0).permutation(150)
-    np.testing.assert_allclose(lisi(vectors[order], labels[order], perplexity=10), values[order], rtol=1e-6)
-
-
 def test_mixing_scores_tell_good_spaces_from_bad_ones():
     vectors, cell_types = clouds({"x": 120, "y": 120}, distance=20.0)
     centres = np.tile(["a", "b"], 120)
     good = mixing_scores(vectors, centres, cell_types, seed=0)
-    assert tuple(good) == SCORES
+    assert list(good) == list(SCORES)
     assert good["centre_accuracy"] < 0.65 and good["proxy_a_distance"] < 0.6
     assert good["silhouette_type"] > 0.8 and abs(good["silhouette_centre"]) < 0.1
     assert good["lisi_centre"] > 1.8 and good["lisi_type"] == pytest.approx(1.0)

@@ -1,22 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.evaluation.scores import (
-    Difference,
-    bootstrap_mean,
-    compare,
-    measure_run,
-    pooled_recall,
-    score_pair,
-    share_correct,
-    wilson_interval,
-)
-
-
-def mean_scores(truths, predictions, groups, **options):
-    return bootstrap_mean(
-        truths, [share_correct(*each) for each in zip(truths, predictions, strict=True)], groups, **options
-    )
+from experiments.evaluation.scores import Difference, Resampling, measure_run, score_pair, wilson_interval
 
 
 def test_measure_run_gives_the_scores_worked_out_by_hand():
@@ -31,76 +16,67 @@ def test_measure_run_gives_the_scores_worked_out_by_hand():
     )
 
 
-def test_measure_run_counts_names_outside_the_classes_as_wrong():
-    scores = measure_run(np.array([0, 0, 1]), np.array([0, -1, -1]))
-    assert scores["accuracy"] == pytest.approx(1 / 3)
-    assert scores["balanced_accuracy"] == pytest.approx(1 / 4)
-    assert score_pair(np.array([0, 0, 1]), np.array([[0, -1, -1]]), 2).confusion.tolist() == [[1, 0], [0, 0]]
-
-
 def test_score_pair_gathers_runs():
-    truth = np.array([0, 0, 0, 1])
-    runs = np.array([[0, 0, 0, 1], [0, 0, 1, 0]])
-    scores = score_pair(truth, runs, 2)
-    assert scores.values["accuracy"].tolist() == [1.0, 0.5]
-    assert (scores.mean("accuracy"), scores.deviation("accuracy")) == (0.75, 0.25)
-    assert scores.confusion.tolist() == [[5, 1], [1, 1]]
-    assert (scores.num_test, scores.majority_rate) == (4, 0.75)
-    assert scores.recall[0][0] == pytest.approx(5 / 6) and scores.recall[1][0] == 0.5
+    scores = score_pair(np.array([0, 0, 0, 1]), np.array([[0, 0, 0, 1], [0, 0, 1, 0]]), ("a", "b"))
+    assert scores["accuracy"] == {"mean": 0.75, "std": 0.25, "runs": [1.0, 0.5]}
+    assert scores["confusion"] == [[5, 1], [1, 1]]
+    assert scores["recall"] == pytest.approx({"a": 5 / 6, "b": 0.5})
+
+
+def test_names_outside_the_classes_are_wrong():
+    scores = score_pair(np.array([0, 0, 1]), np.array([[0, -1, -1]]), ("a", "b"))
+    assert scores["accuracy"]["mean"] == pytest.approx(1 / 3)
+    assert scores["balanced_accuracy"]["mean"] == pytest.approx(1 / 4)
+    assert scores["confusion"] == [[1, 0], [0, 0]]
 
 
 def test_intervals_of_few_cells_leave_room_for_doubt():
-    scores = score_pair(np.array([0, 0, 1]), np.array([[0, 0, 0]]), 2)
+    intervals = score_pair(np.array([0, 0, 1]), np.array([[0, 0, 0]]), ("a", "b"))["recall_interval"]
     # Wilson's interval of 2 of 2 and of 0 of 1, from tables of it.
-    assert scores.recall[0] == pytest.approx((1, 0.342, 1), abs=1e-3)
-    assert scores.recall[1] == pytest.approx((0, 0, 0.793), abs=1e-3)
+    assert intervals["a"] == pytest.approx((0.342, 1), abs=1e-3)
+    assert intervals["b"] == pytest.approx((0, 0.793), abs=1e-3)
 
 
-def test_mean_scores_is_the_mean_over_pairs():
-    truths = [np.array([0, 0, 0, 1]), np.array([0, 1])]
+def test_mean_is_that_over_pairs():
+    resampling = Resampling([np.array([0, 0, 0, 1]), np.array([0, 1])], ["x", "y"], 200)
     predictions = [np.array([[0, 0, 0, 0]]), np.array([[0, 1]])]
     for measure, expected in (("accuracy", (0.75 + 1) / 2), ("balanced_accuracy", (0.5 + 1) / 2)):
-        mean, low, high = mean_scores(truths, predictions, ["x", "y"], measure=measure, bootstrap=200, seed=0)
+        mean, low, high = resampling.mean(predictions, measure)
         assert mean == pytest.approx(expected) and low <= mean <= high
 
 
-def test_compare_sees_a_small_difference_on_the_same_cells():
+def test_a_small_difference_on_the_same_cells_is_seen():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 400)
     first = np.where(rng.random(400) < 0.5, truth, (truth + 1) % 3)
     second = first.copy()
     right = np.flatnonzero(first == truth)[:20]
     second[right] = (truth[right] + 1) % 3  # the second errs on 20 cells more, and nowhere else
-    difference = compare([truth], [first[None]], [second[None]], ["x"], measure="accuracy", bootstrap=1000, seed=0)
+    difference = Resampling([truth], ["x"]).difference([first[None]], [second[None]], "accuracy")
     assert difference.mean == pytest.approx(0.05)
     # Each one's own interval is five points wide on either side, that of the difference about two.
     assert difference.is_clear and 0.025 < difference.low < difference.high < 0.075
     assert (difference.runs_better, difference.runs) == (1, 1)
 
 
-def test_compare_is_antisymmetric_and_0_for_the_same():
+def test_difference_is_antisymmetric_and_0_for_the_same():
     rng = np.random.default_rng(0)
     truths = [rng.integers(0, 3, n) for n in (50, 80)]
     one, other = ([rng.integers(0, 3, (2, len(t))) for t in truths] for _ in range(2))
-    options = {"measure": "balanced_accuracy", "bootstrap": 300, "seed": 0}
-    there = compare(truths, one, other, ["x", "y"], **options)
-    back = compare(truths, other, one, ["x", "y"], **options)
+    resampling = Resampling(truths, ["x", "y"], 300)
+    there, back, same = (resampling.difference(*each, "balanced_accuracy")
+                         for each in ((one, other), (other, one), (one, one)))  # fmt: skip
     assert there.mean == pytest.approx(-back.mean)
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
-    same = compare(truths, one, one, ["x", "y"], **options)
     assert (same.mean, same.low, same.high, same.runs_better) == (0, 0, 0, 0) and not same.is_clear
 
 
 def test_resampling_draws_the_same_cells_of_a_centre_in_every_pair():
-    rng = np.random.default_rng(0)
-    truth = np.zeros(60, int)
-    named = rng.integers(0, 2, (1, 60))
-    flipped = 1 - named
+    truth, named = np.zeros(60, int), np.random.default_rng(0).integers(0, 2, (1, 60))
     # Rightness of the two pairs adds up to 1 for every cell, so that only different cells could make the mean vary.
-    options = {"measure": "accuracy", "bootstrap": 300, "seed": 0}
-    mean, low, high = mean_scores([truth, truth], [named, flipped], ["x", "x"], **options)
-    assert mean == low == high == 0.5
-    _, low, high = mean_scores([truth, truth], [named, flipped], ["x", "y"], **options)
+    predictions = [named, 1 - named]
+    assert Resampling([truth, truth], ["x", "x"], 300).mean(predictions, "accuracy") == (0.5, 0.5, 0.5)
+    _, low, high = Resampling([truth, truth], ["x", "y"], 300).mean(predictions, "accuracy")
     assert low < 0.5 < high
 
 
@@ -109,27 +85,25 @@ def test_resampling_by_counts_has_the_spread_of_drawing_cells():
     truth = np.repeat([0, 1], [30, 90])
     named = np.where(rng.random((3, 120)) < 0.6, truth, 1 - truth)
     right = (named == truth).mean(axis=0)
+    few, many = (right[:30][rng.integers(0, 30, (4000, 30))], right[30:][rng.integers(0, 90, (4000, 90))])
     for measure, draws in (
         ("accuracy", right[rng.integers(0, 120, (4000, 120))].mean(axis=1)),
-        (
-            "balanced_accuracy",
-            (right[:30][rng.integers(0, 30, (4000, 30))].mean(axis=1)
-             + right[30:][rng.integers(0, 90, (4000, 90))].mean(axis=1)) / 2,
-        ),
-    ):  # fmt: skip
-        _, low, high = mean_scores([truth], [named], ["x"], measure=measure, bootstrap=4000, seed=0)
+        ("balanced_accuracy", (few.mean(axis=1) + many.mean(axis=1)) / 2),
+    ):
+        _, low, high = Resampling([truth], ["x"], 4000).mean([named], measure)
         assert (low, high) == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])), abs=0.01)
 
 
-def test_pooled_recall_counts_a_cell_of_several_pairs_once():
+def test_recall_counts_a_cell_of_several_pairs_once():
     truth, named = np.zeros(40, int), np.repeat([[0, 1]], [30, 10], axis=1)
-    once = pooled_recall([truth], [named], ["x"])[0]
-    assert pooled_recall([truth, truth], [named, named], ["x", "x"])[0] == pytest.approx(once)
+    once = Resampling([truth], ["x"]).recall([named])[0]
+    twice = Resampling([truth, truth], ["x", "x"])
+    assert twice.recall([named, named])[0] == pytest.approx(once)
     # Cells of another centre are further ones.
-    _, low, high = pooled_recall([truth, truth], [named, named], ["x", "y"])[0]
+    _, low, high = Resampling([truth, truth], ["x", "y"]).recall([named, named])[0]
     assert high - low < 0.8 * (once[2] - once[1])
     # Two pairs of which one names a cell rightly: half of it.
-    assert pooled_recall([truth, truth], [named, 1 - named], ["x", "x"])[0][0] == 0.5
+    assert twice.recall([named, 1 - named])[0][0] == 0.5
 
 
 def test_difference_is_not_clear_by_rounding():

@@ -8,8 +8,7 @@ import pandas as pd
 
 from experiments.cache import Cache
 from experiments.evaluation.comparison import Column, Protocol, compare_columns
-from experiments.evaluation.comparison_records import Heading
-from experiments.evaluation.comparison_tables import write_comparison
+from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.evaluation.transfer import make_cells
 from experiments.settings import CentreSettings, DetectorSettings, RunSettings
 from mrcnn.data.records import ImageRecord
