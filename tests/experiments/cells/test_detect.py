@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import math
 import os
 from types import SimpleNamespace
@@ -12,10 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from aecfe.cli import main
 from experiments.cells.detect import detect_images, find_images
 from experiments.cells.writers import CellFiles
-from mrcnn.config import make_config
 from mrcnn.files.errors import InputError
 
 
@@ -63,13 +60,6 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-@pytest.fixture
-def warnings(caplog, monkeypatch):
-    """What is logged; the command line, once it has run in this process, keeps it from pytest."""
-    monkeypatch.setattr(logging.getLogger("experiments"), "propagate", True)
-    return caplog
-
-
 def all_files(tmp_path):
     out = tmp_path / "out"
     return CellFiles(out / "cells.csv", out / "labels", out / "geojson", out / "overlay")
@@ -90,10 +80,10 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_detect_images_counts_and_names(folder, tmp_path, warnings):
+def test_detect_images_counts_and_names(folder, tmp_path, logged):
     counts = detect([folder], all_files(tmp_path))
     assert counts == {"images": 4, "unreadable": 1, "without_cells": 1, "cells": 3, "empty_masks": 0}
-    assert "cut.png" in warnings.text
+    assert "cut.png" in logged.text
     images = ["0.png", "1.png", "2.png"]
     assert files_below(tmp_path / "out") == sorted(
         ["cells.csv"]
@@ -104,22 +94,17 @@ def test_detect_images_counts_and_names(folder, tmp_path, warnings):
 
 
 def test_detect_images_csv_row_is_known(folder, tmp_path):
-    detect([folder / "2.png"], CellFiles(csv=tmp_path / "cells.csv"), pixel_size=0.5)
-    first, second = rows_of(tmp_path / "cells.csv")
-    assert list(first) == [
+    detect([folder], CellFiles(csv=tmp_path / "cells.csv"), pixel_size=0.5)
+    rows = rows_of(tmp_path / "cells.csv")
+    assert list(rows[0]) == [
         "image", "cell", "class_id", "class_name", "y1", "x1", "y2", "x2", "score", "area_px", "area_um2",
         "equivalent_diameter_um",
     ]  # fmt: skip
-    assert list(second.values())[:10] == ["2.png", "2", "1", "cell", "2", "6", "8", "12", "0.6000", "36"]
-    assert float(first["area_um2"]) == pytest.approx(9.0)
-    assert float(first["equivalent_diameter_um"]) == pytest.approx(2 * math.sqrt(9.0 / math.pi), rel=1e-5)
-
-
-def test_detect_images_csv_without_a_pixel_size_has_pixels_alone(folder, tmp_path):
-    detect([folder], CellFiles(csv=tmp_path / "cells.csv"))
-    rows = rows_of(tmp_path / "cells.csv")
     assert [(row["image"], row["cell"]) for row in rows] == [("1.png", "1"), ("2.png", "1"), ("2.png", "2")]
-    assert list(rows[0])[-1] == "area_px"
+    assert list(rows[2].values())[:11] == ["2.png", "2", "1", "cell", "2", "6", "8", "12", "0.6000", "36", "9"]
+    assert float(rows[2]["equivalent_diameter_um"]) == pytest.approx(2 * math.sqrt(9.0 / math.pi), rel=1e-5)
+    detect([folder], CellFiles(csv=tmp_path / "pixels.csv"))
+    assert list(rows_of(tmp_path / "pixels.csv")[0])[-1] == "area_px"
 
 
 def test_detect_images_labels_are_the_numbers_of_the_csv(folder, tmp_path):
@@ -158,7 +143,7 @@ def test_detect_images_geojson_is_what_qupath_reads(folder, tmp_path):
     assert empty == {"type": "FeatureCollection", "features": []}
 
 
-def test_detect_images_with_masks_in_parts_with_holes_and_empty(tmp_path, warnings):
+def test_detect_images_with_masks_in_parts_with_holes_and_empty(tmp_path, logged):
     class OddMasks(MadeUpDetector):
         def result(self, image):
             result = super().result(image)
@@ -170,7 +155,7 @@ def test_detect_images_with_masks_in_parts_with_holes_and_empty(tmp_path, warnin
     path = save_image(tmp_path / "in" / "a.png", 3)
     counts = detect([path], all_files(tmp_path), OddMasks())
     assert counts["cells"] == 3 and counts["empty_masks"] == 1
-    assert "1 cells have an empty mask" in warnings.text
+    assert "1 cells have an empty mask" in logged.text
     features = json.loads((tmp_path / "out" / "geojson" / "a.png.geojson").read_text())["features"]
     assert [feature["properties"]["name"] for feature in features] == ["1", "2"]
     assert features[0]["geometry"]["type"] == "Polygon" and len(features[0]["geometry"]["coordinates"]) == 2
@@ -191,15 +176,8 @@ def test_detect_images_works_in_batches(folder, tmp_path):
     detector = MadeUpDetector()
     detect([folder], CellFiles(csv=tmp_path / "cells.csv"), detector, batch_size=3)
     assert detector.batches == [3]  # of the second batch, cut.png, nothing is left
-    whole = (tmp_path / "cells.csv").read_bytes()
     detect([folder], CellFiles(csv=tmp_path / "single.csv"), batch_size=1)
-    assert (tmp_path / "single.csv").read_bytes() == whole
-
-
-def test_detect_images_of_unreadable_images_alone_leave_nothing(folder, tmp_path):
-    with pytest.raises(InputError, match="none of the 1 images could be read"):
-        detect([folder / "cut.png"], all_files(tmp_path))
-    assert files_below(tmp_path / "out") == []
+    assert (tmp_path / "single.csv").read_bytes() == (tmp_path / "cells.csv").read_bytes()
 
 
 def test_detect_images_that_fail_leave_no_csv(folder, tmp_path):
@@ -211,18 +189,20 @@ def test_detect_images_that_fail_leave_no_csv(folder, tmp_path):
 
     with pytest.raises(RuntimeError, match="killed"):
         detect([folder], CellFiles(csv=tmp_path / "out" / "cells.csv"), Failing(), batch_size=1)
+    with pytest.raises(InputError, match="none of the 1 images could be read"):
+        detect([folder / "cut.png"], all_files(tmp_path))
     assert files_below(tmp_path / "out") == []
 
 
-def test_detect_images_warn_where_the_detector_gives_no_more(folder, tmp_path, warnings):
+def test_detect_images_warn_where_the_detector_gives_no_more(folder, tmp_path, logged):
     detect([folder], CellFiles(csv=tmp_path / "a.csv"), MadeUpDetector(limit=3))
-    assert "left out" not in warnings.text
+    assert "left out" not in logged.text
     detect([folder], CellFiles(csv=tmp_path / "b.csv"), MadeUpDetector(limit=2))
-    assert "1 images have 2 cells, the most that this detector gives" in warnings.text and "2.png" in warnings.text
+    assert "1 images have 2 cells, the most that this detector gives" in logged.text and "2.png" in logged.text
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_detect_images_go_on_after_an_image_that_the_network_refuses(folder, tmp_path, warnings, batch_size):
+def test_detect_images_go_on_after_an_image_that_the_network_refuses(folder, tmp_path, logged, batch_size):
     class Choosy(MadeUpDetector):
         def detect(self, images):
             if any(image[0, 0, 0] == 1 for image in images):
@@ -232,7 +212,7 @@ def test_detect_images_go_on_after_an_image_that_the_network_refuses(folder, tmp
     (folder / "cut.png").unlink()
     counts = detect([folder], all_files(tmp_path), Choosy(), batch_size=batch_size)
     assert counts == {"images": 3, "unreadable": 1, "without_cells": 1, "cells": 2, "empty_masks": 0}
-    assert f"{folder / '1.png'}: sides must be multiples of 64" in warnings.text
+    assert f"{folder / '1.png'}: sides must be multiples of 64" in logged.text
     assert {row["image"] for row in rows_of(tmp_path / "out" / "cells.csv")} == {"2.png"}
     assert not (tmp_path / "out" / "labels" / "1.png.labels.tif").exists()
 
@@ -243,23 +223,14 @@ def test_find_images_names_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = find_images(["in/b", os.fspath(tmp_path / "in" / "a" / "1.png"), "in/a/../a/1.png"])
     assert [image.image_id for image in images] == ["b/1.jpg", "b/1.png", "a/1.png"]
+    assert [image.image_id for image in find_images(["in/b/1.png", "in/b/1.jpg"])] == ["1.png", "1.jpg"]
     files = all_files(tmp_path)
-    paths = [path for image in images for path in files.of_image(image.image_id).values()]
-    assert len(set(paths)) == 9
+    assert len({path for image in images for path in files.of_image(image.image_id).values()}) == 9
     assert files.of_image("b/1.jpg")["labels"] == tmp_path / "out" / "labels" / "b" / "1.jpg.labels.tif"
-
-
-def test_find_images_in_one_folder_have_their_names(folder):
-    assert [image.image_id for image in find_images([folder])] == ["0.png", "1.png", "2.png", "cut.png"]
-    assert [image.image_id for image in find_images([folder / "2.png", folder / "0.png"])] == ["2.png", "0.png"]
-
-
-def test_find_images_refuse_what_is_not_there(tmp_path):
-    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"absent\.png: no such image or folder"):
-        find_images([tmp_path / "absent.png"])
-    with pytest.raises(InputError, match="empty: no images .* directly in this folder"):
-        find_images([tmp_path / "empty"])
+        find_images(["absent.png"])
+    with pytest.raises(InputError, match="in: no images .* directly in this folder"):
+        find_images(["in"])
 
 
 def test_cell_files_keep_what_is_there(folder, tmp_path):
@@ -286,11 +257,10 @@ def test_cell_files_never_replace_an_image(folder):
 @pytest.mark.parametrize("kind", ["labels", "overlay"])
 def test_cell_files_refuse_pictures_among_the_images(folder, tmp_path, kind):
     save_image(tmp_path / "in" / "b" / "0.png", 1)
-    with pytest.raises(InputError, match=f"--{kind} .*/in: would lie among the images"):
-        CellFiles(**{kind: folder}).check(find_images([folder]))
-    # Keys bring the folders of the images with them.
-    with pytest.raises(InputError, match="among the images"):
-        CellFiles(**{kind: folder}).check(find_images([folder, folder / "b"]))
+    # Their names bring the folders of the images with them.
+    for inputs in ([folder], [folder, folder / "b"]):
+        with pytest.raises(InputError, match=f"--{kind} .*/in: would lie among the images"):
+            CellFiles(**{kind: folder}).check(find_images(inputs))
     CellFiles(**{kind: folder / "found"}).check(find_images([folder]))
     CellFiles(geojson=folder, csv=folder / "cells.csv").check(find_images([folder]))
 
@@ -304,15 +274,6 @@ def test_cell_files_refuse_a_table_where_other_outputs_go(folder, tmp_path, csv_
         files.check(find_images([folder]), overwrite=True)
 
 
-def run(*arguments):
-    return main([str(argument) for argument in arguments])
-
-
-def error_of(capsys):
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
-    return line
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -320,34 +281,24 @@ def error_of(capsys):
         (["--csv", "cells.csv"], "no trained detector"),
     ],
 )
-def test_detect_command_tells_mistakes(folder, tmp_path, monkeypatch, capsys, arguments, message):
+def test_detect_command_tells_mistakes(folder, tmp_path, monkeypatch, refused, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert run("detect", folder, "--detector", tmp_path / "none", *arguments) == 2
-    assert message in error_of(capsys)
+    assert message in refused("detect", folder, "--detector", tmp_path / "none", *arguments)
     assert not (tmp_path / "cells.csv").exists()
 
 
-def test_detect_command_with_a_network(cell_records, tmp_path, tiny_config_class, small_resnet, see_cells, capsys):
-    from mrcnn.model import MaskRCNN
-
-    with small_resnet():
-        model = MaskRCNN("inference", make_config({}, tiny_config_class), tmp_path / "detector")
-        see_cells(model.parts)
-        model.save()
-        images = [record.path for record in cell_records[:4]]
-        out = tmp_path / "out"
-        arguments = ["detect", *images, "--detector", tmp_path / "detector", "--min-score", 0, "--pixel-size", 0.1,
-                     "--csv", out / "cells.csv", "--labels", out / "labels", "--geojson", out / "geojson",
-                     "--overlay", out / "overlay"]  # fmt: skip
-        assert run(*arguments) == 0
-        printed = capsys.readouterr()
-        assert "images 4, unreadable 1" in printed.out and "2.png" in printed.err
-        assert run(*arguments) == 2
-        assert "--overwrite" in error_of(capsys)
-        before = (out / "cells.csv").read_bytes()
-        assert run(*arguments, "--overwrite") == 0
-        assert (out / "cells.csv").read_bytes() == before
-
+def test_detect_command_with_a_network(untrained_run, cell_records, tmp_path, capsys, aecfe, refused):
+    images, out = [record.path for record in cell_records[:4]], tmp_path / "out"
+    arguments = ["detect", *images, "--detector", untrained_run / "detector", "--min-score", 0, "--pixel-size", 0.1,
+                 "--csv", out / "cells.csv", "--labels", out / "labels", "--geojson", out / "geojson",
+                 "--overlay", out / "overlay"]  # fmt: skip
+    assert aecfe(*arguments) == 0
+    printed = capsys.readouterr()
+    assert "images 4, unreadable 1" in printed.out and "2.png" in printed.err
+    assert "--overwrite" in refused(*arguments)
+    before = (out / "cells.csv").read_bytes()
+    assert aecfe(*arguments, "--overwrite") == 0
+    assert (out / "cells.csv").read_bytes() == before
     rows = rows_of(out / "cells.csv")
     assert {row["image"] for row in rows} <= {"0.png", "1.png", "3.png"} and rows
     for name in ("0.png", "1.png", "3.png"):

@@ -9,41 +9,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aecfe.cli import main
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 from mrcnn.model import load_detector
 
-TINY_DETECTOR = [
-    "--set=settings.BACKBONE=resnet50",
-    "--set=settings.FPN_CLASSIF_FC_LAYERS_SIZE=64",
-    "--set=settings.IMAGE_MIN_DIM=64",
-    "--set=settings.IMAGE_MAX_DIM=64",
-    "--set=settings.RPN_ANCHOR_SCALES=[8,16,24,32,48]",
-    "--set=settings.TRAIN_ROIS_PER_IMAGE=8",
-    "--set=settings.PRE_NMS_LIMIT=200",
-    "--set=settings.POST_NMS_ROIS_TRAINING=40",
-    "--set=settings.POST_NMS_ROIS_INFERENCE=20",
-    "--set=settings.MAX_GT_INSTANCES=4",
-    "--set=settings.DETECTION_MAX_INSTANCES=4",
-    "--set=settings.STEPS_PER_EPOCH=1",
-    "--set=settings.VALIDATION_STEPS=0",
-    "--set=epochs=1",
-    "--set=train_share=0.5",
-]
+TINY_SETTINGS = """BACKBONE=resnet50 FPN_CLASSIF_FC_LAYERS_SIZE=64 IMAGE_MIN_DIM=64 IMAGE_MAX_DIM=64
+    RPN_ANCHOR_SCALES=[8,16,24,32,48] TRAIN_ROIS_PER_IMAGE=8 PRE_NMS_LIMIT=200 POST_NMS_ROIS_TRAINING=40
+    POST_NMS_ROIS_INFERENCE=20 MAX_GT_INSTANCES=4 DETECTION_MAX_INSTANCES=4 STEPS_PER_EPOCH=1 VALIDATION_STEPS=0"""
 
 
-def run(*arguments):
-    return main([str(argument) for argument in arguments])
+def training(folder, output, *options):
+    settings = [f"--set=settings.{setting}" for setting in TINY_SETTINGS.split()]
+    settings += ["--set=epochs=1", "--set=train_share=0.5"]
+    return ["detector", "train", folder, "-o", output, *settings, *options]
 
 
-def train(folder, output, *options):
-    return run("detector", "train", folder, "-o", output, *TINY_DETECTOR, *options)
+@pytest.fixture(scope="module")
+def train(aecfe):
+    return lambda *arguments: aecfe(*training(*arguments))
 
 
-def error_of(capsys):
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
-    return line
+@pytest.fixture
+def error_of(refused):
+    return lambda *arguments: refused(*training(*arguments))
 
 
 def content_of(folder):
@@ -65,7 +53,7 @@ def lab(tmp_path_factory, draw_cell):
 
 
 @pytest.fixture(scope="module")
-def trained(lab, tmp_path_factory):
+def trained(lab, tmp_path_factory, train):
     """A detector after one step on half of the images."""
     folder = tmp_path_factory.mktemp("detector") / "run"
     assert train(lab, folder, "--instances") == 0
@@ -104,7 +92,7 @@ def min_confidence(folder):
     return json.loads((folder / "config.json").read_text())["DETECTION_MIN_CONFIDENCE"]
 
 
-def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, tmp_path, monkeypatch):
+def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, tmp_path, monkeypatch, train):
     measured = []
 
     def measure(detector, datasets):
@@ -124,14 +112,14 @@ def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, 
     assert min_confidence(tmp_path / "b") == 0.33 and len(measured) == 1
 
 
-def test_detector_that_finds_nothing_keeps_its_score(lab, no_steps, tmp_path, monkeypatch, capsys):
+def test_detector_that_finds_nothing_keeps_its_score(lab, no_steps, tmp_path, monkeypatch, capsys, train):
     monkeypatch.setattr("mrcnn.evaluation.measure_operating_score", lambda *a: None)
     assert train(lab, tmp_path / "a", "--instances") == 0
     assert min_confidence(tmp_path / "a") == 0.7
     assert "no cell was found on the held-out images" in capsys.readouterr().err
 
 
-def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(lab, detector, tmp_path, capsys):
+def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(lab, detector, tmp_path, error_of):
     before = content_of(detector)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.attrs["layer_names"] = [b"conv1"]
@@ -143,12 +131,11 @@ def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(la
         ["--layers", "("],
         ["--layers", "nothing"],
     ):
-        assert train(lab, detector, "--instances", "--overwrite", *options) == 2
-        error_of(capsys)
+        assert error_of(lab, detector, "--instances", "--overwrite", *options)
         assert content_of(detector) == before
 
 
-def test_overwrite_leaves_nothing_of_the_detector_before(lab, detector):
+def test_overwrite_leaves_nothing_of_the_detector_before(lab, detector, train):
     other_notes = detector / "tensorboard" / "notes.txt"
     other_notes.write_text("mine")
     (detector / "metrics.json").write_text("{}")
@@ -165,11 +152,9 @@ def test_overwrite_leaves_nothing_of_the_detector_before(lab, detector):
     assert not any(path.exists() for path in events) and other_notes.read_text() == "mine"
 
 
-def test_detector_of_other_masks_is_not_reused(lab, detector, tmp_path, capsys):
+def test_detector_of_other_masks_is_not_reused(lab, detector, tmp_path, capsys, train, error_of):
     before = content_of(detector)
-    assert train(lab, detector) == 2  # the values of the masks mean something else
-    assert "annotations" in error_of(capsys)
-
+    assert "annotations" in error_of(lab, detector)  # the values of the masks mean something else
     masks = shutil.copytree(lab / "masks", tmp_path / "redrawn")
     assert train(lab, detector, "--instances", "--annotations", masks) == 0  # a copy of the same
     assert "detector reused" in capsys.readouterr().err
@@ -177,8 +162,7 @@ def test_detector_of_other_masks_is_not_reused(lab, detector, tmp_path, capsys):
     mask[:32] = 0
     mask[40, 40] = 1
     Image.fromarray(mask).save(masks / "3.png")
-    assert train(lab, detector, "--instances", "--annotations", masks) == 2
-    assert "annotations" in error_of(capsys)
+    assert "annotations" in error_of(lab, detector, "--instances", "--annotations", masks)
     assert content_of(detector) == before
 
 
@@ -191,40 +175,36 @@ def write_boxes(folder, names):
 
 
 @pytest.mark.parametrize("truth", ["masks", "boxes", "presence"])
-def test_evaluate_counts_no_image_that_was_learned_from(lab, trained, open_once, tmp_path, truth):
+def test_evaluate_counts_no_image_that_was_learned_from(lab, trained, open_once, tmp_path, truth, aecfe):
     centre = shutil.copytree(lab, tmp_path / "lab")
     if truth != "masks":
         shutil.rmtree(centre / "masks")
     if truth == "boxes":
         write_boxes(centre, range(8))
     arguments = ["--instances"] if truth == "masks" else []
-    assert run("detector", "evaluate", trained, centre, *arguments, "-o", tmp_path / "m.json") == 0
+    assert aecfe("detector", "evaluate", trained, centre, *arguments, "-o", tmp_path / "m.json") == 0
     measured = json.loads((tmp_path / "m.json").read_text())["lab"]
     assert (measured["truth"], measured["held_out"], measured["num_images"]) == (truth, True, 4)
 
 
-@pytest.mark.parametrize("with_masks", [True, False])
-def test_evaluate_refuses_a_centre_of_learned_images_alone(lab, trained, open_once, tmp_path, capsys, with_masks):
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (["images", "masks"], "the detector learned from every image of centre lab"),
+        (["images"], "the detector learned from every image of centre lab"),
+        (["masks"], "no usable mask in centre lab of an image that the detector did not learn from (4 faults"),
+    ],
+)
+def test_evaluate_refuses_a_centre_without_held_out_truth(lab, trained, open_once, tmp_path, refused, missing, message):
     centre = shutil.copytree(lab, tmp_path / "lab")
-    for key in json.loads((trained / "split.json").read_text())["lab"]["test"]:
-        (centre / key).unlink()
-    if not with_masks:
-        shutil.rmtree(centre / "masks")
-    assert run("detector", "evaluate", trained, centre, "-o", tmp_path / "m.json") == 2
-    assert "the detector learned from every image of centre lab" in error_of(capsys)
+    for name in json.loads((trained / "split.json").read_text())["lab"]["test"]:
+        for folder in missing:
+            (centre / folder / name.removeprefix("images/")).unlink()
+    assert message in refused("detector", "evaluate", trained, centre, "-o", tmp_path / "m.json")
     assert not (tmp_path / "m.json").exists()
 
 
-def test_evaluate_refuses_a_centre_whose_held_out_images_have_no_mask(lab, trained, open_once, tmp_path, capsys):
-    centre = shutil.copytree(lab, tmp_path / "lab")
-    for key in json.loads((trained / "split.json").read_text())["lab"]["test"]:
-        (centre / "masks" / key.removeprefix("images/")).unlink()
-    assert run("detector", "evaluate", trained, centre) == 2
-    error = error_of(capsys)
-    assert "no usable mask in centre lab of an image that the detector did not learn from (4 faults" in error
-
-
-def test_finished_detector_loses_what_a_killed_run_did_not_remove(lab, detector):
+def test_finished_detector_loses_what_a_killed_run_did_not_remove(lab, detector, train):
     before = content_of(detector)
     (detector / "checkpoint").mkdir(exist_ok=True)
     (detector / "checkpoint" / "epoch-0001.weights.h5").touch()
@@ -233,14 +213,13 @@ def test_finished_detector_loses_what_a_killed_run_did_not_remove(lab, detector)
     assert content_of(detector) == before
 
 
-def test_detector_is_written_by_one_run_at_a_time(lab, tmp_path, capsys):
+def test_detector_is_written_by_one_run_at_a_time(lab, tmp_path, error_of):
     with OutputLock(tmp_path / "run", inside=True):
-        assert train(lab, tmp_path / "run", "--instances") == 2
-        assert f"{tmp_path / 'run'}: another run (pid " in error_of(capsys)
+        assert f"{tmp_path / 'run'}: another run (pid " in error_of(lab, tmp_path / "run", "--instances")
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_checkpoints_of_an_unknown_training_are_not_gone_on_from(lab, tmp_path, monkeypatch):
+def test_checkpoints_of_an_unknown_training_are_not_gone_on_from(lab, tmp_path, monkeypatch, error_of):
     folder = tmp_path / "run"
     (folder / "checkpoint").mkdir(parents=True)
     for name in ("epoch-0001.weights.h5", ".7.tmp.epoch-0002.weights.h5"):
@@ -250,5 +229,5 @@ def test_checkpoints_of_an_unknown_training_are_not_gone_on_from(lab, tmp_path, 
         raise InputError("stop")
 
     monkeypatch.setattr("mrcnn.model.MaskRCNN.train", stop)
-    assert train(lab, folder, "--instances") == 2
+    assert error_of(lab, folder, "--instances") == "stop"
     assert not list((folder / "checkpoint").iterdir())
