@@ -21,15 +21,11 @@ CAUTION = "not for diagnosis: types are guesses of a research tool, and are to b
 
 
 def predict_cells(classifier: TrainedClassifier, source: Source, cells: Mapping[str, CentreCells]) -> pd.DataFrame:
-    """Predict the types of cells, with `source` and `cells` as from `inputs.read_cells`.
+    """Predict the types of cells, with `source` and `cells` as from `inputs.read_cells`: a row of `COLUMNS` for each.
 
-    Returns:
-        A row for each cell in the order of the files, with the `COLUMNS`: the two most probable types, their
-        probabilities from 0 to 1, and the type that the file has, "" where unknown.
-
-    Raises:
-        InputError: if the vectors are not those that the classifier takes, there are too few cells to standardise, or
-            the numbers are so large that nothing can be computed of them.
+    They are the two most probable types, their probabilities from 0 to 1, and the type that the file has, "" where
+    unknown. Refused are vectors that the classifier does not take, too few cells to standardise, and numbers so large
+    that nothing can be computed of them.
     """
     if difference := source.difference(classifier.record.vectors):
         path = next(iter(cells.values())).path
@@ -67,9 +63,7 @@ def describe_predictions(classifier: TrainedClassifier, predictions: pd.DataFram
         if unheard := [_shown(name) for name in types if name not in record.classes]:
             lines.append(f"  the classifier does not know {', '.join(unheard)}; these cells count as wrong")
         if centre in record.centres:
-            lines.append(
-                f"  it was trained on cells of {centre}, maybe these very ones, so that this says nothing of new cells"
-            )
+            lines.append(f"  it was trained on cells of {centre}, maybe these: this says nothing of new cells")
     return "\n".join([*lines, CAUTION])
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import skops.io
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import InconsistentVersionWarning
@@ -29,7 +29,7 @@ from sklearn.tree._tree import Tree
 from experiments.cells.models import CARD, classifier_card
 from experiments.classifier.inputs import Source
 from mrcnn.files.atomic import atomic_folder, write_json, write_text
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.errors import InputError, one_line
 
 RECORD = "classifier.json"
 FORMAT = "aecfe classifier 1"
@@ -38,13 +38,12 @@ MAX_CONTENT_BYTES = 2**30  # unpacked; the thesis' forest on its 65,693 cells st
 # The only type beyond those that skops trusts by itself: it does not look into the branches, which `_check_tree` does.
 TRUSTED = ["sklearn.tree._tree.Tree"]
 _LEAF = -1  # as scikit-learn marks the children of one
-_RETRAIN = "copy the whole folder again, or train it again"
 
 
 def check_name(name: str) -> str:
     """Refuse a cell type that cannot stand in tables: spreadsheets take what begins so for a formula."""
     if not (0 < len(name) <= LONGEST_NAME and name.isprintable() and name[0] not in "=+-@ "):
-        raise ValueError(
+        raise InputError(
             f"cell type {name[:LONGEST_NAME]!r}: must be of 1 to {LONGEST_NAME} printable characters and not begin "
             "with a space or one of = + - @; rename it in the labels"
         )
@@ -82,14 +81,8 @@ def write_classifier(
 ) -> dict[str, Any]:
     """Write a classifier's folder, whole or not at all, and return the content of its classifier.json.
 
-    Args:
-        stored: a random forest; or the "scaler" and the "logistic" regression on what it gives.
-        record: what classifier.json says; the format and the file are added here.
-        output: the folder.
-        overwrite: replace an older classifier.
-
-    Raises:
-        InputError: if `output` holds something else.
+    Stored is a random forest, or the "scaler" and the "logistic" regression on what it gives. The `record` gets the
+    format and the file. Where `output` holds something else, or an older classifier without `overwrite`, it is refused.
     """
     content = skops.io.dumps(stored, compression=zipfile.ZIP_DEFLATED)
     record = {"format": FORMAT, **record, "file": f"{record['classifier']}.skops"}
@@ -108,15 +101,17 @@ def read_classifier(folder: str | os.PathLike) -> TrainedClassifier:
         InputError: if a file is missing, damaged, another than the one meant, or anything but such a classifier.
     """
     folder = Path(folder)
-    record = _read_record(folder / RECORD)
-    path = folder / f"{record.classifier}.skops"
-    content = _read_bytes(path, _RETRAIN)
-    if hashlib.sha256(content).hexdigest() != record.sha256:
-        raise InputError(f"{path}: is not the file that {RECORD} tells of; {_RETRAIN}")
+    path = folder / RECORD
     try:
+        record = Record.model_validate_json(path.read_bytes())
+        path = folder / f"{record.classifier}.skops"
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise ValueError(f"is not the file that {RECORD} tells of")
         return TrainedClassifier(folder, record, _load_model(content, record))
-    except Exception as error:  # of skops, zipfile, NumPy and scikit-learn, whatever a made-up file brings about
-        raise InputError(f"{path}: no {record.classifier} that can be used ({first_line(error)}); {_RETRAIN}") from None
+    except Exception as error:  # of pydantic, skops, NumPy and scikit-learn, whatever a made-up file brings about
+        advice = "give a whole folder that `aecfe classifier train` wrote, or train again"
+        raise InputError(f"{path}: no classifier that can be used: {one_line(error)}; {advice}") from None
 
 
 def _load_model(content: bytes, record: Record) -> ClassifierMixin:
@@ -156,20 +151,3 @@ def _check_tree(tree: Tree, num_classes: int, num_features: int) -> None:
     is_sound = np.all(children > inner) and np.all(children < tree.node_count)
     if not is_sound or np.any(features < 0) or np.any(features >= num_features):
         raise ValueError("holds a tree whose branches cannot be followed")
-
-
-def _read_bytes(path: Path, advice: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
-
-
-def _read_record(path: Path) -> Record:
-    advice = "give a folder that `aecfe classifier train` wrote"
-    try:
-        return Record.model_validate_json(_read_bytes(path, advice))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{path}: not the record of a classifier ({where}: {fault['msg']}); {advice}") from None

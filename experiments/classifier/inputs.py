@@ -45,17 +45,16 @@ class Source:
 
     def difference(self, wanted: "Source") -> str:
         """Why these vectors are not `wanted`, and what to do, or "" if they are."""
+        how = HOW_TO_MAKE[wanted.kind]
         if self.kind != wanted.kind:
-            return f"holds {self.kind}, not {wanted.kind}; give {HOW_TO_MAKE[wanted.kind]}"
-        for network, advice in (
-            ("detector", "extract the images with that detector"),
-            ("autoencoder", "embed the feature stores with that autoencoder"),
-        ):
-            own, other = ((getattr(each, network)[:12] or "unknown") for each in (self, wanted))
-            if getattr(self, network) != getattr(wanted, network):
-                return f"is from {network} {own}, not {other}; {advice}"
+            return f"holds {self.kind}, not {wanted.kind}; give {how}"
+        for network, advice in (("detector", "extract the images"), ("autoencoder", "embed the feature stores")):
+            own, other = (getattr(each, network) for each in (self, wanted))
+            if own != other:
+                own, other = own[:12] or "unknown", other[:12] or "unknown"
+                return f"is from {network} {own}, not {other}; {advice} with that {network}"
         if self.length != wanted.length:
-            return f"has vectors of {self.length} numbers, not {wanted.length}; give {HOW_TO_MAKE[wanted.kind]}"
+            return f"has vectors of {self.length} numbers, not {wanted.length}; give {how}"
         return ""
 
 
@@ -72,10 +71,8 @@ class CentreCells:
 def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
     """Read cells of all centres in some files, which must be from the same networks.
 
-    Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre).
-
-    Returns:
-        What the vectors are, and the cells by centre in order of appearance.
+    Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre). Returned is
+    what the vectors are, and the cells by centre in order of appearance.
 
     Raises:
         InputError: if a file cannot be read, holds no cell or a value that is not finite, two differ in what they
@@ -100,17 +97,14 @@ def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
 def prepare_vectors(cells: CentreCells, centre: str, how: str) -> np.ndarray:
     """The vectors as a classifier takes them: as they are ("none"), or standardised within the centre ("centre").
 
-    The statistics are those of all cells that are given, with or without a type.
-
-    Raises:
-        InputError: with "centre", if there are too few cells for statistics.
+    The statistics are those of all cells that are given, with or without a type; of too few they are refused.
     """
     if how == "none":
         return cells.vectors
     if len(cells.vectors) < LEAST_CELLS:
         raise InputError(
             f"{cells.path}: centre {centre} has {len(cells.vectors)} cells, too few to standardise within it (at least "
-            f"{LEAST_CELLS}); give more of its cells, or take a classifier trained with --standardise none"
+            f"{LEAST_CELLS}); give more, or take a classifier trained with --standardise none"
         )
     return standardise(cells.vectors)
 
@@ -139,14 +133,8 @@ def _read_origin(path: Path) -> tuple[str, str] | None:
     """Hashes of the detector and the autoencoder of an embedding; None if it is not of `aecfe embed`."""
     try:
         config, run = (parse_json(read_note(path, f"uns/{name}"), allow_nan=True) for name in ("config", "run"))
-    except ValueError:  # an InputError too
+        (detector,) = {str(store["detector_hash"]) for store in run["stores"].values()}
+        # Earlier autoencoders did not note their weights; all that they noted says as much.
+        return detector, run.get("weights_sha256") or hash_json({"config": config, "run": run})
+    except (ValueError, TypeError, KeyError, AttributeError):  # an InputError too
         return None
-    stores = run.get("stores") if isinstance(run, dict) else None
-    if not isinstance(config, dict) or not isinstance(stores, dict):
-        return None
-    detectors = {str(store.get("detector_hash")) for store in stores.values() if isinstance(store, dict)}
-    if len(detectors) != 1:
-        return None
-    weights = run.get("weights_sha256")
-    # Earlier autoencoders did not note it; all that they noted says as much.
-    return detectors.pop(), weights if isinstance(weights, str) else hash_json({"config": config, "run": run})

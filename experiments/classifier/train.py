@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from experiments.cells.models import FEW_CELLS
 from experiments.classifier.folder import check_name, write_classifier
 from experiments.classifier.inputs import CentreCells, Source, prepare_vectors
-from experiments.evaluation.classifiers import LOGISTIC, MAX_DEPTH, make_forest
+from experiments.evaluation.classifiers import FOREST, LOGISTIC, MAX_DEPTH, VectorClassifier
 from experiments.evaluation.scores import balanced_accuracy
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import versions
@@ -38,7 +39,7 @@ def train_classifier(
     overwrite: bool = False,
     n_jobs: int = 2,
 ) -> dict[str, Any]:
-    """Train a classifier on the labelled cells of some centres, and write its folder.
+    """Train a classifier on the labelled cells of some centres, write its folder, and return its classifier.json.
 
     Args:
         source, cells: as from `inputs.read_cells`.
@@ -49,9 +50,6 @@ def train_classifier(
         seed: of the random forest, 0 or more.
         overwrite: replace an older classifier.
         n_jobs: cores.
-
-    Returns:
-        The content of classifier.json.
 
     Raises:
         InputError: if a centre is unknown or has no labelled cell, there are fewer than two types, a type's name cannot
@@ -64,12 +62,10 @@ def train_classifier(
     # Statistics are those of all cells of a centre, as they will be of a centre that has no labels.
     vectors = {c: prepare_vectors(cells[c], c, standardise)[labelled[c]] for c in centres}
     x, y = (np.concatenate([each[c] for c in centres]) for each in (vectors, types))
-    if kind == "forest":
-        stored, scores = _train_forest(x, y, seed, n_jobs)
-    else:
-        stored, scores = _train_logistic(x, y, seed)
-    make = make_forest if kind == "forest" else LOGISTIC.make
-    scores |= _left_out_centres(lambda: make(seed, n_jobs), vectors, types)
+    make = partial((FOREST if kind == "forest" else LOGISTIC).make, seed, n_jobs)
+    stored, scores = _train_forest(make(), x, y) if kind == "forest" else _train_logistic(make(), x, y, seed)
+    if left_out := _left_out_centres(make, vectors, types):
+        scores["left_out_centre_balanced_accuracy"] = left_out
     record = {
         "classifier": kind,
         "vectors": asdict(source),
@@ -104,21 +100,15 @@ def _class_names(types: Mapping[str, np.ndarray]) -> list[str]:
     names, counts = np.unique(np.concatenate(list(types.values())), return_counts=True)
     if len(names) < 2:
         raise InputError(f"all labelled cells are of type {names[0]}; a classifier needs two types or more")
-    try:
-        classes = [check_name(name) for name in names.tolist()]
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    few = [f"{name} {count}" for name, count in zip(classes, counts.tolist(), strict=True) if count < FEW_CELLS]
-    if few:
+    classes = [check_name(name) for name in names.tolist()]
+    if few := [f"{name} {count}" for name, count in zip(classes, counts, strict=True) if count < FEW_CELLS]:
         log.warning("types with fewer than %d cells, of which little is learned: %s", FEW_CELLS, ", ".join(few))
     return classes
 
 
-def _train_forest(
-    x: np.ndarray, y: np.ndarray, seed: int, n_jobs: int
-) -> tuple[RandomForestClassifier, dict[str, Any]]:
+def _train_forest(forest: RandomForestClassifier, x: np.ndarray, y: np.ndarray) -> tuple[ClassifierMixin, dict]:
     """The random forest, and its balanced accuracy out of bag: by the trees that did not learn from a cell."""
-    forest = make_forest(seed, n_jobs).set_params(oob_score=True).fit(x, y)
+    forest.set_params(oob_score=True).fit(x, y)
     votes = forest.oob_decision_function_
     voted = np.isfinite(votes).all(axis=1) & (votes.sum(axis=1) > 0)  # of few cells one may be in every tree
     predicted = forest.classes_[votes[voted].argmax(axis=1)]
@@ -127,9 +117,9 @@ def _train_forest(
     return forest.set_params(oob_score=False, n_jobs=None), scores
 
 
-def _train_logistic(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _train_logistic(probe: VectorClassifier, x: np.ndarray, y: np.ndarray, seed: int) -> tuple[dict, dict]:
     """Scaling and logistic regression, and their balanced accuracy in cross-validation."""
-    probe, scores = LOGISTIC.make(seed, 1), {}
+    scores = {}
     if np.unique(y, return_counts=True)[1].min() >= NUM_FOLDS:
         folds = StratifiedKFold(NUM_FOLDS, shuffle=True, random_state=seed)
         scores = {"cross_validated_balanced_accuracy": _score(y, cross_val_predict(probe, x, y, cv=folds))}
@@ -141,7 +131,7 @@ def _train_logistic(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[dict[str, 
 
 def _left_out_centres(
     make: Callable[[], ClassifierMixin], vectors: Mapping[str, np.ndarray], types: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, float]:
     """Leave-one-centre-out: balanced accuracy on each centre of a classifier trained on the others alone.
 
     It is the one number that says something of a laboratory to come. Types that the others lack count as wrong.
@@ -152,7 +142,7 @@ def _left_out_centres(
         x, y = (np.concatenate([each[other] for other in others]) for each in (vectors, types))
         if len(np.unique(y)) > 1:
             scores[centre] = _score(types[centre], make().fit(x, y).predict(vectors[centre]))
-    return {"left_out_centre_balanced_accuracy": scores} if scores else {}
+    return scores
 
 
 def _score(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -80,9 +80,9 @@ def test_classifiers_predict_as_they_did_before_they_were_written(folders):
 def test_a_tampered_file_is_refused_by_name(copy):
     path = copy / "forest.skops"
     path.write_bytes(path.read_bytes() + b"\0")
-    refused(copy, "forest.skops: is not the file that classifier.json tells of")
+    refused(copy, "forest.skops: ", "is not the file that classifier.json tells of")
     path.unlink()
-    refused(copy, "forest.skops: cannot be read (No such file")
+    refused(copy, "forest.skops: ", "No such file")
 
 
 class Trap:
@@ -98,7 +98,7 @@ class Trap:
 def test_no_code_of_a_file_runs(copy, tmp_path):
     mark = tmp_path / "mark"
     put(copy, pickle.dumps(Trap(mark)))
-    refused(copy, "no forest that can be used")
+    refused(copy, "no classifier that can be used")
     put(copy, skops.io.dumps(FunctionTransformer(np.save)))
     refused(copy, "holds the type numpy.save")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -106,7 +106,7 @@ def test_no_code_of_a_file_runs(copy, tmp_path):
         node["content"] = {"module_path": "os", "function": "system"}
         archive.writestr("schema.json", json.dumps({**node, "protocol": 2, "_skops_version": "0.11"}))
     put(copy, (tmp_path / "a.zip").read_bytes())
-    refused(copy, "no forest that can be used")
+    refused(copy, "no classifier that can be used")
     assert not mark.exists()
 
 
@@ -133,14 +133,15 @@ def test_a_tree_that_cannot_be_followed_is_refused(copy, field, value):
 
 
 def test_other_models_than_the_record_tells_of_are_refused(copy, folders):
-    put(copy, (folders["logistic"] / "logistic.skops").read_bytes())
-    refused(copy, "is no random forest")
-    put(copy, (folders["forest"] / "forest.skops").read_bytes(), classifier="logistic")
-    refused(copy, "no logistic that can be used")
-    put(copy, (folders["forest"] / "forest.skops").read_bytes(), classifier="forest", classes=["a", "b", "c"])
-    refused(copy, "predicts other cell types")
-    put(copy, (folders["forest"] / "forest.skops").read_bytes(), vectors={"kind": "vectors", "length": 5})
-    refused(copy, "other classes or features")
+    forest, logistic = ((folders[kind] / f"{kind}.skops").read_bytes() for kind in ("forest", "logistic"))
+    for content, changes, part in (
+        (logistic, {}, "is no random forest"),
+        (forest, {"classifier": "logistic"}, "no classifier that can be used"),
+        (forest, {"classifier": "forest", "classes": ["a", "b", "c"]}, "predicts other cell types"),
+        (forest, {"vectors": {"kind": "vectors", "length": 5}}, "other classes or features"),
+    ):
+        put(copy, content, **changes)
+        refused(copy, part)
 
 
 @pytest.mark.parametrize(
@@ -154,14 +155,14 @@ def test_other_models_than_the_record_tells_of_are_refused(copy, folders):
 def test_an_odd_record_is_refused(copy, change, part):
     record = json.loads((copy / "classifier.json").read_text()) | change
     (copy / "classifier.json").write_text(json.dumps(record))
-    refused(copy, "classifier.json: not the record of a classifier", part)
+    refused(copy, "classifier.json: ", part)
 
 
 def test_a_folder_that_is_no_classifier_is_refused(copy, tmp_path):
-    refused(tmp_path / "none", "give a folder that `aecfe classifier train` wrote")
+    refused(tmp_path / "none", "give a whole folder that `aecfe classifier train` wrote")
     for content in (b"[" * 100_000, b"[]", b"\xff\xfe", b"null"):
         (copy / "classifier.json").write_bytes(content)
-        refused(copy, "not the record of a classifier")
+        refused(copy, "classifier.json: ")
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
