@@ -29,15 +29,11 @@ def add_parser(commands) -> None:
     """Add the command."""
     summary = "make tables and figures of the thesis, reusing all that is there"
     parser = options.new_command(commands, "reproduce", reproduce, summary, **options.TRAINS)
-    parser.add_argument(
-        "targets",
-        nargs="+",
-        metavar="TARGET",
-        help="table-3.1 (bottleneck), table-3.2 (ablation), table-3.3 (oracles), figure-2.6, figure-3.1 to "
-        "figure-3.14, curves; or tables, figures, all",
-    )
-    configs = {"--config NAME": "demo (synthetic smears), real-small, thesis, or a YAML file of that form"}
-    options.add(parser, configs, default="thesis")
+    tables = "table-3.1 (bottleneck), table-3.2 (ablation), table-3.3 (oracles)"
+    targets = f"{tables}, figure-2.6, figure-3.1 to figure-3.14, curves; or tables, figures, all"
+    parser.add_argument("targets", nargs="+", metavar="TARGET", help=targets)
+    configs = "demo (synthetic smears), real-small, thesis, or a YAML file of that form"
+    parser.add_argument("--config", metavar="NAME", default="thesis", help=configs)
     parser.add_argument("--data", metavar="ROOT", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="working folder (default: runs/reproduce-NAME)")
     options.add(parser, {"--centres NAME...": "compare only these centres of the configuration"})
@@ -95,14 +91,8 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if arguments.jobs is not None and arguments.jobs > 1:
         # Else this process, which trains the detector, would leave the others nothing of a GPU's memory.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    protocol = Protocol(
-        name=arguments.protocol,
-        runs=settings.evaluate.runs,
-        seed=settings.seed,
-        test_on=settings.evaluate.test_on,
-        bootstrap=settings.reproduce.bootstrap,
-        jobs=os.cpu_count() or 1,
-    )
+    runs, test_on, bootstrap = settings.evaluate.runs, settings.evaluate.test_on, settings.reproduce.bootstrap
+    protocol = Protocol(arguments.protocol, runs, settings.seed, test_on, bootstrap, jobs=os.cpu_count() or 1)
     for path in catalogue.reproduce(study, targets, protocol, features, published):
         print(path)
 

@@ -85,9 +85,9 @@ def draw_recall_intervals(recalls: Mapping[str, Mapping[str, Interval | None]], 
         axes.axhspan(y - 0.5, y + 0.5, color="#f3f5f7", lw=0, zorder=0)
     for i, (method, of_class) in enumerate(recalls.items()):
         color, marker = group_style(i)
-        rows = [k for k, name in enumerate(classes) if of_class.get(name) is not None]
-        values, low, high = np.array([of_class[classes[k]] for k in rows], float).reshape(-1, 3).T
-        y = np.array(rows, float) + (i - (len(recalls) - 1) / 2) * pitch / step
+        found = [of_class.get(name) or (np.nan,) * 3 for name in classes]
+        values, low, high = np.array(found, float).T
+        y = np.arange(len(classes)) + (i - (len(recalls) - 1) / 2) * pitch / step
         reach = np.clip([values - low, high - values], 0, None)
         look = {"fmt": marker, "ms": 4.2, "lw": 1.0, "mew": 0.6, "color": color, "clip_on": False, "zorder": 3}
         axes.errorbar(values, y, xerr=reach, label=method, **look)
@@ -109,12 +109,9 @@ def draw_before_after(
     """Draw the maps of the same cells before and after adaptation, by centre and by type (thesis Figure 3.14).
 
     Args:
-        before: array of shape (n, 2).
-        after: array of shape (n, 2).
-        centres: of each cell, of shape (n,).
-        types: of each cell, of shape (n,); "" is drawn grey as "no type".
-        centre_order: centres as the legend lists them.
-        type_order: types as the legend lists them.
+        before, after: arrays of shape (n, 2).
+        centres, types: of each cell, of shape (n,); no type, "", is drawn grey.
+        centre_order, type_order: as the legend lists them.
     """
     figure = Figure(figsize=(PAGE_WIDTH, 5.5), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -135,9 +132,9 @@ def draw_bottleneck_curves(accuracy: Mapping[str, Mapping[int, tuple[float, floa
     """Draw accuracy over the size of the bottleneck, a curve for each variant (thesis Table 3.1).
 
     Args:
-        accuracy: by variant, as "ResNet101-BB-SSIM", and size, (mean, standard deviation); one of NaN has no bar. The
-            loss gives the hue, the crop ("BB") a strong colour and filled markers, the backbone dashes, backbone and
-            loss the marker.
+        accuracy: by variant, as "ResNet101-BB-SSIM", and size, which rises, (mean, standard deviation). The loss gives
+            the hue, the crop ("BB") a strong colour and filled markers, the backbone dashes, backbone and loss the
+            marker.
     """
     sizes = sorted({size for curve in accuracy.values() for size in curve})
     figure = Figure(figsize=(PAGE_WIDTH, 3.5), layout="constrained")
@@ -145,10 +142,9 @@ def draw_bottleneck_curves(accuracy: Mapping[str, Mapping[int, tuple[float, floa
     style_axes(axes, "both", TEXT_SIZE)
     backbones = sorted({name.split("-")[0] for name in accuracy})  # ResNet101, which is solid, before ResNet50
     for name, curve in accuracy.items():
-        known = sorted(curve)
-        means, deviations = np.array([curve[size] for size in known], float).reshape(-1, 2).T
+        means, deviations = np.array(list(curve.values()), float).T
         common = {"lw": 1.3, "ms": 4.5, "mew": 1.0, "elinewidth": 0.7, "label": name}
-        axes.errorbar(known, means, yerr=np.nan_to_num(deviations), **common, **_variant_look(name, backbones))
+        axes.errorbar(curve.keys(), means, yerr=np.nan_to_num(deviations), **common, **_variant_look(name, backbones))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -42,8 +42,7 @@ def draw_photo_sheet(rows: Sequence[tuple[str, Photos]], captions: Sequence[str]
             sizes. A row without photos says so.
         captions: name of each column, written above the first row.
     """
-    columns = max(len(photos) for _, photos in rows)
-    return _draw_rows(rows, columns, captions, blocks=range(1, min(3, len(rows)) + 1))
+    return _draw_rows(rows, captions, max_blocks=3)
 
 
 def draw_reconstruction_grid(originals: np.ndarray, reconstructions: Mapping[str, np.ndarray]) -> Figure:
@@ -53,11 +52,9 @@ def draw_reconstruction_grid(originals: np.ndarray, reconstructions: Mapping[str
         originals: float array of shape (k, side, side, 3), in [0, 1].
         reconstructions: by the row's name, as "BN 5", arrays of the same shape and range.
     """
-    rows = [
-        (name, list(np.round(255 * np.clip(images, 0, 1)).astype(np.uint8)))
-        for name, images in {"Original": originals, **reconstructions}.items()
-    ]
-    return _draw_rows(rows, len(originals), [], blocks=[1], first_apart=True)
+    images = {"Original": originals, **reconstructions}
+    rows = [(name, np.round(255 * np.clip(each, 0, 1)).astype(np.uint8)) for name, each in images.items()]
+    return _draw_rows(rows, first_apart=True)
 
 
 def draw_segmentations(pictures: Sequence[tuple[str, np.ndarray]]) -> Figure:
@@ -135,14 +132,10 @@ def text_width(text: str, size: float = TEXT_SIZE) -> float:
 
 
 def _draw_rows(
-    rows: Sequence[tuple[str, Photos]],
-    columns: int,
-    captions: Sequence[str],
-    *,
-    blocks: Sequence[int],
-    first_apart: bool = False,
+    rows: Sequence[tuple[str, Photos]], captions: Sequence[str] = (), *, max_blocks: int = 1, first_apart: bool = False
 ) -> Figure:
     """Lay rows out in as many blocks, of those allowed, as make the photos largest."""
+    columns = max(len(photos) for _, photos in rows)
     names = [wrap_text(name.replace("_", " "), MAX_LABEL) for name, _ in rows]
     label = max(text_width(name) for name in names) + 0.1
     row_height = _height(names)
@@ -153,7 +146,7 @@ def _draw_rows(
         height = PAGE_HEIGHT - apart - (0.4 if captions else 0.0)
         return min(MAX_TILE, width / columns - GAP, height / -(-len(rows) // count) - GAP)
 
-    count = max(blocks, key=tile_of)  # the fewest of equals
+    count = max(range(1, min(max_blocks, len(rows)) + 1), key=tile_of)  # the fewest of equals
     tile = max(MIN_TILE, tile_of(count))
     heads = [wrap_text(caption, tile - GAP) for caption in captions]
     head = _height(heads) + GAP if heads else 0.0
@@ -167,12 +160,12 @@ def _draw_rows(
         for i, caption in enumerate(heads):
             _write(axes, left + label + i * step_x + tile / 2, head - 0.03, caption, ha="center", va="bottom")
         for i in range(block * per_block, min((block + 1) * per_block, len(rows))):
-            y = head + (i - block * per_block) * step_y + (apart if i else 0.0)
-            _write(axes, left, y + step_y / 2 - GAP / 2, names[i], va="center")
+            middle = head + (i - block * per_block) * step_y + (apart if i else 0.0) + (step_y - GAP) / 2
+            _write(axes, left, middle, names[i], va="center")
             for k, photo in enumerate(rows[i][1]):
-                _place(axes, photo, left + label + k * step_x, y + (step_y - GAP - tile) / 2, tile, tile)
+                _place(axes, photo, left + label + k * step_x, middle - tile / 2, tile, tile)
             if not len(rows[i][1]):
-                _write(axes, left + label, y + step_y / 2 - GAP / 2, "no photos", va="center", color=GREY)
+                _write(axes, left + label, middle, "no photos", va="center", color=GREY)
     return figure
 
 

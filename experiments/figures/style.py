@@ -4,6 +4,7 @@ Figures are made without pyplot, so that no global state of matplotlib changes a
 """
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -128,16 +129,11 @@ def draw_maps(points: np.ndarray, groups: Groups) -> Figure:
 def draw_map(
     axes: Axes, points: np.ndarray, names: Sequence[str], order: Sequence[str], size: float
 ) -> dict[str, tuple[str, str]]:
-    """Draw the points of all groups into axes, of `size` square points each.
+    """Draw points, an array of shape (n, 2), of `size` square points each, in the colours and markers of their groups.
 
     The groups are laid over one another in rounds, so that none hides the others by being drawn last; what has no name
-    lies below them, grey. Small points are all round, and more than 5,000 are an image in a PDF.
-
-    Args:
-        axes: where.
-        points: array of shape (n, 2).
-        names: the group of each point, or "".
-        order: groups, in the order in which they take colours.
+    lies below them, grey. Small points are all round, and more than 5,000 are an image in a PDF. `order` is that in
+    which groups take colours.
 
     Returns:
         Colour and marker of each group, for `map_legend`.
@@ -151,11 +147,10 @@ def draw_map(
     axes.scatter(without[:, 0], without[:, 1], c=GREY, marker=".", alpha=0.5, **common)
     # Collections have one marker each, so that groups can only be mixed in rounds.
     rounds = np.random.default_rng(0).permutation(len(points)) % _ROUNDS
-    for k in range(_ROUNDS):
-        for name, (color, marker) in looks.items():
-            chosen = points[(rounds == k) & (names == name)]
-            if len(chosen):
-                axes.scatter(chosen[:, 0], chosen[:, 1], c=color, marker=marker, alpha=0.8, **common)
+    for k, (name, (color, marker)) in itertools.product(range(_ROUNDS), looks.items()):
+        chosen = points[(rounds == k) & (names == name)]
+        if len(chosen):
+            axes.scatter(chosen[:, 0], chosen[:, 1], c=color, marker=marker, alpha=0.8, **common)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])

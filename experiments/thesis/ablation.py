@@ -24,16 +24,7 @@ MAPPED = ("AE-RF", "AE-CFE")  # before and after adaptation, thesis Figure 3.14
 
 
 def make_ablation(study: Study, protocol: Protocol, features: Mapping[str, Path] | None = None) -> Comparison:
-    """Compute every column of Table 3.2 and compare them.
-
-    Args:
-        study: detectors, stores, splits and autoencoders.
-        protocol: how to compare.
-        features: vectors made elsewhere, by the name of their column, as `vector_files.read_vectors` takes them.
-
-    Raises:
-        InputError: if something that a column needs is missing or does not fit.
-    """
+    """Compute every column of Table 3.2, with vectors made elsewhere by the name of their column, and compare them."""
     settings = study.settings.reproduce.ablation
     cells = study.cells()
     foreign = foreign_columns(features or {}, cells)  # before hours of training
@@ -58,12 +49,7 @@ def own_columns(study: Study, names: Sequence[str]) -> list[Column]:
 
 
 def train_columns(study: Study, names: Sequence[str], training_runs: int | None = None) -> dict[str, list[Path]]:
-    """Train the autoencoders among some columns.
-
-    Args:
-        study: stores and autoencoders.
-        names: the columns.
-        training_runs: trainings of each; None takes those of the settings.
+    """Train the autoencoders among some columns, as often as the settings say unless `training_runs` does.
 
     Returns:
         By column, the folder of each of its trainings; columns that are no autoencoders are left out.

@@ -23,14 +23,11 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays
 
 TITLE = "Bottleneck sizes (thesis Table 3.1)"
+Scores = dict[str, list[float]]  # by measure, of each run
 BASELINES = (HANDCRAFTED, HANDCRAFTED_LAB, RCNN)
 # Thesis Figures 3.6 to 3.13 are of these variants, in this order.
-FIGURES = {
-    variant: f"figure-3.{number}"
-    for number, variant in enumerate(
-        itertools.product(("resnet50", "resnet101"), ("mse", "ssim"), ("image", "crop")), 6
-    )
-}
+_LOOKS = itertools.product(("resnet50", "resnet101"), ("mse", "ssim"), ("image", "crop"))
+FIGURES = {variant: f"figure-3.{number}" for number, variant in enumerate(_LOOKS, 6)}
 
 
 class Variant(NamedTuple):
@@ -55,19 +52,18 @@ class Bottleneck:
         folders: of the autoencoder, by variant and size.
         scores: by variant and size, the measures of each run.
         baselines: by name and backbone, the same of representations without an autoencoder.
-        num_train, num_test: cells, by backbone; each backbone's detector finds its own.
+        num_cells: to train and to test on, by backbone; each backbone's detector finds its own.
     """
 
     centre: str
     folders: dict[tuple[Variant, int], Path]
-    scores: dict[tuple[Variant, int], dict[str, np.ndarray]]
-    baselines: dict[tuple[str, str], dict[str, np.ndarray]]
-    num_train: dict[str, int]
-    num_test: dict[str, int]
+    scores: dict[tuple[Variant, int], Scores]
+    baselines: dict[tuple[str, str], Scores]
+    num_cells: dict[str, tuple[int, int]]
 
-    def by_variant(self, measure: str) -> dict[Variant, dict[int, np.ndarray]]:
+    def by_variant(self, measure: str) -> dict[Variant, dict[int, list[float]]]:
         """A measure of each run, by column and row of the table."""
-        found: dict[Variant, dict[int, np.ndarray]] = {}
+        found: dict[Variant, dict[int, list[float]]] = {}
         for (variant, size), scores in self.scores.items():
             found.setdefault(variant, {})[size] = scores[measure]
         return found
@@ -77,25 +73,20 @@ def train_grid(study: Study, variants: Iterable[Variant]) -> dict[tuple[Variant,
     """Train the autoencoders of some columns of the table; returns the folder of each, by column and row."""
     settings = study.settings.reproduce.bottleneck
     grid = list(itertools.product(variants, settings.sizes))
-    wanted = []
-    for variant, size in grid:
-        of_grid = {"latent_size": size, "image_loss": variant.image_loss, "image_source": variant.image_source}
-        wanted.append(({**settings.autoencoder, "adaptation": "none", **of_grid}, variant.backbone))
+    common = {**settings.autoencoder, "adaptation": "none"}
+    wanted = [
+        ({**common, "latent_size": size, "image_loss": loss, "image_source": source}, backbone)
+        for (backbone, loss, source), size in grid
+    ]
     return dict(zip(grid, study.train(wanted), strict=True))
 
 
 def scored_centre(study: Study) -> str:
-    """The centre whose cells are predicted and reconstructed: that of the settings, else the source centre.
-
-    Raises:
-        InputError: if it is not among those that are compared.
-    """
-    settings = study.settings
-    centre = settings.reproduce.bottleneck.centre or settings.autoencoder.get("source_centre") or study.compared[0]
-    if centre not in study.compared:
-        raise InputError(
-            f"reproduce.bottleneck.centre: {centre} is none of {', '.join(study.compared)}; choose another"
-        )
+    """The centre whose cells are predicted and reconstructed: that of the settings, else the source centre."""
+    settings, compared = study.settings, study.compared
+    centre = settings.reproduce.bottleneck.centre or settings.autoencoder.get("source_centre") or compared[0]
+    if centre not in compared:
+        raise InputError(f"reproduce.bottleneck.centre: {centre} is none of {', '.join(compared)}; choose another")
     return centre
 
 
@@ -107,11 +98,7 @@ def settings_variants(study: Study) -> list[Variant]:
 
 
 def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
-    """Train the grid, and let a random forest predict the cells of one centre from each latent.
-
-    Raises:
-        InputError: if the centre is not compared, or has no labelled cells.
-    """
+    """Train the grid, and let a random forest predict the cells of one centre from each latent."""
     centre = scored_centre(study)
     cells = {}  # before hours of training
     for backbone in study.settings.reproduce.bottleneck.backbones:
@@ -121,21 +108,21 @@ def make_bottleneck(study: Study, protocol: Protocol) -> Bottleneck:
         alone = ({centre: each[centre]} for each in (found.image_ids, found.types, found.parts))
         cells[backbone] = Cells(*alone, found.classes)
 
-    def score(vectors: Vectors, backbone: str) -> dict[str, np.ndarray]:
+    def score(vectors: Vectors, backbone: str) -> Scores:
         return _score(study, protocol, cells[backbone], centre, vectors[centre])
 
     folders = train_grid(study, settings_variants(study))
+    tested = (centre, centre), "test"
     return Bottleneck(
         centre,
         folders,
         {(variant, size): score(study.latents(path), variant.backbone) for (variant, size), path in folders.items()},
         {(name, b): score(untrained_vectors(study, name, b)[0], b) for name in BASELINES for b in cells},
-        {backbone: len(own.train_rows(centre)) for backbone, own in cells.items()},
-        {backbone: len(own.test_rows((centre, centre), "test")) for backbone, own in cells.items()},
+        {b: (len(own.train_rows(centre)), len(own.test_rows(*tested))) for b, own in cells.items()},
     )
 
 
-def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
+def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors: np.ndarray) -> Scores:
     """Measures of each run of the random forest, on the test part of one centre."""
     options = {"runs": protocol.runs, "seed": protocol.seed}
 
@@ -148,23 +135,15 @@ def _score(study: Study, protocol: Protocol, cells: Cells, centre: str, vectors:
     inputs = {"vectors": hash_arrays(vectors), "cells": described, **options}
     truth = cells.truth((centre, centre), "test")
     runs = [measure_run(truth, run) for run in study.cache.arrays("bottleneck", inputs, predict)["named"]]
-    return {name: np.array([run[name] for run in runs]) for name in MEASURES}
+    return {name: [run[name] for run in runs] for name in MEASURES}
 
 
 def write_bottleneck(
     result: Bottleneck, folder: Path, protocol: Protocol, provenance: Mapping[str, str], thesis_centre: str | None
 ) -> dict[str, Path]:
-    """Write `table-3.1.md`, `.csv`, `.tex` and `.json`, each atomically.
+    """Write `table-3.1.md`, `.csv`, `.tex` and `.json`, each atomically; returns the paths by ending.
 
-    Args:
-        result: the grid.
-        folder: where to.
-        protocol: how it was scored.
-        provenance: lines that say what made it, by name.
-        thesis_centre: which of the thesis' data sets the centre is, or None.
-
-    Returns:
-        The paths, by ending.
+    `provenance` says what made it, by name; `thesis_centre` is which of the thesis' data sets the centre is, or None.
     """
     paths = {ending: Path(folder) / f"table-3.1.{ending}" for ending in ("md", "csv", "tex", "json")}
     theirs = {(variant, size): bottleneck_number(size, *variant, thesis_centre) for variant, size in result.scores}
@@ -176,21 +155,23 @@ def write_bottleneck(
     write_text(paths["md"], "\n".join(lines))
     write_text(paths["tex"], to_latex(*accuracy, caption=TITLE, label="tab:3.1", notes=note))
 
-    rows, cells, baselines = [], [], []
-    for (variant, size), scores in result.scores.items():
-        number = theirs[variant, size]
-        rows.append([str(size), *variant, *_numbers(scores), "" if number is None else f"{number:.2f}"])
-        named = {"bottleneck": size, **variant._asdict(), "autoencoder": result.folders[variant, size].name}
-        cells.append({**named, **{name: runs.tolist() for name, runs in scores.items()}})
-    for (name, backbone), scores in result.baselines.items():
-        rows.append([name, backbone, "", "", *_numbers(scores), ""])
-        baselines.append({"name": name, "backbone": backbone, **{name: r.tolist() for name, r in scores.items()}})
-    measures = [f"{name}_{kind}" for name in next(iter(result.scores.values())) for kind in ("mean", "std")]
-    header = ["bottleneck", "backbone", "image_loss", "image_source", *measures, "thesis_accuracy"]
-    write_text(paths["csv"], pd.DataFrame(rows, columns=header).to_csv(index=False, lineterminator="\n"))
+    cells = [
+        {"bottleneck": size, **variant._asdict(), "autoencoder": result.folders[variant, size].name, **scores}
+        for (variant, size), scores in result.scores.items()
+    ]
+    baselines = [{"name": name, "backbone": b, **scores} for (name, b), scores in result.baselines.items()]
+    rows = pd.DataFrame([*cells, *({**row, "bottleneck": row["name"]} for row in baselines)])
+    measures = list(next(iter(result.scores.values())))
+    for name in measures:
+        rows[f"{name}_mean"], rows[f"{name}_std"] = rows[name].map(np.mean), rows[name].map(np.std)
+    rows["thesis_accuracy"] = pd.Series(["" if number is None else f"{number:.2f}" for number in theirs.values()])
+    rows = rows.drop(columns=["name", "autoencoder", *measures])
+    write_text(paths["csv"], rows.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
     content = {"title": TITLE, "provenance": dict(provenance), "centre": result.centre, "runs": protocol.runs}
-    content |= {"seed": protocol.seed, "num_train": result.num_train, "num_test": result.num_test}
-    write_json(paths["json"], {**content, "cells": cells, "baselines": baselines})
+    content |= {"seed": protocol.seed, "cells": cells, "baselines": baselines}
+    for i, name in enumerate(("num_train", "num_test")):
+        content[name] = {backbone: numbers[i] for backbone, numbers in result.num_cells.items()}
+    write_json(paths["json"], content)
     return paths
 
 
@@ -200,16 +181,16 @@ def _table(
     """Header and rows, with the thesis' numbers in brackets."""
     columns = result.by_variant(measure)
 
-    def text(runs: np.ndarray) -> str:
-        return f"{100 * runs.mean():.1f} ± {100 * runs.std():.1f}"
+    def text(runs: list[float]) -> str:
+        return f"{100 * np.mean(runs):.1f} ± {100 * np.std(runs):.1f}"
 
     rows = []
     for size in dict.fromkeys(size for _, size in result.scores):
-        best = max(round(float(by_size[size].mean()), 3) for by_size in columns.values())
+        best = max(np.round(np.mean(by_size[size]), 3) for by_size in columns.values())
         row = [str(size)]
         for variant, by_size in columns.items():
             number, runs = theirs.get((variant, size)), by_size[size]
-            shown = f"**{text(runs)}**" if round(float(runs.mean()), 3) == best else text(runs)
+            shown = f"**{text(runs)}**" if np.round(np.mean(runs), 3) == best else text(runs)
             row.append(shown + ("" if number is None else f" [{100 * number:.0f}]"))
         rows.append(row)
     for name in dict.fromkeys(name for name, _ in result.baselines):
@@ -219,8 +200,8 @@ def _table(
 
 def _note(result: Bottleneck, protocol: Protocol, has_thesis: bool) -> str:
     numbers = [
-        f"{_shown(name)} found {count} to train on and {result.num_test[name]} to test on"
-        for name, count in result.num_train.items()
+        f"{_shown(backbone)} found {train} to train on and {test} to test on"
+        for backbone, (train, test) in result.num_cells.items()
     ]
     return (
         f"A random forest predicts the cells of {result.centre} from latents of each size, in percent, mean ± standard "
@@ -231,10 +212,6 @@ def _note(result: Bottleneck, protocol: Protocol, has_thesis: bool) -> str:
         "with its channels standardised in Lab first, and the detector's own features."
         + (" In brackets: the thesis' number." if has_thesis else "")
     )
-
-
-def _numbers(scores: Mapping[str, np.ndarray]) -> list[str]:
-    return [f"{number:.4f}" for runs in scores.values() for number in (runs.mean(), runs.std())]
 
 
 def _shown(backbone: str) -> str:

@@ -44,11 +44,7 @@ GROUPS = {"tables": TABLES, "figures": ALL_FIGURES, "all": (*ALL_FIGURES, *TABLE
 
 
 def resolve_targets(names: Iterable[str]) -> list[str]:
-    """The tables and figures that some names stand for, each once, figures of data first.
-
-    Raises:
-        InputError: for a name that is none.
-    """
+    """The tables and figures that some names stand for, each once, figures of data first."""
     wanted = set()
     for name in names:
         if name not in (*GROUPS, *GROUPS["all"]):
@@ -103,11 +99,7 @@ def reproduce(
 
 
 def check_targets(study: Study, targets: Iterable[str], protocol: Protocol, features: Mapping[str, Path]) -> None:
-    """Find what would stop a table or figure before hours of work on it.
-
-    Raises:
-        InputError: naming the setting or option.
-    """
+    """Find what would stop a table or figure before hours of work on it; an InputError names the setting or option."""
     settings, wanted = study.settings.reproduce, set(targets)
     ablation, weights = settings.ablation, settings.resnet_weights
     names = {*ablation.columns} if wanted & {"table-3.2", "table-3.3", "curves"} else set()
@@ -117,9 +109,7 @@ def check_targets(study: Study, targets: Iterable[str], protocol: Protocol, feat
             if name in ablation.columns:
                 raise InputError(f"--features {name}: Table 3.2 has a column of this name; give yours another")
             if name.endswith(STANDARDISED):
-                raise InputError(
-                    f"--features {name}: {STANDARDISED.strip()!r} marks standardised columns; leave it out"
-                )
+                raise InputError(f"--features {name}: leave out{STANDARDISED}, which marks standardised columns")
         if RESNET in ablation.columns and weights not in ("imagenet", "random") and not Path(weights).is_file():
             kinds = "the ResNet-101 weights of keras.applications, imagenet or random"
             raise InputError(f"--weights {weights}: no such file; give {kinds}")
@@ -127,15 +117,10 @@ def check_targets(study: Study, targets: Iterable[str], protocol: Protocol, feat
         names.add(ablation.reference)
         known = (*COLUMNS, *ablation.autoencoders)
         if ablation.reference not in known:
-            raise InputError(
-                f"reproduce.ablation.reference: Table 3.3 shows it beside the networks, and {ablation.reference!r} is "
-                f"none of {', '.join(known)}"
-            )
+            raise InputError(f"reproduce.ablation.reference: {ablation.reference!r} is none of {', '.join(known)}")
     if wanted & {"table-3.2", "table-3.3"} and protocol.runs < ablation.training_runs:
-        raise InputError(
-            f"--runs {protocol.runs}: run number r takes training number r, and there are "
-            f"{ablation.training_runs} trainings (reproduce.ablation.training_runs); give as many runs or more"
-        )
+        trainings = f"{ablation.training_runs} trainings (reproduce.ablation.training_runs)"
+        raise InputError(f"--runs {protocol.runs}: run r takes training r, and there are {trainings}; give more runs")
     overrides = {f"column {name}": ablation.autoencoder_of(name) for name in sorted(names)}
     if wanted & {"table-3.1", *RECONSTRUCTIONS}:
         scored_centre(study)

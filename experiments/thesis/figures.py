@@ -128,8 +128,8 @@ def reconstructions(study: Study, name: str) -> Iterator[Drawing]:
     found = {f"BN {size}": reconstruct(folder, path, rows) for (_, size), folder in folders.items()}
     originals = next(iter(found.values()))[0]
     figure = draw_reconstruction_grid(originals, {name: images for name, (_, images) in found.items()})
-    number = name.partition(".")[2]
-    title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis Figure 3.{number})"
+    shown = name.capitalize().replace("-", " ")
+    title = f"Reconstructions of {centre} by bottleneck size: {variant.name} (thesis {shown})"
     yield Drawing(name, title, figure, study.weights_hashes(folders.values()))
 
 
@@ -212,7 +212,7 @@ def _at_most(limit: int, names: Sequence[str], figure: str) -> list[str]:
 def bottleneck_figure(result: Bottleneck) -> Drawing:
     """Accuracy over the size of the bottleneck."""
     accuracy = {
-        variant.name: {size: (float(runs.mean()), float(runs.std())) for size, runs in by_size.items()}
+        variant.name: {size: (np.mean(runs), np.std(runs)) for size, runs in by_size.items()}
         for variant, by_size in result.by_variant("accuracy").items()
     }
     title = f"Accuracy in {result.centre} over the size of the bottleneck (thesis Table 3.1)"

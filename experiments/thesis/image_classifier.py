@@ -115,11 +115,7 @@ def load_published(
 
 
 def load_model_safely(path: str | os.PathLike) -> keras.Model:
-    """Load a Keras model file that holds no code.
-
-    Raises:
-        InputError: if the file is missing, damaged or no model, or holds code.
-    """
+    """Load a Keras model file; an InputError says that it is missing, damaged or no model, or holds code."""
     path = Path(path)
     if not path.is_file() or path.suffix not in (".keras", ".h5", ".hdf5"):
         raise InputError(f"{path}: no such Keras model; give a file that ends in .keras or .h5")
@@ -149,11 +145,7 @@ def _read_config(path: Path) -> str | bytes:
 
 
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Read the names of classes, in the order of a network's outputs: one on each line, or a JSON list.
-
-    Raises:
-        InputError: if the file is missing, holds no names, an empty one, or one twice.
-    """
+    """Read the names of classes, in the order of a network's outputs: one on each line, or a JSON list."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig").strip()
         names = [name.strip() for name in (json.loads(text) if text.startswith("[") else text.splitlines())]

@@ -29,7 +29,6 @@ from mrcnn.files.run_folder import RunFolder
 NAMES = {"batch": "ResNeXt", "group": "ResNeXt (GroupNorm)"}
 LAYERS = {"batch": "BatchNorm", "group": "GroupNorm"}
 PUBLISHED = "Matek et al."
-NO_CENTRE = "none"
 # Representations of Table 3.2 that stand beside the reference here too, where its settings have them.
 BASELINES = (HANDCRAFTED, HANDCRAFTED_LAB, RCNN, "AE-RF")
 
@@ -57,13 +56,7 @@ class Published:
 def make_oracles(study: Study, protocol: Protocol, published: Published | None = None) -> Comparison:
     """Train a network on each centre, test it on all, and compare with AE-CFE and the simple baselines.
 
-    Args:
-        study: detector, stores, splits and autoencoders.
-        protocol: of the random forest; its `test_on` holds for the networks too.
-        published: a classifier to test beside them.
-
-    Raises:
-        InputError: if a file or setting does not fit.
+    The protocol is that of the random forest; its `test_on` holds for the networks and the published classifier too.
     """
     settings = study.settings.reproduce
     cells = study.cells()
@@ -152,13 +145,11 @@ def _open_published(study: Study, cells: Cells, published: Published) -> tuple[A
     if centre is None:
         found = [name for name in cells.centres if study.centres[name].layout == "matek19"]
         if len(found) != 1:
-            raise InputError(
-                f"--oracle: say with --oracle-centre which centre it was trained on: {known}, or {NO_CENTRE}"
-            )
+            raise InputError(f"--oracle: say with --oracle-centre which centre it was trained on: {known}, or none")
         centre = found[0]
-    elif centre not in (*cells.centres, NO_CENTRE):
-        raise InputError(f"--oracle-centre {centre}: is none of {known}, {NO_CENTRE}")
-    has_centre = centre != NO_CENTRE
+    elif centre not in (*cells.centres, "none"):
+        raise InputError(f"--oracle-centre {centre}: is none of {known}, none")
+    has_centre = centre != "none"
     class_map = study.centres[centre].class_map if has_centre else study.class_map
     type_of = {name: class_map.cell_type(name) for name in classifier.classes}
     if not any(type_of.values()):
@@ -171,12 +162,8 @@ def _test_published(
     study: Study, cells: Cells, classifier: Any, type_of: Mapping[str, str], centres: Sequence[str], protocol: Protocol
 ) -> dict[Pair, np.ndarray]:
     """Class numbers of the tested cells, of shape (1, n), by pair; the whole original images are shown to it."""
-    identity = {
-        "model": file_hash(classifier.path),
-        "classes": list(classifier.classes),
-        "pixels": classifier.pixels,
-        "image_size": list(classifier.image_size),
-    }
+    identity = {"model": file_hash(classifier.path), "classes": list(classifier.classes)}
+    identity |= {"pixels": classifier.pixels, "image_size": list(classifier.image_size)}
     predicted = {}
     for pair in cells.pairs:
         trained_on, tested_on = pair

@@ -38,13 +38,9 @@ def train_oracle(config: OracleConfig, images: np.ndarray, labels: np.ndarray, f
     Args:
         config: the settings.
         images: uint8 array of shape (n, height, width, 3).
-        labels: names of shape (n,), none of them "".
+        labels: names of shape (n,), of two classes or more.
         folder: gets `run.json`, `weights.weights.h5` and `log.csv`; a training that was broken off is begun anew. Its
             identity tells of `config` and of what is trained on.
-
-    Raises:
-        InputError: if there are fewer than two classes, `folder` holds another oracle, a damaged one or is being
-            written, or the loss is no longer finite.
     """
     classes, class_ids, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if len(classes) < 2:

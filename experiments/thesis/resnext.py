@@ -52,8 +52,7 @@ def build_resnext(
 
     A block is a 1x1 convolution to `cardinality * width_per_group` channels, a 3x3 convolution of these in groups, and
     a 1x1 convolution to `4 * base_filters` channels, each with normalisation; the input is added before the last ReLU.
-    Both numbers of channels double from stage to stage. The 3x3 convolution of a stage's first block has stride 2, but
-    for the first stage, which the pooling precedes.
+    Both numbers of channels double from stage to stage.
 
     Args:
         image_size: side of the images in pixels.

@@ -166,13 +166,9 @@ class Study:
         return hash_arrays(*found)
 
     def train(self, wanted: Sequence[tuple[Mapping[str, Any], str | None]]) -> list[Path]:
-        """Train and embed autoencoders, as far as they are not there.
+        """Train and embed autoencoders, as far as they are not there; returns the folder of each.
 
-        Args:
-            wanted: for each, overrides of the configuration's settings, and the backbone.
-
-        Returns:
-            Folder of each, in the same order.
+        Of each, overrides of the configuration's settings and the backbone are wanted.
         """
         from autoencoder.embedding import is_embedding_of
 
@@ -200,19 +196,11 @@ class Study:
         return {folder.name: (read_run(folder) or {}).get("weights_sha256", "") for folder in folders}
 
     def store_vectors(
-        self,
-        kind: str,
-        options: Mapping[str, Any],
-        make: Callable[[StoreReader], np.ndarray],
-        backbone: str | None = None,
+        self, kind: str, options: Mapping[str, Any], make: Callable[[StoreReader], np.ndarray], backbone: str | None
     ) -> Vectors:
-        """Vectors that are computed from each store by itself, and kept.
+        """Vectors of shape (n, d) that `make` computes from each opened store, kept in the cache as `kind`.
 
-        Args:
-            kind: what they are, for the cache.
-            options: what they depend on beside the store.
-            make: from an opened store to an array of shape (n, d).
-            backbone: of the detector.
+        `options` are what they depend on beside the store.
         """
         vectors = {}
         for name, path in self.stores(backbone).items():

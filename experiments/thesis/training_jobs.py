@@ -63,16 +63,9 @@ def default_jobs() -> int:
 def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = True) -> None:
     """Run several jobs; those that are done stay done if another one fails or all are interrupted.
 
-    A fault is raised once the others that had begun have ended. An interruption ends them after the step at hand.
-
-    Args:
-        jobs: what to train.
-        num_processes: how many at a time. More than 1 takes processes of their own, which share the cores out evenly
-            and take the GPUs in turn.
-        resume: False removes earlier trainings of these jobs first.
-
-    Raises:
-        InputError: of the first job that failed, or if a process was killed or ran out of memory.
+    Several at a time take processes of their own, which share the cores out evenly and take the GPUs in turn. A fault
+    is raised once the others that had begun have ended. An interruption ends them after the step at hand. `resume`
+    False removes earlier trainings of these jobs first.
     """
     num_processes = min(num_processes, len(jobs))
     if not jobs:
@@ -97,10 +90,8 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
                         future.result()
                         bar.update()
             except BrokenProcessPool:
-                where = jobs[0].folder.parent
-                raise InputError(
-                    f"{where}: a process of --jobs was killed, as happens where memory runs out; {ADVICE}"
-                ) from None
+                what = "a process of --jobs was killed, as happens where memory runs out"
+                raise InputError(f"{jobs[0].folder.parent}: {what}; {ADVICE}") from None
             except KeyboardInterrupt:
                 for process in multiprocessing.active_children():
                     process.terminate()  # each saves after the step at hand

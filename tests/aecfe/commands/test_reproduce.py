@@ -68,7 +68,7 @@ FAULTS = [
         "column AE-CFE: source_centre 'carl' is none of the centres anna, bert",
     ),
     ("table-3.2 --set reproduce.ablation.columns=[ResNet-RF] --weights no.h5", "--weights no.h5: no such file; give "),
-    ("table-3.2 --runs 2 --set reproduce.ablation.training_runs=3", "--runs 2: run number r takes training number r"),
+    ("table-3.2 --runs 2 --set reproduce.ablation.training_runs=3", "--runs 2: run r takes training r"),
 ]
 
 

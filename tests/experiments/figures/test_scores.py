@@ -65,10 +65,12 @@ def test_draw_recall_intervals_draws_values_and_reaches():
     figure = draw_recall_intervals(recalls, ["x", "y", "y_z"])
     (axes,) = figure.axes
     first, second = axes.containers
-    assert first[0].get_xdata().tolist() == [0.5] and second[0].get_xdata().tolist() == [0.6, 1.0]
+    np.testing.assert_array_equal(
+        [first[0].get_xdata(), second[0].get_xdata()], [[0.5, *[np.nan] * 2], [0.6, np.nan, 1]]
+    )
     np.testing.assert_allclose(first[2][0].get_segments()[0][:, 0], [0.4, 0.7])
-    np.testing.assert_allclose(second[2][0].get_segments()[1][:, 0], [0.8, 1.0])
-    assert np.round(second[0].get_ydata()).tolist() == [0, 2] and first[0].get_marker() != second[0].get_marker()
+    np.testing.assert_allclose(second[2][0].get_segments()[2][:, 0], [0.8, 1.0])
+    assert np.round(second[0].get_ydata()).tolist() == [0, 1, 2] and first[0].get_marker() != second[0].get_marker()
     assert names_of(figure.legends[0]) == ["AE-RF", "AE-CFE"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y", "y z"]
 

@@ -24,7 +24,7 @@ WHOLE, BOX = Variant("resnet101", "mse", "image"), Variant("resnet50", "ssim", "
 
 
 def measured(*runs):
-    return {"accuracy": np.array(runs), "balanced_accuracy": np.array(runs) / 2}
+    return {"accuracy": list(runs), "balanced_accuracy": [run / 2 for run in runs]}
 
 
 # Two variants by two sizes, whose scores somebody wrote down.
@@ -35,8 +35,7 @@ RESULT = Bottleneck(
     folders={key: Path(f"{key[0].name}-{key[1]}") for key in SCORES},
     scores=SCORES,
     baselines={("Handcrafted", "resnet101"): measured(0.4, 0.4), ("Handcrafted", "resnet50"): measured(0.3, 0.3)},
-    num_train={"resnet101": 80, "resnet50": 79},
-    num_test={"resnet101": 20, "resnet50": 21},
+    num_cells={"resnet101": (80, 20), "resnet50": (79, 21)},
 )
 
 
@@ -136,12 +135,10 @@ def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
     result = make_bottleneck(study, PROTOCOL)
     ((key, scores),) = result.scores.items()
     assert key == (Variant("resnet50", "mse", "crop"), 3) and result.centre == "bert"
-    assert {name: runs.tolist() for name, runs in scores.items()} == {
-        name: [1.0, 1.0] for name in ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
-    }
-    assert (result.num_train, result.num_test) == ({"resnet50": 16}, {"resnet50": 4})
+    assert scores == dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"), [1.0, 1.0])
+    assert result.num_cells == {"resnet50": (16, 4)}
     assert set(result.baselines) == {(name, "resnet50") for name in ("Handcrafted", "Handcrafted, Lab", "R-CNN-RF")}
-    assert result.baselines["R-CNN-RF", "resnet50"]["accuracy"].tolist() == [1.0, 1.0]
+    assert result.baselines["R-CNN-RF", "resnet50"]["accuracy"] == [1.0, 1.0]
     assert study.cache.num_made == 1 + 3 + 2 * 2  # predictions, and handcrafted vectors of two centres
 
     # Predictions are numbers of classes, so that those in another order are not read for these.
@@ -150,7 +147,7 @@ def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
     turned = type(cells)(cells.image_ids, cells.types, cells.parts, cells.classes[::-1])
     vectors = {c: np.eye(2, dtype=np.float32)[cells.class_numbers(t)] for c, t in cells.types.items()}
     study.cells, study.latents = lambda backbone: turned, lambda folder: vectors
-    assert make_bottleneck(study, PROTOCOL).scores[key]["accuracy"].tolist() == [1.0, 1.0]
+    assert make_bottleneck(study, PROTOCOL).scores[key]["accuracy"] == [1.0, 1.0]
     assert study.cache.num_made == 1 + 3
 
 

@@ -92,5 +92,5 @@ def test_store_vectors_are_kept_by_store_and_options(make_study):
         return np.zeros((len(store), 1), np.float32)
 
     for options in ({"size": 1}, {"size": 1}, {"size": 2}):
-        assert study.store_vectors("kind", options, make)["anna"].shape == (20, 1)
+        assert study.store_vectors("kind", options, make, None)["anna"].shape == (20, 1)
     assert calls == ["anna", "bert"] * 2
