@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         number = getattr(interruption, "number", signal.SIGINT)
         what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-        print(f"\naecfe: {what}; {_how_to_go_on(arguments)}", file=sys.stderr)
+        anew = "; --overwrite begins anew" if getattr(arguments, "overwrite", False) else ""
+        print(f"\naecfe: {what}; run the same command again{anew}", file=sys.stderr)
         return 128 + number
     except (InputError, OSError, ImportError) as error:
         reason = _reason(error)
@@ -90,11 +91,6 @@ class _Version(argparse.Action):
 
         print(f"aecfe {version('aecfe')}")
         parser.exit()
-
-
-def _how_to_go_on(arguments: argparse.Namespace) -> str:
-    advice = getattr(arguments, "after_interrupt", "run the same command again")
-    return getattr(arguments, "after_interrupt_overwrite", advice) if getattr(arguments, "overwrite", False) else advice
 
 
 def _reason(error: Exception) -> str | None:
@@ -152,8 +148,8 @@ def _quiet_libraries() -> None:
         sys.meta_path.insert(0, _QuietTensorFlow())
 
 
-class _QuietTensorFlow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Loads TensorFlow, once, with stderr held back and shown only if the import fails.
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Has TensorFlow loaded, once, with stderr held back and shown only if the import fails.
 
     Some of what its C++ parts say at that moment comes before they have read `TF_CPP_MIN_LOG_LEVEL`.
     """
@@ -163,37 +159,25 @@ class _QuietTensorFlow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
-        if spec is not None:
-            self._loader, spec.loader = spec.loader, self
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = _stderr_held_back()(spec.loader.exec_module)
         return spec
-
-    def create_module(self, spec: ModuleSpec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module) -> None:
-        module.__spec__.loader = module.__loader__ = self._loader
-        with _stderr_held_back():
-            self._loader.exec_module(module)
 
 
 @contextmanager
 def _stderr_held_back() -> Iterator[None]:
     """Send what the process writes to file descriptor 2 to a file, and on to stderr if the block fails."""
     sys.stderr.flush()
-    shown = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as held:
-            os.dup2(held.fileno(), 2)
-            try:
-                yield
-            except BaseException:
-                held.seek(0)
-                os.write(shown, held.read())
-                raise
-            finally:
-                os.dup2(shown, 2)
-    finally:
-        os.close(shown)
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "wb") as shown:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            shown.write(held.read())
+            raise
+        finally:
+            os.dup2(shown.fileno(), 2)
 
 
 class _TerminalHandler(logging.Handler):

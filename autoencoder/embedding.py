@@ -91,7 +91,7 @@ def write_h5ad(
 def is_embedding_of(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Say whether `path` is an embedding that the autoencoder in `folder`, as it is now, has made."""
     try:
-        noted = parse_json(read_note(path, "uns/run"), allow_nan=True)
+        noted = parse_json(read_note(path, "uns/run"))
     except ValueError:  # InputError is one, also where there is no such file
         return False
     return noted == read_run(folder)

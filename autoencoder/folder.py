@@ -20,7 +20,7 @@ from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import StorePath, StoreReader, open_store
 from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path, remove_leftovers
-from mrcnn.files.errors import InputError, first_line, one_line
+from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.hdf5 import check_weights_file
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN, RunFolder
@@ -89,7 +89,7 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
     try:
         model.load_weights(weights)
     except Exception as error:  # Keras and h5py raise many types
-        raise InputError(f"{weights}: damaged, or of another network ({first_line(error)}); train again") from None
+        raise InputError(f"{weights}: damaged, or of another network ({one_line(error)}); train again") from None
     return TrainedAutoencoder(folder, config, run, scaling, model)
 
 

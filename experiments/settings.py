@@ -15,6 +15,7 @@ from typing_extensions import Self
 from autoencoder.config import AutoencoderConfig
 from mrcnn.config import SmearConfig, make_config
 from mrcnn.files.errors import InputError
+from mrcnn.files.output_paths import is_file_name
 from mrcnn.files.settings import Settings, overrides, parse_yaml, read_mapping
 
 # Thesis Table 3.1.
@@ -53,7 +54,7 @@ def _without(*taken: str) -> AfterValidator:
 
 def check_centre_name(name: str) -> str:
     """Refuse a name that files cannot have."""
-    if not name or not name.isprintable() or "/" in name or "\\" in name or name.startswith("."):
+    if not is_file_name(name):
         raise InputError(f"centre name {name!r}: must be usable as a file name; choose another")
     return name
 
@@ -62,62 +63,35 @@ EachOnce = AfterValidator(_each_once)
 
 
 class CentreSettings(Settings):
-    """Where the images of one centre are.
+    """Where the images of one centre are; paths are relative to `root`, and `root` to the run's `data`."""
 
-    Attributes:
-        root: folder, relative to the run's `data`; ignored for layout "synthetic".
-        layout: "synthetic", "auto", "acevedo20", "matek19", "int20", "mll23", "folders" or "csv".
-        num_images: of a synthetic centre.
-        mask_semantics: "cell" (any value above 0 is cell) or "instances" (each value is a cell of its own).
-        annotations: file or folder of masks or outlines, from `root`; "" looks for `masks/` and annotation files.
-        annotation_format: of these.
-        annotation_names: labels of the outlines that are cells; empty for all.
-        box_names: object names of Pascal VOC files that are white cells.
-        exclude_labels: labels whose images are left out altogether.
-        use: "all", or "detector" for images that only the detector is trained on.
-        group_column: column of `group_file` that tells which images belong together, such as those of a patient or of a
-            slide; the images of a group either train or test. "" for none.
-        group_file: CSV file with the columns `image` and `group_column`, from `root`.
-    """
-
-    root: str = ""
-    layout: str = "auto"
-    num_images: int = Field(120, ge=1, le=100_000)
-    mask_semantics: Literal["cell", "instances"] = "cell"
-    annotations: str = ""
+    root: str = ""  # ignored for the layout "synthetic"
+    layout: str = "auto"  # "synthetic", "auto", "acevedo20", "matek19", "int20", "mll23", "folders" or "csv"
+    num_images: int = Field(120, ge=1, le=_MAX_COUNT)  # of a synthetic centre
+    mask_semantics: Literal["cell", "instances"] = "cell"  # any value above 0 is cell, or each is a cell of its own
+    annotations: str = ""  # file or folder of masks or outlines; "" looks for masks/ and for annotation files
     annotation_format: Literal["auto", "masks", "coco", "via", "labelme"] = "auto"
-    annotation_names: list[str] = []
-    box_names: list[str] = ["WBC"]
-    exclude_labels: list[str] = []
-    use: Literal["all", "detector"] = "all"
+    annotation_names: list[str] = []  # labels of the outlines that are cells; empty for all
+    box_names: list[str] = ["WBC"]  # objects of Pascal VOC files that are white cells
+    exclude_labels: list[str] = []  # labels whose images are left out altogether
+    use: Literal["all", "detector"] = "all"  # "detector": only the detector is trained on the images
+    # Column that tells which images belong together, as those of a patient or a slide, and so either train or test.
     group_column: str = ""
-    group_file: str = "labels.csv"
+    group_file: str = "labels.csv"  # CSV file with this column and `image`
 
 
 class DetectorSettings(Settings):
-    """How the detector is trained.
+    """How the detector is trained."""
 
-    Attributes:
-        train_on: centres with masks that it is trained on.
-        train_share: of their images; the rest is held out for evaluation.
-        epochs: of STEPS_PER_EPOCH steps.
-        weights: to begin with: "imagenet" (downloaded), an .h5 file in Matterport's layout, or None for random numbers.
-        settings: overrides of `mrcnn.config.SmearConfig`. Where DETECTION_MIN_CONFIDENCE is not among them, it is
-            chosen on the held-out images.
-        exclude: layers that do not take those weights, as a rule the heads of another number of classes.
-        layers: which layers learn: "heads", "3+", "4+", "5+", "all" or a regular expression over their names.
-        min_score_for_ap: lowest score that enters the precision-recall curve, and the choice of
-            DETECTION_MIN_CONFIDENCE.
-    """
-
-    train_on: list[str] = []
-    train_share: float = Field(0.8, gt=0, lt=1)
-    epochs: int = Field(26, ge=1)
+    train_on: list[str] = []  # centres with masks
+    train_share: float = Field(0.8, gt=0, lt=1)  # of their images; the rest is held out for evaluation
+    epochs: int = Field(26, ge=1)  # of STEPS_PER_EPOCH steps
+    # Overrides of `mrcnn.config.SmearConfig`. DETECTION_MIN_CONFIDENCE is else chosen on the held-out images.
     settings: dict[str, Any] = {}
-    weights: str | None = Field(None, description="begin with these weights: an .h5 file in Matterport's layout, or "
-                                "imagenet; if left out, random numbers")  # fmt: skip
-    exclude: list[str] = Field([], description="layers that do not take these weights, as heads of other classes")
-    layers: str = Field("all", description="layers that learn: heads, 3+, 4+, 5+, all or a regular expression")
+    weights: str | None = None  # to begin with: "imagenet", or an .h5 file in Matterport's layout; None for random ones
+    exclude: list[str] = []  # layers that do not take these weights, as heads of another number of classes
+    layers: str = "all"  # that learn: "heads", "3+", "4+", "5+", "all" or a regular expression over their names
+    # Lowest score that enters the precision-recall curve, and the choice of DETECTION_MIN_CONFIDENCE.
     min_score_for_ap: float = Field(0.05, ge=0, le=1)
 
     @field_validator("layers")
@@ -146,77 +120,48 @@ class DetectorSettings(Settings):
 
 
 class ExtractSettings(Settings):
-    """How features are extracted.
+    """How features are extracted."""
 
-    Attributes:
-        all_cells: keep every detection instead of one for each image.
-        masks: store 28x28 masks too.
-    """
-
-    all_cells: bool = False
-    masks: bool = True
+    all_cells: bool = False  # keep every detection instead of one for each image
+    masks: bool = True  # store 28x28 masks too
     batch_size: int = Field(8, ge=1, le=_MAX_COUNT)
 
 
 class EvaluateSettings(Settings):
-    """The cross-centre table.
+    """The cross-centre table."""
 
-    Attributes:
-        methods: columns.
-        runs: random forests trained for each row.
-        test_on: "test" (the other centres' test parts, as in the thesis) or "all" (all of their cells).
-        raw_features: R-CNN-RF's vector: "mean" over the 14x14 grid, or "flat".
-    """
-
-    methods: list[Literal["R-CNN-RF", "AE-RF", "AE-CFE"]] = ["R-CNN-RF", "AE-RF", "AE-CFE"]
-    runs: int = Field(5, ge=1, le=_MAX_COUNT)
-    test_on: Literal["test", "all"] = "test"
-    raw_features: Literal["mean", "flat"] = "mean"
+    methods: list[Literal["R-CNN-RF", "AE-RF", "AE-CFE"]] = ["R-CNN-RF", "AE-RF", "AE-CFE"]  # its columns
+    runs: int = Field(5, ge=1, le=_MAX_COUNT)  # random forests trained for each row
+    test_on: Literal["test", "all"] = "test"  # the other centres' test parts, as in the thesis, or all of their cells
+    raw_features: Literal["mean", "flat"] = "mean"  # R-CNN-RF's vector: mean over the 14x14 grid, or the whole of it
 
 
 class BottleneckSettings(Settings):
-    """Thesis Table 3.1 and Figures 3.6 to 3.13.
+    """Thesis Table 3.1 and Figures 3.6 to 3.13."""
 
-    Attributes:
-        sizes: of the latent.
-        backbones: of the detectors.
-        image_losses: of the autoencoders.
-        image_sources: "image", the whole image, and "crop", the cell's box.
-        centre: whose training part the forest is trained on and whose test part it is tested on; None takes the
-            autoencoder's source centre.
-        autoencoder: overrides of the run's section `autoencoder`, for this grid alone, but not of what the grid sets.
-    """
-
-    sizes: list[Annotated[int, Field(ge=1)]] = Field(SIZES, min_length=1)
+    sizes: list[Annotated[int, Field(ge=1)]] = Field(SIZES, min_length=1)  # of the latent
     backbones: Annotated[list[Literal["resnet101", "resnet50"]], EachOnce] = ["resnet101", "resnet50"]
     image_losses: Annotated[list[Literal["mse", "ssim"]], EachOnce] = ["mse", "ssim"]
     image_sources: Annotated[list[Literal["image", "crop"]], EachOnce] = ["image", "crop"]
+    # Whose training part the forest is trained on and whose test part it is tested on; None: the source centre.
     centre: str | None = None
+    # Overrides of the run's section `autoencoder` for this grid alone, but not of what the grid sets.
     autoencoder: Annotated[
         overrides(AutoencoderConfig), _without("adaptation", "latent_size", "image_loss", "image_source")
     ] = {}
 
 
 class AblationSettings(Settings):
-    """Thesis Table 3.2.
+    """Thesis Table 3.2."""
 
-    Attributes:
-        autoencoders: by column, overrides of the run's section `autoencoder`. Other names than those of the thesis make
-            columns of their own.
-        columns: representations to compare: "Handcrafted" features, the same of crops that are standardised in Lab
-            first ("Handcrafted, Lab"), "ResNet-RF", "R-CNN-RF", and autoencoders, which are the four of the thesis or
-            names of `autoencoders`.
-        training_runs: trainings of each autoencoder, with seeds that follow each other; run number r of a classifier
-            takes training number r modulo this.
-        standardise: "none" takes features as they are, "centre" standardises each within its centre, without labels;
-            each entry makes a column of each representation.
-        reference: column that the others are compared with, cell by cell.
-    """
-
+    # By column, overrides of the run's section `autoencoder`; names that the thesis has not make columns of their own.
     autoencoders: dict[str, overrides(AutoencoderConfig)] = {}
-    columns: Annotated[list[str], EachOnce] = list(COLUMNS)
+    columns: Annotated[list[str], EachOnce] = list(COLUMNS)  # of COLUMNS and `autoencoders`
+    # Of each autoencoder, with seeds that follow each other; run number r of a classifier takes number r modulo this.
     training_runs: int = Field(1, ge=1)
+    # "none" takes features as they are, "centre" standardises each within its centre without labels; each a column.
     standardise: Annotated[list[Literal["none", "centre"]], EachOnce] = ["none", "centre"]
+    # Column that the others are compared with, cell by cell.
     reference: Annotated[str, AfterValidator(lambda name: _FORMER_COLUMNS.get(name, name))] = "AE-CFE"
 
     @field_validator("autoencoders")
@@ -245,86 +190,52 @@ class AblationSettings(Settings):
 
 
 class OracleConfig(Settings):
-    """Decides how an oracle of Table 3.3, a ResNeXt, is built and trained.
+    """Decides how an oracle of Table 3.3, a ResNeXt, is built and trained."""
 
-    Attributes:
-        image_size: side in pixels to which images are brought.
-        blocks: number of blocks in each stage; [3, 4, 6, 3] is ResNeXt-50.
-        base_filters: channels of the first convolution.
-        width_per_group: channels of a group in the first stage.
-        cardinality: groups of the 3x3 convolutions.
-        normalization: "batch" or "group".
-        steps: number of steps. The thesis' 150 epochs in batches of 1,500 come to about 6,600 (section 3.4).
-        batch_size: images in a step.
-        learning_rate: Adam's at the first step (thesis section 3.4); it falls to 0 along a half cosine.
-        augment: whether to flip and turn images, and to change their brightness and contrast a little.
-        balance_classes: whether every class is equally frequent in a batch, however rare its images are.
-        seed: of the initial weights, the order of the images and the augmentation.
-    """
-
-    image_size: int = Field(64, ge=32, le=2048)
+    image_size: int = Field(64, ge=32, le=2048)  # side in pixels to which images are brought
+    # In each stage; [3, 4, 6, 3] is ResNeXt-50.
     blocks: list[Annotated[int, Field(ge=1, le=100)]] = Field([3, 4, 6, 3], min_length=1, max_length=6)
-    base_filters: int = Field(64, ge=1, le=1024)
-    width_per_group: int = Field(4, ge=1, le=1024)
-    cardinality: int = Field(32, ge=1, le=256)
+    base_filters: int = Field(64, ge=1, le=1024)  # channels of the first convolution
+    width_per_group: int = Field(4, ge=1, le=1024)  # channels of a group in the first stage
+    cardinality: int = Field(32, ge=1, le=256)  # groups of the 3x3 convolutions
     normalization: Literal["batch", "group"] = "batch"
-    steps: int = Field(6600, ge=1)
+    steps: int = Field(6600, ge=1)  # the thesis' 150 epochs in batches of 1,500 come to about so many (section 3.4)
     batch_size: int = Field(32, ge=2, le=10**6)
-    learning_rate: float = Field(1e-3, gt=0)
-    augment: bool = True
-    balance_classes: bool = True
-    seed: int = Field(0, ge=0)
+    learning_rate: float = Field(1e-3, gt=0)  # Adam's at first (thesis section 3.4); falls to 0 along a half cosine
+    augment: bool = True  # flip and turn images, and change their brightness and contrast a little
+    balance_classes: bool = True  # every class equally frequent in a batch, however rare its images are
+    seed: int = Field(0, ge=0)  # of the initial weights, the order of the images and the augmentation
 
 
 class OracleSettings(Settings):
-    """Thesis Table 3.3.
+    """Thesis Table 3.3."""
 
-    Attributes:
-        normalizations: of the ResNeXt.
-        training_runs: trainings of each, with seeds that follow each other.
-        network: overrides of `OracleConfig`.
-    """
-
-    normalizations: Annotated[list[Literal["batch", "group"]], EachOnce] = ["batch", "group"]
-    training_runs: int = Field(1, ge=1)
+    normalizations: Annotated[list[Literal["batch", "group"]], EachOnce] = ["batch", "group"]  # of the ResNeXt
+    training_runs: int = Field(1, ge=1)  # of each, with seeds that follow each other
     network: Annotated[overrides(OracleConfig), _without("normalization", "seed")] = {}
 
 
 class ReproduceSettings(Settings):
-    """The thesis' experiments.
-
-    Attributes:
-        resnet_weights: of ResNet-RF's ResNet-101: "imagenet" (downloaded, with a checksum), the path of that file, or
-            "random" for an untrained network where no weights can be had.
-        resnet_image_size: side in pixels to which crops are resized for it.
-        bootstrap: resamples behind each interval.
-        figure_cells: cells in each row of sheets and reconstructions.
-    """
+    """The thesis' experiments."""
 
     bottleneck: BottleneckSettings = BottleneckSettings()
     ablation: AblationSettings = AblationSettings()
     oracle: OracleSettings = OracleSettings()
+    # Of ResNet-RF: "imagenet" (downloaded, with a checksum), the path of that file, or "random" for none.
     resnet_weights: str = "imagenet"
-    resnet_image_size: int = Field(224, ge=32)
-    bootstrap: int = Field(1000, ge=100)
-    figure_cells: int = Field(8, ge=1)
+    resnet_image_size: int = Field(224, ge=32)  # side in pixels to which crops are resized for it
+    bootstrap: int = Field(1000, ge=100)  # resamples behind each interval
+    figure_cells: int = Field(8, ge=1)  # in each row of sheets and reconstructions
 
 
 class RunSettings(Settings):
-    """Everything that a run needs.
-
-    Attributes:
-        output: the run's folder.
-        data: folder that the centres' roots are relative to.
-        seed: of everything random.
-        scheme: class map, see `experiments.centres.class_maps`.
-    """
+    """Everything that a run needs."""
 
     name: str = "run"
-    output: str = ""
-    data: str = "."
+    output: str = ""  # the run's folder
+    data: str = "."  # folder that the centres' roots are relative to
     seed: int = Field(0, ge=0, lt=2**31)  # scikit-learn takes twice as much, and further seeds are counted up
-    scheme: str = "thesis13"
+    scheme: str = "thesis13"  # class map, see `experiments.centres.class_maps`
     centres: dict[Annotated[str, AfterValidator(check_centre_name)], CentreSettings] = Field(min_length=1)
     detector: DetectorSettings = DetectorSettings()
     extract: ExtractSettings = ExtractSettings()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_sett
 from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import held_back
 from mrcnn.files.progress import Bar
-from mrcnn.files.read_ahead import WriteBehind, read_ahead
+from mrcnn.files.read_ahead import read_ahead
 from mrcnn.files.run_folder import check_same
 from mrcnn.model import MaskRCNN, detector_hash
 from mrcnn.training.folder import read_settings
@@ -195,15 +196,18 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
     images = read_ahead(lambda path: attempt(read_image, path), paths, num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
     with closing(images), Bar(total=len(records), initial=len(done), desc=name, unit="image") as shown:
-        with held_back() as interruption, WriteBehind() as behind:
+        with held_back() as interruption, ThreadPoolExecutor(1) as behind:
+            written = behind.submit(tuple)  # nothing so far
             for batch in batches:
                 interruption.check()  # what was found so far is saved
                 read = list(islice(images, len(batch)))
                 names = [str(record.path) for record in batch]
                 results = detect_each(detector, read, names, masks=with_masks, paste=False)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].image_id not in done]
-                behind.submit(_store, writer, rows, reason, all_cells)
+                written.result()  # after a fault nothing more is written, so that the store has no gap
+                written = behind.submit(_store, writer, rows, reason, all_cells)
                 shown.update(len(rows))
+            written.result()
 
 
 def _store(writer, rows, reason, all_cells) -> None:

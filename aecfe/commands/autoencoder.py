@@ -18,7 +18,7 @@ OPTIONS = {"adaptation_reduction": "--reduction", "source_centre": "--source", "
 def add_parser(commands) -> None:
     """Add the commands."""
     summary = "train the autoencoder on feature files of one or more centres"
-    parser = options.new_command(commands, "train", train, summary, **options.TRAINS)
+    parser = options.new_command(commands, "train", train, summary)
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="folder of the autoencoder")
     parser.add_argument("--config", help="YAML file whose section `autoencoder` gives the settings")

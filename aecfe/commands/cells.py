@@ -2,13 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aecfe.commands import options
-from mrcnn.files.errors import InputError
-
-if TYPE_CHECKING:
-    from mrcnn.feature_store.shards import Shard
 
 ALL_CELLS = {"--all-cells": "keep every cell of an image, not one"}
 
@@ -18,23 +13,15 @@ def add_parser(commands) -> None:
     _add_detect(commands)
     _add_features(commands)
     _add_extract(commands)
-    # The second name is an earlier one.
-    for name, hidden in (("merge", False), ("join", True)):
-        summary = "merge the shards of a centre into one feature file"
-        parser = options.new_command(commands, name, merge, summary, hidden=hidden)
-        parser.add_argument("shards", nargs="+", metavar="SHARD", help="every shard that extract --shard I/N wrote")
-        parser.add_argument("-o", "--output", required=True, help="feature file to write, such as features/north.h5")
+    summary = "merge the shards of a centre into one feature file"
+    parser = options.new_command(commands, "merge", merge, summary, aliases=["join"])  # an earlier name
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="every shard that extract --shard I/N wrote")
+    parser.add_argument("-o", "--output", required=True, help="feature file to write, such as features/north.h5")
 
 
 def _add_detect(commands) -> None:
     summary = "only find the cells: write a table, label images, outlines or overlays of them"
-    parser = options.new_command(
-        commands,
-        "detect",
-        detect,
-        summary,
-        after_interrupt="the same command with --overwrite starts again from the first image",
-    )
+    parser = options.new_command(commands, "detect", detect, summary)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
     parser.add_argument("--detector", required=True, help="folder of a trained detector")
     texts = {
@@ -44,14 +31,16 @@ def _add_detect(commands) -> None:
         "--geojson DIR": "folder for outlines that QuPath opens",
     }
     options.add(parser, texts)
-    options.add(parser, {"--pixel-size UM": "side of a pixel in micrometres, adds sizes"}, type=_micrometres)
+    # Pixels of microscopes have hundredths to tenths of a micrometre; what lies outside was given in another unit.
+    micrometres = options.number(float, 1e-4, 1e4)
+    options.add(parser, {"--pixel-size UM": "side of a pixel in micrometres, adds sizes"}, type=micrometres)
     options.add_detection_limits(parser)
     parser.add_argument("--batch-size", type=options.positive, default=4, help="images in a batch")
 
 
 def _add_features(commands) -> None:
     summary = "from images to a vector for each cell in one command, with a table and a picture of what was found"
-    parser = options.new_command(commands, "features", features, summary, after_interrupt=options.RESUMES)
+    parser = options.new_command(commands, "features", features, summary)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders of images, or image files")
     options.add(parser, {"--detector RUN": "folder of a trained detector, or of a run that has one"}, required=True)
     autoencoder = {
@@ -70,7 +59,7 @@ def _add_features(commands) -> None:
 
 def _add_extract(commands) -> None:
     summary = "find the cells of a centre and store their features"
-    parser = options.new_command(commands, "extract", extract, summary, after_interrupt=options.RESUMES)
+    parser = options.new_command(commands, "extract", extract, summary)
     parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
     parser.add_argument("--detector", required=True, help="folder of a trained detector")
     parser.add_argument("-o", "--output", required=True, help="feature file to write, for example features/north.h5")
@@ -80,7 +69,7 @@ def _add_extract(commands) -> None:
     options.add_detection_limits(parser)
     parser.add_argument("--batch-size", type=options.positive, default=8, help="images in a batch")
     shard = "extract only part I of N, to a file of its own named after the output; merge makes one of all N"
-    options.add(parser, {"--shard I/N": shard}, type=_shard)
+    options.add(parser, {"--shard I/N": shard})
 
 
 def detect(arguments: argparse.Namespace) -> None:
@@ -134,12 +123,11 @@ def features(arguments: argparse.Namespace) -> None:
 
 def extract(arguments: argparse.Namespace) -> None:
     """Find cells and store their features."""
-    from mrcnn.feature_store.shards import shard_path
+    from mrcnn.feature_store.shards import Shard, shard_path
     from mrcnn.files.output_paths import check_output_file
 
-    output, shard = Path(arguments.output), arguments.shard
-    if shard is not None:
-        output = shard_path(output, shard)
+    shard = None if arguments.shard is None else Shard.parse(arguments.shard)
+    output = Path(arguments.output) if shard is None else shard_path(arguments.output, shard)
     if arguments.overwrite or not output.is_file():  # a finished file is used as it is, wherever it lies
         check_output_file(output)
 
@@ -175,23 +163,3 @@ def merge(arguments: argparse.Namespace) -> None:
 
 def _print_counts(output: str | Path, counts: dict[str, int]) -> None:
     print(f"{output}: " + ", ".join(f"{key} {value}" for key, value in counts.items()))
-
-
-def _micrometres(text: str) -> float:
-    # Pixels of microscopes have hundredths to tenths of one; what lies outside was given in another unit.
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1e-4 <= value <= 1e4:
-        raise argparse.ArgumentTypeError(f"is in micrometres, 0.0001 to 10000; got {text}")
-    return value
-
-
-def _shard(text: str) -> "Shard":
-    from mrcnn.feature_store.shards import Shard
-
-    try:
-        return Shard.parse(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

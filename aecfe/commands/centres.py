@@ -9,11 +9,8 @@ from aecfe.commands import options
 def add_parser(commands) -> None:
     """Add the commands."""
     group = options.new_group(commands, "centres", "look at the data before they are used")
-    summary = (
-        "tell how a centre is read, and what is wrong with its images: labels and cell types, files that cannot be "
-    )
-    summary += "read, duplicates, sizes"
-    parser = options.new_command(group, "check", check, summary, overwrite=False, after_interrupt=options.START_AGAIN)
+    summary = "tell how a centre is read, and what is wrong with its images: labels and cell types, unreadable files, "
+    parser = options.new_command(group, "check", check, summary + "duplicates, sizes", overwrite=False)
     parser.add_argument("roots", nargs="+", metavar="ROOT", help="folder of a centre, or a folder of centres")
     options.add_centre_options(parser)
     texts = {

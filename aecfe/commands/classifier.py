@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add, add_seed, new_command, new_group
+from aecfe.commands.options import add, add_seed, new_command, new_group
 from mrcnn.files.errors import InputError
 
 FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
@@ -14,7 +14,7 @@ def add_parser(commands) -> None:
     """Add the commands."""
     group = new_group(commands, "classifier", "train a classifier of cell types, or predict the types of new cells")
     summary = "train a classifier on the labelled cells of some files"
-    parser = new_command(group, "train", train, summary, after_interrupt=START_AGAIN)
+    parser = new_command(group, "train", train, summary)
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=FILES)
     parser.add_argument("-o", "--output", required=True, help="folder of the classifier")
     add(parser, {"--train-on CENTRE...": "centres to train on (default: all with labels)"}, default=[])
@@ -26,7 +26,7 @@ def add_parser(commands) -> None:
     add_seed(parser)
 
     summary = "predict the types of the cells of some files"
-    parser = new_command(group, "apply", apply, summary, after_interrupt=START_AGAIN)
+    parser = new_command(group, "apply", apply, summary)
     parser.add_argument("classifier", metavar="FOLDER", help="folder of a trained classifier")
     parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{FILES}, as the classifier was trained on")
     parser.add_argument("-o", "--output", required=True, help="table with a row for each cell, such as predictions.csv")

@@ -18,7 +18,7 @@ def add_parser(commands) -> None:
     """Add the commands."""
     group = options.new_group(commands, "detector", "train or evaluate the cell detector (Mask R-CNN)")
     summary = "train a detector on images with masks (no labels needed)"
-    parser = options.new_command(group, "train", train, summary, **options.TRAINS)
+    parser = options.new_command(group, "train", train, summary)
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with images and masks/ or outlines")
     parser.add_argument("-o", "--output", required=True, help="folder of the detector")
     parser.add_argument("--config", help="YAML file whose section `detector` gives the settings")
@@ -40,10 +40,7 @@ def add_parser(commands) -> None:
     options.add_seed(parser)
 
     summary = "measure a detector on centres it did not see"
-    summary = summary
-    parser = options.new_command(
-        group, "evaluate", evaluate, summary, overwrite=False, after_interrupt=options.START_AGAIN
-    )
+    parser = options.new_command(group, "evaluate", evaluate, summary, overwrite=False)
     parser.add_argument("detector", help="folder of the detector")
     parser.add_argument("centres", nargs="+", metavar="FOLDER", help="centre with masks, outlines, boxes or none")
     parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")

@@ -9,18 +9,18 @@ def add_parser(commands) -> None:
     """Add the commands."""
     group = options.new_group(commands, "export", "write a trained model for use without this software")
     summary = "write a detector as a SavedModel: raw images in, cells out"
-    parser = options.new_command(group, "detector", detector, summary, after_interrupt=options.START_AGAIN)
+    parser = options.new_command(group, "detector", detector, summary)
     parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
     options.add_detection_limits(parser)
 
     summary = "write an autoencoder as a SavedModel: features in, latents out"
-    parser = options.new_command(group, "autoencoder", autoencoder, summary, after_interrupt=options.START_AGAIN)
+    parser = options.new_command(group, "autoencoder", autoencoder, summary)
     parser.add_argument("run", metavar="RUN", help="folder of a trained autoencoder, or of a run that has one")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/autoencoder/1")
 
     summary = "write a detector and an autoencoder as one SavedModel: raw images in, cells with their latents out"
-    parser = options.new_command(group, "pipeline", pipeline, summary, after_interrupt=options.START_AGAIN)
+    parser = options.new_command(group, "pipeline", pipeline, summary)
     parser.add_argument("detector", metavar="DETECTOR_RUN", help="folder of a trained detector, or of a run with one")
     parser.add_argument("autoencoder", metavar="AE_RUN", help="folder of an autoencoder of its features, or of a run")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/pipeline/1")

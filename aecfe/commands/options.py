@@ -1,6 +1,7 @@
-"""Options that several commands take, and how to go on after an interruption."""
+"""Options that several commands take."""
 
 import argparse
+import math
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,10 +10,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from mrcnn.files.settings import Settings
 
-RESUMES = "run the same command again to go on from here"
-START_AGAIN = "nothing was written; the same command starts again"
-# Of commands that begin anew with --overwrite.
-TRAINS = {"after_interrupt": RESUMES, "after_interrupt_overwrite": RESUMES.replace("again", "without --overwrite")}
+
+def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], Any]:
+    """Make the type of an option whose value is a number, int or float, within bounds."""
+    bounds = f"of {least} or more" if most == math.inf else f"from {least} to {most}"
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {bounds}")
+        return value
+
+    return read
+
+
+whole, positive, amount, fraction = number(int, 0), number(int, 1), number(float, 0), number(float, 0, 1)
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,14 +46,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def new_command(
-    commands,
-    name: str,
-    run: Callable[[argparse.Namespace], None],
-    summary: str,
-    *,
-    overwrite=True,
-    hidden=False,
-    **advice,
+    commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, *, overwrite=True, **names
 ) -> argparse.ArgumentParser:
     """Add a command.
 
@@ -48,12 +56,10 @@ def new_command(
         run: does what the arguments ask for.
         summary: a line of help.
         overwrite: whether it has an option `--overwrite`.
-        hidden: leave it out of the help, as an old name.
-        advice: `after_interrupt`, how to go on after Ctrl-C, and `after_interrupt_overwrite`, so with `--overwrite`.
+        names: its `aliases`.
     """
-    listed = {} if hidden else {"help": summary}
-    parser = commands.add_parser(name, description=summary, formatter_class=HelpFormatter, **listed)
-    parser.set_defaults(command=run, verbosity=0, **advice)
+    parser = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter, **names)
+    parser.set_defaults(command=run, verbosity=0)
     group = parser.add_mutually_exclusive_group()
     kind = {"dest": "verbosity", "action": "store_const", "default": argparse.SUPPRESS}
     louder = "say more, and let TensorFlow and other libraries say what they will"
@@ -133,7 +139,7 @@ def add_deterministic(parser: argparse.ArgumentParser) -> None:
 def obey_deterministic(arguments: argparse.Namespace) -> None:
     """Compute on one thread if `--deterministic` asks for it; to be called before TensorFlow has computed anything."""
     if arguments.deterministic:
-        from mrcnn.files.determinism import compute_on_one_thread
+        from mrcnn.files.devices import compute_on_one_thread
 
         compute_on_one_thread()
 
@@ -199,34 +205,3 @@ def check_run_folder(arguments: argparse.Namespace) -> None:
     is_there = not arguments.overwrite and (Path(arguments.output) / "run.json").is_file()
     if not arguments.multi_worker and not is_there:
         check_output_folder(arguments.output)
-
-
-def whole(text: str) -> int:
-    """Read a whole number of 0 or more."""
-    return _number(text, int, 0)
-
-
-def positive(text: str) -> int:
-    """Read a whole number of 1 or more."""
-    return _number(text, int, 1)
-
-
-def amount(text: str) -> float:
-    """Read a number of 0 or more."""
-    return _number(text, float, 0)
-
-
-def fraction(text: str) -> float:
-    """Read a number from 0 to 1."""
-    return _number(text, float, 0, 1)
-
-
-def _number(text: str, kind: type, least: float, most: float | None = None) -> Any:
-    bounds = f"of {least} or more" if most is None else f"from {least} to {most}"
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not least <= value <= (float("inf") if most is None else most):
-        raise argparse.ArgumentTypeError(f"{text!r} is no {'whole ' if kind is int else ''}number {bounds}")
-    return value

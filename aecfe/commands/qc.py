@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import START_AGAIN, add, add_seed, amount, fraction, new_command, positive
+from aecfe.commands.options import add, add_seed, amount, fraction, new_command, positive
 from mrcnn.files.errors import InputError
 
 LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
@@ -12,7 +12,7 @@ LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "ne
 def add_parser(commands) -> None:
     """Add the command."""
     summary = "write a page on which a person checks feature files by eye: images without a cell, odd cells, maps"
-    parser = new_command(commands, "qc", qc, summary, overwrite=False, after_interrupt=START_AGAIN)
+    parser = new_command(commands, "qc", qc, summary, overwrite=False)
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="page to write, for example qc.html; flags go to a .csv")
     options = {

@@ -28,7 +28,7 @@ SETTINGS = {
 def add_parser(commands) -> None:
     """Add the command."""
     summary = "make tables and figures of the thesis, reusing all that is there"
-    parser = options.new_command(commands, "reproduce", reproduce, summary, **options.TRAINS)
+    parser = options.new_command(commands, "reproduce", reproduce, summary)
     tables = "table-3.1 (bottleneck), table-3.2 (ablation), table-3.3 (oracles)"
     targets = f"{tables}, figure-2.6, figure-3.1 to figure-3.14, curves; or tables, figures, all"
     parser.add_argument("targets", nargs="+", metavar="TARGET", help=targets)

@@ -3,16 +3,14 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import RESUMES, add_deterministic, add_overrides, new_command, obey_deterministic, whole
+from aecfe.commands.options import add_deterministic, add_overrides, new_command, obey_deterministic, whole
 from mrcnn.files.errors import InputError
 
 
 def add_parser(commands) -> None:
     """Add the commands."""
     summary = "run every stage of a configuration, from smears to the report"
-    # With --overwrite every stage is made again, and later ones may hold what belongs to an earlier run.
-    advice = {"after_interrupt": RESUMES, "after_interrupt_overwrite": "the same command starts again"}
-    parser = new_command(commands, "run", run, summary, **advice)
+    parser = new_command(commands, "run", run, summary)
     parser.add_argument("config", help="YAML file, for example experiments/configs/demo.yaml")
     parser.add_argument("--data", help="folder that the centres' roots are relative to (default: the file's)")
     parser.add_argument("-o", "--output", help="folder of the run (default: the file's, or else runs/NAME)")

@@ -84,7 +84,7 @@ def add_cards(folder: Path) -> list[Path]:
         if not all((place / name).is_file() for name in (_WEIGHTS, _CONFIG, _RUN)):
             continue
         try:  # what was trained beside a damaged one is whole
-            run = read_json_file(place / _RUN, missing="", advice="no model card is written there", allow_nan=True)
+            run = read_json_file(place / _RUN, missing="", advice="no model card is written there")
         except InputError as error:
             log.warning("%s", error)
             continue

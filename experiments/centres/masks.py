@@ -22,7 +22,7 @@ from mrcnn.annotations.shapes import Annotations
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json
+from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
     labelme, damaged = [], {}
     for path in files:
         try:
-            value = read_json(path)
+            value = read_json_file(path)
         except InputError as error:
             damaged[path] = error
             continue

@@ -132,7 +132,7 @@ def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreC
 def _read_origin(path: Path) -> tuple[str, str] | None:
     """Hashes of the detector and the autoencoder of an embedding; None if it is not of `aecfe embed`."""
     try:
-        config, run = (parse_json(read_note(path, f"uns/{name}"), allow_nan=True) for name in ("config", "run"))
+        config, run = (parse_json(read_note(path, f"uns/{name}")) for name in ("config", "run"))
         (detector,) = {str(store["detector_hash"]) for store in run["stores"].values()}
         # Earlier autoencoders did not note their weights; all that they noted says as much.
         return detector, run.get("weights_sha256") or hash_json({"config": config, "run": run})

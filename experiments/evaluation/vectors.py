@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import sparse
 
 from mrcnn.files.arrays import read_arrays
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.hdf5 import open_plain
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def _read_h5ad(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             cells = cells if "image_id" in cells else cells.rename(columns=OLD_NAMES)
             columns = {name: _column_of(cells, name) for name in COLUMNS if name in cells}
         except Exception as error:  # some of anndata's own are private to it, and derive from nothing else
-            raise InputError(f"{path}: not an .h5ad file that can be read ({first_line(error)}); {_H5AD}") from None
+            raise InputError(f"{path}: not an .h5ad file that can be read ({one_line(error)}); {_H5AD}") from None
     return np.asarray(vectors), columns
 
 

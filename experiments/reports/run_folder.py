@@ -58,7 +58,7 @@ class Run:
     def read_json(self, path: str) -> Any:
         """Read a JSON file below the run's folder, or None if it is not there; a damaged one is an InputError."""
         file = self.folder / path
-        return read_json_file(file, missing=_ADVICE, advice=_ADVICE, allow_nan=True) if file.exists() else None
+        return read_json_file(file, missing=_ADVICE, advice=_ADVICE) if file.exists() else None
 
     def read_csv(self, path: str) -> list[dict[str, str]]:
         """Read a CSV file below the run's folder as `read_rows` does."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoencoder.config import AutoencoderConfig
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.interruption import handle_signals
 from mrcnn.files.progress import Bar, hide_bars
 
@@ -138,4 +138,4 @@ def _run_in_worker(job: TrainingJob, resume: bool) -> None:
         try:
             run_job(job, resume)
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-            raise InputError(f"{job.folder}: out of memory ({first_line(error)}); {ADVICE}") from None
+            raise InputError(f"{job.folder}: out of memory ({one_line(error)}); {ADVICE}") from None

@@ -30,7 +30,7 @@ from mrcnn.annotations.shapes import (
 )
 from mrcnn.data.images import DAMAGES, MAX_PIXELS
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json
+from mrcnn.files.json_io import read_json_file
 
 
 def read_labelme(files: Iterable[Path]) -> Annotations:
@@ -38,7 +38,7 @@ def read_labelme(files: Iterable[Path]) -> Annotations:
     result = Annotations("labelme", list(files))
     for file in result.sources:
         try:
-            result.images += parse_labelme(read_json(file), file).images
+            result.images += parse_labelme(read_json_file(file), file).images
         except InputError as error:
             result.faults.append((file.name, str(error).removeprefix(f"{file}: ")))
     return result

@@ -21,7 +21,7 @@ from mrcnn.data.images import image_size, read_image
 from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json
+from mrcnn.files.json_io import read_json_file
 
 # How each is recognised and read; a labelme file is never mistaken for VIA's.
 FORMATS = {"coco": (is_coco, parse_coco), "labelme": (is_labelme, parse_labelme), "via": (is_via, parse_via)}
@@ -44,7 +44,7 @@ def read_annotations(path: str | os.PathLike, file_format: str = "auto") -> Anno
     if file_format not in ("auto", *FORMATS):
         raise InputError(f"annotation format must be auto, {', '.join(FORMATS)}; got {file_format!r}")
     if not path.is_dir():
-        return parse_annotations(read_json(path), path, file_format)
+        return parse_annotations(read_json_file(path), path, file_format)
     files = sorted(path.rglob("*.json"))
     if file_format in ("coco", "via") or not files:
         raise InputError(f"{path}: a folder without labelme files; name the annotation file")

@@ -18,7 +18,7 @@ from mrcnn.annotations.shapes import EDGE_TOLERANCE
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.images import image_size
 from mrcnn.data.records import ImageRecord
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.errors import InputError, one_line
 
 
 class VocBoxDataset(Dataset):
@@ -89,7 +89,7 @@ def read_voc_boxes(
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
-        raise InputError(f"{path}: malformed xml ({first_line(error)}); export the annotation again") from None
+        raise InputError(f"{path}: malformed xml ({one_line(error)}); export the annotation again") from None
     if root.tag != "annotation":
         raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
     stated = _stated_size(root)

@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from mrcnn.files.errors import InputError, first_line
+from mrcnn.files.errors import InputError, one_line
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 # Their kinds by content. Pillow knows dozens more, some of which start other programs (EPS) or hold films (GIF).
@@ -125,7 +125,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise too_large from None
     except DAMAGES as error:
-        raise InputError(f"{path}: cannot be read ({first_line(error)}); copy the file again") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); copy the file again") from None
 
 
 def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:

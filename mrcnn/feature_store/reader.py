@@ -224,7 +224,7 @@ def _read_header(file: h5py.File) -> dict[str, Any]:
         found = f"{header['format']}, schema {header['schema']}"
         raise ValueError(f"it is {found}, and this software reads {FORMAT}, schema 1 and {SCHEMA}")
     for name in ("detector", "versions", "settings"):
-        header[name] = dict(parse_json(header[name], allow_nan=True))
+        header[name] = dict(parse_json(header[name]))
     header["schema"], header["with_masks"] = int(header["schema"]), bool(header["with_masks"])
     centre = header["centre"]
     is_name = centre and centre.isprintable() and not centre.startswith(".") and not set("/\\") & set(centre)

@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 # What file systems without locks say.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TEMPORARY = re.compile(r"\.\d+\.(?:tmp|old)\.(.+)")
 
 
@@ -37,7 +36,8 @@ class OutputLock:
         inside: put the lock into the folder `path`, which is made, instead of beside it.
 
     Raises:
-        InputError: if another run holds it, or nothing can be written there.
+        InputError: if another run holds it.
+        OSError: if nothing can be written there.
     """
 
     def __init__(self, path: str | os.PathLike, *, inside: bool = False):
@@ -49,14 +49,12 @@ class OutputLock:
             self._lock.acquire()
             self._write_note()
         except Timeout:
-            raise InputError(
-                f"{path}: another run{self._read_note()} is writing it; wait for it, or choose another output"
-            ) from None
+            advice = "wait for it, or choose another output"
+            raise InputError(f"{path}: another run{self._read_note()} is writing it; {advice}") from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 self.release()
-                advice = "make room, or choose another place" if error.errno in _NO_ROOM else "choose another place"
-                raise InputError(f"{path}: cannot be written ({error.strerror}); {advice}") from None
+                raise OSError(error.errno, error.strerror, str(path)) from None
             log.warning("%s: no locks here (%s); let one run at a time write there", path, error.strerror)
         else:
             remove_leftovers(path if inside else path.parent, None if inside else path.name)
@@ -95,10 +93,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path beside `path`, which is synced and moved there when the block ends without an error.
 
     The folder of `path` is made if it is missing. The temporary name keeps the suffix, by which Keras and others choose
-    the format.
-
-    Raises:
-        OSError: what the block or the move raised; it names `path` if it named no file.
+    the format. An `OSError` that names no file names `path` then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,16 +118,7 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 
 
 def check_folder_is_free(path: str | os.PathLike, marker: str, overwrite: bool) -> None:
-    """Refuse to write a folder over something else.
-
-    Args:
-        path: the folder to be written.
-        marker: file that every folder of the kind holds; only such folders, and empty ones, are ever replaced.
-        overwrite: whether an older one may be replaced.
-
-    Raises:
-        InputError: if it may not.
-    """
+    """Refuse to write a folder over anything but an empty one or, with `overwrite`, one with the file `marker`."""
     path = Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
@@ -146,10 +132,10 @@ def check_folder_is_free(path: str | os.PathLike, marker: str, overwrite: bool) 
 def atomic_folder(path: str | os.PathLike, marker: str, overwrite: bool = False) -> Iterator[Path]:
     """Give an empty folder beside `path`, which is synced and moved there when the block ends without an error.
 
-    An older folder is moved aside just before and removed just after it. Arguments are those of `check_folder_is_free`.
+    An older folder is moved aside just before and removed just after it. `check_folder_is_free` says what is replaced.
 
     Raises:
-        InputError: if something is there that may not be replaced, or another run is writing the folder.
+        InputError: if something else is there, or another run is writing the folder.
     """
     check_folder_is_free(path, marker, overwrite)
     final = Path(path).resolve()  # beside the folder that a link points to, since a rename cannot cross disks

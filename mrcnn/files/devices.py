@@ -1,4 +1,4 @@
-"""Devices and processes that share a training, as strategies of `tf.distribute`."""
+"""Devices and processes that share a training, as strategies of `tf.distribute`, and trainings that repeat."""
 
 import os
 from collections.abc import Sequence
@@ -14,24 +14,33 @@ def mirrored_strategy(
 ) -> tf.distribute.Strategy:
     """The strategy by which `gpu_count` devices share a batch; 1 gives the strategy in force.
 
-    Args:
-        gpu_count: how many.
-        devices: their names; None takes the first GPUs.
-        option: what the user calls the number, for the error.
-
-    Raises:
-        InputError: if the machine has fewer GPUs.
+    Devices are the first GPUs where none are named. An `InputError` says that the machine has fewer than `option` asks.
     """
     if gpu_count == 1 and devices is None:
         return tf.distribute.get_strategy()
     if devices is None:
         gpus = tf.config.list_logical_devices("GPU")
         if len(gpus) < gpu_count:
-            raise InputError(
-                f"{option} is {gpu_count}, but TensorFlow sees {len(gpus)} GPUs here; set {option} to that"
-            )
+            seen = f"TensorFlow sees {len(gpus)} GPUs here"
+            raise InputError(f"{option} is {gpu_count}, but {seen}; set {option} to that")
         devices = [gpu.name for gpu in gpus[:gpu_count]]
     return tf.distribute.MirroredStrategy(list(devices))
+
+
+def compute_on_one_thread() -> None:
+    """Let TensorFlow compute on one thread, so that the same seed gives the same numbers on the same machine.
+
+    What several threads add up depends on which comes first; the differences grow with every step. On a GPU this
+    changes nothing, since the gradient of RoIAlign has no repeatable kernel there.
+
+    Raises:
+        InputError: if TensorFlow has computed already.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        raise InputError("a repeatable run must be asked for before TensorFlow has computed anything") from None
 
 
 def multi_worker_strategy() -> tf.distribute.Strategy:

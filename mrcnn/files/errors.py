@@ -19,19 +19,10 @@ class InputError(ValueError):
         super().__init__(text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 250]} ... {text[-200:]}")
 
 
-def first_line(error: BaseException) -> str:
-    """First line of what a library says, cut where it is long; the rest is often a stack or a graph.
-
-    An error of the system gives its reason without the path, one that says nothing the name of its class.
-    """
-    text = error.strerror if isinstance(error, OSError) else None
-    lines = str(text or error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:MAX_REASON]
-
-
 def one_line(error: BaseException) -> str:
-    """All that a library says, joined to one line: for errors that say on the second one where the fault is."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What a library says, on one line and cut where it is long; of an error of the system its reason alone."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 4]} ..."
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from mrcnn.files.atomic import atomic_path
-from mrcnn.files.errors import InputError, first_line, one_line
+from mrcnn.files.errors import InputError, one_line
 
 _ROOM_FOR_NAMES = 2**18  # bytes that a file of weights takes beside the weights, at most
 _MAX_RATIO = 100  # what somebody has computed hardly shrinks; zeros do, but few arrays are full of them
@@ -66,7 +66,7 @@ def check_room(path: str | os.PathLike, num_bytes: int) -> None:
 
 @contextmanager
 def open_plain(path: str | os.PathLike, *, advice: str, names: Sequence[str] | None = None) -> Iterator[h5py.File]:
-    """Open a file that others may have written, checked by `check_plain`.
+    """Open a file that others may have written, once all that is going to be read was found to be plain.
 
     Args:
         path: the file.
@@ -74,10 +74,25 @@ def open_plain(path: str | os.PathLike, *, advice: str, names: Sequence[str] | N
         names: members of the root that are going to be read; None stands for all.
 
     Raises:
-        InputError: if it is missing, no HDF5 file or refused, or if the block meets with damage.
+        InputError: if the file is missing or damaged; if something is a link, lies in another file, is neither number
+            nor text, or states more than the file holds; or if the block meets with damage.
     """
     with damage_named(path, advice), h5py.File(path, "r", locking="best-effort") as file:
-        check_plain(file, names)
+        num_bytes = file.id.get_filesize()
+
+        # The visit ends with the first fault that is returned; h5py cannot bear errors there.
+        def fault_of(name: str, link: Any) -> str | None:
+            if names is not None and name.partition("/")[0] not in names:
+                return None
+            if not isinstance(link, h5py.HardLink):
+                return f"{name[:100]} lies elsewhere, it is a link"
+            item = file[name]
+            has_values = isinstance(item, h5py.Dataset) and item.shape is not None
+            fault = _fault_of_dataset(item, num_bytes) if has_values else None
+            return fault and f"{name[:100]} {fault}"
+
+        if fault := file.visititems_links(fault_of):
+            raise ValueError(fault)
         yield file
 
 
@@ -92,34 +107,6 @@ def damage_named(path: str | os.PathLike, advice: str) -> Iterator[None]:
         raise InputError(f"{path}: no such file; {advice}") from None
     except _DAMAGED as error:
         raise InputError(f"{path}: damaged or refused ({one_line(error)}); {advice}") from None
-
-
-def check_plain(file: h5py.File, names: Sequence[str] | None = None) -> None:
-    """Check all groups and arrays of a file, or those of some members of its root, before one of them is read.
-
-    Raises:
-        ValueError: if something is a link, lies in another file, is neither number nor text, or states more than the
-            file holds. h5py raises other errors on damaged files.
-    """
-    num_bytes = file.id.get_filesize()
-
-    def is_read(name: str) -> bool:
-        return names is None or name.partition("/")[0] in names
-
-    # Visits end with the first fault that is returned; h5py cannot bear errors there.
-    def fault_of_link(name: str, link: Any) -> str | None:
-        is_inside = not is_read(name) or isinstance(link, h5py.HardLink)
-        return None if is_inside else f"{name[:100]} lies elsewhere, it is a link"
-
-    def fault_of_item(name: str, item: Any) -> str | None:
-        if not is_read(name) or not isinstance(item, h5py.Dataset) or item.shape is None:
-            return None
-        fault = _fault_of_dataset(item, num_bytes)
-        return fault and f"{name[:100]} {fault}"
-
-    fault = file.visititems_links(fault_of_link) or file.visititems(fault_of_item)
-    if fault:
-        raise ValueError(fault)
 
 
 def _fault_of_dataset(dataset: h5py.Dataset, num_bytes: int) -> str | None:
@@ -139,14 +126,7 @@ def _fault_of_dataset(dataset: h5py.Dataset, num_bytes: int) -> str | None:
 
 
 def check_weights_file(path: str | os.PathLike, *, advice: str) -> None:
-    """Check that a file of weights can be given to Keras.
-
-    Raises:
-        InputError: if it is missing, a link to another folder, or refused by `open_plain`.
-    """
-    path = Path(path)
-    if path.is_symlink() and path.resolve().parent != path.parent.resolve():
-        raise InputError(f"{path}: is a link to a file of another folder, which is refused; copy the file itself here")
+    """Check that a file of weights can be given to Keras; an `InputError` says what `open_plain` refuses."""
     with open_plain(path, advice=advice):
         pass
 
@@ -161,7 +141,7 @@ def load_weights(model: Any, path: str | os.PathLike, *, advice: str) -> None:
     try:
         model.load_weights(path)
     except Exception as error:  # Keras and h5py raise many types
-        raise InputError(f"{path}: damaged, or of another network ({first_line(error)}); {advice}") from None
+        raise InputError(f"{path}: damaged, or of another network ({one_line(error)}); {advice}") from None
 
 
 def read_note(path: str | os.PathLike, name: str) -> str:

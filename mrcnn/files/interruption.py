@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Some launchers send a signal twice, to the process and to its group.
-SECONDS_OF_ONE_SIGNAL = 1.0
+SECONDS_OF_ONE_SIGNAL = 1.0  # some launchers send a signal twice, to the process and to its group
 
 _number: int | None = None  # of the signal that waits
 _since = 0.0
@@ -43,11 +42,7 @@ class HeldBack:
 
 @contextmanager
 def held_back() -> Iterator[HeldBack]:
-    """Hold interruptions back while the block lasts; its steps ask for them.
-
-    Raises:
-        Interruption: one that came after the last step, when the block ends.
-    """
+    """Hold interruptions back while the block lasts; its steps ask for them, and so does its end."""
     global _blocks
     _blocks += 1
     try:
@@ -62,10 +57,7 @@ def handle_signals(tell: Callable[[int], None] | None = None) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interruption` while the block lasts; a second one ends the process at once.
 
     An ignored signal stays so, as SIGINT does in what a shell runs in the background. Nothing is done outside of the
-    main thread.
-
-    Args:
-        tell: called, inside the handler, with the number of a signal that is held back.
+    main thread. The number of a signal that is held back is given to `tell`, inside the handler.
     """
     global _number
     if threading.current_thread() is not threading.main_thread():

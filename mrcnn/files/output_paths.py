@@ -9,6 +9,11 @@ from mrcnn.files.errors import InputError
 LONGEST_NAME = 240
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a name from a file can be part of a file's name."""
+    return bool(text) and text.isprintable() and not text.startswith(".") and not set("/\\") & set(text)
+
+
 def check_output_file(path: str | os.PathLike, option: str = "-o") -> None:
     """Refuse a place where no file can be written or replaced; `option` is how the user named it in the error."""
     # A device would be replaced by a file, since results are written under another name and moved.

@@ -8,10 +8,7 @@ import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import numpy as np
+from typing import Any
 
 LIBRARIES = ("tensorflow", "keras", "numpy", "h5py", "scikit-learn", "imaug", "opencv-python-headless")
 _BLOCK = 1 << 20
@@ -63,8 +60,8 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def hash_arrays(*arrays: "np.ndarray") -> str:
-    """SHA-256 over types, shapes and values of some arrays."""
+def hash_arrays(*arrays: Any) -> str:
+    """SHA-256 over types, shapes and values of some NumPy arrays."""
     import numpy as np  # not needed by the command line's help
 
     digest = hashlib.sha256()

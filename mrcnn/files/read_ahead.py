@@ -1,10 +1,10 @@
-"""Reading ahead of the network and writing behind it, in order and in bounded memory."""
+"""Reading ahead of the network, in order and in bounded memory."""
 
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,39 +58,3 @@ def read_ahead(
         raise
     finally:
         pool.shutdown(wait=not is_left, cancel_futures=True)
-
-
-class WriteBehind:
-    """Call functions one after the other in a thread while a `with` block lasts; it ends when all calls are done.
-
-    After a call that failed no further one is made, so that what is written has no gaps; `submit`, which blocks while
-    `limit` calls wait, or the end of the block raises what it raised.
-    """
-
-    def __init__(self, limit: int = 2):
-        self.limit = limit
-        self._waiting: deque[Future] = deque()
-        self._failed = False
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
-
-    def __enter__(self) -> "WriteBehind":
-        return self
-
-    def __exit__(self, kind, error, traceback) -> None:
-        self._pool.shutdown(wait=True)
-        # An error of the block itself is the one to report.
-        while kind is None and self._waiting:
-            self._waiting.popleft().result()
-
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have `function(*arguments)` called; raises what an earlier call raised."""
-        while len(self._waiting) >= self.limit:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(self._call, function, arguments))
-
-    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        if self._failed:
-            return
-        self._failed = True  # unless it comes to its end
-        function(*arguments)
-        self._failed = False

@@ -34,13 +34,9 @@ def differences(there: Any, wanted: Any, name: str = "") -> list[str]:
 
 
 def check_same(path: str | os.PathLike, there: Any, wanted: Any, advice: str = _ADVICE) -> None:
-    """Refuse a result that was made of something else than would be taken now, naming what differs.
+    """Refuse a result at `path` that was made of something else than would be taken now, naming what differs.
 
-    Args:
-        path: the file or folder.
-        there: its identity, as JSON gives it back.
-        wanted: the identity of what would be made now; tuples count as lists.
-        advice: what to do about it, the end of the message.
+    `there` is its identity, as JSON gives it back, and `wanted` that of what would be made now; tuples count as lists.
     """
     found = differences(there, json.loads(json.dumps(wanted)))
     if found:
@@ -67,7 +63,7 @@ class RunFolder:
         if not path.exists():
             return None
         advice = f"remove the folder or give --overwrite, and the {self.kind} is trained again"
-        record = read_json_file(path, missing=advice, advice=advice, allow_nan=True)
+        record = read_json_file(path, missing=advice, advice=advice)
         if not isinstance(record, dict) or not isinstance(record.get("complete"), bool):
             raise InputError(f"{path}: not the record of a trained {self.kind}; {advice}")
         return record
@@ -82,16 +78,10 @@ class RunFolder:
 
     @contextmanager
     def writing(self, overwrite: bool = False) -> Iterator[bool]:
-        """Be the only one who writes the folder while the block lasts.
-
-        Args:
-            overwrite: train again although the model is there.
-
-        Yields:
-            Whether there is something to train: False where the model is complete.
+        """Be the only one who writes the folder in a block, which is told whether there is something to train.
 
         Raises:
-            InputError: if another run is writing the folder, or it holds another model.
+            InputError: if another run is writing the folder, or it holds another model and `overwrite` is False.
         """
         if not overwrite and self.is_complete():  # it may lie where nothing can be written
             yield False

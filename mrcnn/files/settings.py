@@ -2,10 +2,10 @@
 
 import difflib
 import os
+import re
 import reprlib
 import typing
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,30 +16,7 @@ from typing_extensions import Self
 from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.json_io import read_json_file
 
-MAX_BYTES = 2**18  # ours have 6 KB; PyYAML reads some 100 KB in a second
 _SHOWN = 8  # faults in a message
-# Pydantic's kinds of faults in our words; others keep pydantic's text.
-_WORDS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "tuple_type": "must be a list",
-    "dict_type": "must be settings with keys",
-    "model_type": "must be settings with keys",
-    "model_attributes_type": "must be settings with keys",
-    "literal_error": "must be one of {expected}",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be {ge} or more",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
-    "string_too_short": "must not be empty",
-    "too_short": "must have {min_length} entries or more",
-    "too_long": "must have at most {max_length} entries",
-}
 
 
 class Settings(BaseModel):
@@ -79,41 +56,37 @@ class Settings(BaseModel):
 
     def replace(self, **values: Any) -> Self:
         """A copy with other values, checked like new settings."""
-        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **values})
+        return type(self)(**{**dict(self), **values})
 
-
-@dataclass(frozen=True)
-class _SomeOf:
-    cls: type[Settings]
+    @classmethod
+    def _check_some(cls, values: dict[str, Any]) -> dict[str, Any]:
+        cls.model_validate(values)
+        return values
 
 
 def overrides(cls: type[Settings]) -> Any:
     """Type of a field that holds some of the settings of `cls` as a dictionary, checked but not completed."""
-
-    def check(values: dict[str, Any]) -> dict[str, Any]:
-        cls.model_validate(values)
-        return values
-
-    return Annotated[dict[str, Any], AfterValidator(check), _SomeOf(cls)]
+    return Annotated[dict[str, Any], AfterValidator(cls._check_some)]
 
 
 def describe(error: ValidationError, cls: type[Settings]) -> str:
     """All faults that pydantic found, in one line: each with its dotted path and what was given."""
     faults = []
     for fault in error.errors(include_url=False):
-        path, context = fault["loc"], fault.get("ctx", {})
+        path, kind, given = fault["loc"], fault["type"], fault["input"]
         name = ".".join(map(str, path))
-        if fault["type"] == "extra_forbidden":
+        if kind == "extra_forbidden":
             faults.append(f"unknown setting {name}, {did_you_mean(path[-1], _names_at(cls, path[:-1]))}")
-        elif fault["type"] == "value_error":
-            text = str(context["error"])
+        elif kind == "value_error":
+            text = str(fault["ctx"]["error"])
             faults.append(f"{name}{' ' if text.startswith('must ') else ': '}{text}".removeprefix(": ").lstrip())
-        elif fault["type"] == "missing":
+        elif kind == "missing":
             faults.append(f"{name} is missing")
         else:
-            text = _WORDS.get(fault["type"], fault["msg"].replace("Input should be", "must be"))
-            text = text.format(**{key: _shown(value) for key, value in context.items()})
-            faults.append(f"{name} {text}, got {reprlib.repr(fault['input'])}{_hint(fault)}".lstrip())
+            text = "must be settings with keys" if "dictionary" in fault["msg"] else fault["msg"]
+            text = f"{name} {re.sub('^[A-Z][a-z]+ should ', 'must ', text)}, got {reprlib.repr(given)}".lstrip()
+            is_exponent = kind == "float_type" and re.fullmatch(r"[-+.\d]+e[-+\d]+", str(given), re.IGNORECASE)
+            faults.append(f"{text} (write 1.0e-3 for 1e-3)" if is_exponent else text)  # YAML 1.1 reads it as text
     more = [f"and {len(faults) - _SHOWN} more faults"] if len(faults) > _SHOWN else []
     return "; ".join([*faults[:_SHOWN], *more])
 
@@ -124,16 +97,6 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     folded = {each.casefold(): each for each in known}
     close = difflib.get_close_matches(str(name).casefold(), folded, n=1)
     return f"did you mean {folded[close[0]]!r}?" if close else f"known are {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value).replace("'", "")
-
-
-def _hint(fault: Any) -> str:
-    # YAML 1.1 reads 1e-3 as text.
-    is_exponent = fault["type"] == "float_type" and isinstance(fault["input"], str) and "e" in fault["input"].lower()
-    return " (write 1.0e-3 for 1e-3)" if is_exponent else ""
 
 
 def _names_at(cls: type[Settings], path: tuple[int | str, ...]) -> list[str]:
@@ -148,9 +111,9 @@ def _names_at(cls: type[Settings], path: tuple[int | str, ...]) -> list[str]:
 def _settings_in(hints: Iterable[Any]) -> Iterator[type[Settings]]:
     """Classes of settings that types such as `dict[str, X | None]` are made of."""
     for hint in hints:
-        if isinstance(hint, _SomeOf):
-            yield hint.cls
-        elif isinstance(hint, type) and issubclass(hint, Settings):
+        if isinstance(hint, AfterValidator):  # of `overrides`
+            hint = getattr(hint.func, "__self__", None)
+        if isinstance(hint, type) and issubclass(hint, Settings):
             yield hint
         yield from _settings_in(typing.get_args(hint))
 
@@ -173,15 +136,11 @@ def read_mapping(path: str | os.PathLike, *, missing: str = "no such file of set
 def read_yaml(path: str | os.PathLike, *, missing: str = "no such file of settings") -> Any:
     """Read a YAML file of plain values, None if it holds nothing; errors are those of `read_mapping`."""
     try:
-        with open(path, "rb") as handle:
-            content = handle.read(MAX_BYTES + 1)
+        return parse_yaml(Path(path).read_bytes(), str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: {missing}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: not a YAML file of settings (more than {MAX_BYTES} bytes)")
-    return parse_yaml(content, str(path))
 
 
 def parse_yaml(content: str | bytes, where: str) -> Any:

@@ -13,9 +13,7 @@ from mrcnn.files.errors import InputError, one_line
 class SummaryWriter:
     """Write numbers, step by step, to a file of events in `folder`; each writer makes one of its own.
 
-    Raises:
-        OSError: if the disk is full; from `write` too.
-        InputError: if the folder cannot be written to for another reason.
+    An `OSError` says that the disk is full, an `InputError` that the folder cannot be written to for another reason.
     """
 
     def __init__(self, folder: str | os.PathLike):

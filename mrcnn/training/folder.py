@@ -84,7 +84,7 @@ def read_optional(path: Path) -> Any:
     if not path.exists():
         return None
     advice = "remove it or give --overwrite"
-    return read_json_file(path, missing=advice, advice=advice, allow_nan=True)
+    return read_json_file(path, missing=advice, advice=advice)
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:

@@ -232,7 +232,7 @@ def test_an_interrupted_call_goes_on(run, images, made_up, tmp_path, monkeypatch
     made_up.clear()
     monkeypatch.setattr(MadeUpDetector, "stop_at", 20)
     assert features(run, images, tmp_path / "out.h5ad", "--batch-size", 1) == 130
-    assert "to go on from here" in capsys.readouterr().err
+    assert "run the same command again" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out.h5.parts"] and made_up == [0, 10, 20]
     monkeypatch.setattr(MadeUpDetector, "stop_at", -1)
     made_up.clear()

@@ -190,7 +190,7 @@ def test_settings_of_a_run_say_where_the_annotations_are(folder, coco, tmp_path)
     choice = choice_of_settings(settings, folder)
     assert choice == AnnotationChoice(folder / "truth" / "a.json", "coco", ("WBC",), "cell")
     assert choice_of_settings(CentreSettings(), folder) == AnnotationChoice()
-    with pytest.raises(InputError, match="annotation_format must be one of"):
+    with pytest.raises(InputError, match="annotation_format must be 'auto', 'masks'"):
         load_settings(tmp_path / "run.yaml", {"centres.lab.annotation_format": "yolo"})
 
 

@@ -1,14 +1,14 @@
 """HDF5 files: one clean error on a full disk, and arrays inside of a file itself or nothing."""
 
-import io
 import os
+from unittest.mock import MagicMock
 
 import h5py
 import numpy as np
 import pytest
 
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import atomic_hdf5, check_plain, check_weights_file, open_plain, read_note, save_weights
+from mrcnn.files.hdf5 import atomic_hdf5, check_weights_file, open_plain, read_note, save_weights
 
 ROWS = np.arange(40 * 1024, dtype=np.int32).reshape(40, 1024)
 
@@ -44,34 +44,16 @@ def test_what_hdf5_says_of_a_full_disk_becomes_one_line(tmp_path, kind):
     assert not list(tmp_path.iterdir())
 
 
-class Variable:
-    """Three float32 numbers."""
-
-    def __init__(self):
-        self.value = self
-        self.dtype, self.shape, self.size = self, self, 4
-
-    def num_elements(self):
-        return 3
-
-
-class Model:
-    """A model of one variable."""
-
-    variables = [Variable()]
-
-    def save_weights(self, path):
-        path.write_bytes(b"weights")
-
-
 def test_save_weights_asks_for_room_first(tmp_path, monkeypatch):
+    model = MagicMock(optimizer=None, variables=[])
+    model.save_weights = lambda path: path.write_bytes(b"weights")
     path = tmp_path / "a.weights.h5"
-    save_weights(Model(), path)
+    save_weights(model, path)
     assert path.read_bytes() == b"weights"
     path.unlink()
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: MagicMock(free=100))
     with pytest.raises(OSError, match="No space left on device: .*/a.weights.h5'"):
-        save_weights(Model(), path)
+        save_weights(model, path)
     assert not list(tmp_path.iterdir())
 
 
@@ -95,8 +77,6 @@ def test_plain_files_are_let_through(tmp_path):
     check_weights_file(make(path, lambda f: f.create_dataset("empty", (0, 3))), advice="")
     check_weights_file(make(path, lambda f: f.create_dataset("texts", data=["a", "b" * 100])), advice="")
     check_weights_file(make(path, lambda f: f.__setitem__("layers/up", f["/"])), advice="")  # a way in circles
-    with h5py.File(io.BytesIO(path.read_bytes()), "r") as file:
-        check_plain(file)
 
 
 def virtual(file):
@@ -131,21 +111,8 @@ def test_files_that_are_none_are_refused(tmp_path):
     data = make(tmp_path / "c.h5").read_bytes()
     (tmp_path / "c.h5").write_bytes(data[: len(data) // 2])
     refused(tmp_path / "c.h5", "damaged or refused")
-    with (
-        pytest.raises(InputError, match="damaged or refused .*nothing"),
-        open_plain(make(tmp_path / "d.h5"), advice=""),
-    ):
+    with pytest.raises(InputError, match="damaged or refused"), open_plain(make(tmp_path / "d.h5"), advice=""):
         raise KeyError("nothing of this name")
-
-
-def test_a_link_is_followed_within_its_folder_alone(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    make(tmp_path / "elsewhere" / "a.h5")
-    (tmp_path / "b.h5").symlink_to(tmp_path / "elsewhere" / "a.h5")
-    refused(tmp_path / "b.h5", "link to a file of another folder")
-    make(tmp_path / "c.h5")
-    (tmp_path / "d.h5").symlink_to("c.h5")
-    check_weights_file(tmp_path / "d.h5", advice="")
 
 
 def test_read_note_reads_one_text_and_nothing_else(tmp_path):

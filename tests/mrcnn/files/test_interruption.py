@@ -19,14 +19,18 @@ def forget():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_raises_at_once(number):
+def test_signal_raises_at_once_and_is_forgotten(number):
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt) as raised, handle_signals():
         os.kill(os.getpid(), number)
         raise AssertionError("went on")
     assert isinstance(raised.value, Interruption) and raised.value.number == number
+    assert signal.getsignal(number) == before
+    with held_back() as waiting:
+        assert not waiting.is_due
 
 
-def test_signal_waits_for_the_step(capsys):
+def test_signal_waits_for_the_step():
     steps, told = [], []
     with pytest.raises(Interruption) as raised, handle_signals(told.append):
         with held_back() as waiting:
@@ -39,29 +43,17 @@ def test_signal_waits_for_the_step(capsys):
     assert steps == [0, 1, 2] and told == [signal.SIGTERM] and raised.value.number == signal.SIGTERM
 
 
-def test_signal_after_the_last_step_comes_when_the_block_ends():
+def test_signal_after_the_last_step_comes_when_the_block_ends_and_hides_no_error():
     with pytest.raises(Interruption), handle_signals(), held_back():
         with held_back():
             pass
         os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_an_error_of_the_block_is_not_hidden_by_an_interruption():
     with pytest.raises(ValueError, match="mine"), handle_signals(), held_back():
         os.kill(os.getpid(), signal.SIGINT)
         raise ValueError("mine")
 
 
-def test_handlers_are_put_back_and_what_was_asked_is_forgotten():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(Interruption), handle_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    with held_back() as waiting:
-        assert not waiting.is_due
-
-
-def test_ignored_signals_stay_ignored():
+def test_ignored_signals_and_other_threads_are_left_alone():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with handle_signals():
@@ -69,8 +61,6 @@ def test_ignored_signals_stay_ignored():
     finally:
         signal.signal(signal.SIGINT, before)
 
-
-def test_other_threads_handle_no_signals():
     def work():
         with handle_signals():
             done.append(signal.getsignal(signal.SIGTERM))

@@ -1,6 +1,8 @@
-"""Provenance of a result, in words."""
+"""Provenance of a result: words, and hashes."""
 
-from mrcnn.files.provenance import command_text, machine_text
+import numpy as np
+
+from mrcnn.files.provenance import command_text, hash_arrays, hash_json, machine_text
 
 
 def test_command_text_can_be_typed_again(monkeypatch):
@@ -11,3 +13,11 @@ def test_command_text_can_be_typed_again(monkeypatch):
 def test_machine_text_names_cores_and_gpus():
     text = machine_text()
     assert " cores of " in text and text.endswith(("GPUs", "no GPU"))
+
+
+def test_hashes_tell_values_types_and_shapes():
+    assert hash_json({"a": 1, "b": [2]}) == hash_json({"b": [2], "a": 1}) != hash_json({"a": 1, "b": [3]})
+    zeros = np.zeros((2, 3), np.float32)
+    others = [zeros.astype(np.float64), zeros.reshape(3, 2), zeros + 1]
+    assert len({hash_arrays(array) for array in (zeros, *others)}) == 4
+    assert hash_arrays(zeros.T.copy().T) == hash_arrays(zeros)

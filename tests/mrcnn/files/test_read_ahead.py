@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: in order, within bounds, and with errors where they belong."""
+"""Reading ahead: in order, within bounds, and with errors where they belong."""
 
 import gc
 import subprocess
@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from mrcnn.files.read_ahead import WriteBehind, read_ahead
+from mrcnn.files.read_ahead import read_ahead
 
 
 def read_threads():
@@ -55,12 +55,6 @@ def test_read_ahead_works_beside_the_caller_and_within_its_bound():
     assert not read_threads() and max(started) == 23
 
 
-def leave_in_a_cycle(results):
-    """Drop an iterator so that nothing but the garbage collector finds it."""
-    cycle = [results]
-    cycle.append(cycle)
-
-
 def test_read_ahead_that_is_garbage_waits_for_no_thread_that_waits_for_the_collector():
     is_reading, lock = threading.Event(), threading.Lock()
 
@@ -74,7 +68,8 @@ def test_read_ahead_that_is_garbage_waits_for_no_thread_that_waits_for_the_colle
     with lock:
         results = read_ahead(read, range(9), num_ahead=3, num_threads=1)
         assert next(results) == 0 and is_reading.wait(10)
-        leave_in_a_cycle(results)
+        results = [results]
+        results.append(results)  # nothing but the garbage collector finds it now
         del results
         collector = threading.Thread(target=gc.collect, daemon=True)
         collector.start()
@@ -124,43 +119,3 @@ def test_read_ahead_raises_an_error_in_its_turn():
     with pytest.raises(OSError, match="broken"):
         next(results)
     assert not read_threads()
-
-
-def test_write_behind_calls_in_order_and_ends_with_all_done():
-    written = []
-
-    def write(number):
-        time.sleep(0.001)
-        written.append(number)
-
-    with WriteBehind(limit=3) as behind:
-        for number in range(20):
-            behind.submit(write, number)
-            assert number - len(written) <= 3
-    assert written == list(range(20))
-
-
-def test_write_behind_raises_the_first_error_and_writes_nothing_after_it():
-    written = []
-
-    def write(number):
-        if number == 2:
-            raise OSError("disk full")
-        written.append(number)
-
-    with pytest.raises(OSError, match="disk full"), WriteBehind(limit=2) as behind:
-        for number in range(9):
-            behind.submit(write, number)
-    assert written == [0, 1]
-    with pytest.raises(OSError, match="disk full"), WriteBehind(limit=9) as behind:
-        for number in range(9):
-            behind.submit(write, number)
-    assert written == [0, 1] * 2
-
-
-def test_write_behind_finishes_what_it_has_when_the_block_fails():
-    written = []
-    with pytest.raises(RuntimeError, match="lost"), WriteBehind() as behind:
-        behind.submit(lambda: (time.sleep(0.02), written.append(1)))
-        raise RuntimeError("lost the accelerator")
-    assert written == [1]

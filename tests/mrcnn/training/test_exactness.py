@@ -13,8 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mrcnn.files.determinism import compute_on_one_thread
-from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy
+from mrcnn.files.devices import compute_on_one_thread, mirrored_strategy, multi_worker_strategy
 from mrcnn.files.errors import InputError
 from mrcnn.training.folder import WEIGHTS_NAME, checkpoints
 

@@ -17,8 +17,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from mrcnn.config import make_config  # noqa: E402
-from mrcnn.files.determinism import compute_on_one_thread  # noqa: E402
-from mrcnn.files.devices import mirrored_strategy, multi_worker_strategy  # noqa: E402
+from mrcnn.files.devices import compute_on_one_thread, mirrored_strategy, multi_worker_strategy  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.network import backbone  # noqa: E402
 
