@@ -130,14 +130,3 @@ def test_options_come_through(asked, config, tmp_path, monkeypatch):
     assert told == ("dinobloom", 7, 5, "all", 100)
     assert features == {"Mine": files[0]} and (study.jobs, study.overwrite) == (3, True)
     assert published == Published(*files[1:], centre="none", pixels="0..1", image_size=64)
-
-
-def test_an_interruption_says_how_to_go_on(config, monkeypatch, capsys):
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(catalogue, "reproduce", stop)
-    for more, how in (([], "again"), (["--overwrite"], "without --overwrite")):
-        assert main(["reproduce", "table-3.1", "--config", str(config), *more]) == 130
-        told = capsys.readouterr().err.strip()
-        assert told == f"aecfe: interrupted; run the same command {how} to go on from here"
