@@ -49,11 +49,10 @@ def coins(project):
         for seed in seeds:
             image, masks = draw_discs(seed, (48, 80))
             write_png(folder / subset / f"{seed}.png", image)
-            shapes = []
-            for i in range(masks.shape[-1]):
-                x, y = outline(masks[..., i]).T.tolist()
-                shapes.append({"shape_attributes": {"name": "polygon", "all_points_x": x, "all_points_y": y}})
-            regions = shapes if subset == "train" else {str(i): shape for i, shape in enumerate(shapes)}
+            outlines = [outline(mask).T.tolist() for mask in np.moveaxis(masks, -1, 0)]
+            shapes = [{"name": "polygon", "all_points_x": x, "all_points_y": y} for x, y in outlines]
+            regions = [{"shape_attributes": shape} for shape in shapes]
+            regions = regions if subset == "train" else {str(i): region for i, region in enumerate(regions)}
             records[f"{seed}.png123"] = {"filename": f"{seed}.png", "regions": regions, "size": 123}
         records["empty.png1"] = {"filename": "empty.png", "regions": [], "size": 1}
         (folder / subset / "via_region_data.json").write_text(json.dumps(records))
@@ -74,10 +73,16 @@ def grains(project):
     return folder
 
 
+def annotation(image_id, category_id, box, area, segmentation):
+    entry = {"image_id": image_id, "category_id": category_id, "iscrowd": 0, "area": float(area)}
+    return {**entry, "bbox": box, "segmentation": segmentation}
+
+
 @pytest.fixture
 def coco_data(project):
     """Three classes with ids 3, 7 and 9; polygons, run lengths, a crowd, and an image without any."""
     folder = project / "cells"
+    (folder / "annotations").mkdir(parents=True)
     for subset, ids in (("train2030", range(1, 6)), ("val2030", range(6, 9))):
         images, annotations = [], []
         for image_id in ids:
@@ -86,40 +91,15 @@ def coco_data(project):
             images.append({"id": image_id, "file_name": f"{image_id}.png", "height": 56, "width": 64})
             for i in range(0 if image_id == 5 else masks.shape[-1]):
                 points = outline(masks[..., i])
-                x, y = points.min(axis=0).tolist()
-                width, height = (points.max(axis=0) - points.min(axis=0) + 1).tolist()
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_id,
-                        "category_id": (7, 3)[i],
-                        "iscrowd": 0,
-                        "area": float(masks[..., i].sum()),
-                        "bbox": [x, y, width, height],
-                        "segmentation": [points.ravel().tolist()],
-                    }
-                )
-        crowd = np.zeros((56, 64), np.uint8)
-        crowd[:10, 50:] = 1
-        changes = np.flatnonzero(np.diff(crowd.T.ravel(), prepend=0, append=0))
-        counts = np.diff(np.concatenate([[0], changes, [crowd.size]])).tolist()
-        annotations.append(
-            {
-                "id": len(annotations) + 1,
-                "image_id": ids[0],
-                "category_id": 9,
-                "iscrowd": 1,
-                "area": float(crowd.sum()),
-                "bbox": [50, 0, 14, 10],
-                "segmentation": {"size": [56, 64], "counts": counts},
-            }
-        )
-        content = {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": i, "name": name} for i, name in ((3, "red"), (7, "white"), (9, "platelet"))],
-        }
-        path = folder / "annotations" / f"instances_{subset}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
+                box = [*points.min(axis=0).tolist(), *(np.ptp(points, axis=0) + 1).tolist()]
+                shape = [points.ravel().tolist()]
+                annotations.append(annotation(image_id, (7, 3)[i], box, masks[..., i].sum(), shape))
+        # Columns 50 to 63 of the first ten rows.
+        counts = [50 * 56, *[10, 46] * 14]
+        crowd = annotation(ids[0], 9, [50, 0, 14, 10], 140, {"size": [56, 64], "counts": counts})
+        annotations.append({**crowd, "iscrowd": 1})
+        categories = [{"id": i, "name": name} for i, name in ((3, "red"), (7, "white"), (9, "platelet"))]
+        numbered = [{"id": number, **each} for number, each in enumerate(annotations, 1)]
+        content = {"images": images, "annotations": numbered, "categories": categories}
+        (folder / "annotations" / f"instances_{subset}.json").write_text(json.dumps(content))
     return folder
