@@ -60,30 +60,43 @@ def classifier() -> keras.Model:
     return keras.Model(images, keras.layers.Dense(3, name="dense")(x))
 
 
+def change_first_layer(path: Path, changes: dict) -> None:
+    """Change the description of the first layer in a model file."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            config = json.loads(file.attrs["model_config"])
+            config["config"]["layers"][1] |= changes
+            file.attrs["model_config"] = json.dumps(config)
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1] |= changes
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in {**members, "config.json": json.dumps(config)}.items():
+            archive.writestr(name, content)
+
+
+FUNCTION = {"class_name": "function", "module": "keras.utils", "config": "get_file", "registered_name": "get_file"}
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_code_in_a_model_is_not_run(classifier, suffix, mark, tmp_path):
+def test_code_in_a_model_is_not_run(classifier, suffix, mark, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text(f"open({str(mark)!r}, 'w')\nclass Trap: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
     function = eval(f"lambda x: (open({str(mark)!r}, 'w'), x)[1]")
     code = base64.b64encode(marshal.dumps(function.__code__)).decode()
     code = {"class_name": "__lambda__", "config": {"code": code, "defaults": None, "closure": None}}
     path = tmp_path / f"model{suffix}"
-    classifier.save(path)
-    if suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        config = json.loads(members["config.json"])
-    else:
-        with h5py.File(path) as file:
-            config = json.loads(file.attrs["model_config"])
-    layer = config["config"]["layers"][1]
-    layer |= {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "conv", "function": code}}
-    if suffix == ".keras":
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in {**members, "config.json": json.dumps(config).encode()}.items():
-                archive.writestr(name, content)
-    else:
-        with h5py.File(path, "r+") as file:
-            file.attrs["model_config"] = json.dumps(config)
-    refused(load_model_safely, path)
+    for changes in (
+        {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "conv", "function": code}},
+        {"class_name": "TFSMLayer", "module": "keras.layers", "config": {"filepath": "/elsewhere"}},
+        {"config": {"filters": 4, "kernel_size": 3, "activation": FUNCTION}},
+        {"class_name": "Trap", "module": "trap", "registered_name": "Trap"},
+    ):
+        classifier.save(path)
+        change_first_layer(path, changes)
+        refused(load_model_safely, path)
 
 
 def external_link(file, name):

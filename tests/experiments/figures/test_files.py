@@ -1,9 +1,5 @@
 import hashlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +9,6 @@ from PIL import Image
 
 from experiments.figures.files import PRINT_DPI, Drawing, save_figure
 from mrcnn.files.provenance import command_text
-
-ROOT = Path(__file__).parents[3]
 
 
 def make_figure(value=3.0):
@@ -69,22 +63,6 @@ def test_save_figure_gives_the_same_bytes_again(saved, tmp_path):
     for _ in range(2):  # of a figure of its own, and of one that was drawn before
         assert {ending: path.read_bytes() for ending, path in save(tmp_path, figure).items()} == first
     assert all(path.read_bytes() != first[ending] for ending, path in save(tmp_path, make_figure(4.0)).items())
-
-
-def test_save_figure_gives_the_same_bytes_whatever_the_order_of_sets(tmp_path):
-    program = (
-        "from matplotlib.figure import Figure\n"
-        "from experiments.figures.files import Drawing, save_figure\n"
-        "figure = Figure(figsize=(1, 1))\n"
-        "figure.subplots().bar([0, 1], [1, 2], hatch=['//', 'xx'], label='±')\n"
-        "save_figure(Drawing('f', 'title', figure), '.', 'h')\n"
-    )
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        (tmp_path / seed).mkdir()
-        subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path / seed)
-    for ending in ("png", "pdf", "json"):
-        assert (tmp_path / "1" / f"f.{ending}").read_bytes() == (tmp_path / "2" / f"f.{ending}").read_bytes()
 
 
 def test_save_figure_that_cannot_be_drawn_leaves_no_file(tmp_path):

@@ -32,8 +32,7 @@ def test_draw_confusions_writes_percentages_of_the_rows():
     # 1 of 200 rounds to 0 and is not written.
     assert written == {(0, 0): "100", (0, 1): "25", (1, 1): "75"}
     values = axes.collections[0].get_array().reshape(3, 3)
-    np.testing.assert_allclose(values[:2], [[99.5, 0.5, 0], [25, 75, 0]])
-    assert np.ma.getmaskarray(values)[2].all() and not np.ma.getmaskarray(values)[:2].any()
+    np.testing.assert_allclose(values.filled(-1), [[99.5, 0.5, 0], [25, 75, 0], [-1, -1, -1]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x 1", "y", "z"]
     assert axes.yaxis_inverted() and axes.get_title() == "a → b"
 
@@ -55,9 +54,8 @@ def test_draw_confusions_names_the_classes_at_the_outer_panels_alone():
     figure = draw_confusions({name: np.eye(3, dtype=int) for name in "abcdefg"}, ["x", "y", "z"])
     figure.draw_without_rendering()
     *panels, _ = figure.axes
-    named = [[axis.get_tick_params()[side] for axis, side in ((axes.yaxis, "labelleft"), (axes.xaxis, "labelbottom"))]
-             for axes in panels]  # fmt: skip
-    assert named == [[i in (0, 4), i > 2] for i in range(7)]
+    assert [axes.yaxis.get_tick_params()["labelleft"] for axes in panels] == [i in (0, 4) for i in range(7)]
+    assert [axes.xaxis.get_tick_params()["labelbottom"] for axes in panels] == [i > 2 for i in range(7)]
 
 
 def test_draw_recall_intervals_draws_values_and_reaches():
@@ -93,7 +91,6 @@ def test_draw_before_after_draws_every_cell_once_in_each_of_four_panels():
         drawn = np.concatenate([collection.get_offsets() for collection in axes.collections])
         np.testing.assert_array_equal(np.sort(drawn, axis=0), np.sort(expected, axis=0))
         assert not any(collection.get_rasterized() for collection in axes.collections)
-    assert [axes.get_title() for axes in figure.axes] == ["Before adaptation", "After adaptation", "", ""]
     assert names_of(figure.axes[1].get_legend()) == ["Matek-19", "INT-20"]
     names = [*(name.replace("_", " ") for name in THESIS_CLASSES), "no type"]
     assert names_of(figure.axes[3].get_legend()) == names
@@ -116,7 +113,6 @@ def test_draw_bottleneck_curves_draws_every_variant_apart():
     looks = {(str(line.get_color()), line.get_linestyle(), line.get_markerfacecolor()) for line in lines}
     assert len(lines) == len(looks) == 8
     np.testing.assert_allclose(lines[3].get_ydata(), [0.65] * len(SIZES))
-    assert lines[0].get_linestyle() == "-" and lines[-1].get_linestyle() == "--"  # the deeper backbone is solid
     assert names_of(figure.legends[0]) == VARIANTS
     assert axes.get_xscale() == "log" and [round(tick) for tick in axes.get_xticks()] == list(SIZES)
     assert not is_cut(figure)
