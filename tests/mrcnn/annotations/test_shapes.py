@@ -1,11 +1,9 @@
-"""Which pixels lie inside a shape: known answers, slow references, pycocotools, and what is refused."""
+"""Pixels inside of a shape: known answers, a slow reference, and what is refused."""
 
 import math
 
-import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.shapes import (
@@ -25,13 +23,6 @@ def is_inside(points, x, y):
         if (y0 <= y) != (y1 <= y) and x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x:
             crossings += 1
     return crossings % 2 == 1
-
-
-def star(rng, height, width):
-    """A polygon round the middle of an image, with corners at random distances."""
-    angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(5, 25)))
-    reach = rng.uniform(0.4, 1.0, len(angles)) * min(height, width) / 2
-    return np.stack([width / 2 + reach * np.cos(angles), height / 2 + reach * np.sin(angles)], axis=1)
 
 
 def test_fill_polygon_counts_centres_inside():
@@ -67,20 +58,6 @@ def test_fill_polygon_parts_share_no_pixel_and_leave_none_out():
     np.testing.assert_array_equal(np.sum(fans, axis=0), whole)
 
 
-def test_fill_polygon_agrees_with_pycocotools_but_for_pixels_on_the_outline():
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        height, width = (int(v) for v in rng.integers(60, 160, 2))
-        points = star(rng, height, width)
-        ours = fill_polygon(points, height, width)
-        run_lengths = coco_mask.merge(coco_mask.frPyObjects([points.ravel().tolist()], height, width))
-        theirs = coco_mask.decode(run_lengths).astype(bool)
-        # pycocotools rounds to a fifth of a pixel, which can only matter beside the outline.
-        line = np.zeros((height, width), np.uint8)
-        cv2.polylines(line, [np.round((points - 0.5) * 16).astype(np.int32)], True, 1, thickness=2, shift=4)
-        assert not (ours ^ theirs)[line == 0].any()
-
-
 def test_a_zigzag_of_many_corners_is_refused():
     points = np.stack([np.arange(MAX_CORNERS) % 400, np.arange(MAX_CORNERS) % 2 * 400], axis=-1)
     with pytest.raises(Fault, match="crosses 40000000 rows of pixels, too many to fill"):
@@ -97,26 +74,20 @@ def test_ellipse_agrees_with_its_equation():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: make_polygon([1, 2], [1, 2]), "polygon with 2 points, of at least 3"),
-        (lambda: make_polygon([1, math.nan, 3], [1, 2, 1]), "x is nan, not a finite number"),
-        (lambda: make_polygon([1, 10**400, 3], [1, 5, 1]), r"x is 1000.*\.\.\., not a finite number"),
-        (lambda: make_ellipse(1, 2, 3, 0), "without area: its radii are 3 and 0 px"),
+        (lambda: make_polygon([1, 2], [1, 2]), "polygon with 2 points"),
+        (lambda: make_polygon([1, math.nan, 3], [1, 2, 1]), "x is nan"),
+        (lambda: make_polygon([1, 10**400, 3], [1, 5, 1]), r"x is 1000.*\.\.\."),
+        (lambda: make_ellipse(1, 2, 3, 0), "without area"),
+        (lambda: draw(make_polygon([-1.5, 21, 10], [0, 5, 21.9])), r"\(21, 5\) is outside the image of 18x30 px"),
+        (lambda: draw(make_polygon([1, 2, 3.5], [1, 2, 3.5])), "covers no pixel"),
+        (lambda: draw(make_rectangle(1, 2, 1, 5)), "covers no pixel"),
     ],
 )
-def test_faulty_shapes_are_refused(make, message):
+def test_faulty_shapes_and_objects_without_a_pixel_are_refused(make, message):
     with pytest.raises(Fault, match=message):
         make()
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        (make_polygon([-1.5, 21, 10], [0, 5, 21.9]), r"\(21, 5\) is outside the image of 18x30 px"),
-        (make_polygon([1, 2, 3.5], [1, 2, 3.5]), "covers no pixel"),
-        (make_rectangle(1, 2, 1, 5), "covers no pixel"),
-    ],
-)
-def test_objects_without_a_pixel_of_their_image_are_refused(shape, message):
-    with pytest.raises(Fault, match=message):
-        OutlinedObject("1", "cell", (shape,)).draw(30, 18)
+def draw(shape):
     shape.check(20, 20)  # with some leeway
+    return OutlinedObject("1", "cell", (shape,)).draw(30, 18)
