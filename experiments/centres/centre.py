@@ -50,7 +50,7 @@ class Centre:
     masks: Path | None = None  # folder of label masks, named as the images, or None
     boxes: Path | None = None  # folder of box annotations, or None
     unmapped: dict[str, int] = field(default_factory=dict)  # how many images bear each label that maps to no cell type
-    other_files: tuple[Path, ...] = ()  # files among the images that are not images
+    other_files: tuple[str, ...] = ()  # files that are not images, as paths from `root`
     inner: str = ""  # folders that an archive wraps the layout in, as a path from `root`; image_ids begin below them
 
     @property
@@ -88,53 +88,54 @@ def load_centre(
         raise InputError(f"centre {name}: layout {layout!r} is not one of {', '.join(LAYOUTS)}")
     if not os.path.isdir(root):  # of Path it would fail for a name that is too long
         raise InputError(f"centre {name}: {root}: no such folder")
-    masks_folder = _folder_of_masks(root, annotations)
-    *wrappers, folder = tree.unwrap(root, masks_folder)
+    masks_folder = None if annotations is None else tree.locate(annotations, root)
+    if masks_folder is not None and (masks_folder.is_file() or any(masks_folder.rglob("*.json"))):
+        masks_folder = None  # outlines may lie among the images
+    images, others = tree.list_files(root, masks_folder and masks_folder.resolve())
+    base = tree.find_base(images, others)
     if layout == "auto":
-        layout = _tell_layout(folder, masks_folder)
-        beside = {one.name for one in tree.class_folders(folder, masks_folder) if tree.has_image(one)} - {"images"}
-        if layout == "unlabelled" and beside:
-            logger.info("%s: the images are those of images/; not read: %s", name, ", ".join(sorted(beside)))
+        layout = _tell_layout(root / base, images, base)
     mapping = make_class_map(class_map, layout)
+    folder = f"{base}images/" if (root / base / "images").is_dir() else base
     if layout == "csv":
-        labelled, others = _read_csv_layout(folder, masks_folder)
+        labelled = _read_labels(root, base, folder, images)
+        others = [name for name in others if name != f"{base}labels.csv"]
     elif layout == "unlabelled":
-        files = sorted(tree.files_in(_images_folder(folder)))
-        labelled = {path: "" for path in files if tree.is_image(path)}
-        others = [path for path in files if path not in labelled]
+        labelled = dict.fromkeys(tree.by_folder(images, folder).get("", ()), "")
     else:
-        labelled, others = _read_folders(folder, layout, masks_folder)
+        labelled = _name_folders(tree.by_folder(images, base), layout)
     if not labelled:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"centre {name}: {folder}: no images ({suffixes}) in layout {layout!r}")
+        what = f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in layout {layout!r}"
+        advice = "a centre holds images/, or one folder of images per class"
+        raise InputError(f"centre {name}: {root / base}: {what}; {advice}")
     records = [
-        ImageRecord(path.relative_to(folder).as_posix(), path, label, mapping.cell_type(label))
-        for path, label in labelled.items()
+        ImageRecord(image.removeprefix(base), root / image, label, mapping.cell_type(label))
+        for image, label in labelled.items()
     ]
     unmapped = Counter(r.label for r in records if r.label and not r.cell_type)
-    masks, boxes = (
-        next((place / part for place in (*wrappers, folder) if (place / part).is_dir()), None)
-        for part in ("masks", "annotations")
-    )
+    places = [root.joinpath(*base.split("/")[:depth]) for depth in range(base.count("/") + 1)]
     centre = Centre(
         name,
         root,
         layout,
         mapping,
         sorted(records, key=lambda record: record.image_id),
-        masks=masks,
-        boxes=boxes,
+        masks=next((place / "masks" for place in places if (place / "masks").is_dir()), None),
+        boxes=next((place / "annotations" for place in places if (place / "annotations").is_dir()), None),
         unmapped=dict(sorted(unmapped.items())),
-        other_files=tuple(sorted([*others, *(path for wrapper in wrappers for path in tree.files_in(wrapper))])),
-        inner="" if folder == root else folder.relative_to(root).as_posix(),
+        other_files=tuple(others),
+        inner=base.rstrip("/"),
     )
-    below = f", which begins in {centre.inner}" if centre.inner else ""
-    logger.info("%s: %d images in layout %s%s", name, len(records), layout, below)
+    begins = f", which begins in {centre.inner}" if base else ""
+    logger.info("%s: %d images in layout %s%s", name, len(records), layout, begins)
+    if not_read := sorted(tree.by_folder((image for image in images if image not in labelled), base)):
+        folders = ", ".join(str(root / base / one) for one in not_read)
+        logger.info("%s: images that are not read are in %s", name, folders)
     if unmapped:
         listed = ", ".join(f"{label} ({count})" for label, count in centre.unmapped.items())
         logger.info("%s: labels outside %s: %s", name, mapping.name, listed)
-    if centre.other_files:
-        logger.info("%s: %d files are not images", name, len(centre.other_files))
+    if others:
+        logger.info("%s: %d files are not images", name, len(others))
     return centre
 
 
@@ -195,66 +196,49 @@ def shorten(faults: Sequence[str]) -> str:
     return count + "; ".join(faults[:_MAX_NAMED]) + more
 
 
-def _tell_layout(root: Path, masks_folder: Path | None) -> str:
+def _tell_layout(folder: Path, images: list[str], base: str) -> str:
     """Tell the layout of a centre's folder by what is in it."""
-    if os.path.lexists(root / "labels.csv"):  # what is no file is refused when it is read
+    if os.path.lexists(folder / "labels.csv"):  # what is no file is refused when it is read
         return "csv"
-    folders = tree.class_folders(root, masks_folder)
-    names = {fold_label(folder.name) for folder in folders}
-    if names and names != {"images"} and not tree.has_image(root / "images"):
-        # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
-        is_own = {
-            "acevedo20": "ig" in names or any(map(_begins_with_acevedo20_file, folders)),
-            "mll23": bool(names - labels_of("generic")),
-        }
-        layouts = ("acevedo20", "matek19", "int20", "mll23")
-        return next((one for one in layouts if names <= labels_of(one) and is_own.get(one, True)), "folders")
-    if names or tree.has_image(root):
+    inside = tree.by_folder(images, base)
+    names = {fold_label(name) for name in inside.keys() - {""}}
+    if not names or names == {"images"} or "" in tree.by_folder(images, f"{base}images/"):
         return "unlabelled"
-    raise InputError(f"{root}: empty; a centre holds images/ with labels.csv, or one folder of images per class")
+    # Names such as "basophil" are anybody's; a data set is known by one that only it uses.
+    is_own = {
+        "acevedo20": "ig" in names or any(_match_acevedo20(files[0]) for files in inside.values()),
+        "mll23": bool(names - labels_of("generic")),
+    }
+    layouts = ("acevedo20", "matek19", "int20", "mll23")
+    return next((one for one in layouts if names <= labels_of(one) and is_own.get(one, True)), "folders")
 
 
-def _read_csv_layout(root: Path, masks_folder: Path | None) -> tuple[dict[Path, str], list[Path]]:
-    csv_path, folder = root / "labels.csv", _images_folder(root)
-    paths, others = tree.images_below(folder, masks_folder, skip=tree.NOT_CLASSES if folder == root else frozenset())
-    labels, row_of, faults = dict.fromkeys(paths, ""), {}, []
-    for number, image, label in read_columns(csv_path, ("image", "label"), "layout csv needs it"):
-        path = folder / image
-        if path not in labels:
+def _read_labels(root: Path, base: str, folder: str, images: list[str]) -> dict[str, str]:
+    """The label of each image in `folder` as `labels.csv` has it, "" for none."""
+    path = root / base / "labels.csv"
+    labels, row_of, faults = {name: "" for name in images if name.startswith(folder)}, {}, []
+    for number, image, label in read_columns(path, ("image", "label"), "layout csv needs it"):
+        name = Path(folder, image).as_posix()
+        if name not in labels:
             faults.append(f"row {number}: {image[:200]!r} is none of the images")
-        elif row_of.setdefault(path, number) != number:
-            faults.append(f"row {number}: {image} was named in row {row_of[path]}")
+        elif row_of.setdefault(name, number) != number:
+            faults.append(f"row {number}: {image} was named in row {row_of[name]}")
         else:
-            labels[path] = label
+            labels[name] = label
     if faults:
-        raise InputError(f"{csv_path}: {shorten(faults)}; mend the rows or add the files to {folder}")
-    # labels.csv lies among the images where there is no folder of them, and is no stray file.
-    return labels, [path for path in others if path != csv_path]
+        raise InputError(f"{path}: {shorten(faults)}; mend the rows or add the files to {root / folder}")
+    return labels
 
 
-def _read_folders(root: Path, layout: str, masks_folder: Path | None) -> tuple[dict[Path, str], list[Path]]:
-    labelled, others = {}, tree.files_in(root)
-    for folder in tree.class_folders(root, masks_folder):
-        paths, others_in_it = tree.images_below(folder, masks_folder)
-        others += others_in_it
-        labelled |= dict.fromkeys(paths, folder.name)
-        if layout == "acevedo20" and folder.name.casefold() in _ACEVEDO20_MIXED:  # neutrophil/SNE_1.jpg -> "SNE"
-            prefixes = {path: _ACEVEDO20_FILE.match(path.name) for path in paths}
-            labelled |= {path: match[1].upper() for path, match in prefixes.items() if match}
-    return labelled, others
+def _name_folders(inside: dict[str, list[str]], layout: str) -> dict[str, str]:
+    """The label of each image by the folder that it is in; in some of Acevedo-20 neutrophil/SNE_1.jpg is "SNE"."""
+    labels = {}
+    for folder in inside.keys() - {""}:
+        labels |= dict.fromkeys(inside[folder], folder)
+        if layout == "acevedo20" and folder.casefold() in _ACEVEDO20_MIXED:
+            labels |= {name: match[1].upper() for name in inside[folder] if (match := _match_acevedo20(name))}
+    return labels
 
 
-def _begins_with_acevedo20_file(folder: Path) -> bool:
-    first = next(filter(tree.is_image, folder.iterdir()), None)
-    return first is not None and _ACEVEDO20_FILE.match(first.name) is not None
-
-
-def _folder_of_masks(root: Path, annotations: str | os.PathLike | None) -> Path | None:
-    """The folder of label images that the user names, or None; files of outlines may lie among the images."""
-    folder = None if annotations is None else tree.locate(annotations, root)
-    has_masks = folder is not None and folder.is_dir() and not any(folder.rglob("*.json"))
-    return folder.resolve() if has_masks else None
-
-
-def _images_folder(root: Path) -> Path:
-    return root / "images" if (root / "images").is_dir() else root
+def _match_acevedo20(name: str) -> re.Match | None:
+    return _ACEVEDO20_FILE.match(name.rpartition("/")[2])

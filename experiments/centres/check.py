@@ -98,7 +98,7 @@ def _describe(centre: Centre) -> dict[str, Any]:
         "unlabelled": sum(not record.label for record in centre.records),
         "masks": _describe_masks(centre),
         "boxes": str(centre.boxes) if centre.boxes else "",
-        "other_files": [path.relative_to(centre.root).as_posix() for path in centre.other_files],
+        "other_files": list(centre.other_files),
     }
 
 

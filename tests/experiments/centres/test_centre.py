@@ -141,7 +141,7 @@ def test_read_columns_refuses_what_would_be_lost(content, reason, tmp_path):
 def test_folder_faults(tmp_path):
     assert "no such folder" in refusal("lab", tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    assert "empty; a centre holds" in refusal("lab", tmp_path / "empty")
+    assert "a centre holds images/" in refusal("lab", tmp_path / "empty")
     assert "no images" in refusal("lab", plant(tmp_path / "text", "BAS/readme.txt"))
     assert "layout csv needs it" in refusal("lab", plant(tmp_path / "one", "1.png"), layout="csv")
     assert "is not one of auto" in refusal("lab", tmp_path, layout="other")
@@ -155,7 +155,7 @@ def test_folders_beside_images_are_no_classes(tmp_path, logged):
     root = plant(tmp_path / "lab", "images/1.png", "labels/1.png", "found/1.png.overlay.png", "notes/a.txt")
     centre = load_centre("lab", root)
     assert (centre.layout, [record.image_id for record in centre.records]) == ("unlabelled", ["images/1.png"])
-    assert "not read: found, labels" in logged.text
+    assert f"not read are in {root / 'found'}, {root / 'labels'}" in logged.text
     # Without images of its own, images/ is a folder as any other.
     assert load_centre("b", plant(tmp_path / "b", "images/a/1.png", "blast/1.png")).layout == "folders"
 
@@ -268,7 +268,7 @@ def test_folders_around_a_published_layout_change_nothing(tmp_path, layout, wrap
     assert (wrapped.layout, wrapped.inner, plain.inner) == (layout, wrappers, "")
     assert types_of(wrapped) == types_of(plain)
     assert all(record.path == tmp_path / "wrapped" / wrappers / record.image_id for record in wrapped.records)
-    assert [path.name for path in wrapped.other_files] == ["readme.txt"]
+    assert wrapped.other_files == ("empty/notes.txt", "readme.txt")
 
 
 def test_folders_that_say_something_are_not_passed_over(tmp_path):

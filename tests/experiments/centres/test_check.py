@@ -182,7 +182,7 @@ def test_long_lists_are_shortened(tmp_path, capsys, aecfe):
     ("arguments", "message"),
     [
         (["absent"], "absent: no such folder"),
-        (["data/papers"], "data/papers: empty; a centre holds"),
+        (["data/papers"], "data/papers: no images"),
         (["data/north", "data"], "two centres are called north"),
         (["data/north", "--layout", "other"], "layout 'other' is not one of"),
         (["data/river", "--layout", "csv"], "layout csv needs it"),
