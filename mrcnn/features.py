@@ -1,7 +1,7 @@
 """Run the detector over a centre and keep the RoI features of its cells."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -15,6 +15,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
 from mrcnn.detection import LIMITS, attempt, detect_each, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
+from mrcnn.feature_store.layout import encode_text
 from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_settings
 from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import held_back
@@ -60,23 +61,21 @@ def grown_box(box: np.ndarray, image_shape: Sequence[int]) -> tuple[int, int, in
 def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[int]) -> list[Cell]:
     """Cells of the store for some rows of a result of `MaskRCNN.detect`."""
     whole = resize(image, (CROP_SIZE, CROP_SIZE))
-    cells = []
-    for row in rows:
+
+    def make(row: int) -> Cell:
         y1, x1, y2, x2 = grown_box(result["rois"][row], image.shape)
-        mask = np.round(result["small_masks"][row] * 255.0).astype(np.uint8) if "small_masks" in result else None
-        cells.append(
-            Cell(
-                features=result["feats"][row],
-                crop=resize(image[y1:y2, x1:x2], (CROP_SIZE, CROP_SIZE)),
-                image=whole,
-                box=result["rois"][row].astype(np.float32),
-                score=float(result["scores"][row]),
-                class_id=int(result["class_ids"][row]),
-                image_shape=image.shape[:2],
-                mask=mask,
-            )
+        return Cell(
+            features=result["feats"][row],
+            crop=resize(image[y1:y2, x1:x2], (CROP_SIZE, CROP_SIZE)),
+            image=whole,
+            box=result["rois"][row].astype(np.float32),
+            score=float(result["scores"][row]),
+            class_id=int(result["class_ids"][row]),
+            image_shape=image.shape[:2],
+            mask=np.round(result["small_masks"][row] * 255.0).astype(np.uint8) if "small_masks" in result else None,
         )
-    return cells
+
+    return [make(row) for row in rows]
 
 
 def extract_features(
@@ -121,18 +120,14 @@ def extract_features(
     path = Path(path)
     if not records:
         raise InputError(f"centre {centre} has no image to extract features from")
-    for record in records:  # now, and not when the store is to hold it
-        try:
-            record.image_id.encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{record.image_id!r}: name is not valid UTF-8; rename the file") from None
+    image_ids = [record.image_id for record in records]
+    for image_id in image_ids:
+        encode_text("image_id", image_id)  # refuses what the store could not hold, before anything is computed
     config = detector.config
     shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
     if shape != ARRAY_FIELDS["features"][1]:
-        raise InputError(
-            f"the detector gives features of shape {shape}, a feature store takes {ARRAY_FIELDS['features'][1]}: "
-            "train one with MASK_POOL_SIZE 14 and TOP_DOWN_PYRAMID_SIZE 256"
-        )
+        advice = "train a detector with MASK_POOL_SIZE 14 and TOP_DOWN_PYRAMID_SIZE 256"
+        raise InputError(f"features of shape {shape} do not fit into a feature store; {advice}")
     identity = {"hash": detector_hash(detector.model_dir), "config": config.to_dict()}
     settings = {
         "all_cells": all_cells,
@@ -144,36 +139,25 @@ def extract_features(
     if shard is not None:
         if shard.count > len(records):
             raise InputError(f"shard {shard}: centre {centre} has only {len(records)} images; divide it into fewer")
-        settings |= shard_settings(shard, [record.image_id for record in records])
-        records = records[shard.number - 1 :: shard.count]
+        settings |= shard_settings(shard, image_ids)
+        records, image_ids = (rows[shard.number - 1 :: shard.count] for rows in (records, image_ids))
     if path.exists() and not overwrite:
         with FeatureStore(path) as store:
+            there, now = (describe_images(sorted(ids)) for ids in (store.all_image_ids.tolist(), image_ids))
             wanted = {"centre": centre, "with_masks": with_masks, SHARD: None, MAX_DETECTIONS: None, **settings}
-            wanted |= {"detector_hash": identity["hash"], "images": _names(record.image_id for record in records)}
-            there = {**store.attributes, "detector_hash": store.detector_hash, "images": _names(store.all_image_ids)}
-            check_same(path, {name: there.get(name) for name in wanted}, wanted)
+            made = {name: store.attributes.get(name) for name in wanted}
+            made |= {"detector_hash": store.detector_hash, "images": there}
+            check_same(path, made, wanted | {"detector_hash": identity["hash"], "images": now})
             log.info("%s: reused, %d cells", path.name, len(store))
             clear_parts(path)
             return store.counts
-    with FeatureStoreWriter(
-        path,
-        centre=centre,
-        detector=identity,
-        with_masks=with_masks,
-        attributes=settings,
-        part_size=part_size,
-        replace_parts=overwrite,
-    ) as writer:
+    options = {"attributes": settings, "part_size": part_size, "replace_parts": overwrite}
+    with FeatureStoreWriter(path, centre=centre, detector=identity, with_masks=with_masks, **options) as writer:
         _extract(detector, records, writer, all_cells, with_masks, batch_size)
     with FeatureStore(path) as store:
         is_full = store.image_column("num_detections") >= detection_limit(config)
         warn_of_full(store.all_image_ids[is_full].tolist(), config)
         return store.counts
-
-
-def _names(image_ids: Iterable[str]) -> str:
-    """A set of images, in a word."""
-    return describe_images(sorted(map(str, image_ids)))
 
 
 def _limit_setting(detector: MaskRCNN) -> dict[str, int]:
