@@ -12,18 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("aecfe", "mrcnn", "autoencoder", "experiments", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("aecfe", "mrcnn", "autoencoder", "experiments")
 
 
 def run(*command, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": "", **variables},
-    )
+    env = {**os.environ, "PYTHONPATH": "", **variables}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -34,7 +28,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in PARTS:
+    for name in (*PACKAGES, "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, ".", cwd=source)
@@ -59,15 +53,9 @@ def aecfe(wheel, tmp_path_factory) -> Path:
 
 def test_wheel_holds_the_packages_and_their_configurations_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
-        "aecfe",
-        "mrcnn",
-        "autoencoder",
-        "experiments",
-    }
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
     data = [*(ROOT / "experiments" / "configs").rglob("*.yaml"), *(ROOT / "experiments").rglob("templates/*.html")]
-    for path in data:
-        assert path.relative_to(ROOT).as_posix() in names
+    assert {path.relative_to(ROOT).as_posix() for path in data} <= set(names)
 
 
 def test_wheel_shows_its_help_without_loading_tensorflow(aecfe, tmp_path):
