@@ -5,17 +5,15 @@ centres, `detector/`, `autoencoder/`, `features/<centre>.h5`, `embedding.h5ad`, 
 about to make there itself is taken away first.
 """
 
-import argparse
 import glob
 import json
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,8 +22,6 @@ from PIL import Image
 from aecfe.cli import build_parser, main
 
 ROOT = Path(__file__).parents[2]
-# What begins a block of commands that does not say that it is one.
-PROGRAMS = ("make", "aecfe", ".venv/bin/aecfe", "python", "python3", ".venv/bin/python")
 CATEGORIES = ("neutrophil", "eosinophil", "monocyte")
 # What the commands get added here, so that all of them together take a minute; no result on the pages is of this size.
 SMALLER = {
@@ -73,63 +69,42 @@ SMALLER_CODE = {
 }
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a page: its language, its info string after that, and its text."""
+class Block(NamedTuple):
+    """A fenced block of a page: where it begins, its language, the name that it is given as a file, and its text."""
 
-    page: str
-    line: int
+    where: str
     language: str
-    info: str
+    title: str | None
     text: str
 
-    @property
-    def title(self) -> str | None:
-        """The file's name that the block is given, if any."""
-        match = re.search(r'title="([^"]+)"', self.info)
-        return match and match[1]
+    def lines(self) -> list[str]:
+        """The lines without those that go on, and without comments."""
+        lines = re.sub(r" *\\\n *", " ", self.text).splitlines()
+        return [stripped for line in lines if (stripped := re.sub(r"(^|\s+)#(?!!).*", "", line))]
 
-    @property
-    def is_script(self) -> bool:
-        """Whether it is a file for another program and no lines to type."""
-        return self.text.startswith("#!")
+    def commands(self) -> list[str]:
+        """What is typed, which of a file for another program is nothing but its first line."""
+        return self.lines()[:1] if self.text.startswith("#!") else self.lines()
 
-    def commands(self) -> Iterator[str]:
-        """The commands of a block of shell lines, each on one line and without its comment."""
-        if self.is_script:
-            yield self.text.splitlines()[0]
-            return
-        for line in re.sub(r" *\\\n *", " ", self.text).splitlines():
-            command = re.sub(r"(^|\s+)#.*", "", line)
-            if command:
-                yield command
+    def is_left_out(self) -> bool:
+        """Whether nothing of it is run here."""
+        if self.language == "python":
+            return CODE_NOT_RUN.search(self.text) is not None
+        return self.language != "bash" or all(map(NOT_RUN.search, self.commands()))
 
 
 def page_names() -> list[str]:
     pages = [path for path in ROOT.glob("docs/**/*.md") if "api" not in path.parts]
-    return [name for name in ("README.md", "SECURITY.md") if (ROOT / name).is_file()] + sorted(
-        path.relative_to(ROOT).as_posix() for path in pages
-    )
+    return ["README.md", "SECURITY.md", *sorted(path.relative_to(ROOT).as_posix() for path in pages)]
 
 
 def blocks_of(page: str) -> list[Block]:
     text = (ROOT / page).read_text(encoding="utf-8")
-    fences = re.finditer(r"^( *)```(\w*)([^\n`]*)\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
+    fences = r"^( *)```(\w*)(?: title=\"([^\"]+)\")?[^\n`]*\n(.*?)^\1```$"
     return [
-        Block(page, text.count("\n", 0, m.start()) + 1, m[2], m[3], re.sub(f"^{m[1]}", "", m[4], flags=re.MULTILINE))
-        for m in fences
+        Block(f"{page}:{text.count(chr(10), 0, m.start()) + 1}", m[2], m[3], re.sub(f"(?m)^{m[1]}", "", m[4]))
+        for m in re.finditer(fences, text, flags=re.MULTILINE | re.DOTALL)
     ]
-
-
-def is_shell(block: Block) -> bool:
-    first = block.text.split(maxsplit=1)[0] if block.text.strip() else ""
-    return block.language == "bash" or (not block.language and first in PROGRAMS)
-
-
-def is_left_out(block: Block) -> bool:
-    if block.language == "python":
-        return CODE_NOT_RUN.search(block.text) is not None
-    return all(NOT_RUN.search(command) for command in block.commands())
 
 
 def words_of(command: str) -> tuple[dict[str, str], list[str]]:
@@ -152,21 +127,8 @@ def aecfe_words(command: str) -> list[str] | None:
 
 def smaller(words: list[str]) -> list[str]:
     """The arguments with what makes their command small."""
-    for command in (" ".join(words[:2]), words[0]):
-        if command in SMALLER:
-            return [*words, *shlex.split(SMALLER[command])]
-    return words
-
-
-def understood(words: list[str]) -> dict:
-    """What a command is told here, by option."""
-    return {name: value for name, value in vars(build_parser().parse_args(smaller(words))).items() if name != "command"}
-
-
-def smaller_code(text: str) -> str:
-    for shown, here in SMALLER_CODE.items():
-        text = text.replace(shown, here)
-    return text
+    more = SMALLER.get(" ".join(words[:2])) or SMALLER.get(words[0], "")
+    return [*words, *shlex.split(more)]
 
 
 def run_aecfe(words: list[str]) -> None:
@@ -178,8 +140,12 @@ def make_way(words: list[str], made: set[Path]) -> None:
 
     A command that is one of the preparation's finds its work done, as a reader would who gives it twice.
     """
-    arguments = build_parser().parse_args(words)
-    output = getattr(arguments, "output", None)
+
+    def understood(words: list[str]) -> dict:
+        arguments = vars(build_parser().parse_args(smaller(words)))
+        return {name: value for name, value in arguments.items() if name != "command"}
+
+    output = understood(words).get("output")
     if output is None or words[0] in ("run", "report"):
         return
     path = Path(output)
@@ -189,42 +155,32 @@ def make_way(words: list[str], made: set[Path]) -> None:
     made.add(path)
 
 
-def draw_outlines(folder: Path) -> None:
+def draw_outlines(smears: Path) -> None:
     """The masks of two centres as boxes in the formats of the tools that people draw with."""
-    images, objects, project = [], [], {}
-    (folder / "smears" / "north" / "drawn").mkdir()
-    for number, path in enumerate(sorted((folder / "smears" / "north" / "masks").iterdir())):
-        mask = np.asarray(Image.open(path))
-        height, width = mask.shape
-        images.append({"id": number, "file_name": path.name, "height": height, "width": width})
-        shapes = []
-        for cell in np.unique(mask[mask > 0]):
-            rows, columns = np.nonzero(mask == cell)
-            y1, x1, y2, x2 = (int(v) for v in (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1))
-            polygon = [x1, y1, x2, y1, x2, y2, x1, y2]
-            category = number % len(CATEGORIES)
-            objects.append({"id": len(objects), "image_id": number, "category_id": category, "segmentation": [polygon]})
-            shapes.append({"label": "WBC", "shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]})
-        labelme = {"imagePath": path.name, "imageHeight": height, "imageWidth": width, "shapes": shapes}
-        (folder / "smears" / "north" / "drawn" / f"{path.stem}.json").write_text(json.dumps(labelme))
-    categories = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES)]
-    coco = {"images": images, "annotations": objects, "categories": categories}
-    (folder / "smears" / "north" / "instances.json").write_text(json.dumps(coco))
-    for path in sorted((folder / "smears" / "river" / "masks").iterdir()):
-        rows, columns = np.nonzero(np.asarray(Image.open(path)))
-        box = {"name": "rect", "x": int(columns.min()), "y": int(rows.min())}
-        box |= {"width": int(np.ptp(columns)) + 1, "height": int(np.ptp(rows)) + 1}
-        regions = [{"shape_attributes": box, "region_attributes": {}}]
-        project[path.name] = {"filename": path.name, "size": 0, "regions": regions, "file_attributes": {}}
-    (folder / "smears" / "river" / "via_project.json").write_text(json.dumps({"_via_img_metadata": project}))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_backbone(small_resnet):
-    with small_resnet(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MPLBACKEND", "agg")
-        patch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstPlane))
-        yield
+    coco, project = {"images": [], "annotations": [], "categories": []}, {}
+    coco["categories"] = [{"id": number, "name": name} for number, name in enumerate(CATEGORIES)]
+    (smears / "north" / "drawn").mkdir()
+    for path in sorted(smears.glob("*/masks/*")):
+        mask, number = np.asarray(Image.open(path)), len(coco["images"])
+        cells = [np.nonzero(mask == cell) for cell in np.unique(mask[mask > 0])]
+        corners = [(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1) for y, x in cells]
+        size = {"height": mask.shape[0], "width": mask.shape[1]}
+        if path.parts[-3] == "north":
+            coco["images"].append({"id": number, "file_name": path.name, **size})
+            for x1, y1, x2, y2 in corners:
+                cell = {"id": len(coco["annotations"]), "image_id": number, "category_id": number % len(CATEGORIES)}
+                coco["annotations"].append({**cell, "segmentation": [[x1, y1, x2, y1, x2, y2, x1, y2]]})
+            shapes = [{"label": "WBC", "shape_type": "rectangle", "points": [c[:2], c[2:]]} for c in corners]
+            labelme = {"imagePath": path.name, "imageHeight": mask.shape[0], "imageWidth": mask.shape[1]}
+            drawn = smears / "north" / "drawn" / f"{path.stem}.json"
+            drawn.write_text(json.dumps({**labelme, "shapes": shapes}))
+        elif path.parts[-3] == "river":
+            x1, y1, x2, y2 = corners[0]
+            box = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
+            regions = [{"shape_attributes": box, "region_attributes": {}}]
+            project[path.name] = {"filename": path.name, "size": 0, "regions": regions, "file_attributes": {}}
+    (smears / "north" / "instances.json").write_text(json.dumps(coco))
+    (smears / "river" / "via_project.json").write_text(json.dumps({"_via_img_metadata": project}))
 
 
 class FirstPlane:
@@ -238,11 +194,9 @@ class FirstPlane:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def open_detectors_once():
-    """A detector that was opened stays open for the commands after it, which saves each of them its compiling."""
-    from experiments.cells import detector as detector_stage
-    from experiments.cells import export as export_pipeline
-    from experiments.cells import features as embed_images
+def quick(small_resnet):
+    """A short backbone, a map at once, and detectors that stay open from command to command, which saves compiling."""
+    from experiments.cells import detector, export, features
     from mrcnn import model
 
     original, opened = model.load_detector, {}
@@ -254,8 +208,10 @@ def open_detectors_once():
             opened[key] = original(folder, overrides, max_detections)
         return opened[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (model, detector_stage, embed_images, export_pipeline):
+    with small_resnet(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLBACKEND", "agg")
+        patch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=FirstPlane))
+        for module in (model, detector, export, features):
             patch.setattr(module, "load_detector", load_detector)
         yield
 
@@ -268,10 +224,8 @@ def prepared(tmp_path_factory):
         patch.chdir(folder)
         for line in PREPARATION.strip().splitlines():
             run_aecfe(shlex.split(line)[1:])
-    run = folder / "runs" / "demo"
-    run.mkdir(parents=True)
     for name in ("detector", "autoencoder", "features"):
-        shutil.copytree(folder / name, run / name)
+        shutil.copytree(folder / name, folder / "runs" / "demo" / name)
     shutil.copytree(folder / "smears" / "river" / "images", folder / "my-images")
     shutil.copyfile(sorted((folder / "my-images").iterdir())[0], folder / "smear.png")
     return folder
@@ -288,28 +242,28 @@ def reader(prepared, tmp_path, monkeypatch):
     return tmp_path
 
 
+PAGES = [(page, [block for block in blocks_of(page) if not block.is_left_out()]) for page in page_names()]
+
+
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-@pytest.mark.parametrize("page", page_names())
-def test_page_does_what_it_says(page, request):
-    blocks = [block for block in blocks_of(page) if is_shell(block) or block.language == "python"]
-    to_run = [block for block in blocks if not is_left_out(block)]
-    if not to_run:
-        return
-    folder, monkeypatch = request.getfixturevalue("reader"), request.getfixturevalue("monkeypatch")
+@pytest.mark.parametrize(("page", "blocks"), [row for row in PAGES if row[1]], ids=[row[0] for row in PAGES if row[1]])
+def test_page_does_what_it_says(page, blocks, reader, monkeypatch):
     if page in ONLY_READ:
-        draw_outlines(folder)
+        draw_outlines(reader / "smears")
         monkeypatch.setattr("experiments.cells.detector.train_detector", only_read)
     namespace, made = {"__name__": page}, set()
-    for block in to_run:
-        where = f"{page}:{block.line}"
+    for block in blocks:
         if block.title is not None:
-            (folder / block.title).write_text(block.text, encoding="utf-8")
+            (reader / block.title).write_text(block.text, encoding="utf-8")
         if block.language == "python":
-            exec(compile(smaller_code(block.text), where, "exec"), namespace)
+            code = block.text
+            for shown, here in SMALLER_CODE.items():
+                code = code.replace(shown, here)
+            exec(compile(code, block.where, "exec"), namespace)
             continue
         for command in block.commands():
             if not NOT_RUN.search(command):
-                run_command(command, made, where, keep=page in ONLY_READ)
+                run_command(command, made, block.where, keep=page in ONLY_READ)
 
 
 def only_read(images, output, *, settings, **others) -> None:
@@ -333,22 +287,13 @@ def run_command(command: str, made: set[Path], where: str, *, keep: bool) -> Non
 
 
 @pytest.mark.parametrize("page", page_names())
-def test_every_command_of_aecfe_is_understood(page):
+def test_every_block_says_what_it_is_and_commands_are_understood(page):
     for block in blocks_of(page):
+        assert block.language, block.where
         # Scripts and programs of several lines hold commands too.
-        lines = re.sub(r" *\\\n *", " ", block.text).splitlines()
-        for line in lines if is_shell(block) else []:
-            words = aecfe_words(re.sub(r"(^|\s+)#.*", "", line)) if "aecfe " in line else None
-            if words is None:
-                continue
+        for line in block.lines() if block.language == "bash" else []:
+            words = aecfe_words(line) if "aecfe " in line else None
             try:
-                build_parser().parse_args(words)
-            except (SystemExit, argparse.ArgumentError):
-                pytest.fail(f"{page}:{block.line}: `{line}` is not understood")
-
-
-# Pages of results are written by programs.
-@pytest.mark.parametrize("page", [page for page in page_names() if re.fullmatch(r"docs/[^/]+", page)])
-def test_every_block_says_what_it_is(page):
-    for block in blocks_of(page):
-        assert block.language in ("bash", "python", "yaml", "text", "csv", "json"), f"{page}:{block.line}"
+                build_parser().parse_args(words) if words else None
+            except SystemExit:
+                pytest.fail(f"{block.where}: `{line}` is not understood")

@@ -40,25 +40,18 @@ def test_paths_of_site_and_repository_are_inverse(links, path):
     assert links.repository_path(links.site_path(path)) == path
 
 
-def test_links_within_the_documentation_stay(links):
-    text = "[a](data.md#to-cite) ![b](figures/methods.png) [c](https://doi.org/10.1/x) [d](#options) [e](nosuch.yaml)\n"
-    assert links.rewrite(text, "docs/methods.md") == text
+def test_links_to_the_rest_of_the_repository_lead_to_copies_and_others_stay(links):
+    stay = "[a](data.md#to-cite) ![b](figures/methods.png) [c](https://doi.org/10.1/x) [d](#options) [e](nosuch.yaml)\n"
+    code = "```python\nx = d[0](README.md)\n```\n"
+    for page, text, in_site in [
+        ("docs/methods.md", stay, stay),
+        ("docs/results/README.md", "x [l](../../LICENSE)\n", "x [l](../repository/LICENSE)\n"),
+        ("README.md", "[d](docs/data.md#to-cite) [l](LICENSE)\n", "[d](../data.md#to-cite) [l](LICENSE)\n"),
+        ("docs/data.md", f"{code}[a](../README.md)\n", f"{code}[a](repository/readme.md)\n"),
+    ]:
+        assert links.rewrite(text, page) == in_site
+    assert list(links.targets("[d](docs/data.md#to-cite)\n[l](LICENSE)\n", "README.md")) == ["docs/data.md", "LICENSE"]
     assert list(links.targets("[a](../../../../etc/passwd) [b](/etc/passwd)", "docs/data.md")) == []
-
-
-def test_links_to_the_rest_of_the_repository_lead_to_copies(links):
-    assert links.rewrite("[`t`](../experiments/configs/thesis.yaml)", "docs/reproduce.md") == (
-        "[`t`](repository/experiments/configs/thesis.yaml)"
-    )
-    assert links.rewrite("x [l](../../LICENSE)\n", "docs/results/README.md") == "x [l](../repository/LICENSE)\n"
-    text = "[d](docs/data.md#to-cite)\n[l](LICENSE) ![p](docs/pipeline.svg)\n"
-    assert links.rewrite(text, "README.md") == "[d](../data.md#to-cite)\n[l](LICENSE) ![p](../pipeline.svg)\n"
-    assert list(links.targets(text, "README.md")) == ["docs/data.md", "LICENSE", "docs/pipeline.svg"]
-
-
-def test_code_is_left_as_it_is(links):
-    text = "```python\nx = d[0](README.md)\n```\n[a](../README.md)\n"
-    assert links.rewrite(text, "docs/data.md") == "```python\nx = d[0](README.md)\n```\n[a](repository/readme.md)\n"
 
 
 def test_site_has_every_page(site, links):
@@ -71,19 +64,12 @@ def test_site_has_every_page(site, links):
     assert "train_autoencoder" in (site / "api" / "autoencoder.html").read_text(encoding="utf-8")
 
 
-def test_links_of_the_site_lead_somewhere(site):
-    for page in site.rglob("*.html"):
-        # The page for what is missing is meant for a server.
-        if page.name == "404.html":
-            continue
-        for link in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text(encoding="utf-8")):
-            if not re.match(r"[a-z]+:", link):
-                assert (page.parent / link).resolve().exists(), f"{page.relative_to(site)}: {link}"
-
-
-def test_site_loads_nothing_from_elsewhere(site):
+def test_links_of_the_site_lead_somewhere_and_nothing_is_loaded_from_elsewhere(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
+        for link in re.findall(r'(?:href|src)="([^"#?]+)', text) if page.name != "404.html" else []:  # is for a server
+            if not re.match(r"[a-z]+:", link):
+                assert (page.parent / link).resolve().exists(), f"{page.relative_to(site)}: {link}"
         loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"([^\"]+)\"", text)
         loaded += re.findall(r"<link[^>]* href=\"([^\"]+)\"", text)
         assert not [source for source in loaded if re.match(r"(https?:)?//", source)], page
