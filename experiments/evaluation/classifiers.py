@@ -76,7 +76,7 @@ class VectorClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, x: np.ndarray, y: np.ndarray) -> "VectorClassifier":
         """Train on features of shape (n, d) and types of shape (n,)."""
         self.classes_ = np.unique(y)
-        self.scaler_ = StandardScaler().fit(_as_float32(x)) if self.standardise else None
+        self.scaler_ = StandardScaler().fit(np.asarray(x, np.float32)) if self.standardise else None
         x = self._scaled(x)
         model = self.choose(x, y) if len(self.classes_) > 1 else DummyClassifier(strategy="most_frequent")
         # Several threads wait for each other on products as small as these. A table takes hundreds of trainings, each
@@ -94,13 +94,8 @@ class VectorClassifier(ClassifierMixin, BaseEstimator):
         return self.model_.predict(self._scaled(x))
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return _as_float32(x) if self.scaler_ is None else self.scaler_.transform(_as_float32(x))
-
-
-def _as_float32(x: np.ndarray) -> np.ndarray:
-    """Features stored as float16 would be scaled, and their distances taken, in float16."""
-    x = np.asarray(x)
-    return x.astype(np.float32) if x.dtype == np.float16 else x
+        x = np.asarray(x, np.float32)  # of features in float16 scaling and distances would be in float16
+        return x if self.scaler_ is None else self.scaler_.transform(x)
 
 
 def _dinobloom_logistic(x: np.ndarray, y: np.ndarray) -> LogisticRegression:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -39,18 +39,15 @@ class Column:
     trainings: tuple[Vectors, ...]
     note: str = ""
 
-    def standardised(self) -> "Column":
-        """The same with every feature standardised within its centre."""
-        trainings = tuple({c: standardise(x) for c, x in vectors.items()} for vectors in self.trainings)
-        return Column(self.name + STANDARDISED, trainings, self.note)
 
-
-def choose_standardised(columns: Sequence[Column], standardise: Sequence[str]) -> list[Column]:
+def choose_standardised(columns: Sequence[Column], how: Sequence[str]) -> list[Column]:
     """The columns as they are ("none"), with every feature standardised within its centre ("centre"), or both."""
     chosen = []
     for column in columns:
-        chosen += [column] if "none" in standardise else []
-        chosen += [column.standardised()] if "centre" in standardise else []
+        chosen += [column] if "none" in how else []
+        if "centre" in how:
+            trainings = tuple({c: standardise(x) for c, x in vectors.items()} for vectors in column.trainings)
+            chosen.append(Column(column.name + STANDARDISED, trainings, column.note))
     return chosen
 
 
@@ -68,9 +65,9 @@ def foreign_columns(features: Mapping[str, Path], cells: Cells) -> list[Column]:
         if others := [centre for centre in table if centre not in cells.image_ids]:
             logger.info("%s: centres that are not compared are left out: %s", path, ", ".join(others))
         vectors = {
-            centre: align_vectors(table[centre][0], table[centre][1]["image_id"], wanted, f"{path}, centre {centre}")
-            for centre, wanted in cells.image_ids.items()
-            if centre in table
+            centre: align_vectors(x, texts["image_id"], cells.image_ids[centre], f"{path}, centre {centre}")
+            for centre, (x, texts) in table.items()
+            if centre in cells.image_ids
         }
         columns.append(Column(name, (vectors,), f"{name}: vectors of {Path(path).name}."))
     return columns
@@ -103,7 +100,7 @@ class Protocol:
     seed: int = 42
     test_on: str = "test"
     bootstrap: int = 1000
-    jobs: int = field(default=2, compare=False)
+    jobs: int = 2
 
 
 @dataclass(frozen=True)
@@ -162,17 +159,12 @@ class Comparison:
         """
         cells, found = self.cells, {}
         for (column, probe), by_pair in self.predictions.items():
-            for (trained_on, tested_on), runs in by_pair.items():
-                pair = trained_on, tested_on
-                truth, learned = self.truths[pair], cells.types[trained_on][cells.train_rows(trained_on)]
+            for pair, runs in by_pair.items():
+                truth, learned = self.truths[pair], cells.types[pair[0]][cells.train_rows(pair[0])]
+                unseen = ~np.isin(truth, cells.class_numbers(learned))
                 found[column, probe, pair] = {
-                    "method": column,
-                    "classifier": probe,
-                    "trained_on": trained_on,
-                    "tested_on": tested_on,
-                    "num_train": len(learned),
-                    "num_test": len(truth),
-                    "num_unseen": int(np.sum(~np.isin(truth, cells.class_numbers(learned)))),
+                    **{"method": column, "classifier": probe, "trained_on": pair[0], "tested_on": pair[1]},
+                    **{"num_train": len(learned), "num_test": len(truth), "num_unseen": int(unseen.sum())},
                     "majority_rate": self.chance(pair)["accuracy"],
                     **score_pair(truth, runs, cells.classes, self.protocol.bootstrap, self.protocol.seed),
                 }
@@ -200,13 +192,9 @@ class Comparison:
 
     def confusion(self, column: str, across: bool) -> np.ndarray:
         """Confusion matrix over all runs and pairs, int64, rows true, columns predicted; the last is of no class."""
-        labels, predicted = [*range(len(self.cells.classes)), -1], self.predicted(column, across)
-        truths = [self.truths[pair] for pair in self.pairs(across)]
-        return sum(
-            confusion_matrix(truth, named, labels=labels)
-            for truth, runs in zip(truths, predicted, strict=True)
-            for named in runs
-        )
+        labels = [*range(len(self.cells.classes)), -1]
+        runs = zip(self.pairs(across), self.predicted(column, across), strict=True)
+        return sum(confusion_matrix(np.tile(self.truths[p], len(n)), n.ravel(), labels=labels) for p, n in runs)
 
     def chance(self, *pairs: Pair) -> dict[str, float]:
         """Mean scores of the majority-class baseline over some pairs, by measure."""
@@ -235,17 +223,17 @@ def compare_columns(columns: Sequence[Column], cells: Cells, protocol: Protocol,
         raise InputError(f"two columns are called {twice[0]}; give one of them another name")
     probes = PROTOCOLS[protocol.name]
     inputs = {column.name: _describe(column, cells) for column in columns}
-    found = {}
+    predictions = {(column.name, probe.name): {} for column in columns for probe in probes}
     # The random forests come first, since the other classifiers can take long.
     for probe, column in Bar(list(product(probes, columns)), desc="classifiers", disable=None):
-        found[column.name, probe.name] = _predict(column, cells, probe, protocol, cache, inputs[column.name])
+        predictions[column.name, probe.name] = _predict(column, cells, probe, protocol, cache, inputs[column.name])
     return Comparison(
         columns=tuple(names),
         notes={column.name: column.note for column in columns if column.note},
         probes=tuple(probe.name for probe in probes),
         cells=cells,
         protocol=protocol,
-        predictions={(name, probe.name): found[name, probe.name] for name in names for probe in probes},
+        predictions=predictions,
         mixing={each.name: _mixing(each, cells, protocol.seed, cache, inputs[each.name]) for each in columns},
     )
 
@@ -272,11 +260,9 @@ def _mixing(
     centres = [centre for centre in cells.types if centre in vectors]
 
     def measure() -> dict[str, np.ndarray]:
-        names = np.concatenate([np.full(len(cells.types[c]), c) for c in centres])
-        types = np.concatenate([cells.types[c] for c in centres])
-        scores = mixing_scores(
-            np.concatenate([np.asarray(vectors[c], np.float32) for c in centres]), names, types, seed
-        )
+        x = np.concatenate([np.asarray(vectors[centre], np.float32) for centre in centres])
+        names = np.repeat(centres, [len(cells.types[centre]) for centre in centres])
+        scores = mixing_scores(x, names, np.concatenate([cells.types[centre] for centre in centres]), seed)
         return {name: np.array(np.nan if value is None else value) for name, value in scores.items()}
 
     found = cache.arrays("mixing", {**inputs, "seed": seed}, measure)
@@ -285,12 +271,12 @@ def _mixing(
 
 def _describe(column: Column, cells: Cells) -> dict[str, Any]:
     """What results of a column depend on, for the cache."""
-    described = [[c for c in cells.types if c in vectors] for vectors in column.trainings]
+    hashes = []
+    for vectors in column.trainings:
+        centres = [centre for centre in cells.types if centre in vectors]
+        hashes.append(hash_arrays(np.array(centres, str), *(np.asarray(vectors[centre]) for centre in centres)))
     labels = [array for centre in cells.types for array in (cells.types[centre], cells.parts[centre])]
     return {
-        "vectors": [
-            hash_arrays(np.array(centres, str), *(np.asarray(vectors[c]) for c in centres))
-            for centres, vectors in zip(described, column.trainings, strict=True)
-        ],
+        "vectors": hashes,
         "cells": hash_arrays(np.array(list(cells.types)), np.array(cells.classes), *labels),
     }

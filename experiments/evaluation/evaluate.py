@@ -30,9 +30,6 @@ from mrcnn.files.provenance import command_text, versions_text
 
 log = logging.getLogger(__name__)
 
-NAME = "cross_centre"
-TITLE = "Classifiers and representations across centres"
-
 
 def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
     """Tell feature stores from files of vectors.
@@ -91,7 +88,7 @@ def evaluate_files(
     Raises:
         InputError: if a file cannot be read or does not describe the cells, or nothing names cell types.
     """
-    names = [*([RCNN] if stores else []), *files]
+    names = [RCNN, *files] if stores else list(files)
     names = names if methods is None else [name for name in methods if name in names]
     if not names:
         raise InputError("there is nothing to compare: give feature stores or embeddings")
@@ -106,7 +103,8 @@ def evaluate_files(
     comparison = compare_columns(chosen, cells, protocol, Cache(output / "cache"))
     if provenance is None:
         provenance = {"command": f"`{command_text()}`", "versions": versions_text(("aecfe", "numpy", "scikit-learn"))}
-    written = write_comparison(comparison, output, Heading(NAME, TITLE, provenance, reference=chosen[0].name))
+    title = "Classifiers and representations across centres"
+    written = write_comparison(comparison, output, Heading("cross_centre", title, provenance, reference=chosen[0].name))
     log.info("%s: all classifiers, with intervals", written["md"])
     return written
 

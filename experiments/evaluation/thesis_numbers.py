@@ -10,8 +10,7 @@ from experiments.centres.centre import Centre
 
 # Layouts of the thesis' data sets and how many images each has as published. INT-20 was published as MLL23, with about
 # as many images; the thesis tells of "over 18,000" of Matek-19 and "around 42,000" of INT-20.
-PUBLISHED_IMAGES = {"matek19": 18_365, "int20": 42_000, "mll23": 41_906, "acevedo20": 17_092}
-_ALIAS = {"mll23": "int20"}
+_PUBLISHED_IMAGES = {"matek19": 18_365, "int20": 42_000, "mll23": 41_906, "acevedo20": 17_092}
 _TOLERANCE = 0.02  # proportion of the images that may be missing or more
 
 Value = tuple[float, float | None]
@@ -49,9 +48,9 @@ def thesis_centres(centres: Mapping[str, Centre], scheme: str) -> dict[str, str]
         return {}
     found = {}
     for name, centre in centres.items():
-        whole = PUBLISHED_IMAGES.get(centre.layout)
+        whole = _PUBLISHED_IMAGES.get(centre.layout)
         if whole is not None and abs(len(centre.records) - whole) <= _TOLERANCE * whole:
-            found[name] = _ALIAS.get(centre.layout, centre.layout)
+            found[name] = "int20" if centre.layout == "mll23" else centre.layout
     return found
 
 

@@ -11,7 +11,7 @@ Two formats are read. An .h5ad file has the vectors in X, dense or sparse, and c
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
@@ -49,30 +49,42 @@ def read_vectors(path: str | Path) -> Vectors:
             as .npz, an image_id twice in a centre.
     """
     path = Path(path)
-    read = {".h5ad": _read_h5ad, ".npz": _read_npz}.get(path.suffix.lower())
-    if read is None:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"{path}: vectors are read from .h5ad and .npz files; give one of these")
-    vectors, columns = read(path)
-    _check(path, vectors, columns)
+    vectors, columns = _read_npz(path) if suffix == ".npz" else _read_h5ad(path)
+    if missing := [name for name in ("centre", "image_id") if name not in columns]:
+        raise InputError(f"{path}: lacks {' and '.join(missing)}; {_NPZ if suffix == '.npz' else _H5AD}")
+    if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or 0 in vectors.shape:
+        raise InputError(
+            f"{path}: X is of type {vectors.dtype} and shape {vectors.shape}; give numbers of cells and features"
+        )
+    columns.setdefault("cell_type", np.full(len(vectors), ""))
+    for name, texts in columns.items():
+        if texts.dtype.kind != "U" or texts.shape != vectors.shape[:1]:
+            raise InputError(
+                f"{path}: {name} is of type {texts.dtype} and shape {texts.shape}, not a text for each of the "
+                f"{len(vectors)} vectors"
+            )
+    cells = pd.DataFrame(columns)
     with np.errstate(over="ignore"):
         vectors = vectors.astype(np.float32, copy=False)
-    # By the sum of each row, which needs no mask as large as the vectors.
-    bad = np.flatnonzero(~np.isfinite(vectors.sum(axis=1, dtype=np.float64)))
-    if len(bad):
-        raise InputError(f"{path}: the vector in row {bad[0]} holds NaN or infinite values; mend it")
-    by_centre = {}
-    columns.setdefault("cell_type", np.full(len(vectors), ""))
-    for centre in dict.fromkeys(columns["centre"].tolist()):
-        rows = columns["centre"] == centre
-        by_centre[centre] = (vectors[rows], {name: columns[name][rows] for name in ("image_id", "cell_type")})
-        image_ids = pd.Index(columns["image_id"][rows])
-        # An embedding may hold several cells of an image, in the order of its store.
-        if read is _read_npz and image_ids.has_duplicates:
-            first = image_ids[image_ids.duplicated()][0]
-            raise InputError(
-                f"{path}: centre {centre!r} has {first!r} more than once; give one vector for each image_id"
-            )
-    return by_centre
+    faults = {
+        # By the sum of each row, which needs no mask as large as the vectors.
+        "holds NaN or infinite values": ~np.isfinite(vectors.sum(axis=1, dtype=np.float64)),
+        "has no centre": columns["centre"] == "",
+        "has no image_id": columns["image_id"] == "",
+    }
+    if suffix == ".npz":  # an embedding may hold several cells of an image, in the order of its store
+        faults["has an image_id that was there before"] = cells.duplicated(["centre", "image_id"]).to_numpy()
+    for fault, rows in faults.items():
+        if rows.any():
+            raise InputError(f"{path}: row {np.argmax(rows)} {fault}; mend it")
+    rows_of = cells.groupby("centre", sort=False).indices
+    return {
+        centre: (vectors[rows], {name: columns[name][rows] for name in ("image_id", "cell_type")})
+        for centre, rows in rows_of.items()
+    }
 
 
 def _read_h5ad(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -87,18 +99,13 @@ def _read_h5ad(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
                     raise ValueError(f"X has more than {MAX_BYTES >> 30} GiB")
                 vectors = vectors.toarray()
             cells = cells if "image_id" in cells else cells.rename(columns=OLD_NAMES)
-            columns = {name: _column_of(cells, name) for name in COLUMNS if name in cells}
+            cells = cells[[name for name in COLUMNS if name in cells]]
+            texts = cells.astype(str).mask(cells.isna(), "")
+            if len(texts) and texts.map(len).max(axis=None) > MAX_STRING:
+                raise ValueError(f"obs has texts of more than {MAX_STRING} characters")
         except Exception as error:  # some of anndata's own are private to it, and derive from nothing else
             raise InputError(f"{path}: not an .h5ad file that can be read ({one_line(error)}); {_H5AD}") from None
-    return np.asarray(vectors), columns
-
-
-def _column_of(cells: pd.DataFrame, name: str) -> np.ndarray:
-    """A column as a str array of shape (n,), "" where a value is missing."""
-    texts = np.where(cells[name].isna(), "", cells[name].astype(str))
-    if max(map(len, texts), default=0) > MAX_STRING:
-        raise ValueError(f"a {name} in obs has more than {MAX_STRING} characters")
-    return texts.astype(str)
+    return np.asarray(vectors), {name: texts[name].to_numpy(str) for name in texts}
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -113,29 +120,10 @@ def _read_npz(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return arrays[named[0]], columns
 
 
-def _check(path: Path, vectors: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
-    """Refuse arrays of other types or shapes than those of vectors and their texts."""
-    if missing := [name for name in ("centre", "image_id") if name not in columns]:
-        raise InputError(f"{path}: lacks {' and '.join(missing)}; {_NPZ if path.suffix.lower() == '.npz' else _H5AD}")
-    if vectors.dtype.kind not in "fiu":
-        raise InputError(f"{path}: X is of type {vectors.dtype}; save it as float32")
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise InputError(f"{path}: X has shape {vectors.shape}; at least one cell and one feature are needed")
-    for name, texts in columns.items():
-        if texts.dtype.kind != "U" or texts.shape != vectors.shape[:1]:
-            raise InputError(
-                f"{path}: {name} is of type {texts.dtype} and shape {texts.shape}, not a text for each of the "
-                f"{len(vectors)} vectors"
-            )
-        empty = np.flatnonzero(texts == "") if name != "cell_type" else []
-        if len(empty):
-            raise InputError(f"{path}: row {empty[0]} has no {name}; fill it in")
-
-
 def align_vectors(
     vectors: np.ndarray, image_ids: Sequence[str] | np.ndarray, wanted_ids: Sequence[str] | np.ndarray, where: str
 ) -> np.ndarray:
-    """Bring the rows of one centre, of shape (n, d), to the order of other cells, mostly those of a feature store.
+    """Bring the rows of one centre, of shape (n, d), to the order of other cells.
 
     Where an image has several cells, here or there, its image_id does not say which of them a row is; then nothing but
     the same image_ids in the same order is accepted.

@@ -2,16 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from experiments.evaluation.classifiers import PROTOCOLS
 
-ALL = [
-    pytest.param(probe, id=f"{name}-{probe.name}")
-    for name in ("thesis", "dinobloom")
-    for probe in PROTOCOLS[name][name == "dinobloom" :]
-]
+ALL = [pytest.param(probe, id=f"{name}-{probe.name}") for name, probes in PROTOCOLS.items() for probe in probes]
 FIXED = [param for param in ALL if not param.values[0].is_random]
 
 
@@ -46,25 +41,17 @@ def test_every_classifier_learns_from_any_training_part(probe):
 
 
 @pytest.mark.parametrize("probe", FIXED)
-def test_a_classifier_without_chance_gives_the_same_for_each_seed(probe):
-    x, y = blobs(distance=0.7)
-    other, _ = blobs(per_type=100, distance=0.7, seed=1)
-    found = [clone(probe.make(seed, n_jobs)).fit(x, y).predict(other) for seed, n_jobs in ((0, 1), (1, 2))]
-    assert np.array_equal(*found) and len(set(found[0].tolist())) == 3
-
-
-@pytest.mark.parametrize("probe", FIXED)
-def test_float16_is_taken_as_float32(probe):
+def test_neither_seed_nor_float16_change_a_classifier_without_chance(probe):
     x, y = blobs(distance=0.7)
     x = (x + 300).astype(np.float16)  # here float16 is coarse, and a sum of squares in it infinite
-    expected = probe.make(0, 1).fit(x.astype(np.float32), y).predict(x.astype(np.float32))
-    assert np.array_equal(probe.make(0, 1).fit(x, y).predict(x), expected)
+    found = [probe.make(seed, 1).fit(each, y).predict(each) for seed, each in ((0, x), (1, x.astype(np.float32)))]
+    assert np.array_equal(*found) and len(set(found[0].tolist())) == 3
 
 
 def test_standardisation_is_that_of_the_training_cells_alone():
     x, y = blobs()
     model = probe_of("thesis", "logistic").fit(x, y)
-    np.testing.assert_allclose(model.scaler_.mean_, x.mean(axis=0))
+    np.testing.assert_allclose(model.scaler_.mean_, x.mean(axis=0), rtol=1e-5)
     other = blobs(seed=1)[0] * np.array([1.0, 1e3, 1e-3, 10.0]) + 5.0
     again = probe_of("thesis", "logistic").fit(x * np.array([1.0, 1e3, 1e-3, 10.0]) + 5.0, y)
     assert np.array_equal(again.predict(other), model.predict(blobs(seed=1)[0]))
@@ -82,7 +69,7 @@ def test_dinobloom_regression_has_the_penalty_of_the_paper():
     x, y = blobs(distance=1.0)
     model = probe_of("dinobloom", "logistic").fit(x, y).model_
     expected = LogisticRegression(C=4 * 3 / 100, max_iter=1000).fit(x, y)
-    np.testing.assert_array_equal(model.coef_, expected.coef_)
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-4)
     x, y = blobs(distance=0.5, types="ab")
     model = probe_of("dinobloom", "logistic").fit(x, y).model_
     model.set_params(tol=1e-10).fit(x, y)

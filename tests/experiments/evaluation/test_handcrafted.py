@@ -5,27 +5,13 @@ import pytest
 
 from experiments.evaluation import handcrafted
 from experiments.evaluation.handcrafted import BINS, VECTOR_SIZE, handcrafted_vectors
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
 
 COLOURS = 3 * BINS
 
 
 @pytest.fixture
-def vectors_of(tmp_path):
-    """Function from crops, uint8 of shape (n, 128, 128, 3), to their features by way of a store."""
-
-    def through_store(crops, **options):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
-        features = np.zeros((14, 14, 256), np.float16)
-        blank = np.zeros((128, 128, 3), np.uint8)
-        with FeatureStoreWriter(path, centre="x", detector={"hash": "h"}) as writer:
-            for number, crop in enumerate(crops):
-                cell = Cell(features, crop, blank, np.array([0, 0, 4, 4]), 0.9, 1, (8, 8))
-                writer.add(f"{number:03d}", [cell])
-        with FeatureStore(path) as store:
-            return handcrafted_vectors(store, **options)
-
-    return through_store
+def vectors_of(make_store):
+    return lambda crops, **options: handcrafted_vectors(make_store(crops), **options)
 
 
 def noise(number=3, seed=0):

@@ -7,26 +7,17 @@ import tensorflow as tf
 
 from experiments.evaluation import resnet
 from experiments.evaluation.resnet import resnet_vectors
-from mrcnn.feature_store import Cell, FeatureStoreWriter, open_store
 from mrcnn.files.errors import InputError
 from mrcnn.training.weights import save_matterport
 
 SIZE = 32
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
+@pytest.fixture
+def store(make_store):
     """Five cells with crops of their own."""
-    path = tmp_path_factory.mktemp("store") / "anna.h5"
-    random = np.random.default_rng(0)
-    blank = np.zeros((128, 128, 3), np.uint8)
-    with FeatureStoreWriter(path, centre="anna", detector={"hash": "x"}) as writer:
-        for number in range(5):
-            crop = np.kron(random.integers(0, 256, (4, 4, 3), dtype=np.uint8), np.ones((32, 32, 1), np.uint8))
-            cell = Cell(np.zeros((14, 14, 256)), crop, blank, np.array([1, 2, 30, 40], np.float32), 0.9, 1, (64, 64))
-            writer.add(f"{number}.png", [cell])
-    with open_store(path) as store:
-        yield store
+    blocks = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+    return make_store(blocks.repeat(32, axis=1).repeat(32, axis=2))
 
 
 def small_network(**settings) -> keras.Model:
