@@ -34,7 +34,6 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import atomic_hdf5, check_room
 
 FORMAT = "aecfe-features"
@@ -55,10 +54,8 @@ STRING_FIELDS = ("image_id", "label", "cell_type")
 IMAGE_STRINGS = (*STRING_FIELDS, "reason")
 IMAGE_COUNTS = ("num_detections", "num_cells")
 
-RESERVED = ("format", "schema", "centre", "detector", "with_masks", "versions", "created", "settings")
-MAX_STRING = 4096  # bytes; the longest path that Linux takes
+ATTRIBUTES = ("format", "schema", "centre", "detector", "with_masks", "versions", "created", "settings")
 _SMALL_ROWS = 1024  # rows in a chunk of strings, scores or boxes
-MERGE_ROWS = 64  # about 13 MB, whatever the size of the store
 
 
 class Cell(NamedTuple):
@@ -105,23 +102,11 @@ def all_columns(with_masks: bool) -> dict[str, tuple[str | None, tuple[int, ...]
 
 
 def make_header(centre: str, detector: dict, with_masks: bool, settings: dict) -> dict[str, Any]:
-    """Describe a store: its centre, detector, versions and settings, as JSON values; see `FeatureStoreWriter`.
-
-    Raises:
-        ValueError: if `detector` has no hash, or `settings` uses a reserved name.
-    """
-    taken = sorted(set(settings) & set(RESERVED))
-    if taken or not detector.get("hash"):
-        raise ValueError(f"attributes uses reserved names: {', '.join(taken)}" if taken else "detector has no hash")
+    """Describe a store: its centre, detector, versions and settings, as JSON values; see `FeatureStoreWriter`."""
     versions = {"python": platform.python_version(), "numpy": np.__version__, "h5py": h5py.__version__}
-    return {
-        "centre": centre,
-        # JSON there and back: a tuple becomes the list that a resumed run reads from the parts.
-        "detector": json.loads(json.dumps(detector)),
-        "with_masks": bool(with_masks),
-        "versions": versions,
-        "settings": json.loads(json.dumps(settings)),
-    }
+    header = {"centre": centre, "detector": detector, "with_masks": bool(with_masks), "versions": versions}
+    # JSON there and back: a tuple becomes the list that a resumed run reads from the parts.
+    return json.loads(json.dumps({**header, "settings": settings}))
 
 
 def origin(header: dict[str, Any]) -> dict[str, Any]:
@@ -136,12 +121,7 @@ def new_store(
 ) -> Iterator[h5py.File]:
     """Give an empty store of known size, which gets its final name `path` when the block ends without an error.
 
-    Args:
-        path: the final name.
-        header: as from `make_header`.
-        num_cells: rows of group `cells`.
-        num_images: rows of group `images`.
-        widths: bytes of each string dataset, by its path; 1 where it is not named.
+    The header is that of `make_header`; `widths` are the bytes of string datasets by their path, 1 where none is named.
     """
     rows, columns = {"cells": num_cells, "images": num_images}, all_columns(header["with_masks"])
     arrays = [np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in columns.values() if dtype]
@@ -176,31 +156,20 @@ def check_cell(image_id: str, cell: Cell, with_masks: bool) -> dict[str, np.ndar
     if (cell.mask is not None) != with_masks:
         raise ValueError(f"{image_id}: cell {'lacks its' if with_masks else 'has a'} mask, unlike the store")
     row = {}
-    for name, (dtype, shape) in ARRAY_FIELDS.items():
-        if name == "mask" and not with_masks:
-            continue
-        value = np.asarray(getattr(cell, name))
-        if value.shape != shape:
-            raise ValueError(f"{image_id}: {name} must have shape {shape}, got {value.shape}")
-        if dtype == "uint8" and value.dtype != np.uint8:
-            raise ValueError(f"{image_id}: {name} must be uint8, got {value.dtype}")
+    for name in ARRAY_FIELDS if with_masks else ARRAY_FIELDS.keys() - {"mask"}:
+        value, (dtype, shape) = np.asarray(getattr(cell, name)), ARRAY_FIELDS[name]
+        if value.shape != shape or (dtype == "uint8" and value.dtype != np.uint8):
+            raise ValueError(f"{image_id}: {name} must be {dtype} of shape {shape}, got {value.dtype} {value.shape}")
         with np.errstate(over="ignore"):
-            value = value.astype(dtype)
-        if not np.all(np.isfinite(value)):
+            row[name] = value.astype(dtype)
+        if not np.all(np.isfinite(row[name])):
             raise ValueError(f"{image_id}: {name} holds NaN or values too large for {dtype}")
-        row[name] = value
     return row
 
 
-def encode_text(name: str, text: str) -> bytes:
-    """UTF-8 of a text for the column `name`; refuses file names that are not UTF-8, NUL, and empty image_ids."""
-    try:
-        data = text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{text!r}: name is not valid UTF-8; rename the file") from None
-    if len(data) > MAX_STRING or b"\0" in data or (name == "image_id" and not data):
-        raise ValueError(f"{name} must be text of at most {MAX_STRING} bytes without NUL, got {text[:80]!r}")
-    return data
+def encode_text(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A str array as UTF-8 of the type of a dataset; other arrays as they are."""
+    return np.char.encode(values, "utf-8").astype(dtype) if values.dtype.kind == "U" else values
 
 
 def decode_text(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Reading a feature store, checked: what every kind of store offers, and the store that is one file."""
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -12,10 +11,9 @@ import h5py
 import numpy as np
 
 from mrcnn.feature_store.layout import (
+    ATTRIBUTES,
     FORMAT,
     IMAGE_STRINGS,
-    MAX_STRING,
-    RESERVED,
     SCHEMA,
     UNREADABLE,
     all_columns,
@@ -26,13 +24,14 @@ from mrcnn.feature_store.layout import (
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import damage_named, open_plain
 from mrcnn.files.json_io import parse_json
+from mrcnn.files.output_paths import is_file_name
 from mrcnn.files.run_folder import check_same
 
 _ADVICE = "copy it again, or make it with aecfe extract"
 
 
-class StoreReader(ABC):
-    """An opened store, be it one file or several shards.
+class FeatureStore:
+    """Read a store; nothing but the rows asked for, the strings and the image table is ever held in memory.
 
     Attributes:
         path: the store; of shards, the first one.
@@ -41,27 +40,38 @@ class StoreReader(ABC):
         attributes: `schema`, `centre`, `detector` (a dict with at least `hash`), `with_masks`, `versions`, `created`
             (ISO 8601, UTC) and the settings that the writer was given.
         settings: those settings alone.
+
+    Raises:
+        InputError: if the file is not whole and of this schema, with every dataset of the stated type and shape inside
+            the file itself, and as many cells as its images have.
     """
 
-    path: Path
-    paths: tuple[Path, ...]
-    centre: str
-    attributes: dict[str, Any]
-    settings: dict[str, Any]
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.paths = (self.path,)
+        with ExitStack() as stack:
+            self._file = stack.enter_context(open_plain(self.path, advice=_ADVICE))
+            with damage_named(self.path, _ADVICE):
+                header = _read_header(self._file)
+                self._length = _check_layout(self._file, header["with_masks"])
+            self._closing = stack.pop_all()
+        self.settings: dict[str, Any] = header.pop("settings")
+        self.centre: str = header["centre"]
+        self.attributes = {name: value for name, value in header.items() if name != "format"} | self.settings
 
-    def __enter__(self) -> "StoreReader":
+    def __enter__(self) -> "FeatureStore":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
         self.close()
 
-    @abstractmethod
     def __len__(self) -> int:
         """Number of cells."""
+        return self._length
 
-    @abstractmethod
     def close(self) -> None:
         """Close the files; strings and counts that were read before stay available."""
+        self._closing.close()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -80,7 +90,7 @@ class StoreReader(ABC):
 
     @cached_property
     def image_ids(self) -> np.ndarray:
-        """str array of shape (n,): each cell's image_id."""
+        """str array of shape (n,): each cell's image image_id."""
         return self.read("image_id", 0, len(self))
 
     @cached_property
@@ -145,64 +155,23 @@ class StoreReader(ABC):
             raise IndexError(f"rows {indices[0]} to {indices[-1]} of a store with {len(self)} cells")
         return self._read_rows(field, indices)
 
-    @abstractmethod
     def image_column(self, name: str) -> np.ndarray:
         """A column of the image table: str array of shape (m,), or int32 for `num_detections` and `num_cells`."""
+        with damage_named(self.path, _ADVICE):
+            return decode_text(_column(self._file, f"images/{name}")[...])
 
-    @abstractmethod
     def text_widths(self) -> dict[str, int]:
-        """Bytes that each string dataset needs, by its path in the file."""
+        """Bytes that each string dataset needs, by its path in `layout`."""
+        texts = [name for name, (dtype, _) in all_columns(self.attributes["with_masks"]).items() if dtype is None]
+        return {name: _column(self._file, name).dtype.itemsize for name in texts}
 
-    @abstractmethod
     def _read_rows(self, field: str, indices: np.ndarray) -> np.ndarray:
         """Rows that are in the store, perhaps none; `indices` increase."""
-
-
-class FeatureStore(StoreReader):
-    """Read a store; nothing but the rows asked for, the strings and the image table is ever held in memory.
-
-    Raises:
-        InputError: if the file is not whole and of this schema, with every dataset of the stated type and shape inside
-            the file itself, and as many cells as its images have.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.paths = (self.path,)
-        with ExitStack() as stack:
-            self._file = stack.enter_context(open_plain(self.path, advice=_ADVICE))
-            with damage_named(self.path, _ADVICE):
-                header = _read_header(self._file)
-                self._length = _check_layout(self._file, header["with_masks"])
-            self._closing = stack.pop_all()
-        self.settings = header.pop("settings")
-        self.centre = header["centre"]
-        self.attributes = {name: value for name, value in header.items() if name != "format"} | self.settings
-
-    def __len__(self) -> int:
-        return self._length
-
-    def close(self) -> None:
-        self._closing.close()
-
-    def image_column(self, name: str) -> np.ndarray:
-        with damage_named(self.path, _ADVICE):
-            return decode_text(self.column(f"images/{name}")[...])
-
-    def text_widths(self) -> dict[str, int]:
-        columns = all_columns(self.attributes["with_masks"])
-        return {name: self.column(name).dtype.itemsize for name, (dtype, _) in columns.items() if dtype is None}
-
-    def column(self, name: str) -> h5py.Dataset:
-        """A dataset by its path in `layout`, for copying rows as they are."""
-        return _column(self._file, name)
-
-    def _read_rows(self, field: str, indices: np.ndarray) -> np.ndarray:
         if field not in self.fields:
             hint = "; extract again with masks" if field == "mask" else ""
             raise InputError(f"{self.path}: has no field {field!r} (it has {', '.join(self.fields)}){hint}")
         with damage_named(self.path, _ADVICE):
-            dataset = self.column(f"cells/{field}")
+            dataset = _column(self._file, f"cells/{field}")
             rows = np.empty((len(indices), *dataset.shape[1:]), dataset.dtype)
             # h5py's own list indexing builds one selection per row, far slower than reading runs of rows.
             edges = np.flatnonzero(np.diff(indices) > 1) + 1
@@ -212,13 +181,16 @@ class FeatureStore(StoreReader):
             return decode_text(rows)
 
 
+StoreReader = FeatureStore  # an earlier name of what every kind of store offers
+
+
 def _column(file: h5py.File, name: str) -> h5py.Dataset:
     return file[name if file.attrs["schema"] > 1 else name.replace("image_id", "key")]
 
 
 def _read_header(file: h5py.File) -> dict[str, Any]:
-    """The attributes of a store: `format`, `schema`, `created` and what `make_header` gives."""
-    values = {name: file.attrs[name] for name in RESERVED}
+    """The attributes of a store: those of ATTRIBUTES, as `make_header` gives them."""
+    values = {name: file.attrs[name] for name in ATTRIBUTES}
     header = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
     if header["format"] != FORMAT or int(header["schema"]) not in (1, SCHEMA):
         found = f"{header['format']}, schema {header['schema']}"
@@ -227,8 +199,7 @@ def _read_header(file: h5py.File) -> dict[str, Any]:
         header[name] = dict(parse_json(header[name]))
     header["schema"], header["with_masks"] = int(header["schema"]), bool(header["with_masks"])
     centre = header["centre"]
-    is_name = centre and centre.isprintable() and not centre.startswith(".") and not set("/\\") & set(centre)
-    if not is_name or not isinstance(header["detector"]["hash"], str):
+    if not is_file_name(centre) or not isinstance(header["detector"]["hash"], str):
         raise ValueError(f"centre {ascii(centre)[:80]} is no name for files, or the detector has no hash")
     return header
 
@@ -237,8 +208,8 @@ def _check_layout(file: h5py.File, with_masks: bool) -> int:
     """Compare types, shapes and lengths of all columns with what they should be; returns the number of cells."""
     for name, (wanted, shape) in all_columns(with_masks).items():
         dataset, rows = _column(file, name), len(_column(file, name.partition("/")[0] + "/image_id"))
-        is_text = dataset.dtype.kind == "S" and dataset.dtype.itemsize <= MAX_STRING
-        if dataset.shape != (rows, *shape) or not (dataset.dtype == wanted if wanted else is_text):
+        is_type = dataset.dtype == wanted if wanted else dataset.dtype.kind == "S"
+        if dataset.shape != (rows, *shape) or not is_type:
             expected = f"{wanted or 'text'} of shape {(rows, *shape)}"
             raise ValueError(f"{name} is {dataset.dtype} of shape {dataset.shape}, not {expected}")
     counts = file["images/num_cells"][...]
@@ -248,7 +219,7 @@ def _check_layout(file: h5py.File, with_masks: bool) -> int:
     return num_cells
 
 
-def check_same_origin(store: StoreReader, header: dict[str, Any], advice: str) -> None:
+def check_same_origin(store: FeatureStore, header: dict[str, Any], advice: str) -> None:
     """Refuse a store that another centre, detector or setting made than those of a header; `advice` ends the error."""
     check_same(store.path, origin(store.header), origin(header), advice)
 
@@ -257,7 +228,7 @@ def check_same_origin(store: StoreReader, header: dict[str, Any], advice: str) -
 _INFINITY, _MINUS_INFINITY = 0x7C00, 0xFC00
 
 
-def check_finite(store: StoreReader, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
+def check_finite(store: FeatureStore, rows: Sequence[int] | np.ndarray, features: np.ndarray) -> None:
     """Refuse features, float16 of shape (n, 14, 14, 256), that are NaN or infinite, naming the first such cell.
 
     They are the n `rows` of a store.
@@ -276,7 +247,7 @@ def check_finite(store: StoreReader, rows: Sequence[int] | np.ndarray, features:
 _READ_ROWS = 256  # 26 MB of features
 
 
-def roi_vectors(store: StoreReader, mode: str = "mean") -> np.ndarray:
+def roi_vectors(store: FeatureStore, mode: str = "mean") -> np.ndarray:
     """Read the detector's features as one vector per cell: the R-CNN-RF baseline of thesis section 3.4.
 
     Args:

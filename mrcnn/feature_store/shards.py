@@ -8,15 +8,16 @@ import hashlib
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mrcnn.feature_store.layout import MERGE_ROWS, new_store
-from mrcnn.feature_store.reader import FeatureStore, StoreReader, check_same_origin
+from mrcnn.feature_store.reader import FeatureStore, check_same_origin
+from mrcnn.feature_store.writer import write_merged
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
 
@@ -65,7 +66,7 @@ def describe_images(image_ids: Sequence[str]) -> str:
     return f"{len(image_ids)} images, list {digest[:16]}"
 
 
-def open_store(path: StorePath) -> StoreReader:
+def open_store(path: StorePath) -> FeatureStore:
     """Open a store, or all shards of a centre, in any order, as if they were one store.
 
     Raises:
@@ -89,22 +90,21 @@ def stores_by_centre(paths: Iterable[str | os.PathLike]) -> dict[str, Path | tup
     Raises:
         InputError: if a store cannot be read, a shard is missing or doubled, or two whole stores hold one centre.
     """
-    found: dict[str, list[Path]] = {}
-    whole: set[str] = set()
+    found: dict[str, Path | tuple[Path, ...]] = {}
     for path in map(Path, paths):
         with FeatureStore(path) as store:
-            there = found.setdefault(store.centre, [])
-            if there and (store.centre in whole or SHARD not in store.settings):
-                raise InputError(f"{path}: {there[0]} already holds centre {store.centre}")
-            there.append(path)
-            if SHARD not in store.settings:
-                whole.add(store.centre)
-    for centre in found.keys() - whole:
-        ShardedStore(found[centre]).close()
-    return {centre: there[0] if centre in whole else tuple(there) for centre, there in found.items()}
+            there, is_shard = found.get(store.centre, ()), SHARD in store.settings
+        if there and not (is_shard and isinstance(there, tuple)):
+            first = there[0] if isinstance(there, tuple) else there
+            raise InputError(f"{path}: {first} already holds centre {store.centre}")
+        found[store.centre] = (*there, path) if is_shard else path
+    for place in found.values():
+        if isinstance(place, tuple):
+            ShardedStore(place).close()
+    return found
 
 
-class ShardedStore(StoreReader):
+class ShardedStore(FeatureStore):
     """Read several stores of one centre as one, without copying.
 
     Shards are put in the order of the centre's list of images; stores that are no shards follow each other as given.
@@ -118,8 +118,6 @@ class ShardedStore(StoreReader):
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike]):
-        if not paths:
-            raise InputError("no shards are given; name every shard of the centre")
         with ExitStack() as stack:
             self._stores = [stack.enter_context(FeatureStore(path)) for path in paths]
             is_sharded = self._sort_and_check()
@@ -151,12 +149,10 @@ class ShardedStore(StoreReader):
 
     def _sort_and_check(self) -> bool:
         """Put the shards in order and take over what they have in common; says whether they are shards."""
-        stated = [store.settings.get(SHARD) for store in self._stores]
-        shards = [None if text is None else Shard.parse(str(text)) for text in stated]
-        is_sharded = any(shards)
+        stated = [str(store.settings.get(SHARD, "")) for store in self._stores]
+        is_sharded = any(stated)
         if is_sharded:
-            self._check_complete(shards)
-            self._stores = [self._stores[i] for i in sorted(range(len(shards)), key=shards.__getitem__)]
+            self._stores = self._complete(stated)
         first = self._stores[0]
         for store in self._stores[1:]:
             shard = {SHARD: store.settings[SHARD]} if is_sharded else {}
@@ -169,28 +165,25 @@ class ShardedStore(StoreReader):
         )
         return is_sharded
 
-    def _check_complete(self, shards: list[Shard | None]) -> None:
-        count = next(shard.count for shard in shards if shard)
-        seen: dict[Shard | None, Path] = {Shard(number, count): None for number in range(1, count + 1)}
-        for shard, store in zip(shards, self._stores, strict=True):
-            if seen.get(shard, "none of these") is not None:
-                what = f"shard {shard}" if shard else "no shard"
-                raise InputError(f"{store.path}: is {what}; give each of the {count} shards once, and nothing else")
-            seen[shard] = store.path
-        missing = ", ".join(str(shard) for shard, path in seen.items() if path is None)
-        if missing:
-            store = self._stores[0]
-            raise InputError(f"{store.path}: shard {missing} of centre {store.centre} must be given too")
+    def _complete(self, stated: list[str]) -> list[FeatureStore]:
+        """The shards in their order; each must be there once."""
+        count = next(Shard.parse(text).count for text in stated if text)
+        wanted = [str(Shard(number, count)) for number in range(1, count + 1)]
+        first = self._stores[0]
+        if missing := ", ".join(shard for shard in wanted if shard not in stated):
+            raise InputError(f"{first.path}: shard {missing} of centre {first.centre} must be given too")
+        if len(stated) > count:
+            found = ", ".join(text or "no shard" for text in stated)
+            raise InputError(f"{first.path}: give each of {count} shards once and nothing else, not {found}")
+        return [self._stores[stated.index(shard)] for shard in wanted]
 
     def _check_images(self, is_sharded: bool) -> None:
-        image_ids = self.all_image_ids
-        ordered = np.argsort(image_ids, kind="stable")
-        twice = np.flatnonzero(image_ids[ordered][1:] == image_ids[ordered][:-1])
-        if len(twice):
-            one, other = (self._stores[self._images[ordered[twice[0] + i]]].path for i in (0, 1))
-            raise InputError(f"{other}: image {image_ids[ordered[twice[0]]]} is in {one} too; give every shard once")
+        image_ids = self.all_image_ids.tolist()
+        image_id, times = Counter(image_ids).most_common(1)[0] if image_ids else ("", 0)
+        if times > 1:
+            raise InputError(f"{', '.join(map(str, self.paths))}: image {image_id} is in two of them; give each once")
         stated = self._stores[0].settings.get(CENTRE_IMAGES)
-        if is_sharded and describe_images(image_ids.tolist()) != stated:
+        if is_sharded and describe_images(image_ids) != stated:
             what = f"the shards do not hold the images of the centre ({stated})"
             raise InputError(f"{self.path}: {what}; extract them again")
 
@@ -199,19 +192,10 @@ def merge_stores(paths: Sequence[str | os.PathLike], path: str | os.PathLike) ->
     """Join stores as `ShardedStore` reads them into one, atomically: shards into that of an extraction in one go.
 
     Raises:
-        InputError: as `ShardedStore` raises it, if another run is writing `path`, or nothing can be written there.
+        InputError: as `ShardedStore` raises it, or if another run is writing `path`.
     """
     with ShardedStore(paths) as source, OutputLock(path):
-        sizes = len(source), len(source.all_image_ids)
-        with new_store(path, source.header, *sizes, source.text_widths()) as file:
-            for name, dataset in file["cells"].items():
-                for start in range(0, len(source), MERGE_ROWS):
-                    stop = min(start + MERGE_ROWS, len(source))
-                    dataset[start:stop] = _encode(source.read(name, start, stop), dataset.dtype)
-                dataset.flush()
-            for name, dataset in file["images"].items():
-                if len(dataset):
-                    dataset[...] = _encode(source.image_column(name), dataset.dtype)
+        write_merged(Path(path), source.header, [lambda: nullcontext(source)])
 
 
 def join_shards(
@@ -222,16 +206,16 @@ def join_shards(
     Returns:
         The store's counts.
     """
-    if os.path.exists(path) and not overwrite:
-        with FeatureStore(path) as there, ShardedStore(paths) as source:
-            advice = "choose another output or give --overwrite"
-            check_same_origin(there, source.header, advice)
-            if not np.array_equal(there.all_image_ids, source.all_image_ids):
-                raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
-        log.info("%s: reused", path)
-    else:
+    if overwrite or not os.path.exists(path):
         merge_stores(paths, path)
-    with FeatureStore(path) as store:
+        with FeatureStore(path) as store:
+            return store.counts
+    with FeatureStore(path) as store, ShardedStore(paths) as source:
+        advice = "choose another output or give --overwrite"
+        check_same_origin(store, source.header, advice)
+        if not np.array_equal(store.all_image_ids, source.all_image_ids):
+            raise InputError(f"{path}: holds other images than {source.path} and its like; {advice}")
+        log.info("%s: reused", path)
         return store.counts
 
 
@@ -256,7 +240,3 @@ def _interleave(pieces: Sequence[np.ndarray], source: np.ndarray) -> np.ndarray:
     for s, piece in enumerate(pieces):
         values[source == s] = piece
     return values
-
-
-def _encode(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return np.char.encode(values, "utf-8").astype(dtype) if values.dtype.kind == "U" else values

@@ -3,8 +3,9 @@
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from mrcnn.feature_store.layout import (
     ARRAY_FIELDS,
     IMAGE_COUNTS,
     IMAGE_STRINGS,
-    MERGE_ROWS,
     STRING_FIELDS,
     Cell,
     cell_fields,
@@ -27,92 +27,10 @@ from mrcnn.feature_store.layout import (
 from mrcnn.feature_store.reader import FeatureStore, check_same_origin
 from mrcnn.files.atomic import OutputLock, remove_leftovers
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import damage_named
 
 logger = logging.getLogger(__name__)
 
-
-class PartBuffer:
-    """Rows that wait to become a part, with room for `capacity` cells; an image with many cells may make it grow.
-
-    Its arrays are kept from part to part: thousands of them, made and freed anew, would leave the heap in pieces, and
-    the memory of a long extraction would grow.
-    """
-
-    def __init__(self, with_masks: bool, capacity: int):
-        names = [name for name in cell_fields(with_masks) if name in ARRAY_FIELDS]
-        self._arrays = {name: np.empty((capacity, *ARRAY_FIELDS[name][1]), ARRAY_FIELDS[name][0]) for name in names}
-        self.clear()
-
-    @property
-    def num_cells(self) -> int:
-        """Cells that wait."""
-        return len(self._columns["cells/image_id"])
-
-    @property
-    def num_images(self) -> int:
-        """Images that wait, with a cell or without."""
-        return len(self._columns["images/image_id"])
-
-    def clear(self) -> None:
-        """Forget all rows."""
-        names = [f"cells/{name}" for name in STRING_FIELDS]
-        names += [f"images/{name}" for name in (*IMAGE_STRINGS, *IMAGE_COUNTS)]
-        self._columns: dict[str, list[Any]] = {name: [] for name in names}
-
-    def add_image(self, row: dict[str, Any], cells: Sequence[dict[str, np.ndarray]]) -> None:
-        """Add an image, as bytes and counts by column, and its cells, as arrays by column."""
-        for name, value in row.items():
-            self._columns[f"images/{name}"].append(value)
-        for cell in cells:
-            for name, value in cell.items():
-                if self.num_cells == len(self._arrays[name]):
-                    self._arrays[name] = np.concatenate([self._arrays[name], np.empty_like(self._arrays[name])])
-                self._arrays[name][self.num_cells] = value
-            for name in STRING_FIELDS:
-                self._columns[f"cells/{name}"].append(row[name])
-
-    def write(self, path: Path, header: dict[str, Any]) -> None:
-        """Write all rows as a store of their own, atomically."""
-        numbers = [f"images/{name}" for name in IMAGE_COUNTS]
-        texts = {name: values for name, values in self._columns.items() if name not in numbers}
-        widths = {name: max([1, *map(len, values)]) for name, values in texts.items()}
-        with new_store(path, header, self.num_cells, self.num_images, widths) as file:
-            arrays = {f"cells/{name}": values[: self.num_cells] for name, values in self._arrays.items()}
-            for name, values in {**arrays, **self._columns}.items():
-                dataset = file[name]
-                if len(values):
-                    dataset[...] = np.asarray(values, dtype=dataset.dtype)
-                    dataset.flush()
-
-
-def merge_parts(parts: Sequence[Path], path: Path, header: dict[str, Any]) -> None:
-    """Stream `parts` into `path`, one after the other, a few rows at a time."""
-    num_cells, num_images, widths = 0, 0, {}
-    for part in parts:
-        with FeatureStore(part) as store:
-            num_cells += len(store)
-            num_images += len(store.all_image_ids)
-            widths = {name: max(widths.get(name, 1), width) for name, width in store.text_widths().items()}
-    with new_store(path, header, num_cells, num_images, widths) as file:
-        cell_row = image_row = 0
-        for part in parts:
-            with FeatureStore(part) as store:
-                _copy_rows(store, file["cells"], cell_row)
-                _copy_rows(store, file["images"], image_row)
-                cell_row += len(store)
-                image_row += len(store.all_image_ids)
-
-
-def _copy_rows(source: FeatureStore, target: h5py.Group, offset: int) -> None:
-    for dataset in target.values():
-        rows = source.column(dataset.name[1:])
-        for start in range(0, len(rows), MERGE_ROWS):
-            stop = min(start + MERGE_ROWS, len(rows))
-            with damage_named(source.path, "delete the parts and extract again"):
-                values = rows[start:stop]
-            dataset[offset + start : offset + stop] = values
-        dataset.flush()
+MERGE_ROWS = 64  # about 13 MB, whatever the size of the store
 
 
 class FeatureStoreWriter:
@@ -135,8 +53,7 @@ class FeatureStoreWriter:
         replace_parts: begin anew where parts of another centre, detector or setting, or damaged ones, lie.
 
     Raises:
-        InputError: if parts lie there that cannot be gone on from, another run is writing this store, or nothing can
-            be written there.
+        InputError: if parts lie there that cannot be gone on from, or another run is writing this store.
     """
 
     def __init__(
@@ -153,14 +70,17 @@ class FeatureStoreWriter:
         self.path = Path(path)
         self.part_size = part_size
         self._header = make_header(centre, detector, with_masks, attributes or {})
-        self._folder = _parts_folder(self.path)
-        self._buffer = PartBuffer(with_masks, part_size)
+        # Kept from part to part: thousands of arrays, made and freed anew, would leave the heap in pieces, and the
+        # memory of a long extraction would grow.
+        arrays = {name: ARRAY_FIELDS[name] for name in cell_fields(with_masks) if name in ARRAY_FIELDS}
+        self._arrays = {name: np.empty((part_size, *shape), dtype) for name, (dtype, shape) in arrays.items()}
+        self._clear()
         self._finished = False
         self._lock = OutputLock(self.path)
         try:
+            self._folder = _parts_folder(self.path)
             self._folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self._folder)
-            shutil.rmtree(_trash(self.path), ignore_errors=True)
             self._parts = sorted(self._folder.glob("part-*.h5"))
             self._done = self._resume(replace_parts)
         except BaseException:
@@ -186,7 +106,7 @@ class FeatureStoreWriter:
 
     @property
     def done_ids(self) -> set[str]:
-        """Keys of all images dealt with so far, in this run and in those it resumes."""
+        """image_ids of all images dealt with so far, in this run and in those it resumes."""
         return self._done
 
     def add(
@@ -201,42 +121,37 @@ class FeatureStoreWriter:
         """Store the cells of one image.
 
         Args:
-            image_id: its image_id in its centre.
+            image_id: the image in its centre.
             cells: one cell or more.
             label: the centre's own name of the cell type.
             cell_type: the harmonised name, or "".
             num_detections: how many cells the detector found, of which `cells` are those kept.
 
         Raises:
-            ValueError: if the image_id was added before, `cells` is empty, or a cell is odd.
+            ValueError: if the image was added before, `cells` is empty, or a cell is odd.
         """
         num_detections = len(cells) if num_detections is None else num_detections
         if not 0 < len(cells) <= num_detections:
-            raise ValueError(
-                f"{image_id}: {len(cells)} cells of {num_detections} detections; report none with missed()"
-            )
-        self._add(image_id, label, cell_type, "", num_detections, cells)
+            raise ValueError(f"{image_id}: {len(cells)} cells of {num_detections} detections; missed() reports none")
+        self._add((image_id, label, cell_type, ""), num_detections, cells)
 
     def missed(self, image_id: str, reason: str, label: str = "", cell_type: str = "") -> None:
         """Record an image without a cell, and the `reason`: one that starts with "unreadable" counts as such."""
         if not reason:
             raise ValueError(f"{image_id}: an image without a cell needs a reason")
-        self._add(image_id, label, cell_type, reason, 0, ())
+        self._add((image_id, label, cell_type, reason), 0, ())
 
     def finish(self) -> None:
         """Merge the parts into the final file and remove them."""
-        if self._finished:
-            return
-        self._flush()
-        merge_parts(self._parts, self.path, self._header)
-        # One rename takes all parts away at once: a kill during their deletion leaves no half set to resume.
-        os.rename(self._folder, _trash(self.path))
-        self._finished = True
-        shutil.rmtree(_trash(self.path), ignore_errors=True)
-        self._lock.release()
+        if not self._finished:
+            self._flush()
+            write_merged(self.path, self._header, [partial(FeatureStore, part) for part in self._parts])
+            self._finished = True
+            _remove_parts(self._folder)
+            self._lock.release()
 
     def _resume(self, replace_parts: bool) -> set[str]:
-        """Keys of the images in the parts; parts that cannot be gone on from are removed if they may be."""
+        """Images in the parts; parts that cannot be gone on from are removed if they may be."""
         advice = f"give --overwrite, delete {self._folder} or choose another output"
         done: set[str] = set()
         try:
@@ -248,65 +163,111 @@ class FeatureStoreWriter:
             if not replace_parts:
                 raise
             logger.info("%s: begun anew (%s)", self.path, error)
-            for part in reversed(self._parts):  # a kill on the way leaves the first ones, in their order
-                part.unlink()
+            _remove_parts(self._folder)
+            self._folder.mkdir()
             self._parts, done = [], set()
         if done:
             logger.info("%s: resuming after %d images", self.path, len(done))
         return done
 
-    def _add(
-        self, image_id: str, label: str, cell_type: str, reason: str, num_detections: int, cells: Sequence[Cell]
-    ) -> None:
+    def _add(self, texts: tuple[str, ...], num_detections: int, cells: Sequence[Cell]) -> None:
+        image_id = texts[0]
         if self._finished or image_id in self._done:
             raise ValueError(f"{image_id}: {'the store is finished' if self._finished else 'image added twice'}")
         rows = [check_cell(image_id, cell, self._header["with_masks"]) for cell in cells]
-        texts = zip(IMAGE_STRINGS, (image_id, label, cell_type, reason), strict=True)
-        image = {name: encode_text(name, text) for name, text in texts}
-        self._buffer.add_image({**image, "num_detections": num_detections, "num_cells": len(rows)}, rows)
+        image = {name: text.encode() for name, text in zip(IMAGE_STRINGS, texts, strict=True)}
+        for name, value in {**image, "num_detections": num_detections, "num_cells": len(rows)}.items():
+            self._columns[f"images/{name}"].append(value)
+        for row in rows:
+            for name, value in row.items():
+                if self._num_cells == len(self._arrays[name]):  # an image with many cells
+                    self._arrays[name] = np.concatenate([self._arrays[name], np.empty_like(self._arrays[name])])
+                self._arrays[name][self._num_cells] = value
+            for name in STRING_FIELDS:
+                self._columns[f"cells/{name}"].append(image[name])
         self._done.add(image_id)
-        if max(self._buffer.num_images, self._buffer.num_cells) >= self.part_size:
+        if max(self._num_images, self._num_cells) >= self.part_size:
             self._flush()
 
+    @property
+    def _num_cells(self) -> int:
+        return len(self._columns["cells/image_id"])
+
+    @property
+    def _num_images(self) -> int:
+        return len(self._columns["images/image_id"])
+
+    def _clear(self) -> None:
+        names = [f"cells/{name}" for name in STRING_FIELDS]
+        names += [f"images/{name}" for name in (*IMAGE_STRINGS, *IMAGE_COUNTS)]
+        self._columns: dict[str, list[Any]] = {name: [] for name in names}
+
     def _flush(self) -> None:
-        if self._finished or not self._buffer.num_images:
+        """Write what waits as a store of its own, atomically."""
+        if self._finished or not self._num_images:
             return
         number = int(self._parts[-1].stem.split("-")[1]) + 1 if self._parts else 0
         part = self._folder / f"part-{number:05d}.h5"
-        self._buffer.write(part, self._header)
+        texts = {name: values for name, values in self._columns.items() if not name.startswith("images/num_")}
+        widths = {name: max([1, *map(len, values)]) for name, values in texts.items()}
+        columns = {f"cells/{name}": values[: self._num_cells] for name, values in self._arrays.items()} | self._columns
+        with new_store(part, self._header, self._num_cells, self._num_images, widths) as file:
+            for name, values in columns.items():
+                if len(values):
+                    file[name][...] = np.asarray(values, dtype=file[name].dtype)
+                    file[name].flush()
         self._parts.append(part)
-        self._buffer.clear()
+        self._clear()
+
+
+def write_merged(
+    path: Path, header: dict[str, Any], parts: Sequence[Callable[[], AbstractContextManager[FeatureStore]]]
+) -> None:
+    """Write stores, one after the other, as one; each is opened by a function, and read a few rows at a time."""
+    num_cells, num_images, widths = 0, 0, {}
+    for part in parts:
+        with part() as store:
+            num_cells += len(store)
+            num_images += len(store.all_image_ids)
+            widths = {name: max(widths.get(name, 1), width) for name, width in store.text_widths().items()}
+    with new_store(path, header, num_cells, num_images, widths) as file:
+        cell_row = image_row = 0
+        for part in parts:
+            with part() as store:
+                _copy_rows(store, file, cell_row, image_row)
+                cell_row += len(store)
+                image_row += len(store.all_image_ids)
+
+
+def _copy_rows(store: FeatureStore, file: h5py.File, cell_row: int, image_row: int) -> None:
+    for name, dataset in file["cells"].items():
+        for start in range(0, len(store), MERGE_ROWS):
+            stop = min(start + MERGE_ROWS, len(store))
+            dataset[cell_row + start : cell_row + stop] = encode_text(store.read(name, start, stop), dataset.dtype)
+        dataset.flush()
+    for name, dataset in file["images"].items():
+        values = store.image_column(name)
+        dataset[image_row : image_row + len(values)] = encode_text(values, dataset.dtype)
+        dataset.flush()
 
 
 def clear_parts(path: str | os.PathLike) -> None:
     """Remove the parts of a finished store whose writer was killed before it did so itself.
 
-    Parts that are not those of the store stay, as do all where another run is writing the store anew, or in a folder
-    that must not be written to.
+    Parts that are younger than the store are of a run that is to replace it, and stay, as do those that are being
+    written, or lie in a folder that must not be written to.
     """
-    path = Path(path)
-    folder, trash = _parts_folder(path), _trash(path)
-    if folder.is_dir() or trash.is_dir():
-        with suppress(InputError), OutputLock(path):
-            shutil.rmtree(trash, ignore_errors=True)
-            if _are_parts_of(folder, path):
-                shutil.rmtree(folder, ignore_errors=True)
+    folder, written = _parts_folder(Path(path)), os.path.getmtime(path)
+    if folder.is_dir() and all(part.stat().st_mtime <= written for part in folder.glob("part-*.h5")):
+        with suppress(InputError, OSError), OutputLock(path):
+            _remove_parts(folder)
 
 
-def _are_parts_of(folder: Path, path: Path) -> bool:
-    """Whether a store holds all that lies in a folder of parts, and nothing else."""
-    image_ids: list[str] = []
-    with FeatureStore(path) as store:
-        for part_path in sorted(folder.glob("part-*.h5")):
-            with FeatureStore(part_path) as part:
-                check_same_origin(part, store.header, "")
-                image_ids += part.all_image_ids.tolist()
-        return image_ids == store.all_image_ids.tolist()
+def _remove_parts(folder: Path) -> None:
+    for part in sorted(folder.glob("part-*.h5"), reverse=True):  # a kill on the way leaves the first ones, in order
+        part.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _parts_folder(path: Path) -> Path:
     return path.with_name(path.name + ".parts")
-
-
-def _trash(path: Path) -> Path:
-    return path.with_name(f".{path.name}.parts.merged")

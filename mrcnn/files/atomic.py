@@ -112,7 +112,7 @@ def _named_in_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:  # of writing to an open file, on a full disk
+        if error.filename is None and error.errno is not None:  # of writing to an open file, on a full disk
             error.filename = str(path)
         raise
 
