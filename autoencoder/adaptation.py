@@ -2,17 +2,21 @@
 
 Each method is a function of plain tensors, and `adaptation_loss` computes any of them for a batch of mixed centres. It
 works under masks, so that shapes stay fixed whichever centre a row comes from. The adversarial method has a network of
-its own, the discriminator. Losses of the user's own are functions of two sets of latents, see `custom_losses`.
+its own, the discriminator. Losses of the user's own are functions of two sets of latents outside this package, named
+"module:function": with the name alone in a configuration, other processes, hosts and resumed trainings find the same
+function, and whoever only embeds needs none of it.
 """
 
-from typing import NamedTuple
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from autoencoder.custom_losses import find_custom_loss
+from mrcnn.files.errors import InputError, one_line
 
 # Squared bandwidths as shares of the median squared distance. Gretton et al. 2012 take the median itself; a mixture
 # around it still sees differences that are finer or coarser.
@@ -56,10 +60,8 @@ def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """Unbiased estimate of the squared maximum mean discrepancy under a mixture of Gaussian kernels.
 
     The kernel is the mean of exp(-d^2 / (2 b m)) over the shares b in `KERNEL_BANDWIDTHS`, m being the lower median of
-    the squared distances d^2 between different rows of both sets together; m is not differentiated.
-
-    It takes latents as `moment_matching_loss` does. Its expectation is 0 where both come from one distribution, so that
-    it can be negative.
+    the squared distances d^2 between different rows of both sets together; m is not differentiated. It takes latents as
+    `moment_matching_loss` does. Its expectation is 0 where both come from one distribution, so it can be negative.
 
     Reference:
         Borgwardt et al. 2006; Gretton et al. 2012, "A kernel two-sample test", lemma 6.
@@ -69,8 +71,6 @@ def kernel_mmd_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
 
 def coral_loss(source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """CORAL: squared Frobenius distance of the unbiased covariance matrices, divided by 4 latent_size^2.
-
-    It takes latents as `moment_matching_loss` does.
 
     Reference:
         Sun and Saenko 2016, "Deep CORAL: correlation alignment for deep domain adaptation", eq. 1.
@@ -105,7 +105,7 @@ def adaptation_loss(
         centre_ids: int tensor `(batch,)`, the centre of each row, 0 to `num_centres` - 1.
         source: id of the source centre. Under "normal" the source is N(0, I) and every centre is a target.
         num_centres: number of centres, in this batch or not.
-        method: one of `METHODS`, or "module:function" for a loss of two sets of latents, see `custom_losses`.
+        method: one of `METHODS`, or "module:function" for a loss of two sets of latents.
         reduction: as in `moment_matching_loss`, for "mmd" and "normal".
 
     Returns:
@@ -127,6 +127,39 @@ def adaptation_loss(
         loss = distance(latents, masks[:, source], masks[:, k], reduction)
         total = total + ops.where(counts, loss, ops.zeros_like(loss))
     return total
+
+
+def find_custom_loss(name: str) -> Callable[[Any, Any], Any]:
+    """Import the function that "module:function" names; the module's code runs.
+
+    It takes latents `(num_source, latent_size)` and `(num_target, latent_size)` and returns a float scalar. An
+    `InputError` says that the module cannot be imported or has no such function.
+    """
+    module_name, function_name = name.split(":")
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # whatever the user's code does
+        advice = f"set PYTHONPATH to the folder of {module_name}.py, or correct the name or the file"
+        raise InputError(f"adaptation {name}: {one_line(error)}; {advice}") from error
+
+
+def check_custom_loss(name: str, latent_size: int) -> None:
+    """Try the loss "module:function" on a few random latents, so that a mistake is told before a training.
+
+    Raises:
+        InputError: if the loss is not found, fails, or is not one finite number.
+    """
+    loss = find_custom_loss(name)
+    random = np.random.default_rng(0)
+    source, target = (random.uniform(-1, 1, (rows, latent_size)).astype(np.float32) for rows in (4, 3))
+    try:
+        value = np.asarray(loss(tf.constant(source), tf.constant(target)))
+    except Exception as error:  # whatever the user's code does
+        shapes = f"latents of shape {source.shape} and {target.shape}"
+        raise InputError(f"adaptation {name}: fails on {shapes} ({one_line(error)}); correct the file") from error
+    if value.shape != () or not np.issubdtype(value.dtype, np.floating) or not np.isfinite(value):
+        found = f"{value} of type {value.dtype}" if value.shape == () else f"an array of shape {value.shape}"
+        raise InputError(f"adaptation {name}: the loss must be one finite floating-point number, got {found}")
 
 
 def _joined(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -270,8 +303,7 @@ def adversarial_loss(logits: tf.Tensor, centre_ids: tf.Tensor, source: int) -> t
     as in the other methods. Rows of the source pay nothing. (Negating the discriminator's own loss would push hardest
     where it already errs, and without bound.) `source` is the source's id; the rest is as in `discriminator_scores`.
 
-    Returns:
-        float32 scalar, 0 or more; a target that the batch lacks adds nothing.
+    It is a float32 scalar of 0 or more; a target that the batch lacks adds nothing.
 
     Reference:
         Thesis eq. 2.9 to 2.13; the inverted label is Tzeng et al. 2017, "Adversarial discriminative domain adaptation".

@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.label_shift import count_cells
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import ARRAY_FIELDS, StorePath, StoreReader, open_store
 from mrcnn.feature_store.reader import check_finite
@@ -63,17 +62,19 @@ def make_batches(
     Returns:
         Generator of the parts, to be closed after use: dicts of `features` float32 `(n, 14, 14, 256)`, scaled; `images`
         float32 `(n, image_size, image_size, 3)` in [0, 1]; `centre_id` int32 `(n,)`; with n = global_batch_size /
-        num_replicas. It raises InputError as `read_batches` does.
+        num_replicas.
 
     Raises:
-        InputError: if a store is unreadable, or the batch cannot be divided among centres or replicas.
+        InputError: if the batch cannot be divided among centres or replicas; also later, as `read_batches` does.
     """
     if config.global_batch_size % num_replicas:
         raise InputError(
             f"global_batch_size is {config.global_batch_size}, which {num_replicas} devices cannot share; "
             f"choose a multiple of {num_replicas}"
         )
-    shares = batch_shares(list(count_cells(stores).values()), config.global_batch_size, config.balance)
+    with ExitStack() as stack:
+        counts = [len(stack.enter_context(open_store(path))) for path in stores.values()]
+    shares = batch_shares(counts, config.global_batch_size, config.balance)
     logger.info("samples per batch: %s", dict(zip(stores, shares, strict=True)))
     parts = read_batches(
         stores,
@@ -107,14 +108,11 @@ def make_batches(
 
 
 def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") -> tf.Tensor:
-    """Bring stored images to the size and range of the image decoder, by area average.
+    """Bring stored images, uint8 `(batch, 128, 128, 3)`, to the size and range of the image decoder, by area average.
 
-    Args:
-        images: uint8 tensor `(batch, 128, 128, 3)`.
-        image_size: side of the result in pixels, a divisor of 128.
-        colours: "stored" leaves them; "standardised" gives each channel of each image the mean 0.6 and the standard
-            deviation 0.2, about those of a stained cell on its background, clipped to [0, 1]: the colour transfer of
-            Reinhard et al. 2001 to one target, in RGB and not in their l-alpha-beta.
+    Colours "standardised" gives each channel of each image the mean 0.6 and the standard deviation 0.2, about those of
+    a stained cell on its background, clipped to [0, 1]: the colour transfer of Reinhard et al. 2001 to one target, in
+    RGB and not in their l-alpha-beta. "stored" leaves them.
 
     Returns:
         float32 tensor `(batch, image_size, image_size, 3)` in [0, 1].
@@ -136,10 +134,7 @@ def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "
     """Samples of each centre in every batch: at least two where that fits, else at least one.
 
     They sum to `global_batch_size`; balance "none" makes them proportional to the `counts` of cells, "centre" and
-    "type" equal.
-
-    Raises:
-        InputError: if there are fewer samples than centres.
+    "type" equal. An `InputError` says that there are fewer samples than centres.
     """
     least = min(_LEAST_SHARE, global_batch_size // len(counts))
     if least == 0:
@@ -157,13 +152,9 @@ def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "
 
 
 def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
-    """Sort the cells of an opened store by type, or by label if no cell has a type.
+    """Increasing rows of an opened store by type, or by label if no cell has a type; "" are those without one.
 
-    Returns:
-        By type, in alphabetical order, the int array of its rows, increasing; cells without a type are the group "".
-
-    Raises:
-        InputError: if no cell has a type or a label.
+    Types are in alphabetical order. An `InputError` says that no cell has a type or a label.
     """
     # Read, not taken from the store's properties, which would keep the texts as long as the store is open.
     for field in ("cell_type", "label"):
@@ -181,15 +172,13 @@ def row_windows(
 ) -> Iterator[np.ndarray]:
     """Yield an endless order of rows, window by window: every row once in each epoch, the epochs in different orders.
 
+    Blocks of `BLOCK_ROWS` neighbours stay together until they are shuffled in their window.
+
     Args:
         num_rows: rows of the store.
         seed: what decides the order, any number of integers of 0 or more.
-        position: number of rows, over all epochs, that were given out before.
-        window_rows: rows of a window, at most; blocks of `BLOCK_ROWS` neighbours stay together until they are shuffled
-            in their window.
-
-    Yields:
-        int array of the rows of a window, in order. The first window lacks the rows before `position`.
+        position: number of rows, over all epochs, that were given out before; the first window lacks them.
+        window_rows: rows of a window, at most.
     """
     epoch, skip = divmod(position, num_rows)
     blocks_per_window = max(window_rows // BLOCK_ROWS, 1)
@@ -254,16 +243,13 @@ def read_batches(
         type_source: number of the centre of which every cell type comes equally often; of the others, or with None,
             each cell comes once in each epoch, and no labels are looked at.
         seed: of the order.
-        num_parts: number of equal parts in which each batch is given out.
-        start_step, num_pipelines, pipeline: as in `make_batches`.
+        start_step, num_parts, num_pipelines, pipeline: as in `make_batches`, parts being replicas.
 
     Yields:
-        Dicts of `features` float16 (n, 14, 14, 256), `images` uint8 (n, 128, 128, 3) and `centre_id` int32 (n,), n
-        being the batch size divided by `num_parts`.
+        Dicts of `features` float16 (n, 14, 14, 256), `images` uint8 (n, 128, 128, 3) and `centre_id` int32 (n,).
 
     Raises:
-        InputError: if a store cannot be read, has features that are not finite, or the source has no labels that its
-            balance needs.
+        InputError: if a store cannot be read, has features that are not finite, or the source has no labels.
     """
     own_parts = num_parts // num_pipelines
     # Dealt out in turns, so that every replica has rows of every centre.

@@ -5,15 +5,16 @@ Nothing here imports TensorFlow: the command line makes the options of `aecfe tr
 
 import math
 import os
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from autoencoder.custom_losses import NAME
 from mrcnn.files.atomic import write_json
 from mrcnn.files.settings import Settings
 
 ADAPTATIONS = ("none", "mmd", "normal", "adversarial", "kernel-mmd", "coral")
+_MODULE_AND_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 # How often a run looks after itself; two runs that differ only here train the same model.
 HOUSEKEEPING = ("checkpoint_every", "log_every")
 # How long a run is; one that has ended can be made longer.
@@ -77,8 +78,7 @@ class AutoencoderConfig(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="learning rate of Adam")
     discriminator_learning_rate: float = Field(1e-3, gt=0, description="that of the second Adam, for adversarial")
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
-        "float32",
-        description="Keras dtype policy of the network; weights, SSIM and the adaptation loss stay float32",
+        "float32", description="Keras dtype policy of the network; weights, SSIM and the adaptation loss stay float32"
     )
     steps: int | None = Field(None, ge=1, description="training steps; if left out, epochs count")
     epochs: float = Field(150.0, gt=0, description="epochs over all cells, where steps is left out")
@@ -89,7 +89,7 @@ class AutoencoderConfig(Settings):
     @field_validator("adaptation")
     @classmethod
     def _check_adaptation(cls, value: str) -> str:
-        if value not in ADAPTATIONS and not NAME.fullmatch(value):
+        if value not in ADAPTATIONS and not _MODULE_AND_FUNCTION.fullmatch(value):
             choices = ", ".join(ADAPTATIONS)
             raise ValueError(f"must be one of {choices}, or module:function for a loss of your own, got {value!r}")
         return value

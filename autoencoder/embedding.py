@@ -104,9 +104,6 @@ def reconstruct(
 
     Returns:
         Originals and reconstructions, float32 arrays of shape (len(rows), image_size, image_size, 3) in [0, 1].
-
-    Raises:
-        InputError: if the autoencoder or the store cannot be used, or they belong to different detectors.
     """
     trained = load_autoencoder(folder)
     ordered, inverse = np.unique(np.asarray(rows, np.int64), return_inverse=True)
@@ -147,8 +144,7 @@ def encode_store(
 ) -> np.ndarray:
     """Encode all cells of an opened store by `compiled_encoder`, in its order: float32 (cells, latent_size).
 
-    Raises:
-        InputError: if the store is damaged, has features that are not finite, or its centre has no statistics.
+    An `InputError` says that the store is damaged, a feature is not finite, or its centre has no statistics.
     """
     latents = np.zeros((len(store), trained.config.latent_size), np.float32)
     centre_id = trained.scaling.centre_id(store.centre)

@@ -68,11 +68,7 @@ class TrainedAutoencoder:
 
 
 def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
-    """Load what `train_autoencoder` left in a folder.
-
-    Raises:
-        InputError: if a file is missing or damaged, or the training has not come to its end.
-    """
+    """Load what `train_autoencoder` left in a folder; an `InputError` names what is missing, damaged or unfinished."""
     folder = Path(folder)
     config = AutoencoderConfig.load(folder / CONFIG, missing="is this the folder of a trained autoencoder?")
     run = read_run(folder)
@@ -138,20 +134,16 @@ class AutoencoderFolder(RunFolder):
             for name in (CHECKPOINTS, TENSORBOARD):
                 shutil.rmtree(self.path / name, ignore_errors=True)
         else:
-            self._check_can_go_on(record)
+            done = max((step for step, _ in list_checkpoints(self.path / CHECKPOINTS)), default=0)
+            advice = "choose another output or --overwrite"
+            if done > self.num_steps:
+                raise InputError(f"{self.path}: trained for {done} steps already, more than {self.num_steps}; {advice}")
+            if record["complete"] and not done:
+                raise InputError(f"{self.path}: cannot be trained on, since its {CHECKPOINTS}/ is gone; {advice}")
         remove_leftovers(self.path / CHECKPOINTS)
         # The config before the record: where there is a record, there is a config to compare with.
         self.config.save(self.path / CONFIG)
         self.write(False, values)
-
-    def _check_can_go_on(self, record: Mapping[str, Any]) -> None:
-        checkpoints = list_checkpoints(self.path / CHECKPOINTS)
-        done = checkpoints[0][0] if checkpoints else 0
-        advice = "choose another output or --overwrite"
-        if done > self.num_steps:
-            raise InputError(f"{self.path}: trained for {done} steps already, more than {self.num_steps}; {advice}")
-        if record["complete"] and not checkpoints:
-            raise InputError(f"{self.path}: cannot be trained on, since its {CHECKPOINTS}/ is gone; {advice}")
 
 
 def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray) -> None:

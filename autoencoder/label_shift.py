@@ -5,7 +5,6 @@ other mostly lymphocytes, that can only be had by bringing different types toget
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 
 import numpy as np
 from tabulate import tabulate
@@ -14,12 +13,6 @@ from mrcnn.feature_store import StorePath, open_store
 
 UNLABELLED = "unlabelled"
 STRONG_SHIFT = 0.3  # total variation distance, 0 to 1
-
-
-def count_cells(stores: Mapping[str, StorePath]) -> dict[str, int]:
-    """Number of cells by centre."""
-    with ExitStack() as stack:
-        return {centre: len(stack.enter_context(open_store(path))) for centre, path in stores.items()}
 
 
 def count_types(stores: Mapping[str, StorePath]) -> dict[str, dict[str, int]]:

@@ -39,14 +39,13 @@ class TrainingLog:
 
     def __init__(self, folder: str | os.PathLike | None, names: Sequence[str], *, every: int, start_step: int = 0):
         self.names, self.every = tuple(names), every
-        self._file = self._summaries = None
+        self._summaries = None
         self._seconds_before = 0.0
         if folder is not None:
-            path, header = Path(folder) / LOG, ",".join(("step", *names, "seconds"))
-            rows = _kept_rows(path, header, start_step)
+            self._path, header = Path(folder) / LOG, ",".join(("step", *names, "seconds"))
+            rows = _kept_rows(self._path, header, start_step)
             self._seconds_before = float(rows[-1].rpartition(",")[2]) if rows else 0.0
-            write_text(path, "\n".join([header, *rows, ""]))
-            self._file = open(path, "a", encoding="utf-8")
+            write_text(self._path, "\n".join([header, *rows, ""]))
             self._summaries = SummaryWriter(Path(folder) / TENSORBOARD)
         self._started = time.monotonic()
         self._waiting: list[np.ndarray] = []
@@ -55,9 +54,7 @@ class TrainingLog:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # every row was flushed; what a full disk did not take was told then
-                self._file.close()
+        if self._summaries is not None:
             self._summaries.close()
 
     @property
@@ -72,13 +69,13 @@ class TrainingLog:
             return None
         means = dict(zip(self.names, np.mean(self._waiting, axis=0, dtype=np.float64).tolist(), strict=True))
         self._waiting.clear()
-        if self._file is not None:
+        if self._summaries is not None:
             row = [str(step), *(f"{value:.7g}" for value in means.values()), f"{self.seconds:.1f}"]
             try:
-                self._file.write(",".join(row) + "\n")
-                self._file.flush()
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(",".join(row) + "\n")
             except OSError as error:
-                error.filename = self._file.name
+                error.filename = str(self._path)  # of a full disk it says nothing
                 raise
             self._summaries.write(means, step)
         return means

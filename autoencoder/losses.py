@@ -18,10 +18,8 @@ def reference_ssim(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     """Structural similarity (eq. 2.19) as the reference implementation has it.
 
     It takes a 10 x 10 window over images padded with five zeros on every side, where `tf.image.ssim` takes an 11 x 11
-    window wherever it fits whole. Both images are float32 `(batch, height, width, channels)` in [0, 1].
-
-    Returns:
-        float32 tensor `(batch,)` between -1 and 1.
+    window wherever it fits whole. Images are float32 `(batch, height, width, channels)` in [0, 1], the result is
+    float32 `(batch,)` between -1 and 1.
 
     Reference:
         Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
@@ -54,11 +52,8 @@ def mean_squared_error(reconstruction: tf.Tensor, original: tf.Tensor) -> tf.Ten
 def image_loss(reconstruction: tf.Tensor, images: tf.Tensor, kind: str, variant: str = "tf") -> tf.Tensor:
     """The image loss that a configuration names: "mse", or "ssim", one minus the structural similarity (eq. 2.19).
 
-    Args:
-        reconstruction: float tensor `(batch, height, width, 3)` in [0, 1], with sides of at least 11 pixels.
-        images: float tensor of the same shape, in [0, 1].
-        kind: "mse" or "ssim".
-        variant: of SSIM, "tf" for `tf.image.ssim`, "reference" for `reference_ssim`.
+    Both images are float `(batch, height, width, 3)` in [0, 1], with sides of at least 11 pixels. The variant of SSIM
+    is "tf" for `tf.image.ssim` or "reference" for `reference_ssim`.
 
     Returns:
         float32 scalar, the mean over the batch; 1 - SSIM lies between 0 (equal) and 2.

@@ -40,9 +40,6 @@ class FlattenedGroupNormalization(keras.layers.Layer):
     which need not divide the channels. Each run gets mean 0 and, by its unbiased variance plus `epsilon`, standard
     deviation 1; then each channel is scaled and shifted.
 
-    Raises:
-        ValueError: when built, if the runs cannot be of equal length, or would hold one value each.
-
     Reference:
         Wu and He 2018, "Group normalization".
     """
@@ -91,18 +88,10 @@ def build_encoder(
         seed: of the initial weights.
     """
     specs = [*ENCODER_LAYERS, (latent_size, 1, 1, 0)]
-    initializers = _initializers(seed, len(specs))
     inputs = x = keras.Input(FEATURE_SHAPE, name="features")
-    for number, (channels, kernel, stride, groups) in enumerate(specs, start=1):
-        x = layers.Conv2D(
-            channels,
-            kernel,
-            strides=stride,
-            activation="relu" if groups else None,
-            kernel_initializer=next(initializers),
-            dtype=precision,
-            name=f"encoder_conv{number}",
-        )(x)
+    convolutions = _convolutions(layers.Conv2D, [spec[:3] for spec in specs], precision, seed, "encoder")
+    for number, (convolution, (channels, _, _, groups)) in enumerate(zip(convolutions, specs, strict=True), start=1):
+        x = convolution(x)
         named = {"dtype": precision, "name": f"encoder_norm{number}"}
         if groups and group_norm == "reference":
             x = FlattenedGroupNormalization(groups, **named)(x)
@@ -123,7 +112,7 @@ def build_feature_decoder(
     """
     inputs = keras.Input((latent_size,), name="latents")
     x = layers.Reshape((1, 1, latent_size), dtype=precision, name="feature_decoder_reshape")(inputs)
-    x = _transposed_convolutions(x, FEATURE_DECODER_LAYERS, activation, precision, seed, "feature_decoder")
+    x = _decode(x, FEATURE_DECODER_LAYERS, activation, precision, seed, "feature_decoder")
     return keras.Model(inputs, x, name="feature_decoder")
 
 
@@ -133,7 +122,7 @@ def build_image_decoder(image_size: int = 128, *, precision: str = "float32", se
     It maps scaled features `(batch, 14, 14, 256)` to float32 images `(batch, image_size, image_size, 3)` in (0, 1).
     """
     inputs = keras.Input(FEATURE_SHAPE, name="features")
-    x = _transposed_convolutions(inputs, IMAGE_DECODER_LAYERS[image_size], "sigmoid", precision, seed, "image_decoder")
+    x = _decode(inputs, IMAGE_DECODER_LAYERS[image_size], "sigmoid", precision, seed, "image_decoder")
     return keras.Model(inputs, x, name="image_decoder")
 
 
@@ -157,23 +146,27 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     return keras.Model(inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder")
 
 
-def _initializers(seed: int, number: int):
-    """An initialiser for each of some layers, with a seed of its own, so that no global seed is needed."""
-    children = np.random.SeedSequence(seed).spawn(number)
-    return iter([keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0])) for child in children])
+def _convolutions(kind, specs, precision: str, seed: int, prefix: str):
+    """Make layers given as (channels, kernel, stride), with ReLU after each but the last.
 
-
-def _transposed_convolutions(x, specs, last_activation: str, precision: str, seed: int, prefix: str):
-    """Apply transposed convolutions given as (channels, kernel, stride), with ReLU after each but the last."""
-    initializers = _initializers(seed, len(specs))
-    for number, (channels, kernel, stride) in enumerate(specs, start=1):
-        x = layers.Conv2DTranspose(
+    Each has a seed of its own, so that no global seed is needed.
+    """
+    children = np.random.SeedSequence(seed).spawn(len(specs))
+    return [
+        kind(
             channels,
             kernel,
             strides=stride,
             activation="relu" if number < len(specs) else None,
-            kernel_initializer=next(initializers),
+            kernel_initializer=keras.initializers.GlorotUniform(seed=int(child.generate_state(1)[0])),
             dtype=precision,
             name=f"{prefix}_conv{number}",
-        )(x)
+        )
+        for number, ((channels, kernel, stride), child) in enumerate(zip(specs, children, strict=True), start=1)
+    ]
+
+
+def _decode(x, specs, last_activation: str, precision: str, seed: int, prefix: str):
+    for layer in _convolutions(layers.Conv2DTranspose, specs, precision, seed, prefix):
+        x = layer(x)
     return layers.Activation(last_activation, dtype="float32", name=f"{prefix}_{last_activation}")(x)

@@ -34,11 +34,10 @@ class FeatureScaling:
     """A scaling and its statistics.
 
     Attributes:
-        kind: "minmax", "channel" or "centre".
+        kind: one of `KINDS`.
         centres: names of the centres that it was fitted on; their order gives the centre ids.
-        mean: float32 array of shape (len(centres), channels); the rows are equal for "channel", and there are
-            no columns for "minmax".
-        deviation: standard deviation, of the same shape.
+        mean, deviation: float32 arrays of shape (len(centres), channels); the rows are equal for "channel", and there
+            are no columns for "minmax".
     """
 
     kind: str
@@ -48,11 +47,7 @@ class FeatureScaling:
 
     @classmethod
     def fit(cls, kind: str, stores: Mapping[str, StorePath]) -> "FeatureScaling":
-        """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing.
-
-        Raises:
-            InputError: if a store cannot be read.
-        """
+        """Read the stores once for the statistics that `kind` needs; "minmax" needs none and reads nothing."""
         centres = tuple(stores)
         if kind == "minmax":
             nothing = np.zeros(cls.shape(kind, len(centres)), np.float32)
@@ -73,8 +68,7 @@ class FeatureScaling:
     def centre_id(self, centre: str) -> int:
         """Row of the statistics that belongs to a centre; 0 for an unknown one where the rows do not differ.
 
-        Raises:
-            InputError: if there are statistics per centre, and none for this one.
+        An `InputError` says that there are statistics per centre, and none for this one.
         """
         if centre in self.centres:
             return self.centres.index(centre)
@@ -111,11 +105,7 @@ class FeatureScaling:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "FeatureScaling":
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: if the file is missing, damaged or not a feature scaling.
-        """
+        """Read what `save` wrote; an `InputError` says that the file is missing, damaged or another one."""
         missing = "is this the folder of a trained autoencoder?"
         arrays = read_arrays(path, missing=missing, advice="not a feature scaling, so train again")
         statistics = [arrays.get(name, np.zeros(0)) for name in ("mean", "deviation")]

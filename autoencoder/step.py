@@ -39,7 +39,7 @@ class TrainingState:
     def build(cls, config: AutoencoderConfig, num_centres: int) -> "TrainingState":
         """Make everything anew, with weights that follow from the seed; to be called in the strategy's scope."""
         model = build_autoencoder(config)
-        optimizer: keras.optimizers.Optimizer = keras.optimizers.Adam(config.learning_rate)
+        optimizer = keras.optimizers.Adam(config.learning_rate)
         if config.precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)
@@ -60,11 +60,6 @@ class TrainingState:
     def get_values(self) -> list[np.ndarray]:
         """Copies of all variables."""
         return [np.array(variable) for variable in self.variables]
-
-    def set_values(self, values: list[np.ndarray]) -> None:
-        """Set all variables."""
-        for variable, value in zip(self.variables, values, strict=True):
-            variable.assign(value)
 
 
 def metric_names(config: AutoencoderConfig) -> tuple[str, ...]:
@@ -87,7 +82,7 @@ def make_train_step(
 
     Returns:
         Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes the
-        weights and returns a float32 tensor: the numbers of `metric_names`, of the whole batch before the step.
+        weights and returns the numbers of `metric_names`, of the whole batch before the step, as a float32 tensor.
     """
     num_replicas = strategy.num_replicas_in_sync
     model, optimizer, discriminator = state.model, state.optimizer, state.discriminator

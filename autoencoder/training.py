@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from autoencoder.adaptation import check_custom_loss
 from autoencoder.batches import make_batches
 from autoencoder.config import ADAPTATIONS, AutoencoderConfig
-from autoencoder.custom_losses import check_custom_loss
 from autoencoder.folder import (
     CHECKPOINTS,
     SCALING,
@@ -143,33 +143,17 @@ def _agree_on_scaling(
 
 
 def _take_steps(
-    folder: AutoencoderFolder,
-    stores: Mapping[str, StorePath],
-    scaling: FeatureScaling,
-    source: int,
-    workers: Workers,
+    folder: AutoencoderFolder, stores: Mapping[str, StorePath], scaling: FeatureScaling, source: int, workers: Workers
 ) -> tuple[TrainingState, dict[str, float], float]:
-    """Train from the last checkpoint on, in a folder that is ready and that the chief writes to.
-
-    Returns:
-        The state, what the last step measured, and seconds in all.
-    """
+    """Train from the last checkpoint on; return the state, what the last step measured, and seconds in all."""
     config, num_steps, strategy, is_chief = folder.config, folder.num_steps, workers.strategy, workers.is_chief
     names = metric_names(config)
     with strategy.scope():
         state = TrainingState.build(config, len(stores))
     start_step, metrics = _restore(state, len(names), folder.path / CHECKPOINTS, workers)
     train_step = make_train_step(state, config, strategy, source, len(stores))
-    parts = make_batches(
-        config,
-        stores,
-        scaling,
-        source=source,
-        start_step=start_step,
-        num_replicas=strategy.num_replicas_in_sync,
-        num_pipelines=workers.number,
-        pipeline=workers.place,
-    )
+    share = {"num_replicas": strategy.num_replicas_in_sync, "num_pipelines": workers.number, "pipeline": workers.place}
+    parts = make_batches(config, stores, scaling, source=source, start_step=start_step, **share)
     watch = CollapseWatch(len(stores))
     log = TrainingLog(folder.path if is_chief else None, names, every=config.log_every, start_step=start_step)
     bar = Bar(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not is_chief)
@@ -209,6 +193,7 @@ def _restore(state: TrainingState, num_metrics: int, folder: Path, workers: Work
 
     step, metrics, *values = workers.from_chief(load, like=[np.int64(0), nothing, *initial])
     if step:
-        state.set_values(values)
+        for variable, value in zip(state.variables, values, strict=True):
+            variable.assign(value)
         logger.info("resuming after step %d", step)
     return int(step), metrics

@@ -14,15 +14,13 @@ class Workers:
     """One process, or several under a MultiWorkerMirroredStrategy: the chief writes the files; places count from 0."""
 
     def __init__(self, strategy: tf.distribute.Strategy):
-        self.strategy = strategy
-        self.is_chief = is_chief(strategy)
+        self.strategy, self.is_chief = strategy, is_chief(strategy)
         self.place, self.number = place_of(strategy)
 
     def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Let the chief alone make arrays, of the shapes and types of `like`, and give them to every process.
 
-        Raises:
-            InputError: on the chief, what `make` raised; on the others that the chief has stopped.
+        What `make` raised is raised on the chief; on the others an `InputError` says that the chief has stopped.
         """
         if self.number == 1:
             return list(make())

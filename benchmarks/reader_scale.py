@@ -54,16 +54,13 @@ def read(stores: dict[str, list[str]], num_batches: int, balance: str) -> dict[s
         machine does is not measured; there is one thread and no disk to wait for.
     """
     from autoencoder.batches import ROW_BYTES, batch_shares, read_batches
-    from autoencoder.label_shift import count_cells, count_types
+    from autoencoder.label_shift import count_types
 
     idle = peak_mib()
     started = time.process_time()
-    counts = count_cells(stores)
-    count_types(stores)
+    counts = [sum(types.values()) for types in count_types(stores).values()]
     opened = time.process_time()
-    batches = read_batches(
-        stores, batch_shares(list(counts.values()), BATCH, balance), type_source=0 if balance == "type" else None
-    )
+    batches = read_batches(stores, batch_shares(counts, BATCH, balance), type_source=0 if balance == "type" else None)
     next(batches)
     first = time.process_time()
     for _ in range(num_batches):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from autoencoder.adaptation import adaptation_loss
+from autoencoder.adaptation import adaptation_loss, check_custom_loss, find_custom_loss
 from autoencoder.config import AutoencoderConfig
-from autoencoder.custom_losses import check_custom_loss, find_custom_loss
 from autoencoder.embedding import embed
 from autoencoder.training import train_autoencoder
 from mrcnn.files.errors import InputError

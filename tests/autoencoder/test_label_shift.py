@@ -1,14 +1,13 @@
 import pytest
 
-from autoencoder.label_shift import UNLABELLED, count_cells, count_types, format_counts, shift_warnings, type_distance
+from autoencoder.label_shift import UNLABELLED, count_types, format_counts, shift_warnings, type_distance
 
 
-def test_count_types_and_cells_by_centre(stores, typed_store):
+def test_count_types_by_centre(stores, typed_store):
     assert count_types({name: stores[name] for name in ("anna", "bert")}) == {
         "anna": {"type0": 6, "type1": 6},
         "bert": {"type0": 5, "type1": 4},
     }
-    assert count_cells(stores) == {"anna": 12, "bert": 9, "cleo": 7}
     found = count_types({"dora": typed_store("dora", ["zeta", "", "alpha", "", ""])})["dora"]
     assert list(found.items()) == [("alpha", 1), ("zeta", 1), (UNLABELLED, 3)]
 
