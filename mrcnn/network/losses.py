@@ -22,12 +22,6 @@ class LossSum(NamedTuple):
         return tf.math.divide_no_nan(self.total, self.count)
 
 
-def smooth_l1(errors: tf.Tensor) -> tf.Tensor:
-    """Elementwise 0.5 x^2 where |x| < 1, else |x| - 0.5 (thesis eq. 2.3)."""
-    size = tf.abs(errors)
-    return tf.where(size < 1.0, 0.5 * size * size, size - 0.5)
-
-
 def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossSum:
     """Sum of `values` where the bool tensor `mask` of the same shape holds, and how often it does."""
     return LossSum(tf.reduce_sum(tf.where(mask, values, 0.0)), tf.reduce_sum(tf.cast(mask, tf.float32)))
@@ -43,9 +37,8 @@ def rpn_class_loss(match: tf.Tensor, logits: tf.Tensor) -> LossSum:
 
 
 def rpn_bbox_loss(match: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
-    """Smooth L1 loss of the deltas `(batch, anchors, 4)` over the sampled objects (thesis eq. 2.2)."""
-    losses = tf.reduce_mean(smooth_l1(target_deltas - deltas), axis=-1)
-    return masked_sum(losses, match == 1)
+    """Smooth L1 (Huber) loss of the deltas `(batch, anchors, 4)` over the sampled objects (thesis eq. 2.2, 2.3)."""
+    return masked_sum(keras.losses.huber(target_deltas, deltas), match == 1)
 
 
 def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, active_class_ids: tf.Tensor) -> LossSum:
@@ -66,13 +59,12 @@ def head_class_loss(class_ids: tf.Tensor, valid: tf.Tensor, logits: tf.Tensor, a
 
 
 def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Tensor) -> LossSum:
-    """Smooth L1 loss of the true class' deltas over the positive RoIs (thesis eq. 2.2).
+    """Smooth L1 (Huber) loss of the true class' deltas over the positive RoIs (thesis eq. 2.2, 2.3).
 
     `class_ids` are int `(batch, rois)`, `target_deltas` `(batch, rois, 4)`, `deltas` `(batch, rois, classes, 4)`.
     """
     chosen = tf.gather(deltas, class_ids, axis=2, batch_dims=2)
-    losses = tf.reduce_mean(smooth_l1(target_deltas - chosen), axis=-1)
-    return masked_sum(losses, class_ids > 0)
+    return masked_sum(keras.losses.huber(target_deltas, chosen), class_ids > 0)
 
 
 def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, masks: tf.Tensor) -> LossSum:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mrcnn.config import NORMALIZATIONS, NUM_GROUPS
+from mrcnn.config import NUM_GROUPS
 
 # Wu & He 2018.
 GROUP_NORM_EPSILON = 1e-5
@@ -88,8 +88,4 @@ def normalization(kind: str, name: str) -> keras.layers.Layer:
     """
     if kind == "group":
         return GroupNorm(NUM_GROUPS, epsilon=GROUP_NORM_EPSILON, name=name)
-    if kind == "batch":
-        return keras.layers.BatchNormalization(name=name)
-    if kind == "frozen_batch":
-        return FrozenBatchNormalization(name=name)
-    raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}; got {kind!r}")
+    return (keras.layers.BatchNormalization if kind == "batch" else FrozenBatchNormalization)(name=name)

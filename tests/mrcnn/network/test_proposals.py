@@ -35,7 +35,7 @@ def test_proposals_equal_a_slow_reference_on_random_boxes(num_proposals, thresho
 
 def test_rpn_head_rows_follow_the_order_of_the_anchors():
     keras.utils.set_random_seed(0)
-    head = rpn_head(8, 3, 1, hidden=16)
+    head = rpn_head(8, 3, 1)
     level = np.random.default_rng(0).normal(size=(1, 5, 4, 8)).astype(np.float32)
     touched = level.copy()
     touched[0, 4, 0] += 1.0
