@@ -95,10 +95,7 @@ def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_
     assert stored(first, "mrcnn_class_logits").shape == (1024, 2)
 
     run("balloon_style.py", "train", "--dataset", coins, "--weights=last", "--epochs=2")
-    assert [p.name for p in sorted(first.parent.glob("mask_rcnn_coin_*.h5"))] == [
-        "mask_rcnn_coin_0001.h5",
-        "mask_rcnn_coin_0002.h5",
-    ]
+    assert [p.name[-7:] for p in sorted(first.parent.glob("mask_rcnn_coin_*.h5"))] == ["0001.h5", "0002.h5"]
 
     names = run("balloon_style.py", "splash", "--weights=last", "--image", coins / "val" / "4.png")
     assert names["model"].find_last().endswith("mask_rcnn_coin_0002.h5")
@@ -114,13 +111,10 @@ def test_shapes_style_trains_in_two_steps_and_looks_inside(run, project, weights
     (project / "mask_rcnn_coco.h5").write_bytes((weights_folder / "coco.h5").read_bytes())
     names = run("shapes_style.py", "train", "--weights=coco")
 
-    rpn_match, rois, class_ids = (names[n] for n in ("rpn_match", "rois", "mrcnn_class_ids"))
     num_anchors = 3 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
-    assert rpn_match.shape == (2, num_anchors, 1) and names["batch_anchors"].shape == (num_anchors, 4)
-    assert names["rpn_rois"].shape[0] == 2 and rois.shape == (2, 8, 4)
-    assert class_ids.shape == (2, 8, 1) and set(np.unique(class_ids)) <= {0, 1, 2, 3}
-    assert names["mrcnn_bbox"].shape == (2, 8, 4, 4) and names["mrcnn_mask"].shape == (2, 8, 28, 28, 4)
-    assert names["gt_class_ids"].shape == (2, 6) and names["gt_masks"].shape == (2, 56, 56, 6)
+    shapes = {"rpn_match": (2, num_anchors, 1), "batch_anchors": (num_anchors, 4), "rois": (2, 8, 4)}
+    shapes |= {"mrcnn_class_ids": (2, 8, 1), "mrcnn_bbox": (2, 8, 4, 4), "mrcnn_mask": (2, 8, 28, 28, 4)}
+    assert {name: names[name].shape for name in shapes} == shapes
 
     first, second = sorted(project.glob("logs/shapes*/mask_rcnn_shapes_*.h5"))
     assert (first.name, second.name) == ("mask_rcnn_shapes_0001.h5", "mask_rcnn_shapes_0002.h5")
@@ -131,18 +125,11 @@ def test_shapes_style_trains_in_two_steps_and_looks_inside(run, project, weights
     for layer in ("conv1", "fpn_p2", *HEADS):
         np.testing.assert_array_equal(stored(saved, layer), stored(second, layer))
 
-    image = names["original_image"]
-    assert image.shape == (64, 64, 3) and names["gt_mask"].shape[:2] == (64, 64)
-    count = check_result(names["r"], image)
-    (molded,) = names["molded_results"]
-    np.testing.assert_array_equal(molded["rois"], names["r"]["rois"])
-    assert molded["masks"].shape == (64, 64, count)
-    activations = names["activations"]
-    assert activations["rpn_class"].shape == (1, num_anchors, 2)
-    assert activations["proposals"].shape == (1, 30, 4) and activations["probs"].shape == (1, 30, 4)
-    np.testing.assert_allclose(activations["probs"].sum(axis=-1), 1, rtol=1e-4)
-    assert activations["deltas"].shape == (1, 30, 4, 4) and activations["detections"].shape == (1, 8, 6)
-    assert activations["masks"].shape == (1, 8, 28, 28, 4)
+    check_result(names["r"], names["original_image"])
+    np.testing.assert_array_equal(names["molded_results"][0]["rois"], names["r"]["rois"])
+    shapes = {"rpn_class": (num_anchors, 2), "proposals": (30, 4), "probs": (30, 4), "deltas": (30, 4, 4)}
+    shapes |= {"detections": (8, 6), "masks": (8, 28, 28, 4)}
+    assert {name: value.shape[1:] for name, value in names["activations"].items()} == shapes
     assert 0 <= names["AP"] <= 1 and 0 <= names["recall_of_proposals"] <= 1
 
 

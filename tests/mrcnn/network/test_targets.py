@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy.ndimage import map_coordinates
 
 from mrcnn.config import Config, make_config
@@ -222,31 +221,18 @@ def test_crowds_are_neither_matched_nor_background():
     assert not targets.class_ids.numpy().any() and not targets.masks.numpy().any()
 
 
-@pytest.fixture(scope="module")
-def ellipse():
-    mask = np.zeros((64, 64), np.uint8)
-    cv2.ellipse(mask, (30, 34), (17, 12), 25, 0, 360, 1, -1)
-    return mask[..., np.newaxis] > 0
-
-
-def full_crop(mask, rois, size=28) -> np.ndarray:
-    masks, frames = mask.transpose(2, 0, 1)[np.newaxis], np.array([[[0, 0, 64, 64]]], np.float32)
-    matched = np.zeros((1, len(rois)), np.int32)
-    return crop_masks(tf.constant([rois], tf.float32), masks, frames, matched, size).numpy()[0]
-
-
-def test_crop_masks_on_whole_pixels_copies_them_and_is_empty_outside(ellipse):
-    np.testing.assert_array_equal(full_crop(ellipse, [[20, 14, 48, 42]])[0], ellipse[20:48, 14:42, 0])
-    crop = full_crop(np.ones_like(ellipse), [[-14, 0, 14, 28], [70, 70, 90, 90]])
-    assert not crop[0, :14].any() and crop[0, 14:].all() and not crop[1].any()
-
-
-def test_crop_masks_agree_between_mini_and_full_masks(ellipse):
-    box = extract_bboxes(ellipse)
-    mini = minimize_mask(box, ellipse, (56, 56)).transpose(2, 0, 1)[np.newaxis]
+def test_crop_masks_agree_between_mini_and_full_masks():
+    drawn = np.zeros((64, 64), np.uint8)
+    mask = cv2.ellipse(drawn, (30, 34), (17, 12), 25, 0, 360, 1, -1)[..., np.newaxis] > 0
+    box = extract_bboxes(mask)
     rois = np.array([box[0], box[0] + [-4, -6, 5, 3], box[0] + [5, 3, -6, 4], [0, 0, 64, 64]], np.float32)
-    matched = np.zeros((1, len(rois)), np.int32)
-    from_mini = crop_masks(rois[np.newaxis], mini, box[np.newaxis].astype(np.float32), matched, 28).numpy()[0]
-    for a, b in zip(from_mini, full_crop(ellipse, rois.tolist()), strict=True):
-        assert b.any() and set(np.unique(a)) <= {0.0, 1.0}
-        assert np.mean(a != b) < 0.03
+    crops = [
+        crop_masks(rois[np.newaxis], masks.transpose(2, 0, 1)[np.newaxis], frame, np.zeros((1, 4), np.int32), 28)[0]
+        for masks, frame in (
+            (minimize_mask(box, mask, (56, 56)), box[np.newaxis].astype(np.float32)),
+            (mask, np.array([[[0, 0, 64, 64]]], np.float32)),
+        )
+    ]
+    for mini, full in zip(*map(np.array, crops), strict=True):
+        assert full.any() and set(np.unique(mini)) <= {0.0, 1.0}
+        assert np.mean(mini != full) < 0.03

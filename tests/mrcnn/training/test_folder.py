@@ -15,11 +15,6 @@ def make(folder: Path, run: str, *names: str) -> None:
         (folder / run / name).touch()
 
 
-def test_run_folder_of_a_new_run_is_named_after_configuration_and_date():
-    assert run_folder("logs", "Cells", now=NOW) == (Path("logs/cells20240203T040506"), 0)
-    assert run_folder("logs", "Cells")[0].name.startswith(f"cells{datetime.now():%Y%m}")
-
-
 @pytest.mark.parametrize("parent", ["", "/data/my logs/"])
 @pytest.mark.parametrize("run", ["cells20171023T2136", "my-cells_220240203T040506"])
 def test_run_folder_goes_on_with_the_run_of_a_checkpoint(parent, run):
@@ -27,8 +22,8 @@ def test_run_folder_goes_on_with_the_run_of_a_checkpoint(parent, run):
     assert run_folder("elsewhere", "Cells", Path(path), NOW) == (Path(parent) / run, 12)
 
 
-@pytest.mark.parametrize("path", ["mask_rcnn_coco.h5", "logs/cells20240203T040506/weights.weights.h5"])
-def test_run_folder_of_other_weights_is_a_new_one(path):
+@pytest.mark.parametrize("path", [None, "mask_rcnn_coco.h5", "logs/cells20240203T040506/weights.weights.h5"])
+def test_run_folder_without_a_checkpoint_is_named_after_configuration_and_date(path):
     assert run_folder("logs", "Cells", path, NOW) == (Path("logs/cells20240203T040506"), 0)
 
 

@@ -55,42 +55,17 @@ def test_open_weights_reads_every_place_of_the_names_and_float32(tmp_path, write
     np.testing.assert_array_equal(value, KERNEL)
 
 
-def link_out(group):
-    del group["conv1/kernel:0"]
-    group["conv1"]["kernel:0"] = h5py.ExternalLink("other.h5", "/secret")
-
-
-def put_text(group):
-    del group["conv1/kernel:0"]
-    group["conv1"]["kernel:0"] = np.array([b"a", b"b"])
-
-
-def name_twice(group):
-    group["conv1/kernel_1:0"] = KERNEL
-    group.attrs["weight_names"] = [b"conv1/kernel:0", b"conv1/kernel_1:0"]
-
-
-def name_numbers(group):
-    group.attrs["weight_names"] = [1.0, 2.0]
-
-
-def list_a_missing_layer(group):
-    group.file.attrs["layer_names"] = [b"conv1", b"bn_conv1"]
-
-
-def drop_the_names(group):
-    del group.file.attrs["layer_names"]
-
-
-@pytest.mark.parametrize("spoil", [link_out, put_text, name_twice, name_numbers, list_a_missing_layer, drop_the_names])
-def test_open_weights_refuses_a_bad_file(tmp_path, write_keras2_file, spoil):
-    path = write_keras2_file(tmp_path / "w.h5", {"conv1": {"conv1/kernel:0": KERNEL}})
-    assert shapes_in(path)
-    with h5py.File(path, "r+") as file:
-        spoil(file["conv1"])
-    with pytest.raises(InputError) as error:
-        shapes_in(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+def test_open_weights_refuses_a_bad_file(tmp_path, write_keras2_file):
+    path, twice = tmp_path / "w.h5", {"conv1/kernel:0": KERNEL, "conv1/kernel_1:0": KERNEL}
+    for groups in ({"conv1": {"conv1/kernel:0": np.array([b"a", b"b"])}}, {"conv1": twice}, {}):
+        with pytest.raises(InputError, match=r"w\.h5"):
+            shapes_in(write_keras2_file(path, groups))
+    write_keras2_file(path, {"conv1": {"conv1/kernel:0": KERNEL}})
+    for attribute, names in (("layer_names", [b"conv1", b"bn_conv1"]), ("layer_names", [1.0, 2.0])):
+        with h5py.File(path, "r+") as file:
+            file.attrs[attribute] = names
+        with pytest.raises(InputError, match=r"w\.h5"):
+            shapes_in(path)
 
 
 @pytest.mark.parametrize("kind, value", [("kernel", np.nan), ("kernel", 1e300), ("moving_variance", -1.0)])
