@@ -14,7 +14,6 @@ from experiments.thesis.bottleneck import (
     make_bottleneck,
     scored_centre,
     settings_variants,
-    train_grid,
     write_bottleneck,
 )
 from mrcnn.files.errors import InputError
@@ -96,46 +95,23 @@ def test_the_thesis_stands_in_brackets_on_its_own_data_in_every_file(tmp_path):
     assert "In brackets" not in written(tmp_path, "int20")["md"]
 
 
-@pytest.fixture
-def untrained(make_study, monkeypatch):
-    """Function of settings that makes a study whose latents are the types, without any training."""
+def test_make_bottleneck_scores_latents_that_say_the_type(make_study, monkeypatch):
+    grid = {"sizes": [3, 6], "backbones": ["resnet50"], "image_losses": ["mse"], "image_sources": ["crop"]}
+    study, wanted = make_study(bottleneck={**grid, "centre": "bert", "autoencoder": {"steps": 9}}), []
 
-    def make(**settings):
-        grid = {"sizes": [3, 6], "backbones": ["resnet50"], "image_losses": ["mse", "ssim"], "image_sources": ["crop"]}
-        study = make_study(bottleneck={**grid, **settings})
-        wanted = []
+    def latents(folder):
+        cells = study.cells("resnet50")
+        return {c: np.eye(2, dtype=np.float32)[cells.class_numbers(types)] for c, types in cells.types.items()}
 
-        def train(each):
-            wanted.extend(each)
-            return [Path(f"{overrides['image_loss']}-{overrides['latent_size']}") for overrides, _ in each]
-
-        def latents(folder):
-            cells = study.cells()
-            return {c: np.eye(2, dtype=np.float32)[cells.class_numbers(types)] for c, types in cells.types.items()}
-
-        monkeypatch.setattr(study, "train", train)
-        monkeypatch.setattr(study, "latents", latents)
-        return study, wanted
-
-    return make
-
-
-def test_train_grid_asks_for_every_cell_of_the_table(untrained):
-    study, wanted = untrained(autoencoder={"steps": 9})
-    folders = train_grid(study, settings_variants(study))
-    assert [path.name for path in folders.values()] == ["mse-3", "mse-6", "ssim-3", "ssim-6"]
-    common = {"steps": 9, "adaptation": "none", "image_source": "crop"}
-    assert wanted == [
-        ({**common, "latent_size": size, "image_loss": loss}, "resnet50") for loss in ("mse", "ssim") for size in (3, 6)
-    ]
-
-
-def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
-    study, _ = untrained(sizes=[3], image_losses=["mse"], centre="bert")
+    monkeypatch.setattr(study, "train", lambda each: wanted.extend(each) or [Path("3"), Path("6")])
+    monkeypatch.setattr(study, "latents", latents)
     result = make_bottleneck(study, PROTOCOL)
-    ((key, scores),) = result.scores.items()
-    assert key == (Variant("resnet50", "mse", "crop"), 3) and result.centre == "bert"
-    assert scores == dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"), [1.0, 1.0])
+    common = {"steps": 9, "adaptation": "none", "image_loss": "mse", "image_source": "crop"}
+    assert wanted == [({**common, "latent_size": size}, "resnet50") for size in (3, 6)]
+    key = (Variant("resnet50", "mse", "crop"), 3)
+    assert list(result.scores) == [key, (key[0], 6)] and result.centre == "bert"
+    right = dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1"), [1.0, 1.0])
+    assert result.scores[key] == right
     assert result.num_cells == {"resnet50": (16, 4)}
     assert set(result.baselines) == {(name, "resnet50") for name in ("Handcrafted", "Handcrafted, Lab", "R-CNN-RF")}
     assert result.baselines["R-CNN-RF", "resnet50"]["accuracy"] == [1.0, 1.0]
@@ -145,9 +121,8 @@ def test_make_bottleneck_scores_latents_that_say_the_type(untrained):
     study.cache = Cache(study.cache.folder)
     cells = study.cells()
     turned = type(cells)(cells.image_ids, cells.types, cells.parts, cells.classes[::-1])
-    vectors = {c: np.eye(2, dtype=np.float32)[cells.class_numbers(t)] for c, t in cells.types.items()}
-    study.cells, study.latents = lambda backbone: turned, lambda folder: vectors
-    assert make_bottleneck(study, PROTOCOL).scores[key]["accuracy"] == [1.0, 1.0]
+    monkeypatch.setattr(study, "cells", lambda backbone: turned)
+    assert make_bottleneck(study, PROTOCOL).scores[key] == right
     assert study.cache.num_made == 1 + 3
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -28,12 +29,9 @@ def coloured_cells(num_red: int, num_blue: int, seed: int):
     return images.astype(np.uint8), labels
 
 
-def folder_at(path, config=CONFIG, inputs="abc"):
-    return RunFolder(path, "oracle", {"config": config.to_dict(), "inputs": inputs})
-
-
-def train(path, config=CONFIG, cells=(30, 3), **identity):
-    return train_oracle(config, *coloured_cells(*cells, seed=0), folder_at(path, config, **identity))
+def train(path, config=CONFIG, cells=(30, 3), inputs="abc"):
+    folder = RunFolder(path, "oracle", {"config": config.to_dict(), "inputs": inputs})
+    return train_oracle(config, *coloured_cells(*cells, seed=0), folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +46,15 @@ def copied(trained, tmp_path):
     return Path(shutil.copytree(trained.path, tmp_path / "copy"))
 
 
-def test_oracle_predicts_unseen_images_rightly(trained):
-    assert trained.classes == ("blue", "red")
+def test_oracle_predicts_unseen_images_and_says_what_it_was_trained_on(trained):
     images, labels = coloured_cells(9, 9, seed=5)
     np.testing.assert_array_equal(trained.predict(images, batch_size=7), labels)
-
-
-def test_oracle_folder_says_what_was_trained(trained):
     run = json.loads((trained.path / "run.json").read_text())
-    assert run["complete"] is True and run["identity"] == {"config": CONFIG.to_dict(), "inputs": "abc"}
-    assert run["classes"] == ["blue", "red"] and run["cells"] == {"blue": 3, "red": 30}
-    assert run["versions"]["tensorflow"] == tf.__version__
-    header, *rows = (trained.path / "log.csv").read_text().splitlines()
-    assert header == "step,loss,accuracy,learning_rate,seconds"
-    rows = [[float(value) for value in row.split(",")] for row in rows]
-    assert [row[0] for row in rows] == [20, 24]
-    assert rows[-1][1] == pytest.approx(run["loss"], rel=1e-5)
-    assert 0 < rows[1][3] < rows[0][3] < 3e-3
+    assert run["complete"] is True and run["cells"] == {"blue": 3, "red": 30}
+    log = pd.read_csv(trained.path / "log.csv")
+    assert list(log) == ["step", "loss", "accuracy", "learning_rate", "seconds"] and log.step.tolist() == [20, 24]
+    assert log.loss[1] == pytest.approx(run["loss"], rel=1e-5)
+    assert 0 < log.learning_rate[1] < log.learning_rate[0] < CONFIG.learning_rate
     assert {path.name for path in trained.path.iterdir()} == {"log.csv", "run.json", "weights.weights.h5"}
 
 
@@ -78,9 +68,8 @@ def test_finished_oracle_is_reused_and_another_refused(trained, copied, monkeypa
         train(copied, CONFIG.replace(steps=25))
     weights = copied / "weights.weights.h5"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"weights.weights.h5: damaged") as caught:
+    with pytest.raises(InputError, match=r"weights.weights.h5: damaged"):
         train(copied)
-    assert "\n" not in str(caught.value)
 
 
 def test_unfinished_oracle_is_begun_anew(copied, monkeypatch):

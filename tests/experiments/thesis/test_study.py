@@ -1,4 +1,5 @@
 import dataclasses
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ def relabel(study, centre, number, cell_type):
 
 
 def test_cells_have_the_types_that_the_images_have_now(make_study):
-    study = make_study()
-    assert study.cells().types["anna"][0] == "monocyte"
+    assert make_study().cells().types["anna"][0] == "monocyte"
     study = make_study()
     relabel(study, "anna", 0, "eosinophil")
     # The split is of the labels, and a saved one of others is refused.
@@ -27,12 +27,12 @@ def test_cells_have_the_types_that_the_images_have_now(make_study):
     assert study.cells().types["anna"][0] == "eosinophil" and study.cells().counts["anna"]["eosinophil"] == 11
 
 
-def test_an_autoencoder_that_learns_from_types_is_another_for_other_types(make_study, study_data, tmp_path):
+def test_an_autoencoder_that_learns_from_types_is_another_for_other_types(make_study):
     study = make_study()
     plain, by_type = ({"balance": balance} for balance in ("none", "type"))
-    before = study.autoencoder_folder(plain), study.autoencoder_folder(by_type)
+    before, _ = study.autoencoder_folder(plain), study.autoencoder_folder(by_type)
     relabel(study, "bert", 1, "monocyte")
-    assert study.autoencoder_folder(plain) == before[0]
+    assert study.autoencoder_folder(plain) == before
     with pytest.raises(InputError, match="bert.h5: holds other cell types than the images have now.*delete it"):
         study.autoencoder_folder(by_type)
 
@@ -47,19 +47,15 @@ def test_the_folder_of_an_autoencoder_tells_its_settings_and_nothing_of_housekee
 
 
 def test_train_passes_on_jobs_and_overwrite_and_trains_each_once(make_study, monkeypatch):
-    calls = []
-
-    def run_jobs(jobs, number, *, resume):
-        calls.append(([job.folder for job in jobs], number, resume))
-
+    run_jobs, study = MagicMock(), make_study()
     monkeypatch.setattr(study_module, "run_jobs", run_jobs)
-    study = make_study()
     study.jobs, study.overwrite = 3, True
     wanted = [({"latent_size": size}, None) for size in (3, 4, 3)]
     folders = study.train(wanted)
     assert folders[0] == folders[2] != folders[1]
     study.train(wanted)  # for another table
-    assert calls == [(folders[:2], 3, False), ([], 3, False)]
+    assert [[job.folder for job in call.args[0]] for call in run_jobs.call_args_list] == [folders[:2], []]
+    assert run_jobs.call_args.args[1:] == (3,) and run_jobs.call_args.kwargs == {"resume": False}
 
 
 def test_a_detector_is_trained_and_applied_once_though_everything_is_made_again(make_study, monkeypatch):
@@ -84,13 +80,7 @@ def test_config_hash_tells_settings_and_not_places(make_study, tmp_path):
 
 
 def test_store_vectors_are_kept_by_store_and_options(make_study):
-    study = make_study()
-    calls = []
-
-    def make(store):
-        calls.append(store.centre)
-        return np.zeros((len(store), 1), np.float32)
-
+    study, make = make_study(), MagicMock(return_value=np.zeros((20, 1)))
     for options in ({"size": 1}, {"size": 1}, {"size": 2}):
         assert study.store_vectors("kind", options, make, None)["anna"].shape == (20, 1)
-    assert calls == ["anna", "bert"] * 2
+    assert make.call_count == 2 * 2  # centres, and sizes
