@@ -84,7 +84,7 @@ class ClassMap:
 
 
 def fold_label(label: str) -> str:
-    """Bring a name to one spelling: "Smudge cell", "smudge-cell" and "SMUDGE_CELL" are the same."""
+    """One spelling for "Smudge cell", "smudge-cell" and "SMUDGE_CELL"."""
     return re.sub(r"[\W_]+", "_", label.casefold()).strip("_")
 
 
@@ -94,25 +94,18 @@ def labels_of(layout: str) -> frozenset[str]:
 
 
 def make_class_map(source: str | os.PathLike | dict[str, str], layout: str) -> ClassMap:
-    """Make the map for one centre.
+    """Make the map for one centre of some layout; other layouts than those of `LAYOUT_MAPS` get the generic names.
 
-    Args:
-        source: "thesis13", "eleven" or "five"; or a dict from the centre's own names to cell types, where ""
-            or None leaves a name out; or a YAML file with such a dict.
-        layout: key of `LAYOUT_MAPS`, for the schemes; any other layout gets the generic names.
-
-    Raises:
-        InputError: if the scheme or file is unknown, or the map is not one from names to names.
+    The source is "thesis13", "eleven" or "five"; or a dict from the centre's own names to cell types, where "" or None
+    leaves a name out; or a YAML file with such a dict. An unknown or faulty one is refused.
     """
     if isinstance(source, dict):
         return _own_map("own map", source)
     if str(source) in SCHEMES:
         return _scheme_map(str(source), layout if layout in LAYOUT_MAPS else "generic")
-    path = Path(source)
-    if path.suffix.lower() not in (".yaml", ".yml"):
+    if Path(source).suffix.lower() not in (".yaml", ".yml"):
         raise InputError(f"class map {source}: not one of {', '.join(SCHEMES)} and not a .yaml file")
-    missing = "cannot be read (no such file); give a YAML file with a class map"
-    return _own_map(str(path), read_yaml(path, missing=missing))
+    return _own_map(str(source), read_yaml(source, missing="cannot be read (no such file); give a YAML file"))
 
 
 def _scheme_map(scheme: str, layout: str) -> ClassMap:

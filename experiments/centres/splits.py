@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,11 @@ def make_split(
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
-    label_of = _label_of(image_ids, labels)
+    label_of: dict[str, str] = {}
+    for image_id, label in zip(map(str, image_ids), map(str, labels), strict=True):
+        if label_of.setdefault(image_id, label) != label:
+            raise ValueError(f"image {image_id} has labels {label_of[image_id]!r} and {label!r}")
+    label_of = {image_id: label for image_id, label in label_of.items() if label}
     units = _join_units(label_of, groups, duplicates)
     for copies in duplicates:
         named = {image_id: label_of[image_id] for image_id in copies if image_id in label_of}
@@ -130,8 +135,10 @@ def make_split(
     train, test = [], []
     for unit, is_test in zip(units, chosen, strict=True):
         (test if is_test else train).extend(unit)
-    data_hash = _hash_data(label_of, units, groups is not None)
-    return Split(centre, tuple(sorted(train)), tuple(sorted(test)), test_fraction, seed, data_hash)
+    data: Any = sorted(label_of.items())
+    if joined := sorted(unit for unit in units if len(unit) > 1):  # else it is the hash that it ever was
+        data = {"labels": data, "units": joined, "groups": groups is not None}
+    return Split(centre, tuple(sorted(train)), tuple(sorted(test)), test_fraction, seed, hash_json(data))
 
 
 def _join_units(
@@ -236,51 +243,22 @@ def load_split(path: str | os.PathLike) -> Split:
     return Split(**{**content, "train": tuple(content["train"]), "test": tuple(content["test"])})
 
 
-def load_or_make_split(
-    path: str | os.PathLike,
-    centre: str,
-    image_ids: Sequence[str] | np.ndarray,
-    labels: Sequence[str] | np.ndarray,
-    test_fraction: float = TEST_FRACTION,
-    seed: int = SEED,
-    *,
-    groups: Mapping[str, str] | None = None,
-    duplicates: Sequence[Sequence[str]] = (),
-) -> Split:
-    """Reuse the split in the JSON file `path`, or make it and write it there, with the hash of its content.
+def load_or_make_split(path: str | os.PathLike, *arguments: Any, **options: Any) -> Split:
+    """Reuse the split in the JSON file `path`, or write it there; further arguments are those of `make_split`.
 
-    Further arguments are those of `make_split`. A split of anything else is refused.
+    Raises:
+        InputError: if the file holds a split of other images, labels, groups, duplicates, fraction or seed.
     """
+    wanted = make_split(*arguments, **options)
     if not Path(path).exists():
-        split = make_split(centre, image_ids, labels, test_fraction, seed, groups=groups, duplicates=duplicates)
-        content = asdict(split)
+        content = asdict(wanted)
         write_json(path, {"format": FORMAT, **content, "hash": hash_json(content)})
-        return split
+        return wanted
     split = load_split(path)
-    label_of = _label_of(image_ids, labels)
-    data_hash = _hash_data(label_of, _join_units(label_of, groups, duplicates), groups is not None)
-    names = ("centre", "test_fraction", "seed", "set of images, labels, groups or duplicates")
-    there = (split.centre, split.test_fraction, split.seed, split.data_hash)
-    wanted = (centre, test_fraction, seed, data_hash)
-    check_same(path, dict(zip(names, there, strict=True)), dict(zip(names, wanted, strict=True)), _NEW)
+    names = {name: name for name in ("centre", "test_fraction", "seed")}
+    names["data_hash"] = "set of images, labels, groups or duplicates"
+    check_same(path, *({text: getattr(one, name) for name, text in names.items()} for one in (split, wanted)), _NEW)
     return split
-
-
-def _label_of(image_ids: Sequence[str] | np.ndarray, labels: Sequence[str] | np.ndarray) -> dict[str, str]:
-    """Return the label of each labelled image_id."""
-    label_of: dict[str, str] = {}
-    for image_id, label in zip(map(str, image_ids), map(str, labels), strict=True):
-        if label_of.setdefault(image_id, label) != label:
-            raise ValueError(f"image {image_id} has labels {label_of[image_id]!r} and {label!r}")
-    return {image_id: label for image_id, label in label_of.items() if label}
-
-
-def _hash_data(label_of: Mapping[str, str], units: Sequence[tuple[str, ...]], has_groups: bool) -> str:
-    """Hash what a split is of; without units of several images it is the image_ids and labels alone, as it ever was."""
-    joined = sorted(unit for unit in units if len(unit) > 1)
-    if not joined:
-        return hash_json(sorted(label_of.items()))
-    return hash_json({"labels": sorted(label_of.items()), "units": joined, "groups": has_groups})
 
 
 def read_groups(path: str | os.PathLike, column: str, image_ids: Sequence[str], where: str) -> dict[str, str]:
