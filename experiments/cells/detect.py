@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from experiments.cells.writers import CellFiles, cell_table, measure_cells, write_image_files
+from experiments.cells.writers import CellFiles, measure_cells, write_image_files, write_table
 from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection import detect_samples, detection_limit, warn_of_full
@@ -59,8 +60,8 @@ def detect_images(
 ) -> dict[str, int]:
     """Detect the cells of some images, batch by batch, and write them to files.
 
-    Files that are there are replaced: call `files.check` first. Nothing is kept from one batch to the next, so memory
-    depends on the size of the images and not on their number.
+    Files that are there are replaced: call `files.check` first. Nothing but the rows of the table, which is written at
+    the end, is kept from one batch to the next.
 
     Args:
         detector: a trained model, opened with `load_detector`.
@@ -79,29 +80,29 @@ def detect_images(
     counts = {"images": len(images), "unreadable": 0, "without_cells": 0, "cells": 0, "empty_masks": 0}
     # Without a name of its own a class is called by its number.
     class_names = {1: "cell"} if detector.config.NUM_CLASSES == 2 else {}
-    full = []
-    with cell_table(files.csv, pixel_size) as add_cells:
-        for record, image, result in detect_samples(
-            detector, images, lambda each: read_image(each.path), lambda each: str(each.path), batch_size, "detect"
-        ):
-            if isinstance(result, InputError):
-                log.warning("%s", result)
-                counts["unreadable"] += 1
-                continue
-            # Laid out instance by instance: reading one mask is then far faster.
-            masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
-            result = {**result, "masks": masks}
-            cells = measure_cells(record.image_id, result, class_names, pixel_size)
-            write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)
-            add_cells(cells)
-            counts["cells"] += len(cells)
-            counts["without_cells"] += cells.empty
-            counts["empty_masks"] += int((cells["area_px"] == 0).sum())
-            if len(cells) >= detection_limit(detector.config):
-                full.append(record.image_id)
-        # Within the block, so that no empty table is left.
-        if counts["unreadable"] == len(images):
-            raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
+    tables, full = [], []
+    for record, image, result in detect_samples(
+        detector, images, lambda each: read_image(each.path), lambda each: str(each.path), batch_size, "detect"
+    ):
+        if isinstance(result, InputError):
+            log.warning("%s", result)
+            counts["unreadable"] += 1
+            continue
+        # Laid out instance by instance: reading one mask is then far faster.
+        masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
+        result = {**result, "masks": masks}
+        cells = measure_cells(record.image_id, result, class_names, pixel_size)
+        write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)
+        tables.append(cells)
+        counts["without_cells"] += cells.empty
+        if len(cells) >= detection_limit(detector.config):
+            full.append(record.image_id)
+    if not tables:
+        raise InputError(f"none of the {len(images)} images could be read; see the warnings above")
+    table = pd.concat(tables)
+    counts |= {"cells": len(table), "empty_masks": int((table["area_px"] == 0).sum())}
+    if files.csv is not None:
+        write_table(files.csv, table)
     if counts["empty_masks"]:
         log.warning("%d cells have an empty mask: they have neither label nor outline", counts["empty_masks"])
     warn_of_full(full, detector.config)

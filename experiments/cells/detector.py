@@ -15,7 +15,7 @@ from experiments.centres.masks import AnnotationChoice, MaskedImages, check_mask
 from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.voc import VocBoxDataset
-from mrcnn.config import Config, SmearConfig, make_config
+from mrcnn.config import SmearConfig, make_config
 from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
@@ -75,60 +75,45 @@ def train_detector(
     run = RunFolder(output, "detector", identity)
     writes = strategy is None or is_chief(strategy)
     with run.writing(overwrite) if writes else nullcontext(overwrite or not run.is_complete()) as wanted:
-        if wanted:
-            _train(images, run, config, splits, settings, overwrite, strategy)
-        else:
+        if not wanted:
             log.info("%s: detector reused", output)
             with suppress(OSError):  # of a run that was killed just before it removed them
                 remove_checkpoints(output)
-    return wanted
-
-
-def _train(
-    images: Sequence[MaskedImages],
-    run: RunFolder,
-    config: Config,
-    splits: Mapping[str, Mapping[str, list[str]]],
-    settings: DetectorSettings,
-    overwrite: bool,
-    strategy: tf.distribute.Strategy | None,
-) -> None:
-    """Train in a folder that this process alone writes, from its last checkpoint on."""
-    output, writes = run.path, strategy is None or is_chief(strategy)
-    # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
-    # `overwrite` the one that is there as it is.
-    model = MaskRCNN("training", config, output, strategy=strategy)
-    if settings.weights and (overwrite or not checkpoints(output)):
-        path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
-        model.load_weights(path, by_name=True, exclude=settings.exclude)
-    model.set_trainable(settings.layers, verbose=0)
-    check_some_learn(model.parts.named_layers(), settings.layers)
-    warn_of_crowded(images, config.MAX_GT_INSTANCES)
-    train, test = ([i.dataset(splits[i.centre][part]) for i in images] for part in ("train", "test"))
-    record: dict[str, Any] = {
-        "seed": config.SEED,
-        "train_images": {name: len(split["train"]) for name, split in splits.items()},
-        "left_out": {i.centre: i.faults for i in images},
-        "versions": versions(),
-        "command": sys.argv,
-    }
-    if writes:
-        if overwrite:
-            clear_training(output)
-        elif run.record is None:
-            remove_checkpoints(output)  # nothing says what they belong to
-        remove_leftovers(output / CHECKPOINTS)
-        write_json(output / SPLIT, splits)
-        run.write(False, record)
-    started = time.monotonic()
-    rows = model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
-    if not writes:
-        return
-    if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
-        record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
-    seconds = round(time.monotonic() - started, 1)
-    run.write(True, {**record, "seconds": seconds, "last_epoch": rows[-1] if rows else None})
-    remove_checkpoints(output)
+            return False
+        # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
+        # `overwrite` the one that is there as it is.
+        model = MaskRCNN("training", config, output, strategy=strategy)
+        if settings.weights and (overwrite or not checkpoints(output)):
+            path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
+            model.load_weights(path, by_name=True, exclude=settings.exclude)
+        model.set_trainable(settings.layers, verbose=0)
+        check_some_learn(model.parts.named_layers(), settings.layers)
+        warn_of_crowded(images, config.MAX_GT_INSTANCES)
+        train, test = ([i.dataset(splits[i.centre][part]) for i in images] for part in ("train", "test"))
+        record: dict[str, Any] = {
+            "seed": config.SEED,
+            "train_images": {name: len(split["train"]) for name, split in splits.items()},
+            "left_out": {i.centre: i.faults for i in images},
+            "versions": versions(),
+            "command": sys.argv,
+        }
+        if writes:
+            if overwrite:
+                clear_training(output)
+            elif run.record is None:
+                remove_checkpoints(output)  # nothing says what they belong to
+            remove_leftovers(output / CHECKPOINTS)
+            write_json(output / SPLIT, splits)
+            run.write(False, record)
+        started = time.monotonic()
+        rows = model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
+        if writes:
+            if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
+                record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
+            seconds = round(time.monotonic() - started, 1)
+            run.write(True, {**record, "seconds": seconds, "last_epoch": rows[-1] if rows else None})
+            remove_checkpoints(output)
+    return True
 
 
 def evaluate_detector(
@@ -178,8 +163,7 @@ def evaluate_detector(
                     f"{centre.root}: no usable mask in centre {name} of an image that the detector did not learn from "
                     f"({len(images.faults)} faults, listed above)"
                 )
-            measured = evaluate_masks(model, [images.dataset(image_ids)], operating, **show)
-            truth = "masks"
+            measured, truth = evaluate_masks(model, [images.dataset(image_ids)], operating, **show), "masks"
         elif centre.boxes is not None:
             dataset = VocBoxDataset(records, centre.boxes, names=box_names[name])
             measured, truth = evaluate_boxes(model, dataset, operating, **show), "boxes"

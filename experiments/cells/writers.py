@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -85,13 +84,12 @@ def measure_cells(
     micrometres, adds `SIZE_COLUMNS`. Of the `COLUMNS` "cell" is the value in the label image, from 1; boxes are pixels,
     y2 and x2 exclusive; "area_px" counts the pixels of the mask, whether or not other cells overlap it.
     """
-    class_ids = result["class_ids"].tolist()
     cells = pd.DataFrame(result["rois"].reshape(-1, 4), columns=["y1", "x1", "y2", "x2"])
     # The module csv does not quote a carriage return, and readers would take it for the end of the row.
     cells["image"] = image_id.replace("\r", "\\r")
     cells["cell"] = np.arange(1, len(cells) + 1)
-    cells["class_id"] = class_ids
-    cells["class_name"] = [class_names.get(number, f"class {number}") for number in class_ids]
+    cells["class_id"] = result["class_ids"]
+    cells["class_name"] = cells["class_id"].map(lambda number: class_names.get(number, f"class {number}"))
     cells["score"] = result["scores"]
     cells["area_px"] = np.count_nonzero(result["masks"], axis=(0, 1))
     if pixel_size is not None:
@@ -100,27 +98,13 @@ def measure_cells(
     return cells[[*COLUMNS, *(SIZE_COLUMNS if pixel_size is not None else ())]]
 
 
-@contextmanager
-def cell_table(path: Path | None, pixel_size: float | None = None) -> Iterator[Callable[[pd.DataFrame], object]]:
-    """Open the CSV for the cells of many images; it gets its name only when the block ends without an error.
-
-    Yields a function that writes the cells of an image, of `measure_cells`; it does nothing where `path` is None.
-    """
-    if path is None:
-        yield lambda cells: None
-        return
-    columns = [*COLUMNS, *(SIZE_COLUMNS if pixel_size is not None else ())]
-    # Names that are not UTF-8 are written with escapes rather than ending the run.
-    how = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-    with atomic_path(path) as temporary, open(temporary, "w", **how) as handle:
-
-        def add_cells(cells: pd.DataFrame) -> None:
-            sizes = {name: cells[name].map("{:.6g}".format) for name in columns if name in SIZE_COLUMNS}
-            cells = cells.assign(score=cells["score"].map("{:.4f}".format), **sizes)
-            cells.to_csv(handle, header=False, index=False, lineterminator="\n")
-
-        handle.write(",".join(columns) + "\n")
-        yield add_cells
+def write_table(path: Path, cells: pd.DataFrame) -> None:
+    """Write cells of `measure_cells` as the CSV; names that are not UTF-8 are written with escapes."""
+    formats = {"score": "{:.4f}".format, **dict.fromkeys(SIZE_COLUMNS, "{:.6g}".format)}
+    texts = {name: cells[name].map(as_text) for name, as_text in formats.items() if name in cells}
+    with atomic_path(path) as temporary:
+        how = {"encoding": "utf-8", "errors": "backslashreplace", "lineterminator": "\n"}
+        cells.assign(**texts).to_csv(temporary, index=False, **how)
 
 
 def write_image_files(
