@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,8 @@ def _differences(comparison: Comparison, reference: str) -> dict[tuple[str, bool
 def _difference_table(comparison: Comparison, reference: str, found: Mapping[tuple, Difference]) -> Part:
     """Each column against the reference, on the same cells."""
     columns = [(across, measure) for across in comparison.sides for measure in MAIN_MEASURES]
-    shown = {key: _show_difference(difference) for key, difference in found.items()}
     others = [name for name in comparison.columns if name != reference]
-    rows = [[name, *(shown.get((name, *column), "–") for column in columns)] for name in others]
+    rows = [[name, *(_show_difference(found.get((name, *column))) for column in columns)] for name in others]
     note = (
         f"Points of percent by which a column is better than {reference} on the same cells, mean over the pairs of "
         "centres, with 95 % intervals over resampled test cells. Bold where the interval excludes 0, which one in "
@@ -234,10 +234,8 @@ def _bold_best(cells: Sequence[tuple[str, float] | None], alone: bool = False) -
 
 def _by_whom(comparison: Comparison, names: Sequence[str]) -> str:
     """What predicts the types in the main tables of some columns."""
-    is_network = {comparison.main_probe(name) == NETWORK for name in names}
-    if len(is_network) > 1:
-        return "the networks and the random forest"
-    return "the networks" if True in is_network else "the random forest"
+    kinds = {"the networks" if comparison.main_probe(name) == NETWORK else "the random forest" for name in names}
+    return " and ".join(sorted(kinds))
 
 
 def _with_deviation(score: Mapping[str, Any]) -> str:
@@ -250,7 +248,9 @@ def _with_interval(value: Interval | None) -> str:
     return "–" if value is None else "{:.1f} ({:.1f}–{:.1f})".format(*(100 * number for number in value))
 
 
-def _show_difference(difference: Difference) -> str:
+def _show_difference(difference: Difference | None) -> str:
+    if difference is None:
+        return "–"
     text = f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
     text = f"**{text}**" if difference.is_clear else text
     return text if difference.runs_better < 0 else f"{text} [{difference.runs_better}/{difference.runs}]"
@@ -341,12 +341,9 @@ def _to_json(comparison: Comparison, heading: Heading) -> dict[str, Any]:
 
 def _label_shifts(comparison: Comparison) -> list[str]:
     """Pairs of centres that hold the types in other proportions, as warnings."""
-    counts, centres = comparison.cells.counts, comparison.cells.centres
-    return [
-        text.split(": ")[0]
-        for i, first in enumerate(centres)
-        for text in shift_warnings({name: counts[name] for name in centres[i:]}, first)
-    ]
+    counts = comparison.cells.counts
+    pairs = combinations(comparison.cells.centres, 2)
+    return [text.split(": ")[0] for a, b in pairs for text in shift_warnings({a: counts[a], b: counts[b]}, a)]
 
 
 def _unlabelled(comparison: Comparison) -> dict[str, int]:

@@ -38,30 +38,20 @@ def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> 
         then histograms of 9 orientations in the 2x2 cells of 9 overlapping blocks.
     """
     vectors = np.empty((len(store), VECTOR_SIZE), np.float32)
-    ranges = STANDARD_RANGES if standardise_crops else LAB_RANGES
+    low, high = np.array(STANDARD_RANGES if standardise_crops else LAB_RANGES, np.float32).T
     for start in range(0, len(store), _READ_ROWS):
-        stop = min(start + _READ_ROWS, len(store))
-        lab = rgb2lab(store.read("crop", start, stop).astype(np.float32) / 255)
-        lab = _standardise_channels(lab) if standardise_crops else lab
-        vectors[start:stop, : 3 * BINS] = _histograms(lab, ranges)
-        vectors[start:stop, 3 * BINS :] = [hog(lightness, **_HOG) for lightness in lab[..., 0]]
+        crops = store.read("crop", start, min(start + _READ_ROWS, len(store)))
+        for row, lab in enumerate(rgb2lab(crops.astype(np.float32) / 255), start):
+            lab = _standardise_channels(lab) if standardise_crops else lab
+            bins = np.clip((lab - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.int64) + BINS * np.arange(3)
+            vectors[row, : 3 * BINS] = np.bincount(bins.ravel(), minlength=3 * BINS) / bins[..., 0].size
+            vectors[row, 3 * BINS :] = hog(lab[..., 0], **_HOG)
     return vectors
 
 
 def _standardise_channels(lab: np.ndarray) -> np.ndarray:
-    """Mean 0 and standard deviation 1 in each channel of each crop; a constant channel is 0."""
-    shifted = lab - lab.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
-    deviation = shifted.std(axis=(1, 2), keepdims=True)
+    """Mean 0 and standard deviation 1 in each channel of a crop; a constant channel is 0."""
+    shifted = lab - lab.mean(axis=(0, 1), dtype=np.float64)
+    deviation = shifted.std(axis=(0, 1))
     # A crop of one colour has deviations of rounding alone, some millionths of a Lab unit.
-    varies = np.broadcast_to(deviation > 1e-3, shifted.shape)
-    return np.divide(shifted, deviation, out=np.zeros_like(shifted), where=varies).astype(np.float32)
-
-
-def _histograms(lab: np.ndarray, ranges: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """Histograms of each channel of crops of shape (n, height, width, 3): float64 (n, 3 * BINS), each of sum 1."""
-    low, high = np.array(ranges, np.float32).T
-    bins = np.clip((lab - low) * (BINS / (high - low)), 0, BINS - 1).astype(np.int64)
-    # Each crop and channel counts in bins of its own, so that one pass does for all.
-    rows = np.arange(len(lab)).reshape(-1, 1, 1, 1) * 3 + np.arange(3)
-    counts = np.bincount((rows * BINS + bins).ravel(), minlength=len(lab) * 3 * BINS)
-    return counts.reshape(len(lab), -1) / (lab.shape[1] * lab.shape[2])
+    return np.divide(shifted, deviation, out=np.zeros_like(shifted), where=deviation > 1e-3).astype(np.float32)

@@ -110,9 +110,8 @@ def predict_pairs(
             takes number r modulo their number.
         cells: what is learned and predicted.
         probe: the classifier.
-        runs: how many classifiers, with seeds `seed`, `seed + 1` and so on; one for each training is enough where the
-            classifier does not depend on the seed.
-        seed: 0 or more.
+        runs, seed: how many classifiers, with seeds `seed`, `seed + 1` and so on; where the classifier does not depend
+            on the seed, one for each training is enough.
         test_on: which cells of other centres are tested: "test", their test parts, as in the thesis; "all", as in its
             authors' published code.
         n_jobs: cores for a classifier.
