@@ -2,35 +2,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.assembly import DetectorParts, FeatureNetwork, TrainingNetwork
+from mrcnn.network.assembly import FeatureNetwork, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}
 
 
 @pytest.fixture(scope="module")
-def config(tiny_config_class):
-    return make_config({"DETECTION_MIN_CONFIDENCE": 0.0}, tiny_config_class)
+def config(tiny_detector):
+    return tiny_detector.config
 
 
 @pytest.fixture(scope="module")
-def parts(config, small_resnet, see_cells):
-    tf.keras.utils.set_random_seed(0)
-    with small_resnet():
-        parts = DetectorParts(config)
-    see_cells(parts)
-    return parts
+def parts(tiny_detector):
+    return tiny_detector.parts
 
 
 @pytest.fixture(scope="module")
 def sums_and_gradients(parts, config, cell_dataset):
     """Compiled once for batches of any size: a batch -> loss sums, gradients of the sum of their means."""
     network = TrainingNetwork(parts, config)
-    shapes = {
-        name: (values[0], tf.as_dtype(values.dtype)) for name, values in batch_of(cell_dataset(1), config).items()
-    }
-    signature = {name: tf.TensorSpec((None, *first.shape), dtype) for name, (first, dtype) in shapes.items()}
+    example = batch_of(cell_dataset(1), config)
+    signature = {name: tf.TensorSpec((None, *values.shape[1:]), values.dtype) for name, values in example.items()}
 
     @tf.function(input_signature=[signature])
     def compute(batch):
@@ -75,17 +68,9 @@ def test_training_network_without_cells_has_finite_losses(sums_and_gradients, ce
     assert all(np.isfinite(g).all() for g in gradients)
 
 
-@pytest.fixture(scope="module")
-def images(cell_dataset):
-    return np.stack([cell_dataset(2).load_image(i) for i in range(2)])
-
-
-@pytest.fixture(scope="module")
-def windows():
-    return np.array([[0, 0, 1, 1], [0, 0, 0.5, 1]], np.float32)
-
-
-def test_feature_network_gives_a_row_for_each_detection_and_keeps_images_apart(parts, config, images, windows):
+def test_feature_network_gives_a_row_for_each_detection_and_keeps_images_apart(parts, config, cell_dataset):
+    images = np.stack([cell_dataset(2).load_image(i) for i in range(2)])
+    windows = np.array([[0, 0, 1, 1], [0, 0, 0.5, 1]], np.float32)
     both = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
     detections = both["detections"].numpy()
     counts = (detections[..., 5] > 0).sum(axis=1)
@@ -95,10 +80,3 @@ def test_feature_network_gives_a_row_for_each_detection_and_keeps_images_apart(p
     np.testing.assert_allclose(alone["detections"][0], both["detections"][1], atol=1e-4)
     np.testing.assert_allclose(alone["features"], both["features"][counts[0] :], atol=1e-3)
     assert "masks" not in alone
-
-
-def test_feature_network_without_a_detection_is_empty(parts, tiny_config_class, images, windows):
-    config = make_config({"DETECTION_MIN_CONFIDENCE": 1.0}, tiny_config_class)
-    outputs = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
-    assert not outputs["detections"].numpy().any()
-    assert outputs["features"].shape == (0, 14, 14, 32) and outputs["masks"].shape == (0, 28, 28)

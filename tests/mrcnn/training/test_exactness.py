@@ -66,8 +66,7 @@ def test_same_seed_gives_the_same_curve_and_weights_killed_on_the_way_or_not(tmp
 
 def change_and_losses(folder: Path) -> tuple[list[np.ndarray], np.ndarray]:
     with np.load(f"{folder}.npz") as saved:
-        losses = saved["losses"]
-        arrays = [saved[f"arr_{i}"] for i in range(len(saved.files) - 1)]
+        losses, *arrays = saved["losses"], *(saved[f"arr_{i}"] for i in range(len(saved.files) - 1))
     half = len(arrays) // 2
     return [after - before for before, after in zip(arrays[:half], arrays[half:], strict=True)], losses
 
@@ -126,14 +125,8 @@ def test_multi_worker_strategy_wants_tf_config(text, monkeypatch):
         multi_worker_strategy()
 
 
-def test_mirrored_strategy_wants_as_many_gpus():
+def test_devices_are_those_of_the_machine_and_settled_before_tensorflow_starts():
     with pytest.raises(InputError, match="GPU_COUNT is 64"):
         mirrored_strategy(64)
-
-
-def test_compute_on_one_thread_comes_before_everything_else():
-    import tensorflow as tf
-
-    tf.constant(1.0)
     with pytest.raises(InputError, match="before TensorFlow"):
         compute_on_one_thread()
