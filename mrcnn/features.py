@@ -15,7 +15,6 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
 from mrcnn.detection import LIMITS, attempt, detect_each, detection_limit, warn_of_full
 from mrcnn.feature_store import ARRAY_FIELDS, UNREADABLE, Cell, FeatureStore, FeatureStoreWriter, clear_parts
-from mrcnn.feature_store.layout import encode_text
 from mrcnn.feature_store.shards import SHARD, Shard, describe_images, shard_settings
 from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import held_back
@@ -121,8 +120,11 @@ def extract_features(
     if not records:
         raise InputError(f"centre {centre} has no image to extract features from")
     image_ids = [record.image_id for record in records]
-    for image_id in image_ids:
-        encode_text("image_id", image_id)  # refuses what the store could not hold, before anything is computed
+    for image_id in image_ids:  # now, and not when the store is to hold it
+        try:
+            image_id.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{image_id!r}: name is not valid UTF-8; rename the file") from None
     config = detector.config
     shape = (config.MASK_POOL_SIZE, config.MASK_POOL_SIZE, config.TOP_DOWN_PYRAMID_SIZE)
     if shape != ARRAY_FIELDS["features"][1]:
