@@ -1,7 +1,7 @@
-import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments.evaluation.comparison import Protocol
@@ -18,11 +18,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("reproduce")
 
 
-def rows_of(path):
-    with open(path, newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
-
-
 def test_resolve_targets_opens_groups_and_keeps_the_order():
     assert resolve_targets(["table-3.2", "figure-3.4", "table-3.2"]) == ["figure-3.4", "table-3.2"]
     assert resolve_targets(["tables"]) == ["table-3.1", "table-3.2", "table-3.3"]
@@ -32,14 +27,12 @@ def test_resolve_targets_opens_groups_and_keeps_the_order():
 def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
     written = reproduce(make_study(folder), ["table-3.2"], PROTOCOL)
     assert [path.name for path in written] == ["table-3.2.md", "table-3.2-recall.png", "table-3.2-confusion.png"]
-    rows = rows_of(folder / "tables" / "table-3.2.csv")
+    rows = pd.read_csv(folder / "tables" / "table-3.2.csv")
     columns = ["R-CNN-RF", "R-CNN-RF (std)", "AE-CFE", "AE-CFE (std)"]
-    assert list(dict.fromkeys(row["method"] for row in rows)) == columns
-    assert {row["classifier"] for row in rows} == {"random-forest", "logistic", "linear-svm", "knn-1", "knn-20"}
-    assert len(rows) == 4 * 5 * 4
+    assert list(rows.method.unique()) == columns and len(rows) == 4 * 5 * 4
+    assert set(rows.classifier) == {"random-forest", "logistic", "linear-svm", "knn-1", "knn-20"}
     # The features say the type, in the other centre too.
-    of_features = [r for r in rows if r["method"] in columns[:2] and r["classifier"] == "random-forest"]
-    assert all(float(row["accuracy_mean"]) == 1.0 for row in of_features)
+    assert all(rows.accuracy_mean[rows.method.isin(columns[:2]) & (rows.classifier == "random-forest")] == 1)
     text = (folder / "tables" / "table-3.2.md").read_text()
     assert "- command: `" in text and "AE-CFE: autoencoder, adaptation mmd, 2 steps" in text
     content = json.loads((folder / "tables" / "table-3.2.json").read_text())
@@ -59,12 +52,10 @@ def test_reproduce_makes_table_3_2_and_reads_it_again(make_study, folder):
 def test_reproduce_makes_table_3_1_with_its_figures(make_study, folder):
     written = reproduce(make_study(folder), ["figure-3.7", "table-3.1"], PROTOCOL)
     assert [path.name for path in written] == ["figure-3.7.png", "table-3.1.md", "table-3.1-accuracy.png"]
-    rows = rows_of(folder / "tables" / "table-3.1.csv")
-    assert [(r["bottleneck"], r["backbone"], r["image_loss"], r["image_source"]) for r in rows] == [
-        ("3", "resnet50", "mse", "crop"), ("6", "resnet50", "mse", "crop"), ("Handcrafted", "resnet50", "", ""),
-        ("Handcrafted, Lab", "resnet50", "", ""), ("R-CNN-RF", "resnet50", "", ""),
-    ]  # fmt: skip
-    assert all(0 <= float(row["accuracy_mean"]) <= 1 and row["thesis_accuracy"] == "" for row in rows)
+    rows = pd.read_csv(folder / "tables" / "table-3.1.csv")
+    assert rows.bottleneck.tolist() == ["3", "6", "Handcrafted", "Handcrafted, Lab", "R-CNN-RF"]
+    assert rows.image_source.fillna("").tolist() == ["crop", "crop", "", "", ""] and set(rows.backbone) == {"resnet50"}
+    assert rows.accuracy_mean.between(0, 1).all() and rows.thesis_accuracy.isna().all()
     assert len(list((folder / "autoencoders").glob("resnet50-none-*"))) == 2
 
 
@@ -81,10 +72,9 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
         centre=np.repeat(["bert", "anna"], 20),
     )
     reproduce(study, ["table-3.2"], PROTOCOL, {"Rival": path})
-    rows = [r for r in rows_of(folder / "tables" / "table-3.2.csv") if r["method"] == "Rival"]
     # 20 neighbours are more than there are training cells, so that all of them vote.
-    right = [float(row["accuracy_mean"]) == 1.0 for row in rows if row["classifier"] != "knn-20"]
-    assert len(right) == 4 * 4 and all(right)
+    rows = pd.read_csv(folder / "tables" / "table-3.2.csv").query("method == 'Rival' and classifier != 'knn-20'")
+    assert rows.accuracy_mean.tolist() == [1] * 4 * 4
     np.savez(path, X=np.ones((1, 2), np.float32), image_id=["images/00.png"], centre=["anna"])
     with pytest.raises(InputError, match=r"rival.npz: has no cells of centre bert"):
         reproduce(study, ["table-3.2"], PROTOCOL, {"Rival": path})
@@ -92,9 +82,10 @@ def test_reproduce_takes_vectors_made_elsewhere(make_study, folder):
 
 def test_reproduce_makes_table_3_3(make_study, folder):
     reproduce(make_study(folder), ["table-3.3"], PROTOCOL)
-    rows = rows_of(folder / "tables" / "table-3.3.csv")
-    forests = [(name, "random-forest") for name in ("AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)")]
-    assert [(r["method"], r["classifier"]) for r in rows[::4]] == [("ResNeXt (GroupNorm)", "network"), *forests]
+    rows = pd.read_csv(folder / "tables" / "table-3.3.csv")
+    methods = ["ResNeXt (GroupNorm)", "AE-CFE", "AE-CFE (std)", "R-CNN-RF", "R-CNN-RF (std)"]
+    assert rows.method[::4].tolist() == methods
+    assert rows.classifier[::4].tolist() == ["network", *["random-forest"] * 4]
     again = make_study(folder)
     reproduce(again, ["table-3.3"], PROTOCOL)
     assert again.cache.num_made == 0
