@@ -21,7 +21,7 @@ from mrcnn.feature_store import StorePath, StoreReader, open_store
 from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path, remove_leftovers
 from mrcnn.files.errors import InputError, one_line
-from mrcnn.files.hdf5 import check_weights_file
+from mrcnn.files.hdf5 import load_weights
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN, RunFolder
 
@@ -78,14 +78,10 @@ def load_autoencoder(folder: str | os.PathLike) -> TrainedAutoencoder:
     if scaling.kind != config.feature_scaling or scaling.centres != tuple(run["stores"]):
         raise InputError(f"{folder / SCALING}: of other features than {RUN} and {CONFIG} tell of; train again")
     weights = folder / WEIGHTS
-    check_weights_file(weights, advice="train again")
+    model = build_autoencoder(config)
+    load_weights(model, weights, advice="train again")
     if "weights_sha256" in run and file_hash(weights) != run["weights_sha256"]:
         raise InputError(f"{weights}: not the weights that {RUN} tells of; copy the whole folder again, or train again")
-    model = build_autoencoder(config)
-    try:
-        model.load_weights(weights)
-    except Exception as error:  # Keras and h5py raise many types
-        raise InputError(f"{weights}: damaged, or of another network ({one_line(error)}); train again") from None
     return TrainedAutoencoder(folder, config, run, scaling, model)
 
 

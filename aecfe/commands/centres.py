@@ -24,9 +24,7 @@ def add_parser(commands) -> None:
     parser.add_argument("output", help="folder; each centre becomes a folder in it")
     options.add(parser, {"--centres NAME...": "which of the centres"}, default=["north", "river", "harbour"])
     parser.add_argument("--images", type=options.positive, default=150, metavar="N", help="images of each centre")
-    parser.add_argument(
-        "--size", type=options.positive, metavar="PX", help="side in pixels (default: the centre's own)"
-    )
+    options.add(parser, {"--size PX": "side in pixels (default: the centre's own)"}, type=options.positive)
     options.add_seed(parser)
 
 

@@ -56,12 +56,8 @@ def _add_annotations(parser: argparse.ArgumentParser) -> None:
         "centre's folder (default: masks/, or else what lies beside the images)",
     }
     options.add(parser, texts)
-    parser.add_argument(
-        "--annotation-format",
-        choices=("auto", "masks", "coco", "via", "labelme"),
-        default="auto",
-        help="format of the annotations; auto tells it by their content",
-    )
+    formats, what = ("auto", "masks", "coco", "via", "labelme"), "format of the annotations; auto tells it by content"
+    parser.add_argument("--annotation-format", choices=formats, default="auto", help=what)
     options.add(parser, {"--names NAME...": "labels of the outlines that are cells (default: all)"}, default=[])
 
 

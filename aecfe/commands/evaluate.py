@@ -11,24 +11,15 @@ def add_parser(commands) -> None:
     """Add the command."""
     summary = "train classifiers on each centre and test them on all"
     parser = new_command(commands, "evaluate", evaluate, summary, overwrite=False)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="FILE",
-        help="embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5) of the same cells; their types "
-        "are those of the feature files, or else of the first file that has some",
-    )
+    files = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5) of the same cells"
+    types = "their types are those of the feature files, or else of the first file that has some"
+    parser.add_argument("inputs", nargs="+", metavar="FILE", help=f"{files}; {types}")
     parser.add_argument("-o", "--output", required=True, help="folder for the tables as CSV, JSON, Markdown and LaTeX")
     parser.add_argument("--runs", type=positive, default=5, help="random forests for each row")
     parser.add_argument("--test-on", choices=("test", "all"), default="test", help="cells of the other centres")
     parser.add_argument("--raw-features", choices=("mean", "flat"), default="mean", help="vector of a feature file")
-    parser.add_argument(
-        "--standardise",
-        nargs="+",
-        choices=("none", "centre"),
-        default=["none"],
-        help="columns of the comparison: features as they are, standardised within each centre without labels, or both",
-    )
+    columns = "columns: features as they are, standardised within each centre without labels, or both"
+    parser.add_argument("--standardise", nargs="+", choices=("none", "centre"), default=["none"], help=columns)
     add_protocol(parser)
     add_seed(parser)
 

@@ -48,16 +48,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 def new_command(
     commands, name: str, run: Callable[[argparse.Namespace], None], summary: str, *, overwrite=True, **names
 ) -> argparse.ArgumentParser:
-    """Add a command.
-
-    Args:
-        commands: subparsers that it is one of.
-        name: of the command.
-        run: does what the arguments ask for.
-        summary: a line of help.
-        overwrite: whether it has an option `--overwrite`.
-        names: its `aliases`.
-    """
+    """Add to `commands` one that `run` does, with a line of help and, as a rule, `--overwrite`; `names`: aliases."""
     parser = commands.add_parser(name, help=summary, description=summary, formatter_class=HelpFormatter, **names)
     parser.set_defaults(command=run, verbosity=0)
     group = parser.add_mutually_exclusive_group()
@@ -93,15 +84,10 @@ def add(parser, options: Mapping[str, str], **common: Any) -> None:
 
 def add_centre_options(parser: argparse.ArgumentParser) -> None:
     """Add `--layout` and `--scheme`: how the images of a centre are read."""
-    parser.add_argument(
-        "--layout",
-        default="auto",
-        help="structure of the folder: csv (labels.csv with columns image,label), folders (one per class), matek19, "
-        "int20, mll23, acevedo20, unlabelled, or auto",
-    )
-    parser.add_argument(
-        "--scheme", default="thesis13", help="cell types to map labels to: thesis13, eleven, five, or a YAML file"
-    )
+    kinds = "csv (labels.csv with columns image,label), folders (one per class), matek19, int20, mll23, acevedo20"
+    parser.add_argument("--layout", default="auto", help=f"structure of the folder: {kinds}, unlabelled, or auto")
+    schemes = "cell types to map labels to: thesis13, eleven, five, or a YAML file"
+    parser.add_argument("--scheme", default="thesis13", help=schemes)
 
 
 def add_detection_limits(parser: argparse.ArgumentParser) -> None:
@@ -117,12 +103,8 @@ def score_override(score: float | None) -> dict[str, Any]:
 
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     """Add `--protocol`, the set of classifiers."""
-    parser.add_argument(
-        "--protocol",
-        choices=("thesis", "dinobloom", "random-forest"),
-        default="thesis",
-        help="settings of the classifiers that stand beside the random forest",
-    )
+    protocols, what = ("thesis", "dinobloom", "random-forest"), "settings of the classifiers beside the random forest"
+    parser.add_argument("--protocol", choices=protocols, default="thesis", help=what)
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -146,37 +128,23 @@ def obey_deterministic(arguments: argparse.Namespace) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Add `--set`, whose texts are the argument `overrides`."""
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a setting, for example --set detector.epochs=3 (may be repeated)",
-    )
+    what = "override a setting, for example --set detector.epochs=3 (may be repeated)"
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=what)
 
 
 def add_settings(parser, cls: "type[Settings]", names: Mapping[str, str]) -> None:
     """Add an option for each field of settings, with its description; None if left out, so that a file's value stays.
 
-    Args:
-        parser: the parser or a group of it.
-        cls: the settings.
-        names: option of a field that is not called as the field.
+    `names` are the options of fields that are not called as the fields.
     """
     for name, field in cls.model_fields.items():
         kinds = [kind for kind in (field.annotation, *typing.get_args(field.annotation)) if kind in (int, float, str)]
         choices = typing.get_args(field.annotation) if not kinds else None
         kind = type(choices[0]) if choices else kinds[0]
         default = "" if field.default is None else f" (default: {field.default})"
-        parser.add_argument(
-            names.get(name, f"--{name.replace('_', '-')}"),
-            dest=name,
-            type=kind,
-            choices=choices,
-            metavar=None if choices else {int: "N", float: "X", str: "NAME"}[kind],
-            help=f"{field.description}{default}",
-        )
+        option, metavar = names.get(name, f"--{name.replace('_', '-')}"), {int: "N", float: "X", str: "NAME"}[kind]
+        how = {"choices": choices} if choices else {"metavar": metavar}
+        parser.add_argument(option, dest=name, type=kind, help=f"{field.description}{default}", **how)
 
 
 def given_settings(arguments: argparse.Namespace, cls: "type[Settings]") -> dict[str, Any]:

@@ -7,8 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mrcnn.feature_store import StoreReader
-from mrcnn.files.errors import InputError, one_line
-from mrcnn.files.hdf5 import check_weights_file
+from mrcnn.files.hdf5 import load_weights
 from mrcnn.files.progress import Bar
 from mrcnn.training.imagenet import imagenet_weights_path
 
@@ -62,9 +61,5 @@ def _build(weights: str | Path, shape: tuple[int, int, int], seed: int) -> keras
             layer.kernel.assign(initializer(layer.kernel.shape))
         return model
     path = Path(imagenet_weights_path("resnet101") if weights == "imagenet" else weights).resolve()
-    check_weights_file(path, advice=_ADVICE)
-    try:
-        model.load_weights(path)
-    except ValueError as error:
-        raise InputError(f"{path}: not the weights of ResNet-101 ({one_line(error)}); {_ADVICE}") from None
+    load_weights(model, path, advice=_ADVICE)
     return model

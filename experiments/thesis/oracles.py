@@ -19,7 +19,7 @@ from experiments.thesis.image_classifier import ImageClassifier
 from experiments.thesis.resnext import build_resnext
 from mrcnn.files.atomic import write_text
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import check_weights_file, damage_named, save_weights
+from mrcnn.files.hdf5 import load_weights, save_weights
 from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import versions
 from mrcnn.files.run_folder import RunFolder
@@ -58,10 +58,7 @@ def train_oracle(config: OracleConfig, images: np.ndarray, labels: np.ndarray, f
             folder.write(True, {**record, **last, "parameters": model.count_params()})
         else:
             log.info("%s: reused", folder.path)
-            advice = "remove its folder and train the oracle again"
-            with damage_named(weights, advice):
-                check_weights_file(weights, advice=advice)
-                model.load_weights(weights)
+            load_weights(model, weights, advice="remove its folder and train the oracle again")
     side = config.image_size
     return ImageClassifier(folder.path, model, tuple(classes.tolist()), (side, side), "0..255")
 

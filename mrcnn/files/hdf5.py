@@ -125,19 +125,14 @@ def _fault_of_dataset(dataset: h5py.Dataset, num_bytes: int) -> str | None:
     return None
 
 
-def check_weights_file(path: str | os.PathLike, *, advice: str) -> None:
-    """Check that a file of weights can be given to Keras; an `InputError` says what `open_plain` refuses."""
-    with open_plain(path, advice=advice):
-        pass
-
-
 def load_weights(model: Any, path: str | os.PathLike, *, advice: str) -> None:
-    """Load what `save_weights` wrote into a Keras model.
+    """Load the weights of a model or trainer from a file that others may have written, checked as by `open_plain`.
 
     Raises:
-        InputError: as of `check_weights_file`, or if the file is damaged or of another network.
+        InputError: that ends with `advice`, if the file is missing, refused, damaged or of another network.
     """
-    check_weights_file(path, advice=advice)
+    with open_plain(path, advice=advice):
+        pass
     try:
         model.load_weights(path)
     except Exception as error:  # Keras and h5py raise many types

@@ -7,14 +7,11 @@ from contextlib import contextmanager, suppress
 
 import tensorflow as tf
 
-from mrcnn.files.errors import InputError, one_line
+from mrcnn.files.errors import one_line
 
 
 class SummaryWriter:
-    """Write numbers, step by step, to a file of events in `folder`; each writer makes one of its own.
-
-    An `OSError` says that the disk is full, an `InputError` that the folder cannot be written to for another reason.
-    """
+    """Write numbers, step by step, to a file of events in `folder`; each writer makes one of its own."""
 
     def __init__(self, folder: str | os.PathLike):
         self._folder = os.fspath(folder)
@@ -38,7 +35,6 @@ class SummaryWriter:
     def _faults(self) -> Iterator[None]:
         try:
             yield
-        except tf.errors.ResourceExhaustedError:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._folder) from None
         except tf.errors.OpError as error:
-            raise InputError(f"{self._folder}: cannot be written ({one_line(error)}); choose another place") from None
+            number = errno.ENOSPC if isinstance(error, tf.errors.ResourceExhaustedError) else errno.EIO
+            raise OSError(number, one_line(error), self._folder) from None

@@ -62,7 +62,7 @@ def test_files_of_other_networks_and_damaged_ones_are_refused(store, tmp_path):
     layers = small_network(input_shape=(SIZE, SIZE, 3)).layers
     for others in ([layers[1]], [*layers, further]):
         save_matterport(others, path)
-        with pytest.raises(InputError, match=f"{path}: not the weights of ResNet-101 .* give imagenet, random or"):
+        with pytest.raises(InputError, match=f"{path}: damaged, or of another network .* give imagenet, random or"):
             resnet_vectors(store, path, image_size=SIZE)
     path.write_bytes(b"<html>")
     for each in (path, tmp_path / "absent.h5"):
