@@ -107,14 +107,16 @@ def make_split(
         duplicates: sets of image_ids of images with the same content.
 
     Raises:
-        ValueError: if an image comes with two labels, a labelled one has no group, or the fraction is out of range.
+        InputError: if an image comes with two labels.
+        ValueError: if a labelled image has no group, or the fraction is out of range.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must be between 0 and 1, got {test_fraction}")
     label_of: dict[str, str] = {}
     for image_id, label in zip(map(str, image_ids), map(str, labels), strict=True):
-        if label_of.setdefault(image_id, label) != label:
-            raise ValueError(f"image {image_id} has labels {label_of[image_id]!r} and {label!r}")
+        if (first := label_of.setdefault(image_id, label)) != label:
+            labels = f"labels {first!r} and {label!r}"
+            raise InputError(f"centre {centre}: image {image_id} has {labels}; give all cells of an image one type")
     label_of = {image_id: label for image_id, label in label_of.items() if label}
     units = _join_units(label_of, groups, duplicates)
     for copies in duplicates:

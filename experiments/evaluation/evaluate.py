@@ -94,7 +94,9 @@ def evaluate_files(
         raise InputError("there is nothing to compare: give feature stores or embeddings")
     image_ids, types = _labels(stores, files)
     if splits is None:
-        splits = {centre: _split(output / "splits", centre, own, types[centre]) for centre, own in image_ids.items()}
+        # Files made elsewhere may call a centre anything, a path outside of the folder too.
+        paths = {centre: output / "splits" / f"{check_centre_name(centre)}.json" for centre in image_ids}
+        splits = {c: load_or_make_split(path, c, image_ids[c], types[c]) for c, path in paths.items()}
     cells = make_cells(image_ids, types, {centre: splits[centre].parts(own) for centre, own in image_ids.items()})
     columns = {column.name: column for column in foreign_columns({n: files[n] for n in names if n in files}, cells)}
     if stores and RCNN in names:
@@ -127,13 +129,3 @@ def _labels(
         f"{', '.join(map(str, files.values()))}: without a cell_type there is nothing to score; add it, or give the "
         "feature stores of the centres too"
     )
-
-
-def _split(folder: Path, centre: str, image_ids: np.ndarray, types: np.ndarray) -> Split:
-    check_centre_name(centre)  # files made elsewhere may call it anything, a path outside of the folder too
-    try:
-        return load_or_make_split(folder / f"{centre}.json", centre, image_ids, types)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"centre {centre}: {error}; give all cells of an image one type") from None

@@ -120,10 +120,8 @@ class Resampling:
 
         The same cells are drawn for both, so that cells which are hard for both do not blur the difference.
         """
-        gains = [
-            _share_correct(t, a) - _share_correct(t, b) for t, a, b in zip(self.truths, first, second, strict=True)
-        ]
-        found = self._interval(gains, measure)
+        shares = (map(_share_correct, self.truths, each) for each in (first, second))
+        found = self._interval([a - b for a, b in zip(*shares, strict=True)], measure)
         one, other = (
             np.mean([[_mean(t, run == t, measure) for run in runs] for t, runs in pairs], axis=0)
             for pairs in (zip(self.truths, first, strict=True), zip(self.truths, second, strict=True))

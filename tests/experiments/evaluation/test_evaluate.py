@@ -162,7 +162,7 @@ def test_an_image_of_two_types_is_refused(tmp_path):
     table = anndata.read_h5ad(path)
     table.obs["image_id"] = ["x", "x", "y", "z", "z"]
     table.write_h5ad(path)
-    with pytest.raises(InputError, match="centre anna: image x has labels 'monocyte' and 'eosinophil'; give all cells"):
+    with pytest.raises(InputError, match="centre anna: image x has labels 'monocyte' and 'eosinophil'; give"):
         evaluate_files({}, {"typed": path}, tmp_path / "out", PROTOCOL)
 
 
