@@ -7,7 +7,6 @@ Reference:
     https://cocodataset.org/#format-data
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +16,51 @@ from mrcnn.annotations.faults import Fault, expect, shorten
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, Shape, make_polygon
 from mrcnn.files.errors import InputError
 
-# Far beyond any smear, and small enough that 64 bits hold every sum.
-MAX_PIXELS = 2**31
-# 7 digits of 5 bits hold any count up to it; a longer number is damage.
-_MAX_DIGITS = 7
 
+def make_run_lengths(size: Any, counts: Any) -> Shape:
+    """Read an RLE as JSON holds it: [height, width], and whole numbers or text in the compressed form.
 
-@dataclass(frozen=True, eq=False)
-class RunLengths(Shape):
-    """A mask as run lengths; `points` are its width and height."""
-
-    counts: np.ndarray  # int64, lengths of the runs of zeros and ones by turns, column by column
-
-    def check(self, height: int, width: int) -> None:
-        """Raise `Fault` if the mask has another size than the image."""
-        own_width, own_height = self.points[0]
-        if (own_height, own_width) != (height, width):
-            raise Fault(f"RLE is {own_width}x{own_height} px, image is {width}x{height} px")
-
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the mask, bool of shape (height, width)."""
-        values = np.arange(len(self.counts)) % 2 == 1
-        return np.ascontiguousarray(np.repeat(values, self.counts).reshape(width, height).T)
-
-
-def make_run_lengths(size: Any, counts: Any) -> RunLengths:
-    """Read an RLE as JSON holds it: [height, width], and whole numbers or text in the compressed form, or raise.
-
-    pycocotools does so too, but returns uninitialised memory where the counts do not add up.
+    pycocotools does so too, but returns uninitialised memory where the counts do not add up: that is a `Fault` here.
     """
-    is_pair = isinstance(size, list) and len(size) == 2 and all(type(v) is int and v > 0 for v in size)
-    if not is_pair or size[0] * size[1] > MAX_PIXELS:
-        raise Fault(f"RLE size is {size if is_pair else shorten(size)}, not [height, width] of an image")
-    num_pixels = size[0] * size[1]
-    if isinstance(counts, str):
-        values = decode_counts(counts)
-    elif all(type(v) is int and abs(v) <= num_pixels for v in expect(counts, list, "RLE counts")):
-        values = np.array(counts, np.int64)
-    else:
-        raise Fault(f"RLE counts are not all whole numbers up to {num_pixels}")
-    if ((values < 0) | (values > num_pixels)).any() or values.sum() != num_pixels:
-        raise Fault(f"RLE counts are no lengths that add up to {size[0]} * {size[1]} = {num_pixels}")
-    return RunLengths(np.array([size[::-1]]), values)
+    if not (isinstance(size, list) and len(size) == 2 and all(type(v) is int and 0 < v < 2**31 for v in size)):
+        raise Fault(f"RLE size is {shorten(size)}, not [height, width] of an image")
+    values = decode_counts(counts) if isinstance(counts, str) else expect(counts, list, "RLE counts")
+    if not all(type(v) is int and v >= 0 for v in values) or sum(values) != size[0] * size[1]:
+        raise Fault(f"RLE counts are no lengths that add up to {size[0]} * {size[1]}")
+    lengths = np.array(values, np.int64)  # of zeros and ones by turns, column by column
+
+    def fill(height: int, width: int) -> np.ndarray:
+        if size != [height, width]:
+            raise Fault(f"RLE is {size[1]}x{size[0]} px, image is {width}x{height} px")
+        is_inside = np.arange(len(lengths)) % 2 == 1
+        return np.ascontiguousarray(np.repeat(is_inside, lengths).reshape(width, height).T)
+
+    return Shape(np.zeros((0, 2)), fill)
 
 
-def decode_counts(text: str) -> np.ndarray:
-    """Decode COCO's compressed counts, or raise `Fault`: int64 array, not checked for their sign or sum."""
-    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
-    is_last = codes < 32
-    ends = np.flatnonzero(is_last)
-    num_digits = np.diff(ends, prepend=-1)
-    if not codes.size or codes.min() < 0 or codes.max() > 63 or not is_last[-1] or num_digits.max() > _MAX_DIGITS:
-        raise Fault("RLE counts are empty, cut off or not in COCO's compressed form")
-    starts = ends - num_digits + 1
-    place = np.arange(codes.size) - np.repeat(starts, num_digits)
-    values = np.add.reduceat((codes & 31) << (5 * place), starts)
-    # Bit 16 of the highest digit is the sign (two's complement over as many bits as were written).
-    values -= ((codes[ends] & 16) > 0) * (np.int64(1) << (5 * num_digits))
-    for first in (1, 2):
-        values[first::2] = np.cumsum(values[first::2])
-    return values
+def decode_counts(text: str) -> list[int]:
+    """Decode COCO's compressed counts, or raise `Fault`; their sign and sum are not checked.
 
-
-def is_coco(value: Any) -> bool:
-    """Whether a JSON value has the lists of a COCO file."""
-    return isinstance(value, dict) and isinstance(value.get("images"), list) and "annotations" in value
+    A count has digits of 5 bits, the lowest first; bit 5 says that more follow, bit 4 of the last is the sign (two's
+    complement). From the fourth on, what is written is the difference to the count two before.
+    """
+    counts, value, shift = [], 0, 0
+    for code in text.encode("utf-8", "replace"):
+        digit = code - 48
+        if not 0 <= digit < 64 or shift > 60:
+            raise Fault("RLE counts are not in COCO's compressed form")
+        value += (digit & 31) << shift
+        shift += 5
+        if digit < 32:
+            counts.append(value - ((digit & 16) << (shift - 4)) + (counts[-2] if len(counts) > 2 else 0))
+            value, shift = 0, 0
+    if shift:
+        raise Fault("RLE counts are cut off")
+    return counts
 
 
 def parse_coco(value: Any, source: Path) -> Annotations:
-    """Turn the JSON value of a COCO file into annotations.
-
-    Raises:
-        InputError: if it is no COCO file. What is wrong with single images or objects is noted with them.
-    """
+    """Turn the JSON value of a COCO file into annotations; InputError if it is none."""
     entries = {}
     for key in ("images", "annotations", "categories"):
         if not (isinstance(value, dict) and isinstance(value.get(key), list)):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mrcnn.data.records import ImageRecord
-from mrcnn.files.errors import escape_unprintable
+from mrcnn.files.errors import InputError
 
 # Small enough that no sum or product of coordinates overflows.
 MAX_COORDINATE = 1e9
@@ -25,8 +25,8 @@ class AnnotationCheck:
     num_objects: dict[str, int] = field(default_factory=dict)  # of each of these, by image_id
 
     def add_faults(self, image_id: str, reasons: Sequence[str]) -> None:
-        """Note faults of an image or a file; names and ids in them may hold anything."""
-        self.faults.extend((one_line(image_id), one_line(reason)) for reason in reasons)
+        """Note faults of an image or a file; what names and ids in them hold is told as an InputError tells it."""
+        self.faults.extend((str(InputError(image_id)), str(InputError(reason))) for reason in reasons)
 
     def accept(self, record: ImageRecord, num_objects: int) -> None:
         """Note a good image."""
@@ -54,9 +54,3 @@ def shorten(value: Any, length: int = 40) -> str:
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
     text = "missing" if value is None else repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def one_line(text: str) -> str:
-    """Write text of unknown origin on one line of at most 300 characters."""
-    text = escape_unprintable(" ".join(text.split()))
-    return text if len(text) <= 300 else text[:297] + "..."

@@ -15,7 +15,6 @@ from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
 
-MASK_SEMANTICS = ("cell", "instances")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 # A hand-drawn mask may hold stray pixels: one mask of the cellavision set has fragments of 1 and 2 px beside
 # a cell of 8,444. Cells in one field differ in area, but hardly by a factor of 50.
@@ -45,14 +44,13 @@ class CellMaskDataset(Dataset):
         source: str = "cells",
     ):
         super().__init__()
-        _check_semantics(semantics)
-        self.semantics = semantics
+        self.semantics = _checked(semantics)
         self.add_class(source, 1, "cell")
         for record in records:
             mask_path = find_mask(record, masks_folder)
             if mask_path is None:
                 raise InputError(f"{record.path}: no mask in {masks_folder}; run the annotation check first")
-            self.add_image(source, record.image_id, record.path, mask_path=mask_path, record=record)
+            self.add_image(source, record.image_id, record.path, mask_path=mask_path)
         self.prepare()
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -66,8 +64,8 @@ class CellMaskDataset(Dataset):
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
     """Find the mask image of a record, or None.
 
-    It has the image's name with one of `MASK_SUFFIXES`, in lower or upper case, and lies under its image_id, that
-    without its first folder (`images/001.jpg` -> `001.png`) or the bare name.
+    It has one of `MASK_SUFFIXES`, in lower or upper case, and lies under the image's image_id, that without its first
+    folder (`images/001.jpg` -> `001.png`) or the bare name.
     """
     image_id = Path(record.image_id)
     # Where upper and lower case are the same to the disk, the image itself would answer to another spelling.
@@ -140,7 +138,7 @@ def check_annotations(
     Raises:
         InputError: if the folder is missing or `semantics` is unknown, since then nothing could be right.
     """
-    _check_semantics(semantics)
+    _checked(semantics)
     if not Path(masks_folder).is_dir():
         raise InputError(f"{masks_folder}: no such folder of masks")
     mask_paths = [find_mask(record, masks_folder) for record in records]
@@ -154,9 +152,10 @@ def check_annotations(
     return check
 
 
-def _check_semantics(semantics: str) -> None:
-    if semantics not in MASK_SEMANTICS:
-        raise InputError(f"mask semantics must be one of {', '.join(MASK_SEMANTICS)}, got {semantics!r}")
+def _checked(semantics: str) -> str:
+    if semantics not in ("cell", "instances"):
+        raise InputError(f"mask semantics must be cell or instances, got {semantics!r}")
+    return semantics
 
 
 def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> int:

@@ -17,18 +17,8 @@ import numpy as np
 from PIL import Image
 
 from mrcnn.annotations.faults import Fault, as_number, expect, shorten
-from mrcnn.annotations.shapes import (
-    Annotations,
-    Bitmap,
-    OutlinedImage,
-    OutlinedObject,
-    Shape,
-    make_closed_line,
-    make_ellipse,
-    make_polygon,
-    make_rectangle,
-)
-from mrcnn.data.images import DAMAGES, MAX_PIXELS
+from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, Shape, make_ellipse, make_polygon
+from mrcnn.data.images import DAMAGES
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 
@@ -44,17 +34,8 @@ def read_labelme(files: Iterable[Path]) -> Annotations:
     return result
 
 
-def is_labelme(value: Any) -> bool:
-    """Whether a JSON value looks like a labelme file."""
-    return isinstance(value, dict) and "shapes" in value and "imagePath" in value
-
-
 def parse_labelme(value: Any, source: Path) -> Annotations:
-    """Turn the JSON value of a labelme file into annotations of one image.
-
-    Raises:
-        InputError: if it is no labelme file.
-    """
+    """Turn the JSON value of a labelme file into annotations of one image; InputError if it is none."""
     result = Annotations("labelme", [source])
     image = OutlinedImage.read("image", value, "imagePath", result, ("imageWidth", "imageHeight"))
     if image is None or not isinstance(value.get("shapes"), list):
@@ -89,36 +70,41 @@ def _read_shapes(entry: dict[str, Any]) -> tuple[Shape, ...]:
     if any(len(expect(point, list, "a point")) != 2 for point in points):
         raise Fault("a point has not 2 coordinates")
     xs, ys = [p[0] for p in points], [p[1] for p in points]
-    if kind == "polygon" or (kind in ("rectangle", "oriented_rectangle") and len(points) == 4):
-        return (make_polygon(xs, ys),)
-    if kind == "linestrip":
-        return (make_closed_line(xs, ys),)
+    if kind in ("polygon", "linestrip") or (kind in ("rectangle", "oriented_rectangle") and len(points) == 4):
+        return (make_polygon(xs, ys, is_line=kind == "linestrip"),)
     if kind in ("rectangle", "circle", "mask"):
         if len(points) != 2:
             raise Fault(f"{kind} of {len(points)} points instead of 2")
         x1, y1, x2, y2 = (as_number(v, "a coordinate") for point in points for v in point)
         if kind == "mask":
             return (_read_bitmap(entry.get("mask"), *(int(v) for v in (x1, y1, x2, y2))),)
+        if kind == "rectangle":
+            return (make_polygon([x1, x2, x2, x1], [y1, y1, y2, y2]),)
         radius = math.hypot(x2 - x1, y2 - y1)
-        return (make_rectangle(x1, y1, x2, y2) if kind == "rectangle" else make_ellipse(x1, y1, radius, radius),)
+        return (make_ellipse(x1, y1, radius, radius),)
     raise Fault(f"shape_type {shorten(kind)} is unknown or encloses nothing; draw a polygon")
 
 
-def _read_bitmap(encoded: Any, left: int, top: int, right: int, bottom: int) -> Bitmap:
+def _read_bitmap(encoded: Any, left: int, top: int, right: int, bottom: int) -> Shape:
     """Read a "mask": a PNG as base64 text over the box whose first and last pixels are the two points."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"]) as image:
-            width, height = image.size
-            # Some exporters give the corner after the last pixel. Looked at before anything is unpacked.
-            if (right - left + 1 - width, bottom - top + 1 - height) not in ((0, 0), (1, 1)):
-                raise Fault(f"mask of {width}x{height} px for a box of {right - left + 1}x{bottom - top + 1} px")
-            if width * height > MAX_PIXELS:
-                raise Fault(f"mask of {width}x{height} px, which is beyond any image")
-            pixels = np.asarray(image)
-    except Fault:
-        raise
+            pixels = np.asarray(image) != 0
     except DAMAGES:
         raise Fault("mask is not a readable PNG as base64 text") from None
     if pixels.ndim != 2:
         raise Fault("mask has colours; it must be black and white")
-    return Bitmap(np.array([(left, top), (left + width, top + height)]), pixels != 0)
+    rows, columns = pixels.shape
+    # Some exporters give the corner after the last pixel.
+    if (right - left + 1 - columns, bottom - top + 1 - rows) not in ((0, 0), (1, 1)):
+        raise Fault(f"mask of {columns}x{rows} px for a box of {right - left + 1}x{bottom - top + 1} px")
+
+    def fill(height: int, width: int) -> np.ndarray:
+        """The pixels, set into the image and cut at its edge."""
+        y, x = max(top, 0), max(left, 0)
+        part = pixels[y - top :, x - left :][: max(height - y, 0), : max(width - x, 0)]
+        mask = np.zeros((height, width), bool)
+        mask[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return mask
+
+    return Shape(np.array([(left, top), (left + columns, top + rows)]), fill)

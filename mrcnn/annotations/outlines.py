@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.annotations.coco import is_coco, parse_coco
+from mrcnn.annotations.coco import parse_coco
 from mrcnn.annotations.faults import AnnotationCheck, Fault, shorten
-from mrcnn.annotations.labelme import is_labelme, parse_labelme, read_labelme
+from mrcnn.annotations.labelme import parse_labelme, read_labelme
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject
 from mrcnn.annotations.via import is_via, parse_via
 from mrcnn.data.dataset import Dataset
@@ -23,8 +23,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 
-# How each is recognised and read; a labelme file is never mistaken for VIA's.
-FORMATS = {"coco": (is_coco, parse_coco), "labelme": (is_labelme, parse_labelme), "via": (is_via, parse_via)}
+PARSERS = {"coco": parse_coco, "labelme": parse_labelme, "via": parse_via}
 # A drive letter of Windows, or the scheme of a URL, which VIA keeps for images of the web.
 _ROOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -32,17 +31,18 @@ _ROOTED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 def read_annotations(path: str | os.PathLike, file_format: str = "auto") -> Annotations:
     """Read the outlines of a set of images.
 
+    What is wrong with single images or objects is noted with them, for `check_outlines` to list.
+
     Args:
         path: a COCO, VIA or labelme file, or a folder of labelme files, with those of its folders.
-        file_format: one of `FORMATS`; "auto" tells it by the content.
+        file_format: one of `PARSERS`; "auto" tells it by the content.
 
     Raises:
-        InputError: if the file is missing, damaged or of no known format. What is wrong with single images or objects
-            is noted with them, for `check_outlines` to list.
+        InputError: if the file is missing, damaged or of no known format.
     """
     path = Path(path)
-    if file_format not in ("auto", *FORMATS):
-        raise InputError(f"annotation format must be auto, {', '.join(FORMATS)}; got {file_format!r}")
+    if file_format not in ("auto", *PARSERS):
+        raise InputError(f"annotation format must be auto, {', '.join(PARSERS)}; got {file_format!r}")
     if not path.is_dir():
         return parse_annotations(read_json_file(path), path, file_format)
     files = sorted(path.rglob("*.json"))
@@ -56,12 +56,18 @@ def parse_annotations(value: Any, path: Path, file_format: str = "auto") -> Anno
     found = recognise(value) if file_format == "auto" else file_format
     if found is None:
         raise InputError(f"{path}: neither COCO, VIA nor labelme annotations; export it as one of them")
-    return FORMATS[found][1](value, path)
+    return PARSERS[found](value, path)
 
 
 def recognise(value: Any) -> str | None:
     """Name the format of a JSON value, or None for something else."""
-    return next((name for name, (is_format, _) in FORMATS.items() if is_format(value)), None)
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get("images"), list) and "annotations" in value:
+        return "coco"
+    if "shapes" in value and "imagePath" in value:
+        return "labelme"
+    return "via" if is_via(value) else None
 
 
 class OutlineDataset(Dataset):
@@ -99,15 +105,11 @@ class OutlineDataset(Dataset):
                 raise InputError(f"{record.path}: annotated {len(found)} times; run the annotation check first")
             objects = [(thing, _class_id(thing, classes)) for thing in found[0].objects]
             kept = [(thing, class_id) for thing, class_id in objects if class_id]
-            self.add_image(source, record.image_id, record.path, record=record, annotation=found[0], objects=kept)
+            self.add_image(source, record.image_id, record.path, annotation=found[0], objects=kept)
         self.prepare()
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the objects of an image, in the order of the file; see `Dataset.load_mask`.
-
-        Raises:
-            InputError: if an object is faulty, the image cannot be opened, or there are too many objects for its size.
-        """
+        """Return the objects of an image, in the order of the file; InputError where `check_outlines` finds a fault."""
         info = self.image_info[image_id]
         where, objects = f"{info['annotation'].source}: {info['id']}", info["objects"]
         height, width = image_size(info["path"])
@@ -128,10 +130,7 @@ def check_outlines(
 
     Objects that `classes`, as in `OutlineDataset`, leaves out are not looked at. An image without an object that counts
     is good: it shows what is no object. Only where the file has objects that belong to no image, one that has none at
-    all is a fault.
-
-    Returns:
-        The faults, those of the annotation files and of images that are not there first, and the good records.
+    all is a fault. Faults of the annotation files and of images that are not there come first.
 
     Raises:
         InputError: if no object has one of the labels asked for, since then nothing could be right.
@@ -217,12 +216,12 @@ def _find_faults(
         size = read_image(record.path).shape[:2]
     except InputError as error:
         reasons.append(str(error))
-    if len(found) != 1:
-        sources = annotations.sources if not found else [image.source for image in found]
-        names = list(dict.fromkeys(source.name for source in sources))
-        where = " and ".join(names) if len(names) < 4 else f"the {annotations.kind} files"
-        return [*reasons, f"annotated {len(found)} times in {where}" if found else f"not annotated in {where}"]
-    (image,) = found
+    if not found:
+        return [*reasons, f"not annotated in the {annotations.kind} file{'s' * (len(annotations.sources) > 1)}"]
+    image, *others = found
+    if others:
+        names = dict.fromkeys(image.source.name for image in found)
+        return [*reasons, f"annotated {len(found)} times in {' and '.join(names)}"]
     faults = list(image.faults)
     if size is not None and (image.height or size[0], image.width or size[1]) != size:
         stated = f"{image.width or '?'}x{image.height or '?'}"
@@ -237,16 +236,13 @@ def _find_faults(
         check_mask_memory(record.image_id, len(chosen), *(size or (0, 0)))
     except InputError as error:
         return [*reasons, str(error)]
-    drawn: dict[bytes, str] = {}
-    for thing in chosen:
+    drawn: dict[bytes, OutlinedObject] = {}
+    for thing in chosen if size else [thing for thing in chosen if thing.fault]:
         try:
-            if thing.fault or size is None:
-                raise Fault(thing.fault)
             # Masks of many objects would fill the memory; what tells them apart does not.
-            mask = hashlib.sha256(np.packbits(thing.draw(*size))).digest()
-            if drawn.setdefault(mask, thing.name) != thing.name:
-                raise Fault(f"repeats {drawn[mask]}")
+            mask = hashlib.sha256(np.packbits(thing.draw(*(size or (0, 0))))).digest()
+            if drawn.setdefault(mask, thing) is not thing:
+                raise Fault(f"repeats {drawn[mask].name}")
         except Fault as error:
-            if str(error):
-                faults.append(f"{thing.name}{f' ({shorten(thing.label)})' if thing.label else ''}: {error}")
+            faults.append(f"{thing.name}{f' ({shorten(thing.label)})' if thing.label else ''}: {error}")
     return [*reasons, *(f"{image.source.name}: {fault}" for fault in faults)]

@@ -9,6 +9,7 @@ shapes is their union; a hole can only be given by run lengths or a bitmap.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,8 @@ from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 
 # Tools round corners and let the last click slip over the edge; what is farther out belongs to another image.
 EDGE_TOLERANCE = 2.0
-# An outline drawn pixel by pixel around the largest image has fewer.
-MAX_CORNERS = 100_000
 # Rows of all edges together; a cell's outline crosses each row of the image a few times.
 MAX_CROSSINGS = 2_000_000
-MIN_RADIUS = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,99 +29,62 @@ class Shape:
     """A part of an image."""
 
     points: np.ndarray  # float64 (num_points, 2), `(x, y)`: corners, or a centre, that must lie in the image
+    fill: Callable[[int, int], np.ndarray]  # from height and width of the image to the pixels inside, bool
 
-    def check(self, height: int, width: int) -> None:
-        """Raise `Fault` if the shape does not belong into an image of this size."""
+    def draw(self, height: int, width: int) -> np.ndarray:
+        """Return the pixels inside, bool of shape (height, width); `Fault` if it does not belong into such an image."""
         limits = np.array([width, height]) + EDGE_TOLERANCE
         outside = ((self.points < -EDGE_TOLERANCE) | (self.points > limits)).any(axis=1)
         if outside.any():
             x, y = self.points[outside.argmax()]
             raise Fault(f"({x:g}, {y:g}) is outside the image of {width}x{height} px")
-
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the pixels inside, bool of shape (height, width)."""
-        raise NotImplementedError
+        return self.fill(height, width)
 
 
-class Polygon(Shape):
-    """A closed polygon."""
+def make_polygon(xs: Sequence[Any], ys: Sequence[Any], *, is_line: bool = False) -> Shape:
+    """Make a polygon from its corners, in order, as a file has them; a line must end where it begins, within a pixel.
 
-    def draw(self, height: int, width: int) -> np.ndarray:  # noqa: D102
-        return fill_polygon(self.points, height, width)
-
-
-@dataclass(frozen=True, eq=False)
-class Ellipse(Shape):
-    """An ellipse around a centre, which may reach over the edge of the image as its cell does."""
-
-    radii: tuple[float, float]  # half the axes that are horizontal and vertical before turning
-    theta: float = 0.0  # by how much it is turned, in radians, clockwise as seen
-
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the pixels inside."""
-        mask = np.zeros((height, width), bool)
-        (x, y), (radius_x, radius_y) = self.points[0] - 0.5, self.radii
-        mask[ellipse(y, x, radius_y, radius_x, shape=mask.shape, rotation=-self.theta)] = True
-        return mask
-
-
-@dataclass(frozen=True, eq=False)
-class Bitmap(Shape):
-    """Pixels of a part of the image, between its upper left and lower right corner."""
-
-    pixels: np.ndarray  # bool, of the shape of the part
-
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the pixels, set into the image and cut at its edge."""
-        left, top = (int(value) for value in self.points[0])
-        y, x = max(top, 0), max(left, 0)
-        part = self.pixels[y - top :, x - left :][: max(height - y, 0), : max(width - x, 0)]
-        mask = np.zeros((height, width), bool)
-        mask[y : y + part.shape[0], x : x + part.shape[1]] = part
-        return mask
-
-
-def make_polygon(xs: Sequence[Any], ys: Sequence[Any]) -> Polygon:
-    """Make a polygon from the coordinates of its corners, in order, as a file has them; else raise `Fault`."""
+    Raises:
+        Fault: if it encloses nothing or a coordinate is no number.
+    """
     if len(xs) != len(ys):
         raise Fault(f"{len(xs)} x and {len(ys)} y coordinates")
-    if not 3 <= len(xs) <= MAX_CORNERS:
-        raise Fault(f"polygon with {len(xs)} points, of at least 3 and at most {MAX_CORNERS}")
-    return Polygon(np.array([(as_number(x, "x"), as_number(y, "y")) for x, y in zip(xs, ys, strict=True)]))
-
-
-def make_rectangle(x1: Any, y1: Any, x2: Any, y2: Any) -> Polygon:
-    """Make a rectangle from two opposite corners; else raise `Fault`."""
-    return make_polygon([x1, x2, x2, x1], [y1, y1, y2, y2])
-
-
-def make_ellipse(x: Any, y: Any, radius_x: Any, radius_y: Any, theta: Any = 0.0) -> Ellipse:
-    """Make an ellipse, or a circle from two equal radii; else raise `Fault`."""
-    radii = as_number(radius_x, "radius"), as_number(radius_y, "radius")
-    if min(radii) < MIN_RADIUS:
-        raise Fault(f"circle or ellipse without area: its radii are {radii[0]:g} and {radii[1]:g} px")
-    return Ellipse(np.array([(as_number(x, "x"), as_number(y, "y"))]), radii, as_number(theta, "theta"))
-
-
-def make_closed_line(xs: Sequence[Any], ys: Sequence[Any]) -> Polygon:
-    """Make a polygon from a line that ends where it begins, within a pixel; else raise `Fault`."""
-    polygon = make_polygon(xs, ys)
-    if math.dist(polygon.points[0], polygon.points[-1]) > 1.0:
+    if len(xs) < 3:
+        raise Fault(f"polygon with {len(xs)} points")
+    points = np.array([(as_number(x, "x"), as_number(y, "y")) for x, y in zip(xs, ys, strict=True)])
+    if is_line and math.dist(points[0], points[-1]) > 1.0:
         raise Fault("a line that does not end where it begins encloses nothing; draw a polygon")
-    return polygon
+    return Shape(points, partial(fill_polygon, points))
+
+
+def make_ellipse(x: Any, y: Any, radius_x: Any, radius_y: Any, theta: Any = 0.0) -> Shape:
+    """Make an ellipse around a centre, which may reach over the edge of the image as its cell does.
+
+    The radii are half the axes that are horizontal and vertical before turning by `theta`, in radians, clockwise as
+    seen. Raises `Fault` if it has no area or a value is no number.
+    """
+    x, y, theta = (as_number(value, name) for value, name in ((x, "x"), (y, "y"), (theta, "theta")))
+    radius_x, radius_y = as_number(radius_x, "radius"), as_number(radius_y, "radius")
+    if min(radius_x, radius_y) < 0.01:
+        raise Fault(f"circle or ellipse without area: its radii are {radius_x:g} and {radius_y:g} px")
+
+    def fill(height: int, width: int) -> np.ndarray:
+        mask = np.zeros((height, width), bool)
+        mask[ellipse(y - 0.5, x - 0.5, radius_y, radius_x, shape=mask.shape, rotation=-theta)] = True
+        return mask
+
+    return Shape(np.array([(x, y)]), fill)
 
 
 def fill_polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Find the pixels whose centres lie inside a polygon, by the even-odd rule.
+    """Find the pixels whose centres lie inside a polygon, by the even-odd rule: bool (height, width).
 
     Where an outline passes exactly through a centre, the pixel belongs to what lies to its right, and on a horizontal
     line to what lies below: polygons that share an edge share no pixel and leave none out. `skimage.draw.polygon2mask`
     counts such pixels twice, and asks every pixel about every corner: of 1,000 corners it takes a second and more.
 
-    `points`, float (num_points, 2), are corners `(x, y)`, which may lie outside the image. Gives bool (height, width).
-
-    Raises:
-        Fault: if it crosses more than `MAX_CROSSINGS` rows, as a zigzag over the whole image does.
+    `points`, float (num_points, 2), are corners `(x, y)`, which may lie outside the image. A polygon that crosses more
+    than `MAX_CROSSINGS` rows, as a zigzag over the whole image does, is a `Fault`.
     """
     mask = np.zeros((height, width), bool)
     # Each edge runs from its upper end down, so that it crosses at the same x from whichever side it is drawn.
@@ -181,7 +142,6 @@ class OutlinedObject:
             raise Fault(self.fault)
         mask = np.zeros((height, width), bool)
         for shape in self.shapes:
-            shape.check(height, width)
             mask |= shape.draw(height, width)
         if not mask.any():
             raise Fault("covers no pixel of the image")

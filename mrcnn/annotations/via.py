@@ -12,16 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.annotations.faults import Fault, as_number, expect, shorten
-from mrcnn.annotations.shapes import (
-    Annotations,
-    OutlinedImage,
-    OutlinedObject,
-    Shape,
-    make_closed_line,
-    make_ellipse,
-    make_polygon,
-    make_rectangle,
-)
+from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, Shape, make_ellipse, make_polygon
 from mrcnn.files.errors import InputError
 
 PROJECT_KEY = "_via_img_metadata"
@@ -29,23 +20,18 @@ PROJECT_KEY = "_via_img_metadata"
 LABEL_ATTRIBUTES = ("label", "class", "name", "type", "category")
 
 
-def is_via(value: Any) -> bool:
-    """Whether a JSON value looks like a VIA export or project."""
-    return isinstance(value, dict) and (
-        PROJECT_KEY in value
-        or any(isinstance(entry, dict) and {"filename", "regions"} <= entry.keys() for entry in value.values())
-    )
+def is_via(value: dict) -> bool:
+    """Whether a mapping of a JSON file looks like a VIA export or project."""
+    entries = (entry for entry in value.values() if isinstance(entry, dict))
+    return PROJECT_KEY in value or any({"filename", "regions"} <= entry.keys() for entry in entries)
 
 
 def parse_via(value: Any, source: Path) -> Annotations:
-    """Turn the JSON value of a VIA file into annotations.
+    """Turn the JSON value of a VIA file into annotations; InputError if it is none.
 
     The label of a region is its only attribute, or else the first of `LABEL_ATTRIBUTES` that is there.
-
-    Raises:
-        InputError: if it is no VIA file. What is wrong with single images or regions is noted with them.
     """
-    entries = value.get(PROJECT_KEY, value) if is_via(value) else None
+    entries = value.get(PROJECT_KEY, value) if isinstance(value, dict) and is_via(value) else None
     if not isinstance(entries, dict):
         raise InputError(f"{source}: not a VIA file: neither {PROJECT_KEY} nor images with filename and regions in it")
     result = Annotations("via", [source])
@@ -79,14 +65,14 @@ def _read_shapes(region: dict[str, Any]) -> tuple[Shape, ...]:
     shape = expect(region.get("shape_attributes"), dict, "shape_attributes")
     kind = shape.get("name")
     if kind in ("polygon", "polyline"):
-        make = make_polygon if kind == "polygon" else make_closed_line
-        return (make(*(expect(shape.get(key), list, key) for key in ("all_points_x", "all_points_y"))),)
+        xs, ys = (expect(shape.get(key), list, key) for key in ("all_points_x", "all_points_y"))
+        return (make_polygon(xs, ys, is_line=kind == "polyline"),)
     if kind == "rect":
         x, y, width, height = (as_number(shape.get(key), key) for key in ("x", "y", "width", "height"))
-        return (make_rectangle(x, y, x + width, y + height),)
+        return (make_polygon([x, x + width, x + width, x], [y, y, y + height, y + height]),)
     if kind == "circle":
         return (make_ellipse(shape.get("cx"), shape.get("cy"), shape.get("r"), shape.get("r")),)
     if kind == "ellipse":
-        numbers = [shape.get(key) for key in ("cx", "cy", "rx", "ry", "theta")]
-        return (make_ellipse(*numbers[:4], 0.0 if numbers[4] is None else numbers[4]),)  # version 1 has no theta
+        *numbers, theta = (shape.get(key) for key in ("cx", "cy", "rx", "ry", "theta"))
+        return (make_ellipse(*numbers, 0.0 if theta is None else theta),)  # version 1 has no theta
     raise Fault(f"shape {shorten(kind)} is unknown or encloses nothing; draw a polygon")

@@ -55,7 +55,7 @@ class VocBoxDataset(Dataset):
                 raise InputError(
                     f"{xml_path}: could be that of {other.image_id} or {record.image_id}; rename one with its file"
                 )
-            self.add_image(source, record.image_id, record.path, xml_path=xml_path, record=record)
+            self.add_image(source, record.image_id, record.path, xml_path=xml_path)
         self.prepare()
 
     def load_boxes(self, image_id: int) -> np.ndarray:
@@ -84,12 +84,10 @@ def read_voc_boxes(
             all named.
     """
     wanted = set(names)
-    if not os.path.isfile(path):  # reading a pipe may never end
-        raise InputError(f"{path}: no such annotation file")
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
-        raise InputError(f"{path}: malformed xml ({one_line(error)}); export the annotation again") from None
+        raise InputError(f"{path}: no xml that can be read ({one_line(error)}); export the annotation again") from None
     if root.tag != "annotation":
         raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
     stated = _stated_size(root)

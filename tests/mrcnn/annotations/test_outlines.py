@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mrcnn.annotations.label_masks import CellMaskDataset
-from mrcnn.annotations.outlines import (
-    OutlineDataset,
-    check_outlines,
-    match_images,
-    parse_annotations,
-    read_annotations,
-)
-from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, make_polygon, make_rectangle
+from mrcnn.annotations.outlines import OutlineDataset, check_outlines, match_images, parse_annotations, read_annotations
+from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, make_polygon
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
 
@@ -27,7 +21,7 @@ HEIGHT, WIDTH = 30, 40
 
 
 def thing(name, x1, y1, x2, y2, label="cell", **more):
-    return OutlinedObject(name, label, (make_rectangle(x1, y1, x2, y2),), **more)
+    return OutlinedObject(name, label, (make_polygon([x1, x2, x2, x1], [y1, y1, y2, y2]),), **more)
 
 
 @pytest.fixture
@@ -35,12 +29,10 @@ def centre(tmp_path):
     """Function from image names to records; the images are there, below `images/`."""
 
     def make(*names, size=(WIDTH, HEIGHT)):
-        records = []
-        for name in names:
-            path = tmp_path / "images" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", size, (200, 180, 210)).save(path)
-            records.append(ImageRecord(f"images/{name}", path))
+        records = [ImageRecord(f"images/{name}", tmp_path / "images" / name) for name in names]
+        for record in records:
+            record.path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size).save(record.path)
         return records
 
     return make
@@ -60,10 +52,8 @@ def outlines(tmp_path):
 
 def test_every_object_is_a_cell_by_default_and_groups_are_negative(centre, outlines):
     records = centre("a.png")
-    annotations = outlines(
-        {"a.png": [thing("1", 2, 3, 12, 9, "WBC"), thing("2", 20, 5, 30, 9, "", is_crowd=True), thing("3", 1, 1, 2, 2)]}
-    )
-    dataset = OutlineDataset(records, annotations, source="north")
+    objects = [thing("1", 2, 3, 12, 9, "WBC"), thing("2", 20, 5, 30, 9, "", is_crowd=True), thing("3", 1, 1, 2, 2)]
+    dataset = OutlineDataset(records, outlines({"a.png": objects}), source="north")
     assert dataset.class_names == ["BG", "cell"]
     masks, class_ids = dataset.load_mask(0)
     assert masks.shape == (HEIGHT, WIDTH, 3) and masks.dtype == bool and class_ids.dtype == np.int32
@@ -86,49 +76,36 @@ def test_classes_choose_and_tell_apart(centre, outlines):
         check_outlines(records, annotations, classes={"wbc": "cell"})
 
 
+WHOLE, APART = (unicodedata.normalize(form, "zelle_ä.png") for form in ("NFC", "NFD"))
+
+
 @pytest.mark.parametrize(
-    ("name", "key"),
+    ("name", "in_file"),
     [
-        ("a.png", "images/a.png"),
-        ("images\\a.png", "images/a.png"),
-        ("b.png", "images/s/b.png"),
-        ("other/../images/a.png", "images/a.png"),
+        ("a.png", "a.png"),
+        ("a.png", "images\\a.png"),
+        ("s/a.png", "a.png"),
+        ("a.png", "other/../images/a.png"),
+        (WHOLE, APART),
+        (f"{APART}.d/a.png", f"{WHOLE}.d/a.png"),
     ],
 )
-def test_images_are_found_by_path_key_or_the_end_of_it(centre, outlines, name, key):
-    records = centre("a.png", "s/b.png")
-    images, unmatched = match_images(records, outlines({name: []}))
-    assert not unmatched
-    assert [len(images[record.image_id]) for record in records] == [int(record.image_id == key) for record in records]
+def test_images_are_found_by_path_id_or_the_end_of_it(centre, outlines, name, in_file):
+    other, record = centre("b.png", name)
+    images, unmatched = match_images([other, record], outlines({in_file: []}))
+    assert not unmatched and not images[other.image_id] and len(images[record.image_id]) == 1
 
 
 def test_names_that_lead_elsewhere_are_refused(centre, outlines, tmp_path):
     records = centre("a.png", "p/c.png", "q/c.png")
     (tmp_path / "secret.png").write_bytes(records[0].path.read_bytes())
-    names = [
-        str(records[0].path),
-        str(tmp_path / "secret.png"),
-        "../a.png",
-        "C:\\images\\a.png",
-        "https://lab.org/a.png",
-    ]
-    images, unmatched = match_images(records, outlines({name: [] for name in names}))
-    assert [image.file_name for image in images["images/a.png"]] == names[:1]
-    assert [name for name, _ in unmatched] == names[1:]
-    assert all("leads out of the folder of images" in reason for _, reason in unmatched)
-    _, unmatched = match_images(records, outlines({"c.png": [], "d.png": []}))
-    assert [reason.partition(": ")[2] for _, reason in unmatched] == [
-        "could be images/p/c.png or images/q/c.png; write the folder too",
-        "is none of the images of the centre",
-    ]
-
-
-def test_names_are_found_whether_accents_are_composed_or_not(centre, outlines):
-    whole, apart = (unicodedata.normalize(form, "zelle_ä.png") for form in ("NFC", "NFD"))
-    for on_disk, in_file in ((whole, apart), (apart, whole), (f"{apart}.d/a.png", f"{whole}.d/a.png")):
-        records = centre(on_disk)
-        images, unmatched = match_images(records, outlines({in_file: []}))
-        assert not unmatched and len(images[records[0].image_id]) == 1
+    right, out = str(records[0].path), "leads out"
+    wrong = {str(tmp_path / "secret.png"): out, "../a.png": out, "C:\\images\\a.png": out, "https://lab.org/a.png": out}
+    wrong |= {"c.png": "images/p/c.png or images/q/c.png", "d.png": "is none of the images"}
+    images, unmatched = match_images(records, outlines({name: [] for name in (right, *wrong)}))
+    assert [image.file_name for image in images["images/a.png"]] == [right]
+    assert [name for name, _ in unmatched] == list(wrong)
+    assert all(wrong[name] in reason for name, reason in unmatched)
 
 
 def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
@@ -163,12 +140,10 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
     annotations.faults.append(("annotations.json", "annotation 10: image_id 99 is none of the images"))
 
     check = check_outlines(records, annotations)
-    faults, good = check.faults, check.good
-
-    assert [record.image_id for record in good] == ["images/good.png"]
+    assert [record.image_id for record in check.good] == ["images/good.png"]
     told = [
         ("annotations.json", "annotation 10: image_id 99"),
-        ("b\\x1b[2J .png", "none of the images of the centre"),
+        ("b\\x1b[2J\\n.png", "none of the images of the centre"),
         ("images/three.png", "annotation 2 ('WBC'): polygon with 2 points"),
         ("images/three.png", "annotation 3: (90, 1) is outside the image of 40x30 px"),
         ("images/three.png", "annotation 4 ('cell'): covers no pixel"),
@@ -182,7 +157,7 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
         ("images/small.png", "made for an image of 40x30 px, this one has 20x10 px"),
         ("images/small.png", "annotation 9 ('cell'): bad"),
     ]
-    assert all(name == fault[0] and part in fault[1] for (name, part), fault in zip(told, faults, strict=True)), faults
+    assert all(name == fault[0] and part in fault[1] for (name, part), fault in zip(told, check.faults, strict=True))
 
 
 def test_images_annotated_without_an_object_are_good(centre, outlines):
@@ -198,11 +173,11 @@ def test_images_annotated_without_an_object_are_good(centre, outlines):
 
 def test_format_is_told_by_content_or_the_user(tmp_path):
     path = tmp_path / "c.json"
-    for value in ([], {}, 5, "text", None, {"images": 3}):
+    for value in ([], None, {"images": 3}):
         path.write_text(json.dumps(value))
         with pytest.raises(InputError, match="c.json: neither COCO, VIA nor labelme"):
             read_annotations(path)
-    with pytest.raises(InputError, match="format must be auto, coco, labelme, via; got 'yolo'"):
+    with pytest.raises(InputError, match="got 'yolo'"):
         read_annotations(path, "yolo")
     with pytest.raises(InputError, match="a folder without labelme files"):
         read_annotations(tmp_path, "coco")
@@ -210,13 +185,9 @@ def test_format_is_told_by_content_or_the_user(tmp_path):
 
 # Two cells in each format, and a third object of a kind that it alone has.
 CORNERS = [[[2, 3], [14, 3], [14, 20], [8, 25], [2, 20]], [[20, 5], [33, 9], [28, 22]]]
-REGIONS = [
-    {
-        "shape_attributes": {"name": "polygon", "all_points_x": xs, "all_points_y": ys},
-        "region_attributes": {"class": "c"},
-    }
-    for xs, ys in ([list(values) for values in zip(*corners, strict=True)] for corners in CORNERS)
-]
+OUTLINES = [[[corner[i] for corner in corners] for i in (0, 1)] for corners in CORNERS]
+POLYGONS = [{"name": "polygon", "all_points_x": xs, "all_points_y": ys} for xs, ys in OUTLINES]
+REGIONS = [{"shape_attributes": polygon, "region_attributes": {"class": "c"}} for polygon in POLYGONS]
 ELLIPSE = {"name": "ellipse", "cx": 9, "cy": 9, "rx": 3, "ry": 4, "theta": 1}
 REGIONS.append({"shape_attributes": ELLIPSE, "region_attributes": {}})
 SEGMENTATIONS = [[[value for corner in corners for value in corner]] for corners in CORNERS]
@@ -242,7 +213,7 @@ ODD = [None, True, -1, 0, 0.5, 1e308, math.nan, 10**18, "", "x\n", [], [[]], [No
 @pytest.mark.parametrize("name", VALUES)
 def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, name):
     records = centre("a.png")
-    polygons = [make_polygon(*zip(*corners, strict=True)) for corners in CORNERS]
+    polygons = [make_polygon(*outline) for outline in OUTLINES]
     labels = sum((i * p.draw(HEIGHT, WIDTH).astype(np.uint8) for i, p in enumerate(polygons, 1)))
     (tmp_path / "masks").mkdir()
     Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
@@ -250,7 +221,6 @@ def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, name)
     assert expected.sum() > 300
     (tmp_path / "a.json").write_text(json.dumps(VALUES[name]))
     annotations = read_annotations(tmp_path / "a.json")
-    assert annotations.kind == name.split()[0]
     check = check_outlines(records, annotations)
     assert (check.faults, check.good, check.num_objects) == ([], records, {"images/a.png": 3})
     np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0][..., :2], expected)
@@ -283,8 +253,7 @@ def test_odd_values_are_faults_and_nothing_worse(tmp_path_factory, name, data):
         assert str(error).startswith(f"{folder}/annotations.json: ") and "\n" not in str(error)
         return
     check = check_outlines(records, annotations)
-    faults, good = check.faults, check.good
-    assert good or faults
-    assert all(text.isprintable() for fault in faults for text in fault)
-    for image_id in OutlineDataset(good, annotations).image_ids:
-        OutlineDataset(good, annotations).load_mask(image_id)
+    assert check.good or check.faults
+    assert all(text.isprintable() for fault in check.faults for text in fault)
+    for image_id in OutlineDataset(check.good, annotations).image_ids:
+        OutlineDataset(check.good, annotations).load_mask(image_id)

@@ -30,16 +30,11 @@ def test_voc_boxes_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        (VOC[:90], None, "malformed xml"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', None, "malformed xml"),
+        (VOC[:90], None, "no xml"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', None, "no xml"),
         ("<html></html>", None, "not Pascal VOC"),
-        (
-            VOC.replace(">21<", ">99<").replace("RBC", "WBC").replace("<xmax>5<", "<xmax>x<"),
-            None,
-            "area.*object 2 lacks",
-        ),
+        (VOC.replace(">21<", ">99<").replace("RBC", "WBC").replace("<xmax>5", "<xmax>x"), None, "area.*object 2 lacks"),
         (SIZED.replace(">60<", ">90<"), None, "outside the image of 100x80 px"),
-        (VOC.replace(">30<", ">1e9<"), (80, 100), "outside the image"),
         (SIZED, (100, 80), "made for an image of 100x80 px, this one has 80x100 px"),
     ],
 )
@@ -59,13 +54,8 @@ def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):
         dataset.load_mask(0)
     with pytest.raises(InputError, match="no annotation"):
         VocBoxDataset([ImageRecord("images/b.jpg", tmp_path / "b.jpg")], tmp_path)
+    with pytest.raises(InputError, match=r"a\.xml: could be that of basophil/a\.jpg or eosinophil/a\.jpg"):
+        VocBoxDataset([ImageRecord(f"{name}/a.jpg", tmp_path) for name in ("basophil", "eosinophil")], tmp_path)
     Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
     with pytest.raises(InputError, match="outside the image of 20x20 px"):
         dataset.load_boxes(0)
-
-
-def test_voc_dataset_refuses_a_file_that_two_images_would_share(tmp_path):
-    (tmp_path / "a.xml").write_text(VOC)
-    records = [ImageRecord(key, tmp_path / key) for key in ("basophil/a.jpg", "eosinophil/a.jpg")]
-    with pytest.raises(InputError, match=r"a\.xml: could be that of basophil/a\.jpg or eosinophil/a\.jpg"):
-        VocBoxDataset(records, tmp_path)
