@@ -324,9 +324,8 @@ class _Together(Settings):
             fault = f"{name} must be a multiple of {NUM_GROUPS} from {smallest} on with NORMALIZATION 'group'"
             size = getattr(self, name)
             faults[fault] = self.NORMALIZATION == "group" and (size % NUM_GROUPS or size < smallest)
-        found = [text for text, is_there in faults.items() if is_there]
-        if found:
-            raise ValueError("; ".join(found))
+        if any(faults.values()):
+            raise ValueError("; ".join(text for text, is_there in faults.items() if is_there))
         return self
 
 

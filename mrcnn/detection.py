@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -23,13 +23,6 @@ Sample, Loaded = TypeVar("Sample"), TypeVar("Loaded")
 LIMITS = ("DETECTION_MAX_INSTANCES", "POST_NMS_ROIS_INFERENCE")
 
 
-class Detector(Protocol):
-    """What `detect_each` needs of a `mrcnn.model.MaskRCNN`."""
-
-    def detect(self, images: Sequence[np.ndarray], **options: Any) -> list[Result]:
-        """Find the cells of some images."""
-
-
 class DetectionRun:
     """The detection network, compiled with and without masks.
 
@@ -45,11 +38,9 @@ class DetectionRun:
     def on_images(self, images: Sequence[np.ndarray], masks: bool, paste: bool) -> list[Result]:
         """Detect on images of any sizes; arguments, results and errors as of `MaskRCNN.detect`."""
         molded = [mold_for_detection(image, self.config) for image in images]
-        rows_of: dict[tuple[int, ...], list[int]] = {}
-        for index, each in enumerate(molded):
-            rows_of.setdefault(each.image.shape, []).append(index)
         results: list[Result] = [{} for _ in molded]
-        for rows in rows_of.values():
+        for shape in dict.fromkeys(each.image.shape for each in molded):
+            rows = [i for i, each in enumerate(molded) if each.image.shape == shape]
             batch = np.stack([molded[i].image for i in rows])
             self.last_shape = batch.shape[1:3]
             windows = np.array([molded[i].window for i in rows], np.float32)
@@ -67,14 +58,13 @@ class DetectionRun:
         """
         outputs = self._network(masks, batch.dtype.name)(batch, normalized_boxes(windows, batch.shape[1:3]))
         outputs = {name: value.numpy() for name, value in outputs.items()}
-        results, first = [], 0
-        for rows, frame in zip(outputs["detections"], frames, strict=True):
-            rows = rows[rows[:, 5] > 0.0]
-            chosen = slice(first, first + len(rows))
-            first += len(rows)
-            small_masks = outputs["masks"][chosen] if masks else None
-            results.append(unmold_detections(rows, frame, outputs["features"][chosen], small_masks, paste=paste))
-        return results
+        found = [rows[rows[:, 5] > 0.0] for rows in outputs["detections"]]
+        # Features and masks come one after the other, image by image.
+        ends = np.cumsum([len(rows) for rows in found])[:-1]
+        features = np.split(outputs["features"], ends)
+        small_masks = np.split(outputs["masks"], ends) if masks else [None] * len(found)
+        parts = zip(found, frames, features, small_masks, strict=True)
+        return [unmold_detections(rows, frame, feats, small, paste=paste) for rows, frame, feats, small in parts]
 
     def _network(self, with_masks: bool, dtype: str) -> tf.types.experimental.PolymorphicFunction:
         """The network, traced once for all batch sizes, and for all image sizes where they differ."""
@@ -92,9 +82,9 @@ class DetectionRun:
 
 
 def detect_each(
-    detector: Detector, images: Sequence[np.ndarray | InputError], names: Sequence[str], **options: bool
+    detector: Any, images: Sequence[np.ndarray | InputError], names: Sequence[str], **options: bool
 ) -> list[Result | InputError]:
-    """Detect on a batch, and where the detector does not take it, on its images one by one.
+    """Detect on a batch by a `mrcnn.model.MaskRCNN`, and where it does not take that, on the images one by one.
 
     An image may be the error of reading it instead. `options` go to `MaskRCNN.detect`. Returned is for each image what
     that gives, or the error that says by its name why it was not taken.
@@ -114,7 +104,7 @@ def detect_each(
 
 
 def detect_samples(
-    detector: Detector,
+    detector: Any,
     samples: Sequence[Sample],
     load: Callable[[Sample], np.ndarray],
     name: Callable[[Sample], str],
@@ -124,8 +114,7 @@ def detect_samples(
 ) -> Iterator[tuple[Sample, np.ndarray | InputError, Result | InputError]]:
     """Each sample with its image and what is found on it, or what is wrong with either, batch by batch.
 
-    `load` gives the image of a sample, `name` what to call it in a message; `options` go to `MaskRCNN.detect`, and
-    `description` stands before the bar.
+    `load` gives the image of a sample, `name` what to call it in a message, `description` stands before the bar.
     """
     with Bar(total=len(samples), desc=description, unit="image") as bar:
         for start in range(0, len(samples), batch_size):

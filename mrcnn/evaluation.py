@@ -85,9 +85,7 @@ def evaluate_presence(
 ) -> dict[str, Any]:
     """Share of images with a detection, for images that are known to show a cell and nothing more.
 
-    Returns:
-        `detection_rate`, `num_images` (readable ones that the detector takes), `num_unreadable` (the others, with a
-        warning for each), `score_threshold`.
+    The result has `detection_rate`, `num_images`, `num_unreadable` and `score_threshold`, as of `evaluate_boxes`.
     """
     found = []
     load, name = lambda record: read_image(record.path), lambda record: str(record.path)
@@ -141,7 +139,7 @@ def choose_operating_score(
     """The middle of the widest gap between scores in which F1, the harmonic mean of precision and recall, is highest.
 
     Args:
-        scores: array of shape (num_detections,), in [0, 1].
+        scores: float64 array of shape (num_detections,), in [0, 1].
         correct: bool array of shape (num_detections,), whether each found a cell that no better one has found.
         num_cells: cells that there were to find.
         lowest: the score below which the detector gave nothing.
@@ -149,8 +147,8 @@ def choose_operating_score(
     Returns:
         The score, or None if no detection is correct.
     """
-    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    ordered, hits = np.asarray(scores, np.float64)[order], np.cumsum(np.asarray(correct, bool)[order])
+    order = np.argsort(-scores, kind="stable")
+    ordered, hits = scores[order], np.cumsum(correct[order])
     if not len(hits) or not hits[-1]:
         return None
     f1 = 2.0 * hits / (np.arange(1, len(hits) + 1) + num_cells)

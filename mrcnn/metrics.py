@@ -51,9 +51,8 @@ class Comparison:
     def average_precision(self) -> dict[str, float]:
         """Average precision over all images, at recalls 0, 0.01, ..., 1.
 
-        Returns:
-            "AP50", "AP55" ... "AP95" by the least IoU of a true positive, and their mean, "mAP": values in [0, 1],
-            nan where there is no cell.
+        By the least IoU of a true positive it is "AP50", "AP55" ... "AP95", and their mean is "mAP": values in [0, 1],
+        nan where there is no cell.
         """
         values = self._evaluation.eval["precision"].reshape(len(self._evaluation.params.iouThrs), -1).mean(axis=1)
         # -1 stands for no cell; COCO's divisions leave 0.9999999999999999 for 1.

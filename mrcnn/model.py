@@ -62,7 +62,7 @@ class MaskRCNN(MatterportMethods):
     """A detector of single cells, with Matterport's public methods.
 
     Args:
-        mode: "training" or "inference".
+        mode: "training" or "inference"; another one, or fewer GPUs than GPU_COUNT, is an InputError.
         config: its settings; their SEED also fixes the initial weights.
         model_dir: folder of runs: `train` makes a dated folder in it. For a detector that `save` wrote, its folder.
         strategy: how several devices share each batch of the training; None takes GPU_COUNT GPUs.
@@ -71,9 +71,6 @@ class MaskRCNN(MatterportMethods):
         parts: the layers with weights.
         log_dir: folder of the run.
         epoch: epochs that the weights have had in this run.
-
-    Raises:
-        InputError: for another mode, or fewer GPUs than GPU_COUNT.
     """
 
     def __init__(
@@ -82,10 +79,8 @@ class MaskRCNN(MatterportMethods):
         if mode not in ("training", "inference"):
             raise InputError(f"mode must be training or inference; got {mode!r}")
         self.mode, self.config, self.model_dir = mode, config, str(model_dir)
-        if strategy is None:
-            strategy = mirrored_strategy(config.GPU_COUNT if mode == "training" else 1)
-        self.strategy = strategy
-        with strategy.scope():
+        self.strategy = strategy or mirrored_strategy(config.GPU_COUNT if mode == "training" else 1)
+        with self.strategy.scope():
             self.parts = seeded_parts(config)
         self._detection = DetectionRun(self.parts, config)
         self._anchor_shape = tuple(int(side) for side in config.IMAGE_SHAPE[:2])
@@ -104,7 +99,7 @@ class MaskRCNN(MatterportMethods):
         *,
         folder: str | os.PathLike | None = None,
     ) -> list[dict[str, Any]]:
-        """Train, or resume a training, and save the model.
+        """Train, or resume a training, and save the model; returned are the losses of each epoch.
 
         Weights of each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
         the end, what `load_detector` opens. Called again on the same object, it resumes after the last epoch.
@@ -121,12 +116,9 @@ class MaskRCNN(MatterportMethods):
             folder: train in this very folder instead of `log_dir`, resume what was interrupted there, and keep no
                 weights but the last.
 
-        Returns:
-            One dictionary of losses for each epoch.
-
         Raises:
-            InputError: if the mode is not "training", no layer would learn, there are no images, or a loss is not
-                finite.
+            InputError: in another mode than "training", without a layer that learns or an image, or for a loss that is
+                not finite.
         """
         if self.mode != "training":
             raise InputError("train needs a MaskRCNN made with mode='training'")
@@ -194,7 +186,7 @@ class MaskRCNN(MatterportMethods):
     def detect(
         self, images: Sequence[np.ndarray], verbose: int = 0, masks: bool = True, *, paste: bool = True
     ) -> list[dict[str, np.ndarray]]:
-        """Find the cells of some images.
+        """Find the cells of some images; one of another type or shape is an InputError.
 
         Args:
             images: arrays of shape (height, width, channels) or (height, width), of any sizes; uint8, or other numbers
@@ -207,9 +199,6 @@ class MaskRCNN(MatterportMethods):
             For each image a dictionary: "rois" int32 (n, 4), pixels of the image; "class_ids" int32 (n,);
             "scores" float32 (n,) in [0, 1], best first; "masks" bool (height, width, n); "small_masks" float32
             (n, 28, 28), probabilities over the box; "feats" float32 (n, 14, 14, channels).
-
-        Raises:
-            InputError: for an image of another type or shape.
         """
         log_images(images, verbose)
         results = self._detection.on_images(images, masks, paste)
@@ -225,15 +214,13 @@ class MaskRCNN(MatterportMethods):
     ) -> LoadReport | None:
         """Load weights: what `save` wrote, a checkpoint of Matterport's or ours, or ImageNet weights.
 
-        After a checkpoint of a run `train` resumes that run.
+        After a checkpoint of a run `train` resumes that run. What matched is returned and printed; nothing of a
+        `.weights.h5` file, which matches whole or not at all.
 
         Args:
             filepath: a `.weights.h5` file of the same configuration, or any `.h5` file in Matterport's layout.
             by_name: not needed; files in Matterport's layout are always matched by the layers' names.
             exclude: names of layers that keep their weights, such as the heads of another number of classes.
-
-        Returns:
-            What matched, which is printed too; None for a `.weights.h5` file, which matches whole or not at all.
 
         Raises:
             InputError: if the file is missing or cut short, or does not fit the layers that are not excluded.

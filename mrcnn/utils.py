@@ -156,10 +156,7 @@ def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> 
 
 
 def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Pixel boxes of an image of `shape` (height, width) as normalised ones, float32 (num_boxes, 4).
-
-    Those have y2 and x2 inclusive; (0, 0, 1, 1) is the whole image.
-    """
+    """Pixel boxes of an image of `shape` (height, width) as float32 (num_boxes, 4); the whole image is (0, 0, 1, 1)."""
     return normalized_boxes(np.float32(boxes), shape).numpy()
 
 
