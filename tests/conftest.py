@@ -9,7 +9,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of several processes has a core 
         os.environ.setdefault(name, "1")
 
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -99,6 +102,27 @@ def see_cells():
         parts.box_head.get_layer("mrcnn_class_logits").bias.assign([-5.0, 5.0])
 
     return lean
+
+
+@pytest.fixture(scope="session")
+def call_saved_models(tmp_path_factory):
+    """Function that calls SavedModels in a process that has TensorFlow and none of our packages.
+
+    It takes their folders by name, and for each of these names the inputs by "case/signature/input"; it gives for each
+    the outputs by "case/signature/output".
+    """
+
+    def call(folders, inputs):
+        folder, arguments = tmp_path_factory.mktemp("foreign"), []
+        for name, path in folders.items():
+            np.savez(folder / f"{name}.npz", **inputs[name])
+            arguments += [path, f"{name}.npz", f"{name}-results.npz"]
+        command = [sys.executable, "-I", Path(__file__).with_name("saved_model_process.py"), *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return {name: dict(np.load(folder / f"{name}-results.npz").items()) for name in folders}
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The exported detector, in a process that has TensorFlow and none of our packages, against `MaskRCNN.detect`."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,6 @@ from mrcnn.model import MaskRCNN, detector_hash
 
 MAX_DETECTIONS = 6
 SIGNATURES = ("serving_default", "full_masks", "features", "boxes")
-
-PROCESS = Path(__file__).parents[1] / "saved_model_process.py"
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +40,10 @@ def exported(tiny_detector, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(exported, images, tmp_path_factory):
-    """Function `(batch, signature)` -> output -> array, computed in a process of its own."""
-    folder = tmp_path_factory.mktemp("foreign")
-    np.savez(folder / "images.npz", **{f"{b}/{name}/images": images[b] for b in images for name in SIGNATURES})
-    command = [sys.executable, "-I", PROCESS, exported, "images.npz", "results.npz"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    results = dict(np.load(folder / "results.npz").items())
+def found(exported, images, call_saved_models):
+    """Function `(batch, signature)` -> output -> array."""
+    inputs = {f"{batch}/{name}/images": images[batch] for batch in images for name in SIGNATURES}
+    results = call_saved_models({"detector": exported}, {"detector": inputs})["detector"]
     return lambda *place: {k.split("/")[2]: v for k, v in results.items() if k.split("/")[:2] == list(place)}
 
 

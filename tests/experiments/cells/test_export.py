@@ -4,8 +4,6 @@ and the code of docs/deploy.md that uses it."""
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -26,7 +24,6 @@ from mrcnn.files.provenance import file_hash
 from mrcnn.model import detector_hash, load_detector
 
 ROOT = Path(__file__).parents[3]
-PROCESS = ROOT / "tests" / "saved_model_process.py"
 MAX_DETECTIONS, LATENT_SIZE, NUM_IMAGES = 6, 8, 5
 SIGNATURES = ("serving_default", "latents", "features", "single_cell")
 
@@ -113,21 +110,18 @@ def exported(untrained_run, autoencoders, min_score, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(exported, images, tmp_path_factory):
-    """Scaling -> arrays by "case/signature/output", from a process of its own."""
-    folder, arguments = tmp_path_factory.mktemp("foreign"), []
-    for kind, path in exported.items():
+def results(exported, images, call_saved_models):
+    """Scaling -> arrays by "case/signature/output"."""
+    inputs_of = {}
+    for kind in exported:
         inputs = {f"all/{name}/images": images for name in SIGNATURES}
         inputs |= {f"grey/{name}/images": images[:2, :50, :, :1] for name in ("single_cell", "features")}
         if kind == "centre":
             inputs |= {key.replace("images", "centre"): np.array(["here"]) for key in inputs}
             inputs |= {"there/latents/images": images, "there/latents/centre": ["there"] * NUM_IMAGES}
             inputs |= {"unknown/latents/images": images, "unknown/latents/centre": ["nowhere"]}
-        np.savez(folder / f"{kind}.npz", **inputs)
-        arguments += [path, f"{kind}.npz", f"{kind}-results.npz"]
-    done = subprocess.run([sys.executable, "-I", PROCESS, *arguments], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return {kind: dict(np.load(folder / f"{kind}-results.npz").items()) for kind in exported}
+        inputs_of[kind] = inputs
+    return call_saved_models(exported, inputs_of)
 
 
 def real_rows(results: dict, place: str, name: str) -> np.ndarray:
