@@ -37,14 +37,6 @@ def test_intervals_of_few_cells_leave_room_for_doubt():
     assert intervals["b"] == pytest.approx((0, 0.793), abs=1e-3)
 
 
-def test_mean_is_that_over_pairs():
-    resampling = Resampling([np.array([0, 0, 0, 1]), np.array([0, 1])], ["x", "y"], 200)
-    predictions = [np.array([[0, 0, 0, 0]]), np.array([[0, 1]])]
-    for measure, expected in (("accuracy", (0.75 + 1) / 2), ("balanced_accuracy", (0.5 + 1) / 2)):
-        mean, low, high = resampling.mean(predictions, measure)
-        assert mean == pytest.approx(expected) and low <= mean <= high
-
-
 def test_a_small_difference_on_the_same_cells_is_seen():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 400)
