@@ -1,3 +1,3 @@
-"""The tiny study of the experiments' tests, whose commands are tested here."""
+"""The commands and the tiny study of the experiments' tests."""
 
-from tests.experiments.conftest import make_study, study_data, study_values  # noqa: F401
+from tests.experiments.conftest import aecfe, make_study, refused, study_data, study_values  # noqa: F401

@@ -2,26 +2,12 @@
 
 import pytest
 
-from aecfe.cli import main
 from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings
 from experiments.synthetic.centre import generate_centre
 from mrcnn.feature_store import merge_stores
 from mrcnn.files.atomic import OutputLock, write_json
 from mrcnn.files.errors import InputError
-
-
-def refused(capsys, *command):
-    assert main([str(argument) for argument in command]) == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("aecfe: error: "))
-    return line
-
-
-def test_evaluate_takes_its_folder_for_itself(study_data, tmp_path, capsys):
-    with OutputLock(tmp_path / "table", inside=True):
-        error = refused(capsys, "evaluate", study_data[1]["anna"], "-o", tmp_path / "table")
-    assert error.startswith(f"aecfe: error: {tmp_path / 'table'}: another run (pid ")
-    assert not list((tmp_path / "table").iterdir())
 
 
 def test_merge_takes_its_store_for_itself(study_data, tmp_path):
@@ -32,17 +18,17 @@ def test_merge_takes_its_store_for_itself(study_data, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["all.h5"]
 
 
-def test_synth_takes_each_centre_for_itself(tmp_path, capsys):
+def test_synth_takes_each_centre_for_itself(tmp_path, refused):
     command = ("synth", tmp_path / "smears", "--centres", "north", "--images", 1, "--size", 48)
     with OutputLock(tmp_path / "smears" / "north"):
-        assert f"{tmp_path / 'smears' / 'north'}: another run" in refused(capsys, *command)
+        assert f"{tmp_path / 'smears' / 'north'}: another run" in refused(*command)
     for name in (".77.tmp.north", ".77.old.north", ".77.tmp.river"):
         (tmp_path / "smears" / name).mkdir(parents=True)
     generate_centre("north", tmp_path / "smears" / "north", num_images=1, seed=0, image_size=48)
     assert sorted(path.name for path in (tmp_path / "smears").iterdir()) == [".77.tmp.river", "north"]
 
 
-def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, tmp_path, monkeypatch, capsys):
+def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, tmp_path, monkeypatch, refused):
     settings = RunSettings(**{**study_values, "output": str(tmp_path / "run")})
     stages = []
     monkeypatch.setattr(Pipeline, "_run_stages", lambda self: stages.append(self.output))
@@ -51,19 +37,7 @@ def test_run_and_report_take_the_folder_of_the_run_for_themselves(study_values, 
         with pytest.raises(InputError, match=r"run: another run \(pid \d+ on .*\) is writing it"):
             Pipeline(settings).run()
         write_json(tmp_path / "run" / "config.json", {**study_values, "output": str(tmp_path / "run")})
-        assert "is writing it" in refused(capsys, "report", tmp_path / "run")
+        assert "is writing it" in refused("report", tmp_path / "run")
     assert not stages
     Pipeline(settings).run()
     assert stages == [tmp_path / "run"]
-
-
-def test_reproduce_takes_its_study_for_itself(make_study, tmp_path, monkeypatch):
-    from experiments.thesis import catalogue as reproduce
-
-    monkeypatch.setattr(reproduce, "check_targets", lambda *arguments: None)
-    study = make_study(tmp_path / "study")
-    with OutputLock(tmp_path / "study", inside=True):
-        with pytest.raises(InputError, match=r"study: another run \(pid"):
-            reproduce.reproduce(study, [], None)
-    assert reproduce.reproduce(study, [], None) == []
-    assert [path.name for path in (tmp_path / "study").iterdir()] == ["config.json"]

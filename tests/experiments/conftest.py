@@ -106,22 +106,12 @@ def study_values(study_data):
         "scheme": "five",
         "centres": {name: {"root": name, "layout": "csv"} for name in ("anna", "bert")},
         "detector": {"train_on": ["anna"], "settings": {"BACKBONE": "resnet50"}},
-        "autoencoder": {
-            "image_size": 32,
-            "global_batch_size": 8,
-            "steps": 2,
-            "feature_scaling": "channel",
-            "beta": 0.01,
-            "log_every": 1,
-        },
+        "autoencoder": dict(
+            image_size=32, global_batch_size=8, steps=2, feature_scaling="channel", beta=0.01, log_every=1
+        ),
         "evaluate": {"runs": 2},
         "reproduce": {
-            "bottleneck": {
-                "sizes": [3, 6],
-                "backbones": ["resnet50"],
-                "image_losses": ["mse"],
-                "image_sources": ["crop"],
-            },
+            "bottleneck": dict(sizes=[3, 6], backbones=["resnet50"], image_losses=["mse"], image_sources=["crop"]),
             "ablation": {"columns": ["R-CNN-RF", "AE-CFE"]},
             "oracle": {
                 "normalizations": ["group"],

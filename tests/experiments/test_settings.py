@@ -65,36 +65,23 @@ def test_settings_round_trip_through_yaml(path, tmp_path):
     [
         ("centers", {}, "unknown setting centers, did you mean 'centres'?"),
         ("centres", {}, "centres must have at least 1 item after validation"),
-        ("centres", ["one"], "centres must be settings with keys, got ['one']"),
-        ("centres.one.use", "none", "centres.one.use must be 'all' or 'detector', got 'none'"),
-        ("centres.one.num_images", 0, "centres.one.num_images must be greater than or equal to 1, got 0"),
         ("detector.epochs", "many", "detector.epochs must be a valid integer, got 'many'"),
         ("detector.train_on", ["three"], "detector.train_on: 'three' is none of the centres one, two"),
         ("detector.train_on", [], "detector.train_on: name the centres with masks"),
-        ("detector.train_share", 1.5, "detector.train_share must be less than 1, got 1.5"),
         ("detector.layers", "(", "detector.layers must be heads, 3+, 4+, 5+, all or a regular expression, got '('"),
         ("detector.exclude", ["mrcnn_mask"], "detector.exclude: names layers that do not take the weights"),
         ("detector.settings.LEARNING_RAET", 1, "LEARNING_RAET"),
-        ("detector.settings.NUM_CLASSES", 10**9, "NUM_CLASSES must be less than or equal to"),
         ("evaluate.methods", ["magic"], "evaluate.methods.0 must be 'R-CNN-RF'"),
         ("autoencoder.source_centre", "three", "autoencoder.source_centre: 'three' is none of the centres one, two"),
         ("autoencoder.betta", 1, "unknown setting autoencoder.betta, did you mean 'beta'?"),
-        ("autoencoder.latent_size", 10**9, "autoencoder.latent_size must be less than or equal to 20000"),
         ("reproduce.bottleneck.sizes", [0], "reproduce.bottleneck.sizes.0 must be greater than or equal to 1"),
         ("reproduce.bottleneck.image_losses", [], "reproduce.bottleneck.image_losses: name one or more, each once"),
         ("reproduce.bottleneck.centre", "b", "reproduce.bottleneck.centre: 'b' is none of the centres one, two"),
-        ("reproduce.bottleneck.autoencoder.stebs", 1, "unknown setting reproduce.bottleneck.autoencoder.stebs, did"),
         ("reproduce.bottleneck.autoencoder.latent_size", 3, "latent_size is set elsewhere; leave it out"),
         ("reproduce.ablation.columns", ["AE"], "reproduce.ablation.columns: 'AE' is none of Handcrafted"),
-        ("reproduce.ablation.columns", ["AE-RF", "AE-RF"], "reproduce.ablation.columns: name one or more, each once"),
         ("reproduce.ablation.autoencoders", {"R-CNN-RF": {}}, "'R-CNN-RF' is no autoencoder; choose another name"),
-        (
-            "reproduce.ablation.autoencoders.mine",
-            {"bta": 1},
-            "unknown setting reproduce.ablation.autoencoders.mine.bta",
-        ),
+        ("reproduce.ablation.autoencoders.mine", {"bta": 1}, "reproduce.ablation.autoencoders.mine.bta, did you mean"),
         ("reproduce.oracle.network.seed", 1, "reproduce.oracle.network: seed is set elsewhere; leave it out"),
-        ("reproduce.bootstrap", 5, "reproduce.bootstrap must be greater than or equal to 100, got 5"),
     ],
 )
 def test_what_would_fail_hours_later_is_refused_at_once(path, name, value, told):
@@ -111,14 +98,7 @@ def test_every_fault_of_a_file_is_told_at_once(path):
         assert name in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["../a", "a/b", "'a\\b'", ".a", "''"])
-def test_a_centre_that_is_no_name_for_files_is_refused(path, name):
-    path.write_text(MINIMAL.replace("two:", f"{name}:"))
-    with pytest.raises(InputError, match="usable as a file name"):
-        load_settings(path)
-
-
-@pytest.mark.parametrize("text", [None, "- 1\n- 2\n", "centres: {a: [", "seed: 1"])
+@pytest.mark.parametrize("text", [None, "- 1\n- 2\n", "seed: 1", MINIMAL.replace("two:", "../two:")])
 def test_a_file_that_holds_no_run_is_named(path, text):
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(InputError, match=r"my\.yaml: "):
@@ -148,12 +128,9 @@ def test_reproduce_settings_are_the_thesis_by_default():
     assert settings.ablation.autoencoder_of("R-CNN-RF") is None
 
 
-def test_ablation_overrides_change_a_column_or_add_one():
+def test_ablation_overrides_change_a_column_or_add_one_and_former_names_are_taken():
     ablation = AblationSettings(autoencoders={"AAE-DA": {"beta": 0.1}, "Mine": {"adaptation": "coral"}})
     assert ablation.autoencoder_of("AAE-DA") == {"adaptation": "adversarial", "beta": 0.1}
     assert ablation.autoencoder_of("Mine") == {"adaptation": "coral"}
-
-
-def test_former_names_of_columns_are_taken():
     settings = AblationSettings(columns=["Hand-made", "AE-RF"], reference="Hand-made, Lab")
     assert settings.columns == ["Handcrafted", "AE-RF"] and settings.reference == "Handcrafted, Lab"
