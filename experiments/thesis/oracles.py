@@ -6,7 +6,7 @@ be told apart, and how little of that holds in another.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 
@@ -119,7 +119,21 @@ def _run_steps(
 ) -> dict[str, float]:
     """Train the model and write the log; returns the loss at the end, and the seconds."""
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps)
-    train_step = _make_train_step(config, model, schedule)
+    optimizer = keras.optimizers.Adam(schedule)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function(reduce_retracing=True)
+    def train_step(images, class_ids, step):
+        inputs = tf.image.resize(images, (config.image_size, config.image_size), antialias=True)
+        if config.augment:
+            inputs = augment(inputs, tf.stack([tf.constant(config.seed, tf.int64), step]))
+        with tf.GradientTape() as tape:
+            logits = model(inputs, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        is_right = tf.argmax(logits, axis=-1) == class_ids
+        return tf.stack([loss, tf.reduce_mean(tf.cast(is_right, tf.float32))])
+
     batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
     rows = ["step,loss,accuracy,learning_rate,seconds"]
     sums, count, started = tf.zeros(2), 0, time.monotonic()
@@ -139,25 +153,3 @@ def _run_steps(
             write_text(log_path, "\n".join(rows) + "\n")
             sums, count = tf.zeros(2), 0
     return {"seconds": seconds, "loss": loss}
-
-
-def _make_train_step(
-    config: OracleConfig, model: keras.Model, schedule: keras.optimizers.schedules.LearningRateSchedule
-) -> Callable[[np.ndarray, np.ndarray, tf.Tensor], tf.Tensor]:
-    """From images, their classes and the number of steps done to loss and accuracy, of shape (2,)."""
-    optimizer = keras.optimizers.Adam(schedule)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function(reduce_retracing=True)
-    def train_step(images, class_ids, step):
-        inputs = tf.image.resize(images, (config.image_size, config.image_size), antialias=True)
-        if config.augment:
-            inputs = augment(inputs, tf.stack([tf.constant(config.seed, tf.int64), step]))
-        with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits))
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        is_right = tf.argmax(logits, axis=-1) == class_ids
-        return tf.stack([loss, tf.reduce_mean(tf.cast(is_right, tf.float32))])
-
-    return train_step

@@ -35,7 +35,6 @@ def asked(monkeypatch):
 FAULTS = [
     ("table-9", "reproduce table-9: is none of tables, figures, all, figure-2.6"),
     ("table-3.2 --set evaluate.runs=0", "tiny.yaml: evaluate.runs must be greater than or equal to 1"),
-    ("table-3.2 --standardise none none", "tiny.yaml: reproduce.ablation.standardise: name one or more, each once"),
     ("table-3.2 --features DinoBloom", "--features DinoBloom: write it as NAME=FILE"),
     ("table-3.2 --features A=no.npz", "--features A no.npz: no such file"),
     ("table-3.2 --features A=a.npz A=a.npz", "--features: two columns are called A;"),

@@ -75,19 +75,16 @@ def test_finished_oracle_is_reused_and_another_refused(trained, copied, monkeypa
 def test_unfinished_oracle_is_begun_anew(copied, monkeypatch):
     run = json.loads((copied / "run.json").read_text())
     (copied / "run.json").write_text(json.dumps({**run, "complete": False}))
-    (copied / "weights.weights.h5").write_bytes(b"cut short")
     monkeypatch.setattr(oracles, "_run_steps", lambda *_: {"seconds": 1.0, "loss": 2.0})
-    first, again = train(copied / "other"), train(copied)
-    for a, b in zip(first.model.weights, again.model.weights, strict=True):  # the seed fixes them
-        np.testing.assert_array_equal(a, b)
+    for a, b in zip(train(copied / "other").model.weights, train(copied).model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)  # the seed fixes them
 
 
-def test_an_oracle_needs_two_classes_and_a_finite_loss(tmp_path, monkeypatch):
+def test_an_oracle_needs_two_classes_and_a_finite_loss(tmp_path):
     with pytest.raises(InputError, match="two classes or more, got red"):
         train(tmp_path, cells=(4, 0))
-    monkeypatch.setattr(oracles, "_make_train_step", lambda *_: lambda *_: tf.constant([np.nan, 0.0]))
     with pytest.raises(InputError, match="loss is nan at step 20"):
-        train(tmp_path, cells=(4, 4))
+        train(tmp_path, CONFIG.replace(learning_rate=1e38), cells=(4, 4))
     assert json.loads((tmp_path / "run.json").read_text())["complete"] is False
 
 

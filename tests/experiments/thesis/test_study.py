@@ -74,9 +74,9 @@ def test_a_detector_is_trained_and_applied_once_though_everything_is_made_again(
 
 
 def test_config_hash_tells_settings_and_not_places(make_study, tmp_path):
-    study, other = make_study(tmp_path / "a"), make_study(tmp_path / "b")
-    assert study.config_hash() == other.config_hash()
-    assert study.config_hash() != make_study(tmp_path / "a", bootstrap=200).config_hash()
+    places = (("a", 100), ("b", 100), ("b", 200))
+    hashes = [make_study(tmp_path / name, bootstrap=number).config_hash() for name, number in places]
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_store_vectors_are_kept_by_store_and_options(make_study):
