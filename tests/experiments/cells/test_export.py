@@ -145,15 +145,11 @@ def test_pipeline_finds_what_detect_finds(kind, results, expected):
 
 @pytest.mark.parametrize("kind", ["minmax", "centre"])
 def test_pipeline_latents_are_those_of_extraction_and_embedding(kind, results, embedded):
-    for signature, store in (
-        ("serving_default", "latents"),
-        ("latents", "latents"),
-        ("features", "latents"),
-        ("single_cell", "single_cell"),
-    ):
+    for signature in SIGNATURES:
         latents = real_rows(results[kind], f"all/{signature}", "latents")
         assert len(latents) > 1 and np.ptp(latents) > 0.1
-        np.testing.assert_allclose(latents, embedded[kind][store].X, atol=1e-5, err_msg=signature)
+        wanted = embedded[kind]["single_cell" if signature == "single_cell" else "latents"].X
+        np.testing.assert_allclose(latents, wanted, atol=1e-5, err_msg=signature)
 
 
 def test_pipeline_features_are_those_of_the_store(results, stores):
@@ -164,58 +160,40 @@ def test_pipeline_features_are_those_of_the_store(results, stores):
         np.testing.assert_allclose(features, store.read("features", 0, len(store)), rtol=2e-3, atol=1e-4)
 
 
-def test_single_cell_keeps_the_cell_that_extraction_keeps(results, stores, embedded):
-    counts = results["minmax"]["all/single_cell/num_detections"]
-    assert sorted(set(counts.tolist())) == [0, 1]
-    boxes = real_rows(results["minmax"], "all/single_cell", "boxes")
-    with FeatureStore(stores["single_cell"]) as store:
-        assert store.image_ids.tolist() == [f"{number}.png" for number in np.flatnonzero(counts)]
-        assert np.abs(boxes - store.read("box", 0, len(store))).max() <= 0.5 + 1e-3
-
-
 def test_choose_cells_takes_what_extraction_takes():
     random = np.random.default_rng(0)
     batch, rows, shape = 200, 4, (40, 60)
-    corners = random.uniform(0.0, [*shape, *shape], (batch, rows, 4))
-    boxes = np.concatenate([corners.reshape(-1, 2, 2).min(1), corners.reshape(-1, 2, 2).max(1)], axis=1)
-    boxes = boxes.reshape(batch, rows, 4).astype(np.float32)
+    corners = np.sort(random.uniform(0.0, shape, (batch, rows, 2, 2)).astype(np.float32), axis=2)
+    boxes = corners.reshape(batch, rows, 4)
     scores = -np.sort(-random.uniform(0.5, 1.0, (batch, rows)).astype(np.float32))
     counts = random.integers(0, rows + 1, batch).astype(np.int32)
     scores[np.arange(rows) >= counts[:, np.newaxis]] = 0.0
     numbers = np.tile(np.arange(rows, dtype=np.int32), (batch, 1))
     found = {"boxes": boxes, "scores": scores, "num_detections": counts, "rows": numbers}
-
     chosen = choose_cells({k: tf.constant(v) for k, v in found.items()}, tf.constant(shape))
-
     assert chosen["boxes"].shape == (batch, 1, 4)
     np.testing.assert_array_equal(chosen["num_detections"], np.minimum(counts, 1))
-    best = [
-        choose_cell(np.round(b[:n]), s[:n], shape) if n else 0 for b, s, n in zip(boxes, scores, counts, strict=True)
-    ]
+    cells = zip(boxes, scores, counts, strict=True)
+    best = [choose_cell(np.round(b[:n]), s[:n], shape) if n else 0 for b, s, n in cells]
     assert len(set(best)) > 2
     np.testing.assert_array_equal(chosen["rows"][:, 0], best)
 
 
-def test_pipeline_takes_other_sizes_and_pads_with_zeros(results):
-    for kind, case in (("minmax", "all"), ("minmax", "grey"), ("centre", "grey")):
-        count = NUM_IMAGES if case == "all" else 2
-        for signature, rows in (("features", MAX_DETECTIONS), ("single_cell", 1)):
-            place = f"{case}/{signature}"
-            outputs = {k.rpartition("/")[2]: v for k, v in results[kind].items() if k.startswith(place + "/")}
-            shapes = {
-                "boxes": ((count, rows, 4), np.float32),
-                "scores": ((count, rows), np.float32),
-                "class_ids": ((count, rows), np.int32),
-                "num_detections": ((count,), np.int32),
-                "latents": ((count, rows, LATENT_SIZE), np.float32),
-            }
-            if signature == "features":
-                shapes["features"] = ((count, rows, 14, 14, 256), np.float32)
-            assert {name: (value.shape, value.dtype) for name, value in outputs.items()} == shapes
-            for name in set(shapes) - {"num_detections"}:
-                for row, number in zip(outputs[name], outputs["num_detections"], strict=True):
-                    assert not row[number:].any()
-                    assert row[:number].any() or not number
+@pytest.mark.parametrize(
+    ("kind", "case", "count"), [("minmax", "all", NUM_IMAGES), ("minmax", "grey", 2), ("centre", "grey", 2)]
+)
+@pytest.mark.parametrize(("signature", "rows"), [("features", MAX_DETECTIONS), ("single_cell", 1)])
+def test_pipeline_takes_other_sizes_and_pads_with_zeros(results, kind, case, count, signature, rows):
+    place = f"{case}/{signature}/"
+    outputs = {name.removeprefix(place): v for name, v in results[kind].items() if name.startswith(place)}
+    counts = outputs.pop("num_detections")
+    shapes = {"boxes": (4,), "scores": (), "class_ids": (), "latents": (LATENT_SIZE,)}
+    shapes |= {"features": (14, 14, 256)} if signature == "features" else {}
+    assert counts.shape == (count,) and {counts.dtype, outputs["class_ids"].dtype} == {np.dtype(np.int32)}
+    assert {name: value.shape for name, value in outputs.items()} == {n: (count, rows, *s) for n, s in shapes.items()}
+    for values in outputs.values():
+        for row, number in zip(values, counts, strict=True):
+            assert not row[number:].any() and (row[:number].any() or not number)
 
 
 def test_pipeline_scales_by_the_named_centre(results, autoencoders, stores):

@@ -9,8 +9,6 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree._tree import Tree
 
@@ -163,18 +161,3 @@ def test_a_folder_that_is_no_classifier_is_refused(copy, tmp_path):
     for content in (b"[" * 100_000, b"[]", b"\xff\xfe", b"null"):
         (copy / "classifier.json").write_bytes(content)
         refused(copy, "classifier.json: ")
-
-
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1), value=st.integers(1, 255), cut=st.booleans())
-def test_damaged_bytes_are_refused_or_read_right(folders, copy, place, value, cut):
-    content = bytearray((folders["logistic"] / "logistic.skops").read_bytes())
-    at = int(place * (len(content) - 1))
-    content[at] ^= value
-    put(copy, bytes(content[:at] if cut else content), classifier="logistic")
-    try:
-        model = read_classifier(copy).model
-    except InputError as error:
-        assert str(error).startswith(str(copy / "logistic.skops"))
-    else:
-        assert model.predict_proba(draw()[0]).shape == (90, 3)
