@@ -59,8 +59,7 @@ def build_detection_targets(
     boxes, class_ids = _at_least_one(gt_boxes, gt_class_ids)
     masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)])
     # Normalised coordinates only serve to tell padding; any frame does, so that of the masks or of the largest box.
-    frame = masks.shape[:2] if not config.USE_MINI_MASK else np.max([*boxes[:, 2:], [2, 2]], axis=0)
-    frame = (int(frame[0]), int(frame[1]))
+    frame = np.max([*boxes[:, 2:], [2, 2]], axis=0).astype(int) if config.USE_MINI_MASK else masks.shape[:2]
     rows = config.TRAIN_ROIS_PER_IMAGE
     targets = assign_roi_targets(
         normalized_boxes(np.asarray(rpn_rois, np.float32), frame)[np.newaxis],

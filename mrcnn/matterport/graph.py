@@ -134,8 +134,9 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     anchors = keras.Input((None, 4), name="input_anchors")
     levels = parts.pyramid_network.outputs
     rpn_logits, rpn_bbox = zip(*(parts.rpn(levels[i]) for i in parts.rpn_levels), strict=True)
-    rpn_class = keras.layers.Softmax(name="rpn_class")(_join(rpn_logits, "rpn_class_logits"))
-    rpn_bbox = _join(rpn_bbox, "rpn_bbox")
+    rpn_logits = keras.layers.Concatenate(axis=1, name="rpn_class_logits")(rpn_logits)
+    rpn_class = keras.layers.Softmax(name="rpn_class")(rpn_logits)
+    rpn_bbox = keras.layers.Concatenate(axis=1, name="rpn_bbox")(rpn_bbox)
     num_rois = config.POST_NMS_ROIS_INFERENCE
     # The anchors of all images of a batch are alike.
     steps = ProposalSteps.from_settings(config, num_rois, name="ROI_steps")([rpn_class, rpn_bbox, anchors[0]])
@@ -157,10 +158,6 @@ def build_matterport_graph(parts: DetectorParts, config: Config) -> MatterportGr
     in_rows = (align, align_masks, *parts.box_head.layers, *parts.mask_head.layers)
     graph.row_layers = frozenset(layer.name for layer in in_rows)
     return graph
-
-
-def _join(tensors: Sequence[Any], name: str) -> Any:
-    return keras.layers.Concatenate(axis=1, name=name)(list(tensors)) if len(tensors) > 1 else tensors[0]
 
 
 def _by_image(rows: Any, num_rois: int) -> Any:

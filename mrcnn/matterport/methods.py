@@ -1,6 +1,7 @@
 """Methods of `MaskRCNN` that only Matterport's notebooks and third-party scripts call."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -44,15 +45,12 @@ class MatterportMethods:
     parts: DetectorParts
     config: Config
     _detection: Any
-    _graph: MatterportGraph | None = None
     _anchor_shape: tuple[int, ...]
 
-    @property
+    @cached_property
     def keras_model(self) -> MatterportGraph:
         """The network as one functional model with Matterport's layer names; it shares the weights."""
-        if self._graph is None:
-            self._graph = build_matterport_graph(self.parts, self.config)
-        return self._graph
+        return build_matterport_graph(self.parts, self.config)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -96,8 +94,8 @@ class MatterportMethods:
             boxes int32 (n, 4), class_ids int32 (n,), scores float32 (n,), masks bool (height, width, n).
         """
         real = np.asarray(detections)[:, 4] > 0
-        rows, class_ids = np.asarray(detections)[real], np.asarray(detections)[real, 4].astype(int)
-        small = np.asarray(mrcnn_mask)[real][np.arange(len(rows)), :, :, class_ids]
+        rows = np.asarray(detections)[real]
+        small = np.asarray(mrcnn_mask)[real][np.arange(len(rows)), :, :, rows[:, 4].astype(int)]
         frame = DetectionFrame(tuple(image_shape[:2]), tuple(window), tuple(original_image_shape[:2]))
         result = unmold_detections(rows, frame, None, small)
         return result["rois"], result["class_ids"], result["scores"], result["masks"]

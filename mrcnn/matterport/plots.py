@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-# Weights beyond it are a sign of training that runs away.
-OVERFLOW = 1000.0
-
 
 def plot_precision_recall(AP: float, precisions: np.ndarray, recalls: np.ndarray) -> None:  # noqa: N803
     """Draw a precision-recall curve on a new figure, from what `mrcnn.utils.compute_ap` gives."""
@@ -79,7 +76,7 @@ def display_weight_stats(model: Any) -> None:
             # Vectors are biases and scales, which start out alike.
             if values.ndim > 1 and values.size > 1 and values.min() == values.max():
                 name += "*** dead?"
-            if np.abs(values).max(initial=0.0) > OVERFLOW:
+            if np.abs(values).max(initial=0.0) > 1000:  # a sign of training that runs away
                 name += "*** Overflow?"
             spread = [f"{v:+10.4f}" for v in (values.min(), values.max(), values.std())] if values.size else [""] * 3
             table.append([name, str(values.shape), *spread])

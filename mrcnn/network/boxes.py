@@ -61,8 +61,8 @@ def encode(boxes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 def decode(boxes: tf.Tensor, deltas: tf.Tensor) -> tf.Tensor:
     """Move `boxes` `(..., 4)` by `deltas` `(..., 4)`: the inverse of `encode`."""
-    centre, size = boxes[..., :2] + 0.5 * (boxes[..., 2:] - boxes[..., :2]), boxes[..., 2:] - boxes[..., :2]
-    centre = centre + deltas[..., :2] * size
+    size = boxes[..., 2:] - boxes[..., :2]
+    centre = boxes[..., :2] + 0.5 * size + deltas[..., :2] * size
     size = size * tf.exp(tf.minimum(deltas[..., 2:], MAX_LOG_SIZE_RATIO))
     return tf.concat([centre - 0.5 * size, centre + 0.5 * size], axis=-1)
 

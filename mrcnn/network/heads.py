@@ -53,8 +53,7 @@ def mask_head(pool_size: int, channels: int, num_classes: int, norm: str) -> ker
     Reference:
         He et al. 2017, figure 4, right.
     """
-    roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
-    x = roi_features
+    x = roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
     for i in range(1, 5):
         name, initializer = f"mrcnn_mask_conv{i}", "he_normal"
         x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer, name=name)(x)

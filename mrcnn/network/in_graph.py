@@ -22,14 +22,9 @@ class MoldedBatch(NamedTuple):
     image_shape: tf.Tensor  # int32 (2,), height and width of the raw images
 
     @property
-    def network_shape(self) -> tf.Tensor:
-        """Height and width of the network's input, int32 `(2,)`."""
-        return tf.shape(self.images)[1:3]
-
-    @property
     def windows(self) -> tf.Tensor:
         """The window of each image, float32 `(batch, 4)`, normalised."""
-        window = normalized_boxes(self.window, self.network_shape)
+        window = normalized_boxes(self.window, tf.shape(self.images)[1:3])
         return tf.tile(window[tf.newaxis], [tf.shape(self.images)[0], 1])
 
 
@@ -130,7 +125,7 @@ def unmold(detections: tf.Tensor, molded: MoldedBatch, per_detection: dict[str, 
 
 def _image_boxes(boxes: tf.Tensor, molded: MoldedBatch) -> tf.Tensor:
     """Normalised boxes `(n, 4)` as pixels of the raw images, clipped to them, float64."""
-    size = tf.cast(tf.tile(molded.network_shape, [2]), tf.float32) - 1.0
+    size = tf.cast(tf.tile(tf.shape(molded.images)[1:3], [2]), tf.float32) - 1.0
     pixels = tf.cast(boxes * size, tf.float64) + tf.constant([0.0, 0.0, 1.0, 1.0], tf.float64)
     limits = tf.tile(molded.image_shape, [2])
     scale = tf.tile(molded.window[2:] - molded.window[:2], [2]) / tf.cast(limits, tf.float32)

@@ -166,8 +166,7 @@ def assign_roi_targets(
         config.MASK_SHAPE[0],
     )
     masks = tf.where(is_positive[:, :max_positives, tf.newaxis, tf.newaxis], masks, 0.0)
-    targets = ROITargets(rois, class_ids, valid, deltas, masks)
-    return ROITargets(*(tf.stop_gradient(t) for t in targets))
+    return ROITargets(*map(tf.stop_gradient, (rois, class_ids, valid, deltas, masks)))
 
 
 def crop_masks(

@@ -6,8 +6,7 @@ Three things differ between the two backbones, and all three are made good when 
 * the epsilon of batch normalisation: 1.001e-5 there, 1e-3 here; the difference goes into gamma;
 * the order of the colours: blue, green, red there ("caffe" preprocessing), red, green, blue here.
 
-A fourth is a matter of how the backbone is built: `stem_padding="symmetric"` of `mrcnn.network.backbone.resnet` pools
-like `keras.applications`.
+Only a backbone with `stem_padding="symmetric"` also pools like theirs.
 """
 
 import io

@@ -42,21 +42,16 @@ def fit_detector(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     strategy: tf.distribute.Strategy | None = None,
 ) -> list[dict[str, Any]]:
-    """Train, from the last finished epoch on that `folder` holds. The rest is as of `MaskRCNN.train`.
+    """Train, from the last finished epoch on that `folder` holds. Other arguments and results are of `MaskRCNN.train`.
 
     Args:
         parts: the weights, made in the scope of `strategy`; changed in place.
         config: settings; BATCH_SIZE is that of the global batch.
         train: datasets to learn from.
         validation: for the validation losses; none are computed if it is empty or VALIDATION_STEPS is 0.
-        epochs: in all, those of an interrupted run included.
-        learning_rate: peak of the schedule.
         folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
-        augmentation: of training samples, or None.
         first_epoch: epochs that the weights have had; resumes from the checkpoint of just so many or the last one
             before. None takes the newest checkpoint.
-        no_augmentation_sources: sources whose images are not augmented.
-        callbacks: further Keras callbacks.
         strategy: how several devices share the batch; None takes the one in force.
 
     Raises:

@@ -51,20 +51,17 @@ class LoadReport:
     @property
     def share(self) -> float:
         """Share of the wanted layers that matched, 0 to 1; 0 if none was wanted."""
-        return len(self.matched) / max(self._num_wanted, 1)
-
-    @property
-    def _num_wanted(self) -> int:
-        return len(self.matched) + len(self.missing) + len(self.other_shape)
+        return len(self.matched) / max(len(self.matched + self.missing + self.other_shape), 1)
 
     def _lines(self) -> list[str]:
+        num_wanted = len(self.matched + self.missing + self.other_shape)
         parts = {
             "missing in the file": self.missing,
             "of another shape": self.other_shape,
             "excluded": self.excluded,
             "unused, only in the file": self.unused,
         }
-        counts = f"{len(self.matched)} of {self._num_wanted} layers matched ({100 * self.share:.0f} %)"
+        counts = f"{len(self.matched)} of {num_wanted} layers matched ({100 * self.share:.0f} %)"
         named = [f"{title} ({len(names)}): {_some(names)}" for title, names in parts.items() if names]
         return [f"{self.path}: {counts}", *named, *(f"note: {note}" for note in self.notes)]
 
@@ -77,8 +74,7 @@ class LoadReport:
             names = ", ".join(f'"{name}"' for name in self.other_shape)
             advice = f"leave those out with exclude=[{names}], or use the config that the file was made with"
         elif self.share < MIN_MATCHED_SHARE:
-            least = f"at least {100 * MIN_MATCHED_SHARE:.0f} % must match"
-            advice = f"{least}: check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
+            advice = f"at least {MIN_MATCHED_SHARE:.0%} must match: check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
         else:
             return
         raise InputError("; ".join([*self._lines(), advice]))

@@ -30,7 +30,6 @@ def test_mold_is_that_of_detect_to_a_grey_level(tiny_config_class, settings):
         assert np.abs(batch.images[0].numpy().astype(int) - expected.image).max() <= 1 + ("MEAN_PIXEL" in settings)
         assert batch.window.numpy().tolist() == list(expected.window)
         assert batch.image_shape.numpy().tolist() == list(image.shape[:2])
-        assert batch.network_shape.numpy().tolist() == list(expected.image.shape[:2])
 
 
 def test_mold_refuses_what_the_network_cannot_take(tiny_config_class):

@@ -118,7 +118,7 @@ def test_load_by_name_fails_when_too_little_matches(make_layers, matterport_file
     gone = ["fpn_c5p5", "mrcnn_mask"]
     path, _ = matterport_file(layers, lambda groups: [groups.pop(name) for name in gone])
     before = values_of(layers)
-    with pytest.raises(InputError, match="12 of 14 layers matched.*at least 90 %") as error:
+    with pytest.raises(InputError, match="12 of 14 layers matched.*at least 90%") as error:
         load_by_name(layers, path)
     assert all(name in str(error.value) for name in gone) and "\n" not in str(error.value)
     assert_same_values(values_of(layers), before)
