@@ -74,7 +74,9 @@ class LoadReport:
             names = ", ".join(f'"{name}"' for name in self.other_shape)
             advice = f"leave those out with exclude=[{names}], or use the config that the file was made with"
         elif self.share < MIN_MATCHED_SHARE:
-            advice = f"at least {MIN_MATCHED_SHARE:.0%} must match: check BACKBONE and NORMALIZATION, or exclude what is not to be loaded"
+            advice = (
+                f"at least {MIN_MATCHED_SHARE:.0%} must match: check BACKBONE and NORMALIZATION, or exclude the others"
+            )
         else:
             return
         raise InputError("; ".join([*self._lines(), advice]))
