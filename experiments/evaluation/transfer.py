@@ -125,7 +125,7 @@ def predict_pairs(
                 raise ValueError(f"{centre}: {len(vectors[centre])} vectors for {len(cells.types[centre])} cells")
             # By the sum of each row, which needs no mask as large as the vectors.
             if not np.isfinite(np.sum(vectors[centre], axis=1, dtype=np.float64)).all():
-                raise ValueError(f"{centre}: vectors hold NaN or infinite values")
+                raise InputError(f"{centre}: vectors hold NaN or infinite values; look at the network they come from")
     runs = runs if probe.is_random else min(runs, len(trainings))
     predictions: dict[Pair, list[np.ndarray]] = {pair: [] for pair in cells.pairs}
     for trained_on in cells.centres:
