@@ -56,8 +56,6 @@ def embed(
         InputError: if the autoencoder or a store cannot be used, they belong to different detectors, or another run is
             writing `output`.
     """
-    if not stores:
-        raise InputError("no feature stores are given; name at least one")
     with OutputLock(output):
         trained = load_autoencoder(folder)
         encode = compiled_encoder(trained)

@@ -116,10 +116,8 @@ class AutoencoderFolder(RunFolder):
     def prepare(self, values: Mapping[str, Any], *, resume: bool) -> None:
         """Make the locked folder ready for a training with these values in its record, or for going on with one.
 
-        What an earlier training left is removed where it is not resumed, and nothing else.
-
-        Raises:
-            InputError: if the training to go on with is longer already, or has no checkpoint left.
+        What an earlier training left is removed where it is not resumed, and nothing else. An `InputError` says that
+        the training to go on with is longer already, or has no checkpoint left.
         """
         record = self.record if resume else None
         if record is None:
@@ -207,13 +205,11 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
                 "detector_hash": store.detector_hash,
                 "fingerprint": _fingerprint(store),
             }
-    (first, detector), *others = [(store["path"], store["detector_hash"]) for store in described.values()]
-    for path, other in others:
-        if other != detector:
-            raise InputError(
-                f"{path}: made by another detector ({other[:12]}) than {first} ({detector[:12]}); "
-                "extract all centres with one detector"
-            )
+    first = next(iter(described.values()))
+    for store in described.values():
+        if store["detector_hash"] != first["detector_hash"]:
+            advice = "extract all centres with one detector"
+            raise InputError(f"{store['path']}: made by another detector than {first['path']}; {advice}")
     return described
 
 

@@ -3,8 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +28,8 @@ from autoencoder.label_shift import count_types, format_counts, shift_warnings
 from autoencoder.log import CollapseWatch, TrainingLog
 from autoencoder.scaling import FeatureScaling
 from autoencoder.step import LOSSES, TrainingState, make_train_step, metric_names
-from autoencoder.workers import Workers
 from mrcnn.feature_store import StorePath
+from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.interruption import held_back
@@ -37,6 +37,64 @@ from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import file_hash, versions
 
 logger = logging.getLogger(__name__)
+
+
+class Workers:
+    """One process, or several under a MultiWorkerMirroredStrategy: the chief writes the files; places count from 0."""
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy, self.is_chief = strategy, is_chief(strategy)
+        # Every process has equally many replicas: of n each, the second one has n to 2 n - 1.
+        ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
+        own = strategy.experimental_local_results(ids)
+        self.place, self.number = int(own[0]) // len(own), strategy.num_replicas_in_sync // len(own)
+
+    def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Let the chief alone make arrays, of the shapes and types of `like`, and give them to every process.
+
+        What `make` raised is raised on the chief; on the others an `InputError` says that the chief has stopped.
+        """
+        if self.number == 1:
+            return list(make())
+        failure, arrays = None, like
+        if self.is_chief:
+            try:
+                arrays = make()
+            except Exception as error:
+                failure = error
+        (failed,) = self._send([np.float64(failure is not None)])
+        if failure is not None:
+            raise failure
+        if failed:
+            raise InputError("the first process of this training has stopped before it began; see its own message")
+        return [value.astype(model.dtype) for value, model in zip(self._send(arrays), like, strict=True)]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run something that all processes do at once; an InputError tells if one of the others is lost meanwhile."""
+        try:
+            yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            if self.number == 1:
+                raise
+            raise InputError(
+                "another process of this training has stopped, see its own message; start all of them again with the "
+                "same command to go on from the last checkpoint"
+            ) from error
+
+    def _send(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The chief's arrays, as float64."""
+
+        def pick(*values: tf.Tensor) -> list[tf.Tensor]:
+            context = tf.distribute.get_replica_context()
+            # The first replica of all is the chief's; where the others hold NaN, a product would keep it.
+            first = tf.equal(context.replica_id_in_sync_group, 0)
+            mine = [tf.where(first, value, tf.zeros_like(value)) for value in values]
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+        send = tf.function(lambda *values: self.strategy.run(pick, args=values))
+        sent = send(*[tf.constant(array, tf.float64) for array in arrays])
+        return [self.strategy.experimental_local_results(value)[0].numpy() for value in sent]
 
 
 def train_autoencoder(
@@ -130,11 +188,9 @@ def _agree_on_scaling(
     """Fit the scaling, unless the training that is resumed has done so; the same in every process."""
 
     def fit_or_load() -> tuple[np.ndarray, np.ndarray]:
-        if (output / SCALING).exists():
-            scaling = FeatureScaling.load(output / SCALING)
-        else:
-            scaling = FeatureScaling.fit(config.feature_scaling, stores)
-            scaling.save(output / SCALING)
+        if not (output / SCALING).exists():
+            FeatureScaling.fit(config.feature_scaling, stores).save(output / SCALING)
+        scaling = FeatureScaling.load(output / SCALING)
         return scaling.mean, scaling.deviation
 
     shape = FeatureScaling.shape(config.feature_scaling, len(stores))

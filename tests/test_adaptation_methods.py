@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks.adaptation_methods import BETAS, format_table, log_numbers, main, method_config, parse_betas
 from benchmarks.latent_scores import centre_accuracy, common_types, type_accuracies
-from benchmarks.methods_figure import draw_methods
+from mrcnn.files.errors import InputError
 
 
 def cells(counts):
@@ -20,6 +20,9 @@ def log_row(step, adaptation, seconds):
 
 def test_parse_betas_keeps_the_default_of_methods_that_are_not_named():
     assert parse_betas(["mmd=2", "coral=1e3"]) == {**BETAS, "mmd": 2.0, "coral": 1000.0}
+    for text in ("mmd", "none=1", "nosuch=1", "mmd=much"):
+        with pytest.raises(InputError, match=f"--beta {text}"):
+            parse_betas([text])
 
 
 def test_method_config_scales_the_warm_up_with_the_length():
@@ -72,18 +75,7 @@ def test_format_table_marks_what_is_missing():
     assert [part.strip() for part in line.split("|")[1:-1]] == ["none", *"-----", "0.988", *"---"]
 
 
-def test_draw_methods_leaves_negative_values_out_and_tells_the_accuracy():
-    log = [log_row(10, 0.5, 1), log_row(20, -0.1, 2), log_row(30, 0.25, 3)]
-    rows = [{"method": "kernel-mmd", "centre_accuracy": 0.375}]
-    centres = np.array(["a", "b", "b"])
-    figure = draw_methods(rows, {"kernel-mmd": log}, {"kernel-mmd": np.arange(6.0).reshape(3, 2)}, centres)
-    curves, panels = figure.subfigs
-    np.testing.assert_array_equal(curves.axes[2].lines[0].get_xdata(), [10, 30])
-    assert panels.axes[0].get_title(loc="left") == "kernel-mmd: domain accuracy 0.38"
-    assert sorted(len(points.get_offsets()) for points in panels.axes[0].collections) == [1, 2]
-
-
 def test_main_says_what_is_wrong_in_one_line(tmp_path, capsys):
-    assert main([str(tmp_path / "none.h5"), "--beta", "mmd=much"]) == 2
+    assert main([str(tmp_path / "none.h5")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ") and "none.h5" in error and error.count("\n") == 1

@@ -68,17 +68,6 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
-def place_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """Where this process stands among those that train together, with equally many replicas each.
-
-    Returns:
-        Its number, counted from 0, and how many there are; of n replicas each, the second process has n to 2 n - 1.
-    """
-    ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
-    own = strategy.experimental_local_results(ids)
-    return int(own[0]) // len(own), strategy.num_replicas_in_sync // len(own)
-
-
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files: always, unless it is a further worker of several."""
     return strategy.extended.should_checkpoint

@@ -20,20 +20,13 @@ def vectors():
         return {name: file[name] for name in file.files}
 
 
-def make_store(
-    path: Path,
-    centre: str,
-    num_cells: int,
-    *,
-    seed: int = 0,
-    detector: str = "detector-a",
-    cell_types: list[str] | None = None,
-) -> Path:
+def make_store(path: Path, centre: str, num_cells: int, *, detector: str = "detector-a", cell_types=()) -> Path:
     """Write a store of random cells; each centre has its own level and contrast, as stains have."""
-    random = np.random.default_rng((seed, len(centre), *centre.encode()))
+    random = np.random.default_rng((0, len(centre), *centre.encode()))
+    cell_types = cell_types or [f"type{number % 2}" for number in range(num_cells)]
     level, spread = random.uniform(0, 1), random.uniform(0.5, 2)
     with FeatureStoreWriter(path, centre=centre, detector={"hash": detector}) as writer:
-        for number in range(num_cells):
+        for number, cell_type in enumerate(cell_types):
             cell = Cell(
                 features=level + spread * random.gamma(1.0, size=(14, 14, 256)),
                 crop=random.integers(0, 256, (128, 128, 3), dtype=np.uint8),
@@ -43,9 +36,7 @@ def make_store(
                 class_id=1,
                 image_shape=(64, 64),
             )
-            cell_type = f"type{number % 2}" if cell_types is None else cell_types[number]
-            label = f"L{number % 2}" if cell_types is None else cell_type.upper()
-            writer.add(f"images/{number:03d}.png", [cell], label=label, cell_type=cell_type)
+            writer.add(f"images/{number:03d}.png", [cell], label=cell_type.upper(), cell_type=cell_type)
     return path
 
 
@@ -70,15 +61,8 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_settings():
     """Settings of a training that takes about a second."""
-    return {
-        "latent_size": 8,
-        "image_size": 32,
-        "global_batch_size": 6,
-        "steps": 4,
-        "checkpoint_every": 2,
-        "log_every": 2,
-        "seed": 3,
-    }
+    size = {"latent_size": 8, "image_size": 32, "global_batch_size": 6, "steps": 4}
+    return size | {"checkpoint_every": 2, "log_every": 2, "seed": 3}
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,6 @@
+import importlib
+import json
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -9,13 +12,19 @@ from autoencoder.adaptation import (
     METHODS,
     adaptation_loss,
     adversarial_loss,
+    check_custom_loss,
     coral_loss,
     discriminator_scores,
+    find_custom_loss,
     in_deviations,
     kernel_mmd_loss,
     moment_matching_loss,
     normal_alignment_loss,
 )
+from autoencoder.config import AutoencoderConfig
+from autoencoder.embedding import embed
+from autoencoder.training import train_autoencoder
+from mrcnn.files.errors import InputError
 
 PAIRWISE = {"mmd": moment_matching_loss, "kernel-mmd": kernel_mmd_loss, "coral": coral_loss}
 
@@ -55,7 +64,7 @@ def test_adaptation_loss_sums_the_reference_losses_of_both_targets(vectors):
     assert float(adaptation_loss(latents[two], centre_ids[two], 0, 3)) == pytest.approx(first, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "autoencoder.adaptation:coral_loss"])
 def test_adaptation_loss_and_gradient_equal_the_pairwise_losses(method):
     random = np.random.default_rng(0)
     latents = random.normal(size=(11, 4)).astype(np.float32)
@@ -65,11 +74,13 @@ def test_adaptation_loss_and_gradient_equal_the_pairwise_losses(method):
         parts = [tf.boolean_mask(z, centre_ids == k) for k in range(3)]
         if method == "normal":
             return sum(normal_alignment_loss(part) for part in parts)
-        return PAIRWISE[method](parts[1], parts[0]) + PAIRWISE[method](parts[1], parts[2])
+        distance = PAIRWISE.get(method, coral_loss)
+        return distance(parts[1], parts[0]) + distance(parts[1], parts[2])
 
-    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, centre_ids, 1, 3, method=method), latents)
+    function = tf.function(lambda z: adaptation_loss(z, centre_ids, 1, 3, method=method))
+    loss, (gradient,) = loss_and_gradients(function, latents)
     expected, (expected_gradient,) = loss_and_gradients(pairwise, latents)
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(expected, rel=1e-5, abs=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 
 
@@ -142,10 +153,8 @@ def test_adaptation_loss_of_a_centre_with_few_samples_is_zero_not_nan(method):
 
 
 def test_normal_adaptation_loss_counts_every_centre_that_has_two_samples():
-    latents = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
-    loss, (gradient,) = loss_and_gradients(
-        lambda z: adaptation_loss(z, tf.constant([1, 0, 1, 1]), 0, 2, method="normal"), latents
-    )
+    latents, ids = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32), tf.constant([1, 0, 1, 1])
+    loss, (gradient,) = loss_and_gradients(lambda z: adaptation_loss(z, ids, 0, 2, method="normal"), latents)
     assert loss == pytest.approx(float(normal_alignment_loss(latents[[0, 2, 3]])), rel=1e-5)
     np.testing.assert_array_equal(gradient[1], 0.0)
 
@@ -161,11 +170,8 @@ def test_in_deviations_makes_shrinking_worth_nothing(method):
     assert float(loss(0.05)) == pytest.approx(float(loss(1.0)), rel=2e-3)
     total, (gradient,) = loss_and_gradients(loss, np.float32(1.0))
     assert abs(gradient) < 1e-3 * total
-
-
-def test_in_deviations_is_finite_for_latents_that_are_alike():
-    total, (gradient,) = loss_and_gradients(lambda z: tf.reduce_sum(in_deviations(z)), np.full((6, 4), 0.3, np.float32))
-    assert np.isfinite(total) and np.isfinite(gradient).all()
+    alike = np.full((24, 5), 0.3, np.float32)
+    assert np.isfinite(loss_and_gradients(lambda z: tf.reduce_sum(in_deviations(z)), alike)[1]).all()
 
 
 CENTRE_IDS = np.array([0, 0, 0, 0, 1, 1, 2])
@@ -192,3 +198,70 @@ def test_adversarial_loss_equals_numpy_and_spares_the_source():
     # Following it makes targets look more like the source.
     assert (gradient[[0, 1, 2, 3, 6], 1] < 0).all()
     assert float(adversarial_loss(tf.constant(LOGITS), tf.zeros(7, tf.int32), 0)) == 0.0
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Function of a name and code that makes a module to import, for one test."""
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    (tmp_path / "modules").mkdir()
+
+    def write(name, code):
+        # Whatever else of the name was imported before comes back afterwards.
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / "modules" / f"{name}.py").write_text(code)
+        importlib.invalidate_caches()
+
+    return write
+
+
+def test_a_function_is_not_called_for_a_centre_with_few_samples(write_module):
+    # One over the number of further rows: infinite for one row, and its gradient not a number.
+    write_module(
+        "few",
+        "import tensorflow as tf\n"
+        "def loss(source, target):\n"
+        "    numbers = [tf.cast(tf.shape(rows)[0] - 1, tf.float32) for rows in (source, target)]\n"
+        "    return sum(tf.reduce_sum(rows) / n for rows, n in zip((source, target), numbers))\n",
+    )
+    for ids in ([0, 0, 0, 1], [1, 1, 2, 2]):
+        function = tf.function(lambda z, ids=ids: adaptation_loss(z, tf.constant(ids), 0, 3, method="few:loss"))
+        loss, (gradient,) = loss_and_gradients(function, np.ones((4, 2), np.float32))
+        assert loss == 0
+        np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (None, "No module named 'broken'; set PYTHONPATH"),
+        ("def other(source, target): ...\n", "has no attribute 'loss'"),
+        ("def loss(source, target):\n    raise ValueError('two\\nlines')\n", "two lines"),
+        ("def loss(source, target):\n    return source[0]\n", "array of shape"),
+        ("def loss(source, target):\n    return float('nan')\n", "got nan"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(code, reason, write_module):
+    if code is not None:
+        write_module("broken", code)
+    with pytest.raises(InputError, match=f"^adaptation broken:loss: .*{reason}") as caught:
+        check_custom_loss("broken:loss", 5)
+    assert "\n" not in str(caught.value)
+
+
+def test_find_custom_loss_finds_functions_of_the_running_program(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "loss_of_a_notebook", max, raising=False)
+    assert find_custom_loss("__main__:loss_of_a_notebook") is max
+
+
+def test_training_uses_a_function_and_embedding_needs_none(stores, tiny_settings, tmp_path, write_module):
+    config = AutoencoderConfig(**{**tiny_settings, "steps": 1}, adaptation="constant:loss", beta=2.0, balance="centre")
+    with pytest.raises(InputError, match="constant"):
+        train_autoencoder(config, stores, tmp_path / "ae")
+    assert not (tmp_path / "ae").exists()
+    write_module("constant", "def loss(source, target):\n    return 0.25 + 0 * source[0, 0] * target[0, 0]\n")
+    train_autoencoder(config, stores, tmp_path / "ae")
+    run = json.loads((tmp_path / "ae" / "run.json").read_text())
+    assert run["losses"]["adaptation_loss"] == pytest.approx(0.5)  # two targets
+    write_module("constant", "raise RuntimeError('imported')\n")
+    assert embed(tmp_path / "ae", stores, tmp_path / "latents.h5ad").n_obs == 28

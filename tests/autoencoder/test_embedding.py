@@ -4,12 +4,11 @@ import signal
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 
 from autoencoder import embedding
-from autoencoder.embedding import embed, is_embedding_of, reconstruct, write_h5ad
+from autoencoder.embedding import embed, is_embedding_of, reconstruct
 from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
@@ -100,14 +99,3 @@ def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeyp
     assert len(calls) == 1 and not [path for path in tmp_path.rglob("*") if path.is_file()]
     with OutputLock(output), pytest.raises(InputError, match="is writing it"):
         embed(trained.folder, stores, output)
-
-
-def test_write_h5ad_keeps_numbers_texts_and_notes(tmp_path):
-    cells = pd.DataFrame(
-        {"image_id": ["a", "b"], "score": np.float32([0.5, 1]), "kept": [True, False]}, index=["x", "y"]
-    )
-    write_h5ad(tmp_path / "e.h5ad", np.eye(2, dtype=np.float32), cells, {"about": {"n": [1, 2]}})
-    data = anndata.read_h5ad(tmp_path / "e.h5ad")
-    np.testing.assert_array_equal(data.X, np.eye(2))
-    assert data.obs.dtypes.astype(str).tolist() == ["category", "float32", "bool"]
-    assert json.loads(data.uns["about"]) == {"n": [1, 2]}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from autoencoder.scaling import FeatureScaling
-from mrcnn.feature_store import Cell, FeatureStore, FeatureStoreWriter
+from mrcnn.feature_store import FeatureStore
 from mrcnn.files.errors import InputError
 
 
@@ -44,15 +44,6 @@ def test_scaling_survives_its_file_and_takes_centres_together(stores, tmp_path, 
     np.testing.assert_allclose(scaling.apply_tensor(features, np.arange(3, dtype=np.int32)), expected, atol=1e-5)
 
 
-def test_constant_channel_is_only_centred(tmp_path):
-    blank = np.zeros((128, 128, 3), np.uint8)
-    with FeatureStoreWriter(tmp_path / "a.h5", centre="a", detector={"hash": "x"}) as writer:
-        writer.add("k", [Cell(np.full((14, 14, 256), 4.0), blank, blank, np.zeros(4), 1.0, 1, (9, 9))])
-    scaling = FeatureScaling.fit("channel", {"a": tmp_path / "a.h5"})
-    np.testing.assert_array_equal(scaling.deviation, 1.0)
-    np.testing.assert_array_equal(scaling.apply(np.full((1, 14, 14, 256), 4.0), "a"), 0.0)
-
-
 def test_unknown_centre_is_refused_only_where_it_matters(stores):
     features = read_features(stores["anna"])
     FeatureScaling.fit("channel", stores).apply(features, "dora")
@@ -72,8 +63,12 @@ def test_load_refuses_statistics_that_cannot_be(stores, tmp_path, changes):
         FeatureScaling.load(path)
 
 
-def test_fit_refuses_features_that_are_not_finite(store_maker, tmp_path):
+def test_fit_only_centres_constant_channels_and_refuses_features_that_are_not_finite(store_maker, tmp_path):
     path = store_maker(tmp_path / "anna.h5", "anna", 3)
+    with h5py.File(path, "r+") as file:
+        file["cells/features"][..., 7] = 4.0
+    scaling = FeatureScaling.fit("channel", {"anna": path})
+    assert scaling.deviation[0, 7] == 1 and np.all(scaling.apply(read_features(path), "anna")[..., 7] == 0)
     with h5py.File(path, "r+") as file:
         file["cells/features"][1, 2, 3, 4] = np.nan
     with pytest.raises(InputError, match="anna.h5: .*001.png.*extract this centre again"):

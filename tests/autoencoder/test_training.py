@@ -1,4 +1,3 @@
-import csv
 import json
 import os
 import shutil
@@ -6,6 +5,7 @@ import signal
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from autoencoder.config import AutoencoderConfig
@@ -18,8 +18,7 @@ from mrcnn.files.interruption import Interruption, handle_signals
 
 
 def read_log(folder):
-    with open(folder / "log.csv", newline="") as handle:
-        return list(csv.DictReader(handle))
+    return pd.read_csv(folder / "log.csv")
 
 
 def snapshot(folder):
@@ -42,9 +41,8 @@ def copy(trained, tmp_path):
 
 
 def test_train_leaves_a_whole_folder(trained):
-    names = {p.name for p in trained.folder.iterdir()}
-    files = {"config.json", "run.json", "weights.weights.h5", "scaling.npz", "log.csv"}
-    assert names == files | {"tensorboard", "checkpoints"}
+    files = {"config.json", "run.json", "weights.weights.h5", "scaling.npz", "log.csv", "tensorboard", "checkpoints"}
+    assert {path.name for path in trained.folder.iterdir()} == files
     assert steps_of_checkpoints(trained.folder) == [4, 2]
     run = trained.run
     assert run["complete"] and run["steps"] == 4 and run["command"] == sys.argv
@@ -55,12 +53,11 @@ def test_train_leaves_a_whole_folder(trained):
 
 def test_train_logs_means_that_add_up(trained):
     rows = read_log(trained.folder)
-    assert tuple(rows[0]) == ("step", *metric_names(trained.config), "seconds")
-    assert [row["step"] for row in rows] == ["2", "4"]
-    for row in rows:
-        parts = float(row["feature_loss"]) + float(row["image_loss"]) + 5 * float(row["adaptation_loss"])
-        assert float(row["loss"]) == pytest.approx(parts, rel=1e-4)
-    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert (*rows,) == ("step", *metric_names(trained.config), "seconds") and rows["step"].tolist() == [2, 4]
+    np.testing.assert_allclose(
+        rows["loss"], rows["feature_loss"] + rows["image_loss"] + 5 * rows["adaptation_loss"], rtol=1e-4
+    )
+    assert rows["loss"][1] < rows["loss"][0]
 
 
 def test_train_again_returns_the_finished_run_untouched(trained, stores):
@@ -94,8 +91,8 @@ def test_train_without_resume_replaces_its_own_files_only(trained, stores, copy)
     (copy / "notes.txt").write_text("mine")
     fresh = train_autoencoder(trained.config.replace(steps=1, adaptation="none"), stores, copy, resume=False)
     assert fresh.run["steps"] == 1 and (copy / "notes.txt").read_text() == "mine"
-    (row,) = read_log(copy)
-    assert row["step"] == "1" and float(row["adaptation_loss"]) == 0.0
+    rows = read_log(copy)
+    assert (rows["step"].tolist(), rows["adaptation_loss"].tolist()) == ([1], [0.0])
 
 
 def test_interrupted_training_keeps_the_step_at_hand_and_ends_where_an_unbroken_one_does(
@@ -120,7 +117,7 @@ def test_interrupted_training_keeps_the_step_at_hand_and_ends_where_an_unbroken_
         resumed = train_autoencoder(trained.config, stores, folder)
     assert "resuming after step 3" in caplog.text
     assert_same_weights(resumed, trained)
-    assert [row["step"] for row in read_log(folder)] == ["2", "4"]
+    assert read_log(folder)["step"].tolist() == [2, 4]
 
 
 def test_training_killed_after_its_last_step_notes_its_losses(trained, stores, copy):
@@ -139,9 +136,8 @@ def test_train_goes_on_from_a_whole_checkpoint_where_a_finished_run_asks_for_mor
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     extended = train_autoencoder(trained.config.replace(steps=5), stores, copy)
     assert "step-00000004.npz: damaged checkpoint" in caplog.text
-    assert extended.run["steps"] == 5 and [row["step"] for row in read_log(copy)] == ["2", "4", "5"]
-    expected = [float(row["loss"]) for row in read_log(trained.folder)]
-    assert [float(row["loss"]) for row in read_log(copy)[:2]] == pytest.approx(expected, rel=1e-4)
+    assert extended.run["steps"] == 5 and read_log(copy)["step"].tolist() == [2, 4, 5]
+    np.testing.assert_allclose(read_log(copy)["loss"][:2], read_log(trained.folder)["loss"], rtol=1e-4)
     with pytest.raises(InputError, match="trained for 5 steps already, more than 4; choose another output"):
         train_autoencoder(trained.config, stores, copy)
     shutil.rmtree(copy / "checkpoints")
@@ -150,10 +146,9 @@ def test_train_goes_on_from_a_whole_checkpoint_where_a_finished_run_asks_for_mor
 
 
 def test_loss_that_is_not_finite_stops_the_training(stores, tiny_settings, tmp_path):
-    config = AutoencoderConfig(**{**tiny_settings, "feature_scaling": "channel", "learning_rate": 1e30})
-    one = {"anna": stores["anna"]}
+    config = AutoencoderConfig(**tiny_settings, feature_scaling="channel", learning_rate=1e30)
     with pytest.raises(InputError, match="feature_loss is (nan|inf) at step 2; lower learning_rate"):
-        train_autoencoder(config, one, tmp_path / "nan")
+        train_autoencoder(config, {"anna": stores["anna"]}, tmp_path / "nan")
 
 
 def test_train_refuses_stores_and_centres_that_do_not_fit(store_maker, stores, tiny_settings, tmp_path):

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoencoder.config import AutoencoderConfig
 from autoencoder.folder import list_checkpoints
+from autoencoder.training import train_autoencoder
 
 SCRIPT = str(Path(__file__).parent / "worker_process.py")
 
@@ -25,9 +27,9 @@ def free_ports(count):
         return [opened.getsockname()[1] for opened in sockets]
 
 
-def command_of(kind, settings, stores, output):
+def command_of(settings, stores, output):
     paths = {centre: str(path) for centre, path in stores.items()}
-    return [sys.executable, SCRIPT, kind, json.dumps(settings), json.dumps(paths), str(output)]
+    return [sys.executable, SCRIPT, json.dumps(settings), json.dumps(paths), str(output)]
 
 
 class Cluster:
@@ -41,7 +43,7 @@ class Cluster:
         for i in range(number):
             task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
             environment = {**os.environ, "TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
-            command = command_of("workers", settings, stores, self.outputs[i])
+            command = command_of(settings, stores, self.outputs[i])
             with open(self.logs[i], "w") as log:
                 self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
@@ -65,18 +67,17 @@ class Cluster:
 # adaptation loss differs by tens of percent after four steps.
 def test_two_processes_and_two_devices_give_what_one_gives(stores, tiny_settings, tmp_path):
     settings = {**tiny_settings, "adaptation": "adversarial", "beta": 0.2, "learning_rate": 1e-5}
-    command = command_of("alone", settings, stores, tmp_path / "one")
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    one = train_autoencoder(AutoencoderConfig(**settings), stores, tmp_path / "one")
+    subprocess.run(command_of(settings, stores, tmp_path / "mirrored"), check=True, capture_output=True, timeout=240)
     with Cluster(tmp_path, settings, stores) as cluster:
         assert cluster.wait() == [0, 0], cluster.text(0) + cluster.text(1)
-    names = ("one", "one-mirrored", "output0", "output1")
-    one, mirrored, first, second = (np.load(tmp_path / f"{name}.npz") for name in names)
-    for name in one.files:
-        np.testing.assert_allclose(first[name], one[name], atol=1e-5)
-        np.testing.assert_allclose(mirrored[name], one[name], atol=1e-5)
+    mirrored, first, second = (np.load(tmp_path / f"{name}.npz") for name in ("mirrored", "output0", "output1"))
+    for name, expected in zip(first.files, one.model.get_weights(), strict=True):
+        np.testing.assert_allclose(first[name], expected, atol=1e-5)
+        np.testing.assert_allclose(mirrored[name], expected, atol=1e-5)
         np.testing.assert_array_equal(second[name], first[name])
-    losses = [json.loads((tmp_path / name / "run.json").read_text())["losses"] for name in ("one", "one-mirrored")]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    losses = json.loads((tmp_path / "mirrored" / "run.json").read_text())["losses"]
+    assert losses == pytest.approx(one.run["losses"], rel=1e-3)
     # Only the first process has written anything.
     run = json.loads((cluster.outputs[0] / "run.json").read_text())
     assert run["complete"] and run["replicas"] == 2
