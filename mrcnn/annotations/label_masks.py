@@ -80,10 +80,7 @@ def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | No
 
 
 def read_label_mask(path: str | os.PathLike) -> np.ndarray:
-    """Read a label mask with its values as stored (palette indices for palette images), upright as `read_image`.
-
-    Returns:
-        int32 array of shape (height, width).
+    """Read a label mask with its values as stored, such as palette indices, upright: int32 (height, width).
 
     Raises:
         InputError: if the file cannot be read, has colour or transparency, or values that are not whole numbers of at
@@ -112,12 +109,9 @@ def find_instances(labels: np.ndarray, semantics: str = "cell") -> tuple[np.ndar
     is an instance; one smaller than 2 % of the largest, or than 16 px, is a stray fragment and belongs to none. With
     "instances" each value above 0 is one instance, as drawn.
 
-    Args:
-        labels: integer array of shape (height, width).
-        semantics: "cell" or "instances".
-
     Returns:
-        An array of that shape, and those of its values that are instances, by size for "cell", by value otherwise.
+        An array of the shape of `labels`, (height, width), and those of its values that are instances, by size for
+        "cell", by value otherwise.
     """
     if semantics == "instances":
         return labels, np.unique(labels[labels > 0])

@@ -164,7 +164,7 @@ def match_images(
     apart, as macOS has them.
 
     Returns:
-        The annotations of each record, by image_id, one of each; (name, reason) of those without a record.
+        The annotations of each record, by image_id; (name, reason) of those without one.
     """
     by_path = {_composed(os.path.abspath(record.path)): record for record in records}
     by_end: dict[str, list[ImageRecord]] = {}

@@ -59,22 +59,15 @@ class VocBoxDataset(Dataset):
         self.prepare()
 
     def load_boxes(self, image_id: int) -> np.ndarray:
-        """Return the boxes of an image, float32 (num_boxes, 4), see `read_voc_boxes`."""
+        """Return the boxes of an image; see `read_voc_boxes`."""
         info = self.image_info[image_id]
         return read_voc_boxes(info["xml_path"], self.names, image_size(info["path"]))
 
 
-def read_voc_boxes(
-    path: str | os.PathLike, names: Iterable[str] = ("WBC",), size: tuple[int, int] | None = None
-) -> np.ndarray:
-    """Read the boxes of some object names from a Pascal VOC xml file.
+def read_voc_boxes(path: str | os.PathLike, names: Iterable[str], size: tuple[int, int]) -> np.ndarray:
+    """Read the boxes of some object names from a Pascal VOC xml file, of an image of `size` (height, width).
 
     VOC counts pixels from 1 and includes the last one, so one is taken off xmin and ymin.
-
-    Args:
-        path: the xml file.
-        names: object names to keep.
-        size: height and width of the image in pixels; None takes what the file says, if it does.
 
     Returns:
         float32 array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels, y2 and x2 exclusive.
@@ -83,7 +76,6 @@ def read_voc_boxes(
         InputError: if the file is missing, no VOC annotation, made for another size, or has faulty boxes, which are
             all named.
     """
-    wanted = set(names)
     try:
         root = defusedxml.ElementTree.parse(path).getroot()
     except (ParseError, DefusedXmlException, ValueError, LookupError, OSError) as error:
@@ -91,14 +83,14 @@ def read_voc_boxes(
     if root.tag != "annotation":
         raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
     stated = _stated_size(root)
-    if size is not None and stated is not None and stated != size:
+    if stated not in (None, size):
         (rows, columns), (height, width) = stated, size
         raise InputError(f"{path}: made for an image of {columns}x{rows} px, this one has {width}x{height} px")
     boxes, faults = [], []
     for number, item in enumerate(root.iter("object"), 1):
-        if (item.findtext("name") or "").strip() in wanted:
+        if (item.findtext("name") or "").strip() in names:
             try:
-                boxes.append(_read_box(item, size or stated or (np.inf, np.inf)))
+                boxes.append(_read_box(item, size))
             except Fault as error:
                 faults.append(f"object {number} {error}")
     if faults:
@@ -114,7 +106,7 @@ def _stated_size(root: Element) -> tuple[int, int] | None:
     return int(texts[0]), int(texts[1])
 
 
-def _read_box(item: Element, size: tuple[float, float]) -> tuple[float, float, float, float]:
+def _read_box(item: Element, size: tuple[int, int]) -> tuple[float, float, float, float]:
     try:
         x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
     except ValueError:

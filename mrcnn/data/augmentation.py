@@ -18,8 +18,6 @@ from mrcnn.data.resizing import resize
 MIN_VISIBLE_SHARE = 0.1  # of the area that the instance would have if all of it were in view
 MIN_SIDE = 8  # px; smaller boxes are below every anchor
 
-Seed = int | Sequence[int] | np.random.Generator
-
 
 class Augmented(NamedTuple):
     """An augmented sample."""
@@ -40,7 +38,9 @@ class Augmentation(Protocol):
 AnyAugmentation = Augmentation | iaa.Augmenter
 
 
-def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: Seed) -> Augmented:
+def augment_instances(
+    image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: int | Sequence[int] | np.random.Generator
+) -> Augmented:
     """Augment a sample, which depends on the seed alone.
 
     Masks follow with nearest neighbours. Instances of which too little stays in view are dropped: less than a tenth of
@@ -64,9 +64,7 @@ def augment_instances(image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmen
 
 def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
     """Build the augmentations of thesis 2.4.2 for a share of the samples, 0 to 1; the thesis augments half."""
-    _check_share(share)
-    five = iaa.Sequential(list(thesis_augmenters().values()))
-    return ImgaugAugmentation(iaa.Sometimes(share, five), mirrors_cells=True)
+    return ImgaugAugmentation(iaa.Sometimes(share, list(thesis_augmenters().values())), mirrors_cells=True)
 
 
 def thesis_augmenters() -> dict[str, iaa.Augmenter]:
@@ -92,16 +90,14 @@ class ReflectingAffine(iaa.Affine):
 class ImgaugAugmentation:
     """Any imgaug augmenter, made independent of call order and safe to share between threads.
 
-    Args:
-        augmenter: an imgaug augmenter.
-        mirrors_cells: whether it fills by reflection, so that masks must be split into components.
+    One that fills by reflection `mirrors_cells`, and masks must be split into components.
     """
 
     def __init__(self, augmenter: iaa.Augmenter, mirrors_cells: bool = False):
         self.augmenter, self.mirrors_cells = augmenter, mirrors_cells
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
-        """Augment, and drop instances of which too little is left."""
+        """Augment a sample."""
         new_image, new_masks = apply_augmenter(image, masks, self.augmenter, rng)
         if new_image.shape == image.shape and np.array_equal(new_masks, masks):
             return Augmented(new_image, masks, np.arange(masks.shape[-1], dtype=np.int32))
@@ -144,7 +140,6 @@ class StrongAugmentation:
     SATURATION, GAIN, GAMMA, CONTRAST = (0.5, 1.5), (0.8, 1.2), (0.75, 1.35), (0.6, 1.4)
 
     def __init__(self, share: float = 0.8, zoom: tuple[float, float] = (0.35, 1.1), least_ratio: float = 1.0):
-        _check_share(share)
         self.share, self.zoom, self.least_ratio = share, zoom, least_ratio
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
@@ -197,11 +192,8 @@ def zoom_reflected(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Zoom a picture and lay it on a canvas of the old size that its own reflections fill.
 
-    Args:
-        image: uint8 array of shape (height, width, 3).
-        masks: bool array of shape (height, width, num_instances).
-        zoom: factor; below 1 reflections are seen around the picture, above 1 the picture is cut.
-        position: (y, x) in [0, 1], where in the free room the picture (or, above 1, the cut) lies.
+    With a factor `zoom` below 1 reflections are seen around the picture, above 1 the picture is cut; `position`, (y, x)
+    in [0, 1], says where in the free room the picture, or the cut, lies. Shapes are those of `augment_instances`.
 
     Returns:
         Image and masks of the same shapes, the masks mirrored and not yet split, and by how much areas have grown.
@@ -265,8 +257,3 @@ def _shorter_sides(boxes: np.ndarray) -> np.ndarray:
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def _check_share(share: float) -> None:
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be between 0 and 1, got {share}")

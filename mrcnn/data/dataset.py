@@ -13,7 +13,7 @@ class Dataset:
     """Classes, images and instance masks of a data set.
 
     A subclass calls `add_class` and `add_image` for what it holds and overrides `load_mask`; then `prepare` gives
-    classes and images their consecutive internal ids. Class 0 is always the background "BG".
+    classes and images their consecutive internal ids, from 0 on. Class 0 is always the background "BG".
 
     Args:
         class_map: dict source class id -> internal class id that `prepare` applies too (Matterport's argument).
@@ -31,7 +31,7 @@ class Dataset:
         self.sources: list[str] = []
         self.class_from_source_map: dict[str, int] = {}
         self.image_from_source_map: dict[str, int] = {}
-        self._image_ids = np.zeros(0, np.int64)
+        self.image_ids = np.zeros(0, np.int64)
 
     def add_class(self, source: str, class_id: int | str, class_name: str) -> None:
         """Register a class; adding the same `source` and `class_id` again changes nothing.
@@ -63,7 +63,7 @@ class Dataset:
         # COCO-like names such as "aeroplane, airplane" are cut at the first comma.
         self.class_names = [info["name"].split(",")[0].strip() for info in self.class_info]
         self.num_images = len(self.image_info)
-        self._image_ids = np.arange(self.num_images)
+        self.image_ids = np.arange(self.num_images)
 
         self.class_from_source_map = {f"{info['source']}.{info['id']}": i for i, info in enumerate(self.class_info)}
         for name, class_id in {**self.class_map, **(class_map or {})}.items():
@@ -76,11 +76,6 @@ class Dataset:
             source: [i for i, info in enumerate(self.class_info) if i == 0 or info["source"] == source]
             for source in self.sources
         }
-
-    @property
-    def image_ids(self) -> np.ndarray:
-        """Internal image ids 0..num_images-1, int64 of shape (num_images,)."""
-        return self._image_ids
 
     def map_source_class_id(self, source_class_id: str) -> int:
         """Return the internal id of a class named "source.id", such as "coco.12"."""

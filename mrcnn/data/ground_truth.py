@@ -70,7 +70,7 @@ def load_ground_truth(
             raise InputError("the augmentation changed the size of an image; give its augmenters keep_size=True")
     boxes = extract_bboxes(masks)
     seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    active = active_class_ids(dataset, image_id, config.NUM_CLASSES)
+    active = _active_class_ids(dataset, image_id, config.NUM_CLASSES)
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
     return GroundTruth(image, masks[..., seen], boxes[seen], class_ids[seen], meta)
 
@@ -81,12 +81,8 @@ def largest_instances(boxes: np.ndarray, limit: int) -> np.ndarray:
     return np.sort(np.argsort(-area, kind="stable")[:limit])
 
 
-def active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.ndarray:
-    """One flag for each class, int32 (num_classes,): whether the data set that the image comes from annotates it.
-
-    Raises:
-        InputError: if the data set has more classes than the network.
-    """
+def _active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.ndarray:
+    """One flag for each class, int32 (num_classes,): whether the data set that the image comes from annotates it."""
     if dataset.num_classes > num_classes:
         raise InputError(
             f"NUM_CLASSES is {num_classes}, but {type(dataset).__name__} has {dataset.num_classes} classes with the "
@@ -95,7 +91,7 @@ def active_class_ids(dataset: Dataset, image_id: int, num_classes: int) -> np.nd
     active = np.zeros(num_classes, np.int32)
     source = dataset.image_info[image_id]["source"]
     # An image of a source without classes of its own may show any of them.
-    active[dataset.source_class_ids.get(source, list(range(dataset.num_classes)))] = 1
+    active[dataset.source_class_ids.get(source, dataset.class_ids)] = 1
     return active
 
 

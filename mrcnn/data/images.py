@@ -52,7 +52,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     with _opened(path) as image:
         deep = _load(path, image)
         if deep is None:
-            return _turned(_to_rgb(image), image)
+            return turn(_to_rgb(image), _orientation(image))
         colours, opacity = _to_eight_bits(deep[..., :3]), deep[..., 3:] / np.float32(65535)
         return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8) if opacity.size else colours
 
@@ -65,7 +65,7 @@ def read_values(path: str | os.PathLike) -> np.ndarray:
     """
     with _opened(path) as image:
         deep = _load(path, image)
-        return _turned(np.asarray(image), image) if deep is None else deep
+        return turn(np.asarray(image), _orientation(image)) if deep is None else deep
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
@@ -133,8 +133,8 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
 
     They are uint16 (height, width, 3), or 4 with transparency, upright.
     """
-    is_tiff, is_planar = image.format == "TIFF", False
-    if is_tiff:
+    is_planar = False
+    if image.format == "TIFF":
         if getattr(image, "n_frames", 1) > 1:  # which of them is meant cannot be known
             with tifffile.TiffFile(path) as file:
                 count = sum(not page.subfiletype & _COPY_OF_A_PAGE for page in file.pages)
@@ -162,19 +162,17 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
         if values is None or values.ndim != 3:
             raise ValueError("16-bit colours in a form that is not supported")
         values = values[..., [2, 1, 0, *range(3, values.shape[-1])]]
-        values = values if is_tiff else turn(values, _orientation(image))  # OpenCV turns TIFF files by itself
+        values = turn(values, _orientation(image))
     return values[..., : 4 if image.mode in ("RGBA", "LA") else 3]
 
 
-def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Turn the pixels of a loaded image as its file says; of TIFF files Pillow has done so while loading."""
-    return pixels if image.format == "TIFF" else turn(pixels, _orientation(image))
-
-
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number, 1 where there is none or the notes are damaged: pixels that can be read count for more."""
+    """EXIF's number for how to turn the pixels; 1 for TIFF files, which Pillow and OpenCV turn while loading.
+
+    It is 1 too where the notes are damaged: pixels that can be read count for more.
+    """
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return 1 if image.format == "TIFF" else int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises a dozen kinds of errors for damaged notes
         return 1
 

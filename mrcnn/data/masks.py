@@ -16,9 +16,6 @@ from mrcnn.files.errors import InputError
 MAX_MASK_BYTES = 1 << 30
 MICROMETRES_PER_CM = 10_000.0
 
-Ring = list[tuple[int, int]]
-Polygon = list[Ring]
-
 
 def check_mask_memory(source: object, num_instances: int, height: int, width: int) -> None:
     """Refuse, with an InputError, an image whose masks would fill the memory, as of a photograph taken for a mask."""
@@ -47,13 +44,8 @@ def extract_bboxes(mask: np.ndarray) -> np.ndarray:
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int]) -> np.ndarray:
     """Crop each mask to its box and resize it to `mini_shape`, which saves memory and host-to-device traffic.
 
-    Args:
-        bbox: array of shape (num_instances, 4), `(y1, x1, y2, x2)` pixels; each must have area, else ValueError.
-        mask: bool array of shape (height, width, num_instances).
-        mini_shape: (height, width) of the mini-masks.
-
-    Returns:
-        bool array of shape (mini_height, mini_width, num_instances).
+    Boxes are (num_instances, 4), `(y1, x1, y2, x2)` pixels; one without area is a ValueError. Masks are bool (height,
+    width, num_instances), before and after.
     """
     mini_height, mini_width = int(mini_shape[0]), int(mini_shape[1])
     mini_masks = np.zeros((mini_height, mini_width, mask.shape[-1]), bool)
@@ -74,12 +66,10 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 
 
 def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Turn the network's small mask of a box into a mask of the image, bool (height, width).
+    """Turn the network's small mask of a box into a mask of an image of `image_shape` (height, width, ...), bool.
 
-    Args:
-        mask: float array of shape (mask_height, mask_width), probabilities; from 0.5 on a pixel is inside.
-        bbox: `(y1, x1, y2, x2)` pixels; the parts outside the image are cut off.
-        image_shape: (height, width, ...) of the image.
+    `mask` holds probabilities, float (mask_height, mask_width): from 0.5 on a pixel is inside. What of the box,
+    `(y1, x1, y2, x2)` pixels, lies outside the image is cut off.
     """
     height, width = int(image_shape[0]), int(image_shape[1])
     y1, x1, y2, x2 = (int(v) for v in bbox)
@@ -94,16 +84,13 @@ def unmold_mask(mask: np.ndarray, bbox: np.ndarray, image_shape: Sequence[int]) 
 
 
 def _resize_probability(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize a mask linearly as float32."""
     return cv2.resize(mask.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def label_image(masks: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Lay instance masks into one image of numbers.
+    """Lay instance masks, bool (height, width, num_instances), into one image of numbers.
 
-    Args:
-        masks: bool array of shape (height, width, num_instances).
-        scores: array of shape (num_instances,); where masks overlap the better score wins, of equal ones the first.
+    Where masks overlap the better of the scores (num_instances,) wins, of equal ones the first.
 
     Returns:
         Array of shape (height, width): 0 is background, i + 1 is instance i, of which nothing may be left. uint16, or
@@ -131,7 +118,7 @@ def write_label_image(path: str | os.PathLike, labels: np.ndarray, pixel_size: f
         )
 
 
-def mask_polygons(mask: np.ndarray) -> list[Polygon]:
+def mask_polygons(mask: np.ndarray) -> list[list[list[tuple[int, int]]]]:
     """Outline a mask, one polygon for each part of it.
 
     Pixels that share an edge belong to one part; those that only touch at a corner do not. So no ring touches itself,

@@ -27,10 +27,7 @@ def fit_channels(image: np.ndarray, channels: int) -> np.ndarray:
     """Bring an image to the channels of the network.
 
     For 1 or 3, grey is repeated, colour is weighted to grey and transparency dropped; other numbers must be there.
-
-    Args:
-        image: array of numbers, best 0 to 255, of shape (height, width) or (height, width, channels).
-        channels: how many the network takes.
+    The image holds numbers, best 0 to 255, of shape (height, width) or (height, width, channels).
 
     Returns:
         Array of shape (height, width, channels), uint8 if the image is, else float32.

@@ -6,16 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image of a centre.
+    """One image of a centre."""
 
-    Attributes:
-        image_id: name that is unique within the centre: the path relative to its root, with "/" between parts.
-        path: where the file lies.
-        label: the centre's own name for the cell, or "".
-        cell_type: the harmonised name of the cell type, or "" where the label maps to none.
-    """
-
-    image_id: str
+    image_id: str  # unique within the centre: the path relative to its root, with "/" between parts
     path: Path
-    label: str = ""
-    cell_type: str = ""
+    label: str = ""  # the centre's own name for the cell
+    cell_type: str = ""  # the harmonised name of the cell type; "" where the label maps to none

@@ -72,10 +72,7 @@ def resize_image(
 def resize_mask(
     mask: np.ndarray, scale: float, padding: Sequence[tuple[int, int]], crop: Window | None = None
 ) -> np.ndarray:
-    """Do to masks what `resize_image` did to their image, with nearest neighbours.
-
-    `mask` has the shape (height, width, num_instances), in the type of which the result is.
-    """
+    """Do to masks (height, width, num_instances) of any type what `resize_image` did to their image: nearest pixels."""
     if scale != 1:
         rows, columns = (  # the source of each new pixel, by their centres
             np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(int), old - 1)

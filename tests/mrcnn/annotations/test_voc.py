@@ -12,29 +12,30 @@ VOC = """<annotation><filename>a.jpg</filename>
 <object><name>WBC</name><bndbox><xmin>11</xmin><ymin>21</ymin><xmax>30</xmax><ymax>60</ymax></bndbox></object>
 <object><name>RBC</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>
 </annotation>"""
+SIZE = (80, 100)
 SIZED = VOC.replace("<object>", "<size><width>100</width><height>80</height></size><object>", 1)
 
 
 def test_voc_boxes_by_name(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(VOC)
-    boxes = read_voc_boxes(path)
+    boxes = read_voc_boxes(path, {"WBC"}, SIZE)
     assert boxes.dtype == np.float32
     np.testing.assert_array_equal(boxes, [[20, 10, 60, 30]])
-    np.testing.assert_array_equal(read_voc_boxes(path, {"RBC"}), [[0, 0, 5, 5]])
-    assert read_voc_boxes(path, {"Platelets"}).shape == (0, 4)
+    np.testing.assert_array_equal(read_voc_boxes(path, {"RBC"}, SIZE), [[0, 0, 5, 5]])
+    assert read_voc_boxes(path, {"Platelets"}, SIZE).shape == (0, 4)
     path.write_text(SIZED.replace(">60<", ">82<"))  # two pixels over the edge are a slip of the mouse
-    assert read_voc_boxes(path, size=(80, 100)).shape == (1, 4)
+    assert read_voc_boxes(path, {"WBC"}, SIZE).shape == (1, 4)
 
 
 @pytest.mark.parametrize(
     ("text", "size", "message"),
     [
-        (VOC[:90], None, "no xml"),
-        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', None, "no xml"),
-        ("<html></html>", None, "not Pascal VOC"),
-        (VOC.replace(">21<", ">99<").replace("RBC", "WBC").replace("<xmax>5", "<xmax>x"), None, "area.*object 2 lacks"),
-        (SIZED.replace(">60<", ">90<"), None, "outside the image of 100x80 px"),
+        (VOC[:90], SIZE, "no xml"),
+        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', SIZE, "no xml"),
+        ("<html></html>", SIZE, "not Pascal VOC"),
+        (VOC.replace(">21<", ">99<").replace("RBC", "WBC").replace("<xmax>5", "<xmax>x"), SIZE, "area.*object 2 lacks"),
+        (SIZED.replace(">60<", ">90<"), SIZE, "outside the image of 100x80 px"),
         (SIZED, (100, 80), "made for an image of 100x80 px, this one has 80x100 px"),
     ],
 )
@@ -42,7 +43,7 @@ def test_voc_faults_are_all_named_with_the_file(tmp_path, text, size, message):
     path = tmp_path / "broken.xml"
     path.write_text(text)
     with pytest.raises(InputError, match=f"broken.xml: .*{message}"):
-        read_voc_boxes(path, size=size)
+        read_voc_boxes(path, {"WBC"}, size)
 
 
 def test_voc_dataset_gives_boxes_and_no_masks(tmp_path):

@@ -16,25 +16,32 @@ def config(tiny_config_class):
     return make_config({"NUM_CLASSES": 6}, tiny_config_class)
 
 
-class ManySquares(Dataset):
-    """One image with up to five squares of sides 4, 5, ..., the smallest first, the k-th of class k."""
+class Given(Dataset):
+    """Images with their masks, of which the k-th is of class k."""
 
-    def __init__(self, num_cells: int):
+    def __init__(self, samples):
         super().__init__()
-        for class_id in range(1, num_cells + 1):
-            self.add_class("squares", class_id, f"c{class_id}")
-        self.num_cells = num_cells
-        self.add_image("squares", 0, "none")
+        self.samples = samples
+        for class_id in range(1, 6):
+            self.add_class("given", class_id, f"c{class_id}")
+        for number in range(len(samples)):
+            self.add_image("given", number, f"{number}.png")
         self.prepare()
 
     def load_image(self, image_id):
-        return np.full((64, 64, 3), 200, np.uint8)
+        return self.samples[image_id][0]
 
     def load_mask(self, image_id):
-        masks = np.zeros((64, 64, self.num_cells), bool)
-        for i in range(self.num_cells):
-            masks[2 : 6 + i, 12 * i : 12 * i + 4 + i, i] = True
-        return masks, np.arange(1, self.num_cells + 1, dtype=np.int32)
+        masks = self.samples[image_id][1]
+        return masks, np.arange(1, masks.shape[-1] + 1, dtype=np.int32)
+
+
+def some_empty(full):
+    """Five grey images, each of its own value; only some show something."""
+    samples = [(np.full((64, 64, 3), 40 * i, np.uint8), np.zeros((64, 64, int(i in full)), bool)) for i in range(5)]
+    for _, masks in samples:
+        masks[10:30, 20:40] = True
+    return Given(samples)
 
 
 def test_load_example_of_one_cell(config, cell_dataset):
@@ -51,7 +58,10 @@ def test_load_example_of_one_cell(config, cell_dataset):
 
 
 def test_load_example_drops_the_smallest_of_too_many_cells(config):
-    example = load_example(ManySquares(5), 0, config, None, (0, 0))
+    masks = np.zeros((64, 64, 5), bool)
+    for i in range(5):
+        masks[2 : 6 + i, 12 * i : 12 * i + 4 + i, i] = True
+    example = load_example(Given([(np.zeros((64, 64, 3), np.uint8), masks)]), 0, config, None, (0, 0))
     np.testing.assert_array_equal(example["gt_class_ids"], [2, 3, 4, 5])
 
 
@@ -102,40 +112,16 @@ def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
     assert len({tuple(seed) for seed in seeds}) == 8
 
 
-class SomeEmpty(Dataset):
-    """Five grey images, each of its own value; only the second and the fourth show something."""
-
-    def __init__(self, full=(1, 3)):
-        super().__init__()
-        self.full = full
-        self.add_class("drawn", 1, "cell")
-        for number in range(5):
-            self.add_image("drawn", number, f"{number}.png")
-        self.prepare()
-
-    def load_image(self, image_id):
-        return np.full((64, 64, 3), 40 * image_id, np.uint8)
-
-    def load_mask(self, image_id):
-        masks = np.zeros((64, 64, int(image_id in self.full)), bool)
-        masks[10:30, 20:40] = True
-        return masks, np.ones(masks.shape[-1], np.int32)
-
-
 def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class):
-    config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
-    whole = list(islice(training_batches([SomeEmpty()], config, 2), 10))
+    config = make_config({"TRAIN_ON_EMPTY_IMAGES": False, "NUM_CLASSES": 6}, tiny_config_class)
+    whole = list(islice(training_batches([some_empty({1, 3})], config, 2), 10))
     numbers = np.concatenate([batch["images"][:, 0, 0, 0] / 40 for batch in whole])
     assert set(numbers) == {1, 3} and all(batch["gt_class_ids"].any(axis=1).all() for batch in whole)
-    later = list(islice(training_batches([SomeEmpty()], config, 2, start_step=7), 3))
+    later = list(islice(training_batches([some_empty({1, 3})], config, 2, start_step=7), 3))
     for batch, expected in zip(later, whole[7:], strict=True):
         np.testing.assert_array_equal(batch["images"], expected["images"])
-
-
-def test_training_batches_say_that_no_image_shows_anything(tiny_config_class):
-    config = make_config({"TRAIN_ON_EMPTY_IMAGES": False}, tiny_config_class)
     with pytest.raises(InputError, match="no image has an instance"):
-        next(training_batches([SomeEmpty(full=())], config, 2))
+        next(training_batches([some_empty(())], config, 2))
 
 
 def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_dataset):
@@ -151,8 +137,7 @@ def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_d
 
 def test_make_augmentation_follows_the_configuration(tiny_config_class):
     assert make_augmentation(tiny_config_class()) is None
-    for kind in ("thesis", "strong"):
-        assert make_augmentation(make_config({"AUGMENTATION": kind}, tiny_config_class)) is not None
+    assert make_augmentation(make_config({"AUGMENTATION": "thesis"}, tiny_config_class)).mirrors_cells
     wide = make_config({"AUGMENTATION": "strong", "AUGMENTATION_ZOOM": [0.5, 1.6]}, tiny_config_class)
     assert make_augmentation(wide).zoom == (0.5, 1.6) and make_augmentation(wide).least_ratio == 0.6
     sizes = make_config({"AUGMENTATION": "strong", "IMAGE_RESIZE_MODE": "none"}, tiny_config_class)

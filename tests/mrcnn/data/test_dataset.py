@@ -1,3 +1,5 @@
+"""The Dataset class as Matterport's users derive from it."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,20 +37,13 @@ def shapes(tmp_path):
 def test_dataset_numbers_classes_and_images(shapes):
     assert shapes.num_classes == 3 and shapes.num_images == 3
     assert shapes.class_names == ["BG", "square", "circle"]
-    np.testing.assert_array_equal(shapes.class_ids, [0, 1, 2])
-    np.testing.assert_array_equal(shapes.image_ids, [0, 1, 2])
+    assert shapes.class_ids.tolist() == shapes.image_ids.tolist() == [0, 1, 2]
     assert shapes.map_source_class_id("shapes.2") == 2
     assert shapes.get_source_class_id(1, "shapes") == 1
     assert shapes.source_class_ids == {"": [0], "shapes": [0, 1, 2]}
     assert shapes.image_from_source_map["shapes.s1"] == 1
-    assert shapes.source_image_link(2).name == "2.png"
-    assert shapes.image_reference(0) == ""
-
-
-def test_dataset_loads_grey_as_rgb(shapes):
-    image = shapes.load_image(1)
-    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
-    assert (image == 40).all()
+    assert shapes.source_image_link(2).name == "2.png" and shapes.image_reference(0) == ""
+    np.testing.assert_array_equal(shapes.load_image(1), np.full((32, 32, 3), 40))  # grey as RGB
 
 
 def test_dataset_ignores_a_class_added_twice_and_refuses_dots(shapes):
@@ -67,22 +62,11 @@ def test_dataset_class_map_shares_an_id(shapes):
         shapes.prepare(class_map={"other.9": 7})
 
 
-def test_dataset_without_load_mask_says_so(tmp_path):
+def test_dataset_without_load_mask_says_so_and_an_override_gets_empty_masks_from_super(shapes):
     dataset = Dataset()
-    dataset.add_image("s", 0, tmp_path / "a.png")
-    dataset.prepare()
+    dataset.image_info = shapes.image_info
     with pytest.raises(InputError, match="override load_mask"):
         dataset.load_mask(0)
-
-
-def test_dataset_override_gets_empty_masks_from_super(shapes):
-    class Sparse(Shapes):
-        def load_mask(self, image_id):
-            return super(Shapes, self).load_mask(image_id)
-
-    dataset = Sparse()
-    dataset.image_info = shapes.image_info
-    dataset.prepare()
-    mask, class_ids = dataset.load_mask(1)
+    mask, class_ids = super(Shapes, shapes).load_mask(1)
     assert mask.shape == (32, 32, 0) and mask.dtype == bool
     assert class_ids.shape == (0,) and class_ids.dtype == np.int32
