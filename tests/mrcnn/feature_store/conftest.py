@@ -19,6 +19,22 @@ def make_cell(seed: int, with_mask: bool = False) -> Cell:
     )
 
 
+def image_id(number: int) -> str:
+    return f"images/{number:03d}{'ä' * (number == 4)}.png"
+
+
+def add_images(writer, numbers):
+    """Every fifth image has no cell, every seventh has two; done images are passed over."""
+    for number in numbers:
+        if image_id(number) in writer.done_ids:
+            continue
+        if number % 5 == 4:
+            writer.missed(image_id(number), "no detection above score 0.7", "MON", "monocyte")
+        else:
+            cells = [make_cell(number), make_cell(100 + number)][: 1 + (number % 7 == 0)]
+            writer.add(image_id(number), cells, label="BAS", cell_type="basophil", num_detections=len(cells) + 1)
+
+
 def assert_same_store(one: FeatureStore, other: FeatureStore) -> None:
     """All that two opened stores give is the same."""
     for name in ("centre", "settings", "counts", "missed", "fields"):
