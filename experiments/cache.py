@@ -1,6 +1,5 @@
 """Results that are kept under the hash of all that they depend on, so that nothing is computed twice."""
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -13,8 +12,6 @@ import numpy as np
 from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path, write_json
 from mrcnn.files.provenance import hash_json
-
-log = logging.getLogger(__name__)
 
 # To be raised whenever this software computes another result from the same inputs.
 BEHAVIOUR = 1
@@ -46,15 +43,12 @@ class Cache:
     def arrays(
         self, kind: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """Arrays that depend on `inputs` alone.
+        """Arrays by name, none of them of Python objects, which `make` computes where they are not there yet.
 
         Args:
             kind: what they are, a folder's name.
             inputs: everything that they depend on, as JSON values.
-            make: computes them where they are not there yet.
-
-        Returns:
-            The arrays by name, none of them of Python objects.
+            make: computes them.
 
         Raises:
             InputError: if the stored file is damaged.
@@ -62,7 +56,7 @@ class Cache:
         described = {**inputs, "software": software()}
         path = self.folder / kind / f"{hash_json(described)[:32]}.npz"
         if path.exists() and (not self.overwrite or path in self._made):
-            return _load(path)
+            return read_arrays(path, advice="delete it, and it is computed again")
         arrays = dict(make())
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.savez_compressed(handle, **arrays)
@@ -70,7 +64,3 @@ class Cache:
         self._made.add(path)
         self.num_made += 1
         return arrays
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    return read_arrays(path, advice="delete it, and it is computed again")

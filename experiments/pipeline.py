@@ -71,11 +71,7 @@ class Pipeline:
         return result
 
     def open_centres(self) -> dict[str, Centre]:
-        """List the images of every centre, making the synthetic ones first.
-
-        Raises:
-            InputError: if a folder is missing, empty or faulty.
-        """
+        """List the images of every centre, making the synthetic ones first."""
         if self._centres is None:
             self._centres = {name: self._open(name, s) for name, s in self.settings.centres.items()}
         return self._centres
@@ -167,10 +163,8 @@ class Pipeline:
         """The autoencoders' configurations by column, checked before anything long begins."""
         from autoencoder.config import AutoencoderConfig
 
-        values = {"seed": self.settings.seed, **self.settings.autoencoder}
-        adapted = AutoencoderConfig.from_dict(values)
-        plain = AutoencoderConfig.from_dict({**values, "adaptation": "none"})
-        configs = {"AE-CFE": adapted, "AE-RF": plain}
+        adapted = AutoencoderConfig.from_dict({"seed": self.settings.seed, **self.settings.autoencoder})
+        configs = {"AE-CFE": adapted, "AE-RF": adapted.replace(adaptation="none")}
         return {method: configs[method] for method in AUTOENCODERS if method in self.settings.evaluate.methods}
 
     def train_autoencoders(self) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ from aecfe.commands.options import new_command
 from mrcnn.files.errors import InputError, one_line
 
 LIBRARIES = (
-    "tensorflow", "keras", "numpy", "h5py", "pydantic", "scikit-learn", "scikit-image", "opencv-python-headless",
-    "imaug", "anndata", "umap-learn", "bokeh", "skops",
+    "aecfe", "tensorflow", "keras", "numpy", "h5py", "pydantic", "scikit-learn", "scikit-image",
+    "opencv-python-headless", "imaug", "anndata", "umap-learn", "bokeh", "skops",
 )  # fmt: skip
 # Of what is installed under other names than it is imported by, those whose import has failed on servers.
 FRAGILE_IMPORTS = {"opencv-python-headless": "cv2", "imaug": "imgaug"}
@@ -54,8 +55,10 @@ def doctor(arguments: argparse.Namespace) -> None:
     """Print what was found, a line each; status 1 if the work cannot be done."""
     if not Path(arguments.folder).is_dir():
         raise InputError(f"--folder {arguments.folder}: no such folder; name the one that results will be written to")
+    here = Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    findings = chain([here], map(library, LIBRARIES), [memory(), disk(Path(arguments.folder))], devices())
     is_sound = True
-    for finding in examine(Path(arguments.folder)):
+    for finding in findings:  # devices come last and take some seconds
         print(finding.line(), flush=True)
         is_sound &= not finding.stops
     print("This machine can do the work." if is_sound else "Mend the faults above first.")
@@ -63,28 +66,17 @@ def doctor(arguments: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def examine(folder: Path) -> Iterator[Finding]:
-    """Look at versions, memory, disk and devices, one after another; devices come last and take some seconds."""
-    yield Finding("aecfe", _version("aecfe"))
-    yield Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    yield from map(library, LIBRARIES)
-    yield memory()
-    yield disk(folder)
-    yield from devices()
-
-
 def library(name: str) -> Finding:
     """Whether a package is installed, and works where that is in doubt."""
-    found = _version(name)
-    if found == "none":
-        return Finding(name, "not installed", "run `make venv`, or install requirements.txt", stops=True)
     try:
         if name in FRAGILE_IMPORTS:
             importlib.import_module(FRAGILE_IMPORTS[name])
+        return Finding(name, version(name))
+    except PackageNotFoundError:
+        return Finding(name, "not installed", "run `make venv`, or install requirements.txt", stops=True)
     except Exception as error:  # whatever a broken installation raises
         advice = "run `make distclean` and `make venv`, or install requirements.txt with --no-deps"
-        return Finding(name, f"{found}, does not import ({one_line(error)})", advice, stops=True)
-    return Finding(name, found)
+        return Finding(name, f"does not import ({one_line(error)})", advice, stops=True)
 
 
 def memory() -> Finding:
@@ -153,7 +145,7 @@ def missing_gpu() -> Finding:
         cards = ""
     if not cards:
         return Finding("GPU", "none; everything runs on the CPU, with the settings of experiments/configs/demo.yaml")
-    advice = f'install "tensorflow[and-cuda]=={_version("tensorflow")}"; {SEE_README}'
+    advice = f'install "tensorflow[and-cuda]=={version("tensorflow")}"; {SEE_README}'
     return Finding("GPU", f"{cards} is there, but TensorFlow does not see it", advice)
 
 
@@ -174,10 +166,3 @@ def training_step(device: str) -> tuple[float, float]:
             kernel.assign_sub(0.1 * tape.gradient(loss, kernel))
             value, seconds = float(loss), time.perf_counter() - started
     return value, seconds
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"

@@ -178,24 +178,16 @@ class FeatureStoreWriter:
         image = {name: text.encode() for name, text in zip(IMAGE_STRINGS, texts, strict=True)}
         for name, value in {**image, "num_detections": num_detections, "num_cells": len(rows)}.items():
             self._columns[f"images/{name}"].append(value)
-        for row in rows:
+        for number, row in enumerate(rows, len(self._columns["cells/image_id"])):
             for name, value in row.items():
-                if self._num_cells == len(self._arrays[name]):  # an image with many cells
+                if number == len(self._arrays[name]):  # an image with many cells
                     self._arrays[name] = np.concatenate([self._arrays[name], np.empty_like(self._arrays[name])])
-                self._arrays[name][self._num_cells] = value
+                self._arrays[name][number] = value
             for name in STRING_FIELDS:
                 self._columns[f"cells/{name}"].append(image[name])
         self._done.add(image_id)
-        if max(self._num_images, self._num_cells) >= self.part_size:
+        if max(map(len, self._columns.values())) >= self.part_size:
             self._flush()
-
-    @property
-    def _num_cells(self) -> int:
-        return len(self._columns["cells/image_id"])
-
-    @property
-    def _num_images(self) -> int:
-        return len(self._columns["images/image_id"])
 
     def _clear(self) -> None:
         names = [f"cells/{name}" for name in STRING_FIELDS]
@@ -204,14 +196,15 @@ class FeatureStoreWriter:
 
     def _flush(self) -> None:
         """Write what waits as a store of its own, atomically."""
-        if self._finished or not self._num_images:
+        num_cells, num_images = (len(self._columns[f"{group}/image_id"]) for group in ("cells", "images"))
+        if self._finished or not num_images:
             return
         number = int(self._parts[-1].stem.split("-")[1]) + 1 if self._parts else 0
         part = self._folder / f"part-{number:05d}.h5"
         texts = {name: values for name, values in self._columns.items() if not name.startswith("images/num_")}
         widths = {name: max([1, *map(len, values)]) for name, values in texts.items()}
-        columns = {f"cells/{name}": values[: self._num_cells] for name, values in self._arrays.items()} | self._columns
-        with new_store(part, self._header, self._num_cells, self._num_images, widths) as file:
+        columns = {f"cells/{name}": values[:num_cells] for name, values in self._arrays.items()} | self._columns
+        with new_store(part, self._header, num_cells, num_images, widths) as file:
             for name, values in columns.items():
                 if len(values):
                     file[name][...] = np.asarray(values, dtype=file[name].dtype)

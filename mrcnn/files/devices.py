@@ -55,16 +55,12 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
     text = os.environ.get("TF_CONFIG", "")
     try:
         settings = parse_json(text)
-        cluster, task = settings["cluster"], settings["task"]
-        complete = task["index"] < len(cluster[task["type"]])
-    except (ValueError, KeyError, TypeError):
-        complete = False
-    if not complete:
-        raise InputError(
-            "several workers need the environment variable TF_CONFIG, as in "
-            '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}; '
-            f"it is {text or 'not set'}"
-        )
+        task = settings["task"]
+        settings["cluster"][task["type"]][task["index"]]
+    except (ValueError, LookupError, TypeError):
+        example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+        what = f"several workers need the environment variable TF_CONFIG, as in {example}"
+        raise InputError(f"{what}; it is {text or 'not set'}") from None
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
