@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from autoencoder.config import AutoencoderConfig
 from autoencoder.scaling import FeatureScaling
-from mrcnn.feature_store import ARRAY_FIELDS, StorePath, StoreReader, open_store
+from mrcnn.feature_store import ARRAY_FIELDS, FeatureStore, StorePath, open_store
 from mrcnn.feature_store.reader import check_finite
 from mrcnn.files.errors import InputError
 from mrcnn.files.read_ahead import read_ahead
@@ -151,7 +151,7 @@ def batch_shares(counts: Sequence[int], global_batch_size: int, balance: str = "
     return tuple(shares.tolist())
 
 
-def rows_by_type(store: StoreReader) -> dict[str, np.ndarray]:
+def rows_by_type(store: FeatureStore) -> dict[str, np.ndarray]:
     """Increasing rows of an opened store by type, or by label if no cell has a type; "" are those without one.
 
     Types are in alphabetical order. An `InputError` says that no cell has a type or a label.
@@ -284,7 +284,7 @@ def read_batches(
 
 
 def _read_cells(
-    store: StoreReader, windows: Iterator[np.ndarray], image_source: str, position: int, wanted: np.ndarray
+    store: FeatureStore, windows: Iterator[np.ndarray], image_source: str, position: int, wanted: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (features, image) of one cell after the other: of each share from `position` on, those that are wanted."""
     for rows in windows:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from autoencoder.batches import prepare_images
 from autoencoder.folder import TrainedAutoencoder, check_centre, load_autoencoder, read_run
 from autoencoder.network import FEATURE_SHAPE
-from mrcnn.feature_store import StorePath, StoreReader, open_store
+from mrcnn.feature_store import FeatureStore, StorePath, open_store
 from mrcnn.feature_store.reader import check_finite
 from mrcnn.files.atomic import OutputLock
 from mrcnn.files.errors import InputError
@@ -114,7 +114,7 @@ def reconstruct(
     return originals[inverse], reconstructions[inverse]
 
 
-def _check_detector(trained: TrainedAutoencoder, store: StoreReader) -> None:
+def _check_detector(trained: TrainedAutoencoder, store: FeatureStore) -> None:
     if store.detector_hash != trained.detector_hash:
         raise InputError(
             f"{store.path}: made by detector {store.detector_hash[:12]}, but {trained.folder} was trained on "
@@ -138,7 +138,7 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
 
 
 def encode_store(
-    trained: TrainedAutoencoder, encode: Encode, store: StoreReader, *, batch_size: int = BATCH_SIZE
+    trained: TrainedAutoencoder, encode: Encode, store: FeatureStore, *, batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """Encode all cells of an opened store by `compiled_encoder`, in its order: float32 (cells, latent_size).
 
@@ -164,7 +164,7 @@ def encode_store(
     return latents
 
 
-def describe_cells(store: StoreReader, split: Mapping[str, str]) -> pd.DataFrame:
+def describe_cells(store: FeatureStore, split: Mapping[str, str]) -> pd.DataFrame:
     """What is known of the cells of an opened store, and by `split` in which split each image_id is.
 
     Rows are named "centre/image_id", with "#2" and so on for further cells of an image.

@@ -17,7 +17,7 @@ import numpy as np
 from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
-from mrcnn.feature_store import StorePath, StoreReader, open_store
+from mrcnn.feature_store import FeatureStore, StorePath, open_store
 from mrcnn.files.arrays import read_arrays
 from mrcnn.files.atomic import atomic_path, remove_leftovers
 from mrcnn.files.errors import InputError, one_line
@@ -213,13 +213,13 @@ def describe_stores(stores: Mapping[str, StorePath]) -> dict[str, dict[str, Any]
     return described
 
 
-def check_centre(store: StoreReader, centre: str) -> None:
+def check_centre(store: FeatureStore, centre: str) -> None:
     """Refuse an opened store of another centre than it is given for."""
     if store.centre != centre:
         raise InputError(f"{store.path}: holds centre {store.centre!r}, not {centre!r}; correct the name")
 
 
-def _fingerprint(store: StoreReader) -> str:
+def _fingerprint(store: FeatureStore) -> str:
     digest = hashlib.sha256(json.dumps([store.centre, store.detector_hash, store.settings]).encode())
     for start in range(0, len(store), _READ_ROWS):
         for field in _FINGERPRINT_FIELDS:

@@ -10,7 +10,7 @@ from mrcnn.data.images import read_image
 from mrcnn.data.masks import unmold_mask
 from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
-from mrcnn.feature_store import StoreReader
+from mrcnn.feature_store import FeatureStore
 from mrcnn.files.errors import InputError
 from mrcnn.overlays import FONT, draw_detections, sheet
 
@@ -20,7 +20,7 @@ LEAST_SHARE_LOST = 3  # at most one tile in so many is an image without a cell, 
 LINE_HEIGHT, CHARACTER_WIDTH, MAX_LINES = 16, 7, 8  # px of the font at the size of captions, and lines of a reason
 
 
-def contact_sheet(store: StoreReader, records: Mapping[str, ImageRecord], max_tiles: int = MAX_TILES) -> np.ndarray:
+def contact_sheet(store: FeatureStore, records: Mapping[str, ImageRecord], max_tiles: int = MAX_TILES) -> np.ndarray:
     """Draw the stored cells over some images, chosen evenly, and after them images without a cell with the reason.
 
     Images, `records` by image_id, are read one after the other and shrunk before anything is drawn, so that large ones
@@ -52,7 +52,7 @@ def choose_images(is_found: np.ndarray, max_tiles: int) -> np.ndarray:
     return np.concatenate(chosen)
 
 
-def _draw_image(store: StoreReader, record: ImageRecord, cells: slice, reason: str, side: int) -> np.ndarray:
+def _draw_image(store: FeatureStore, record: ImageRecord, cells: slice, reason: str, side: int) -> np.ndarray:
     """An image with its cells or the reason why it has none, its longer side `side` px."""
     try:
         image = read_image(record.path)

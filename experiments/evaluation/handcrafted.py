@@ -12,7 +12,7 @@ import numpy as np
 from skimage.color import rgb2lab
 from skimage.feature import hog
 
-from mrcnn.feature_store import StoreReader
+from mrcnn.feature_store import FeatureStore
 
 BINS = 32  # of the histogram of a channel
 # As in Dalal and Triggs, whose cells are smaller, in images that are smaller.
@@ -25,7 +25,7 @@ STANDARD_RANGES = ((-3.0, 3.0),) * 3
 _READ_ROWS = 64  # 3 MB of crops, 13 MB of them in Lab
 
 
-def handcrafted_vectors(store: StoreReader, standardise_crops: bool = False) -> np.ndarray:
+def handcrafted_vectors(store: FeatureStore, standardise_crops: bool = False) -> np.ndarray:
     """Describe every crop by histograms of its colours in Lab and of the oriented gradients of its lightness.
 
     Args:

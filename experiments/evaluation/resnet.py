@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mrcnn.feature_store import StoreReader
+from mrcnn.feature_store import FeatureStore
 from mrcnn.files.hdf5 import load_weights
 from mrcnn.files.progress import Bar
 from mrcnn.training.imagenet import imagenet_weights_path
@@ -16,7 +16,7 @@ _ADVICE = "give imagenet, random or resnet101_weights_tf_dim_ordering_tf_kernels
 
 
 def resnet_vectors(
-    store: StoreReader, weights: str | Path, *, image_size: int = 224, batch_size: int = 32, seed: int = 0
+    store: FeatureStore, weights: str | Path, *, image_size: int = 224, batch_size: int = 32, seed: int = 0
 ) -> np.ndarray:
     """Compute the features of each cell: the last maps of ResNet-101 (He et al. 2016), averaged over their pixels.
 

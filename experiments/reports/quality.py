@@ -14,7 +14,7 @@ import pandas as pd
 
 from experiments.centres.duplicates import duplicate_sets
 from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
-from mrcnn.feature_store import UNREADABLE, StorePath, StoreReader, is_unreadable, open_store
+from mrcnn.feature_store import UNREADABLE, FeatureStore, StorePath, is_unreadable, open_store
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.atomic import atomic_path
 from mrcnn.files.errors import InputError
@@ -135,7 +135,7 @@ def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Pat
     """
     latents = None if embedding is None else read_vectors(embedding)
 
-    def vectors_of(store: StoreReader) -> np.ndarray:
+    def vectors_of(store: FeatureStore) -> np.ndarray:
         return standardise(roi_vectors(store)) if latents is None else _latents_of(store, latents, str(embedding))
 
     checks = [check_store(path, limits, vectors_of) for path in stores.values()]
@@ -144,7 +144,7 @@ def check_stores(stores: Mapping[str, StorePath], limits: Limits, embedding: Pat
 
 
 def check_store(
-    path: StorePath, limits: Limits, vectors_of: Callable[[StoreReader], np.ndarray] | None = None
+    path: StorePath, limits: Limits, vectors_of: Callable[[FeatureStore], np.ndarray] | None = None
 ) -> CentreCheck:
     """Look through a store for all but duplicates; for outliers only if its cells' vectors, (n, d), are to be had."""
     with open_store(path) as store:
@@ -251,7 +251,7 @@ def write_flags(path: Path, checks: Sequence[CentreCheck]) -> None:
                 writer.writerow({**cell, **measured, "centre": check.centre, "reason": flag.reason, "note": flag.note})
 
 
-def _look_at_crops(store: StoreReader) -> tuple[np.ndarray, list[str]]:
+def _look_at_crops(store: FeatureStore) -> tuple[np.ndarray, list[str]]:
     """Of each crop the difference of pale and dark in the green channel, 0 to 255, and a hash."""
     contrasts, digests = np.zeros(len(store)), []
     for start in range(0, len(store), _BLOCK):
@@ -282,7 +282,7 @@ def _flag_duplicates(checks: Sequence[CentreCheck]) -> None:
         check.flags.sort(key=attrgetter("row"))
 
 
-def _latents_of(store: StoreReader, latents: Mapping[str, tuple], where: str) -> np.ndarray:
+def _latents_of(store: FeatureStore, latents: Mapping[str, tuple], where: str) -> np.ndarray:
     """Latents of the store's cells, in its order."""
     if not len(store):
         return np.zeros((0, next(iter(latents.values()))[0].shape[1]), np.float32)

@@ -31,7 +31,7 @@ from experiments.pipeline import Pipeline
 from experiments.settings import RunSettings
 from experiments.thesis.training_jobs import EMBEDDING, TrainingJob, default_jobs, run_jobs
 from mrcnn.config import SmearConfig
-from mrcnn.feature_store import StoreReader, open_store
+from mrcnn.feature_store import FeatureStore, open_store
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import hash_arrays, hash_json
 
@@ -196,7 +196,7 @@ class Study:
         return {folder.name: (read_run(folder) or {}).get("weights_sha256", "") for folder in folders}
 
     def store_vectors(
-        self, kind: str, options: Mapping[str, Any], make: Callable[[StoreReader], np.ndarray], backbone: str | None
+        self, kind: str, options: Mapping[str, Any], make: Callable[[FeatureStore], np.ndarray], backbone: str | None
     ) -> Vectors:
         """Vectors of shape (n, d) that `make` computes from each opened store, kept in the cache as `kind`.
 

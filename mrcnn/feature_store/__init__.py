@@ -1,7 +1,7 @@
 """The feature store, the HDF5 file between the two stages: its public names. It needs h5py and NumPy alone."""
 
 from mrcnn.feature_store.layout import ARRAY_FIELDS, UNREADABLE, Cell, is_unreadable
-from mrcnn.feature_store.reader import FeatureStore, StoreReader
+from mrcnn.feature_store.reader import FeatureStore
 from mrcnn.feature_store.shards import (
     Shard,
     ShardedStore,
@@ -13,6 +13,8 @@ from mrcnn.feature_store.shards import (
     stores_by_centre,
 )
 from mrcnn.feature_store.writer import FeatureStoreWriter, clear_parts
+
+StoreReader = FeatureStore  # an earlier name
 
 __all__ = [
     "ARRAY_FIELDS",

@@ -181,9 +181,6 @@ class FeatureStore:
             return decode_text(rows)
 
 
-StoreReader = FeatureStore  # an earlier name of what every kind of store offers
-
-
 def _column(file: h5py.File, name: str) -> h5py.Dataset:
     return file[name if file.attrs["schema"] > 1 else name.replace("image_id", "key")]
 
