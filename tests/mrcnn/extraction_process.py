@@ -26,13 +26,15 @@ FOREVER = 600.0
 class MeanDetector:
     """One cell on each image, none where the first value is odd; `by_batch` gives the batch a part in its features."""
 
-    def __init__(self, folder, by_batch):
-        self.model_dir, self.by_batch = Path(folder), by_batch
+    def __init__(self, folder, by_batch=False, hold_after=None):
+        self.model_dir, self.by_batch, self.hold_after, self.number = Path(folder), by_batch, hold_after, 0
         self.config = make_config({"TOP_DOWN_PYRAMID_SIZE": 256, "NUM_CLASSES": 2})
 
     def detect(self, images, masks=True, paste=True):
-        time.sleep(0.002)
+        time.sleep(FOREVER if self.hold_after is not None and self.number == self.hold_after + 2 else 0.002)
         batch = np.mean([image.mean() for image in images]) if self.by_batch else 0.0
+        self.number += 1
+        say("batch", self.number)
         return [self.result(image, batch) for image in images]
 
     def result(self, image, batch):
@@ -50,21 +52,6 @@ def say(*words):
     print(*words, flush=True)
 
 
-def watched(detect, hold_after):
-    number = 0
-
-    def detect_and_say(images, **options):
-        nonlocal number
-        if hold_after is not None and number == hold_after + 2:
-            time.sleep(FOREVER)
-        results = detect(images, **options)
-        number += 1
-        say("batch", number)
-        return results
-
-    return detect_and_say
-
-
 def hold_in_merge():
     copy_rows = store_parts._copy_rows
 
@@ -76,32 +63,26 @@ def hold_in_merge():
     store_parts._copy_rows = copy_and_stand_still
 
 
-def extract(job):
-    detector = MeanDetector(job["detector"], job.get("by_batch", False))
-    detector.detect = watched(detector.detect, job.get("hold_after"))
-    if job.get("hold_in_merge"):
+def extract(images, output, detector, by_batch=False, shard=None, kill_at=""):
+    if kill_at == "merging":
         hold_in_merge()
-    images = sorted(Path(job["images"]).iterdir())
+    hold_after = int(kill_at.split()[1]) if kill_at.startswith("batch") else None
+    paths = sorted(Path(images).iterdir())
     extract_features(
-        detector,
-        [ImageRecord(path.name, path, f"L{i % 3}", "monocyte") for i, path in enumerate(images)],
-        job["output"],
+        MeanDetector(detector, by_batch, hold_after),
+        [ImageRecord(path.name, path, f"L{i % 3}", "monocyte") for i, path in enumerate(paths)],
+        output,
         centre="north",
         batch_size=4,
         part_size=7,
-        shard=Shard.parse(job["shard"]) if job.get("shard") else None,
+        shard=Shard.parse(shard) if shard else None,
     )
 
 
-def main():
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            extract(json.loads(line))
-            os._exit(0)
-        say("started", child)
-        say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-
-if __name__ == "__main__":
-    main()
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        extract(**json.loads(line))
+        os._exit(0)
+    say("started", child)
+    say("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -58,6 +58,7 @@ def test_config_takes_what_matterports_scripts_give(tmp_path):
     assert again.USE_MINI_MASK is True and again.TRAIN_BN is False and again.LEARNING_RATE == 0.25
     assert (again.STEPS_PER_EPOCH, again.VALIDATION_STEPS, again.WHERE) == (13, 7, str(tmp_path))
     assert again.WEIGHTS_BY_CLASS == {"1": 0.5, "2": [1, 2]}
+    assert make_config({"WHERE": "there", "SEED": 1}, type(again)).WHERE == "there"
     # Whole numbers stay so, in what is written again too.
     assert '"GRADIENT_CLIP_NORM": 5,' in json.dumps(again.to_dict())
     with pytest.raises(InputError, match="unknown setting.*WHERE"):

@@ -34,10 +34,8 @@ def images(tmp_path_factory, draw_cell):
 def extractions():
     """The process of `extraction_process.py`."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    script = Path(__file__).with_name("extraction_process.py")
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-    ) as process:
+    command = [sys.executable, Path(__file__).with_name("extraction_process.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
         yield process
         process.stdin.close()
 
@@ -52,19 +50,17 @@ def made_up(tmp_path_factory):
     return folder
 
 
-def run(process, job, *, kill_at=None, delay=0.0):
+def run(process, *, kill_at="", delay=0.0, **job):
     """Do a job; kill it `delay` seconds after it said `kill_at`. Returns how often it said "batch"."""
-    hold = int(kill_at.split()[1]) if kill_at and kill_at.startswith("batch") else None
-    job = job | {"hold_after": hold, "hold_in_merge": kill_at == "merging"}
-    process.stdin.write(json.dumps({name: str(v) if isinstance(v, Path) else v for name, v in job.items()}) + "\n")
+    process.stdin.write(json.dumps({**job, "kill_at": kill_at}, default=str) + "\n")
     process.stdin.flush()
-    child, batches = None, 0
-    for line in process.stdout:
-        word, _, rest = line.strip().partition(" ")
+    batches = 0
+    for line in map(str.strip, process.stdout):
+        word, _, rest = line.partition(" ")
         if word == "started":
             child = int(rest)
         batches += word == "batch"
-        if kill_at and line.strip() == kill_at:
+        if line == kill_at:
             time.sleep(delay)
             os.kill(child, signal.SIGKILL)
         if word == "ended":
@@ -73,54 +69,48 @@ def run(process, job, *, kill_at=None, delay=0.0):
     raise AssertionError("the process of the extractions is gone")
 
 
-def content(store):
-    rows = {field: store.read(field, 0, len(store)) for field in store.fields}
-    return rows | {name: store.image_column(name) for name in ("image_id", "reason", "num_detections", "num_cells")}
-
-
 def assert_same_stores(path, other_path):
     with open_store(path) as store, FeatureStore(other_path) as other:
         assert store.all_image_ids.tolist() == [f"{number:02d}.png" for number in range(NUM_IMAGES)]
         assert store.counts == other.counts and store.settings == other.settings
-        there = content(other)
-        for name, values in content(store).items():
-            np.testing.assert_array_equal(values, there[name], err_msg=name)
+        for field in store.fields:
+            rows = (each.read(field, 0, len(each)) for each in (store, other))
+            np.testing.assert_array_equal(*rows, err_msg=field)
+        for name in ("image_id", "reason", "num_detections", "num_cells"):
+            np.testing.assert_array_equal(store.image_column(name), other.image_column(name), err_msg=name)
 
 
 def test_extraction_killed_at_any_moment_loses_and_doubles_nothing(extractions, images, made_up, tmp_path):
     # A resumed run has the same images in each batch, so that a network computes the same to the last bit.
     job = {"detector": made_up, "images": images, "by_batch": True}
     whole = tmp_path / "whole.h5"
-    assert run(extractions, job | {"output": whole}) == NUM_IMAGES / 4
+    assert run(extractions, output=whole, **job) == NUM_IMAGES / 4
     with FeatureStore(whole) as store:
         assert store.counts["unreadable"] == 2 and 20 < len(store) < NUM_IMAGES
     random = np.random.default_rng(5)
-    for attempt in range(2):
-        output = tmp_path / str(attempt) / "north.h5"
-        batches = run(extractions, job | {"output": output}, kill_at=f"batch {random.integers(1, 14)}",
-                      delay=random.uniform(0, 0.03))  # fmt: skip
-        assert not output.exists()
-        if attempt % 2:
-            run(extractions, job | {"output": output}, kill_at="merging", delay=random.uniform(0, 0.01))
-            assert not output.exists()
-        again = run(extractions, job | {"output": output})
+    for in_merge in (False, True):
+        job["output"] = tmp_path / str(in_merge) / "north.h5"
+        batches = run(extractions, kill_at=f"batch {random.integers(1, 14)}", delay=random.uniform(0, 0.03), **job)
+        assert not job["output"].exists()
+        if in_merge:
+            run(extractions, kill_at="merging", delay=random.uniform(0, 0.01), **job)
+            assert not job["output"].exists()
+        again = run(extractions, **job)
         # A part that was on the disk is not computed again, except for the batch that it ends in.
-        assert again == 0 if attempt % 2 else NUM_IMAGES / 4 - batches <= again < NUM_IMAGES / 4 + 1
-        assert_same_stores(output, whole)
-        assert [p.name for p in output.parent.iterdir()] == ["north.h5"]
+        assert again == 0 if in_merge else NUM_IMAGES / 4 - batches <= again < NUM_IMAGES / 4 + 1
+        assert_same_stores(job["output"], whole)
+        assert [path.name for path in job["output"].parent.iterdir()] == ["north.h5"]
 
 
 def test_shards_killed_and_resumed_are_the_whole_store(extractions, images, made_up, tmp_path):
     job = {"detector": made_up, "images": images}
-    whole = tmp_path / "whole.h5"
-    run(extractions, job | {"output": whole})
-    random = np.random.default_rng(6)
-    shards = []
-    for number in (1, 2):
-        shards.append(tmp_path / f"north.shard-{number}-of-2.h5")
-        part = job | {"output": shards[-1], "shard": f"{number}/2"}
-        run(extractions, part, kill_at=f"batch {random.integers(1, 4)}", delay=random.uniform(0, 0.03))
-        run(extractions, part)
+    whole, random = tmp_path / "whole.h5", np.random.default_rng(6)
+    run(extractions, output=whole, **job)
+    shards = [tmp_path / f"north.shard-{number}-of-2.h5" for number in (1, 2)]
+    for number, path in enumerate(shards, 1):
+        part = {**job, "output": path, "shard": f"{number}/2"}
+        run(extractions, kill_at=f"batch {random.integers(1, 4)}", delay=random.uniform(0, 0.03), **part)
+        run(extractions, **part)
     assert_same_stores(shards, whole)
     merge_stores(shards, tmp_path / "joined.h5")
     assert_same_stores(tmp_path / "joined.h5", whole)

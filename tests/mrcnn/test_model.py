@@ -69,18 +69,13 @@ def test_mold_inputs_gives_matterports_three_arrays(model, images):
         np.testing.assert_allclose(of_network[y1:y2, x1:x2], expected)
 
 
-def test_save_and_load_give_the_same_detections(model, results, images, small_resnet):
+def test_load_detector_gives_the_same_detections_or_none_above_a_score_of_one(model, results, images, small_resnet):
     with small_resnet():
-        again = load_detector(model.model_dir)
+        again, strict = (load_detector(model.model_dir, each) for each in ({}, {"DETECTION_MIN_CONFIDENCE": 1.0}))
     assert again.config.to_dict() == model.config.to_dict()
     for found, expected in zip(again.detect(images), results, strict=True):
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
-
-
-def test_load_detector_overrides_settings_and_finds_nothing_above_one(model, images, small_resnet):
-    with small_resnet():
-        strict = load_detector(model.model_dir, {"DETECTION_MIN_CONFIDENCE": 1.0})
     for image, result in zip(images, strict.detect(images), strict=True):
         assert result["rois"].shape == (0, 4) and result["masks"].shape == (*image.shape[:2], 0)
         assert result["feats"].shape == (0, 14, 14, 32)
@@ -129,16 +124,6 @@ def test_load_detector_names_what_is_wrong_with_a_folder(model, tmp_path):
             load_detector(tmp_path)
 
 
-def test_load_detector_keeps_settings_that_a_subclass_added(tiny_config_class, small_resnet, tmp_path):
-    class Mine(tiny_config_class):
-        STAIN, MIN_AREA = "Giemsa", 30
-
-    with small_resnet():
-        MaskRCNN("inference", Mine(), tmp_path).save()
-        config = load_detector(tmp_path, {"MIN_AREA": 20, "DETECTION_MIN_CONFIDENCE": 0.5}).config
-    assert (config.STAIN, config.MIN_AREA, config.DETECTION_MIN_CONFIDENCE) == ("Giemsa", 20, 0.5)
-
-
 def test_what_cannot_be_is_refused(model, cell_dataset, tmp_path):
     with pytest.raises(InputError, match="training or inference; got 'test'"):
         MaskRCNN("test", model.config, "unused")
@@ -152,22 +137,14 @@ def test_what_cannot_be_is_refused(model, cell_dataset, tmp_path):
         model.find_last()
 
 
-@pytest.mark.parametrize(
-    ("layers", "learning", "frozen"),
-    [
-        ("heads", "mrcnn_class_logits", "res5a_branch2a"),
-        ("5+", "res5a_branch2a", "res4a_branch2a"),
-        (r"res", "nothing", "res2a_branch2a"),  # the whole name has to match
-    ],
-)
-def test_set_trainable_goes_by_layer_name(model, layers, learning, frozen):
-    model.set_trainable(layers)
-    names = {layer.name for layer in model.parts.named_layers() if layer.trainable}
-    variables = model.parts.trainable_variables
-    model.set_trainable(".*")
-    assert learning in names or (learning == "nothing" and not variables)
-    assert frozen not in names
-    assert len(variables) < len(model.parts.trainable_variables)
+def test_set_trainable_goes_by_layer_name(model):
+    learning = {}
+    for layers in ("heads", "5+", "res", ".*"):  # the whole name has to match, which is that of no layer with "res"
+        model.set_trainable(layers)
+        learning[layers] = {layer.name for layer in model.parts.named_layers() if layer.trainable and layer.weights}
+    assert "mrcnn_class_logits" in learning["heads"] and "res5a_branch2a" not in learning["heads"]
+    assert "res5a_branch2a" in learning["5+"] and "res4a_branch2a" not in learning["5+"]
+    assert not learning["res"] and learning["5+"] < learning[".*"]
 
 
 def test_mask_rcnn_begins_a_dated_run_in_its_folder(model):
@@ -187,12 +164,10 @@ def test_anchors_are_there_before_and_after_detection(tiny_config_class, small_r
     assert len(model.anchors) == 2 * len(before)  # images twice as wide
 
 
-def test_detect_takes_images_of_other_types(model, capsys):
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    expected = model.detect([image], masks=False)[0]
-    found = model.detect([image.astype(float)], verbose=1, masks=False)[0]
-    assert len(found["rois"]) == len(expected["rois"]) > 0
-    np.testing.assert_allclose(found["scores"], expected["scores"], atol=1e-4)
+def test_detect_takes_images_of_other_types(model, images, results, capsys):
+    (found,) = model.detect([images[0].astype(float)], verbose=1, masks=False)
+    assert len(found["rois"]) == len(results[0]["rois"]) > 0
+    np.testing.assert_allclose(found["scores"], results[0]["scores"], atol=1e-4)
     assert "Processing 1 images" in capsys.readouterr().out
 
 
