@@ -112,12 +112,7 @@ def words_of(command: str) -> tuple[dict[str, str], list[str]]:
     words, variables = shlex.split(command), {}
     while words and re.match(r"[A-Z_]+=", words[0]):
         name, _, variables[name] = words.pop(0).partition("=")
-    expanded = []
-    for word in words:
-        braces = re.fullmatch(r"(.*)\{([^{}\[\]]*,[^{}\[\]]*)\}(.*)", word)
-        for one in [f"{braces[1]}{part}{braces[3]}" for part in braces[2].split(",")] if braces else [word]:
-            expanded += sorted(glob.glob(one)) or [one]
-    return variables, expanded
+    return variables, [path for word in words for path in sorted(glob.glob(word)) or [word]]
 
 
 def aecfe_words(command: str) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Feature extraction, mostly with a detector whose detections are made up."""
+"""Feature extraction with a detector whose detections are made up."""
 
 import logging
 
@@ -11,7 +11,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import FeatureStore
 from mrcnn.features import choose_cell, extract_features, grown_box, make_cells
 from mrcnn.files.errors import InputError
-from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, load_detector
+from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME
 
 
 class MadeUpDetector:
@@ -161,19 +161,3 @@ def test_extract_features_warns_where_the_detector_gives_no_more(detector, cell_
     detector.config = make_config({"DETECTION_MAX_INSTANCES": 2}, type(detector.config))
     counts = extract(detector, cell_records, tmp_path / "b.h5")
     assert f"{counts['found']} images have 2 cells, the most that this detector gives" in caplog.text
-
-
-def test_extract_features_with_a_network(cell_records, tmp_path, tiny_config_class, small_resnet, see_cells):
-    overrides = {"TOP_DOWN_PYRAMID_SIZE": 256, "DETECTION_MIN_CONFIDENCE": 0.0}
-    with small_resnet():
-        model = MaskRCNN("inference", make_config(overrides, tiny_config_class), tmp_path / "detector")
-        see_cells(model.parts)
-        model.save()
-        detector = load_detector(tmp_path / "detector")
-    records: list[ImageRecord] = cell_records[:4]
-    counts = extract(detector, records, tmp_path / "north.h5", batch_size=4)
-    assert counts["images"] == 4 and counts["unreadable"] == 1
-    with FeatureStore(tmp_path / "north.h5") as store:
-        assert len(store) == counts["found"] > 0
-        features = store.read("features", 0, len(store))
-        assert features.any() and np.isfinite(features.astype(np.float32)).all()

@@ -4,33 +4,24 @@ import pytest
 from mrcnn import overlays
 
 BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
-
-
-def make_image(size=100):
-    return np.full((size, size, 3), 128, np.uint8)
-
-
-def make_masks(size=100):
-    masks = np.zeros((size, size, 2), bool)
-    masks[15:35, 20:45, 0] = masks[65:85, 65:90, 1] = True
-    return masks
+IMAGE, MASKS = np.full((100, 100, 3), 128, np.uint8), np.zeros((100, 100, 2), bool)
+MASKS[15:35, 20:45, 0] = MASKS[65:85, 65:90, 1] = True
 
 
 def test_draw_detections_draws_on_a_copy_where_the_box_is():
-    image = make_image()
-    drawn = overlays.draw_detections(image, BOXES)
-    assert drawn.shape == image.shape and drawn.dtype == np.uint8 and (image == 128).all()
+    drawn = overlays.draw_detections(IMAGE, BOXES)
+    assert drawn.shape == IMAGE.shape and drawn.dtype == np.uint8 and (IMAGE == 128).all()
     for y, x in ((10, 30), (39, 30), (20, 12), (20, 49)):  # the last pixels inside, the ends being exclusive
         assert tuple(drawn[y, x]) == overlays.OVERLAY_COLORS[0]
     assert (drawn[20:30, 20:40] == 128).all() and (drawn[45:55] == 128).all()
 
 
 def test_draw_detections_outlines_masks_and_writes_scores():
-    boxes_only = overlays.draw_detections(make_image(), BOXES)
-    with_masks = overlays.draw_detections(make_image(), BOXES, masks=make_masks())
+    boxes_only = overlays.draw_detections(IMAGE, BOXES)
+    with_masks = overlays.draw_detections(IMAGE, BOXES, masks=MASKS)
     assert not np.array_equal(boxes_only[15, 21:44], with_masks[15, 21:44])
     assert (with_masks[25, 30] == 128).all()  # outlines only
-    with_scores = overlays.draw_detections(make_image(), BOXES, np.array([0.91, 0.5]))
+    with_scores = overlays.draw_detections(IMAGE, BOXES, np.array([0.91, 0.5]))
     assert not np.array_equal(boxes_only[47:59, 60:90], with_scores[47:59, 60:90])
 
 
@@ -44,10 +35,9 @@ def test_draw_detections_do_not_enlarge_strips_beyond_reason(shape, expected):
 
 
 def test_draw_detections_without_any_and_past_the_border():
-    image = make_image()
-    np.testing.assert_array_equal(overlays.draw_detections(image, np.zeros((0, 4)), np.zeros(0)), image)
-    drawn = overlays.draw_detections(image, [[-20, -20, 130, 130]], [0.5])
-    assert drawn.shape == image.shape and not np.array_equal(drawn, image)
+    np.testing.assert_array_equal(overlays.draw_detections(IMAGE, np.zeros((0, 4)), np.zeros(0)), IMAGE)
+    drawn = overlays.draw_detections(IMAGE, [[-20, -20, 130, 130]], [0.5])
+    assert drawn.shape == IMAGE.shape and not np.array_equal(drawn, IMAGE)
 
 
 def test_sheet_places_tiles_of_any_shape_and_captions_below_them():
@@ -58,13 +48,13 @@ def test_sheet_places_tiles_of_any_shape_and_captions_below_them():
         assert (page[y : y + 20, x : x + 40] == value).all()
     assert (page[4:14] == 255).all() and (page[48:88, 48:88] == 255).all()
     captions = ["short", "a very long caption with an ä in it"]
-    page = overlays.sheet([make_image(30)] * 2, 2, captions, tile_size=60, gap=6)
+    page = overlays.sheet([IMAGE[:30, :30]] * 2, 2, captions, tile_size=60, gap=6)
     assert page.shape == (60 + 6 + 18 + 6, 2 * 66 + 6, 3)
     assert (page[66:84, 6:66] < 255).any() and (page[66:84, 72:132] < 255).any()
     assert (page[:, -5:] == 255).all()  # cut to the width of the tile
 
 
 def test_augmentation_sheet_outlines_masks():
-    plain = overlays.sheet([make_image()] * 3, 3, tile_size=160)
-    outlined = overlays.augmentation_sheet([make_image()] * 3, [make_masks()] * 3, columns=3)
+    plain = overlays.sheet([IMAGE] * 3, 3, tile_size=160)
+    outlined = overlays.augmentation_sheet([IMAGE] * 3, [MASKS] * 3, columns=3)
     assert plain.shape == outlined.shape and not np.array_equal(plain, outlined)

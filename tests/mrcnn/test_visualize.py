@@ -10,17 +10,9 @@ from matplotlib.colors import to_rgba
 from mrcnn import visualize
 
 BOXES = np.array([[10, 12, 40, 50], [60, 60, 90, 95]], float)
+IMAGE, MASKS = np.full((100, 100, 3), 128, np.uint8), np.zeros((100, 100, 2), bool)
+MASKS[15:35, 20:45, 0] = MASKS[65:85, 65:90, 1] = True
 NAMES = ["BG", "cell", "platelet"]
-
-
-def make_image(size=100):
-    return np.full((size, size, 3), 128, np.uint8)
-
-
-def make_masks(size=100):
-    masks = np.zeros((size, size, 2), bool)
-    masks[15:35, 20:45, 0] = masks[65:85, 65:90, 1] = True
-    return masks
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +30,7 @@ def ax():
 
 
 def test_display_instances_draws_each_instance(ax, shown, capsys):
-    visualize.display_instances(
-        make_image(), BOXES.astype(int), make_masks(), [1, 1], NAMES, [0.9, 0.8], title="two cells", ax=ax
-    )
+    visualize.display_instances(IMAGE, BOXES.astype(int), MASKS, [1, 1], NAMES, [0.9, 0.8], title="two cells", ax=ax)
     assert ax.get_title() == "two cells"
     assert [t.get_text() for t in ax.texts] == ["cell 0.900", "cell 0.800"]
     assert len(ax.patches) == 2 and len(ax.images) == 1 and len(ax.collections) == 2
@@ -48,30 +38,29 @@ def test_display_instances_draws_each_instance(ax, shown, capsys):
     assert ax.get_xlim() == (-10, 110) and ax.get_ylim() == (110, -10)
     assert not shown and capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="2 boxes, 2 masks and 1 class ids"):
-        visualize.display_instances(make_image(), BOXES, make_masks(), np.array([1]), ["BG", "cell"], ax=ax)
+        visualize.display_instances(IMAGE, BOXES, MASKS, np.array([1]), ["BG", "cell"], ax=ax)
 
 
 def test_display_instances_options_padding_and_transparency(ax):
     image, boxes = np.full((100, 100, 4), 255, np.uint8), np.array([[10, 12, 40, 50], [0, 0, 0, 0]])
     options = {"show_mask": False, "show_bbox": False, "captions": ["mine", "unused"]}
-    visualize.display_instances(image, boxes, make_masks(), np.array([1, 0]), NAMES, ax=ax, **options)
+    visualize.display_instances(image, boxes, MASKS, np.array([1, 0]), NAMES, ax=ax, **options)
     assert [t.get_text() for t in ax.texts] == ["mine"] and not ax.patches
     np.testing.assert_array_equal(ax.images[0].get_array(), image)
     assert len(ax.collections) == 1  # the outline stays
     colors = [(1.0, 0.0, 0.0)] * 2
-    visualize.display_instances(image, boxes, make_masks(), [1, 0], NAMES, ax=ax, captions=[], colors=colors)
+    visualize.display_instances(image, boxes, MASKS, [1, 0], NAMES, ax=ax, captions=[], colors=colors)
     assert [t.get_text() for t in ax.texts] == ["mine", "cell"]
     picture = np.asarray(ax.images[1].get_array())
     assert picture[25, 30].tolist() == [255, 127, 127, 255] and picture[0, 0].tolist() == [255] * 4
 
 
 def test_display_differences_captions_follow_the_scores(ax, shown):
-    masks = make_masks()
-    half = masks.copy()
+    half = MASKS.copy()
     half[15:25, :, 0] = False  # half of the first instance
-    truth = BOXES, np.array([1, 2]), masks
+    truth = BOXES, np.array([1, 2]), MASKS
     predicted = BOXES, np.array([1, 1]), np.array([0.6, 0.9]), half  # the second, of the wrong class, comes first
-    visualize.display_differences(make_image(), *truth, *predicted, NAMES, ax=ax)
+    visualize.display_differences(IMAGE, *truth, *predicted, NAMES, ax=ax)
     assert [t.get_text() for t in ax.texts] == ["", "", "0.90 / 1.00", "0.60 / 0.50"]
     assert [t.get_position() for t in ax.texts] == [(12, 10), (60, 60), (60, 60), (12, 10)]
     edges = [p.get_edgecolor()[:3] for p in ax.patches]
@@ -82,7 +71,7 @@ def test_display_differences_captions_follow_the_scores(ax, shown):
 def test_display_top_masks_orders_classes_by_area(shown):
     masks = np.zeros((100, 100, 3), bool)
     masks[:10, :10, 0] = masks[20:40, 20:50, 1] = masks[50:60, 50:60, 2] = True
-    visualize.display_top_masks(make_image(), masks, np.array([2, 1, 2]), NAMES, limit=3)
+    visualize.display_top_masks(IMAGE, masks, np.array([2, 1, 2]), NAMES, limit=3)
     axes = plt.gcf().axes
     assert [a.get_title() for a in axes] == ["H x W=100x100", "cell", "platelet", "-"]
     platelets = axes[2].images[0].get_array()
@@ -93,7 +82,7 @@ def test_display_top_masks_orders_classes_by_area(shown):
 def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
     rois = np.array([[10, 10, 40, 40], [50, 50, 80, 90]])
     refined = np.array([[12, 14, 42, 44], [50, 50, 80, 90]])
-    visualize.draw_rois(make_image(), rois, refined, np.ones((2, 28, 28)), np.array([1, 0]), NAMES)
+    visualize.draw_rois(IMAGE, rois, refined, np.ones((2, 28, 28)), np.array([1, 0]), NAMES)
     axes = plt.gca()
     assert axes.get_title() == "2 ROIs" and [t.get_text() for t in axes.texts] == ["cell"]
     extents = [p.get_bbox().extents.tolist() for p in axes.patches]
@@ -107,7 +96,7 @@ def test_draw_rois_draws_positives_in_colour_and_counts(capsys):
 
 def test_draw_boxes_styles_by_visibility(ax, shown):
     boxes = np.array([[10, 10, 20, 20], [30, 30, 50, 50], [60, 60, 80, 80], [0, 0, 0, 0]])
-    visualize.draw_boxes(make_image(), boxes, visibilities=[0, 1, 2, 2], captions=list("abcd"), title="t", ax=ax)
+    visualize.draw_boxes(IMAGE, boxes, visibilities=[0, 1, 2, 2], captions=list("abcd"), title="t", ax=ax)
     assert [p.get_linestyle() for p in ax.patches] == ["dotted", "dotted", "solid"]
     gray, second, third = (p.get_edgecolor() for p in ax.patches)
     assert gray == to_rgba("gray", 0.5) and second != third and second[3] == 1
