@@ -31,7 +31,6 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
         InputError: if an input is missing, a folder holds no image, or the images lie on different drives.
     """
     paths: dict[str, Path] = {}
-    num_named = 0
     for given in map(Path, inputs):
         found = list_images(given) if os.path.isdir(given) else [given]
         if not found:
@@ -39,10 +38,7 @@ def find_images(inputs: Sequence[str | os.PathLike]) -> list[ImageRecord]:
             raise InputError(f"{given}: no images ({suffixes}) directly in this folder; name those that hold them")
         if not os.path.isfile(found[0]):  # of Path it would fail for a name that is too long
             raise InputError(f"{given}: no such image or folder")
-        num_named += len(found)
         paths |= {os.path.abspath(path): path for path in found}
-    if num_named > len(paths):
-        log.info("%d images were named more than once and are taken once", num_named - len(paths))
     try:
         root = os.path.commonpath([os.path.dirname(path) for path in paths])
     except ValueError:

@@ -100,11 +100,9 @@ def embed_images(
     The `.h5ad` file comes last: where it is, everything is. What is there of the same inputs is used as it is.
 
     Args:
-        images: of `find_images`.
-        files: of `feature_files`.
-        detector: folder of a trained detector.
-        autoencoder: folder of an autoencoder that was trained on its features; None keeps the features, averaged over
-            their 14 x 14 spatial positions.
+        images, files: of `find_images` and `feature_files`.
+        detector, autoencoder: folders of a trained detector and of an autoencoder that was trained on its features;
+            None keeps the features, averaged over their 14 x 14 spatial positions.
         centre: name of the centre that the images are from.
         all_cells: keep every cell of an image, not one (`mrcnn.features.choose_cell`).
         min_score, max_detections: minimum score of a cell, maximum cells per image; None leaves the detector's own.

@@ -29,13 +29,13 @@ def _cell(text: str) -> str:
 
 
 # Each block of the base asks what people are to fill in; the cards of our models answer some.
-_CARDS = Environment(
+CARDS = Environment(
     loader=PackageLoader("experiments.cells", "cards"),
     trim_blocks=True,
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
-_CARDS.filters |= {
+CARDS.filters |= {
     "code": lambda text: f"`{' '.join(text.split()).replace('`', chr(39))}`",
     "cell": _cell,
     "named": lambda numbers: ", ".join(f"{name} {number}" for name, number in numbers.items()),
@@ -61,15 +61,10 @@ def autoencoder_folder(run: str | os.PathLike) -> Path:
     raise InputError(f"{run}: no trained autoencoder there; give what `aecfe train` or `aecfe run` wrote")
 
 
-def empty_card() -> str:
-    """A card as Markdown with nothing but the questions to answer."""
-    return _CARDS.get_template("base.md.jinja").render()
-
-
 def classifier_card(record: Mapping[str, Any]) -> str:
     """The card of a classifier of cells, from the content of its classifier.json."""
     counts = record["counts"]
-    return _CARDS.get_template("classifier.md.jinja").render(
+    return CARDS.get_template("classifier.md.jinja").render(
         **record,
         kind={"forest": "random forest", "logistic": "logistic regression"}[record["classifier"]],
         few=FEW_CELLS,
@@ -95,7 +90,7 @@ def add_cards(folder: Path) -> list[Path]:
         if not path.exists():
             known = {"seed": None, "versions": {}, "stores": {}, "train_images": {}, "losses": {}} | run
             is_autoencoder = (place / AUTOENCODER_MARK).is_file()
-            card = _CARDS.get_template("network.md.jinja")
+            card = CARDS.get_template("network.md.jinja")
             write_text(path, card.render(run=known, weights=weights, is_autoencoder=is_autoencoder))
             written.append(path)
         elif weights not in path.read_text(encoding="utf-8", errors="replace"):

@@ -6,11 +6,13 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from tabulate import tabulate
 
 from experiments.centres.centre import Centre
 from experiments.centres.class_maps import LAYOUT_MAPS, fold_label, labels_of
-from experiments.centres.duplicates import content_hashes, duplicate_sets
+from experiments.centres.duplicates import content_hashes
 from experiments.centres.masks import AnnotationChoice, LabelImages, find_masks
 from mrcnn.data.images import image_size, read_image
 from mrcnn.data.records import ImageRecord
@@ -29,19 +31,18 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
     Returns:
         What JSON can hold: "scheme", "decoded", "centres" (a dict for each) and "duplicates" (over all of them).
     """
-    found, hashes = [], {}
+    found, rows = [], []
     for centre in centres:
         found.append({**_describe(centre), **look_at_images(centre, decode)})
-        own = content_hashes(centre.records, f"hash {centre.name}")
-        hashes |= {(centre.name, image_id): digest for image_id, digest in own.items()}
-    sets = duplicate_sets(hashes)
-    copies = Counter(name for members in sets for name, _ in members)
-    record_of = {(centre.name, record.image_id): record for centre in centres for record in centre.records}
+        hashes = content_hashes(centre.records, f"hash {centre.name}")
+        rows += [(centre.name, r.image_id, r.label, r.cell_type, hashes.get(r.image_id)) for r in centre.records]
+    images = pd.DataFrame(rows, columns=["centre", "image", "label", "cell_type", "hash"]).dropna()
+    copies = images[images["hash"].duplicated(keep=False)].sort_values(["centre", "image"])
     return {
         "scheme": centres[0].class_map.name if centres else "",
         "decoded": decode,
-        "centres": [{**one, "duplicates": copies[one["name"]]} for one in found],
-        "duplicates": [_describe_copies({member: record_of[member] for member in members}) for members in sets],
+        "centres": [{**one, "duplicates": int(np.sum(copies["centre"] == one["name"]))} for one in found],
+        "duplicates": [_describe_copies(own) for _, own in copies.groupby("hash", sort=False)],
     }
 
 
@@ -126,15 +127,14 @@ def _describe_masks(centre: Centre) -> str:
     return f"outlines ({source.annotations.kind}) in {', '.join(map(str, source.annotations.sources[:3]))}"
 
 
-def _describe_copies(copies: Mapping[tuple[str, str], ImageRecord]) -> dict[str, Any]:
-    """Files of the same content, by centre and image_id."""
-    # A centre calls them by several names, or centres by names of several cell types.
-    names = {(centre, fold_label(record.label)) for (centre, _), record in copies.items() if record.label}
-    types = {record.cell_type for record in copies.values()} - {""}
+def _describe_copies(copies: pd.DataFrame) -> dict[str, Any]:
+    """Files of the same content: whether a centre calls them by several names, or centres by several cell types."""
+    labelled = copies[copies["label"] != ""]
+    names = labelled["label"].map(fold_label).groupby(labelled["centre"]).nunique()
     return {
-        "images": [{"centre": centre, "image": image_id, "label": r.label} for (centre, image_id), r in copies.items()],
-        "different_labels": len(names) > len({centre for centre, _ in names}) or len(types) > 1,
-        "different_centres": len({centre for centre, _ in copies}) > 1,
+        "images": copies[["centre", "image", "label"]].to_dict("records"),
+        "different_labels": bool(np.any(names > 1)) or copies["cell_type"].replace("", None).nunique() > 1,
+        "different_centres": copies["centre"].nunique() > 1,
     }
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -204,31 +204,30 @@ def _choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> n
         faults = one_part * in_one_part.sum(axis=1) + alone * alone_in_test.sum(axis=1)
         return np.round(distance + faults, 6)  # so that the last bit of a sum decides nothing
 
+    def choose(order: np.ndarray) -> tuple[np.ndarray, float]:
+        """Take each unit that lowers the cost, then move the one that lowers it most until none does."""
+        chosen = np.zeros(len(order), bool)
+        images, bearers = np.zeros((2, 1, counts.shape[1]))
+        cost = costs(images, bearers)[0]
+        for row in order:
+            new_cost = costs(images + counts[row], bearers + bears[row])[0]
+            if new_cost < cost:
+                chosen[row], images, bearers, cost = True, images + counts[row], bearers + bears[row], new_cost
+        for _ in range(_MAX_MOVES):
+            sign = np.where(chosen, -1.0, 1.0)[:, np.newaxis]
+            moved_images, moved_bearers = images + sign * counts, bearers + sign * bears
+            moved_costs = costs(moved_images, moved_bearers)
+            row = int(np.argmin(moved_costs))
+            if moved_costs[row] >= cost:
+                break
+            chosen[row] = not chosen[row]
+            images, bearers, cost = moved_images[row], moved_bearers[row], moved_costs[row]
+        return chosen, float(cost)
+
     rng = np.random.default_rng(seed)
     num_tries = max(1, min(_MAX_TRIES, _UNITS_OF_ALL_TRIES // len(counts)))
-    tries = [_try(counts, bears, costs, rng.permutation(len(counts))) for _ in range(num_tries)]
+    tries = [choose(rng.permutation(len(counts))) for _ in range(num_tries)]
     return min(tries, key=lambda found: found[1])[0]
-
-
-def _try(counts: np.ndarray, bears: np.ndarray, costs: Callable, order: np.ndarray) -> tuple[np.ndarray, float]:
-    """Take each unit that lowers the cost, then move the one that lowers it most until none does."""
-    chosen = np.zeros(len(order), bool)
-    images, bearers = np.zeros((2, 1, counts.shape[1]))
-    cost = costs(images, bearers)[0]
-    for row in order:
-        new_cost = costs(images + counts[row], bearers + bears[row])[0]
-        if new_cost < cost:
-            chosen[row], images, bearers, cost = True, images + counts[row], bearers + bears[row], new_cost
-    for _ in range(_MAX_MOVES):
-        sign = np.where(chosen, -1.0, 1.0)[:, np.newaxis]
-        moved_images, moved_bearers = images + sign * counts, bearers + sign * bears
-        moved_costs = costs(moved_images, moved_bearers)
-        row = int(np.argmin(moved_costs))
-        if moved_costs[row] >= cost:
-            break
-        chosen[row] = not chosen[row]
-        images, bearers, cost = moved_images[row], moved_bearers[row], moved_costs[row]
-    return chosen, float(cost)
 
 
 def load_split(path: str | os.PathLike) -> Split:

@@ -26,23 +26,22 @@ def list_files(root: Path, masks_folder: Path | None = None, links: int = 1) -> 
     `masks_folder`, a resolved path, is left out too. Links to folders are followed on the first `links` levels alone,
     since they may lead in a circle; a warning names others, and folders that cannot be read.
     """
+
+    def warn(path: str | Path, reason: str) -> None:
+        logger.warning("%s: %s; images in it are left out", escape_unprintable(str(path))[:300], reason)
+
     images, others = [], []
-    for parent, folders, files in os.walk(root, onerror=_warn_of_unread, followlinks=True):
+    for parent, folders, files in os.walk(root, onerror=lambda e: warn(e.filename, str(e.strerror)), followlinks=True):
         inner = [Path(parent, name) for name in folders if not name.startswith(_HIDDEN) and name not in _NOT_CLASSES]
         inner = [path for path in inner if path.resolve() != masks_folder]
         too_deep = [path for path in inner if path.is_symlink() and len(path.relative_to(root).parts) > links]
         for path in too_deep:
-            logger.warning("%s: a link to a folder, which is not followed", escape_unprintable(str(path)))
+            warn(path, "a link to a folder, which is not followed")
         folders[:] = [path.name for path in inner if path not in too_deep]  # in place: so os.walk is told where to go
         for path in (Path(parent, name) for name in files if not name.startswith(".")):
             is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
             (images if is_image else others).append(path.relative_to(root).as_posix())
     return sorted(images), sorted(others)
-
-
-def _warn_of_unread(error: OSError) -> None:
-    name = escape_unprintable(str(error.filename))
-    logger.warning("%s: cannot be read (%s); images in it are left out", name[:300], error.strerror)
 
 
 def by_folder(names: Iterable[str], base: str) -> dict[str, list[str]]:

@@ -43,12 +43,10 @@ def train_classifier(
 
     Args:
         source, cells: as from `inputs.read_cells`.
-        output: the folder.
+        output: the folder; an older classifier in it is replaced with `overwrite`.
         train_on: centres; all that have labelled cells if empty.
-        kind: "forest", the random forest of thesis section 3.4, or "logistic".
+        kind: "forest", the random forest of thesis section 3.4 with its `seed`, or "logistic".
         standardise: "none" or "centre", see `inputs.prepare_vectors`.
-        seed: of the random forest, 0 or more.
-        overwrite: replace an older classifier.
         n_jobs: cores.
 
     Raises:

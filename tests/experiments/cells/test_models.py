@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cells.models import add_cards, autoencoder_folder, detector_folder, empty_card
+from experiments.cells.models import CARDS, add_cards, autoencoder_folder, detector_folder
 from mrcnn.files.errors import InputError
 
 
@@ -50,4 +50,4 @@ def test_trained_networks_get_a_card_that_keeps_what_people_wrote(tmp_path, capl
 
 def test_the_documented_card_is_the_one_with_every_question():
     text = (Path(__file__).parents[3] / "docs" / "model-card.md").read_text(encoding="utf-8")
-    assert empty_card() in text
+    assert CARDS.get_template("base.md.jinja").render() in text
