@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,12 @@ from tabulate import tabulate
 
 from experiments.centres.centre import Centre
 from experiments.centres.class_maps import LAYOUT_MAPS, fold_label, labels_of
-from experiments.centres.duplicates import content_hashes
+from experiments.centres.duplicates import content_hashes, read_each
 from experiments.centres.masks import AnnotationChoice, LabelImages, find_masks
 from mrcnn.data.images import image_size, read_image
-from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError
-from mrcnn.files.progress import Bar
-from mrcnn.files.read_ahead import read_ahead
 
 FORMAT = "aecfe-centre-check"
-_AHEAD = 32
 _MAX_NAMED, _MAX_COPIES = 10, 4
 
 
@@ -49,14 +44,13 @@ def check_centres(centres: Sequence[Centre], *, decode: bool = True) -> dict[str
 def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
     """Read the images of a centre, in threads; without `decode` only their headers, and "one_colour" is None."""
     unreadable, plain, sizes = [], [], Counter()
-    name = f"{'decode' if decode else 'open'} {centre.name}"
-    with closing(read_ahead(partial(_look, decode=decode), centre.records, num_ahead=_AHEAD)) as looks:
-        for record, look in zip(Bar(centre.records, desc=name, unit="image"), looks, strict=True):
-            if isinstance(look, InputError):
-                unreadable.append({"image": record.image_id, "reason": str(look).removeprefix(f"{record.path}: ")})
-            else:
-                sizes[look[0]] += 1
-                plain += [record.image_id] if look[1] else []
+    look, bar = (_look, f"decode {centre.name}") if decode else (image_size, f"open {centre.name}")
+    for record, found in read_each(centre.records, look, bar, InputError):
+        if isinstance(found, InputError):
+            unreadable.append({"image": record.image_id, "reason": str(found).removeprefix(f"{record.path}: ")})
+        else:
+            sizes[found[1::-1]] += 1
+            plain += [record.image_id] if decode and found[2] else []
     by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     commonest = min(by_area, key=lambda size: -sizes[size], default=None)
     chosen = {"smallest": by_area[0], "commonest": commonest, "largest": by_area[-1]} if by_area else {}
@@ -68,15 +62,10 @@ def look_at_images(centre: Centre, decode: bool = True) -> dict[str, Any]:
     }
 
 
-def _look(record: ImageRecord, decode: bool) -> tuple[tuple[int, int], bool] | InputError:
-    """Return (width, height) and whether the image is of one colour, or why it cannot be read."""
-    try:
-        if not decode:
-            return image_size(record.path)[::-1], False
-        image = read_image(record.path)
-    except InputError as error:
-        return error
-    return (image.shape[1], image.shape[0]), bool((image == image[:1, :1]).all())
+def _look(path: Path) -> tuple[int, int, bool]:
+    """Height and width of an image, and whether it is of one colour."""
+    image = read_image(path)
+    return *image.shape[:2], bool((image == image[:1, :1]).all())
 
 
 def _describe(centre: Centre) -> dict[str, Any]:

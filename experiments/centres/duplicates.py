@@ -7,10 +7,10 @@ is not found.
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from experiments.centres.centre import shorten
 from mrcnn.data.records import ImageRecord
@@ -23,21 +23,32 @@ from mrcnn.files.read_ahead import read_ahead
 logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
-_AHEAD = 64
+_AHEAD = 32
 
 
-def content_hashes(records: Sequence[ImageRecord], name: str = "hash") -> dict[str, str]:
-    """SHA-256 of each image file by its image_id, read in threads; `name` is that of the bar.
+def read_each(
+    records: Sequence[ImageRecord], read: Callable[[Path], Any], bar: str, error: type[Exception]
+) -> Iterator[tuple[ImageRecord, Any]]:
+    """Each image with what `read` gives for its path, in threads, or with the `error` that it raised."""
 
-    Files that cannot be read are left out and listed in a warning.
-    """
+    def attempt(record: ImageRecord) -> Any:
+        try:
+            return read(record.path)
+        except error as fault:
+            return fault
+
+    with closing(read_ahead(attempt, records, num_ahead=_AHEAD)) as results:
+        yield from zip(Bar(records, desc=bar, unit="image"), results, strict=True)
+
+
+def content_hashes(records: Sequence[ImageRecord], bar: str = "hash") -> dict[str, str]:
+    """SHA-256 of each image file by its image_id; those that cannot be read are left out and listed in a warning."""
     hashes, faults = {}, []
-    with closing(read_ahead(_hash_or_error, [record.path for record in records], num_ahead=_AHEAD)) as results:
-        for record, result in zip(Bar(records, desc=name, unit="image"), results, strict=True):
-            if isinstance(result, OSError):
-                faults.append(f"{record.image_id} ({result.strerror or result})")
-            else:
-                hashes[record.image_id] = result
+    for record, result in read_each(records, file_hash, bar, OSError):
+        if isinstance(result, OSError):
+            faults.append(f"{record.image_id} ({result.strerror or result})")
+        else:
+            hashes[record.image_id] = result
     if faults:
         logger.warning("files that cannot be read: %s", shorten(faults))
     return hashes
@@ -67,10 +78,3 @@ def duplicate_sets(hashes: Mapping[Key, str]) -> list[tuple[Key, ...]]:
     for key, digest in hashes.items():
         keys_of[digest].append(key)
     return sorted(tuple(sorted(keys)) for keys in keys_of.values() if len(keys) > 1)
-
-
-def _hash_or_error(path: Path) -> str | OSError:
-    try:
-        return file_hash(path)
-    except OSError as error:
-        return error
