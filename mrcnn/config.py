@@ -48,12 +48,8 @@ def _count(least: int, most: int, convert: Any = _whole) -> Any:
     return Annotated[int, BeforeValidator(convert), Field(ge=least, le=most)]
 
 
-def _number(least: float, most: float) -> Any:
-    return Annotated[float, Field(ge=least, le=most), WrapValidator(_as_given)]
-
-
-def _above_zero(most: float) -> Any:
-    return Annotated[float, Field(gt=0, le=most), WrapValidator(_as_given)]
+def _number(**bounds: float) -> Any:
+    return Annotated[float, Field(**bounds), WrapValidator(_as_given)]
 
 
 def _row(*kinds: Any, **bounds: int) -> Any:
@@ -61,14 +57,11 @@ def _row(*kinds: Any, **bounds: int) -> Any:
     return Annotated[tuple[kinds], Field(strict=False, **bounds)]
 
 
-_Share = _number(0, 1)
+_Share = _number(ge=0, le=1)
 _Flag = Annotated[bool, BeforeValidator(_flag)]
-_Pixels = _above_zero(_MAX_SIDE)
+_Pixels = _number(gt=0, le=_MAX_SIDE)
 _Sides = _row(_count(1, _MAX_SIDE), _count(1, _MAX_SIDE))
-_Channels = Annotated[
-    _row(Annotated[float, WrapValidator(_as_given)], ...),
-    BeforeValidator(lambda v: v if isinstance(v, (list, tuple)) else [v]),
-]
+_Channels = Annotated[_row(_number(), ...), BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
 
 class Config:
@@ -128,7 +121,7 @@ class Config:
     IMAGE_MIN_DIM: _count(0, _MAX_SIDE) | None = 800
     IMAGE_MAX_DIM: _count(0, _MAX_SIDE) | None = 1024
     # Least factor that images are enlarged by; 0 sets no least.
-    IMAGE_MIN_SCALE: _number(0, 1000) | None = 0
+    IMAGE_MIN_SCALE: _number(ge=0, le=1000) | None = 0
     # 3 for RGB, 1 for greyscale; colour images turn grey and grey ones are repeated where they have the other number.
     # Another number is for images that have just so many.
     IMAGE_CHANNEL_COUNT: _count(1, 1024) = 3
@@ -137,7 +130,7 @@ class Config:
 
     # RoIs that the heads see in each training image, and the largest share of positives among them.
     TRAIN_ROIS_PER_IMAGE: _count(1, 10**5) = 200
-    ROI_POSITIVE_RATIO: _above_zero(1) = 0.33
+    ROI_POSITIVE_RATIO: _number(gt=0, le=1) = 0.33
     # Bins of RoIAlign for the box head and for the mask head; size of a mask.
     POOL_SIZE: _count(1, 56) = 7
     MASK_POOL_SIZE: _count(1, 112) = 14
@@ -153,15 +146,15 @@ class Config:
     DETECTION_MIN_CONFIDENCE: _Share = 0.7
     DETECTION_NMS_THRESHOLD: _Share = 0.3
 
-    LEARNING_RATE: _number(0, 100) = 0.001
+    LEARNING_RATE: _number(ge=0, le=100) = 0.001
     LEARNING_MOMENTUM: _Share = 0.9
-    WEIGHT_DECAY: _number(0, 100) = 0.0001
+    WEIGHT_DECAY: _number(ge=0, le=100) = 0.0001
     # False freezes the BatchNorm statistics; True and None train them. NORMALIZATION below overrides it.
     TRAIN_BN: _Flag | None = False
-    GRADIENT_CLIP_NORM: _number(0, 10**12) | None = 5.0
+    GRADIENT_CLIP_NORM: _number(ge=0, le=10**12) | None = 5.0
     # Take the heads' RoIs from the proposals; training refuses False (Matterport's random boxes).
     USE_RPN_ROIS: _Flag = True
-    LOSS_WEIGHTS: dict[Literal[_LOSSES], _number(0, 10**12)] = dict.fromkeys(_LOSSES, 1.0)
+    LOSS_WEIGHTS: dict[Literal[_LOSSES], _number(ge=0, le=10**12)] = dict.fromkeys(_LOSSES, 1.0)
 
     # --- What Matterport's has not; these defaults leave its behaviour as it was ---
     # Levels of the pyramid that anchors lie on. Each left out saves time, P2 most.
@@ -182,7 +175,7 @@ class Config:
     LEARNING_RATE_WARMUP_STEPS: _count(0, 10**12) = 0
     # After this share of the steps the learning rate is multiplied by the factor; 1.0 never does.
     LEARNING_RATE_DROP_AFTER: _Share = 1.0
-    LEARNING_RATE_DROP_FACTOR: _number(0, 100) = 0.2
+    LEARNING_RATE_DROP_FACTOR: _number(ge=0, le=100) = 0.2
     # Add the ground-truth boxes to the proposals in training: heads see positives before the proposals are good.
     TRAIN_ON_GT_BOXES: _Flag = False
     # Learn from images without instances too, as background. False takes another image in their place.
@@ -194,7 +187,7 @@ class Config:
     AUGMENTATION_ZOOM: _row(_Pixels, _Pixels) = (0.35, 1.1)
     # Least ratio of an image's sides after "strong" has cut half of the samples, in mode "square": a detector that
     # never saw the black padding of images that are not square finds cells along it. 1 cuts nothing.
-    AUGMENTATION_LEAST_RATIO: _number(0.1, 1) = 0.6
+    AUGMENTATION_LEAST_RATIO: _number(ge=0.1, le=1) = 0.6
     # Fixes initial weights, order of images, augmentation and sampling.
     SEED: _count(0, 2**32 - 1) = 0
 
@@ -239,9 +232,7 @@ class SmearConfig(Config):
     BACKBONE = "resnet50"
     NORMALIZATION = "group"
     OPTIMIZER = "adam"
-    LEARNING_RATE = 0.001
     AUGMENTATION = "thesis"
-    AUGMENTATION_SHARE = 0.5
     IMAGE_MIN_DIM = 256
     IMAGE_MAX_DIM = 256
     RPN_LEVELS = ("P3", "P4", "P5")
