@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from skimage.draw import ellipse
+from typing_extensions import Self
 
 from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 
@@ -119,16 +120,8 @@ class OutlinedObject:
     fault: str = ""  # why it cannot be used
 
     @classmethod
-    def read(
-        cls,
-        name: str,
-        entry: Any,
-        read_label: Callable[[dict], str],
-        read_shapes: Callable[[dict], tuple[Shape, ...]],
-        *,
-        is_crowd: bool = False,
-    ) -> "OutlinedObject":
-        """Make an object of its entry in a file; a `Fault` in reading it becomes its fault."""
+    def read(cls, name: str, entry: Any, read_label: Callable, read_shapes: Callable, is_crowd: bool = False) -> Self:
+        """Make an object of its entry in a file, a mapping; a `Fault` in reading label or shapes becomes its fault."""
         label = None
         try:
             label = read_label(expect(entry, dict, "entry"))

@@ -82,10 +82,12 @@ def read_voc_boxes(path: str | os.PathLike, names: Iterable[str], size: tuple[in
         raise InputError(f"{path}: no xml that can be read ({one_line(error)}); export the annotation again") from None
     if root.tag != "annotation":
         raise InputError(f"{path}: not Pascal VOC: root element is <{root.tag}>, expected <annotation>")
-    stated = _stated_size(root)
-    if stated not in (None, size):
-        (rows, columns), (height, width) = stated, size
-        raise InputError(f"{path}: made for an image of {columns}x{rows} px, this one has {width}x{height} px")
+    texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
+    stated = tuple(int(text) for text in texts if text.isascii() and text.isdigit() and len(text) < 10)
+    if len(stated) == 2 and all(stated) and stated != size:  # some have none, or zeros
+        raise InputError(
+            f"{path}: made for an image of {stated[1]}x{stated[0]} px, this one has {size[1]}x{size[0]} px"
+        )
     boxes, faults = [], []
     for number, item in enumerate(root.iter("object"), 1):
         if (item.findtext("name") or "").strip() in names:
@@ -96,14 +98,6 @@ def read_voc_boxes(path: str | os.PathLike, names: Iterable[str], size: tuple[in
     if faults:
         raise InputError(f"{path}: {'; '.join(faults)}")
     return np.array(boxes, np.float32).reshape(-1, 4)
-
-
-def _stated_size(root: Element) -> tuple[int, int] | None:
-    """Height and width that a VOC annotation has; some have none, or zeros."""
-    texts = [(root.findtext(f"size/{side}") or "").strip() for side in ("height", "width")]
-    if not all(text.isascii() and text.isdigit() and len(text) < 10 and int(text) for text in texts):
-        return None
-    return int(texts[0]), int(texts[1])
 
 
 def _read_box(item: Element, size: tuple[int, int]) -> tuple[float, float, float, float]:

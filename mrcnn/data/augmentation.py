@@ -32,7 +32,6 @@ class Augmentation(Protocol):
 
     def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
         """Augment a sample with the randomness of `rng` alone."""
-        ...
 
 
 AnyAugmentation = Augmentation | iaa.Augmenter

@@ -61,10 +61,7 @@ def load_example(
 
 
 def sample_order(num_samples: int, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Endless (serial number, index) pairs: a new permutation in every epoch, the same for the same seed.
-
-    Starting at `start` gives what would have come there, so that a resumed run sees the same samples.
-    """
+    """Endless (serial number, index) pairs from `start` on: a new permutation in every epoch, by the seed."""
     serial = start
     while True:
         order = np.random.default_rng((seed, serial // num_samples)).permutation(num_samples)

@@ -106,10 +106,7 @@ def load_image_gt(
     """Load an image with its ground truth (Matterport's name, arguments and results).
 
     `augment` flips every second image left to right; `augmentation` is the better way. With `use_mini_mask` masks are
-    cropped to their boxes and resized to MINI_MASK_SHAPE.
-
-    Returns:
-        image, meta, class_ids, boxes and masks, see `GroundTruth`.
+    cropped to their boxes and resized to MINI_MASK_SHAPE. Gives image, meta, class_ids, boxes and masks.
     """
     if augment and augmentation is None:
         augmentation = iaa.Fliplr(0.5)

@@ -60,8 +60,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def read_values(path: str | os.PathLike) -> np.ndarray:
     """Read an image file as `read_image` does, but with its values as stored: those of 16 bits, palette indices.
 
-    Returns:
-        Array of shape (height, width) or (height, width, channels).
+    The array is of shape (height, width) or (height, width, channels).
     """
     with _opened(path) as image:
         deep = _load(path, image)

@@ -108,9 +108,7 @@ def write_label_image(path: str | os.PathLike, labels: np.ndarray, pixel_size: f
 
     `pixel_size`, the side of a pixel in micrometres, is kept as the file's resolution; None leaves that open.
     """
-    scale = {}
-    if pixel_size is not None:
-        scale = {"resolution": (MICROMETRES_PER_CM / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    scale = {"resolution": (MICROMETRES_PER_CM / pixel_size,) * 2, "resolutionunit": "CENTIMETER"} if pixel_size else {}
     with atomic_path(path) as temporary:
         # No metadata: the pixels are all there is to say, and equal labels then give equal files.
         tifffile.imwrite(

@@ -8,7 +8,6 @@ from pycocotools.coco import COCO
 from mrcnn.annotations.coco import decode_counts, make_run_lengths
 from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.outlines import read_annotations
-from mrcnn.files.errors import InputError
 
 SQUARE = [2, 3, 12, 3, 12, 9, 2, 9]
 FAR = [20, 20, 26, 20, 26, 24]
@@ -91,14 +90,6 @@ def test_faults_of_images_and_ids_are_all_noted(write):
     of_file = ("category id 3 is", "category no. 4", "image no. 4", "annotation 11: image_id 77", "annotation no. 3")
     told += [("a.json", part) for part in of_file]
     assert all(name == fault[0] and part in fault[1] for (name, part), fault in zip(told, faults, strict=True)), faults
-
-
-def test_other_files_are_refused(write):
-    for value, message in (([{"image_id": 1, "score": 0.5}], "neither COCO"), ("{", "not valid JSON")):
-        with pytest.raises(InputError, match=f"a.json: {message}"):
-            read_annotations(write(value))
-    with pytest.raises(InputError, match="no list 'categories'"):
-        read_annotations(write({"images": [], "annotations": []}), "coco")
 
 
 def test_run_lengths_of_pycocotools_come_back():

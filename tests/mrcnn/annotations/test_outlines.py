@@ -1,7 +1,6 @@
 """Outlines as a Dataset: classes, groups, how images are matched, and the check that lists every fault."""
 
 import copy
-import json
 import math
 import unicodedata
 
@@ -57,8 +56,7 @@ def test_every_object_is_a_cell_by_default_and_groups_are_negative(centre, outli
     assert dataset.class_names == ["BG", "cell"]
     masks, class_ids = dataset.load_mask(0)
     assert masks.shape == (HEIGHT, WIDTH, 3) and masks.dtype == bool and class_ids.dtype == np.int32
-    np.testing.assert_array_equal(masks.sum(axis=(0, 1)), [60, 40, 1])
-    np.testing.assert_array_equal(class_ids, [1, -1, 1])
+    assert masks.sum(axis=(0, 1)).tolist() == [60, 40, 1] and class_ids.tolist() == [1, -1, 1]
 
 
 def test_classes_choose_and_tell_apart(centre, outlines):
@@ -171,16 +169,21 @@ def test_images_annotated_without_an_object_are_good(centre, outlines):
     assert masks.shape == (HEIGHT, WIDTH, 0) and masks.dtype == bool and class_ids.shape == (0,)
 
 
-def test_format_is_told_by_content_or_the_user(tmp_path):
-    path = tmp_path / "c.json"
-    for value in ([], None, {"images": 3}):
-        path.write_text(json.dumps(value))
-        with pytest.raises(InputError, match="c.json: neither COCO, VIA nor labelme"):
-            read_annotations(path)
-    with pytest.raises(InputError, match="got 'yolo'"):
-        read_annotations(path, "yolo")
-    with pytest.raises(InputError, match="a folder without labelme files"):
-        read_annotations(tmp_path, "coco")
+@pytest.mark.parametrize(
+    ("text", "file_format", "message"),
+    [
+        ("[]", "auto", "neither COCO, VIA nor labelme"),
+        ('{"images": 3}', "auto", "neither COCO, VIA nor labelme"),
+        ("{", "auto", "not valid JSON"),
+        ('{"images": [], "annotations": []}', "coco", "no list 'categories'"),
+        ('{"_via_img_metadata": []}', "via", "not a VIA file"),
+        ('{"shapes": []}', "labelme", "not a labelme file"),
+        ("[]", "yolo", "got 'yolo'"),
+    ],
+)
+def test_files_of_another_format_are_refused(write, text, file_format, message):
+    with pytest.raises(InputError, match=message):
+        read_annotations(write(text), file_format)
 
 
 # Two cells in each format, and a third object of a kind that it alone has.
@@ -211,7 +214,7 @@ ODD = [None, True, -1, 0, 0.5, 1e308, math.nan, 10**18, "", "x\n", [], [[]], [No
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, name):
+def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, write, name):
     records = centre("a.png")
     polygons = [make_polygon(*outline) for outline in OUTLINES]
     labels = sum((i * p.draw(HEIGHT, WIDTH).astype(np.uint8) for i, p in enumerate(polygons, 1)))
@@ -219,8 +222,7 @@ def test_all_formats_and_label_masks_give_the_same_masks(centre, tmp_path, name)
     Image.fromarray(labels).save(tmp_path / "masks" / "a.png")
     expected = CellMaskDataset(records, tmp_path / "masks", semantics="instances").load_mask(0)[0]
     assert expected.sum() > 300
-    (tmp_path / "a.json").write_text(json.dumps(VALUES[name]))
-    annotations = read_annotations(tmp_path / "a.json")
+    annotations = read_annotations(write(VALUES[name]))
     check = check_outlines(records, annotations)
     assert (check.faults, check.good, check.num_objects) == ([], records, {"images/a.png": 3})
     np.testing.assert_array_equal(OutlineDataset(check.good, annotations).load_mask(0)[0][..., :2], expected)

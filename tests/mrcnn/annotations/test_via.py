@@ -6,7 +6,6 @@ import pytest
 
 from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.outlines import read_annotations
-from mrcnn.files.errors import InputError
 
 POLYGON = {"name": "polygon", "all_points_x": [2, 12, 12, 2], "all_points_y": [3, 3, 9, 9]}
 
@@ -73,9 +72,3 @@ def test_faulty_entries_are_noted(write):
     assert not good.faults and [bool(thing.fault) for thing in good.objects] == [False, True]
     (fault,) = other.faults
     assert fault.startswith("regions are 3")
-
-
-def test_other_files_are_refused(write):
-    for value in ({}, [], {"_via_settings": {}}, {"_via_img_metadata": []}):
-        with pytest.raises(InputError, match="a.json: not a VIA file"):
-            read_annotations(write(value), "via")

@@ -1,3 +1,5 @@
+"""Batches: their shapes, order, augmentation and what stands in for empty images."""
+
 from itertools import islice
 
 import numpy as np
@@ -5,8 +7,7 @@ import pytest
 
 from mrcnn.config import make_config
 from mrcnn.data.augmentation import StrongAugmentation
-from mrcnn.data.batches import load_example, make_augmentation, sample_order, training_batches
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.batches import load_example, make_augmentation, training_batches
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.files.errors import InputError
 
@@ -16,32 +17,12 @@ def config(tiny_config_class):
     return make_config({"NUM_CLASSES": 6}, tiny_config_class)
 
 
-class Given(Dataset):
-    """Images with their masks, of which the k-th is of class k."""
-
-    def __init__(self, samples):
-        super().__init__()
-        self.samples = samples
-        for class_id in range(1, 6):
-            self.add_class("given", class_id, f"c{class_id}")
-        for number in range(len(samples)):
-            self.add_image("given", number, f"{number}.png")
-        self.prepare()
-
-    def load_image(self, image_id):
-        return self.samples[image_id][0]
-
-    def load_mask(self, image_id):
-        masks = self.samples[image_id][1]
-        return masks, np.arange(1, masks.shape[-1] + 1, dtype=np.int32)
-
-
 def some_empty(full):
-    """Five grey images, each of its own value; only some show something."""
+    """Five grey images, each of its own value, and their masks; only some show something."""
     samples = [(np.full((64, 64, 3), 40 * i, np.uint8), np.zeros((64, 64, int(i in full)), bool)) for i in range(5)]
     for _, masks in samples:
         masks[10:30, 20:40] = True
-    return Given(samples)
+    return samples
 
 
 def test_load_example_of_one_cell(config, cell_dataset):
@@ -57,11 +38,11 @@ def test_load_example_of_one_cell(config, cell_dataset):
     np.testing.assert_array_equal(example["seeds"], [0, 0])
 
 
-def test_load_example_drops_the_smallest_of_too_many_cells(config):
+def test_load_example_drops_the_smallest_of_too_many_cells(config, given):
     masks = np.zeros((64, 64, 5), bool)
     for i in range(5):
         masks[2 : 6 + i, 12 * i : 12 * i + 4 + i, i] = True
-    example = load_example(Given([(np.zeros((64, 64, 3), np.uint8), masks)]), 0, config, None, (0, 0))
+    example = load_example(given([(np.zeros((64, 64, 3), np.uint8), masks)]), 0, config, None, (0, 0))
     np.testing.assert_array_equal(example["gt_class_ids"], [2, 3, 4, 5])
 
 
@@ -92,12 +73,6 @@ def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, 
             np.testing.assert_array_equal(tight, batch["gt_boxes"][i])
 
 
-@pytest.mark.parametrize("start", [1, 5, 7, 13])
-def test_sample_order_goes_on_where_another_stopped(start):
-    whole = list(islice(sample_order(5, seed=2), 20))
-    assert list(islice(sample_order(5, seed=2, start=start), 20 - start)) == whole[start:]
-
-
 def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
     config = make_config({"IMAGE_RESIZE_MODE": "crop"}, tiny_config_class)
     datasets = [cell_dataset(3, size=90), cell_dataset(2, first_seed=10)]
@@ -112,16 +87,16 @@ def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
     assert len({tuple(seed) for seed in seeds}) == 8
 
 
-def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class):
+def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class, given):
     config = make_config({"TRAIN_ON_EMPTY_IMAGES": False, "NUM_CLASSES": 6}, tiny_config_class)
-    whole = list(islice(training_batches([some_empty({1, 3})], config, 2), 10))
+    whole = list(islice(training_batches([given(some_empty({1, 3}))], config, 2), 10))
     numbers = np.concatenate([batch["images"][:, 0, 0, 0] / 40 for batch in whole])
     assert set(numbers) == {1, 3} and all(batch["gt_class_ids"].any(axis=1).all() for batch in whole)
-    later = list(islice(training_batches([some_empty({1, 3})], config, 2, start_step=7), 3))
+    later = list(islice(training_batches([given(some_empty({1, 3}))], config, 2, start_step=7), 3))
     for batch, expected in zip(later, whole[7:], strict=True):
         np.testing.assert_array_equal(batch["images"], expected["images"])
     with pytest.raises(InputError, match="no image has an instance"):
-        next(training_batches([some_empty(())], config, 2))
+        next(training_batches([given(some_empty(()))], config, 2))
 
 
 def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_dataset):

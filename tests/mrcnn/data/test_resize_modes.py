@@ -5,39 +5,20 @@ import pytest
 import tensorflow as tf
 
 from mrcnn.config import make_config
-from mrcnn.data.dataset import Dataset
 from mrcnn.model import MaskRCNN
 from mrcnn.training.step import LOSS_NAMES
 
 
-class TwoKinds(Dataset):
+def two_kinds(sizes, channels):
     """Fields of different sizes with a dark and a bright cell, of one class each; the first also has a crowd."""
-
-    def __init__(self, sizes, channels):
-        super().__init__()
-        self.channels = channels
-        self.add_class("fields", 1, "dark")
-        self.add_class("fields", 2, "bright")
-        for i, size in enumerate(sizes):
-            self.add_image("fields", i, f"{i}.png", size=size)
-        self.prepare()
-
-    def load_image(self, image_id):
-        masks, class_ids = self.load_mask(image_id)
-        image = np.random.default_rng(image_id).integers(110, 150, (*masks.shape[:2], self.channels))
-        for i, value in enumerate((40, 230)):
-            image[masks[..., i]] = value
-        return image.astype(np.uint8)
-
-    def load_mask(self, image_id):
-        height, width = self.image_info[image_id]["size"]
+    for number, (height, width) in enumerate(sizes):
         y, x = np.mgrid[:height, :width]
         dark = (y - 20) ** 2 + (x - 22) ** 2 < 14**2
-        bright = (y - height + 20) ** 2 / 2 + (x - width + 20) ** 2 < 12**2
-        masks, class_ids = [dark, bright & ~dark], [1, 2]
-        if image_id == 0:
-            masks, class_ids = [*masks, (y < 20) & (x > width - 30)], [*class_ids, -1]
-        return np.stack(masks, axis=-1), np.array(class_ids, np.int32)
+        bright = ((y - height + 20) ** 2 / 2 + (x - width + 20) ** 2 < 12**2) & ~dark
+        image = np.random.default_rng(number).integers(110, 150, (height, width, channels))
+        image[dark], image[bright] = 40, 230
+        masks = [dark, bright, (y < 20) & (x > width - 30)][: 2 if number else 3]
+        yield image.astype(np.uint8), np.stack(masks, axis=-1), [1, 2, -1][: len(masks)]
 
 
 GREY = {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": (128.0,), "NORMALIZATION": None, "TRAIN_BN": True}
@@ -47,12 +28,12 @@ PAPER = {"ROI_ALIGN": "paper", "RPN_LEVELS": ("P3", "P4"), "STEM_PADDING": "symm
 
 @pytest.mark.parametrize(("mode", "overrides"), [("pad64", GREY), ("crop", SGD), ("none", PAPER)])
 def test_each_mode_trains_every_part_and_detects_in_images_of_all_sizes(
-    mode, overrides, tiny_config_class, small_resnet, tmp_path
+    mode, overrides, tiny_config_class, small_resnet, given, tmp_path
 ):
     settings = {"IMAGE_RESIZE_MODE": mode, "NUM_CLASSES": 3, "STEPS_PER_EPOCH": 1, "DETECTION_MIN_CONFIDENCE": 0.0}
     config = make_config({**settings, **overrides}, tiny_config_class)
     sizes = [(64, 128), (128, 64), (64, 64)] if mode == "none" else [(64, 128), (100, 80), (150, 70)]
-    dataset = TwoKinds(sizes, config.IMAGE_CHANNEL_COUNT)
+    dataset = given(list(two_kinds(sizes, config.IMAGE_CHANNEL_COUNT)), num_classes=2)
     with small_resnet():
         model = MaskRCNN("training", config, tmp_path)
     layers = {layer.name: layer for layer in model.parts.named_layers() if hasattr(layer, "kernel")}
