@@ -110,9 +110,6 @@ def adaptation_loss(
 
     Returns:
         float32 scalar. A target with fewer than two rows adds nothing, and no target does if that is the source.
-
-    Raises:
-        InputError: if a loss of the user's own is not found.
     """
     latents = ops.cast(latents, "float32")
     masks = ops.one_hot(centre_ids, num_centres, dtype="float32")
@@ -146,8 +143,7 @@ def find_custom_loss(name: str) -> Callable[[Any, Any], Any]:
 def check_custom_loss(name: str, latent_size: int) -> None:
     """Try the loss "module:function" on a few random latents, so that a mistake is told before a training.
 
-    Raises:
-        InputError: if the loss is not found, fails, or is not one finite number.
+    An `InputError` says that it is not found, fails, or is not one finite number.
     """
     loss = find_custom_loss(name)
     random = np.random.default_rng(0)

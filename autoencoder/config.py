@@ -94,11 +94,6 @@ class AutoencoderConfig(Settings):
             raise ValueError(f"must be one of {choices}, or module:function for a loss of your own, got {value!r}")
         return value
 
-    @property
-    def feature_activation(self) -> str:
-        """Last activation of the feature decoder: it must be able to reach the scaled features."""
-        return "tanh" if self.feature_scaling == "minmax" else "linear"
-
     def num_steps(self, num_cells: int) -> int:
         """Steps of the whole training on `num_cells` cells: `steps`, or `epochs`, rounded up."""
         if self.steps is not None:

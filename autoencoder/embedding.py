@@ -35,7 +35,6 @@ def embed(
     output: str | os.PathLike,
     *,
     splits: Mapping[str, Mapping[str, str]] | None = None,
-    batch_size: int = BATCH_SIZE,
 ) -> anndata.AnnData:
     """Encode every cell of some stores and write the latents as AnnData.
 
@@ -46,7 +45,6 @@ def embed(
         stores: feature store by centre, or the shards of one.
         output: the .h5ad file.
         splits: by centre and image_id, the name of the split; "" where it has no entry.
-        batch_size: cells read and encoded at a time.
 
     Returns:
         AnnData with X float32 of shape (cells, latent_size); obs as of `describe_cells`; and uns with the JSON strings
@@ -64,7 +62,7 @@ def embed(
             with open_store(path) as store:
                 check_centre(store, centre)
                 _check_detector(trained, store)
-                latents.append(encode_store(trained, encode, store, batch_size=batch_size))
+                latents.append(encode_store(trained, encode, store))
                 tables.append(describe_cells(store, (splits or {}).get(centre, {})))
         notes = {"config": trained.config.to_dict(), "run": trained.run}
         return write_h5ad(output, np.concatenate(latents), pd.concat(tables), notes)
@@ -137,9 +135,7 @@ def compiled_encoder(trained: TrainedAutoencoder) -> Encode:
     return encode
 
 
-def encode_store(
-    trained: TrainedAutoencoder, encode: Encode, store: FeatureStore, *, batch_size: int = BATCH_SIZE
-) -> np.ndarray:
+def encode_store(trained: TrainedAutoencoder, encode: Encode, store: FeatureStore) -> np.ndarray:
     """Encode all cells of an opened store by `compiled_encoder`, in its order: float32 (cells, latent_size).
 
     An `InputError` says that the store is damaged, a feature is not finite, or its centre has no statistics.
@@ -148,12 +144,12 @@ def encode_store(
     centre_id = trained.scaling.centre_id(store.centre)
 
     def read(start: int) -> np.ndarray:
-        rows = range(start, min(start + batch_size, len(store)))
+        rows = range(start, min(start + BATCH_SIZE, len(store)))
         features = store.read("features", start, rows.stop)
         check_finite(store, rows, features)
         return features
 
-    starts = range(0, len(store), batch_size)
+    starts = range(0, len(store), BATCH_SIZE)
     batches = read_ahead(read, starts, num_ahead=2, num_threads=1)
     bar = Bar(total=len(store), desc=f"embedding {store.centre}", unit="cell")
     with held_back() as interruption, closing(batches), bar:

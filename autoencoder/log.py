@@ -27,14 +27,11 @@ CHANCE_MARGIN = 0.02
 
 
 class TrainingLog:
-    """Write means of what the steps measure, every few steps.
+    """Write means of what the steps measure to `log.csv` and `tensorboard/` in a folder; nothing if it is None.
 
-    Args:
-        folder: where `log.csv` and `tensorboard/` go; None writes nothing.
-        names: what is measured; between "step" and "seconds" the columns of the table.
-        every: steps that make a row.
-        start_step: number of steps done before. Rows of later steps, written after the checkpoint that the training
-            resumes from, are dropped, and the next row is the mean of the steps since then.
+    Columns of the table are "step", the names of what is measured, and "seconds"; `every` so many steps make a row.
+    Rows of steps after `start_step`, the checkpoint that the training resumes from, are dropped, and the next row is
+    the mean of the steps since then.
     """
 
     def __init__(self, folder: str | os.PathLike | None, names: Sequence[str], *, every: int, start_step: int = 0):

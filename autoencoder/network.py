@@ -141,7 +141,8 @@ def build_autoencoder(config: AutoencoderConfig) -> keras.Model:
     ]
     inputs = keras.Input(FEATURE_SHAPE, name="features")
     latents = build_encoder(config.latent_size, group_norm=config.group_norm, **options[0])(inputs)
-    features = build_feature_decoder(config.latent_size, activation=config.feature_activation, **options[1])(latents)
+    activation = "tanh" if config.feature_scaling == "minmax" else "linear"  # able to reach the scaled features
+    features = build_feature_decoder(config.latent_size, activation=activation, **options[1])(latents)
     images = build_image_decoder(config.image_size, **options[2])(features)
     return keras.Model(inputs, {"latents": latents, "features": features, "images": images}, name="autoencoder")
 

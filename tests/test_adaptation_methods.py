@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.adaptation_methods import BETAS, format_table, log_numbers, main, method_config, parse_betas
-from benchmarks.latent_scores import centre_accuracy, common_types, type_accuracies
+from benchmarks.latent_scores import centre_accuracy, type_accuracies
 from mrcnn.files.errors import InputError
 
 
@@ -39,15 +39,6 @@ def test_centre_accuracy_is_chance_for_centres_alike_and_1_for_centres_apart():
     # The best cut lies in the middle, and a normal variable is below it with probability 0.69.
     assert centre_accuracy(alike + is_river, centres, seed=0) == pytest.approx(0.69, abs=0.05)
     assert centre_accuracy(alike + 20.0 * is_river, centres, seed=0) == 1.0
-
-
-def test_common_types_leaves_out_rare_types_and_unlabelled_cells():
-    centres, cell_types = cells(
-        {("a", "x"): 5, ("a", "y"): 6, ("a", "z"): 4, ("a", ""): 9, ("b", "x"): 5, ("b", "y"): 7, ("b", ""): 9}
-        | {("c", "x"): 9, ("c", "z"): 9}
-    )
-    shared = {(first, second): ["x", "y"] for first in "ab" for second in "ab"}
-    assert common_types(centres, cell_types) == shared | {("c", "c"): ["x", "z"]}
 
 
 def test_type_accuracies_tell_the_own_centre_from_others():

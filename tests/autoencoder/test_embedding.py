@@ -15,10 +15,11 @@ from mrcnn.files.errors import InputError
 from mrcnn.files.interruption import Interruption, handle_signals
 
 
-def test_embed_writes_latents_with_their_cells(trained, stores, tmp_path):
+def test_embed_writes_latents_with_their_cells(trained, stores, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "BATCH_SIZE", 5)
     output = tmp_path / "embedding.h5ad"
     splits = {"anna": {"images/000.png": "train", "images/001.png": "test"}}
-    embed(trained.folder, stores, output, splits=splits, batch_size=5)
+    embed(trained.folder, stores, output, splits=splits)
     assert [p.name for p in tmp_path.iterdir()] == ["embedding.h5ad"]
     data = anndata.read_h5ad(output)
 
@@ -93,9 +94,10 @@ def test_interrupted_embedding_writes_nothing(trained, stores, tmp_path, monkeyp
         calls.append(1)
         return tf.zeros((len(features), 8))
 
+    monkeypatch.setattr(embedding, "BATCH_SIZE", 4)
     monkeypatch.setattr(embedding, "compiled_encoder", lambda trained: encode_and_signal)
     with pytest.raises(Interruption), handle_signals():
-        embed(trained.folder, stores, output, batch_size=4)
+        embed(trained.folder, stores, output)
     assert len(calls) == 1 and not [path for path in tmp_path.rglob("*") if path.is_file()]
     with OutputLock(output), pytest.raises(InputError, match="is writing it"):
         embed(trained.folder, stores, output)
