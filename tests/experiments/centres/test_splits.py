@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import DisjointSet
 
 from experiments.centres.splits import hold_out, load_or_make_split, load_split, make_split, read_groups
 from mrcnn.files.errors import InputError
@@ -113,17 +114,15 @@ def test_groups_and_duplicates_never_straddle():
         part_of = split.part_of
         labelled = [key for key, label in zip(keys, labels, strict=True) if label]
         assert sorted([*split.train, *split.test]) == labelled
-        # Parts are joined until nothing changes, so that copies link groups; unlabelled images link too.
-        sets = [set(copies) for copies in given["duplicates"]]
+        # Copies link groups; unlabelled images link too.
+        together, links = DisjointSet(keys), list(given["duplicates"])
         if given["groups"]:
-            sets += [{key for key in keys if groups[key] == group} for group in set(groups.values())]
-        while any(one is not two and one & two for one in sets for two in sets):
-            one, two = next((one, two) for one in sets for two in sets if one is not two and one & two)
-            sets = [other for other in sets if other is not one and other is not two] + [one | two]
-        for joined in sets:
-            assert len({part_of[key] for key in joined if key in part_of}) <= 1
-        units = [joined & set(labelled) for joined in sets]
-        units += [{key} for key in labelled if not any(key in unit for unit in units)]
+            links += [[key for key in keys if groups[key] == group] for group in set(groups.values())]
+        for first, *others in links:
+            for other in others:
+                together.merge(first, other)
+        units = [unit & set(labelled) for unit in together.subsets()]
+        assert all(len({part_of[key] for key in unit}) <= 1 for unit in units)
         label_of = dict(zip(keys, labels, strict=True))
         for label in set(labels) - {""}:
             bearers = [unit for unit in units if any(label_of[key] == label for key in unit)]
