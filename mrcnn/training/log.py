@@ -16,14 +16,18 @@ from mrcnn.training.folder import CHECKPOINTS, LOG, TENSORBOARD, remove_checkpoi
 from mrcnn.training.step import LOSS_NAMES
 
 
-def check_finite(losses: Mapping[str, float], step: int) -> None:
-    """Raise an InputError if a loss after `step` is not finite; it names the term before their sum."""
+def check_finite(model: keras.Model, losses: Mapping[str, float]) -> None:
+    """Raise an InputError if a loss of the model's last step is not finite; it names the term before their sum."""
     bad = [name for name in (*LOSS_NAMES, "loss") if not math.isfinite(losses[name])]
     if bad:
         raise InputError(
-            f"the detector's {bad[0]} is not finite at step {step}: lower LEARNING_RATE, or check the masks; the last "
-            "epoch's checkpoint is kept"
+            f"the detector's {bad[0]} is not finite at step {_num_steps(model)}: lower LEARNING_RATE, or check the "
+            "masks; the last epoch's checkpoint is kept"
         )
+
+
+def _num_steps(model: keras.Model) -> int:
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))  # which may be there for each of several devices
 
 
 class EpochLog:
@@ -40,7 +44,7 @@ class EpochLog:
 
     def add(self, model: keras.Model, epoch: int, losses: Mapping[str, float]) -> None:
         """Write each file whole or not at all, the checkpoint last; resuming cuts a row without its checkpoint."""
-        row = {"epoch": epoch, "step": int(model.optimizer.iterations)}
+        row = {"epoch": epoch, "step": _num_steps(model)}
         self.rows.append(row | {name: f"{value:.6g}" for name, value in sorted(losses.items())})
         if self.folder is None:
             return

@@ -102,7 +102,7 @@ def fit_detector(
                 for step in range(steps_per_epoch):
                     watchers.on_train_batch_begin(step)
                     losses.append(train_step(next(batches)))
-                    check_finite(losses[-1], int(trainer.optimizer.iterations))
+                    check_finite(trainer, losses[-1])
                     bar.update()
                     bar.set_postfix_str(f"loss {losses[-1]['loss']:.3f}", refresh=False)
                     watchers.on_train_batch_end(step, losses[-1])

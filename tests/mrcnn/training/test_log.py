@@ -9,9 +9,9 @@ from mrcnn.training.step import LOSS_NAMES
 
 def test_check_finite_names_the_term():
     losses = dict.fromkeys(("loss", *LOSS_NAMES), 1.0)
-    check_finite(losses, 7)
-    with pytest.raises(InputError, match="mrcnn_bbox_loss is not finite at step 7"):
-        check_finite(losses | {"loss": np.nan, "mrcnn_bbox_loss": np.inf}, 7)
+    check_finite(Trained(), losses)
+    with pytest.raises(InputError, match="mrcnn_bbox_loss is not finite at step 20"):
+        check_finite(Trained(), losses | {"loss": np.nan, "mrcnn_bbox_loss": np.inf})
 
 
 class Trained:
