@@ -87,8 +87,7 @@ def test_batch_slice_stacks_one_output_and_gives_a_list_for_several():
     np.testing.assert_array_equal(doubled, 2 * values)
 
 
-CELLS = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
-EMPTY = np.zeros((0, 4))
+CELLS, EMPTY = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float), np.zeros((0, 4))
 
 
 def make_masks(boxes, size=64):
