@@ -43,11 +43,9 @@ def _add_features(commands) -> None:
     parser = options.new_command(commands, "features", features, summary)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders of images, or image files")
     options.add(parser, {"--detector RUN": "folder of a trained detector, or of a run that has one"}, required=True)
-    autoencoder = {
-        "--autoencoder RUN": "folder of an autoencoder of its features, or of a run that has one: the vectors are its "
-        "latents; without it they are the detector's features, averaged over the cell"
-    }
-    options.add(parser, autoencoder)
+    vectors = "the vectors are its latents; without it they are the detector's features, averaged over the cell"
+    models = {"--autoencoder RUN": f"folder of an autoencoder of its features, or of a run that has one: {vectors}"}
+    options.add(parser, models)
     output = ".h5ad file to write, for example mine.h5ad; mine.csv, mine.overlay.png and mine.h5 come beside it"
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=output)
     texts = {"--centre NAME": "where the images are from (default: their folder's name)", **ALL_CELLS}
@@ -78,7 +76,7 @@ def detect(arguments: argparse.Namespace) -> None:
     from experiments.cells.writers import CellFiles
     from mrcnn.files.output_paths import check_output_file, check_output_folder
 
-    kinds = {kind: getattr(arguments, kind) for kind in ("csv", "labels", "geojson", "overlay")}
+    kinds = options.chosen(arguments, "csv", "labels", "geojson", "overlay")
     for kind, place in kinds.items():
         if place:
             (check_output_file if kind == "csv" else check_output_folder)(place, f"--{kind}")
@@ -108,11 +106,7 @@ def features(arguments: argparse.Namespace) -> None:
         detector_folder(arguments.detector),
         autoencoder_folder(arguments.autoencoder) if arguments.autoencoder else None,
         centre=centre_name(images, arguments.centre),
-        all_cells=arguments.all_cells,
-        min_score=arguments.min_score,
-        max_detections=arguments.max_detections,
-        batch_size=arguments.batch_size,
-        overwrite=arguments.overwrite,
+        **options.chosen(arguments, "all_cells", "min_score", "max_detections", "batch_size", "overwrite"),
     )
     listed = ", ".join(str(path) for path in files.values() if path.exists())
     print(
@@ -142,11 +136,9 @@ def extract(arguments: argparse.Namespace) -> None:
         centre.records,
         output,
         centre=name,
-        all_cells=arguments.all_cells,
         with_masks=not arguments.no_masks,
-        batch_size=arguments.batch_size,
         shard=shard,
-        overwrite=arguments.overwrite,
+        **options.chosen(arguments, "all_cells", "batch_size", "overwrite"),
     )
     _print_counts(output, counts)
 

@@ -59,12 +59,6 @@ def synth(arguments: argparse.Namespace) -> None:
 
     check_output_folder(arguments.output, "output")
     for name in arguments.centres:
-        folder = generate_centre(
-            name,
-            Path(arguments.output) / name,
-            num_images=arguments.images,
-            seed=arguments.seed,
-            image_size=arguments.size,
-            overwrite=arguments.overwrite,
-        )
-        print(folder)
+        sizes = {"num_images": arguments.images, "image_size": arguments.size}
+        given = options.chosen(arguments, "seed", "overwrite")
+        print(generate_centre(name, Path(arguments.output) / name, **sizes, **given))

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from aecfe.commands.options import add, add_seed, new_command, new_group
+from aecfe.commands.options import add, add_seed, chosen, new_command, new_group
 from mrcnn.files.errors import InputError
 
 FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
@@ -20,8 +20,7 @@ def add_parser(commands) -> None:
     add(parser, {"--train-on CENTRE...": "centres to train on (default: all with labels)"}, default=[])
     kinds = "the thesis' random forest, or logistic regression"
     parser.add_argument("--classifier", choices=("forest", "logistic"), default="forest", help=kinds)
-    how = "each number brought to mean 0 and standard deviation 1 within each centre, new ones too"
-    how = f"vectors as they are, or {how}"
+    how = "vectors as they are, or each number brought to mean 0 and deviation 1 within each centre, new ones too"
     parser.add_argument("--standardise", choices=("none", "centre"), default="none", help=how)
     add_seed(parser)
 
@@ -48,12 +47,9 @@ def train(arguments: argparse.Namespace) -> None:
         source,
         cells,
         Path(arguments.output),
-        train_on=arguments.train_on,
         kind=arguments.classifier,
-        standardise=arguments.standardise,
-        seed=arguments.seed,
-        overwrite=arguments.overwrite,
         n_jobs=os.cpu_count() or 1,
+        **chosen(arguments, "train_on", "standardise", "seed", "overwrite"),
     )
     num_cells = sum(sum(counts.values()) for counts in record["counts"].values())
     centres = ", ".join(record["centres"])

@@ -68,7 +68,7 @@ def train(arguments: argparse.Namespace) -> None:
     from experiments.settings import DetectorSettings
 
     values = options.section_values(arguments, "detector")
-    flags = {name: getattr(arguments, name) for name in ("weights", "exclude", "layers")}
+    flags = options.chosen(arguments, "weights", "exclude", "layers")
     values.update({name: value for name, value in flags.items() if value is not None})
     settings = DetectorSettings.from_dict(values, where="detector")
     options.check_run_folder(arguments)
@@ -82,14 +82,9 @@ def train(arguments: argparse.Namespace) -> None:
     from mrcnn.files.devices import multi_worker_strategy
 
     options.obey_deterministic(arguments)
-    train_detector(
-        images,
-        Path(arguments.output),
-        settings=settings,
-        seed=arguments.seed,
-        overwrite=arguments.overwrite,
-        strategy=multi_worker_strategy() if arguments.multi_worker else None,
-    )
+    strategy = multi_worker_strategy() if arguments.multi_worker else None
+    given = options.chosen(arguments, "seed", "overwrite")
+    train_detector(images, Path(arguments.output), settings=settings, strategy=strategy, **given)
     add_cards(Path(arguments.output))
     print(arguments.output)
 

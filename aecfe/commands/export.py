@@ -39,14 +39,9 @@ def detector(arguments: argparse.Namespace) -> None:
     from mrcnn.export import export_detector
     from mrcnn.model import detector_hash, load_detector
 
-    written = export_detector(
-        load_detector(folder, options.score_override(arguments.min_score)),
-        arguments.output,
-        overwrite=arguments.overwrite,
-        detector=detector_hash(folder),
-        max_detections=arguments.max_detections,
-    )
-    print(written)
+    model = load_detector(folder, options.score_override(arguments.min_score))
+    given = options.chosen(arguments, "overwrite", "max_detections")
+    print(export_detector(model, arguments.output, detector=detector_hash(folder), **given))
 
 
 def autoencoder(arguments: argparse.Namespace) -> None:
@@ -71,15 +66,8 @@ def pipeline(arguments: argparse.Namespace) -> None:
 
     from experiments.cells.export import export_pipeline
 
-    written = export_pipeline(
-        *folders,
-        arguments.output,
-        overwrite=arguments.overwrite,
-        min_score=arguments.min_score,
-        max_detections=arguments.max_detections,
-        centre=arguments.centre,
-    )
-    print(written)
+    given = options.chosen(arguments, "overwrite", "min_score", "max_detections", "centre")
+    print(export_pipeline(*folders, arguments.output, **given))
 
 
 def _check_output(arguments: argparse.Namespace) -> None:

@@ -147,10 +147,14 @@ def add_settings(parser, cls: "type[Settings]", names: Mapping[str, str]) -> Non
         parser.add_argument(option, dest=name, type=kind, help=f"{field.description}{default}", **how)
 
 
+def chosen(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Some of the arguments by name."""
+    return {name: getattr(arguments, name) for name in names}
+
+
 def given_settings(arguments: argparse.Namespace, cls: "type[Settings]") -> dict[str, Any]:
     """What the options of `add_settings` were given."""
-    given = {name: getattr(arguments, name) for name in cls.model_fields}
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in chosen(arguments, *cls.model_fields).items() if value is not None}
 
 
 def section_values(arguments: argparse.Namespace, section: str) -> dict[str, Any]:

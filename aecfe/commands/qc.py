@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import add, add_seed, amount, fraction, new_command, positive
+from aecfe.commands.options import add, add_seed, amount, chosen, fraction, new_command, positive
 from mrcnn.files.errors import InputError
 
 LIMITS = ("min_score", "edge", "max_aspect", "max_deviation", "max_outlier", "neighbours")
@@ -15,20 +15,16 @@ def add_parser(commands) -> None:
     parser = new_command(commands, "qc", qc, summary, overwrite=False)
     parser.add_argument("stores", nargs="+", metavar="FILE", help="feature file of a centre, or all its shards")
     parser.add_argument("-o", "--output", required=True, help="page to write, for example qc.html; flags go to a .csv")
-    options = {
-        "--embedding FILE": ".h5ad file with the latents of the same cells (default: the detector's features, "
-        "averaged)",
-        "--images DIR": "folder below which the images lie, to show them",
-    }
-    add(parser, options)
+    latents = ".h5ad file with the latents of the same cells (default: the detector's features, averaged)"
+    images = "folder below which the images lie, to show them"
+    add(parser, {"--embedding FILE": latents, "--images DIR": images})
     parser.add_argument("--min-score", type=fraction, default=0.8, help="flag cells of a lower score")
     parser.add_argument("--edge", type=amount, default=1.0, metavar="PX", help="flag boxes so near to the image's edge")
     parser.add_argument("--max-aspect", type=amount, default=1.8, help="flag boxes so many times longer than wide")
-    for option, text in (
-        ("--max-deviation", "flag sizes and contrasts of a larger robust z-score (MAD)"),
-        ("--max-outlier", "flag cells whose distance to others has a larger one"),
-    ):
-        parser.add_argument(option, type=amount, default=3.5, help=text)
+    deviation = "flag sizes and contrasts of a larger robust z-score (MAD)"
+    parser.add_argument("--max-deviation", type=amount, default=3.5, help=deviation)
+    outlier = "flag cells whose distance to others has a larger one"
+    parser.add_argument("--max-outlier", type=amount, default=3.5, help=outlier)
     parser.add_argument("--neighbours", type=positive, default=10, help="nearest cells that outliers are measured by")
     parser.add_argument("--max-rows", type=positive, default=200, help="maximum flagged cells in the page")
     parser.add_argument("--max-points", type=positive, default=3000, help="maximum cells in a plot")
@@ -49,7 +45,7 @@ def qc(arguments: argparse.Namespace) -> None:
         raise InputError(f"-o {output}: the flags are written beside the page with this ending; end it in .html")
     check_output_file(output)
     check_output_file(flags)
-    limits = Limits(**{name: getattr(arguments, name) for name in LIMITS})
+    limits = Limits(**chosen(arguments, *LIMITS))
     images = None if arguments.images is None else Path(arguments.images)
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder; give the one with the images of the centres")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import add_deterministic, add_overrides, new_command, obey_deterministic, whole
+from aecfe.commands.options import add_deterministic, add_overrides, chosen, new_command, obey_deterministic, whole
 from mrcnn.files.errors import InputError
 
 
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     from experiments.settings import load_settings, parse_changes
     from mrcnn.files.output_paths import check_output_folder
 
-    given = {name: getattr(arguments, name) for name in ("data", "output", "seed")}
+    given = chosen(arguments, "data", "output", "seed")
     changes = parse_changes(arguments.overrides) | {n: v for n, v in given.items() if v is not None}
     settings = load_settings(arguments.config, changes)
     check_output_folder(settings.output)
