@@ -378,22 +378,3 @@ def test_files_that_are_cut_short_are_refused(tiny, share):
     path, whole = tiny
     (damaged := path.with_name("cut.h5")).write_bytes(whole[: int(share * len(whole))])
     refused(damaged)
-
-
-@HYPOTHESIS
-@given(
-    st.sampled_from(["format", "schema", "centre", "detector", "with_masks", "versions", "settings"]),
-    st.none() | st.integers(-3, 3) | st.binary(max_size=8) | st.text('abc{}[]:"\\/\n1.', max_size=8),
-)
-def test_attributes_of_another_kind_are_refused_or_read(tiny, name, value):
-    path, whole = tiny
-    (changed := path.with_name("attribute.h5")).write_bytes(whole)
-    with h5py.File(changed, "r+") as file:
-        del file.attrs[name]
-        if value is not None:
-            file.attrs[name] = np.void(value + b"1") if isinstance(value, bytes) else value
-    try:
-        with FeatureStore(changed) as store:
-            assert len(store) == 2 and store.centre and isinstance(store.settings, dict)
-    except InputError as error:
-        assert str(changed) in str(error) and "\n" not in str(error)

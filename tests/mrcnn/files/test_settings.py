@@ -3,7 +3,6 @@
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings, strategies
 from pydantic import Field, model_validator
 
 from mrcnn.files.errors import InputError
@@ -103,12 +102,3 @@ def test_aliases_of_aliases_do_not_fill_the_memory():
     levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30))
     told = fault(parse_yaml(f"a0: &a0 [x]\n{levels}note: *a29\n", "bomb"))
     assert "note must be a valid string" in told and len(told) <= 1000
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(strategies.text() | strategies.binary())
-def test_any_text_is_read_or_refused(content):
-    try:
-        Study.from_dict(parse_yaml(content, "here"))
-    except InputError as error:
-        assert "\n" not in str(error)
