@@ -25,16 +25,13 @@ def test_objects_are_what_pycocotools_draws(write):
     speckle = np.random.default_rng(0).random((30, 40)) < 0.3
     compressed = coco_mask.encode(np.asfortranarray(speckle.astype(np.uint8)))
     compressed["counts"] = compressed["counts"].decode("ascii")
-    path = write(
-        coco(
-            [
-                {"id": 1, "segmentation": [SQUARE]},
-                {"id": 2, "segmentation": [SQUARE, FAR], "category_id": 4},
-                {"id": 3, "segmentation": compressed},
-                {"id": 4, "segmentation": {"size": [30, 40], "counts": [100, 50, 1050]}, "iscrowd": 1},
-            ]
-        )
-    )
+    things = [
+        {"id": 1, "segmentation": [SQUARE]},
+        {"id": 2, "segmentation": [SQUARE, FAR], "category_id": 4},
+        {"id": 3, "segmentation": compressed},
+        {"id": 4, "segmentation": {"size": [30, 40], "counts": [100, 50, 1050]}, "iscrowd": 1},
+    ]
+    path = write(coco(things))
     annotations = read_annotations(path)
     reference = COCO(str(path))
     image = annotations.images[0]

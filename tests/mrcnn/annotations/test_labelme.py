@@ -19,13 +19,7 @@ def shape(points, kind="polygon", label="cell", **more):
 
 
 def labelme(*shapes, name="a.png"):
-    return {
-        "shapes": list(shapes),
-        "imagePath": name,
-        "imageData": None,
-        "imageHeight": 30,
-        "imageWidth": 40,
-    }
+    return {"shapes": list(shapes), "imagePath": name, "imageData": None, "imageHeight": 30, "imageWidth": 40}
 
 
 def png(pixels):
@@ -35,22 +29,14 @@ def png(pixels):
 
 
 def test_shapes_become_masks(write):
-    path = write(
-        labelme(
-            shape(SQUARE),
-            shape([[12, 9], [2, 3]], "rectangle", "box"),
-            shape([[20, 15], [20, 23]], "circle"),
-            shape([*SQUARE, SQUARE[0]], "linestrip"),
-            {"label": "old", "points": SQUARE},
-        )
-    )
-    image = read_annotations(path).images[0]
+    squares = [shape(SQUARE), shape([[12, 9], [2, 3]], "rectangle", "box"), shape([*SQUARE, SQUARE[0]], "linestrip")]
+    shapes = [*squares, {"label": "old", "points": SQUARE}, shape([[20, 15], [20, 23]], "circle")]
+    image = read_annotations(write(labelme(*shapes))).images[0]
     assert (image.file_name, image.width, image.height, image.faults) == ("a.png", 40, 30, [])
     assert [(o.name, o.label) for o in image.objects][:2] == [("shape 1", "cell"), ("shape 2", "box")]
-    masks = [o.draw(30, 40) for o in image.objects]
-    for index in (1, 3, 4):
-        np.testing.assert_array_equal(masks[index], masks[0])
-    assert masks[0].sum() == 60 and abs(masks[2].sum() - math.pi * 64) < 8
+    *masks, circle = (o.draw(30, 40) for o in image.objects)
+    assert all(mask[3:9, 2:12].all() and mask.sum() == 60 for mask in masks)
+    assert abs(circle.sum() - math.pi * 64) < 8
 
 
 def test_bitmap_lies_over_its_box(write):
@@ -58,10 +44,10 @@ def test_bitmap_lies_over_its_box(write):
     expected = np.zeros((30, 40), bool)
     expected[4:9, 10:17] = pixels
     # labelme's second point is the last pixel; some exporters give the corner after it.
-    for points in ([[10, 4], [16, 8]], [[10.0, 4.0], [17.0, 9.0]]):
-        for encoded in (png(pixels), png(pixels.astype(np.uint8) * 255)):
-            image = read_annotations(write(labelme(shape(points, "mask", mask=encoded)))).images[0]
-            np.testing.assert_array_equal(image.objects[0].draw(30, 40), expected)
+    first = shape([[10, 4], [16, 8]], "mask", mask=png(pixels))
+    second = shape([[10.0, 4.0], [17.0, 9.0]], "mask", mask=png(pixels.astype(np.uint8) * 255))
+    for thing in read_annotations(write(labelme(first, second))).images[0].objects:
+        np.testing.assert_array_equal(thing.draw(30, 40), expected)
 
 
 def test_shapes_of_a_group_are_one_object(write):

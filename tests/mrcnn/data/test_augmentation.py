@@ -67,15 +67,8 @@ def test_same_seed_same_sample_in_any_order_and_thread(augmenter):
         np.testing.assert_array_equal(pair[0], other[0])
         np.testing.assert_array_equal(pair[1], other[1])
     assert len({pair[0].tobytes() for pair in first}) == len(seeds)
-
-
-@BOTH
-def test_images_without_cells_and_of_any_size_pass(augmenter):
-    image, masks = make_sample(64)
-    new_image, new_masks = augment(image, masks[..., :0], augmenter, 1)
-    assert new_image.shape == image.shape and new_masks.shape == (64, 64, 0)
-    wide_image, wide_masks = augment(image[:40], masks[:40], augmenter, 2)
-    assert wide_image.shape == (40, 64, 3) and wide_masks.shape[:2] == (40, 64)
+    new_image, new_masks = augment(image[:40], masks[:40, :, :0], augmenter, 1)  # without a cell
+    assert new_image.shape == (40, 64, 3) and new_masks.shape == (40, 64, 0)
 
 
 @pytest.mark.parametrize("make", [augmentation.thesis_augmentation, augmentation.StrongAugmentation])

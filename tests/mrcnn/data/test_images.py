@@ -67,48 +67,40 @@ def test_read_image_refuses_floats_that_are_no_brightness(tmp_path, value):
 TURNS, MIRRORED = (0, 0, 2, 2, 3, 3, 1, 1), (2, 4, 5, 7)
 
 
-def write_turned(path, pixels, orientation):
-    """Write uint8 pixels with an orientation; a name with "deep" gets them as 16-bit values."""
-    exif = Image.Exif()
+def write(path, pixels, orientation=1):
+    """Write pixels of 8 or 16 bits, (height, width, 3 or 4); the name says how."""
+    kind, exif = path.stem, Image.Exif()
     exif[0x0112] = orientation
-    deep = pixels.astype(np.uint16) * 256
-    if path.name == "deep.tif":
-        tifffile.imwrite(path, deep, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
-    elif path.name == "deep.png":
-        encoded = cv2.imencode(".png", deep[..., ::-1])[1].tobytes()
+    if pixels.dtype == np.uint8:
+        more = {"deflated": {"compression": "tiff_adobe_deflate"}, "fine": {"quality": 95, "subsampling": 0}}
+        Image.fromarray(pixels).save(path, exif=exif, **more.get(kind, {}))
+    elif path.suffix == ".png" or kind == "lzw":
+        bgr = pixels[..., [2, 1, 0, *range(3, pixels.shape[-1])]]
+        options = [cv2.IMWRITE_TIFF_COMPRESSION, 5] if kind == "lzw" else []
+        content = cv2.imencode(path.suffix, bgr, options)[1].tobytes()
         data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
         chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
-        path.write_bytes(encoded[:33] + chunk + encoded[33:])  # after the signature and the first chunk
+        # After the signature and the first chunk of a PNG file.
+        path.write_bytes(content if kind == "lzw" else content[:33] + chunk + content[33:])
     else:
-        more = {"deflated.tif": {"compression": "tiff_adobe_deflate"}, "a.jpg": {"quality": 95, "subsampling": 0}}
-        Image.fromarray(pixels).save(path, exif=exif, **more.get(path.name, {}))
+        more = {"planar": {"planarconfig": "separate"}, "big": {"byteorder": ">"}}
+        more |= {"deflated": {"compression": "zlib", "predictor": True}, "alpha": {"extrasamples": ["unassalpha"]}}
+        pixels = np.moveaxis(pixels, -1, 0) if kind == "planar" else pixels
+        tag = (274, 3, 1, orientation, True)
+        tifffile.imwrite(path, pixels, photometric="rgb", extratags=[tag], **more.get(kind, {}))
 
 
-@pytest.mark.parametrize("name", ["a.png", "deflated.tif", "a.jpg", "deep.png", "deep.tif"])
+@pytest.mark.parametrize("name", ["a.png", "deflated.tif", "fine.jpg", "deep.png", "deep.tif", "planar.tif"])
 def test_read_image_is_upright(tmp_path, colours, name):
-    path, is_jpeg = tmp_path / name, name == "a.jpg"
+    path, is_jpeg, is_deep = tmp_path / name, name == "fine.jpg", name in ("deep.png", "deep.tif", "planar.tif")
     pixels = cv2.GaussianBlur(colours, (0, 0), 5) if is_jpeg else colours
     for orientation, turns in enumerate(TURNS, 1):
-        write_turned(path, pixels, orientation)
+        write(path, pixels.astype(np.uint16) * 256 if is_deep else pixels, orientation)
         expected, image = np.rot90(pixels, turns), read_image(path)
         expected = np.fliplr(expected) if orientation in MIRRORED else expected
         assert image.shape == expected.shape and image_size(path) == expected.shape[:2]
         np.testing.assert_allclose(image.astype(int), expected, atol=12 if is_jpeg else 0)
-        values = read_values(path)
-        np.testing.assert_array_equal(values >> 8 if "deep" in name else values, image)
-
-
-def write_deep(path, values):
-    """Write 16-bit colours (height, width, 3 or 4); the name says how."""
-    kind = path.stem
-    if path.suffix == ".png" or kind == "lzw":
-        bgr = values[..., [2, 1, 0, *range(3, values.shape[-1])]]
-        cv2.imwrite(str(path), bgr, [cv2.IMWRITE_TIFF_COMPRESSION, 5] if kind == "lzw" else [])
-        return
-    more = {"planar": {"planarconfig": "separate"}, "big": {"byteorder": ">"}}
-    more |= {"deflated": {"compression": "zlib", "predictor": True}, "alpha": {"extrasamples": ["unassalpha"]}}
-    values = np.moveaxis(values, -1, 0) if kind == "planar" else values
-    tifffile.imwrite(path, values, photometric="rgb", **more.get(kind, {}))
+        np.testing.assert_array_equal(read_values(path) >> (8 if is_deep else 0), image)
 
 
 @pytest.mark.parametrize("name", ["plain.tif", "planar.tif", "big.tif", "deflated.tif", "lzw.tif", "plain.png"])
@@ -116,14 +108,14 @@ def write_deep(path, values):
 def test_read_image_scales_deep_colours_as_deep_grey(tmp_path, name, bits):
     values = np.random.default_rng(bits).integers(0, 2**bits, (30, 40, 3), dtype=np.uint16)
     values[0, 0, 1] = 2**bits - 1
-    write_deep(tmp_path / name, values)
+    write(tmp_path / name, values)
     np.testing.assert_array_equal(read_image(tmp_path / name), values >> (bits - 8))
     np.testing.assert_array_equal(read_values(tmp_path / name), values)
 
 
 @pytest.mark.parametrize("name", ["alpha.tif", "alpha.png"])
 def test_read_image_lays_deep_transparency_over_white(tmp_path, name):
-    write_deep(tmp_path / name, np.array([[[65535, 0, 32768, 65535], [0, 0, 0, 0], [0, 0, 0, 32768]]], np.uint16))
+    write(tmp_path / name, np.array([[[65535, 0, 32768, 65535], [0, 0, 0, 0], [0, 0, 0, 32768]]], np.uint16))
     np.testing.assert_array_equal(read_image(tmp_path / name), [[[255, 0, 128], [255, 255, 255], [127, 127, 127]]])
 
 
