@@ -140,11 +140,7 @@ def load_centre(
 
 
 def load_centres(folders: Iterable[Path], *args: Any, **options: Any) -> dict[str, Centre]:
-    """The centres in some folders by the folders' names; further arguments as of `load_centre`.
-
-    Raises:
-        InputError: if a centre is faulty, or two have the same name.
-    """
+    """The centres in some folders by the folders' names, each once; further arguments as of `load_centre`."""
     centres: dict[str, Centre] = {}
     for folder in folders:
         name = folder.resolve().name
@@ -155,13 +151,10 @@ def load_centres(folders: Iterable[Path], *args: Any, **options: Any) -> dict[st
 
 
 def read_columns(path: str | os.PathLike, names: Sequence[str], advice: str) -> list[tuple[int | str, ...]]:
-    """Read the columns `names` of a UTF-8 CSV file; `advice` ends the message if it cannot be read.
+    """Read the columns `names` of a UTF-8 CSV file: of each row not blank its line number and its texts.
 
-    Returns:
-        For each row that is not blank a tuple of its line number and the texts in the columns, "" where there is none.
-
-    Raises:
-        InputError: if the file cannot be read, a column is lacking or there twice, or a row has too many values.
+    A text is "" where there is none. A file that cannot be read, for which `advice` ends the message, and one that
+    lacks a column, has it twice, or has a row with too many values, is refused.
     """
     rows = []
     try:

@@ -171,11 +171,8 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     Without a path, `masks/` is taken where it is; else the one COCO or VIA file in the centre's folder, in `images/`,
     in `annotations/` or beside the images; else the labelme files beside the images.
 
-    Returns:
-        Where they come from, or None if nothing is there and nothing was asked for.
-
-    Raises:
-        InputError: if what was asked for is not there or is something else, or if there is a choice to make.
+    None is returned if nothing is there and nothing was asked for. What was asked for and is not there, or is something
+    else, is refused, and so is a choice between several.
     """
     may_be_masks = choice.format in ("auto", "masks")
     path = root if choice.path is None else locate(choice.path, root)

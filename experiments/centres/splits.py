@@ -64,11 +64,7 @@ class Split:
 
 
 def hold_out(centre: str, image_ids: Iterable[str], train_share: float, seed: int) -> dict[str, list[str]]:
-    """Divide images at random, without labels, into "train" and "test" image_ids, both sorted.
-
-    Raises:
-        InputError: if either part would be empty.
-    """
+    """Divide images at random, without labels, into "train" and "test" image_ids, both sorted, neither empty."""
     image_ids = sorted(image_ids)
     order = np.random.default_rng(seed).permutation(len(image_ids))
     num_train = round(train_share * len(image_ids))
@@ -231,11 +227,7 @@ def _choose_test_units(counts: np.ndarray, test_fraction: float, seed: int) -> n
 
 
 def load_split(path: str | os.PathLike) -> Split:
-    """Read a split.
-
-    Raises:
-        InputError: if the file is missing, not a split, or was changed since it was written.
-    """
+    """Read a split; a file that is missing, not a split, or was changed since it was written is refused."""
     content = read_json_file(path, missing="make a split", advice=_NEW)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise InputError(f"{path}: not a split; {_NEW}")

@@ -74,9 +74,7 @@ def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
     Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre). Returned is
     what the vectors are, and the cells by centre in order of appearance.
 
-    Raises:
-        InputError: if a file cannot be read, holds no cell or a value that is not finite, two differ in what they
-            hold, or two hold the same centre.
+    Refused are files without a cell or with a value that is not finite, of different networks, or of the same centre.
     """
     files = [Path(path) for path in paths]  # what is no file of vectors is taken for a feature store
     found = [_read_file(path) for path in files if path.suffix.lower() in SUFFIXES]
