@@ -77,7 +77,8 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
                 bar.update()
             return
         context = multiprocessing.get_context("spawn")
-        start = (context.Value("i", 0), max(1, (os.cpu_count() or 1) // num_processes))
+        is_broken = context.Event()
+        start = (context.Value("i", 0), max(1, (os.cpu_count() or 1) // num_processes), is_broken)
         waiting, running = list(jobs), set[Future]()
         with ProcessPoolExecutor(num_processes, context, _start_worker, start) as pool:
             try:
@@ -85,11 +86,13 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
                     # No more are handed out than run at once, so that none begins after a fault.
                     while waiting and len(running) < num_processes:
                         running.add(pool.submit(_run_in_worker, waiting.pop(0), resume))
+                    pool.submit(int)  # a pool notices the death of those processes alone that an earlier call began
                     done, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in done:
                         future.result()
                         bar.update()
             except BrokenProcessPool:
+                is_broken.set()
                 what = "a process of --jobs was killed, as happens where memory runs out"
                 raise InputError(f"{jobs[0].folder.parent}: {what}; {ADVICE}") from None
             except KeyboardInterrupt:
@@ -98,8 +101,10 @@ def run_jobs(jobs: Sequence[TrainingJob], num_processes: int, *, resume: bool = 
                 raise
 
 
-def _start_worker(num_started, threads: int) -> None:
+def _start_worker(num_started, threads: int, is_broken) -> None:
     """Prepare a process, number `num_started` of all, before TensorFlow computes on its `threads`."""
+    global _is_broken
+    _is_broken = is_broken
     # Ctrl-C reaches all processes of a terminal; the first one decides, and sends the others SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -137,5 +142,9 @@ def _run_in_worker(job: TrainingJob, resume: bool) -> None:
     with handle_signals():
         try:
             run_job(job, resume)
+        except KeyboardInterrupt:
+            # It would wait for the pool to end it, which a pool that lost a process does not.
+            threading.Thread(target=lambda: _is_broken.wait() and os._exit(1), daemon=True).start()
+            raise
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             raise InputError(f"{job.folder}: out of memory ({one_line(error)}); {ADVICE}") from None

@@ -99,6 +99,7 @@ def test_a_killed_process_is_told_in_one_line(running):
     os.kill(next(iter(begun.values())), signal.SIGKILL)
     last = process.communicate()[1].strip().splitlines()[-1]
     assert "InputError" in last and "a process of --jobs was killed" in last and "smaller --jobs" in last
+    assert not any(map(is_running, begun.values()))
 
 
 def test_run_jobs_ends_those_that_began_though_another_one_fails(study_data, tmp_path):
