@@ -59,12 +59,3 @@ def test_main_tells_what_the_system_refuses_in_one_line(tmp_path, monkeypatch, r
 
     monkeypatch.setattr(run_commands, "report", fail)
     assert refused("report", tmp_path).startswith(message)
-
-
-def test_main_keeps_the_traceback_of_other_errors_of_the_system(tmp_path, monkeypatch, aecfe):
-    def fail(arguments):
-        raise OSError("unknown")
-
-    monkeypatch.setattr(run_commands, "report", fail)
-    with pytest.raises(OSError, match="unknown"):
-        aecfe("report", tmp_path)

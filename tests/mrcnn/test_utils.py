@@ -56,20 +56,6 @@ def test_resize_is_that_of_scikit_image():
     assert utils.resize(image[..., 0] > 99, (40, 40)).dtype == np.float64  # scripts threshold it
 
 
-def test_mini_masks_round_trip_up_to_resampling():
-    yy, xx = np.mgrid[:100, :100]
-    masks = np.stack([(yy - 40) ** 2 + (xx - 50) ** 2 < 30**2, (yy - 60) ** 2 + (xx - 30) ** 2 < 20**2], axis=-1)
-    boxes = utils.extract_bboxes(masks)
-    np.testing.assert_array_equal(boxes, [[11, 21, 70, 80], [41, 11, 80, 50]])
-    assert boxes.dtype == np.int32 and utils.extract_bboxes(masks[..., :0]).shape == (0, 4)
-    mini = utils.minimize_mask(boxes, masks, (28, 28))
-    assert mini.shape == (28, 28, 2) and mini.dtype == bool
-    full = utils.expand_mask(boxes, mini, (100, 100, 3))
-    assert np.diag(utils.compute_overlaps_masks(masks, full)).min() > 0.95
-    with pytest.raises(ValueError, match="no area"):
-        utils.minimize_mask(np.array([[5, 5, 5, 9]]), masks[..., :1], (28, 28))
-
-
 def test_generate_anchors_with_several_scales_puts_them_innermost():
     anchors = utils.generate_anchors((8, 16), (1, 4), (1, 2), 10, 1)
     heights, widths = (anchors[:, 2:] - anchors[:, :2]).T

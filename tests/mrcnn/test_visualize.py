@@ -104,14 +104,6 @@ def test_draw_boxes_styles_by_visibility(ax, shown):
     assert ax.get_title() == "t" and ax.get_xlim() == (-10, 110) and not shown
 
 
-def test_display_images_takes_few_titles_and_colours_of_any_type(shown):
-    colours = np.full((4, 5, 3), 200.0)
-    visualize.display_images([colours, np.zeros((4, 5)), colours.astype(np.uint8)], titles=["one"])
-    axes = plt.gcf().axes
-    assert [ax.get_title() for ax in axes] == ["one", "", ""]
-    np.testing.assert_array_equal(axes[0].images[0].get_array(), axes[2].images[0].get_array())
-
-
 @pytest.mark.parametrize("color", [(1.0, 0.0, 0.5), (1.0, 0.0, 0.5, 0.8)])
 def test_apply_mask_blends_in_place(color):
     image = np.full((4, 4, 3), 100, np.uint8)
@@ -125,10 +117,3 @@ def test_draw_box_frames_in_place():
     rows, columns = np.nonzero(image[..., 1])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 9, 3, 11)
     assert (image[..., 1][4:8, 5:10] == 0).all() and not image[..., 0].any()
-
-
-def test_outlines_of_masks_at_the_border_are_closed(ax):
-    box, mask = np.array([[0, 0, 5, 6]]), np.ones((5, 6, 1), bool)
-    visualize.display_instances(np.zeros((5, 6, 3), np.uint8), box, mask, [1], NAMES, ax=ax)
-    points = ax.collections[0].get_paths()[0].vertices
-    np.testing.assert_allclose([points.min(axis=0), points.max(axis=0)], [[-0.5, -0.5], [5.5, 4.5]])

@@ -142,20 +142,6 @@ def test_other_models_than_the_record_tells_of_are_refused(copy, folders):
         refused(copy, part)
 
 
-@pytest.mark.parametrize(
-    ("change", "part"),
-    [
-        ({"classifier": "../forest"}, "classifier"),
-        ({"classes": ["lymphocyte", "=1+1", "smudge_cell"]}, "classes.1"),
-        ({"vectors": {"kind": "other", "length": 5}}, "vectors.kind"),
-    ],
-)
-def test_an_odd_record_is_refused(copy, change, part):
-    record = json.loads((copy / "classifier.json").read_text()) | change
-    (copy / "classifier.json").write_text(json.dumps(record))
-    refused(copy, "classifier.json: ", part)
-
-
 def test_a_folder_that_is_no_classifier_is_refused(copy, tmp_path):
     refused(tmp_path / "none", "give a whole folder that `aecfe classifier train` wrote")
     for content in (b"[" * 100_000, b"[]", b"\xff\xfe", b"null"):

@@ -206,12 +206,3 @@ def test_what_is_there_is_not_written_over(folder, tmp_path, aecfe, refused):
     assert calls.read_text() == "mine"
     assert aecfe("classifier", "apply", folder, new, "-o", calls, "--overwrite") == 0
     assert len(rows_of(calls)) == 45
-
-
-def test_names_cannot_break_the_card(tmp_path, aecfe):
-    with np.load(write_npz(tmp_path / "a.npz", ["north"])) as arrays:
-        odd = {"cell_type": np.array(["a|b", "[x](y)", "<script>"] * 15), "centre": np.full(45, "n|\n# `o`")}
-        np.savez(tmp_path / "a.npz", **{**arrays, **odd})
-    assert aecfe("classifier", "train", tmp_path / "a.npz", "-o", tmp_path / "m") == 0
-    table = [line for line in (tmp_path / "m" / "MODEL_CARD.md").read_text().splitlines() if line.startswith("|")]
-    assert table[2:] == [r"| \<script\> | 15 |", r"| \[x\](y) | 15 |", r"| a\|b | 15 |"]

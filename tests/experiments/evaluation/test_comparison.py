@@ -221,12 +221,6 @@ def test_results_are_read_again_for_the_same_inputs_alone(tmp_path, all_knowing,
     assert made(overwrite=True) == everything
 
 
-def test_columns_of_one_name_are_refused(tmp_path):
-    column = Column("labels", (one_hot(cells_of()),))
-    with pytest.raises(InputError, match="two columns are called labels; give one"):
-        compare_columns([column, column], cells_of(), PROTOCOL, Cache(tmp_path))
-
-
 def test_standardising_mends_a_shifted_centre(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.evaluation.classifiers.NUM_TREES", 10)
     cells = cells_of(classes=("a", "b"))

@@ -2,7 +2,6 @@ import numpy as np
 
 from experiments.centres.class_maps import THESIS_CLASSES
 from experiments.figures.scores import draw_before_after, draw_bottleneck_curves, draw_confusions, draw_recall_intervals
-from experiments.figures.sheets import PAGE_HEIGHT, PAGE_WIDTH
 
 SIZES = (5, 10, 50, 100, 150, 300, 400, 650, 1000)
 VARIANTS = [f"ResNet{depth}-{crop}{loss}" for depth in (101, 50) for crop in ("", "BB-") for loss in ("MSE", "SSIM")]
@@ -13,12 +12,6 @@ def is_cut(figure):
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     return min(drawn.x0, drawn.y0) < -0.01 or drawn.x1 > width + 0.01 or drawn.y1 > height + 0.01
-
-
-def overlapping(texts):
-    """Pairs of texts that lie over one another."""
-    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
-    return [(a, b) for i, (a, first) in enumerate(boxes) for b, second in boxes[:i] if first.overlaps(second)]
 
 
 def names_of(legend):
@@ -37,27 +30,6 @@ def test_draw_confusions_writes_percentages_of_the_rows():
     assert axes.yaxis_inverted() and axes.get_title() == "a → b"
 
 
-def test_draw_confusions_of_16_panels_and_13_classes_fits_a_page():
-    centres = ("Matek-19", "INT-20", "Acevedo-20", "cellavision")
-    confusions = {f"{a} → {b}": np.eye(13, dtype=int) for a in centres for b in centres}
-    confusions["Matek-19 → Matek-19"] = np.full((13, 13), 10) + np.diag(np.full(13, 40))
-    figure = draw_confusions(confusions, THESIS_CLASSES)
-    width, height = figure.get_size_inches()
-    assert width <= PAGE_WIDTH + 1e-6 and height <= PAGE_HEIGHT
-    assert not is_cut(figure)
-    *panels, _ = figure.axes
-    assert len(panels) == 16 and not overlapping([axes.title for axes in panels])
-    assert not overlapping(panels[0].texts)  # every cell of it holds two digits
-
-
-def test_draw_confusions_names_the_classes_at_the_outer_panels_alone():
-    figure = draw_confusions({name: np.eye(3, dtype=int) for name in "abcdefg"}, ["x", "y", "z"])
-    figure.draw_without_rendering()
-    *panels, _ = figure.axes
-    assert [axes.yaxis.get_tick_params()["labelleft"] for axes in panels] == [i in (0, 4) for i in range(7)]
-    assert [axes.xaxis.get_tick_params()["labelbottom"] for axes in panels] == [i > 2 for i in range(7)]
-
-
 def test_draw_recall_intervals_draws_values_and_reaches():
     recalls = {"AE-RF": {"x": (0.5, 0.4, 0.7), "y": None}, "AE-CFE": {"x": (0.6, 0.6, 0.6), "y_z": (1.0, 0.8, 1.0)}}
     figure = draw_recall_intervals(recalls, ["x", "y", "y_z"])
@@ -71,14 +43,6 @@ def test_draw_recall_intervals_draws_values_and_reaches():
     assert np.round(second[0].get_ydata()).tolist() == [0, 1, 2] and first[0].get_marker() != second[0].get_marker()
     assert names_of(figure.legends[0]) == ["AE-RF", "AE-CFE"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y", "y z"]
-
-
-def test_draw_recall_intervals_of_eight_methods_and_13_classes_fits_a_page():
-    values = {name: (0.5, 0.4, 0.6) for name in THESIS_CLASSES}
-    figure = draw_recall_intervals({f"ND-AE-DA {i}": values for i in range(8)}, THESIS_CLASSES)
-    assert figure.get_size_inches()[1] <= PAGE_HEIGHT and not is_cut(figure)
-    heights = np.concatenate([container[0].get_ydata() for container in figure.axes[0].containers])
-    assert len(np.unique(heights)) == 8 * 13
 
 
 def test_draw_before_after_draws_every_cell_once_in_each_of_four_panels():
@@ -95,14 +59,6 @@ def test_draw_before_after_draws_every_cell_once_in_each_of_four_panels():
     names = [*(name.replace("_", " ") for name in THESIS_CLASSES), "no type"]
     assert names_of(figure.axes[3].get_legend()) == names
     assert not is_cut(figure)
-
-
-def test_draw_before_after_of_many_cells_is_round_and_an_image_in_the_pdf():
-    points, names = np.zeros((6000, 2)), ["a", "b"] * 3000
-    figure = draw_before_after(points, points, names, names, ["a", "b"], ["a", "b"])
-    drawn = [c for axes in figure.axes for c in axes.collections if len(c.get_offsets())]
-    assert all(collection.get_rasterized() for collection in drawn)
-    assert len({len(collection.get_paths()[0].vertices) for collection in drawn}) == 1
 
 
 def test_draw_bottleneck_curves_draws_every_variant_apart():

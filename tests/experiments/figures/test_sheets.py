@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from experiments.centres.class_maps import THESIS_CLASSES
 from experiments.figures import sheets
 from tests.experiments.figures.test_scores import is_cut
 
@@ -100,18 +99,3 @@ def test_draw_class_distribution_draws_a_bar_up_to_each_count_and_writes_it():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["basophil", "monocyte", "smudge cell"]
     assert axes.get_xscale() == "log" and axes.yaxis_inverted()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Matek-19 (1,909 cells)", "tecom (1 cells)"]
-
-
-def test_draw_class_distribution_of_eight_centres_and_13_classes_fits_a_page_without_colour():
-    of_class = {name: 10**k for k, name in enumerate(THESIS_CLASSES[:5])}
-    figure = sheets.draw_class_distribution({hatch: of_class for hatch in sheets.HATCHES}, THESIS_CLASSES)
-    assert not is_cut(figure)
-    assert len({bar.get_hatch() for bar in figure.axes[0].patches}) == len(sheets.HATCHES)
-    shown = {tick.get_text() for tick in figure.axes[0].get_xticklabels()}
-    assert {"1", "10", "100", "1,000", "10,000"} <= shown
-
-
-def test_wrap_text_breaks_at_spaces_only_and_keeps_line_breaks():
-    assert sheets.wrap_text("lymphocyte large granular\n(12)", sheets.MAX_LABEL) == "lymphocyte large\ngranular\n(12)"
-    assert sheets.text_width("lymphocyte large") <= sheets.MAX_LABEL
-    assert sheets.wrap_text("unbreakable", 0.1) == "unbreakable"

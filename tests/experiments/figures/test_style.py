@@ -56,10 +56,6 @@ def test_draw_maps_draws_every_cell_once_in_the_colour_of_its_group():
     assert [colors[tuple(point)] for point in points] == expected
 
 
-def test_groups_beyond_the_palette_still_differ():
-    assert len({style.group_style(i) for i in range(2 * len(style.PALETTE))}) == 2 * len(style.PALETTE)
-
-
 def test_project_of_few_vectors_is_pca():
     for count in (0, 1, 2, 3, 11):
         points, method = style.project(np.random.default_rng(0).normal(size=(count, 5)), seed=0)

@@ -2,17 +2,12 @@
 
 import numpy as np
 
-from mrcnn.files.provenance import command_text, hash_arrays, hash_json, machine_text
+from mrcnn.files.provenance import command_text, hash_arrays, hash_json
 
 
 def test_command_text_can_be_typed_again(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/usr/local/bin/aecfe", "evaluate", "my file.h5", "--set=a=b"])
     assert command_text() == "aecfe evaluate 'my file.h5' --set=a=b"
-
-
-def test_machine_text_names_cores_and_gpus():
-    text = machine_text()
-    assert " cores of " in text and text.endswith(("GPUs", "no GPU"))
 
 
 def test_hashes_tell_values_types_and_shapes():
