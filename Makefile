@@ -51,7 +51,7 @@ check-data:
 	@test -d "$(DATA)" || { echo "error: no folder $(DATA); name the folder of the centres: make real DATA=path" >&2; exit 2; }
 
 test: $(READY)
-	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: $(READY)
 	@$(RUN) -m ruff check .

@@ -22,6 +22,12 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IMAGE_SIZE = 64
+# Files whose tests train networks or start commands. They come first: no process is to wait for another at the end.
+LONGEST = ("test_scripts", "test_exactness", "test_export", "test_pages", "test_workers", "test_notebook", "test_step")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def draw_cell_image(seed: int, size: int = IMAGE_SIZE) -> tuple[np.ndarray, np.ndarray]:

@@ -17,8 +17,8 @@ from mrcnn.files.devices import compute_on_one_thread, mirrored_strategy, multi_
 from mrcnn.files.errors import InputError
 from mrcnn.training.folder import WEIGHTS_NAME, checkpoints
 
-# Of the largest change of a weight in the step: sums over parts of a batch differ in the last digits of float32.
-TOLERANCE = 1e-4
+# Of the largest change of a weight in the step: the last digit of a weight near 0.5 is 1.3e-4 of it.
+TOLERANCE = 4e-4
 
 
 def start(kind: str, folder: Path, **environment: str) -> subprocess.Popen:
