@@ -90,7 +90,7 @@ class FeatureStore:
 
     @cached_property
     def image_ids(self) -> np.ndarray:
-        """str array of shape (n,): each cell's image image_id."""
+        """str array of shape (n,): the image of each cell."""
         return self.read("image_id", 0, len(self))
 
     @cached_property
@@ -182,7 +182,8 @@ class FeatureStore:
 
 
 def _column(file: h5py.File, name: str) -> h5py.Dataset:
-    return file[name if file.attrs["schema"] > 1 else name.replace("image_id", "key")]
+    is_old = name.endswith("image_id") and file.attrs["schema"] == 1
+    return file[name.replace("image_id", "key") if is_old else name]
 
 
 def _read_header(file: h5py.File) -> dict[str, Any]:
