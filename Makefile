@@ -21,7 +21,7 @@ help:
 	@echo "make demo             three synthetic centres, from smears to the report"
 	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
 	@echo "make test             run the tests"
-	@echo "make coverage         the same, and measure how much of the code they cover; a seventh slower"
+	@echo "make coverage         the same, slower, and measure how much of the code they cover"
 	@echo "make lint             check style, format and the bounds of the house"
 	@echo "make house            count lines and files by folder, and name what breaks a bound"
 	@echo "make format           put style and format right, as far as that goes by itself"

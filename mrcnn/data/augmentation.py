@@ -5,7 +5,7 @@ connected components, so that every copy is an instance: an unlabelled one would
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import cv2
 import imgaug.augmenters as iaa
@@ -27,18 +27,8 @@ class Augmented(NamedTuple):
     sources: np.ndarray  # int32 (num_instances,), which mask of the input each instance comes from
 
 
-class Augmentation(Protocol):
-    """Anything that augments a sample; it keeps no state, so that threads can share it."""
-
-    def apply(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> Augmented:
-        """Augment a sample with the randomness of `rng` alone."""
-
-
-AnyAugmentation = Augmentation | iaa.Augmenter
-
-
 def augment_instances(
-    image: np.ndarray, masks: np.ndarray, augmenter: AnyAugmentation, seed: int | Sequence[int] | np.random.Generator
+    image: np.ndarray, masks: np.ndarray, augmenter: "AnyAugmentation", seed: int | Sequence[int] | np.random.Generator
 ) -> Augmented:
     """Augment a sample, which depends on the seed alone.
 
@@ -173,6 +163,11 @@ class StrongAugmentation:
         values = 127 + rng.uniform(*self.CONTRAST) * (values - 127)
         values += rng.uniform(-self.BRIGHTNESS, self.BRIGHTNESS)
         return cv2.LUT(image, _to_uint8(values)[np.newaxis])
+
+
+# Neither keeps a state, so that threads can share them.
+Augmentation = ImgaugAugmentation | StrongAugmentation
+AnyAugmentation = Augmentation | iaa.Augmenter
 
 
 def _turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
