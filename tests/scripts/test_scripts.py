@@ -1,4 +1,4 @@
-"""Runs the scripts beside it as their users would: they were written for Matterport's package, not for this one."""
+"""Runs the scripts of examples/matterport as users of Matterport's package would."""
 
 import hashlib
 import os
@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parent
-ROOT = SCRIPTS.parents[1]
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "examples" / "matterport"
 HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
 pytestmark = pytest.mark.slow
@@ -80,12 +80,12 @@ def check_result(result, image):
     return count
 
 
-def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_folder, monkeypatch):
+def test_balloon_trains_goes_on_and_splashes(run, project, coins, weights_folder, monkeypatch):
     from mrcnn.training import imagenet as downloads
 
     monkeypatch.setattr(downloads, "COCO_MODEL_URL", (weights_folder / "coco.h5").as_uri())
     monkeypatch.setattr(downloads, "COCO_HASH", hashlib.md5((weights_folder / "coco.h5").read_bytes()).hexdigest())
-    run("balloon_style.py", "train", "--dataset", coins, "--weights=coco")
+    run("balloon.py", "train", "--dataset", coins, "--weights=coco")
     fetched = project / "mask_rcnn_coco.h5"
     assert fetched.read_bytes() == (weights_folder / "coco.h5").read_bytes()
     (first,) = project.glob("logs/coin*/mask_rcnn_coin_0001.h5")
@@ -94,10 +94,10 @@ def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_
     assert not np.array_equal(stored(first, "fpn_p2"), stored(fetched, "fpn_p2"))
     assert stored(first, "mrcnn_class_logits").shape == (1024, 2)
 
-    run("balloon_style.py", "train", "--dataset", coins, "--weights=last", "--epochs=2")
+    run("balloon.py", "train", "--dataset", coins, "--weights=last", "--epochs=2")
     assert [p.name[-7:] for p in sorted(first.parent.glob("mask_rcnn_coin_*.h5"))] == ["0001.h5", "0002.h5"]
 
-    names = run("balloon_style.py", "splash", "--weights=last", "--image", coins / "val" / "4.png")
+    names = run("balloon.py", "splash", "--weights=last", "--image", coins / "val" / "4.png")
     assert names["model"].find_last().endswith("mask_rcnn_coin_0002.h5")
     image = cv2.imread(str(coins / "val" / "4.png"))[..., ::-1]
     check_result(names["result"], image)
@@ -107,9 +107,9 @@ def test_balloon_style_trains_goes_on_and_splashes(run, project, coins, weights_
     assert (np.ptp(picture[~inside].astype(int), axis=-1) == 0).all()
 
 
-def test_shapes_style_trains_in_two_steps_and_looks_inside(run, project, weights_folder):
+def test_shapes_trains_in_two_steps_and_looks_inside(run, project, weights_folder):
     (project / "mask_rcnn_coco.h5").write_bytes((weights_folder / "coco.h5").read_bytes())
-    names = run("shapes_style.py", "train", "--weights=coco")
+    names = run("shapes.py", "train", "--weights=coco")
 
     num_anchors = 3 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
     shapes = {"rpn_match": (2, num_anchors, 1), "batch_anchors": (num_anchors, 4), "rois": (2, 8, 4)}
@@ -141,18 +141,18 @@ def decode_lengths(text, shape):
     return mask.reshape(shape[1], shape[0]).T
 
 
-def test_nucleus_style_trains_on_crops_and_writes_a_submission(run, project, grains, weights_folder, monkeypatch):
+def test_nucleus_trains_on_crops_and_writes_a_submission(run, project, grains, weights_folder, monkeypatch):
     from mrcnn.model import MaskRCNN
 
     monkeypatch.setattr(MaskRCNN, "get_imagenet_weights", lambda self: str(weights_folder / "backbone.h5"))
-    run("nucleus_style.py", "train", "--dataset", grains, "--subset=train", "--weights=imagenet")
+    run("nucleus.py", "train", "--dataset", grains, "--subset=train", "--weights=imagenet")
     found = sorted(project.glob("logs/grain*/mask_rcnn_grain_*.h5"))
     assert [p.name for p in found] == ["mask_rcnn_grain_0001.h5", "mask_rcnn_grain_0002.h5"]
     kernels = [stored(p, "conv1") for p in (weights_folder / "backbone.h5", *found)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[1], kernels[2])
 
-    names = run("nucleus_style.py", "detect", "--dataset", grains, "--subset=test", "--weights=last")
+    names = run("nucleus.py", "detect", "--dataset", grains, "--subset=test", "--weights=last")
     assert tuple(names["config"].MEAN_PIXEL) == (120.5, 95.0, 60.0)
     folder = Path(names["submit_dir"])
     assert folder.parent == project / "results" / "grain"
@@ -166,11 +166,11 @@ def test_nucleus_style_trains_on_crops_and_writes_a_submission(run, project, gra
         np.testing.assert_array_equal(np.any(pasted, axis=0), result["masks"].any(axis=-1))
 
 
-def test_coco_style_trains_in_two_stages_with_crowds(run, project, coco_data, weights_folder, monkeypatch):
+def test_coco_trains_in_two_stages_with_crowds(run, project, coco_data, weights_folder, monkeypatch):
     from mrcnn.model import MaskRCNN
 
     monkeypatch.setattr(MaskRCNN, "get_imagenet_weights", lambda self: str(weights_folder / "backbone.h5"))
-    names = run("coco_style.py", "train", "--dataset", coco_data, "--weights=imagenet")
+    names = run("coco.py", "train", "--dataset", coco_data, "--weights=imagenet")
     dataset = names["dataset_train"]
     crowded = dataset.load_mask(0)
     np.testing.assert_array_equal(crowded[1], [2, 1, -3])
@@ -186,9 +186,9 @@ def test_coco_style_trains_in_two_stages_with_crowds(run, project, coco_data, we
 
 
 @pytest.mark.parametrize("eval_type", ["segm", "bbox"])
-def test_coco_style_evaluates_with_pycocotools(run, coco_data, weights_folder, eval_type):
+def test_coco_evaluates_with_pycocotools(run, coco_data, weights_folder, eval_type):
     leaning = weights_folder / "leaning.h5"
-    names = run("coco_style.py", "evaluate", "--dataset", coco_data, "--weights", leaning, "--type", eval_type)
+    names = run("coco.py", "evaluate", "--dataset", coco_data, "--weights", leaning, "--type", eval_type)
     assert names["evaluation"].stats.shape == (12,)
     assert names["evaluation"].params.iouType == eval_type
     assert {entry["image_id"] for entry in names["results"]} <= {6, 7, 8}
@@ -199,10 +199,10 @@ def test_coco_style_evaluates_with_pycocotools(run, coco_data, weights_folder, e
     assert check_result(result, image) > 0 and set(result["class_ids"]) == {2}
 
 
-def test_balloon_style_as_a_process_with_the_whole_backbone(project, coins):
+def test_balloon_as_a_process_with_the_whole_backbone(project, coins):
     write_weights(project / "mask_rcnn_coco.h5", num_classes=81)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
-    command = [sys.executable, SCRIPTS / "balloon_style.py", "train", "--dataset", coins, "--weights=coco"]
+    command = [sys.executable, SCRIPTS / "balloon.py", "train", "--dataset", coins, "--weights=coco"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "IMAGE_MAX_DIM" in done.stdout and "Training network heads" in done.stdout

@@ -2,7 +2,7 @@
 
 The images are drawn in memory.
 
-    python3 shapes_style.py train --weights=coco
+    python3 shapes.py train --weights=coco
 """
 
 import os

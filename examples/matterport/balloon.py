@@ -2,8 +2,8 @@
 
 Annotations come from the VGG Image Annotator (VIA 1 or 2), as DATASET/SUBSET/via_region_data.json beside the images:
 
-    python3 balloon_style.py train --dataset=/path/to/coins --weights=coco
-    python3 balloon_style.py splash --weights=last --image=photo.png
+    python3 balloon.py train --dataset=/path/to/coins --weights=coco
+    python3 balloon.py splash --weights=last --image=photo.png
 """
 
 import datetime

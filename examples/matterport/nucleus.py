@@ -3,8 +3,8 @@
 DATASET/SUBSET/ID/images/ID.png
 DATASET/SUBSET/ID/masks/*.png      one for each grain
 
-python3 nucleus_style.py train --dataset=/path/to/grains --subset=train --weights=imagenet
-python3 nucleus_style.py detect --dataset=/path/to/grains --subset=test --weights=last
+python3 nucleus.py train --dataset=/path/to/grains --subset=train --weights=imagenet
+python3 nucleus.py detect --dataset=/path/to/grains --subset=test --weights=last
 """
 
 import datetime

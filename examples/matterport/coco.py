@@ -3,8 +3,8 @@
 DATASET/annotations/instances_train2030.json    DATASET/train2030/*.png
 DATASET/annotations/instances_val2030.json      DATASET/val2030/*.png
 
-python3 coco_style.py train --dataset=/path/to/data --weights=imagenet
-python3 coco_style.py evaluate --dataset=/path/to/data --weights=last
+python3 coco.py train --dataset=/path/to/data --weights=imagenet
+python3 coco.py evaluate --dataset=/path/to/data --weights=last
 """
 
 import os
