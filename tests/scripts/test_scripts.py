@@ -43,13 +43,14 @@ def weights_folder(tmp_path_factory, small_resnet):
     return folder
 
 
-def write_weights(path, num_classes, prefixes=("",), class_bias=None):
+def write_weights(path, num_classes, prefixes=("",), class_bias=None, **settings):
     """Write random weights whose activations stay small, as trained ones do."""
     from mrcnn.config import Config
     from mrcnn.network.assembly import DetectorParts
     from mrcnn.training.weights import save_matterport
 
-    config_class = type("FileConfig", (Config,), {"NAME": "file", "BACKBONE": "resnet50", "NUM_CLASSES": num_classes})
+    settings |= {"NAME": "file", "BACKBONE": "resnet50", "NUM_CLASSES": num_classes}
+    config_class = type("FileConfig", (Config,), settings)
     layers = DetectorParts(config_class()).named_layers()
     by_name = {layer.name: layer for layer in layers}
     by_name["conv1"].kernel.assign(by_name["conv1"].kernel / 100.0)
@@ -197,6 +198,30 @@ def test_coco_evaluates_with_pycocotools(run, coco_data, weights_folder, eval_ty
     image = names["dataset_val"].load_image(0)
     (result,) = names["model"].detect([image])
     assert check_result(result, image) > 0 and set(result["class_ids"]) == {2}
+
+
+def test_own_anchors_maps_classes_evaluates_and_saves_the_network(run, coco_data, small_resnet, tmp_path):
+    with small_resnet():
+        write_weights(tmp_path / "start.h5", 3, class_bias=[-5.0, 0.0, 5.0], RPN_ANCHOR_RATIOS=[0.5, 1, 1.5, 2])
+    arguments = "--dataset", coco_data, "--weights", tmp_path / "start.h5", "--type=bbox"
+    names = run("own_anchors.py", "train", *arguments)
+    assert names["dataset_train"].class_names == ["BG", "red", "white"]
+    np.testing.assert_array_equal(names["dataset_train"].load_mask(0)[1], [2, 1, -1])
+    assert names["truth"].stats[0] == 1
+    assert names["evaluation"].params.iouType == "bbox" and names["evaluation"].stats.shape == (12,)
+    assert {entry["category_id"] for entry in names["results"]} == {7}
+
+    # Four ratios in every second place of each level
+    num_anchors = 4 * (8**2 + 4**2 + 2**2 + 1 + 1)
+    assert names["anchors"].shape == (1, num_anchors, 4)
+    assert names["outputs"][0][5].shape == (1, num_anchors, 2)
+    for own, opened in zip(*names["outputs"], strict=True):
+        np.testing.assert_allclose(own, opened, atol=1e-5)
+    (result,) = names["model"].detect([names["image"]])
+    assert check_result(result, names["image"]) > 0
+    np.testing.assert_array_equal(names["rois"], result["rois"])
+    np.testing.assert_array_equal(names["class_ids"], result["class_ids"])
+    np.testing.assert_array_equal(names["masks"], result["masks"])
 
 
 def test_balloon_as_a_process_with_the_whole_backbone(project, coins):
