@@ -1,8 +1,10 @@
 """Batches of fixed shape from a Dataset, in an order that a seed fixes."""
 
-from collections.abc import Collection, Generator, Iterator, Sequence
-from itertools import count, islice, repeat
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 
+import keras
 import numpy as np
 
 from mrcnn.config import Config
@@ -11,13 +13,16 @@ from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
 from mrcnn.data.molding import META_FIELDS
-from mrcnn.files.errors import InputError
-from mrcnn.files.read_ahead import read_ahead
+from mrcnn.files.errors import InputError, one_line
+
+log = logging.getLogger(__name__)
 
 Example = dict[str, np.ndarray]
 
 SEEDS_OF_SAMPLE = 8
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 3
+# Images that cannot be loaded, as in Matterport's.
+MOST_PASSED_OVER = 5
 # Sets the seed of an image's substitutes apart from that of its augmentation.
 SUBSTITUTES = 2
 
@@ -60,78 +65,91 @@ def load_example(
     }
 
 
-def sample_order(num_samples: int, seed: int, start: int = 0) -> Iterator[tuple[int, int]]:
-    """Endless (serial number, index) pairs from `start` on: a new permutation in every epoch, by the seed."""
-    serial = start
-    while True:
-        order = np.random.default_rng((seed, serial // num_samples)).permutation(num_samples)
-        for index in order[serial % num_samples :]:
-            yield serial, int(index)
-            serial += 1
+class TrainingImages(keras.utils.PyDataset):
+    """Batches of `load_example`, each a function of the seed and its number alone.
 
-
-def training_batches(
-    datasets: Sequence[Dataset],
-    config: Config,
-    global_batch_size: int,
-    augmentation: AnyAugmentation | None = None,
-    start_step: int = 0,
-    shuffle: bool = True,
-    no_augmentation_sources: Collection[str] = (),
-) -> Generator[Example, None, None]:
-    """Endless batches of `load_example`, of which a thread reads the next ones.
+    A value has a leading axis of `global_batch_size`. Where IMAGE_RESIZE_MODE lets sizes differ, images are padded at
+    the bottom and right to the largest of the batch. In the place of an image that cannot be loaded, or has no instance
+    to learn from, stands another. The former is told once, and the sixth such image ends the training.
 
     Args:
         datasets: one or more; their images are mixed.
         config: sizes and seed.
         global_batch_size: samples in a batch over all devices.
         augmentation: or None.
-        start_step: number of the first batch; batches depend on the seed and their number alone.
         shuffle: False goes through the images in order.
+        num_batches: None for batches without end.
         no_augmentation_sources: sources whose images are not augmented.
-
-    Returns:
-        Generator of the batches, to be closed after use; each value has a leading axis of `global_batch_size`. Where
-        IMAGE_RESIZE_MODE lets sizes differ, images are padded at the bottom and right to the largest of the batch.
 
     Raises:
         InputError: if `config` has USE_RPN_ROIS False.
     """
-    if not config.USE_RPN_ROIS:
-        raise InputError("USE_RPN_ROIS False (training on random boxes) is gone; leave it True, see TRAIN_ON_GT_BOXES")
-    samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
 
-    def load(index: int, seed: tuple[int, int]) -> Example:
-        dataset, image_id = samples[index]
-        plain = dataset.image_info[image_id]["source"] in no_augmentation_sources
-        return load_example(dataset, image_id, config, None if plain else augmentation, seed)
+    num_batches: int | None = None
 
-    def load_or_substitute(index: int, seed: tuple[int, int]) -> Example:
-        """The sample, or in place of one without instances another, which its number alone decides."""
-        example = load(index, seed)
-        if config.TRAIN_ON_EMPTY_IMAGES or np.any(example["gt_class_ids"] > 0):
-            return example
-        for other in np.random.default_rng((*seed, SUBSTITUTES)).permutation(len(samples)):
-            example = load(int(other), seed)
-            if np.any(example["gt_class_ids"] > 0):
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        config: Config,
+        global_batch_size: int,
+        augmentation: AnyAugmentation | None = None,
+        *,
+        shuffle: bool = True,
+        num_batches: int | None = None,
+        no_augmentation_sources: Collection[str] = (),
+    ):
+        super().__init__(workers=1, max_queue_size=BATCHES_AHEAD)
+        if not config.USE_RPN_ROIS:
+            raise InputError("USE_RPN_ROIS False (training on random boxes) is gone; leave it True, see TRAIN_ON_GT_BOXES")
+        self.samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
+        self.config, self.global_batch_size, self.augmentation = config, global_batch_size, augmentation
+        self.shuffle, self.num_batches, self.no_augmentation_sources = shuffle, num_batches, no_augmentation_sources
+        self._order = lru_cache(2)(lambda epoch: self._permutation(config.SEED, epoch))
+        self._passed_over: set[int] = set()
+
+    def __getitem__(self, number: int) -> Example:
+        """Batch `number`, counted from 0.
+
+        Raises:
+            InputError: if no image has an instance, or six images cannot be loaded; it names the sixth.
+        """
+        first = number * self.global_batch_size
+        examples = [self._example(serial) for serial in range(first, first + self.global_batch_size)]
+        return {name: _stack([example[name] for example in examples]) for name in examples[0]}
+
+    def _permutation(self, *seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).permutation(len(self.samples))
+
+    def _example(self, serial: int) -> Example:
+        """A sample, or in its place another, which the number alone decides."""
+        # Sampling adds small numbers to the second seed: neighbours are kept apart.
+        seed = (self.config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
+        epoch, place = divmod(serial, len(self.samples))
+        index = int(self._order(epoch)[place]) if self.shuffle else place
+        for index in self._candidates(index, seed):
+            example = self._load(index, seed)
+            if example is not None and (self.config.TRAIN_ON_EMPTY_IMAGES or np.any(example["gt_class_ids"] > 0)):
                 return example
         raise InputError("no image has an instance to learn from; check what load_mask returns")
 
-    def examples() -> Iterator[Example]:
-        size, start = len(samples), start_step * global_batch_size
-        order = sample_order(size, config.SEED, start) if shuffle else ((i, i % size) for i in count(start))
-        for serial, index in order:
-            # Sampling adds small numbers to the second seed: neighbours are kept apart.
-            seed = (config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
-            yield load_or_substitute(index, seed)
+    def _candidates(self, index: int, seed: tuple[int, int]) -> Iterator[int]:
+        yield index
+        yield from self._permutation(*seed, SUBSTITUTES).tolist()
 
-    stream = examples()
-
-    def read(_: None) -> Example:
-        batch = list(islice(stream, global_batch_size))
-        return {name: _stack([example[name] for example in batch]) for name in batch[0]}
-
-    return read_ahead(read, repeat(None), num_ahead=BATCHES_AHEAD + 1, num_threads=1)
+    def _load(self, index: int, seed: tuple[int, int]) -> Example | None:
+        dataset, image_id = self.samples[index]
+        info = dataset.image_info[image_id]
+        augmentation = None if info["source"] in self.no_augmentation_sources else self.augmentation
+        try:
+            return load_example(dataset, image_id, self.config, augmentation, seed)
+        except Exception as error:  # whatever a Dataset of others does
+            if index not in self._passed_over:
+                self._passed_over.add(index)
+                message = f"image {info.get('path') or info['id']}: {one_line(error)}"
+                if len(self._passed_over) > min(MOST_PASSED_OVER, len(self.samples) - 1):
+                    raise InputError(f"{message}; correct its annotation, or leave it out") from error
+                log.warning("%s; passed over (%d of at most %d)", message, len(self._passed_over), MOST_PASSED_OVER)
+            return None
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -67,3 +67,10 @@ def multi_worker_strategy() -> tf.distribute.Strategy:
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files: always, unless it is a further worker of several."""
     return strategy.extended.should_checkpoint
+
+
+def local_replicas(strategy: tf.distribute.Strategy) -> range:
+    """Numbers of the replicas that this process has, of all that share a batch; every process has as many."""
+    ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
+    own = [int(number) for number in strategy.experimental_local_results(ids)]
+    return range(own[0], own[0] + len(own))

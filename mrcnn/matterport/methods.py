@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.data.molding import (
@@ -17,10 +18,14 @@ from mrcnn.data.molding import (
     unmold_detections,
 )
 from mrcnn.files.errors import InputError
-from mrcnn.matterport.graph import MatterportGraph, build_matterport_graph
 from mrcnn.network.anchors import pixel_anchors
 from mrcnn.network.assembly import DetectorParts
 from mrcnn.network.boxes import normalized_boxes
+from mrcnn.network.graph import ProposalSteps
+from mrcnn.training.step import DetectorModel
+
+# How TensorFlow 1 named the last operation of a layer, which notebooks write after the layer's name.
+LAST_OPERATIONS = ("", "add", "BiasAdd", "concat", "Relu", "Reshape", "Sigmoid", "Softmax", "stack", "truediv")
 
 
 def log(text: str, array: np.ndarray | None = None) -> None:
@@ -44,13 +49,15 @@ class MatterportMethods:
 
     parts: DetectorParts
     config: Config
+    strategy: tf.distribute.Strategy
     _detection: Any
     _anchor_shape: tuple[int, ...]
 
     @cached_property
-    def keras_model(self) -> MatterportGraph:
-        """The network as one functional model with Matterport's layer names; it shares the weights."""
-        return build_matterport_graph(self.parts, self.config)
+    def keras_model(self) -> DetectorModel:
+        """The network as one functional model with Matterport's layer names, which `train` trains."""
+        with self.strategy.scope():
+            return DetectorModel.of_parts(self.parts, self.config)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -112,14 +119,19 @@ class MatterportMethods:
 
         Returns:
             The values by these names, in their order; the heads' have RoIs by image, `(batch, rois, ...)`. It is a
-            ValueError if a tensor is not part of the network.
+            ValueError if a tensor is None or not part of the network.
         """
         if image_metas is None:
             molded, image_metas, _ = self.mold_inputs(images)
         else:
             molded = np.asarray(images, np.float32)
         anchors = np.tile(self.get_anchors(molded.shape[1:]), (len(molded), 1, 1))
-        values = self.keras_model.compute(outputs, [molded, np.asarray(image_metas, np.float32), anchors])
+        names, tensors = zip(*outputs, strict=True)
+        if None in tensors:
+            raise ValueError(f"{names[tensors.index(None)]}: None instead of a tensor; no layer of that name was found")
+        network = keras.Model(self.keras_model.inputs, list(tensors))
+        found = keras.tree.flatten(network([molded, np.asarray(image_metas, np.float32), anchors], training=False))
+        values = dict(zip(names, map(np.asarray, found), strict=True))
         for name, value in values.items():
             log(name, value)
         return values
@@ -143,5 +155,14 @@ class MatterportMethods:
         return self.find_trainable_layer(layer.layer) if isinstance(layer, keras.layers.Wrapper) else layer
 
     def ancestor(self, tensor: Any, name: str) -> Any:
-        """The tensor called `name` on the way to `tensor`, or None; see `MatterportGraph.ancestor`."""
-        return self.keras_model.ancestor(tensor, name)
+        """The tensor of `keras_model` called `name`, or None; it is not asked whether it lies on the way to `tensor`.
+
+        The name is that of a layer; "layer:0" and "layer/Relu:0", as TensorFlow 1 named its output, are the same. After
+        "ROI/" stand steps of the proposals, such as "ROI/refined_anchors".
+        """
+        layer, _, step = name.split(":")[0].partition("/")
+        if layer == "ROI" and step.split("/")[0] in ProposalSteps.STEPS:
+            steps = self.keras_model.get_layer("ROI_steps").output
+            return dict(zip(ProposalSteps.STEPS, steps, strict=True))[step.split("/")[0]]
+        known = step in LAST_OPERATIONS and layer in {each.name for each in self.keras_model.layers}
+        return self.keras_model.get_layer(layer).output if known else None

@@ -64,18 +64,16 @@ def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
     return tf.pad(rows, [[0, 1]] + [[0, 0]] * (rows.shape.rank - 1))
 
 
-class TrainingNetwork(keras.Model):
-    """From a batch with ground truth to the five losses."""
+class TrainingNetwork:
+    """From a batch with ground truth to the five losses; no Keras model, so that what uses it has the weights once."""
 
     def __init__(self, parts: DetectorParts, config: Config):
-        super().__init__(name="training")
         self.parts, self.config = parts, config
         self.proposal_layer = ProposalLayer.from_settings(config, config.POST_NMS_ROIS_TRAINING, name="ROI")
         self.align_boxes = PyramidROIAlign(config.POOL_SIZE, config.ROI_ALIGN, name="roi_align_classifier")
         self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
-        self.built = True
 
-    def call(self, batch: dict[str, tf.Tensor], training: bool = True) -> dict[str, losses.LossSum]:
+    def __call__(self, batch: dict[str, tf.Tensor], training: bool = True) -> dict[str, losses.LossSum]:
         """Compute the losses.
 
         Args:

@@ -1,10 +1,9 @@
-"""Training the detector: the loop over epochs, on one device or several, resumed after its last checkpoint."""
+"""Training the detector by Keras: epochs, resumed after the last one, on one device or several."""
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,42 @@ import tensorflow as tf
 
 from mrcnn.config import Config
 from mrcnn.data.augmentation import Augmentation
-from mrcnn.data.batches import Example, training_batches
+from mrcnn.data.batches import TrainingImages
 from mrcnn.data.dataset import Dataset
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import load_weights
-from mrcnn.files.progress import Bar
-from mrcnn.network.assembly import DetectorParts
-from mrcnn.training.folder import LOG, checkpoints
-from mrcnn.training.log import EpochLog, check_finite, read_rows
-from mrcnn.training.step import DetectorTrainer, make_optimizer
+from mrcnn.files.fitting import (
+    ReplicaBatches,
+    StepBar,
+    StepLog,
+    StopAtFault,
+    fit,
+    load_newest_checkpoint,
+    read_log,
+    save_checkpoint,
+)
+from mrcnn.training.folder import CHECKPOINTS, LOG
+from mrcnn.training.step import LOSS_NAMES, DetectorModel, make_optimizer
 
 log = logging.getLogger(__name__)
 
 
+class KeepEpochs(keras.callbacks.Callback):
+    """After each epoch write its checkpoint, and, where a path is given, the weights in Matterport's layout."""
+
+    def __init__(self, folder: Path, weights_path: Callable[[int], Path] | None):
+        super().__init__()
+        self.folder, self.weights_path = folder, weights_path
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write the files; a kill between them leaves the checkpoint before, to whose weights the others belong."""
+        save_checkpoint(self.model, self.folder, epoch + 1, kept=2)
+        if self.weights_path:
+            self.model.save_weights(self.weights_path(epoch + 1))
+
+
 def fit_detector(
-    parts: DetectorParts,
+    model: DetectorModel,
     config: Config,
     train: Sequence[Dataset],
     validation: Sequence[Dataset],
@@ -38,21 +57,22 @@ def fit_detector(
     folder: Path,
     augmentation: Augmentation | None,
     first_epoch: int | None = None,
+    is_resumed: bool = True,
     no_augmentation_sources: Collection[str] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    strategy: tf.distribute.Strategy | None = None,
+    weights_path: Callable[[int], Path] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train, from the last finished epoch on that `folder` holds. Other arguments and results are of `MaskRCNN.train`.
+    """Train up to a number of epochs. Other arguments and results are of `MaskRCNN.train`.
 
     Args:
-        parts: the weights, made in the scope of `strategy`; changed in place.
+        model: changed in place; its strategy shares the batches.
         config: settings; BATCH_SIZE is that of the global batch.
         train: datasets to learn from.
         validation: for the validation losses; none are computed if it is empty or VALIDATION_STEPS is 0.
-        folder: takes `log.csv`, `checkpoint/` and `tensorboard/`.
-        first_epoch: epochs that the weights have had; resumes from the checkpoint of just so many or the last one
-            before. None takes the newest checkpoint.
-        strategy: how several devices share the batch; None takes the one in force.
+        folder: takes `log.csv` and `checkpoint/`.
+        first_epoch: epochs that the weights have had; None takes weights and optimiser of the newest checkpoint.
+        is_resumed: whether the optimiser's state of `first_epoch` is taken from its checkpoint, if there is one.
+        weights_path: gives the path for the weights after an epoch; None keeps none but the last.
 
     Raises:
         InputError: if there are no images, the batch cannot be divided, a loss is not finite, or the checkpoint in
@@ -60,64 +80,75 @@ def fit_detector(
     """
     if not any(dataset.num_images for dataset in train):
         raise InputError("the detector has no image to train on: give a centre with masks")
-    strategy = strategy or tf.distribute.get_strategy()
+    strategy = model.distribute_strategy
     if config.BATCH_SIZE % strategy.num_replicas_in_sync:
         raise InputError(
             f"a batch of {config.BATCH_SIZE} images (IMAGES_PER_GPU x GPU_COUNT) cannot be shared evenly by "
             f"{strategy.num_replicas_in_sync} devices"
         )
     steps_per_epoch = math.ceil(config.STEPS_PER_EPOCH)  # scripts divide for it
-    total_steps = epochs * steps_per_epoch
     with strategy.scope():
-        trainer = DetectorTrainer(parts, config)
-        trainer.compile(optimizer=make_optimizer(config, learning_rate, total_steps), jit_compile=False)
-        trainer.optimizer.build(_learnable_variables(parts))
-        first_epoch = _resume(trainer, folder, first_epoch)
-        if not isinstance(trainer.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            trainer.optimizer.learning_rate = learning_rate  # not the checkpoint's
-    if first_epoch:
-        log.info("detector: resuming after epoch %d of %d", first_epoch, epochs)
-    rows = read_rows(folder / LOG, first_epoch)
+        compile_detector(model, learning_rate, epochs * steps_per_epoch)
+        if first_epoch is None:
+            first_epoch = load_newest_checkpoint(model, folder / CHECKPOINTS)
+        elif is_resumed:
+            _load_optimizer(model, folder / CHECKPOINTS, first_epoch)
+        if not isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            model.optimizer.learning_rate = learning_rate  # not the checkpoint's
     if first_epoch >= epochs:
-        return rows
-    first_step = first_epoch * steps_per_epoch
+        return read_log(folder / LOG)
+    if first_epoch:
+        log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
+
+    def steps_done() -> int:
+        return int(keras.ops.convert_to_numpy(model.optimizer.iterations))  # there may be one on each device
+
     chief = is_chief(strategy)
-    records = EpochLog(folder if chief else None, rows)
-    watchers = keras.callbacks.CallbackList(list(callbacks), model=trainer)
-    watchers.set_params({"epochs": epochs, "steps": steps_per_epoch, "verbose": 0})
-    train_step = _compiled(trainer.train_on_replica, strategy)
-    validation_step = _compiled(trainer.validate_on_replica, strategy)
-    trainer.stop_training = False
-    batches = training_batches(
-        train, config, config.BATCH_SIZE, augmentation, first_step, no_augmentation_sources=no_augmentation_sources
+    first_step, total = first_epoch * steps_per_epoch, epochs * steps_per_epoch
+    advice = "lower LEARNING_RATE, or check the masks; the last epoch's checkpoint is kept"
+    watchers = [
+        StopAtFault((*LOSS_NAMES, "loss"), steps_done, advice),
+        StepBar(total=total, initial=first_step, desc="detector", disable=not chief),
+        StepLog(folder / LOG if chief else None, steps_done, first_epoch),
+        *callbacks,
+        *([KeepEpochs(folder / CHECKPOINTS, weights_path)] if chief else []),
+    ]
+    images = TrainingImages(
+        train, config, config.BATCH_SIZE, augmentation, no_augmentation_sources=no_augmentation_sources
     )
-    bar = Bar(total=total_steps, initial=first_step, desc="detector", unit="step", smoothing=0.05, disable=not chief)
-    watchers.on_train_begin()
-    try:
-        with closing(batches), closing(bar), _without_graph_rewriting():
-            bar.set_postfix_str("compiling the training step")
-            for epoch in range(first_epoch, epochs):
-                watchers.on_epoch_begin(epoch)
-                losses = []
-                for step in range(steps_per_epoch):
-                    watchers.on_train_batch_begin(step)
-                    losses.append(train_step(next(batches)))
-                    check_finite(trainer, losses[-1])
-                    bar.update()
-                    bar.set_postfix_str(f"loss {losses[-1]['loss']:.3f}", refresh=False)
-                    watchers.on_train_batch_end(step, losses[-1])
-                if epoch == first_epoch:
-                    bar.set_postfix_str("compiling the validation step")
-                watchers.on_test_begin()
-                logs = _means(losses) | _validate(validation, config, validation_step)
-                watchers.on_epoch_end(epoch, logs)
-                # The checkpoint comes last: where there is one, all else of its epoch is done.
-                records.add(trainer, epoch + 1, logs)
-                if trainer.stop_training:
-                    break
-    finally:
-        watchers.on_train_end()
-    return rows
+    held_out = None
+    if config.VALIDATION_STEPS and any(dataset.num_images for dataset in validation):
+        number = math.ceil(config.VALIDATION_STEPS)
+        held_out = TrainingImages(validation, config, config.BATCH_SIZE, shuffle=False, num_batches=number)
+        held_out = ReplicaBatches(held_out, strategy)
+    with _without_graph_rewriting():
+        batches = ReplicaBatches(images, strategy, first_step)
+        lengths = {"steps_per_epoch": steps_per_epoch, "initial_epoch": first_epoch, "epochs": epochs}
+        fit(model, batches, held_out, callbacks=watchers, **lengths)
+    return read_log(folder / LOG)
+
+
+def compile_detector(model: DetectorModel, learning_rate: float, total_steps: int) -> None:
+    """Compile the model as its config says, in the scope of its strategy; not again where nothing has changed.
+
+    The optimiser of an earlier training goes on. It is built on the layers that are frozen too, so that a run that began
+    with `layers="heads"` can go on with "all".
+    """
+    optimizer = make_optimizer(model.config, learning_rate, total_steps)
+    schedule = optimizer._learning_rate
+    wanted = [tuple(variable.path for variable in model.trainable_variables)]
+    if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
+        wanted.append(tuple(schedule.get_config().values()))
+    if model.compiled_for == tuple(wanted):
+        return
+    if model.optimizer is None:
+        optimizer.build(_learnable_variables(model))
+    else:
+        optimizer, earlier = model.optimizer, None
+        if len(wanted) > 1:
+            optimizer.learning_rate = schedule
+    model.compile(optimizer=optimizer, jit_compile=False)
+    model.compiled_for = tuple(wanted)
 
 
 @contextmanager
@@ -136,63 +167,21 @@ def _without_graph_rewriting() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({option: before})
 
 
-def _learnable_variables(parts: DetectorParts) -> list[keras.Variable]:
-    """Every variable that can learn, those of frozen layers included.
-
-    The optimiser is built on all of them, so that a run that began with `layers="heads"` can go on with "all".
-    """
-    frozen = [layer for layer in parts.named_layers() if not layer.trainable]
+def _learnable_variables(model: DetectorModel) -> list[keras.Variable]:
+    """Every variable that can learn, those of frozen layers included."""
+    frozen = [layer for layer in model.weighted_layers() if not layer.trainable]
     for layer in frozen:
         layer.trainable = True
-    variables = list(parts.trainable_variables)
+    variables = list(model.trainable_variables)
     for layer in frozen:
         layer.trainable = False
     return variables
 
 
-def _resume(trainer: DetectorTrainer, folder: Path, first_epoch: int | None) -> int:
-    """Load the checkpoint to resume from, if there is one; the number of epochs done."""
-    done = dict(checkpoints(folder))
-    if first_epoch is None:
-        first_epoch = max(done, default=0)
-    elif first_epoch not in done:
-        # A kill between an epoch's weights and its checkpoint: that epoch is done again.
-        first_epoch = max((epoch for epoch in done if epoch < first_epoch), default=first_epoch)
-    if first_epoch in done:
-        advice = "the training cannot resume from it: give another model_dir, or remove it"
-        load_weights(trainer, done[first_epoch], advice=advice)
-    return first_epoch
-
-
-def _compiled(replica_step, strategy: tf.distribute.Strategy):
-    """A step over a global batch: its losses, the same on every replica, as numbers."""
-
-    @tf.function
-    def step(batch):
-        outputs = strategy.run(replica_step, args=(batch,))
-        return {name: strategy.experimental_local_results(value)[0] for name, value in outputs.items()}
-
-    def take(batch: Example) -> dict[str, float]:
-        def part(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
-            """The equal part of a replica; every process has read the whole batch."""
-            size = len(batch["images"]) // context.num_replicas_in_sync
-            start = size * context.replica_id_in_sync_group
-            return {name: tf.constant(value[start : start + size]) for name, value in batch.items()}
-
-        outputs = step(strategy.experimental_distribute_values_from_function(part))
-        return {name: float(value) for name, value in outputs.items()}
-
-    return take
-
-
-def _validate(datasets: Sequence[Dataset], config: Config, step) -> dict[str, float]:
-    """Mean losses, by name with "val_", over the same images whenever it is called."""
-    if not config.VALIDATION_STEPS or not any(dataset.num_images for dataset in datasets):
-        return {}
-    with closing(training_batches(datasets, config, config.BATCH_SIZE, shuffle=False)) as batches:
-        means = _means([step(batch) for batch in islice(batches, math.ceil(config.VALIDATION_STEPS))])
-    return {f"val_{name}": value for name, value in means.items()}
-
-
-def _means(losses: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(row[name] for row in losses) / len(losses) for name in losses[0]}
+def _load_optimizer(model: DetectorModel, folder: Path, epoch: int) -> None:
+    """The optimiser's state after an epoch, if its checkpoint is there; the weights stay as they are."""
+    path = dict(list_checkpoints(folder)).get(epoch)
+    if path is not None:
+        weights = model.get_weights()
+        load_weights(model, path, advice="the training cannot resume from it: give another model_dir, or remove it")
+        model.set_weights(weights)

@@ -1,4 +1,4 @@
-"""The detector's training step: losses, gradients, optimiser, schedule."""
+"""The detector as a Keras model: its training step, optimiser and schedule, and its files."""
 
 import os
 from typing import Any
@@ -7,13 +7,16 @@ import keras
 import tensorflow as tf
 
 from mrcnn.config import Config
+from mrcnn.files.fitting import ReplicaSteps
 from mrcnn.network.assembly import DetectorParts, TrainingNetwork
+from mrcnn.network.graph import PerRoI, detector_graph
 from mrcnn.network.losses import LossSum
-from mrcnn.training.weights import save_matterport
+from mrcnn.training.weights import LoadReport, load_by_name, save_matterport
 
 LOSS_NAMES = tuple(Config.LOSS_WEIGHTS)
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that rises linearly to `peak`, stays, and is multiplied by `drop_factor` at `drop_step`."""
 
@@ -27,7 +30,12 @@ class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
         rise = tf.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
         return self.peak * rise * tf.where(step >= self.drop_step, self.drop_factor, 1.0)
 
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(vars(self))
 
+
+@keras.saving.register_keras_serializable("mrcnn")
 class FusedAdam(keras.optimizers.Adam):
     """Keras' Adam, each variable updated by one fused operation.
 
@@ -61,7 +69,7 @@ class FusedAdam(keras.optimizers.Adam):
 
 
 def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> keras.optimizers.Optimizer:
-    """The optimiser that `config` names; `DetectorTrainer` clips the gradients."""
+    """The optimiser that `config` names; `DetectorModel` clips the gradients."""
     rate: float | WarmupDrop = float(learning_rate)  # which callbacks can change, where a schedule cannot be
     warmup_steps, drop_after = config.LEARNING_RATE_WARMUP_STEPS, config.LEARNING_RATE_DROP_AFTER
     if drop_after < 1.0 or warmup_steps:
@@ -72,16 +80,21 @@ def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> ke
     return keras.optimizers.SGD(rate, momentum=config.LEARNING_MOMENTUM)
 
 
-class DetectorTrainer(keras.Model):
-    """One training step of the detector, the same whether one device takes the batch or several share it."""
+@keras.saving.register_keras_serializable("mrcnn")
+class DetectorModel(ReplicaSteps, keras.Model):
+    """The detection network as one functional graph, see `detector_graph`, which `fit` trains.
 
-    def __init__(self, parts: DetectorParts, config: Config):
-        super().__init__(name="detector_trainer")
-        self.parts, self.config = parts, config
-        self.training_network = TrainingNetwork(parts, config)
-        self.built = True
+    `of_parts` makes one that can be trained, on dicts of `TrainingNetwork`; loaded from a `.keras` file it only detects.
+    """
 
-    def train_on_replica(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    @classmethod
+    def of_parts(cls, parts: DetectorParts, config: Config) -> "DetectorModel":
+        """The model of these parts, whose weights it shares."""
+        model = cls(*detector_graph(parts, config), name="mask_rcnn")
+        model.config, model.training_network = config, TrainingNetwork(parts, config)
+        return model
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Take one step on this replica's part of the global batch.
 
         Returns:
@@ -97,8 +110,8 @@ class DetectorTrainer(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._logs(shares)
 
-    def validate_on_replica(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Losses of a validation batch; as `train_on_replica`, with nothing learned."""
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Losses of a validation batch; as `train_step`, with nothing learned."""
         return self._logs(self._shares(self.training_network(batch, training=False)))
 
     def _shares(self, losses: dict[str, LossSum]) -> dict[str, tf.Tensor]:
@@ -117,11 +130,11 @@ class DetectorTrainer(keras.Model):
         return tf.add_n([self.config.LOSS_WEIGHTS.get(name, 1.0) * losses[name] for name in LOSS_NAMES])
 
     def _weight_decay(self) -> tf.Tensor:
-        """L2 penalty, divided by each kernel's size as in Matterport's; normalisation and biases are left out."""
-        kernels = [v for v in self.trainable_variables if v.path.endswith("kernel")]
-        if not self.config.WEIGHT_DECAY or not kernels:
+        """L2 penalty on kernels and biases, divided by the size of each, as in Matterport's; normalisation has none."""
+        weights = [v for v in self.trainable_variables if not v.path.endswith(("gamma", "beta"))]
+        if not self.config.WEIGHT_DECAY or not weights:
             return tf.constant(0.0)
-        return self.config.WEIGHT_DECAY * tf.add_n([tf.reduce_mean(tf.square(v)) for v in kernels])
+        return self.config.WEIGHT_DECAY * tf.add_n([tf.reduce_mean(tf.square(v)) for v in weights])
 
     def _clip(self, gradients: list) -> list:
         """Bound the norm of the global batch's whole gradient, as `clipnorm` did in the Keras of Matterport's time.
@@ -132,12 +145,32 @@ class DetectorTrainer(keras.Model):
             return gradients
         return tf.clip_by_global_norm(gradients, self.config.GRADIENT_CLIP_NORM)[0]
 
+    def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
+        """Save the whole model to a `.keras` file, or its weights to an `.h5` file, see `save_weights`."""
+        saves_all = str(filepath).endswith(".keras")
+        (super().save if saves_all else self.save_weights)(filepath, overwrite=overwrite, **kwargs)
+
     def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save weights and optimiser as Keras does, or, to a file not called `.weights.h5`, in Matterport's layout."""
+        """Save in Matterport's layout, or as Keras does, with the optimiser, if the name ends in `.weights.h5`."""
         if str(filepath).endswith(".weights.h5"):
             super().save_weights(filepath, overwrite=overwrite, **kwargs)
         else:
-            save_matterport(self.parts.named_layers(), filepath)
+            save_matterport(self.weighted_layers(), filepath)
+
+    def load_weights(self, filepath: str | os.PathLike, by_name: bool = False, **kwargs: Any) -> LoadReport | None:
+        """Load either kind of file; Matterport's always by name."""
+        if str(filepath).endswith(".weights.h5"):
+            return super().load_weights(filepath, **kwargs)
+        return load_by_name(self.weighted_layers(), filepath)
+
+    def weighted_layers(self) -> list[keras.layers.Layer]:
+        """Every layer with weights, those of the nested proposal network and of the heads too."""
+        nested = [layer.layers if isinstance(layer, keras.Model) else [layer] for layer in self.layers]
+        single = [layer.layer if isinstance(layer, PerRoI) else layer for layers in nested for layer in layers]
+        return [layer for layer in single if layer.weights]
+
+    def _make_predict_function(self) -> None:
+        """Nothing: servers called it for the threads of TensorFlow 1."""
 
 
 def _num_replicas() -> int:
