@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ import yaml
 
 from benchmarks.stages import Smears
 from mrcnn.config import SmearConfig, make_config
-from mrcnn.data.batches import training_batches
+from mrcnn.data.batches import TrainingImages
 from mrcnn.model import MaskRCNN
 from mrcnn.training import loop
-from mrcnn.training.step import DetectorTrainer, make_optimizer
 
 CONFIG = Path(__file__).resolve().parents[1] / "experiments" / "configs" / "demo.yaml"
 STEPS = 8
@@ -45,15 +43,11 @@ def main() -> None:
     values = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config = make_config({**values["detector"]["settings"], "SEED": 0}, SmearConfig)
     with tempfile.TemporaryDirectory() as folder:
-        parts = MaskRCNN("training", config, folder).parts
-    trainer = DetectorTrainer(parts, config)
-    trainer.compile(optimizer=make_optimizer(config, config.LEARNING_RATE, 100), jit_compile=False)
-    trainer.optimizer.build(loop._learnable_variables(parts))
-    stream = training_batches([Smears(8, 128)], config, config.BATCH_SIZE)
-    (batch,) = islice(stream, 1)
-    stream.close()
+        trainer = MaskRCNN("training", config, folder).keras_model
+    loop.compile_detector(trainer, config.LEARNING_RATE, 100)
+    batch = TrainingImages([Smears(8, 128)], config, config.BATCH_SIZE)[0]
     batch = {name: tf.constant(value) for name, value in batch.items()}
-    train, validate = tf.function(trainer.train_on_replica), tf.function(trainer.validate_on_replica)
+    train, validate = tf.function(trainer.train_step), tf.function(trainer.test_step)
     with loop._without_graph_rewriting():
         measure("tracing", lambda: train.get_concrete_function(batch))
         measure("first step", lambda: train(batch))

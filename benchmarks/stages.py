@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from experiments.synthetic.centre import CENTRES, synthetic_image
 from mrcnn.config import NUM_GROUPS, Config, make_config
-from mrcnn.data.batches import training_batches
+from mrcnn.data.batches import TrainingImages
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.molding import mold_for_detection
 from mrcnn.matterport.generator import generate_random_rois
@@ -21,7 +21,7 @@ from mrcnn.network.anchors import anchor_grid
 from mrcnn.network.assembly import FeatureNetwork
 from mrcnn.network.boxes import normalized_boxes
 from mrcnn.network.normalization import GROUP_NORM_EPSILON
-from mrcnn.training.step import DetectorTrainer, make_optimizer
+from mrcnn.training.loop import compile_detector
 
 Call = Callable[[], Any]
 # A field of a smear may show as many; heads run on real detections, so their time depends on it.
@@ -157,10 +157,9 @@ def training_step(config: Config, dataset: Dataset, around_cells: bool) -> tuple
     With `around_cells` random boxes around the cells take the place of the proposals.
     """
     model = MaskRCNN("training", config, "runs/bench")
-    trainer = DetectorTrainer(model.parts, config)
-    trainer.compile(optimizer=make_optimizer(config, 1e-5, 100), jit_compile=False)
-    trainer.optimizer.build(model.parts.trainable_variables)
-    batch = next(iter(training_batches([dataset], config, config.BATCH_SIZE)))
+    trainer = model.keras_model
+    compile_detector(trainer, 1e-5, 100)
+    batch = TrainingImages([dataset], config, config.BATCH_SIZE)[0]
     if around_cells:
         count, rng = config.POST_NMS_ROIS_TRAINING, np.random.default_rng(0)
         shape, truth = batch["images"].shape[1:], zip(batch["gt_class_ids"], batch["gt_boxes"], strict=True)
@@ -168,7 +167,7 @@ def training_step(config: Config, dataset: Dataset, around_cells: bool) -> tuple
         rois = normalized_boxes(boxes.astype(np.float32), shape)
         trainer.training_network.proposal_layer = lambda _: rois
     positives = tf.function(lambda b: trainer.training_network(b, training=False)["mrcnn_mask_loss"].count)(batch)
-    step = tf.function(trainer.train_on_replica)
+    step = tf.function(trainer.train_step)
     return lambda: step(batch)["loss"].numpy(), int(positives)
 
 

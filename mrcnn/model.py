@@ -29,6 +29,7 @@ from mrcnn.matterport.generator import (
 from mrcnn.matterport.methods import MatterportMethods, log, log_images
 from mrcnn.training.folder import (
     CONFIG_NAME,
+    TENSORBOARD,
     WEIGHTS_NAME,
     check_can_hold,
     checkpoint_name,
@@ -46,7 +47,6 @@ from mrcnn.training.weights import (
     check_some_learn,
     choose_layers,
     load_by_name,
-    save_matterport,
     seeded_parts,
 )
 
@@ -98,20 +98,21 @@ class MaskRCNN(MatterportMethods):
         no_augmentation_sources: Collection[str] | None = None,
         *,
         folder: str | os.PathLike | None = None,
-    ) -> list[dict[str, Any]]:
-        """Train, or resume a training, and save the model; returned are the losses of each epoch.
+    ) -> None:
+        """Train, and save the model.
 
-        Weights of each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, the optimiser's state and, at
-        the end, what `load_detector` opens. Called again on the same object, it resumes after the last epoch.
+        Weights of each epoch lie in `log_dir` in Matterport's layout, with `log.csv`, curves for TensorBoard, the
+        optimiser's state and, at the end, what `load_detector` opens. Called again on the same object, it goes on with
+        the weights and the optimiser as they are. Losses by epoch are in `keras_model.history.history`.
 
         Args:
             train_dataset: one dataset or several.
             val_dataset: the same, for validation losses; may be empty.
             learning_rate: peak of the schedule.
-            epochs: in all, earlier ones included.
+            epochs: in all, earlier ones included; also where an earlier call was ended early.
             layers: "heads", "3+", "4+", "5+", "all" or a regular expression over layer names.
             augmentation: None takes what `config.AUGMENTATION` names; any imgaug augmenter works too.
-            custom_callbacks: further Keras callbacks.
+            custom_callbacks: further Keras callbacks; their `model` is `keras_model`.
             no_augmentation_sources: sources of the datasets whose images are not augmented.
             folder: train in this very folder instead of `log_dir`, resume what was interrupted there, and keep no
                 weights but the last.
@@ -124,27 +125,27 @@ class MaskRCNN(MatterportMethods):
             raise InputError("train needs a MaskRCNN made with mode='training'")
         self.set_trainable(layers, verbose=0)
         check_some_learn(self.parts.named_layers(), layers)
-        target = Path(self.log_dir if folder is None else folder)
-        callbacks = list(custom_callbacks or ())
-        if folder is None and is_chief(self.strategy):
-            callbacks.insert(0, keras.callbacks.LambdaCallback(on_epoch_end=self._keep_weights))
-        rows = fit_detector(
-            self.parts,
+        target, callbacks = Path(folder or self.log_dir), list(custom_callbacks or ())
+        writes, is_run = is_chief(self.strategy), folder is None
+        if writes and is_run:
+            callbacks.insert(0, keras.callbacks.TensorBoard(target / TENSORBOARD, write_graph=False))
+        fit_detector(
+            self.keras_model,
             self.config,
             *([each] if isinstance(each, Dataset) else list(each) for each in (train_dataset, val_dataset)),
             epochs=epochs,
             learning_rate=learning_rate,
             folder=target,
             augmentation=augmentation or make_augmentation(self.config),
-            first_epoch=None if folder is not None else self.epoch,
+            first_epoch=self.epoch if is_run or not self._resumes else None,
+            is_resumed=self._resumes,
             no_augmentation_sources=no_augmentation_sources or (),
             callbacks=callbacks,
-            strategy=self.strategy,
+            weights_path=(lambda epoch: target / checkpoint_name(self._name, epoch)) if is_run else None,
         )
-        self.epoch = max(self.epoch, epochs)
-        if is_chief(self.strategy):
+        self.epoch, self._resumes = max(self.epoch, epochs), False
+        if writes:
             self.save(target)
-        return rows
 
     def set_trainable(
         self, layer_regex: str, keras_model: keras.Model | None = None, indent: int = 0, verbose: int = 1
@@ -161,6 +162,7 @@ class MaskRCNN(MatterportMethods):
     def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
         """Choose the folder of the run: that of the checkpoint `model_path`, to resume, or a new one."""
         folder, self.epoch = run_folder(self.model_dir, self._name, model_path)
+        self._resumes = True  # the optimiser's state, if the folder has it
         self.log_dir = str(folder)
 
     @property
@@ -171,9 +173,6 @@ class MaskRCNN(MatterportMethods):
     @property
     def _name(self) -> str:
         return str(self.config.NAME or "run")
-
-    def _keep_weights(self, epoch: int, logs: Any) -> None:
-        save_matterport(self.parts.named_layers(), Path(self.log_dir) / checkpoint_name(self._name, epoch + 1))
 
     def find_last(self) -> str:
         """Path of the newest checkpoint of the newest run in `model_dir`; FileNotFoundError if there is none."""
@@ -231,7 +230,7 @@ class MaskRCNN(MatterportMethods):
         if path.name.endswith(".weights.h5"):
             if exclude:
                 raise InputError(f"{path}: exclude works on files in Matterport's layout, not on .weights.h5 files")
-            load_parts(self.parts, path)
+            load_parts(self.parts, lambda: self.keras_model, path)
             return None
         report = load_by_name(self.parts.named_layers(), path, exclude or ())
         if not logger.isEnabledFor(logging.INFO):

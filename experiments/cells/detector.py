@@ -20,18 +20,11 @@ from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_mas
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
+from mrcnn.files.fitting import list_checkpoints, read_log, remove_checkpoints
 from mrcnn.files.provenance import hash_json, versions
 from mrcnn.files.run_folder import RunFolder
 from mrcnn.model import MaskRCNN, load_detector
-from mrcnn.training.folder import (
-    CHECKPOINTS,
-    SPLIT,
-    checkpoints,
-    clear_training,
-    read_optional,
-    read_settings,
-    remove_checkpoints,
-)
+from mrcnn.training.folder import CHECKPOINTS, LOG, SPLIT, clear_training, read_optional, read_settings
 from mrcnn.training.weights import check_some_learn
 
 log = logging.getLogger(__name__)
@@ -78,12 +71,12 @@ def train_detector(
         if not wanted:
             log.info("%s: detector reused", output)
             with suppress(OSError):  # of a run that was killed just before it removed them
-                remove_checkpoints(output)
+                remove_checkpoints(output / CHECKPOINTS)
             return False
         # Before anything is written or removed: what does not fit leaves no half-begun detector behind, and with
         # `overwrite` the one that is there as it is.
         model = MaskRCNN("training", config, output, strategy=strategy)
-        if settings.weights and (overwrite or not checkpoints(output)):
+        if settings.weights and (overwrite or not list_checkpoints(output / CHECKPOINTS)):
             path = model.get_imagenet_weights() if settings.weights == "imagenet" else settings.weights
             model.load_weights(path, by_name=True, exclude=settings.exclude)
         model.set_trainable(settings.layers, verbose=0)
@@ -101,18 +94,18 @@ def train_detector(
             if overwrite:
                 clear_training(output)
             elif run.record is None:
-                remove_checkpoints(output)  # nothing says what they belong to
+                remove_checkpoints(output / CHECKPOINTS)  # nothing says what they belong to
             remove_leftovers(output / CHECKPOINTS)
             write_json(output / SPLIT, splits)
             run.write(False, record)
         started = time.monotonic()
-        rows = model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
+        model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
         if writes:
             if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
                 record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
             seconds = round(time.monotonic() - started, 1)
-            run.write(True, {**record, "seconds": seconds, "last_epoch": rows[-1] if rows else None})
-            remove_checkpoints(output)
+            run.write(True, {**record, "seconds": seconds, "last_epoch": read_log(output / LOG)[-1]})
+            remove_checkpoints(output / CHECKPOINTS)
     return True
 
 

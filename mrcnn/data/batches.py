@@ -100,7 +100,7 @@ class TrainingImages(keras.utils.PyDataset):
     ):
         super().__init__(workers=1, max_queue_size=BATCHES_AHEAD)
         if not config.USE_RPN_ROIS:
-            raise InputError("USE_RPN_ROIS False (training on random boxes) is gone; leave it True, see TRAIN_ON_GT_BOXES")
+            raise InputError("USE_RPN_ROIS False (training on random boxes) is gone; leave it True")
         self.samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
         self.config, self.global_batch_size, self.augmentation = config, global_batch_size, augmentation
         self.shuffle, self.num_batches, self.no_augmentation_sources = shuffle, num_batches, no_augmentation_sources
@@ -125,8 +125,7 @@ class TrainingImages(keras.utils.PyDataset):
         # Sampling adds small numbers to the second seed: neighbours are kept apart.
         seed = (self.config.SEED % 2**31, serial * SEEDS_OF_SAMPLE % 2**31)
         epoch, place = divmod(serial, len(self.samples))
-        index = int(self._order(epoch)[place]) if self.shuffle else place
-        for index in self._candidates(index, seed):
+        for index in self._candidates(int(self._order(epoch)[place]) if self.shuffle else place, seed):
             example = self._load(index, seed)
             if example is not None and (self.config.TRAIN_ON_EMPTY_IMAGES or np.any(example["gt_class_ids"] > 0)):
                 return example

@@ -103,7 +103,9 @@ class ReplicaBatches(DataAdapter, tf.distribute.DistributedDataset):
         is_own: whether `data` gives only this process's part of each batch.
     """
 
-    def __init__(self, data: keras.utils.PyDataset, strategy: tf.distribute.Strategy, start: int = 0, is_own: bool = False):
+    def __init__(
+        self, data: keras.utils.PyDataset, strategy: tf.distribute.Strategy, start: int = 0, *, is_own: bool = False
+    ):
         self.data, self.strategy, self.start = data, strategy, start
         own = local_replicas(strategy)
         self.first, self.num_parts = (own.start, len(own)) if is_own else (0, strategy.num_replicas_in_sync)

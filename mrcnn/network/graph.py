@@ -69,11 +69,11 @@ def detector_graph(parts: DetectorParts, config: Config) -> tuple[list, list]:
     It shares the weights. It runs the mask head on padding too, and so takes several times as long as `FeatureNetwork`.
 
     Returns:
-        Inputs: input_image `(batch, H, W, channels)` with the mean subtracted, input_image_meta `(batch, 12 + classes)`,
-        input_anchors `(batch, anchors, 4)` normalised. Outputs: mrcnn_detection `(batch, max_detections, 6)`,
-        mrcnn_class `(batch, rois, classes)`, mrcnn_bbox `(batch, rois, classes, 4)`, mrcnn_mask
-        `(batch, max_detections, h, w, classes)`, ROI `(batch, rois, 4)`, rpn_class `(batch, anchors, 2)`, rpn_bbox
-        `(batch, anchors, 4)`.
+        Inputs: input_image `(batch, H, W, channels)` with the mean subtracted, input_image_meta
+        `(batch, 12 + classes)`, input_anchors `(batch, anchors, 4)` normalised. Outputs: mrcnn_detection
+        `(batch, max_detections, 6)`, mrcnn_class `(batch, rois, classes)`, mrcnn_bbox `(batch, rois, classes, 4)`,
+        mrcnn_mask `(batch, max_detections, h, w, classes)`, ROI `(batch, rois, 4)`, rpn_class `(batch, anchors, 2)`,
+        rpn_bbox `(batch, anchors, 4)`.
     """
     image = parts.pyramid_network.input
     meta = keras.Input((META_FIELDS + config.NUM_CLASSES,), name="input_image_meta")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from mrcnn.config import Config
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
-from mrcnn.files.hdf5 import load_weights, save_weights
+from mrcnn.files.fitting import remove_checkpoints
+from mrcnn.files.hdf5 import load_weights, open_plain, save_weights
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN
@@ -23,7 +24,6 @@ WEIGHTS_NAME = "weights.weights.h5"
 CONFIG_NAME = "config.json"
 LOG, SPLIT, METRICS = "log.csv", "split.json", "metrics.json"
 CHECKPOINTS, TENSORBOARD = "checkpoint", "tensorboard"
-_CHECKPOINT_NAME = re.compile(r"^epoch-(\d+)\.weights\.h5$")
 _ADVICE = "copy the detector's folder again"
 _SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
@@ -45,9 +45,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def load_parts(parts: DetectorParts, path: Path) -> None:
-    """Load what `MaskRCNN.save` wrote; InputError if the file is damaged or of another architecture."""
-    load_weights(parts, path, advice=f"{_ADVICE}, or take the configuration that it was made with")
+def load_parts(parts: DetectorParts, keras_model: Callable[[], keras.Model], path: Path) -> None:
+    """Load what `MaskRCNN.save` wrote, or its `keras_model`, which gives its optimiser too where it is compiled.
+
+    An `InputError` says that the file is damaged or of another architecture.
+    """
+    advice = f"{_ADVICE}, or take the configuration that it was made with"
+    with open_plain(path, advice=advice) as file:
+        model = parts if "box_head" in file else keras_model()
+    load_weights(model, path, advice=advice)
     for variable in parts.variables:
         if not np.all(np.isfinite(keras.ops.convert_to_numpy(variable))):
             raise InputError(f"{path}: {variable.path} holds NaN or infinity; {_ADVICE}")
@@ -87,27 +93,14 @@ def read_optional(path: Path) -> Any:
     return read_json_file(path, missing=advice, advice=advice)
 
 
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Epochs and paths of the checkpoints in a training's folder, oldest first."""
-    found = ((_CHECKPOINT_NAME.match(path.name), path) for path in (folder / CHECKPOINTS).glob("epoch-*.weights.h5"))
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def remove_checkpoints(folder: Path, keep: int | None = None) -> None:
-    """Remove every checkpoint but that of epoch `keep`: optimiser state is twice the weights."""
-    for epoch, path in checkpoints(folder):
-        if epoch != keep:
-            path.unlink()
-
-
 def clear_training(folder: Path) -> None:
     """Remove all that an earlier training left, so that another one can begin."""
     for name in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, LOG):
         (folder / name).unlink(missing_ok=True)
     # TensorBoard would draw the curves of both trainings as one.
-    for path in (folder / TENSORBOARD).glob("events.out.tfevents.*"):
+    for path in (folder / TENSORBOARD).rglob("events.out.tfevents.*"):
         path.unlink()
-    remove_checkpoints(folder)
+    remove_checkpoints(folder / CHECKPOINTS)
 
 
 # Windows' separator too, in paths that old scripts carry around.

@@ -22,10 +22,12 @@ from mrcnn.files.fitting import (
     StepLog,
     StopAtFault,
     fit,
+    list_checkpoints,
     load_newest_checkpoint,
-    read_log,
+    remove_checkpoints,
     save_checkpoint,
 )
+from mrcnn.files.hdf5 import load_weights
 from mrcnn.training.folder import CHECKPOINTS, LOG
 from mrcnn.training.step import LOSS_NAMES, DetectorModel, make_optimizer
 
@@ -44,6 +46,7 @@ class KeepEpochs(keras.callbacks.Callback):
         save_checkpoint(self.model, self.folder, epoch + 1, kept=2)
         if self.weights_path:
             self.model.save_weights(self.weights_path(epoch + 1))
+        remove_checkpoints(self.folder, kept=1)
 
 
 def fit_detector(
@@ -61,8 +64,8 @@ def fit_detector(
     no_augmentation_sources: Collection[str] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     weights_path: Callable[[int], Path] | None = None,
-) -> list[dict[str, Any]]:
-    """Train up to a number of epochs. Other arguments and results are of `MaskRCNN.train`.
+) -> None:
+    """Train up to a number of epochs. Other arguments are of `MaskRCNN.train`.
 
     Args:
         model: changed in place; its strategy shares the batches.
@@ -96,7 +99,7 @@ def fit_detector(
         if not isinstance(model.optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             model.optimizer.learning_rate = learning_rate  # not the checkpoint's
     if first_epoch >= epochs:
-        return read_log(folder / LOG)
+        return
     if first_epoch:
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
 
@@ -125,14 +128,13 @@ def fit_detector(
         batches = ReplicaBatches(images, strategy, first_step)
         lengths = {"steps_per_epoch": steps_per_epoch, "initial_epoch": first_epoch, "epochs": epochs}
         fit(model, batches, held_out, callbacks=watchers, **lengths)
-    return read_log(folder / LOG)
 
 
 def compile_detector(model: DetectorModel, learning_rate: float, total_steps: int) -> None:
     """Compile the model as its config says, in the scope of its strategy; not again where nothing has changed.
 
-    The optimiser of an earlier training goes on. It is built on the layers that are frozen too, so that a run that began
-    with `layers="heads"` can go on with "all".
+    The optimiser of an earlier training goes on. It is built on the layers that are frozen too, so that a run that
+    began with `layers="heads"` can go on with "all".
     """
     optimizer = make_optimizer(model.config, learning_rate, total_steps)
     schedule = optimizer._learning_rate
@@ -141,10 +143,10 @@ def compile_detector(model: DetectorModel, learning_rate: float, total_steps: in
         wanted.append(tuple(schedule.get_config().values()))
     if model.compiled_for == tuple(wanted):
         return
-    if model.optimizer is None:
+    if model.compiled_for is None:
         optimizer.build(_learnable_variables(model))
     else:
-        optimizer, earlier = model.optimizer, None
+        optimizer = model.optimizer
         if len(wanted) > 1:
             optimizer.learning_rate = schedule
     model.compile(optimizer=optimizer, jit_compile=False)

@@ -84,8 +84,11 @@ def make_optimizer(config: Config, learning_rate: float, total_steps: int) -> ke
 class DetectorModel(ReplicaSteps, keras.Model):
     """The detection network as one functional graph, see `detector_graph`, which `fit` trains.
 
-    `of_parts` makes one that can be trained, on dicts of `TrainingNetwork`; loaded from a `.keras` file it only detects.
+    `of_parts` makes one that can be trained, on dicts as of `TrainingNetwork`; one loaded from a `.keras` file detects.
     """
+
+    compiled_for: tuple | None = None
+    """What the training was last compiled for."""
 
     @classmethod
     def of_parts(cls, parts: DetectorParts, config: Config) -> "DetectorModel":

@@ -1,13 +1,12 @@
 """Batches: their shapes, order, augmentation and what stands in for empty images."""
 
-from itertools import islice
-
 import numpy as np
 import pytest
 
 from mrcnn.config import make_config
 from mrcnn.data.augmentation import StrongAugmentation
-from mrcnn.data.batches import load_example, make_augmentation, training_batches
+from mrcnn.data.batches import TrainingImages, load_example, make_augmentation
+from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.files.errors import InputError
 
@@ -55,11 +54,11 @@ def test_load_example_drops_the_smallest_of_too_many_cells(config, given):
     ],
 )
 @pytest.mark.parametrize("use_mini_mask", [True, False])
-def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, overrides, sizes, shape, use_mini_mask):
+def test_training_images_of_every_resize_mode(tiny_config_class, cell_dataset, overrides, sizes, shape, use_mini_mask):
     settings = {"USE_MINI_MASK": use_mini_mask, "TRAIN_ON_EMPTY_IMAGES": True, **overrides}
     config = make_config(settings, tiny_config_class)
     datasets = [cell_dataset(1, size=size) for size in sizes]
-    batch = next(training_batches(datasets, config, 2, shuffle=False))
+    batch = TrainingImages(datasets, config, 2, shuffle=False)[0]
     assert batch["images"].shape == (2, *shape)
     assert batch["gt_masks"].shape == (2, 4, *((56, 56) if use_mini_mask else shape[:2]))
     for i, dataset in enumerate(datasets):
@@ -73,12 +72,14 @@ def test_training_batches_of_every_resize_mode(tiny_config_class, cell_dataset, 
             np.testing.assert_array_equal(tight, batch["gt_boxes"][i])
 
 
-def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
+def test_training_images_repeat_and_resume(tiny_config_class, cell_dataset):
     config = make_config({"IMAGE_RESIZE_MODE": "crop"}, tiny_config_class)
     datasets = [cell_dataset(3, size=90), cell_dataset(2, first_seed=10)]
     augmentation = StrongAugmentation(0.8)
-    whole, again = (list(islice(training_batches(datasets, config, 2, augmentation), 4)) for _ in range(2))
-    later = list(islice(training_batches(datasets, config, 2, augmentation, start_step=2), 2))
+    images, others = (TrainingImages(datasets, config, 2, augmentation) for _ in range(2))
+    whole, again, later = (
+        [each[i] for i in numbers] for each, numbers in ((images, range(4)), (images, range(4)), (others, (2, 3)))
+    )
     assert whole[0]["images"].shape == (2, 64, 64, 3)
     for batch, expected in zip(again + later, whole + whole[2:], strict=True):
         for name in expected:
@@ -87,24 +88,24 @@ def test_training_batches_repeat_and_resume(tiny_config_class, cell_dataset):
     assert len({tuple(seed) for seed in seeds}) == 8
 
 
-def test_training_batches_put_others_in_the_place_of_empty_images(tiny_config_class, given):
+def test_training_images_put_others_in_the_place_of_empty_images(tiny_config_class, given):
     config = make_config({"TRAIN_ON_EMPTY_IMAGES": False, "NUM_CLASSES": 6}, tiny_config_class)
-    whole = list(islice(training_batches([given(some_empty({1, 3}))], config, 2), 10))
+    images = TrainingImages([given(some_empty({1, 3}))], config, 2)
+    whole = [images[i] for i in range(10)]
     numbers = np.concatenate([batch["images"][:, 0, 0, 0] / 40 for batch in whole])
     assert set(numbers) == {1, 3} and all(batch["gt_class_ids"].any(axis=1).all() for batch in whole)
-    later = list(islice(training_batches([given(some_empty({1, 3}))], config, 2, start_step=7), 3))
-    for batch, expected in zip(later, whole[7:], strict=True):
-        np.testing.assert_array_equal(batch["images"], expected["images"])
+    later = TrainingImages([given(some_empty({1, 3}))], config, 2)[7]
+    np.testing.assert_array_equal(later["images"], whole[7]["images"])
     with pytest.raises(InputError, match="no image has an instance"):
-        next(training_batches([given(some_empty(()))], config, 2))
+        TrainingImages([given(some_empty(()))], config, 2)[0]
 
 
-def test_training_batches_leave_the_images_of_named_sources_alone(config, cell_dataset):
+def test_training_images_leave_the_images_of_named_sources_alone(config, cell_dataset):
     dataset, augmentation = cell_dataset(2), StrongAugmentation(1.0)
     images = {}
     for sources in ((), ("drawn",), ("other",)):
-        batches = training_batches([dataset], config, 2, augmentation, shuffle=False, no_augmentation_sources=sources)
-        images[sources] = next(batches)["images"]
+        options = {"shuffle": False, "no_augmentation_sources": sources}
+        images[sources] = TrainingImages([dataset], config, 2, augmentation, **options)[0]["images"]
     np.testing.assert_array_equal(images["drawn",], [dataset.load_image(0), dataset.load_image(1)])
     np.testing.assert_array_equal(images[()], images["other",])
     assert not np.array_equal(images[()], images["drawn",])
@@ -117,3 +118,32 @@ def test_make_augmentation_follows_the_configuration(tiny_config_class):
     assert make_augmentation(wide).zoom == (0.5, 1.6) and make_augmentation(wide).least_ratio == 0.6
     sizes = make_config({"AUGMENTATION": "strong", "IMAGE_RESIZE_MODE": "none"}, tiny_config_class)
     assert make_augmentation(sizes).least_ratio == 1.0
+
+
+class Faulty(Dataset):
+    """Eight grey images, of which the first few have a class that their list of classes lacks."""
+
+    def __init__(self, num_faulty):
+        super().__init__()
+        self.num_faulty = num_faulty
+        self.add_class("grey", 1, "cell")
+        for number in range(8):
+            self.add_image("grey", number, f"grey/{number}.png")
+        self.prepare()
+
+    def load_image(self, image_id):
+        return np.full((64, 64, 3), 20 * image_id, np.uint8)
+
+    def load_mask(self, image_id):
+        masks = np.zeros((64, 64, 1), bool)
+        masks[10:30, 20:40] = True
+        return masks, np.array([[1][int(image_id < self.num_faulty)]])
+
+
+def test_up_to_five_images_that_cannot_be_loaded_are_named_and_passed_over(config, caplog):
+    images = TrainingImages([Faulty(5)], config, 8)
+    assert {value for i in range(3) for value in images[i]["images"][:, 0, 0, 0]} == {100, 120, 140}
+    named = sorted(record.getMessage().split(": list index")[0] for record in caplog.records)
+    assert named == [f"image grey/{i}.png" for i in range(5)]
+    with pytest.raises(InputError, match=r"grey/[0-5]\.png: list index out of range"):
+        TrainingImages([Faulty(6)], config, 8)[0]

@@ -52,8 +52,9 @@ def main(kind: str, folder: str) -> None:
         return
     model = MaskRCNN("training", make_config(SHARED, config_class), folder, strategy=strategy_of(kind))
     before = model.parts.get_weights()
-    rows = model.train(make_dataset(6), make_dataset(6, 50), 1e-2, 1, "all", folder=folder)
-    losses = [float(value) for row in rows for name, value in sorted(row.items()) if name not in ("epoch", "step")]
+    model.train(make_dataset(6), make_dataset(6, 50), 1e-2, 1, "all", folder=folder)
+    history = sorted(model.keras_model.history.history.items())
+    losses = [values[0] for name, values in history if name not in ("step", "seconds")]
     np.savez(f"{folder}.npz", *before, *model.parts.get_weights(), losses=losses)
 
 
