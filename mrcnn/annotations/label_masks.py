@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mrcnn.annotations.faults import AnnotationCheck
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import UprightDataset
 from mrcnn.data.images import read_image, read_values
 from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.records import ImageRecord
@@ -22,8 +22,10 @@ MIN_FRAGMENT_SHARE = 0.02
 MIN_FRAGMENT_AREA = 16
 
 
-class CellMaskDataset(Dataset):
+class CellMaskDataset(UprightDataset):
     """Images of cells with a label-mask image each, prepared.
+
+    Both are upright, each by the orientation that its own file notes (EXIF), as programs show what is drawn on.
 
     Args:
         records: the images, as a rule `check_annotations(...).good`.

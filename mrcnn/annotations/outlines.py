@@ -16,7 +16,7 @@ from mrcnn.annotations.faults import AnnotationCheck, Fault, shorten
 from mrcnn.annotations.labelme import parse_labelme, read_labelme
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject
 from mrcnn.annotations.via import is_via, parse_via
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import UprightDataset
 from mrcnn.data.images import image_size, read_image
 from mrcnn.data.masks import check_mask_memory
 from mrcnn.data.records import ImageRecord
@@ -70,8 +70,11 @@ def recognise(value: Any) -> str | None:
     return "via" if is_via(value) else None
 
 
-class OutlineDataset(Dataset):
+class OutlineDataset(UprightDataset):
     """Images with outlined objects, prepared.
+
+    Images are upright as their files note it (EXIF): labelme and the browsers that VIA runs in show them so, and COCO
+    files of other tools must have been drawn so; `check_outlines` finds a width and height that is not of that picture.
 
     Groups (COCO's `iscrowd`) have negative class ids, as in Matterport's Dataset: the network learns nothing on them.
 

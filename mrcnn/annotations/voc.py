@@ -15,14 +15,16 @@ from defusedxml.common import DefusedXmlException
 
 from mrcnn.annotations.faults import Fault
 from mrcnn.annotations.shapes import EDGE_TOLERANCE
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import UprightDataset
 from mrcnn.data.images import image_size
 from mrcnn.data.records import ImageRecord
 from mrcnn.files.errors import InputError, one_line
 
 
-class VocBoxDataset(Dataset):
+class VocBoxDataset(UprightDataset):
     """Images with Pascal VOC boxes of one class, for evaluation only: boxes give no masks to train on.
+
+    Images are upright as their files note it (EXIF), and boxes are those of that picture.
 
     Args:
         records: the images.

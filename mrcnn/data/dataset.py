@@ -93,8 +93,12 @@ class Dataset:
         return self.image_info[image_id]["path"]
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """Return an image as RGB uint8 array of shape (height, width, 3)."""
-        return read_image(self.image_info[image_id]["path"])
+        """Return an image as RGB uint8 array of shape (height, width, 3).
+
+        As in Matterport's class it is not turned by an orientation that the file notes (EXIF): masks made from the
+        width and height of an annotation file fit it. `UprightDataset` turns it.
+        """
+        return read_image(self.image_info[image_id]["path"], upright=False)
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the instance masks of an image; every trainable data set overrides this.
@@ -115,3 +119,11 @@ class Dataset:
             )
         height, width = self.load_image(image_id).shape[:2]
         return np.zeros((height, width, 0), bool), np.zeros(0, np.int32)
+
+
+class UprightDataset(Dataset):
+    """A Dataset whose images are upright as viewers show them (EXIF), which is how people drew on them."""
+
+    def load_image(self, image_id: int) -> np.ndarray:
+        """Return an image as `read_image` gives it: RGB uint8 array of shape (height, width, 3)."""
+        return read_image(self.image_info[image_id]["path"])

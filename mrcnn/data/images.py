@@ -31,9 +31,11 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 _PLANES = 2  # TIFF's number for one plane after the other
 # TIFF's marks of a page that is a smaller copy of another, or its transparency.
 _COPY_OF_A_PAGE = 1 | 4
+# Two of EXIF's orientations are undone by each other, the others by themselves.
+_UNDONE_BY = {6: 8, 8: 6}
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike, *, upright: bool = True) -> np.ndarray:
     """Read an image file as RGB, upright as viewers show it (EXIF).
 
     Grey is repeated over the channels, transparency is laid over white (a slide's empty background). 16-bit values are
@@ -41,6 +43,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
     Args:
         path: a PNG, JPEG, TIFF or BMP file of at most `MAX_PIXELS`; its content counts and not its suffix.
+        upright: False leaves rows and columns as they are stored, whatever orientation the file notes.
 
     Returns:
         uint8 array of shape (height, width, 3).
@@ -50,11 +53,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             brightness: negative, above 16 bits, or no number.
     """
     with _opened(path) as image:
+        turned = _tiff_orientation(image)
         deep = _load(path, image)
         if deep is None:
-            return turn(_to_rgb(image), _orientation(image))
-        colours, opacity = _to_eight_bits(deep[..., :3]), deep[..., 3:] / np.float32(65535)
-        return np.rint(colours * opacity + 255 * (1 - opacity)).astype(np.uint8) if opacity.size else colours
+            pixels = turn(_to_rgb(image), _orientation(image))
+        else:
+            pixels, opacity = _to_eight_bits(deep[..., :3]), deep[..., 3:] / np.float32(65535)
+            if opacity.size:
+                pixels = np.rint(pixels * opacity + 255 * (1 - opacity)).astype(np.uint8)
+        turned = turned or _orientation(image)
+        return pixels if upright else turn(pixels, _UNDONE_BY.get(turned, turned))
 
 
 def read_values(path: str | os.PathLike) -> np.ndarray:
@@ -74,7 +82,7 @@ def image_size(path: str | os.PathLike) -> tuple[int, int]:
             (width, height), orientation = image.size, _orientation(image)
         else:  # whether Pillow has turned the size already depends on its version
             width, height = (int(image.tag_v2[tag]) for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
-            orientation = image.tag_v2.get(ExifTags.Base.Orientation)
+            orientation = _tiff_orientation(image)
         return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
@@ -141,7 +149,7 @@ def _load(path: str | os.PathLike, image: Image.Image) -> np.ndarray | None:
                 raise InputError(f"{path}: {count} pages in one TIFF file; save each as a file of its own")
         is_deep = 16 in np.atleast_1d(image.tag_v2.get(ExifTags.Base.BitsPerSample, 1))
         is_planar = image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == _PLANES
-        orientation = image.tag_v2.get(ExifTags.Base.Orientation, 1)
+        orientation = _tiff_orientation(image)
     else:  # told by what is to be decoded, which loading forgets
         is_deep = any(";16" in str(tile[3]) for tile in image.tile)
     if image.format == "PNG":  # loading looks at no checksum
@@ -174,6 +182,11 @@ def _orientation(image: Image.Image) -> int:
         return 1 if image.format == "TIFF" else int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises a dozen kinds of errors for damaged notes
         return 1
+
+
+def _tiff_orientation(image: Image.Image) -> int:
+    """The same of a TIFF file, which has it until it is loaded; 0 for other files."""
+    return image.tag_v2.get(ExifTags.Base.Orientation, 1) if image.format == "TIFF" else 0
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

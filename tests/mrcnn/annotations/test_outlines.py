@@ -49,6 +49,21 @@ def outlines(tmp_path):
     return make
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_turned_photographs_fit_what_is_drawn_on_them_as_shown(centre, outlines, tmp_path, orientation):
+    (record,), exif = centre("a.png"), Image.Exif()
+    exif[274] = orientation
+    shown = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    shown[2:6, 3:13] = 0
+    stored = np.rot90(shown, {1: 0, 3: 2, 6: 1, 8: 3}[orientation])
+    Image.fromarray(stored).save(record.path, exif=exif)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(255 - shown).save(tmp_path / "masks" / "a.png")
+    drawn = outlines({"a.png": [thing("1", 3, 2, 13, 6)]})
+    for dataset in (OutlineDataset([record], drawn), CellMaskDataset([record], tmp_path / "masks")):
+        np.testing.assert_array_equal(dataset.load_mask(0)[0][..., 0], dataset.load_image(0)[..., 0] == 0)
+
+
 def test_every_object_is_a_cell_by_default_and_groups_are_negative(centre, outlines):
     records = centre("a.png")
     objects = [thing("1", 2, 3, 12, 9, "WBC"), thing("2", 20, 5, 30, 9, "", is_crowd=True), thing("3", 1, 1, 2, 2)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import Dataset, UprightDataset
 from mrcnn.files.errors import InputError
 
 
@@ -44,6 +44,17 @@ def test_dataset_numbers_classes_and_images(shapes):
     assert shapes.image_from_source_map["shapes.s1"] == 1
     assert shapes.source_image_link(2).name == "2.png" and shapes.image_reference(0) == ""
     np.testing.assert_array_equal(shapes.load_image(1), np.full((32, 32, 3), 40))  # grey as RGB
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_dataset_leaves_photographs_as_stored(tmp_path, orientation):
+    pixels, exif = np.arange(12, dtype=np.uint8).reshape(2, 2, 3), Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels).save(tmp_path / "0.png", exif=exif)
+    for kind, turns in ((Dataset, 0), (UprightDataset, {1: 0, 3: 2, 6: 3}[orientation])):
+        dataset = kind()
+        dataset.add_image("photos", 0, tmp_path / "0.png")
+        np.testing.assert_array_equal(dataset.load_image(0), np.rot90(pixels, turns))
 
 
 def test_dataset_ignores_a_class_added_twice_and_refuses_dots(shapes):

@@ -101,6 +101,8 @@ def test_read_image_is_upright(tmp_path, colours, name):
         assert image.shape == expected.shape and image_size(path) == expected.shape[:2]
         np.testing.assert_allclose(image.astype(int), expected, atol=12 if is_jpeg else 0)
         np.testing.assert_array_equal(read_values(path) >> (8 if is_deep else 0), image)
+        stored = read_image(path, upright=False)
+        np.testing.assert_allclose(stored.astype(int), pixels, atol=12 if is_jpeg else 0)
 
 
 @pytest.mark.parametrize("name", ["plain.tif", "planar.tif", "big.tif", "deflated.tif", "lzw.tif", "plain.png"])
