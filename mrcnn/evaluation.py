@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.annotations.voc import VocBoxDataset
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import Dataset, image_name
 from mrcnn.data.images import read_image
 from mrcnn.data.masks import extract_bboxes
 from mrcnn.data.records import ImageRecord
@@ -65,7 +65,7 @@ def evaluate_boxes(
     comparison, found, num_images = Comparison("bbox"), [], 0
     samples = list(dataset.image_ids)
     for image_id, _, result in detect_samples(
-        detector, samples, dataset.load_image, lambda i: _name(dataset, i), BATCH_SIZE, description, masks=False
+        detector, samples, dataset.load_image, lambda i: image_name(dataset, i), BATCH_SIZE, description, masks=False
     ):
         boxes = attempt(dataset.load_boxes, image_id)
         fault = next((each for each in (result, boxes) if isinstance(each, InputError)), None)
@@ -165,17 +165,12 @@ def _on_masks(
     """For each image what is found, its masks, and which of them are crowds."""
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     for (dataset, image_id), _, result in detect_samples(
-        detector, samples, lambda s: s[0].load_image(s[1]), lambda s: _name(*s), BATCH_SIZE, description, **options
+        detector, samples, lambda s: s[0].load_image(s[1]), lambda s: image_name(*s), BATCH_SIZE, description, **options
     ):
         if isinstance(result, InputError):
             raise result
         masks, class_ids = dataset.load_mask(image_id)
         yield result, masks, (np.asarray(class_ids) < 0).tolist()
-
-
-def _name(dataset: Dataset, image_id: int) -> str:
-    """What to call an image in a message: its file, where it is one."""
-    return str(dataset.image_info[image_id].get("path") or dataset.image_reference(image_id))
 
 
 def _box_scores(boxes: Comparison, found: list[bool], num_images: int, score_threshold: float) -> dict[str, Any]:

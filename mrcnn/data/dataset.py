@@ -127,3 +127,9 @@ class UprightDataset(Dataset):
     def load_image(self, image_id: int) -> np.ndarray:
         """Return an image as `read_image` gives it: RGB uint8 array of shape (height, width, 3)."""
         return read_image(self.image_info[image_id]["path"])
+
+
+def image_name(dataset: Dataset, image_id: int) -> str:
+    """What to call an image in a message: its file, its reference, or its id in the source."""
+    info = dataset.image_info[image_id]
+    return str(info.get("path") or dataset.image_reference(image_id) or f"image {info.get('id', image_id)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrcnn.config import Config
 from mrcnn.data.augmentation import AnyAugmentation, apply_augmenter, augment_instances
-from mrcnn.data.dataset import Dataset
+from mrcnn.data.dataset import Dataset, image_name
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
 from mrcnn.data.resizing import resize_image, resize_mask
@@ -38,8 +38,8 @@ def load_ground_truth(
     applied before. `seed` is that of augmentation and random crop; None draws fresh entropy.
 
     Raises:
-        InputError: if image and masks do not fit together, or the image has not the size that
-            IMAGE_RESIZE_MODE "none" wants.
+        InputError: if image and masks do not fit together, a class id is none of NUM_CLASSES, or the image has not the
+            size that IMAGE_RESIZE_MODE "none" wants.
     """
     image = np.asarray(dataset.load_image(image_id))
     masks, class_ids = dataset.load_mask(image_id)
@@ -47,10 +47,17 @@ def load_ground_truth(
     original_shape = fit_channels(image, config.IMAGE_CHANNEL_COUNT).shape
     if masks.size == 0 and len(class_ids) == 0:
         masks = np.zeros((*original_shape[:2], 0), bool)  # Matterport's base class gives an array of shape (0, 0, 0)
+    active = _active_class_ids(dataset, image_id, config.NUM_CLASSES)
+    where = f"{image_name(dataset, image_id)}: load_mask of {type(dataset).__name__} gives"
     if masks.shape != (*original_shape[:2], len(class_ids)):
         raise InputError(
-            f"image {image_id} of {type(dataset).__name__}: load_mask gives masks of shape {masks.shape} and "
-            f"{len(class_ids)} class ids for an image of {original_shape[0]}x{original_shape[1]} px (height x width)"
+            f"{where} masks of shape {masks.shape} and {len(class_ids)} class ids for an image of "
+            f"{original_shape[0]}x{original_shape[1]} px (height x width)"
+        )
+    if class_ids.max(initial=0) >= config.NUM_CLASSES:
+        raise InputError(
+            f"{where} class id {class_ids.max()}, but NUM_CLASSES is {config.NUM_CLASSES}, the background included; "
+            "number the classes from 1 or set NUM_CLASSES higher"
         )
     rng = np.random.default_rng(seed)
     late = isinstance(augmentation, iaa.Augmenter)
@@ -70,7 +77,6 @@ def load_ground_truth(
             raise InputError("the augmentation changed the size of an image; give its augmenters keep_size=True")
     boxes = extract_bboxes(masks)
     seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    active = _active_class_ids(dataset, image_id, config.NUM_CLASSES)
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
     return GroundTruth(image, masks[..., seen], boxes[seen], class_ids[seen], meta)
 

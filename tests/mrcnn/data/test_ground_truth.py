@@ -111,8 +111,20 @@ def test_load_ground_truth_of_grey_networks_takes_grey_and_colour_images(given, 
 
 
 def test_load_ground_truth_names_masks_that_do_not_fit_and_too_many_classes(given, rectangles):
-    wrong = given([(sample()[0], np.zeros((WIDTH, HEIGHT, 2), bool))])
-    with pytest.raises(InputError, match=r"image 0 of Given: .*\(90, 60, 2\) and 2 class ids for an image of 60x90 px"):
+    wrong = given([(sample()[0], np.zeros((WIDTH, HEIGHT, 2), bool))], num_classes=4)
+    with pytest.raises(
+        InputError, match=r"0\.png: load_mask of Given .*\(90, 60, 2\) and 2 class ids for an image of 60x90 px"
+    ):
         load_ground_truth(wrong, 0, config_of())
     with pytest.raises(InputError, match="NUM_CLASSES is 4"):
         load_ground_truth(rectangles, 0, config_of(NUM_CLASSES=4))
+
+
+@pytest.mark.parametrize("path", ["7.png", None])
+def test_load_ground_truth_names_a_class_id_beyond_the_networks_classes(given, path):
+    image, masks, _ = sample()
+    dataset = given([(image, masks, [1, 2, -9, 3, 1])], num_classes=2)
+    dataset.image_info[0].update(id="seven", path=path)
+    with pytest.raises(InputError, match=f"^{path or 'image seven'}: .* class id 3, but NUM_CLASSES is 3"):
+        load_ground_truth(dataset, 0, config_of(NUM_CLASSES=3))
+    assert load_ground_truth(dataset, 0, config_of(NUM_CLASSES=4)).class_ids.tolist() == [1, 2, -9, 3]
