@@ -1,6 +1,7 @@
 """The Dataset class that training data derives from, with Matterport's public names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,30 @@ class Dataset:
     classes and images their consecutive internal ids, from 0 on. Class 0 is always the background "BG".
 
     Args:
-        class_map: dict source class id -> internal class id that `prepare` applies too (Matterport's argument).
+        class_map: dict source class id -> internal class id that `prepare` applies too (Matterport's argument, which it
+            ignored). The object itself, as of `super().__init__(self)` in many scripts, counts as none.
     """
 
+    # What `prepare` sets, and a subclass whose `__init__` sets Matterport's four attributes alone does not.
+    _class_map: Mapping[str, int] = MappingProxyType({})
+    _image_ids = np.zeros(0, np.int64)
+    num_classes, num_images = 0, 0
+    class_ids: Sequence[int] = ()
+    class_names: Sequence[str] = ()
+    sources: Sequence[str] = ()
+    class_from_source_map: Mapping[str, int] = MappingProxyType({})
+    image_from_source_map: Mapping[str, int] = MappingProxyType({})
+
     def __init__(self, class_map: Mapping[str, int] | None = None):
-        self.class_map = dict(class_map) if class_map else {}
+        self._class_map = {} if class_map is None or class_map is self else dict(class_map)
         self.class_info: list[dict[str, Any]] = [{"source": "", "id": 0, "name": "BG"}]
         self.image_info: list[dict[str, Any]] = []
         self.source_class_ids: dict[str, list[int]] = {}
-        self.num_classes = 0
-        self.num_images = 0
-        self.class_ids = np.zeros(0, np.int64)
-        self.class_names: list[str] = []
-        self.sources: list[str] = []
-        self.class_from_source_map: dict[str, int] = {}
-        self.image_from_source_map: dict[str, int] = {}
-        self.image_ids = np.zeros(0, np.int64)
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Internal ids of the images, int (num_images,): 0, 1, ... after `prepare`, or what `_image_ids` was set to."""
+        return self._image_ids
 
     def add_class(self, source: str, class_id: int | str, class_name: str) -> None:
         """Register a class; adding the same `source` and `class_id` again changes nothing.
@@ -63,10 +72,10 @@ class Dataset:
         # COCO-like names such as "aeroplane, airplane" are cut at the first comma.
         self.class_names = [info["name"].split(",")[0].strip() for info in self.class_info]
         self.num_images = len(self.image_info)
-        self.image_ids = np.arange(self.num_images)
+        self._image_ids = np.arange(self.num_images)
 
         self.class_from_source_map = {f"{info['source']}.{info['id']}": i for i, info in enumerate(self.class_info)}
-        for name, class_id in {**self.class_map, **(class_map or {})}.items():
+        for name, class_id in {**self._class_map, **(class_map or {})}.items():
             if not 0 <= class_id < self.num_classes:
                 raise ValueError(f"class_map sends {name!r} to {class_id}, but there are {self.num_classes} classes")
             self.class_from_source_map[name] = int(class_id)

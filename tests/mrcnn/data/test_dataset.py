@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mrcnn.config import make_config
 from mrcnn.data.dataset import Dataset, UprightDataset
+from mrcnn.data.ground_truth import load_image_gt
 from mrcnn.files.errors import InputError
 
 
@@ -81,3 +83,35 @@ def test_dataset_without_load_mask_says_so_and_an_override_gets_empty_masks_from
     mask, class_ids = super(Shapes, shapes).load_mask(1)
     assert mask.shape == (32, 32, 0) and mask.dtype == bool
     assert class_ids.shape == (0,) and class_ids.dtype == np.int32
+
+
+class GivesItself(Shapes):
+    """Calls the base class as many scripts do."""
+
+    def __init__(self):
+        super().__init__(self)
+
+
+class SetsItsOwn(Shapes):
+    """Sets what Matterport's `__init__` sets, and something of its own under a name of ours."""
+
+    def __init__(self):
+        self._image_ids = []
+        self.image_info = []
+        self.class_info = [{"source": "", "id": 0, "name": "BG"}]
+        self.source_class_ids = {}
+        self.class_map = {"square": "not an id"}
+
+
+@pytest.mark.parametrize("kind", [GivesItself, SetsItsOwn])
+def test_dataset_takes_an_init_that_gives_itself_or_asks_for_nothing(tmp_path, kind, tiny_config_class):
+    Image.new("RGB", (32, 32)).save(tmp_path / "0.png")
+    dataset, config = kind(), make_config({"NUM_CLASSES": 3}, tiny_config_class)
+    assert len(dataset.image_ids) == dataset.num_images == 0
+    dataset.load_shapes(tmp_path, 1)
+    dataset.prepare()
+    assert dataset.image_ids.tolist() == [0] and dataset.class_from_source_map["shapes.2"] == 2
+    image, _, class_ids, boxes, _ = load_image_gt(dataset, config, 0)
+    assert image.shape == (64, 64, 3) and class_ids.tolist() == [1] and boxes.tolist() == [[4, 6, 24, 26]]
+    dataset._image_ids = dataset.image_ids[:0]  # as scripts choose some of the images
+    assert len(dataset.image_ids) == 0
