@@ -16,7 +16,7 @@ from mrcnn.data.ground_truth import largest_instances, load_image_gt
 from mrcnn.data.molding import mold_image
 from mrcnn.files.errors import InputError
 from mrcnn.network.anchors import pixel_anchors
-from mrcnn.network.boxes import normalized_boxes, pixel_boxes
+from mrcnn.network.boxes import decode, encode, normalized_boxes, pixel_boxes
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
 
 
@@ -73,10 +73,14 @@ def build_detection_targets(
     roi_class_ids, valid = targets.class_ids[0].numpy(), targets.valid[0].numpy()
     rois = np.rint(pixel_boxes(targets.rois[0], frame)).astype(np.int32)
     rois[~valid] = 0
+    # Deltas in pixels, which differ a little from those in normalised coordinates: there a box lacks its last pixel.
+    scale = np.float32(config.BBOX_STD_DEV)
+    matched = pixel_boxes(decode(targets.rois[0], targets.deltas[0] * scale), frame)
+    deltas = encode(np.float32(rois), matched).numpy() / scale
     bboxes = np.zeros((rows, config.NUM_CLASSES, 4), np.float32)
     roi_masks = np.zeros((rows, *config.MASK_SHAPE, config.NUM_CLASSES), np.float32)
     positive = np.flatnonzero(roi_class_ids)
-    bboxes[positive, roi_class_ids[positive]] = targets.deltas[0].numpy()[positive]
+    bboxes[positive, roi_class_ids[positive]] = deltas[positive]
     roi_masks[positive, :, :, roi_class_ids[positive]] = targets.masks[0].numpy()[positive]
     return rois, roi_class_ids, bboxes, roi_masks
 

@@ -101,7 +101,7 @@ def test_build_detection_targets_lead_to_the_cells(tiny_config_class, use_mini_m
         step = deltas[k : k + 1, found_ids[k]] * config.BBOX_STD_DEV
         refined = utils.apply_box_deltas(found[k : k + 1], step)[0]
         cell = np.abs(boxes - refined).max(axis=1).argmin()
-        assert found_ids[k] == class_ids[cell] and np.abs(boxes[cell] - refined).max() < 0.6
+        assert found_ids[k] == class_ids[cell] and np.abs(boxes[cell] - refined).max() < 1e-3
         y1, x1, y2, x2 = found[k]
         crop = cv2.resize(masks[y1:y2, x1:x2, cell].astype(np.float32), (28, 28))
         assert np.mean(roi_masks[k, ..., found_ids[k]] == (crop >= 0.5)) > 0.9
