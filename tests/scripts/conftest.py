@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 
 @pytest.fixture
@@ -40,23 +41,37 @@ def outline(mask):
     return max(contours, key=len)[:, 0]
 
 
-@pytest.fixture
-def coins(project):
-    """Coins with outlines of VIA 2 in train (one image without any) and of VIA 1 in val."""
-    folder = project / "coins"
+def write_coins(folder, orientations=()):
+    """Coins with outlines of VIA 2 in train (one image without any) and of VIA 1 in val; JPEG if EXIF is to be told."""
     for subset, seeds in (("train", range(4)), ("val", range(4, 6))):
         records = {}
         for seed in seeds:
             image, masks = draw_discs(seed, (48, 80))
-            write_png(folder / subset / f"{seed}.png", image)
+            name = f"{seed}.jpg" if orientations else f"{seed}.png"
+            write_png(folder / subset / name, image)
+            if orientations:
+                exif = Image.Exif()
+                exif[ExifTags.Base.Orientation] = orientations[seed % len(orientations)]
+                Image.fromarray(image).save(folder / subset / name, exif=exif, quality=95)
             outlines = [outline(mask).T.tolist() for mask in np.moveaxis(masks, -1, 0)]
             shapes = [{"name": "polygon", "all_points_x": x, "all_points_y": y} for x, y in outlines]
             regions = [{"shape_attributes": shape} for shape in shapes]
             regions = regions if subset == "train" else {str(i): region for i, region in enumerate(regions)}
-            records[f"{seed}.png123"] = {"filename": f"{seed}.png", "regions": regions, "size": 123}
+            records[f"{name}123"] = {"filename": name, "regions": regions, "size": 123}
         records["empty.png1"] = {"filename": "empty.png", "regions": [], "size": 1}
         (folder / subset / "via_region_data.json").write_text(json.dumps(records))
     return folder
+
+
+@pytest.fixture
+def coins(project):
+    return write_coins(project / "coins")
+
+
+@pytest.fixture
+def photos(project):
+    """The same as JPEG files that are to be shown turned by a quarter or upside down."""
+    return write_coins(project / "photos", orientations=(6, 3))
 
 
 @pytest.fixture

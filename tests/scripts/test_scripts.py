@@ -1,5 +1,6 @@
 """Runs the scripts of examples/matterport as users of Matterport's package would."""
 
+import csv
 import hashlib
 import os
 import runpy
@@ -11,6 +12,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import scipy.special
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "matterport"
@@ -200,6 +202,65 @@ def test_coco_evaluates_with_pycocotools(run, coco_data, weights_folder, eval_ty
     assert check_result(result, image) > 0 and set(result["class_ids"]) == {2}
 
 
+def losses(folder):
+    """Columns of a run's log.csv as numbers, by name."""
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def test_phone_photos_are_taken_as_stored_and_the_best_weights_found(run, project, photos, weights_folder):
+    from mrcnn.model import load_image_gt
+
+    backbone = weights_folder / "backbone.h5"
+    names = run("phone_photos.py", "train", "--dataset", photos, "--weights", backbone, "--epochs=3")
+    config = names["PhotoConfig"]()
+    for dataset in (names["dataset_train"], names["dataset_val"]):
+        for image_id in dataset.image_ids:
+            image, _, _, boxes, _ = load_image_gt(dataset, config, image_id)
+            blue = (image[..., 2].astype(int) - image[..., 0]) > 40
+            inside = [blue[y1:y2, x1:x2] for y1, x1, y2, x2 in boxes]
+            assert sum(part.sum() for part in inside) >= 0.98 * blue.sum() > 0
+            assert all(part.mean() > 0.5 for part in inside)
+
+    (folder,) = project.glob("logs/photo*")
+    best = int(np.argmin(losses(folder)["val_loss"])) + 1
+    names = run("phone_photos.py", "detect", "--dataset", photos, "--weights=best.weights.h5")
+    checkpoint = folder / f"mask_rcnn_photo_{best:04}.h5"
+    for layer in ("conv1", "fpn_p2", *HEADS):
+        loaded = names["model"].keras_model.get_layer(layer).get_weights()[0]
+        np.testing.assert_array_equal(loaded, stored(checkpoint, layer))
+    assert [check_result(r, np.zeros((48, 80, 3))) for r in names["results"]]
+
+
+def test_early_stop_goes_on_with_the_best_weights_at_the_next_stage(run, project, grains, weights_folder):
+    arguments = "--subset=train", "--weights", weights_folder / "backbone.h5", "--epochs=4"
+    stages = run("early_stop.py", "train", "--dataset", grains, *arguments)["log"].stages
+    assert [stage["epochs"] for stage in stages] == [[1, 2], [5, 6]]
+    (folder,) = project.glob("logs/staged*")
+    checkpoints = sorted(folder.glob("mask_rcnn_*.h5"))
+    assert [path.name[-7:-3] for path in checkpoints] == ["0001", "0002", "0005", "0006"]
+    # The first epoch of each stage is its best: no later loss is lower by so much.
+    heads, whole = (project / "logs" / f"grain_{layers}.h5" for layers in ("heads", "all"))
+    for layer in ("conv1", "fpn_p2", *HEADS):
+        np.testing.assert_array_equal(stored(heads, layer), stored(checkpoints[0], layer))
+        np.testing.assert_array_equal(stored(whole, layer), stored(checkpoints[2], layer))
+    np.testing.assert_array_equal(stages[1]["kernel"], stored(heads, "fpn_p2"))
+    assert not np.array_equal(stored(checkpoints[1], "fpn_p2"), stages[1]["kernel"])
+
+
+def test_server_answers_at_once_what_it_answers_in_sequence(run, coco_data, weights_folder):
+    folder = coco_data / "train2030"
+    names = run("server.py", "try", "--dataset", folder, "--weights", weights_folder / "leaning.h5")
+    assert len(names["answers"]) == 5
+    for path, answer in zip(names["paths"], names["answers"], strict=True):
+        (result,) = names["model"].detect([cv2.imread(path)[..., ::-1]])
+        assert answer["rois"] == result["rois"].tolist() != []
+        assert answer["class_ids"] == result["class_ids"].tolist()
+        assert answer["areas"] == result["masks"].sum(axis=(0, 1)).tolist()
+        np.testing.assert_allclose(answer["scores"], result["scores"], rtol=1e-6)
+
+
 def test_own_anchors_maps_classes_evaluates_and_saves_the_network(run, coco_data, small_resnet, tmp_path):
     with small_resnet():
         write_weights(tmp_path / "start.h5", 3, class_bias=[-5.0, 0.0, 5.0], RPN_ANCHOR_RATIOS=[0.5, 1, 1.5, 2])
@@ -222,6 +283,35 @@ def test_own_anchors_maps_classes_evaluates_and_saves_the_network(run, coco_data
     np.testing.assert_array_equal(names["rois"], result["rois"])
     np.testing.assert_array_equal(names["class_ids"], result["class_ids"])
     np.testing.assert_array_equal(names["masks"], result["masks"])
+
+
+def test_inspect_model_shows_the_heads_layer_by_layer(run, weights_folder):
+    names = run("inspect_model.py", "look", "--weights", weights_folder / "leaning.h5")
+    boxes = names["gt_boxes"][0][names["gt_boxes"][0].any(axis=1)]
+    moved = names["refined"][names["class_ids"] > 0]
+    assert len(moved) > 0 and (np.abs(moved[:, None] - boxes).max(axis=-1).min(axis=1) < 1e-3).all()
+
+    rois, found = (1, 30), (1, 8)
+    shapes = {"ROI": (*rois, 4), "roi_align_classifier": (*rois, 7, 7, 256), "mrcnn_class_conv1": (*rois, 1, 1, 1024)}
+    shapes |= {"mrcnn_class_logits": (*rois, 4), "mrcnn_class": (*rois, 4), "mrcnn_bbox_fc": (*rois, 16)}
+    shapes |= {"mrcnn_bbox": (*rois, 4, 4), "mrcnn_detection": (*found, 6), "roi_align_mask": (*found, 14, 14, 256)}
+    shapes |= {f"mrcnn_mask_conv{i}": (*found, 14, 14, 256) for i in (1, 2, 3, 4)}
+    shapes |= {"mrcnn_mask_deconv": (*found, 28, 28, 256), "mrcnn_mask": (*found, 28, 28, 4)}
+    values = names["activations"]
+    assert {name: value.shape for name, value in values.items()} == shapes
+    for name, value in values.items():
+        np.testing.assert_allclose(value, names["heads"][name], atol=1e-5)
+    np.testing.assert_allclose(
+        scipy.special.softmax(values["mrcnn_class_logits"], -1), values["mrcnn_class"], atol=1e-6
+    )
+    np.testing.assert_array_equal(values["mrcnn_bbox_fc"].reshape(*rois, 4, 4), values["mrcnn_bbox"])
+
+    assert check_result(names["r"], names["image"]) == len(names["masks"]) > 0
+    np.testing.assert_array_equal(names["boxes"][: len(names["masks"])], names["r"]["rois"])
+    np.testing.assert_array_equal(np.stack(names["masks"], -1), names["r"]["masks"])
+    assert {name: int(count.sum()) for name, count in names["counts"].items()} == {
+        name: names["model"].keras_model.get_layer(name).get_weights()[0].size for name in names["counts"]
+    }
 
 
 def test_balloon_as_a_process_with_the_whole_backbone(project, coins):
