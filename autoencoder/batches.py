@@ -2,16 +2,16 @@
 
 A batch is a function of its number alone, so that a resumed training gets the batches that would have come next. Cells
 are read in blocks of neighbours and shuffled within windows, so that memory stays constant whatever a store's size.
-
-A Python thread reads ahead, and not tf.data: the end of a tf.data iterator waits for its threads, and the garbage
-collector may bring that end about in one of these threads, or in a thread with HDF5's lock, which they need too.
 """
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import chain, islice, repeat
+from functools import partial
+from itertools import chain, islice
+from threading import Lock
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +20,6 @@ from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import ARRAY_FIELDS, FeatureStore, StorePath, open_store
 from mrcnn.feature_store.reader import check_finite
 from mrcnn.files.errors import InputError
-from mrcnn.files.read_ahead import read_ahead
 
 BLOCK_ROWS = 8  # rows read at one go: 1.2 MB
 WINDOW_ROWS = 256  # rows shuffled together, per centre: 38 MB
@@ -36,75 +35,91 @@ _LEAST_SHARE = 2  # fewer samples of a centre have no covariance
 logger = logging.getLogger(__name__)
 
 
-def make_batches(
-    config: AutoencoderConfig,
-    stores: Mapping[str, StorePath],
-    scaling: FeatureScaling,
-    *,
-    source: int = 0,
-    start_step: int = 0,
-    num_replicas: int = 1,
-    num_pipelines: int = 1,
-    pipeline: int = 0,
-) -> Generator[dict[str, tf.Tensor], None, None]:
-    """Make the endless training batches.
+class CellBatches(keras.utils.PyDataset):
+    """Training batches from feature stores, without end; best asked for in the order of their numbers.
 
     Args:
         config: gives batch size, balance, image source and size, and seed.
         stores: feature store by centre, or the shards of one, in the order of `scaling.centres`.
         scaling: applied to the features.
         source: number of the source centre, for balance "type".
-        start_step: the step, counted from 0, to begin with.
-        num_replicas: each batch is cut into this many parts, one per replica of all processes.
-        num_pipelines: processes that train together, with the same number of replicas each.
-        pipeline: which of them this is, counted from 0: it gets the parts of its own replicas only.
-
-    Returns:
-        Generator of the parts, to be closed after use: dicts of `features` float32 `(n, 14, 14, 256)`, scaled; `images`
-        float32 `(n, image_size, image_size, 3)` in [0, 1]; `centre_id` int32 `(n,)`; with n = global_batch_size /
-        num_replicas.
+        num_replicas: of all processes; each batch must be divisible by it.
+        num_processes: that train together, with as many replicas each.
+        process: which of them this is, counted from 0: it gets its own rows of each batch only.
 
     Raises:
-        InputError: if the batch cannot be divided among centres or replicas; also later, as `read_batches` does.
+        InputError: if the batch cannot be divided among centres or replicas.
     """
-    if config.global_batch_size % num_replicas:
-        raise InputError(
-            f"global_batch_size is {config.global_batch_size}, which {num_replicas} devices cannot share; "
-            f"choose a multiple of {num_replicas}"
+
+    num_batches = None
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        stores: Mapping[str, StorePath],
+        scaling: FeatureScaling,
+        *,
+        source: int = 0,
+        num_replicas: int = 1,
+        num_processes: int = 1,
+        process: int = 0,
+    ):
+        # Of 500 cells each, a batch has 75 MB as stored and 0.2 GB once prepared.
+        batch_bytes = config.global_batch_size // num_processes * ROW_BYTES
+        super().__init__(workers=1, max_queue_size=READ_AHEAD_BYTES // batch_bytes + 2)
+        if config.global_batch_size % num_replicas:
+            raise InputError(
+                f"global_batch_size is {config.global_batch_size}, which {num_replicas} devices cannot share; "
+                f"choose a multiple of {num_replicas}"
+            )
+        with ExitStack() as stack:
+            counts = [len(stack.enter_context(open_store(path))) for path in stores.values()]
+        shares = batch_shares(counts, config.global_batch_size, config.balance)
+        logger.info("samples per batch: %s", dict(zip(stores, shares, strict=True)))
+        self._read = partial(
+            read_batches,
+            stores,
+            shares,
+            image_source=config.image_source,
+            type_source=source if config.balance == "type" else None,
+            seed=config.seed,
+            num_processes=num_processes,
+            process=process,
         )
-    with ExitStack() as stack:
-        counts = [len(stack.enter_context(open_store(path))) for path in stores.values()]
-    shares = batch_shares(counts, config.global_batch_size, config.balance)
-    logger.info("samples per batch: %s", dict(zip(stores, shares, strict=True)))
-    parts = read_batches(
-        stores,
-        shares,
-        image_source=config.image_source,
-        type_source=source if config.balance == "type" else None,
-        seed=config.seed,
-        start_step=start_step,
-        num_parts=num_replicas,
-        num_pipelines=num_pipelines,
-        pipeline=pipeline,
-    )
+        self._next, self._stream, self._lock = 0, self._read(), Lock()
 
-    @tf.function
-    def prepare(features: tf.Tensor, images: tf.Tensor, centre_id: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "features": scaling.apply_tensor(features, centre_id),
-            "images": prepare_images(images, config.image_size, config.image_colours),
-            "centre_id": centre_id,
-        }
+        @tf.function
+        def prepare(features: tf.Tensor, images: tf.Tensor, centre_id: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {
+                "features": scaling.apply_tensor(features, centre_id),
+                "images": prepare_images(images, config.image_size, config.image_colours),
+                "centre_id": centre_id,
+            }
 
-    def read(_: None) -> dict[str, tf.Tensor]:
-        part = next(parts)
+        self._prepare = prepare
+
+    def __getitem__(self, number: int) -> dict[str, tf.Tensor]:
+        """Batch `number`, counted from 0, or this process's rows of it.
+
+        Returns:
+            Dict of `features` float32 `(n, 14, 14, 256)`, scaled; `images` float32 `(n, image_size, image_size, 3)` in
+            [0, 1]; `centre_id` int32 `(n,)`.
+
+        Raises:
+            InputError: as `read_batches`.
+        """
+        with self._lock:
+            if number != self._next:
+                self._stream.close()
+                self._stream = self._read(start_step=number)
+            batch, self._next = next(self._stream), number + 1
         with tf.device("CPU"):  # what waits takes no memory of a GPU
-            return prepare(**{name: tf.constant(value) for name, value in part.items()})
+            return self._prepare(**{name: tf.constant(value) for name, value in batch.items()})
 
-    # At least a part per replica; of 500 cells each, one has 75 MB as stored and 0.2 GB once prepared.
-    part_bytes = config.global_batch_size // num_replicas * ROW_BYTES
-    num_ahead = max(num_replicas // num_pipelines, READ_AHEAD_BYTES // part_bytes)
-    return read_ahead(read, repeat(None), num_ahead=num_ahead + 1, num_threads=1)
+    def close(self) -> None:
+        """Close the stores."""
+        with self._lock:
+            self._stream.close()
 
 
 def prepare_images(images: tf.Tensor, image_size: int, colours: str = "stored") -> tf.Tensor:
@@ -230,11 +245,10 @@ def read_batches(
     type_source: int | None = None,
     seed: int = 0,
     start_step: int = 0,
-    num_parts: int = 1,
-    num_pipelines: int = 1,
-    pipeline: int = 0,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the parts of `make_batches` as they are stored, without end.
+    num_processes: int = 1,
+    process: int = 0,
+) -> Generator[dict[str, np.ndarray], None, None]:
+    """Yield the batches of `CellBatches` as they are stored, without end.
 
     Args:
         stores: feature store by centre, or the shards of one; no store may be empty.
@@ -243,7 +257,8 @@ def read_batches(
         type_source: number of the centre of which every cell type comes equally often; of the others, or with None,
             each cell comes once in each epoch, and no labels are looked at.
         seed: of the order.
-        start_step, num_parts, num_pipelines, pipeline: as in `make_batches`, parts being replicas.
+        start_step: number of the first batch.
+        num_processes, process: as in `CellBatches`.
 
     Yields:
         Dicts of `features` float16 (n, 14, 14, 256), `images` uint8 (n, 128, 128, 3) and `centre_id` int32 (n,).
@@ -251,9 +266,8 @@ def read_batches(
     Raises:
         InputError: if a store cannot be read, has features that are not finite, or the source has no labels.
     """
-    own_parts = num_parts // num_pipelines
-    # Dealt out in turns, so that every replica has rows of every centre.
-    is_own = np.arange(sum(shares)) % num_parts // own_parts == pipeline
+    # Dealt out in turns, so that every process has rows of every centre.
+    is_own = np.arange(sum(shares)) % num_processes == process
     centres = np.repeat(np.arange(len(shares), dtype=np.int32), shares)
     centre_id = centres[is_own]
     window_rows = max(min(WINDOW_ROWS, ALL_WINDOWS_ROWS // len(shares)), BLOCK_ROWS)
@@ -278,9 +292,7 @@ def read_batches(
             cells = chain.from_iterable(islice(stream, share) for stream, share in streams)
             for position in range(len(centre_id)):
                 features[position], images[position] = next(cells)
-            for part in range(own_parts):
-                rows = slice(part, None, own_parts)
-                yield {"features": features[rows], "images": images[rows], "centre_id": centre_id[rows]}
+            yield {"features": features, "images": images, "centre_id": centre_id}
 
 
 def _read_cells(

@@ -83,8 +83,8 @@ class AutoencoderConfig(Settings):
     steps: int | None = Field(None, ge=1, description="training steps; if left out, epochs count")
     epochs: float = Field(150.0, gt=0, description="epochs over all cells, where steps is left out")
     seed: int = Field(0, ge=0, description="fixes initial weights and the order of samples")
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps whose mean makes a row of the log")
+    checkpoint_every: int = Field(100, ge=1, description="least number of steps between two checkpoints")
+    log_every: int = Field(20, ge=1, description="steps of an epoch of Keras, whose mean makes a row of the log")
 
     @field_validator("adaptation")
     @classmethod
@@ -99,12 +99,6 @@ class AutoencoderConfig(Settings):
         if self.steps is not None:
             return self.steps
         return math.ceil(self.epochs * num_cells / self.global_batch_size)
-
-    def adaptation_weight(self, step: int) -> float:
-        """Weight of the adaptation loss in a step, counted from 0: between 0 and `beta`."""
-        if self.adaptation == "none":
-            return 0.0
-        return self.beta * min(1.0, (step + 1) / max(self.adaptation_warmup_steps, 1))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the settings to `path` as JSON, atomically."""

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import logging
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from autoencoder.config import HOUSEKEEPING, LENGTH, AutoencoderConfig
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from mrcnn.feature_store import FeatureStore, StorePath, open_store
-from mrcnn.files.arrays import read_arrays
-from mrcnn.files.atomic import atomic_path, remove_leftovers
-from mrcnn.files.errors import InputError, one_line
+from mrcnn.files.atomic import remove_leftovers
+from mrcnn.files.errors import InputError
+from mrcnn.files.fitting import list_checkpoints
 from mrcnn.files.hdf5 import load_weights
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN, RunFolder
@@ -31,13 +28,9 @@ WEIGHTS = "weights.weights.h5"
 LOG = "log.csv"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
-KEPT_CHECKPOINTS = 2
 
-_CHECKPOINT = re.compile(r"step-(\d{8})\.npz")
 _FINGERPRINT_FIELDS = ("image_id", "box", "score")
 _READ_ROWS = 4096  # rows of the small fields above
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,38 +131,6 @@ class AutoencoderFolder(RunFolder):
         # The config before the record: where there is a record, there is a config to compare with.
         self.config.save(self.path / CONFIG)
         self.write(False, values)
-
-
-def save_checkpoint(folder: str | os.PathLike, step: int, values: list[np.ndarray], metrics: np.ndarray) -> None:
-    """Write the values of a state after a step, and what it measured, and remove all but the newest checkpoints."""
-    with atomic_path(Path(folder) / f"step-{step:08d}.npz") as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, step=np.int64(step), metrics=metrics, **{f"{i:04d}": value for i, value in enumerate(values)})
-    for _, path in list_checkpoints(folder)[KEPT_CHECKPOINTS:]:
-        path.unlink()
-
-
-def list_checkpoints(folder: str | os.PathLike) -> list[tuple[int, Path]]:
-    """Steps and paths of the checkpoints in a folder, newest first; none if there is no such folder."""
-    found = ((_CHECKPOINT.fullmatch(path.name), path) for path in Path(folder).glob("*.npz"))
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
-
-
-def load_newest_checkpoint(folder: str | os.PathLike) -> tuple[int, np.ndarray, list[np.ndarray]] | None:
-    """Read steps done, what the last of them measured, and the values from the newest checkpoint; None without one.
-
-    One that is damaged is passed over with a warning; an `InputError` says that all are.
-    """
-    found = list_checkpoints(folder)
-    for _, path in found:
-        try:
-            arrays = read_arrays(path, advice="it is passed over")  # each has a checksum
-            step, metrics = int(arrays.pop("step")), arrays.pop("metrics")
-            return step, metrics, [arrays[f"{i:04d}"] for i in range(len(arrays))]
-        except (InputError, KeyError, TypeError) as error:
-            logger.warning("%s: damaged checkpoint (%s), passed over", path, one_line(error))
-    if found:
-        raise InputError(f"{folder}: every checkpoint is damaged; train again with --overwrite")
-    return None
 
 
 def _identity(config: AutoencoderConfig, stores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Networks and optimizers of a training, and one step over a global batch that one or several replicas share."""
+"""The autoencoder as a Keras model: one step over a global batch that one or several replicas share."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,6 +17,7 @@ from autoencoder.adaptation import (
 from autoencoder.config import AutoencoderConfig
 from autoencoder.losses import image_loss, mean_squared_error
 from autoencoder.network import build_autoencoder
+from mrcnn.files.fitting import ReplicaSteps
 
 LOSSES = ("loss", "feature_loss", "image_loss", "adaptation_loss")
 # Standard deviation of the latents over the batch, mean over their entries. An adaptation loss that is too strong
@@ -26,51 +26,14 @@ LATENT_DEVIATION = "latent_deviation"
 DISCRIMINATOR = ("discriminator_loss", "discriminator_accuracy")
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """Model and Adam of a training, with loss scaling under mixed_float16, and those of a discriminator if any."""
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    discriminator: keras.Model | None = None
-    discriminator_optimizer: keras.optimizers.Optimizer | None = None
-
-    @classmethod
-    def build(cls, config: AutoencoderConfig, num_centres: int) -> "TrainingState":
-        """Make everything anew, with weights that follow from the seed; to be called in the strategy's scope."""
-        model = build_autoencoder(config)
-        optimizer = keras.optimizers.Adam(config.learning_rate)
-        if config.precision == "mixed_float16":
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        optimizer.build(model.trainable_variables)
-        if config.adaptation != "adversarial":
-            return cls(model, optimizer)
-        seed = int(np.random.SeedSequence(config.seed).generate_state(4)[3])  # the first three are the model's
-        discriminator = build_discriminator(config.latent_size, num_centres, seed=seed)
-        second = keras.optimizers.Adam(config.discriminator_learning_rate)
-        second.build(discriminator.trainable_variables)
-        return cls(model, optimizer, discriminator, second)
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """All that a checkpoint holds, in a fixed order; assigning one sets it on every replica."""
-        parts = (self.model, self.optimizer, self.discriminator, self.discriminator_optimizer)
-        return [variable for part in parts if part is not None for variable in part.variables]
-
-    def get_values(self) -> list[np.ndarray]:
-        """Copies of all variables."""
-        return [np.array(variable) for variable in self.variables]
-
-
 def metric_names(config: AutoencoderConfig) -> tuple[str, ...]:
     """What a step of this configuration measures, in order."""
     return (*LOSSES, LATENT_DEVIATION, *(DISCRIMINATOR if config.adaptation == "adversarial" else ()))
 
 
-def make_train_step(
-    state: TrainingState, config: AutoencoderConfig, strategy: tf.distribute.Strategy, source: int, num_centres: int
-) -> Callable[[Any, tf.Tensor], tf.Tensor]:
-    """Compile the step of eq. 2.20 over one global batch, however many replicas share it; `source` is a centre's id.
+@keras.saving.register_keras_serializable("autoencoder")
+class AutoencoderModel(ReplicaSteps, keras.Model):
+    """The autoencoder with what trains it, for batches as of `CellBatches`; weights follow from the seed of `config`.
 
     The reconstruction losses are means over equal parts of the batch, so their mean over replicas is that of the batch.
     The adaptation loss is not a mean over samples: every replica gathers all latents and computes all of it. Its
@@ -80,27 +43,63 @@ def make_train_step(
     Under "adversarial" the discriminator takes its step first, on the latents as they are; the autoencoder's loss is
     then computed with the new discriminator (thesis 3.4.2).
 
-    Returns:
-        Function of a distributed batch and the weight of the adaptation loss (float32 scalar), which changes the
-        weights and returns the numbers of `metric_names`, of the whole batch before the step, as a float32 tensor.
+    Args:
+        config: the settings, or a mapping of them.
+        num_centres: number of centres.
+        source: number of the source centre.
+
+    Attributes:
+        network: as from `build_autoencoder`.
+        discriminator, discriminator_optimizer: or None.
     """
-    num_replicas = strategy.num_replicas_in_sync
-    model, optimizer, discriminator = state.model, state.optimizer, state.discriminator
-    variables = model.trainable_variables
 
-    def step_discriminator(latents: tf.Tensor, centre_ids: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        weights = discriminator.trainable_variables
-        with tf.GradientTape() as tape:
-            scores = discriminator_scores(discriminator(tf.stop_gradient(latents)), centre_ids)
-            # Every replica has all latents, and the optimizer sums what they find.
-            share = scores.loss / num_replicas
-        state.discriminator_optimizer.apply(tape.gradient(share, weights), weights)
-        return scores
+    def __init__(self, config: AutoencoderConfig | Mapping[str, Any], num_centres: int, source: int = 0, **kwargs: Any):
+        super().__init__(**kwargs)
+        config = config if isinstance(config, AutoencoderConfig) else AutoencoderConfig.from_dict(dict(config))
+        self.config, self.num_centres, self.source = config, num_centres, source
+        self.network, self.discriminator, self.discriminator_optimizer = build_autoencoder(config), None, None
+        if config.adaptation == "adversarial":
+            seed = int(np.random.SeedSequence(config.seed).generate_state(4)[3])  # the first three are the network's
+            self.discriminator = build_discriminator(config.latent_size, num_centres, seed=seed)
+            self.discriminator_optimizer = keras.optimizers.Adam(config.discriminator_learning_rate)
+            self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+        kind = {"dtype": "int64", "trainable": False, "aggregation": "only_first_replica", "name": "steps"}
+        self.steps = self.add_weight((), initializer="zeros", **kind)
+        self.built = True
 
-    def replica_step(batch: dict[str, tf.Tensor], weight: tf.Tensor) -> tf.Tensor:
-        scores: tuple[tf.Tensor, ...] = ()
+    def compile_for_training(self) -> None:
+        """Compile with Adam, and loss scaling under mixed_float16."""
+        optimizer = keras.optimizers.Adam(self.config.learning_rate)
+        if self.config.precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(self.trainable_variables)  # as Keras does when it opens a file
+        self.compile(optimizer=optimizer, jit_compile=False)
+
+    @property
+    def steps_done(self) -> int:
+        """How many steps were taken, those of earlier runs included."""
+        return int(keras.ops.convert_to_numpy(self.steps))
+
+    @property
+    def state(self) -> list[keras.Variable]:
+        """All that a checkpoint holds, in a fixed order; assigning one sets it on every replica."""
+        optimizers = (self.optimizer, self.discriminator_optimizer)
+        return [*self.variables, *(v for each in optimizers if each is not None for v in each.variables)]
+
+    def call(self, features: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """What `network` gives for scaled features `(batch, 14, 14, 256)`."""
+        return self.network(features, training=training)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Take the step of eq. 2.20 on this replica's part of the global batch.
+
+        Returns:
+            The numbers of `metric_names`, of the whole batch before the step.
+        """
+        config, num_replicas = self.config, tf.distribute.get_strategy().num_replicas_in_sync
+        variables, scores = self.network.trainable_variables, ()
         with tf.GradientTape() as tape:
-            outputs = model(batch["features"], training=True)
+            outputs = self.network(batch["features"], training=True)
             features = mean_squared_error(outputs["features"], batch["features"])
             images = image_loss(outputs["images"], batch["images"], config.image_loss, config.ssim)
             latents, centre_ids = _gather_batch(outputs["latents"], batch["centre_id"], num_replicas)
@@ -109,26 +108,41 @@ def make_train_step(
                 adaptation = tf.zeros(())
             elif config.adaptation == "adversarial":
                 with tape.stop_recording():
-                    scores = step_discriminator(aligned, centre_ids)
-                adaptation = adversarial_loss(discriminator(aligned), centre_ids, source)
+                    scores = self._step_discriminator(aligned, centre_ids, num_replicas)
+                adaptation = adversarial_loss(self.discriminator(aligned), centre_ids, self.source)
             else:
                 options = {"method": config.adaptation, "reduction": config.adaptation_reduction}
-                adaptation = adaptation_loss(aligned, centre_ids, source, num_centres, **options)
-            total = features + images + weight * adaptation
-            share = optimizer.scale_loss(total / num_replicas)
+                adaptation = adaptation_loss(aligned, centre_ids, self.source, self.num_centres, **options)
+            total = features + images + self.adaptation_weight() * adaptation
+            share = self.optimizer.scale_loss(total / num_replicas)
         gradients = tape.gradient(share, variables)
-        if num_replicas > 1 and isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        if num_replicas > 1 and isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = _alike_finite(gradients, num_replicas)
-        optimizer.apply(gradients, variables)
+        self.optimizer.apply(gradients, variables)
+        self.steps.assign_add(1)
         deviation = tf.reduce_mean(tf.math.reduce_std(latents, axis=0))
         metrics = tf.stack([total, features, images, adaptation, deviation, *scores]) / num_replicas
-        return metrics if num_replicas == 1 else _sum_over_replicas(metrics)
+        metrics = metrics if num_replicas == 1 else _sum_over_replicas(metrics)
+        return dict(zip(metric_names(config), tf.unstack(metrics), strict=True))
 
-    @tf.function
-    def train_step(batch: Any, weight: tf.Tensor) -> tf.Tensor:
-        return strategy.experimental_local_results(strategy.run(replica_step, args=(batch, weight)))[0]
+    def adaptation_weight(self) -> tf.Tensor:
+        """Weight of the adaptation loss in the next step, which grows to `beta` over the warm-up."""
+        share = (tf.cast(self.steps, tf.float32) + 1.0) / max(self.config.adaptation_warmup_steps, 1)
+        return self.config.beta * tf.minimum(share, 1.0)
 
-    return train_step
+    def _step_discriminator(self, latents: tf.Tensor, centre_ids: tf.Tensor, num_replicas: int) -> tuple:
+        weights = self.discriminator.trainable_variables
+        with tf.GradientTape() as tape:
+            scores = discriminator_scores(self.discriminator(tf.stop_gradient(latents)), centre_ids)
+            # Every replica has all latents, and the optimizer sums what they find.
+            share = scores.loss / num_replicas
+        self.discriminator_optimizer.apply(tape.gradient(share, weights), weights)
+        return scores
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        own = {"config": self.config.to_dict(), "num_centres": self.num_centres, "source": self.source}
+        return {**super().get_config(), **own}
 
 
 def _gather_batch(latents: tf.Tensor, centre_ids: tf.Tensor, num_replicas: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,39 +1,50 @@
 """Training of the autoencoder on all centres at once (thesis sections 2.10 and 3.4.3)."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from autoencoder.adaptation import check_custom_loss
-from autoencoder.batches import make_batches
+from autoencoder.batches import CellBatches
+from autoencoder.collapse import CollapseWatch
 from autoencoder.config import ADAPTATIONS, AutoencoderConfig
 from autoencoder.folder import (
     CHECKPOINTS,
+    LOG,
     SCALING,
     WEIGHTS,
     AutoencoderFolder,
     TrainedAutoencoder,
     describe_stores,
     load_autoencoder,
-    load_newest_checkpoint,
-    save_checkpoint,
 )
 from autoencoder.label_shift import count_types, format_counts, shift_warnings
-from autoencoder.log import CollapseWatch, TrainingLog
 from autoencoder.scaling import FeatureScaling
-from autoencoder.step import LOSSES, TrainingState, make_train_step, metric_names
+from autoencoder.step import AutoencoderModel, metric_names
 from mrcnn.feature_store import StorePath
-from mrcnn.files.devices import is_chief
+from mrcnn.files.devices import is_chief, local_replicas
 from mrcnn.files.errors import InputError
+from mrcnn.files.fitting import (
+    Checkpoints,
+    EndAt,
+    ReplicaBatches,
+    StepBar,
+    StepLog,
+    StopAtFault,
+    fit,
+    load_newest_checkpoint,
+    read_log,
+)
 from mrcnn.files.hdf5 import save_weights
 from mrcnn.files.interruption import held_back
-from mrcnn.files.progress import Bar
 from mrcnn.files.provenance import file_hash, versions
 
 logger = logging.getLogger(__name__)
@@ -44,10 +55,8 @@ class Workers:
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self.strategy, self.is_chief = strategy, is_chief(strategy)
-        # Every process has equally many replicas: of n each, the second one has n to 2 n - 1.
-        ids = strategy.experimental_distribute_values_from_function(lambda context: context.replica_id_in_sync_group)
-        own = strategy.experimental_local_results(ids)
-        self.place, self.number = int(own[0]) // len(own), strategy.num_replicas_in_sync // len(own)
+        own = local_replicas(strategy)
+        self.place, self.number = own.start // len(own), strategy.num_replicas_in_sync // len(own)
 
     def from_chief(self, make: Callable[[], Sequence[np.ndarray]], like: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Let the chief alone make arrays, of the shapes and types of `like`, and give them to every process.
@@ -104,6 +113,7 @@ def train_autoencoder(
     *,
     strategy: tf.distribute.Strategy | None = None,
     resume: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainedAutoencoder:
     """Train an autoencoder, leave it in a folder and load it from there.
 
@@ -119,6 +129,8 @@ def train_autoencoder(
             `mrcnn.files.devices.multi_worker_strategy()`; None is one device. Of several processes only the first
             writes, and only it needs to see `output`; all of them need the stores.
         resume: False removes what an earlier training left in `output` and begins anew.
+        callbacks: further Keras callbacks; their `model` is an `AutoencoderModel`. An epoch is `log_every` steps, the
+            logs have the numbers of `metric_names`, "step" and "seconds".
 
     Raises:
         InputError: if a store cannot be used, the stores come from different detectors, a loss of the user's own
@@ -160,12 +172,18 @@ def train_autoencoder(
         if workers.is_chief:
             _tell_of_centres(config, stores, source_centre)
         scaling = _agree_on_scaling(config, stores, folder.path, workers)
-        state, metrics, seconds = _take_steps(folder, stores, scaling, centres.index(source_centre), workers)
-        parameters = state.model.count_params()
-        record |= {"seconds": round(seconds, 1), "losses": metrics, "parameters": parameters}
+        with strategy.scope():
+            model = AutoencoderModel(config, len(stores), centres.index(source_centre))
+            model.compile_for_training()
+        _restore(model, folder.path / CHECKPOINTS, workers)
+        _take_steps(model, folder, stores, scaling, workers, callbacks)
+        parameters = model.network.count_params()
         if not workers.is_chief:
-            return TrainedAutoencoder(folder.path, config, record, scaling, state.model)
-        save_weights(state.model, folder.path / WEIGHTS)
+            return TrainedAutoencoder(folder.path, config, record | {"parameters": parameters}, scaling, model.network)
+        last = read_log(folder.path / LOG)[-1]
+        losses = {name: last[name] for name in metric_names(config)}
+        save_weights(model.network, folder.path / WEIGHTS)
+        record |= {"seconds": last["seconds"], "losses": losses, "parameters": parameters}
         folder.write(True, record | {"weights_sha256": file_hash(folder.path / WEIGHTS)})
     return load_autoencoder(folder.path)
 
@@ -199,57 +217,58 @@ def _agree_on_scaling(
 
 
 def _take_steps(
-    folder: AutoencoderFolder, stores: Mapping[str, StorePath], scaling: FeatureScaling, source: int, workers: Workers
-) -> tuple[TrainingState, dict[str, float], float]:
-    """Train from the last checkpoint on; return the state, what the last step measured, and seconds in all."""
-    config, num_steps, strategy, is_chief = folder.config, folder.num_steps, workers.strategy, workers.is_chief
-    names = metric_names(config)
-    with strategy.scope():
-        state = TrainingState.build(config, len(stores))
-    start_step, metrics = _restore(state, len(names), folder.path / CHECKPOINTS, workers)
-    train_step = make_train_step(state, config, strategy, source, len(stores))
-    share = {"num_replicas": strategy.num_replicas_in_sync, "num_pipelines": workers.number, "pipeline": workers.place}
-    parts = make_batches(config, stores, scaling, source=source, start_step=start_step, **share)
-    watch = CollapseWatch(len(stores))
-    log = TrainingLog(folder.path if is_chief else None, names, every=config.log_every, start_step=start_step)
-    bar = Bar(total=num_steps, initial=start_step, desc="autoencoder", unit="step", disable=not is_chief)
-    with held_back() as interruption, closing(parts), log, bar:
-        for step in range(start_step + 1, num_steps + 1):
-            weight = tf.constant(config.adaptation_weight(step - 1), tf.float32)
-            batch = strategy.experimental_distribute_values_from_function(lambda _: next(parts))
-            with workers.together():
-                metrics = train_step(batch, weight).numpy()
-            # The terms before their sum, which is never finite when a term is not.
-            for i in (*range(1, len(names)), 0):
-                if not np.isfinite(metrics[i]):
-                    advice = "lower learning_rate or beta and train again"
-                    raise InputError(f"{names[i]} is {metrics[i]} at step {step}; {advice}")
-            is_last, is_interrupted = step == num_steps, interruption.is_due
-            means = log.add(step, metrics, last=is_last)
-            if is_chief and means is not None:
-                watch.add(step, means)
-            if is_chief and (step % config.checkpoint_every == 0 or is_last or is_interrupted):
-                save_checkpoint(folder.path / CHECKPOINTS, step, state.get_values(), metrics)
-            if is_interrupted:
-                interruption.check()
-            bar.set_postfix({name: f"{x:.4f}" for name, x in zip(LOSSES, metrics, strict=False)}, refresh=False)
-            bar.update()
-        return state, dict(zip(names, metrics.tolist(), strict=True)), log.seconds
+    model: AutoencoderModel,
+    folder: AutoencoderFolder,
+    stores: Mapping[str, StorePath],
+    scaling: FeatureScaling,
+    workers: Workers,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Train from the step on that the model has come to."""
+    config, num_steps = folder.config, folder.num_steps
+    start_step = model.steps_done
+    if start_step >= num_steps:
+        return
+    log_path = folder.path / LOG
+    first_epoch = sum(row["step"] <= start_step for row in read_log(log_path))
+    share = {"num_processes": workers.number, "process": workers.place}
+    share["num_replicas"] = workers.strategy.num_replicas_in_sync
+    names, step = metric_names(config), lambda: model.steps_done
+    advice = "lower learning_rate or beta and train again"
+    with (
+        closing(CellBatches(config, stores, scaling, source=model.source, **share)) as cells,
+        held_back() as interruption,
+        workers.together(),
+    ):
+        watchers = [
+            StopAtFault((*names[1:], names[0]), step, advice),
+            EndAt(num_steps, step, interruption),
+            StepBar(total=num_steps, initial=start_step, desc="autoencoder", disable=not workers.is_chief),
+            StepLog(log_path if workers.is_chief else None, step, first_epoch),
+            *([CollapseWatch(len(stores))] if workers.is_chief else []),
+            *callbacks,
+        ]
+        if workers.is_chief:
+            watchers.append(Checkpoints(folder.path / CHECKPOINTS, step, config.checkpoint_every, kept=2))
+        fit(
+            model,
+            ReplicaBatches(cells, workers.strategy, start_step, is_own=True),
+            callbacks=watchers,
+            steps_per_epoch=config.log_every,
+            initial_epoch=first_epoch,
+            epochs=first_epoch + math.ceil((num_steps - start_step) / config.log_every),
+        )
 
 
-def _restore(state: TrainingState, num_metrics: int, folder: Path, workers: Workers) -> tuple[int, np.ndarray]:
-    """Set the state to that of the last checkpoint, if any; return the steps done and what the last measured."""
-    initial, nothing = state.get_values(), np.zeros(num_metrics, np.float32)
+def _restore(model: AutoencoderModel, folder: Path, workers: Workers) -> None:
+    """Set the model to its last checkpoint, if any, in every process."""
 
     def load() -> list[np.ndarray]:
-        step, metrics, values = load_newest_checkpoint(folder) or (0, nothing, initial)
-        if [value.shape for value in (metrics, *values)] != [value.shape for value in (nothing, *initial)]:
-            raise InputError(f"{folder}: checkpoints of another network; train again with --overwrite")
-        return [np.int64(step), metrics, *values]
+        load_newest_checkpoint(model, folder)
+        return [keras.ops.convert_to_numpy(variable) for variable in model.state]
 
-    step, metrics, *values = workers.from_chief(load, like=[np.int64(0), nothing, *initial])
-    if step:
-        for variable, value in zip(state.variables, values, strict=True):
-            variable.assign(value)
-        logger.info("resuming after step %d", step)
-    return int(step), metrics
+    like = [keras.ops.convert_to_numpy(variable) for variable in model.state]
+    for variable, value in zip(model.state, workers.from_chief(load, like=like), strict=True):
+        variable.assign(value)
+    if model.steps_done:
+        logger.info("resuming after step %d", model.steps_done)

@@ -28,18 +28,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import tensorflow as tf
 
-from autoencoder.batches import ROW_BYTES, make_batches, read_batches
+from autoencoder.batches import ROW_BYTES, CellBatches, read_batches
 from autoencoder.config import AutoencoderConfig
 from autoencoder.embedding import BATCH_SIZE, compiled_encoder, encode_store
 from autoencoder.folder import TrainedAutoencoder
 from autoencoder.network import FEATURE_SHAPE
 from autoencoder.scaling import FeatureScaling
-from autoencoder.step import TrainingState, make_train_step
+from autoencoder.step import AutoencoderModel
 from benchmarks import autoencoder_memory
 from benchmarks.results import Results, add, print_missed_goals, read_results
 from benchmarks.stages import in_turn
 from mrcnn.feature_store import Cell, FeatureStoreWriter, open_store
 from mrcnn.files.atomic import write_json
+from mrcnn.files.fitting import ReplicaBatches
 
 BATCH = 32
 CENTRES = ("first", "second")
@@ -92,19 +93,19 @@ class Training:
         self.config = AutoencoderConfig(image_size=image_size, global_batch_size=BATCH)
         self.stores = stores
         self.scaling = FeatureScaling.fit(self.config.feature_scaling, stores)
-        state = TrainingState.build(self.config, len(stores))
-        self.model = state.model
-        self._step = make_train_step(state, self.config, tf.distribute.get_strategy(), 0, len(stores))
-        self._weight = tf.constant(self.config.beta)
+        model = AutoencoderModel(self.config, len(stores))
+        model.compile_for_training()
+        self.model, self._step = model.network, tf.function(model.train_step)
         self._in_memory = list(islice(self.batches(), 4))
 
     def batches(self) -> Iterator[dict[str, tf.Tensor]]:
         """Batches from the stores, from the first step on."""
-        return make_batches(self.config, self.stores, self.scaling)
+        cells = CellBatches(self.config, self.stores, self.scaling)
+        return iter(ReplicaBatches(cells, tf.distribute.get_strategy()))
 
     def step(self, batch: dict[str, tf.Tensor] | None = None) -> None:
         """Train on a batch; without one, on one that is in memory."""
-        self._step(self._in_memory[0] if batch is None else batch, self._weight).numpy()
+        self._step(self._in_memory[0] if batch is None else batch)["loss"].numpy()
 
     def steps(self, num_steps: int, batches: Iterator[dict[str, tf.Tensor]] | None = None) -> tuple[float, float]:
         """Train on the next batches, or without these on those in memory.

@@ -1,6 +1,6 @@
 """Matterport's batches of arrays, for notebooks that look at what a network would be trained on.
 
-Training itself takes `mrcnn.data.batches.training_batches`.
+Training itself takes `mrcnn.data.batches.TrainingImages`.
 """
 
 import math

@@ -149,9 +149,12 @@ class DetectorModel(ReplicaSteps, keras.Model):
         return tf.clip_by_global_norm(gradients, self.config.GRADIENT_CLIP_NORM)[0]
 
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
-        """Save the whole model to a `.keras` file, or its weights to an `.h5` file, see `save_weights`."""
-        saves_all = str(filepath).endswith(".keras")
-        (super().save if saves_all else self.save_weights)(filepath, overwrite=overwrite, **kwargs)
+        """Save network and weights to a `.keras` file, or its weights to an `.h5` file, see `save_weights`."""
+        if str(filepath).endswith(".keras"):
+            without_optimizer = keras.Model(self.inputs, self.outputs, name=self.name)
+            without_optimizer.save(filepath, overwrite=overwrite, **kwargs)
+        else:
+            self.save_weights(filepath, overwrite=overwrite, **kwargs)
 
     def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Save in Matterport's layout, or as Keras does, with the optimiser, if the name ends in `.weights.h5`."""

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from autoencoder.batches import (
+    CellBatches,
     batch_shares,
-    make_batches,
     prepare_images,
     read_batches,
     row_windows,
@@ -109,21 +109,17 @@ def test_read_batches_give_every_cell_once_in_each_epoch_with_its_image_and_cent
         assert len(set(own[size : 2 * size])) == len(own[size : 2 * size])
 
 
-@pytest.mark.parametrize(("num_parts", "num_pipelines", "type_source"), [(2, 1, None), (4, 2, 0), (6, 3, None)])
-def test_read_batches_of_all_pipelines_make_up_the_batch(stores, num_parts, num_pipelines, type_source):
+@pytest.mark.parametrize(("num_processes", "type_source"), [(1, None), (2, 0), (3, None)])
+def test_read_batches_of_all_processes_make_up_the_batch(stores, num_processes, type_source):
     options = {"shares": (5, 4, 3), "type_source": type_source, "seed": 4}
     wholes = read(stores, 8, **options)
     assert wholes[0]["centre_id"].tolist() == [0] * 5 + [1] * 4 + [2] * 3
     assert not same(wholes[0], *read(stores, 1, **{**options, "seed": 5}))
     assert same(wholes[7], *read(stores, 1, start_step=7, **options))
-    per_pipeline = num_parts // num_pipelines
-    options |= {"num_parts": num_parts, "num_pipelines": num_pipelines}
-    for pipeline in range(num_pipelines):
-        own = read(stores, 2 * per_pipeline, pipeline=pipeline, start_step=1, **options)
-        for number, part in enumerate(own):
-            step, place = divmod(number, per_pipeline)
-            whole, first = wholes[1 + step], pipeline * per_pipeline + place
-            assert same(part, {name: values[first::num_parts] for name, values in whole.items()})
+    for process in range(num_processes):
+        own = read(stores, 2, num_processes=num_processes, process=process, start_step=1, **options)
+        for part, whole in zip(own, wholes[1:3], strict=True):
+            assert same(part, {name: values[process::num_processes] for name, values in whole.items()})
 
 
 def test_read_batches_by_type_even_out_the_source_and_leave_the_targets(stores, typed_store):
@@ -158,13 +154,14 @@ def test_prepare_images_takes_stain_and_light_away_where_asked():
     np.testing.assert_allclose(prepare_images(flat, 64, "standardised"), 0.6, atol=2e-3)
 
 
-def test_make_batches_gives_what_is_read_scaled(stores):
+def test_cell_batches_are_what_is_read_scaled_in_any_order(stores):
     config = AutoencoderConfig(global_batch_size=12, image_source="image", seed=4)
     scaling = FeatureScaling.fit("centre", stores)
-    options = {"start_step": 2, "num_pipelines": 2, "pipeline": 1}
-    raws = read_batches(stores, (5, 4, 3), image_source="image", seed=4, num_parts=4, **options)
-    batches = make_batches(config, stores, scaling, num_replicas=4, **options)
-    for raw, batch in islice(zip(raws, batches, strict=True), 3):
+    options = {"num_processes": 2, "process": 1}
+    raws = list(islice(read_batches(stores, (5, 4, 3), image_source="image", seed=4, **options), 5))
+    batches = CellBatches(config, stores, scaling, num_replicas=4, **options)
+    for number in (2, 3, 4, 0):
+        raw, batch = raws[number], batches[number]
         assert (batch["features"].dtype, batch["images"].dtype) == ("float32", "float32")
         np.testing.assert_array_equal(batch["centre_id"], raw["centre_id"])
         np.testing.assert_allclose(batch["images"], raw["images"] / 255, atol=1e-6)
@@ -175,15 +172,15 @@ def test_make_batches_gives_what_is_read_scaled(stores):
     batches.close()
 
 
-def test_make_batches_refuses_what_cannot_be_shared_read_or_balanced(stores, store_maker, typed_store, tmp_path):
+def test_cell_batches_refuse_what_cannot_be_shared_read_or_balanced(stores, store_maker, typed_store, tmp_path):
     scaling = FeatureScaling.fit("minmax", stores)
     with pytest.raises(InputError, match="choose a multiple of 2"):
-        make_batches(AutoencoderConfig(global_batch_size=7), stores, scaling, num_replicas=2)
+        CellBatches(AutoencoderConfig(global_batch_size=7), stores, scaling, num_replicas=2)
     mixed = {"anna": stores["anna"], "dora": typed_store("dora", [""] * 5)}
     with pytest.raises(InputError, match="dora.h5: no cell has a type or label"):
-        next(make_batches(AutoencoderConfig(global_batch_size=6, balance="type"), mixed, scaling, source=1))
+        CellBatches(AutoencoderConfig(global_batch_size=6, balance="type"), mixed, scaling, source=1)[0]
     path = store_maker(tmp_path / "nan.h5", "bert", 9)
     with h5py.File(path, "r+") as file:
         file["cells/features"][6, 2, 3, 4] = np.nan
     with pytest.raises(InputError, match=r"nan.h5: features of cell 6 \(images/006.png\)"):
-        next(make_batches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling))
+        CellBatches(AutoencoderConfig(global_batch_size=7), stores | {"bert": path}, scaling)[0]

@@ -26,10 +26,3 @@ def test_config_survives_json(tmp_path):
 def test_config_refuses_value(name, value):
     with pytest.raises(InputError, match=f"some.json: .*{name}"):
         AutoencoderConfig.from_dict({name: value}, where="some.json")
-
-
-def test_config_adaptation_weight_ramps_to_beta():
-    config = AutoencoderConfig(beta=4.0, adaptation_warmup_steps=4)
-    assert [config.adaptation_weight(step) for step in range(6)] == [1.0, 2.0, 3.0, 4.0, 4.0, 4.0]
-    assert AutoencoderConfig(beta=4.0).adaptation_weight(0) == 4.0
-    assert AutoencoderConfig(beta=4.0, adaptation="none").adaptation_weight(9) == 0.0

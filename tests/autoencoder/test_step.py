@@ -2,6 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tensorflow as tf
 from autoencoder import network
 from autoencoder.adaptation import adaptation_loss, adversarial_loss, in_deviations
 from autoencoder.config import AutoencoderConfig
-from autoencoder.step import TrainingState, make_train_step, metric_names
+from autoencoder.step import AutoencoderModel
 
 SETTINGS = {"latent_size": 6, "image_size": 32, "seed": 1}
 
@@ -36,28 +37,45 @@ def make_batch(size=12, centre_ids=(0, 1, 2)):
     }
 
 
-def train(config, weight, steps=1):
-    """State and measures of each step, after some steps over the same batch of three centres."""
-    state = TrainingState.build(config, 3)
-    step = make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)
-    rows = [step(make_batch(), tf.constant(weight)).numpy() for _ in range(steps)]
-    return state, [dict(zip(metric_names(config), row, strict=True)) for row in rows]
+def build(config, num_centres=3):
+    model = AutoencoderModel(config, num_centres)
+    model.compile_for_training()
+    return model
 
 
-def test_state_follows_the_seed():
-    config = AutoencoderConfig(**SETTINGS, adaptation="adversarial")
-    states = [TrainingState.build(c, 3) for c in (config, config, config.replace(seed=2))]
-    first, again, other = (state.get_values() for state in states)
+def train(config, steps=1):
+    """The model, and the measures of each step, after some steps over the same batch of three centres."""
+    model = build(config)
+    step = tf.function(model.train_step)
+    rows = [step(make_batch()) for _ in range(steps)]
+    return model, [{name: float(value) for name, value in row.items()} for row in rows]
+
+
+def test_model_follows_the_seed_and_opens_again_from_a_keras_file(tmp_path):
+    config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", group_norm="reference")
+    model, _ = train(config)
+    first, again, other = (build(c).state for c in (config, config, config.replace(seed=2)))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
-    sides = (states[0].model, states[0].optimizer, states[0].discriminator, states[0].discriminator_optimizer)
-    assert len(first) == sum(len(side.variables) for side in sides)
+    sides = (model.network, model.discriminator, model.optimizer, model.discriminator_optimizer)
+    assert len(model.state) == sum(len(side.variables) for side in sides) + 1
+    model.save(tmp_path / "autoencoder.keras")
+    reopened = keras.saving.load_model(tmp_path / "autoencoder.keras")
+    for value, expected in zip(reopened.state, model.state, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_weight_of_the_adaptation_ramps_to_beta():
+    model, rows = train(AutoencoderConfig(**SETTINGS, beta=4.0, adaptation_warmup_steps=4), 6)
+    terms = [(row["loss"] - row["feature_loss"] - row["image_loss"]) / row["adaptation_loss"] for row in rows]
+    np.testing.assert_allclose(terms, [1.0, 2.0, 3.0, 4.0, 4.0, 4.0], rtol=2e-3)
+    assert model.steps_done == 6 and float(build(AutoencoderConfig(**SETTINGS)).adaptation_weight()) == 5.0
 
 
 def test_step_aligns_latents_in_units_of_their_deviation_where_asked():
     config, batch = AutoencoderConfig(**SETTINGS, adaptation_units="deviation"), make_batch()
-    latents = TrainingState.build(config, 3).model(batch["features"])["latents"]
-    _, (measured,) = train(config, 1.0)
+    latents = build(config)(batch["features"])["latents"]
+    _, (measured,) = train(config)
     expected = adaptation_loss(in_deviations(latents), batch["centre_id"], 0, 3)
     assert measured["adaptation_loss"] == pytest.approx(float(expected), rel=1e-3)
     as_they_are = adaptation_loss(latents, batch["centre_id"], 0, 3)
@@ -68,8 +86,8 @@ def test_step_with_adversary_trains_both_sides():
     config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", discriminator_learning_rate=1e-2)
 
     def discriminator_losses(beta):
-        state, rows = train(config, beta, 20)
-        assert state.discriminator_optimizer.iterations == 20
+        model, rows = train(config.replace(beta=beta), 20)
+        assert model.discriminator_optimizer.iterations == 20
         return [row["discriminator_loss"] for row in rows]
 
     free, pressed = discriminator_losses(0.0), discriminator_losses(5.0)
@@ -81,21 +99,21 @@ def test_step_with_adversary_trains_both_sides():
 def test_step_of_the_discriminator_comes_before_that_of_the_autoencoder():
     config = AutoencoderConfig(**SETTINGS, adaptation="adversarial", discriminator_learning_rate=0.1)
     batch = make_batch()
-    latents = TrainingState.build(config, 3).model(batch["features"])["latents"]
-    state, (measured,) = train(config, 1.0)
+    latents = build(config)(batch["features"])["latents"]
+    model, (measured,) = train(config)
     # Seen by the discriminator that has learnt, the old latents cost what the step has charged.
-    charged = adversarial_loss(state.discriminator(latents), batch["centre_id"], 0)
+    charged = adversarial_loss(model.discriminator(latents), batch["centre_id"], 0)
     assert measured["adaptation_loss"] == pytest.approx(float(charged), rel=1e-4)
 
 
 def test_step_with_loss_scaling_passes_over_gradients_that_overflow():
     config = AutoencoderConfig(**SETTINGS, adaptation="mmd", precision="mixed_float16")
-    state = TrainingState.build(config, 3)
-    state.optimizer.dynamic_scale.assign(2.0**40)
-    before = state.model.get_weights()
-    make_train_step(state, config, tf.distribute.get_strategy(), 0, 3)(make_batch(3), tf.constant(1.0))
-    assert all(np.array_equal(a, b) for a, b in zip(before, state.model.get_weights(), strict=True))
-    assert float(state.optimizer.dynamic_scale) == 2.0**39
+    model = build(config)
+    model.optimizer.dynamic_scale.assign(2.0**40)
+    before = model.network.get_weights()
+    tf.function(model.train_step)(make_batch(3))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.network.get_weights(), strict=True))
+    assert float(model.optimizer.dynamic_scale) == 2.0**39 and model.steps_done == 1
 
 
 # Replicas need devices, whose number is fixed once TensorFlow has started: a process of its own. Plain gradient
@@ -111,8 +129,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 sys.path.insert(0, sys.argv[1])
 from autoencoder.config import AutoencoderConfig
-from autoencoder.step import TrainingState, make_train_step
-from test_step import SETTINGS, make_batch, make_narrow
+from autoencoder.step import metric_names
+from test_step import SETTINGS, build, make_batch, make_narrow
 
 make_narrow(pytest.MonkeyPatch())
 keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(0.005)
@@ -121,19 +139,21 @@ keras.optimizers.Adam = lambda rate: keras.optimizers.SGD(0.005)
 CENTRES = [0, 1, 0, 2, 0, 2, 0, 1, 0, 2, 0, 3]
 
 def three_steps(strategy, method):
-    config = AutoencoderConfig(**SETTINGS, adaptation=method)
+    config = AutoencoderConfig(**SETTINGS, adaptation=method, beta=0.05)
     with strategy.scope():
-        state = TrainingState.build(config, 4)
-    before = state.model.get_weights()
+        model = build(config, 4)
+    before = model.network.get_weights()
     batch, n = make_batch(12, CENTRES), strategy.num_replicas_in_sync
     parts = [{name: values[i::n] for name, values in batch.items()} for i in range(n)]
     share = parts[0] if n == 1 else {
         name: strategy.experimental_distribute_values_from_function(
             lambda context: parts[context.replica_id_in_sync_group][name]) for name in batch
     }
-    step = make_train_step(state, config, strategy, 0, 4)
-    rows = [step(share, tf.constant(0.05)).numpy() for _ in range(3)]
-    weights = [w for model in (state.model, state.discriminator) if model for w in model.get_weights()]
+    model.reset_metrics()
+    model.make_train_function()
+    steps = [model.train_function(iter([share])) for _ in range(3)]
+    rows = [[row[name] for name in metric_names(config)] for row in steps]
+    weights = [w for part in (model.network, model.discriminator) if part for w in part.get_weights()]
     moved = max(np.abs(a - b).max() for a, b in zip(before, weights))
     return np.array(rows), weights, moved
 

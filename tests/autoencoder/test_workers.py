@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import list_checkpoints
 from autoencoder.training import train_autoencoder
+from mrcnn.files.fitting import list_checkpoints
 
 SCRIPT = str(Path(__file__).parent / "worker_process.py")
 
