@@ -151,8 +151,8 @@ class DetectorModel(ReplicaSteps, keras.Model):
     def save(self, filepath: str | os.PathLike, overwrite: bool = True, **kwargs: Any) -> None:
         """Save network and weights to a `.keras` file, or its weights to an `.h5` file, see `save_weights`."""
         if str(filepath).endswith(".keras"):
-            without_optimizer = keras.Model(self.inputs, self.outputs, name=self.name)
-            without_optimizer.save(filepath, overwrite=overwrite, **kwargs)
+            without_optimizer = type(self)(self.inputs, self.outputs, name=self.name)
+            keras.Model.save(without_optimizer, filepath, overwrite=overwrite, **kwargs)
         else:
             self.save_weights(filepath, overwrite=overwrite, **kwargs)
 

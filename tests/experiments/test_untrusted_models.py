@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from autoencoder.config import AutoencoderConfig
-from autoencoder.folder import load_autoencoder, load_newest_checkpoint
+from autoencoder.folder import load_autoencoder
 from autoencoder.network import build_autoencoder
 from autoencoder.scaling import FeatureScaling
 from experiments.cache import Cache, software
@@ -122,7 +122,7 @@ def test_weights_that_lead_elsewhere_are_refused(attack, kind, classifier, tmp_p
         refused(load_model_safely, path)
         refused(lambda path: load_by_name(classifier.layers, path), path)
     else:
-        refused(lambda path: load_parts(classifier, path), path)
+        refused(lambda path: load_parts(classifier, lambda: classifier, path), path)
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +168,6 @@ def test_arrays_of_pickles_are_not_unpickled(mark, tmp_path):
     for content in (buffer.getvalue(), pickle.dumps(Trap(mark))):
         (tmp_path / "scaling.npz").write_bytes(content)
         refused(FeatureScaling.load, tmp_path / "scaling.npz")
-        (tmp_path / "step-00000003.npz").write_bytes(content)
-        with pytest.raises(InputError, match="damaged"):
-            load_newest_checkpoint(tmp_path)
         path = tmp_path / "kind" / f"{hash_json({'software': software()})[:32]}.npz"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
