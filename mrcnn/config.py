@@ -44,6 +44,11 @@ def _as_given(value: Any, check: Any) -> Any:
     return value if type(value) is int else checked
 
 
+def _or_none(kind: Any) -> Any:
+    """None stands for none, and so does False, which Matterport's code takes for it."""
+    return Annotated[kind | None, BeforeValidator(lambda value: None if value is False else value)]
+
+
 def _count(least: int, most: int, convert: Any = _whole) -> Any:
     return Annotated[int, BeforeValidator(convert), Field(ge=least, le=most)]
 
@@ -118,10 +123,10 @@ class Config:
     # "crop": train on random crops of MIN_DIM x MIN_DIM of the scaled image; detection works as in "pad64".
     # "none": take images as they are; their sides must be multiples of 64.
     IMAGE_RESIZE_MODE: Literal[RESIZE_MODES] = "square"
-    IMAGE_MIN_DIM: _count(0, _MAX_SIDE) | None = 800
-    IMAGE_MAX_DIM: _count(0, _MAX_SIDE) | None = 1024
+    IMAGE_MIN_DIM: _or_none(_count(0, _MAX_SIDE)) = 800
+    IMAGE_MAX_DIM: _or_none(_count(0, _MAX_SIDE)) = 1024
     # Least factor that images are enlarged by; 0 sets no least.
-    IMAGE_MIN_SCALE: _number(ge=0, le=1000) | None = 0
+    IMAGE_MIN_SCALE: _or_none(_number(ge=0, le=1000)) = 0
     # 3 for RGB, 1 for greyscale; colour images turn grey and grey ones are repeated where they have the other number.
     # Another number is for images that have just so many.
     IMAGE_CHANNEL_COUNT: _count(1, 1024) = 3
@@ -151,7 +156,7 @@ class Config:
     WEIGHT_DECAY: _number(ge=0, le=100) = 0.0001
     # False freezes the BatchNorm statistics; True and None train them. NORMALIZATION below overrides it.
     TRAIN_BN: _Flag | None = False
-    GRADIENT_CLIP_NORM: _number(ge=0, le=10**12) | None = 5.0
+    GRADIENT_CLIP_NORM: _or_none(_number(ge=0, le=10**12)) = 5.0
     # Take the heads' RoIs from the proposals; training refuses False (Matterport's random boxes).
     USE_RPN_ROIS: _Flag = True
     LOSS_WEIGHTS: dict[Literal[_LOSSES], _number(ge=0, le=10**12)] = dict.fromkeys(_LOSSES, 1.0)
@@ -195,7 +200,7 @@ class Config:
         _Checked.from_dict({name: _plain(getattr(self, name)) for name in _Checked.model_fields})
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
-        self.IMAGE_SHAPE = np.array([side, side, self.IMAGE_CHANNEL_COUNT])
+        self.IMAGE_SHAPE = np.array([side or 0, side or 0, self.IMAGE_CHANNEL_COUNT])
         self.IMAGE_META_SIZE = 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
         # Arrays, as scripts compute with them.
         for name in ("MEAN_PIXEL", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):

@@ -73,6 +73,19 @@ def test_config_needs_no_least_side_below_the_largest(overrides):
     assert molded.scale == config.IMAGE_MAX_DIM / 200
 
 
+@pytest.mark.parametrize("nothing", [False, np.bool_(False), None, 0])
+def test_config_takes_false_for_no_side_and_no_scale(nothing):
+    sides = dict.fromkeys(("IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE", "GRADIENT_CLIP_NORM"), nothing)
+    config = type("Mine", (Config,), {"IMAGE_RESIZE_MODE": "pad64", **sides})()
+    for each in (config, read_back(config)):
+        assert each.IMAGE_SHAPE.tolist() == [0, 0, 3]
+        assert mold_for_detection(np.zeros((60, 100, 3), np.uint8), each).image.shape == (64, 128, 3)
+    square = type("Mine", (Config,), {"IMAGE_MIN_DIM": nothing, "IMAGE_MIN_SCALE": nothing})()
+    assert mold_for_detection(np.zeros((60, 100, 3), np.uint8), square).scale == 1
+    with pytest.raises(InputError, match="IMAGE_MAX_DIM"):
+        make_config({"IMAGE_MAX_DIM": nothing})
+
+
 def test_config_display_shows_what_is_computed_and_what_was_set_later(capsys):
     config = Config()
     config.MY_OWN = "thing"
