@@ -108,14 +108,15 @@ def compute_ap(
     """Average precision of one image: the area under its precision-recall curve. Arguments as of `compute_matches`.
 
     Returns:
-        The value in [0, 1], 0 for an image without instances; precisions and recalls of shape (num_detections + 2,);
-        overlaps of shape (num_detections, num_instances).
+        The value in [0, 1]; as by Matterport NaN for detections on an image without instances, and 0 for neither;
+        precisions and recalls of shape (num_detections + 2,); overlaps of shape (num_detections, num_instances).
     """
     truth, predicted = (gt_boxes, gt_class_ids, gt_masks), (pred_boxes, pred_class_ids, pred_scores, pred_masks)
     gt_match, pred_match, overlaps = compute_matches(*truth, *predicted, iou_threshold)
     true_positives = np.cumsum(pred_match > -1)
     precisions = np.concatenate([[0.0], true_positives / np.arange(1, len(pred_match) + 1), [0.0]])
-    recalls = np.concatenate([[0.0], true_positives / max(1, len(gt_match)), [1.0]])
+    with np.errstate(invalid="ignore"):  # without instances
+        recalls = np.concatenate([[0.0], true_positives / np.float64(len(gt_match)), [1.0]])
     precisions = np.maximum.accumulate(precisions[::-1])[::-1]
     return float(np.sum(np.diff(recalls) * precisions[1:])), precisions, recalls, overlaps
 
@@ -131,7 +132,10 @@ def compute_ap_range(
     iou_thresholds: Sequence[float] | None = None,
     verbose: int = 1,
 ) -> float:
-    """Mean of `compute_ap` over IoU thresholds, by default 0.5 to 0.95 in steps of 0.05; `verbose` prints each."""
+    """Mean of `compute_ap` over IoU thresholds, by default 0.5 to 0.95 in steps of 0.05; `verbose` prints each.
+
+    It is NaN where that is.
+    """
     thresholds = np.linspace(0.5, 0.95, 10).round(2) if iou_thresholds is None else iou_thresholds
     truth, predicted = (gt_box, gt_class_id, gt_mask), (pred_box, pred_class_id, pred_score, pred_mask)
     values = [compute_ap(*truth, *predicted, iou_threshold=t)[0] for t in thresholds]
@@ -143,13 +147,13 @@ def compute_ap_range(
 
 
 def compute_recall(pred_boxes: np.ndarray, gt_boxes: np.ndarray, iou: float) -> tuple[float, np.ndarray]:
-    """Share in [0, 1] of the true boxes `(n, 4)` that are the best overlap of some prediction `(m, 4)`.
+    """Share in [0, 1] of the true boxes `(n, 4)` that are the best overlap of some prediction `(m, 4)`; NaN of none.
 
     Also indices of the predictions that overlap a box by `iou` or more.
     """
     overlaps = compute_overlaps(pred_boxes, gt_boxes)
     if overlaps.size == 0:
-        return 0.0, np.zeros(0, np.int64)
+        return 0.0 if len(gt_boxes) else np.nan, np.zeros(0, np.int64)
     positive_ids = np.flatnonzero(overlaps.max(axis=1) >= iou)
     covered = np.unique(overlaps[positive_ids].argmax(axis=1))
     return len(covered) / len(gt_boxes), positive_ids

@@ -16,8 +16,8 @@ from mrcnn.data.ground_truth import largest_instances, load_image_gt
 from mrcnn.data.molding import mold_image
 from mrcnn.files.errors import InputError
 from mrcnn.network.anchors import pixel_anchors
-from mrcnn.network.boxes import decode, encode, normalized_boxes, pixel_boxes
-from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
+from mrcnn.network.boxes import encode, pairwise_iou
+from mrcnn.network.targets import CROWD_IOU_THRESHOLD, ROI_POSITIVE_IOU, assign_anchor_targets, crop_masks
 
 
 def compute_backbone_shapes(config: Config, image_shape: Sequence[int]) -> np.ndarray:
@@ -46,43 +46,44 @@ def build_rpn_targets(
 def build_detection_targets(
     rpn_rois: np.ndarray, gt_class_ids: np.ndarray, gt_boxes: np.ndarray, gt_masks: np.ndarray, config: Config
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sample RoIs (num_rois, 4), in pixels, of one image and give them their targets.
+    """Sample RoIs (num_rois, 4), in pixels, of one image and give them their targets, as Matterport's function does.
 
-    Masks are bool (height, width, num_instances), mini-masks if `config.USE_MINI_MASK`.
+    At most `int(TRAIN_ROIS_PER_IMAGE * ROI_POSITIVE_RATIO)` are positives; negatives fill the rest, repeated where
+    there are too few. Training itself keeps the ratio instead, and pads. Masks are bool (height, width,
+    num_instances), mini-masks if `config.USE_MINI_MASK`; an image without instances gives negatives alone.
 
     Returns:
-        rois: int32 (TRAIN_ROIS_PER_IMAGE, 4), pixels, positives first, padded with zeros.
+        rois: array of the type of `rpn_rois` (TRAIN_ROIS_PER_IMAGE, 4), pixels, positives first; zeros where there is
+            no negative to fill up with.
         roi_gt_class_ids: int32 (TRAIN_ROIS_PER_IMAGE,).
         bboxes: float32 (TRAIN_ROIS_PER_IMAGE, NUM_CLASSES, 4): deltas, in the row of the class.
         masks: float32 (TRAIN_ROIS_PER_IMAGE, height, width, NUM_CLASSES) of 0 and 1, likewise.
     """
     boxes, class_ids = _at_least_one(gt_boxes, gt_class_ids)
-    masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)])
-    # Normalised coordinates only serve to tell padding; any frame does, so that of the masks or of the largest box.
-    frame = np.max([*boxes[:, 2:], [2, 2]], axis=0).astype(int) if config.USE_MINI_MASK else masks.shape[:2]
-    rows = config.TRAIN_ROIS_PER_IMAGE
-    targets = assign_roi_targets(
-        normalized_boxes(np.asarray(rpn_rois, np.float32), frame)[np.newaxis],
-        normalized_boxes(boxes, frame)[np.newaxis],
-        class_ids[np.newaxis],
-        masks.transpose(2, 0, 1)[np.newaxis],
-        _fresh_seeds(),
-        config,
-        frame,
-    )
-    roi_class_ids, valid = targets.class_ids[0].numpy(), targets.valid[0].numpy()
-    rois = np.rint(pixel_boxes(targets.rois[0], frame)).astype(np.int32)
-    rois[~valid] = 0
-    # Deltas in pixels, which differ a little from those in normalised coordinates: there a box lacks its last pixel.
-    scale = np.float32(config.BBOX_STD_DEV)
-    matched = pixel_boxes(decode(targets.rois[0], targets.deltas[0] * scale), frame)
-    deltas = encode(np.float32(rois), matched).numpy() / scale
+    rois, rows = np.asarray(rpn_rois).reshape(-1, 4), config.TRAIN_ROIS_PER_IMAGE
+    iou = pairwise_iou(rois.astype(np.float32), boxes).numpy()
+    near_crowd = np.max(iou, axis=1, where=class_ids < 0, initial=0) >= CROWD_IOU_THRESHOLD
+    iou[:, class_ids <= 0] = 0
+    is_positive = iou.max(axis=1) >= ROI_POSITIVE_IOU
+    is_negative = ~is_positive & ~near_crowd & (rois[:, 2:] > rois[:, :2]).all(axis=1)
+    rng = np.random.default_rng()
+    positive = rng.permutation(np.flatnonzero(is_positive))[: int(rows * config.ROI_POSITIVE_RATIO)]
+    negative = rng.permutation(np.flatnonzero(is_negative))[: rows - len(positive)]
+    again = rng.choice(negative, rows - len(positive) - len(negative)) if len(negative) else negative
+    keep, matched = np.concatenate([positive, negative, again]), iou[positive].argmax(axis=1)
+    kept = np.pad(rois[keep], [(0, rows - len(keep)), (0, 0)])
+    roi_class_ids = np.pad(class_ids[matched], (0, rows - len(positive)))
+
     bboxes = np.zeros((rows, config.NUM_CLASSES, 4), np.float32)
     roi_masks = np.zeros((rows, *config.MASK_SHAPE, config.NUM_CLASSES), np.float32)
-    positive = np.flatnonzero(roi_class_ids)
-    bboxes[positive, roi_class_ids[positive]] = deltas[positive]
-    roi_masks[positive, :, :, roi_class_ids[positive]] = targets.masks[0].numpy()[positive]
-    return rois, roi_class_ids, bboxes, roi_masks
+    if len(positive):
+        found, places = rois[positive].astype(np.float32), (np.arange(len(positive)), class_ids[matched])
+        bboxes[places] = encode(found, boxes[matched]) / config.BBOX_STD_DEV
+        masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)]).transpose(2, 0, 1)
+        frames = boxes if config.USE_MINI_MASK else np.float32([[0, 0, *masks.shape[1:]]] * len(boxes))
+        crops = crop_masks(found[None], masks[None], frames[None], matched[None], config.MASK_SHAPE[0])
+        roi_masks[places[0], :, :, places[1]] = crops[0].numpy()
+    return kept, roi_class_ids, bboxes, roi_masks
 
 
 def data_generator(

@@ -108,10 +108,18 @@ def test_compute_ap_by_hand():
     assert overlaps.shape == (3, 2)
 
 
-def test_compute_ap_of_an_image_without_cells_or_detections_is_zero():
-    cells, none = ((boxes, np.arange(1, len(boxes) + 1), make_masks(boxes)) for boxes in (CELLS, EMPTY))
-    assert utils.compute_ap(*none, *cells[:2], np.array([0.9, 0.8]), cells[2])[0] == 0
-    assert utils.compute_ap(*cells, *none[:2], np.zeros(0), none[2])[0] == 0
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("truth", "predicted", "value", "recall"),
+    # Without cells Matterport's division by their number gives NaN, and with neither its sum is over nothing.
+    [(EMPTY, CELLS, np.nan, np.nan), (CELLS, EMPTY, 0, 0), (EMPTY, EMPTY, 0, np.nan), (CELLS, CELLS, 1, 1)],
+)
+def test_scores_of_an_image_without_cells_or_detections_are_matterports(truth, predicted, value, recall):
+    cells, found = ((boxes, np.arange(1, len(boxes) + 1), make_masks(boxes)) for boxes in (truth, predicted))
+    arguments = (*cells, *found[:2], np.linspace(0.9, 0.8, len(predicted)), found[2])
+    assert utils.compute_ap(*arguments)[0] == pytest.approx(value, nan_ok=True)
+    assert utils.compute_ap_range(*arguments, verbose=0) == pytest.approx(value, nan_ok=True)
+    assert utils.compute_recall(predicted, truth, 0.5)[0] == pytest.approx(recall, nan_ok=True)
 
 
 def test_compute_ap_range_averages_over_thresholds():
@@ -125,4 +133,3 @@ def test_compute_recall():
     recall, positive = utils.compute_recall(np.concatenate([CELLS[:1], CELLS[:1] + 1]), CELLS, 0.6)
     assert recall == 0.5
     np.testing.assert_array_equal(positive, [0, 1])
-    assert utils.compute_recall(EMPTY, CELLS, 0.5)[0] == 0

@@ -93,7 +93,7 @@ def test_build_detection_targets_lead_to_the_cells(tiny_config_class, use_mini_m
     found, found_ids, deltas, roi_masks = build_detection_targets(rois, class_ids, boxes, given, config)
     assert found.shape == (16, 4) and found.dtype == np.int32 and found_ids.shape == (16,)
     assert deltas.shape == (16, 4, 4) and roi_masks.shape == (16, 28, 28, 4)
-    num_positive = 5 if len(boxes) else 0  # of 16 a third
+    num_positive = 5 if len(boxes) else 0  # 16 * 0.33 = 5.28
     np.testing.assert_array_equal(found_ids > 0, np.arange(16) < num_positive)
     assert {tuple(roi) for roi in found.tolist() if any(roi)} <= {tuple(roi) for roi in rois.tolist()}
     for k in range(num_positive):
@@ -108,6 +108,26 @@ def test_build_detection_targets_lead_to_the_cells(tiny_config_class, use_mini_m
         others = np.arange(4) != found_ids[k]
         assert not deltas[k, others].any() and not roi_masks[k][..., others].any()
     assert not deltas[num_positive:].any() and not roi_masks[num_positive:].any()
+
+
+@pytest.mark.parametrize("ratio", [0.33, 0.36])  # of 16: 5.28 and 5.76 positives, both cut to 5 as by Matterport
+def test_build_detection_targets_fills_up_with_negatives_which_it_repeats(config, ratio):
+    config.ROI_POSITIVE_RATIO = ratio
+    cells, others = np.repeat(GT_BOXES[:2], 4, axis=0), np.array([[0, 50, 4, 60], [50, 0, 60, 9], [9, 41, 19, 59]])
+    masks = np.ones((56, 56, 3), bool)
+    for rois, expected in (
+        ([*cells, *others], [5, 11]),  # the last of the others lies in a crowd
+        ([*cells[:2], *others], [2, 14]),
+        (cells, [5, 0]),
+        (others[:2], [0, 16]),
+    ):
+        rois = np.array(rois, np.float32)
+        found, class_ids, _, _ = build_detection_targets(rois, np.array([1, 2, -1]), GT_BOXES, masks, config)
+        num_positive, num_negative = expected
+        np.testing.assert_array_equal(class_ids > 0, np.arange(16) < num_positive)
+        filled = found[num_positive : num_positive + num_negative]
+        assert {*map(tuple, filled.tolist())} == {*map(tuple, others[:2].tolist() if num_negative else [])}
+        assert not found[num_positive + num_negative :].any() and found.dtype == np.float32
 
 
 @pytest.mark.parametrize("truth", [GT_BOXES, np.array([[63, 63, 64, 64], [0, 0, 1, 1], [5, 5, 5, 5]])])
