@@ -102,8 +102,9 @@ class Config:
     # Classes, the background included.
     NUM_CLASSES: _count(1, 10_000) = 1
 
-    # Side in pixels of the square anchor of each level; width / height of each; 2 skips every second position.
-    RPN_ANCHOR_SCALES: _row(_Pixels, ..., min_length=5, max_length=5) = (32, 64, 128, 256, 512)
+    # Side in pixels of the square anchor of each level, the finest first (levels after the last have no anchors); width
+    # / height of each; 2 skips every second position.
+    RPN_ANCHOR_SCALES: _row(_Pixels, ...) = (32, 64, 128, 256, 512)
     RPN_ANCHOR_RATIOS: _row(_Pixels, ..., min_length=1, max_length=64) = (0.5, 1, 2)
     RPN_ANCHOR_STRIDE: _count(1, 64) = 1
     # Overlap above which the weaker of two proposals goes.
@@ -162,7 +163,8 @@ class Config:
     LOSS_WEIGHTS: dict[Literal[_LOSSES], _number(ge=0, le=10**12)] = dict.fromkeys(_LOSSES, 1.0)
 
     # --- What Matterport's has not; these defaults leave its behaviour as it was ---
-    # Levels of the pyramid that anchors lie on. Each left out saves time, P2 most.
+    # Levels of the pyramid that anchors lie on. Each left out saves time, P2 most. An instance whose RPN_ANCHOR_SCALES
+    # are fewer has the levels that they are for.
     RPN_LEVELS: _row(Literal[_LEVELS], ...) = _LEVELS
     # "matterport": RoIAlign samples a grid whose outer points lie on the box, from the level nearest to the box's size.
     # "paper": it samples the centres of bins, from the level that the floor of eq. 1 of the FPN paper gives.
@@ -201,6 +203,7 @@ class Config:
         self.BATCH_SIZE = self.IMAGES_PER_GPU * self.GPU_COUNT
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         self.IMAGE_SHAPE = np.array([side or 0, side or 0, self.IMAGE_CHANNEL_COUNT])
+        self.RPN_LEVELS = tuple(self.RPN_LEVELS)[: len(self.RPN_ANCHOR_SCALES)]
         self.IMAGE_META_SIZE = 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
         # Arrays, as scripts compute with them.
         for name in ("MEAN_PIXEL", "RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
@@ -298,8 +301,18 @@ class _Together(Settings):
     def _fit_together(self) -> Self:
         mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM or 0, self.IMAGE_MAX_DIM or 0
         levels, zoom, mask_shape = self.RPN_LEVELS, self.AUGMENTATION_ZOOM, (2 * self.MASK_POOL_SIZE,) * 2
+        num_scales = len(self.RPN_ANCHOR_SCALES)
         faults = {
-            f"BACKBONE_STRIDES must be {_STRIDES}": self.BACKBONE_STRIDES != _STRIDES,
+            f"BACKBONE_STRIDES must be {_STRIDES}, or the first of them": (
+                self.BACKBONE_STRIDES != _STRIDES[: len(self.BACKBONE_STRIDES)]
+            ),
+            f"RPN_ANCHOR_SCALES must hold one scale for each of the levels P2 to P6 (BACKBONE_STRIDES), or for the "
+            f"first of them; it has {num_scales}, leave the others out": not 0
+            < num_scales
+            <= len(self.BACKBONE_STRIDES),
+            f"RPN_LEVELS must be among the {num_scales} levels from P2 on that RPN_ANCHOR_SCALES has a scale for": (
+                levels != _LEVELS and not {*levels} <= {*_LEVELS[:num_scales]}
+            ),
             f"RPN_LEVELS must name some of {', '.join(_LEVELS)}, each once and in this order": (
                 not levels or levels != tuple(name for name in _LEVELS if name in levels)
             ),

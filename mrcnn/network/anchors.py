@@ -23,9 +23,10 @@ def pixel_anchors(config: Config, image_shape: Sequence[int] | tf.Tensor) -> tf.
     `image_shape` is (height, width, ...) of the network's input; numbers, or an int tensor known at run time only.
     """
     image_shape = tf.cast(tf.convert_to_tensor(image_shape), tf.int32)
+    # Levels beyond the last scale have no anchors.
     levels = [
         level_anchors(scale, config.RPN_ANCHOR_RATIOS, -(-image_shape // stride), stride, config.RPN_ANCHOR_STRIDE)
-        for name, scale, stride in zip(LEVEL_NAMES, config.RPN_ANCHOR_SCALES, config.BACKBONE_STRIDES, strict=True)
+        for name, scale, stride in zip(LEVEL_NAMES, config.RPN_ANCHOR_SCALES, config.BACKBONE_STRIDES, strict=False)
         if name in config.RPN_LEVELS
     ]
     return tf.concat(levels, axis=0)
@@ -60,6 +61,9 @@ def pyramid_anchors(
     feature_strides: Sequence[int],
     anchor_stride: int = 1,
 ) -> np.ndarray:
-    """Anchors of all levels, P2 first, as `level_anchors` orders them: float32 (num_anchors, 4) in pixels."""
-    levels = zip(scales, feature_shapes, feature_strides, strict=True)
+    """Anchors of all levels, P2 first, as `level_anchors` orders them: float32 (num_anchors, 4) in pixels.
+
+    Levels beyond the last scale have none.
+    """
+    levels = zip(scales, feature_shapes[: len(scales)], feature_strides[: len(scales)], strict=True)
     return np.concatenate([level_anchors(s, ratios, shape, stride, anchor_stride) for s, shape, stride in levels])

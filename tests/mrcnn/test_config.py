@@ -86,6 +86,19 @@ def test_config_takes_false_for_no_side_and_no_scale(nothing):
         make_config({"IMAGE_MAX_DIM": nothing})
 
 
+@pytest.mark.parametrize("num_levels", [1, 2, 4, 5])
+def test_config_has_anchors_on_the_levels_that_have_a_scale(num_levels):
+    scales, names = (8, 16, 32, 48, 64)[:num_levels], ("P2", "P3", "P4", "P5", "P6")[:num_levels]
+    config = type("Mine", (Config,), {"RPN_ANCHOR_SCALES": scales})()
+    for each in (config, read_back(config)):
+        assert (each.RPN_ANCHOR_SCALES, each.RPN_LEVELS) == (scales, names)
+    short = {"RPN_ANCHOR_SCALES": scales, "BACKBONE_STRIDES": (4, 8, 16, 32, 64)[:num_levels]}
+    assert make_config(short, Config).RPN_LEVELS == names
+    if num_levels < 4:  # P5, which SmearConfig names, has none
+        with pytest.raises(InputError, match="RPN_LEVELS must be among the"):
+            make_config({"RPN_ANCHOR_SCALES": scales})
+
+
 def test_config_display_shows_what_is_computed_and_what_was_set_later(capsys):
     config = Config()
     config.MY_OWN = "thing"
@@ -124,6 +137,8 @@ REFUSED = [
     ("STEPS_PER_EPOCH", float("nan")),
     ("USE_MINI_MASK", 2),
     ("RPN_ANCHOR_SCALES", [8, 16, 32, 64, -1]),
+    ("RPN_ANCHOR_SCALES", [8, 16, 32, 64, 128, 256]),
+    ("RPN_ANCHOR_SCALES", []),
     ("LOSS_WEIGHTS", {"mask": 1}),
     ("IMAGE_MAX_DIM", 1000),
     ("RPN_LEVELS", ["P3", "P2"]),

@@ -9,6 +9,7 @@ from mrcnn.config import make_config
 from mrcnn.data.molding import parse_image_meta
 from mrcnn.files.errors import InputError
 from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME, MaskRCNN, detector_hash, load_detector, log
+from mrcnn.utils import norm_boxes
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,24 @@ def test_what_cannot_be_is_refused(model, cell_dataset, tmp_path):
         model.load_weights(tmp_path / WEIGHTS_NAME)
     with pytest.raises(FileNotFoundError, match="no checkpoint of 'tiny' there"):
         model.find_last()
+
+
+def test_fewer_anchor_scales_than_levels_train_and_detect(tiny_config_class, small_resnet, cell_dataset, tmp_path):
+    """Matterport lays the anchors of scale i on level i, and levels beyond have none."""
+    config = make_config({"RPN_ANCHOR_SCALES": (16, 32), "DETECTION_MIN_CONFIDENCE": 0}, tiny_config_class)
+    with small_resnet():
+        model = MaskRCNN("training", config, tmp_path)
+        model.train(cell_dataset(2), [], 1e-3, 1, "all")
+        model = load_detector(model.log_dir)
+    assert model.anchors.shape == (3 * (256 + 64), 4) and model.config.RPN_LEVELS == ("P2", "P3")
+    np.testing.assert_allclose(model.get_anchors((64, 64)), norm_boxes(model.anchors, (64, 64)), atol=1e-6)
+    (found,) = model.detect([cell_dataset(1).load_image(0)])
+    (molded,) = model.detect_molded(*model.mold_inputs([cell_dataset(1).load_image(0)])[:2])
+    outputs = model.run_graph(
+        [cell_dataset(1).load_image(0)], [("rpn", model.keras_model.get_layer("rpn_class").output)]
+    )
+    assert outputs["rpn"].shape == (1, 960, 2)
+    np.testing.assert_array_equal(found["rois"], molded["rois"])
 
 
 def test_set_trainable_goes_by_layer_name(model):

@@ -55,13 +55,16 @@ def config(tiny_config_class):
     )
 
 
-def test_pyramid_anchors_of_the_backbone_shapes_are_those_of_the_network(config):
+@pytest.mark.parametrize(("num_scales", "count"), [(5, 1626), (4, 1620), (2, 1512)])
+def test_pyramid_anchors_of_the_backbone_shapes_are_those_of_the_network(tiny_config_class, num_scales, count):
+    config = make_config({"RPN_ANCHOR_SCALES": (8, 16, 32, 48, 64)[:num_scales]}, tiny_config_class)
     shapes = compute_backbone_shapes(config, (64, 97, 3))
     assert shapes.tolist() == [[16, 25], [8, 13], [4, 7], [2, 4], [1, 2]]
     anchors = utils.generate_pyramid_anchors(
         config.RPN_ANCHOR_SCALES, config.RPN_ANCHOR_RATIOS, shapes, config.BACKBONE_STRIDES, config.RPN_ANCHOR_STRIDE
     )
     np.testing.assert_array_equal(anchors, pixel_anchors(config, (64, 97, 3)))
+    assert len(anchors) == count  # of 3 ratios
 
 
 GT_BOXES = np.array([[4, 6, 22, 30], [30, 20, 60, 52], [8, 40, 20, 60]])
