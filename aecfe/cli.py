@@ -5,17 +5,12 @@ TensorFlow is imported after the arguments have been understood, so that help an
 
 import argparse
 import errno
-import importlib.abc
-import importlib.util
 import logging
 import os
 import signal
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.machinery import ModuleSpec
+from collections.abc import Sequence
 
 from aecfe.commands import (
     autoencoder,
@@ -34,6 +29,7 @@ from aecfe.commands.options import Parser
 from mrcnn.files.errors import InputError, one_line
 from mrcnn.files.interruption import handle_signals
 from mrcnn.files.progress import Bar, hide_bars
+from mrcnn.files.start_up import hold_back_notes, show_notes
 
 COMMANDS = (run, centres, detector, cells, autoencoder, qc, evaluate, classifier, reproduce, export, doctor)
 PACKAGES = ("mrcnn", "autoencoder", "experiments", "aecfe")
@@ -133,6 +129,8 @@ def set_up_terminal(verbosity: int = NORMAL) -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if verbosity < VERBOSE:
         _quiet_libraries()
+    else:
+        show_notes()
 
 
 def _quiet_libraries() -> None:
@@ -142,42 +140,7 @@ def _quiet_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         os.environ["PYTHONWARNINGS"] = "ignore"  # for processes that a command starts
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
-        return
-    if "tensorflow" not in sys.modules and not any(isinstance(f, _QuietTensorFlow) for f in sys.meta_path):
-        sys.meta_path.insert(0, _QuietTensorFlow())
-
-
-class _QuietTensorFlow(importlib.abc.MetaPathFinder):
-    """Has TensorFlow loaded, once, with stderr held back and shown only if the import fails.
-
-    Some of what its C++ parts say at that moment comes before they have read `TF_CPP_MIN_LOG_LEVEL`.
-    """
-
-    def find_spec(self, name: str, path, target=None) -> ModuleSpec | None:
-        if name != "tensorflow":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = _stderr_held_back()(spec.loader.exec_module)
-        return spec
-
-
-@contextmanager
-def _stderr_held_back() -> Iterator[None]:
-    """Send what the process writes to file descriptor 2 to a file, and on to stderr if the block fails."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "wb") as shown:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            shown.write(held.read())
-            raise
-        finally:
-            os.dup2(shown.fileno(), 2)
+    hold_back_notes()
 
 
 class _TerminalHandler(logging.Handler):
