@@ -13,7 +13,7 @@ from mrcnn.data.molding import (
     unmold_image,
 )
 from mrcnn.files.errors import InputError
-from mrcnn.utils import norm_boxes
+from mrcnn.utils import denorm_boxes, norm_boxes
 
 
 def config_of(**overrides) -> Config:
@@ -122,3 +122,23 @@ def test_boxes_round_trip_exactly(overrides, shape):
     rows = rows_of(inside, molded.image.shape[:2], np.ones(len(boxes)), np.ones(len(boxes)))
     frame = DetectionFrame(molded.image.shape[:2], molded.window, shape)
     np.testing.assert_array_equal(unmold_detections(rows, frame, None, None)["rois"], boxes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "side", "most"),
+    [((3000, 4000), 1024, 3), ((3000, 4000), 256, 15), ((400, 400), 1024, 1)],
+)
+def test_boxes_differ_from_matterports_by_less_than_an_input_pixel_is_wide(shape, side, most):
+    # Matterport takes boxes from the window to the image normalised, where the last row and column end at 1: it maps
+    # the last pixel of the window to that of the image, as here its border to the image's border.
+    config = make_config({"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side}, Config)
+    molded = mold_for_detection(np.zeros((*shape, 3), np.uint8), config)
+    y1, x1, y2, x2 = molded.window
+    corners = np.sort(np.random.default_rng(0).uniform([y1, x1], [y2, x2], (5000, 2, 2)), axis=1)
+    boxes = np.concatenate([corners[(corners[:, 1] > corners[:, 0] + 4).all(axis=1)].reshape(-1, 4), [molded.window]])
+    rows = rows_of(boxes, molded.image.shape, np.ones(len(boxes)), np.ones(len(boxes)))
+    ours = unmold_detections(rows, DetectionFrame(molded.image.shape[:2], molded.window, shape), None, None)["rois"]
+    top, left, bottom, right = norm_boxes(np.array([molded.window]), molded.image.shape)[0].astype(float)
+    theirs = denorm_boxes((rows[:, :4] - [top, left, top, left]) / ([bottom - top, right - left] * 2), shape)
+    assert np.abs(ours - theirs).max() == most <= np.ceil(1 / molded.scale)
+    np.testing.assert_array_equal(ours[-1], theirs[-1])
