@@ -40,6 +40,7 @@ from mrcnn.files.fitting import (
     StepLog,
     StopAtFault,
     fit,
+    last_row,
     load_newest_checkpoint,
     read_log,
 )
@@ -180,10 +181,10 @@ def train_autoencoder(
         parameters = model.network.count_params()
         if not workers.is_chief:
             return TrainedAutoencoder(folder.path, config, record | {"parameters": parameters}, scaling, model.network)
-        last = read_log(folder.path / LOG)[-1]
-        losses = {name: last[name] for name in metric_names(config)}
+        last = last_row(folder.path / LOG) or {}
+        losses = {name: last.get(name) for name in metric_names(config)}
         save_weights(model.network, folder.path / WEIGHTS)
-        record |= {"seconds": last["seconds"], "losses": losses, "parameters": parameters}
+        record |= {"seconds": last.get("seconds"), "losses": losses, "parameters": parameters}
         folder.write(True, record | {"weights_sha256": file_hash(folder.path / WEIGHTS)})
     return load_autoencoder(folder.path)
 

@@ -20,7 +20,7 @@ from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_mas
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
 from mrcnn.files.errors import InputError
-from mrcnn.files.fitting import list_checkpoints, read_log, remove_checkpoints
+from mrcnn.files.fitting import last_row, list_checkpoints, remove_checkpoints
 from mrcnn.files.provenance import hash_json, versions
 from mrcnn.files.run_folder import RunFolder
 from mrcnn.model import MaskRCNN, load_detector
@@ -104,7 +104,7 @@ def train_detector(
             if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
                 record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)
             seconds = round(time.monotonic() - started, 1)
-            run.write(True, {**record, "seconds": seconds, "last_epoch": read_log(output / LOG)[-1]})
+            run.write(True, {**record, "seconds": seconds, "last_epoch": last_row(output / LOG)})
             remove_checkpoints(output / CHECKPOINTS)
     return True
 

@@ -205,6 +205,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of a log, or None without one."""
+    return next(reversed(read_log(path)), None)
+
+
 class StopAtFault(keras.callbacks.Callback):
     """End a training by an `InputError` at the first step with a loss that is not finite, which it names.
 

@@ -1,5 +1,9 @@
 """`MaskRCNN.keras_model`, the network as scripts for Matterport's package take it apart, against `detect`."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -152,10 +156,47 @@ def test_keras_model_weights_round_trip_in_both_layouts(model, tmp_path, name):
         np.testing.assert_array_equal(value, expected)
 
 
-def test_keras_model_opens_again_from_a_keras_file(model, images, outputs, tmp_path):
+HEAD_LAYERS = [
+    *(f"mrcnn_class_{name}" for name in ("conv1", "bn1", "relu1", "conv2", "bn2", "relu2", "logits")),
+    *("pool_squeeze", "mrcnn_class", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask_deconv", "mrcnn_mask"),
+    *(f"mrcnn_mask_{name}{number}" for name in ("conv", "bn", "relu") for number in range(1, 5)),
+]
+
+
+def test_every_head_layer_has_its_place_between_the_inputs_and_outputs_of_the_model(model, images, outputs):
+    tensors = [model.keras_model.get_layer(name).output for name in HEAD_LAYERS]
+    assert {tuple(tensor.shape[:2]) for tensor in tensors} == {(None, 30), (None, 6)}
+    molded, metas, _ = model.mold_inputs(images)
+    inputs = [molded, metas.astype(np.float32), np.stack([model.get_anchors(molded.shape[1:])] * len(images))]
+    values = dict(
+        zip(HEAD_LAYERS, keras.Model(model.keras_model.input, tensors).predict(inputs, verbose=0), strict=True)
+    )
+    for name, expected in zip(("mrcnn_class", "mrcnn_bbox", "mrcnn_mask"), outputs[0][1:4], strict=True):
+        np.testing.assert_allclose(values[name], expected, atol=1e-3)
+
+
+FOREIGN = """
+import sys
+import keras
+import numpy as np
+import mrcnn.model
+model = keras.saving.load_model(sys.argv[1])
+with np.load(sys.argv[2]) as arrays:
+    outputs = model([arrays[name] for name in ("image", "meta", "anchors")])
+    for number, value in enumerate(outputs):
+        np.testing.assert_allclose(value, arrays[f"arr_{number}"], atol=1e-4)
+"""
+
+
+def test_keras_model_opens_in_a_process_that_only_imports_the_package(model, images, outputs, tmp_path):
     model.keras_model.save(tmp_path / "detector.keras")
-    again = keras.saving.load_model(tmp_path / "detector.keras")
     molded, metas, _ = model.mold_inputs(images)
     anchors = np.stack([model.get_anchors(molded.shape[1:])] * len(images))
-    for value, expected in zip(again([molded, metas.astype(np.float32), anchors]), outputs[0], strict=True):
-        np.testing.assert_allclose(value, expected, atol=1e-4)
+    np.savez(tmp_path / "io.npz", *outputs[0], image=molded, meta=metas.astype(np.float32), anchors=anchors)
+    command = [sys.executable, "-c", FOREIGN, tmp_path / "detector.keras", tmp_path / "io.npz"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_keras_model_is_harmless_to_servers_of_keras_2(model):
+    assert model.keras_model._make_predict_function() is None
