@@ -75,6 +75,21 @@ def photos(project):
 
 
 @pytest.fixture
+def x_rays(project):
+    """Grey images of 64 x 64 px and a table of boxes; every third patient is healthy."""
+    folder, lines = project / "x-rays", ["patientId,x,y,width,height,Target"]
+    for number, subset in enumerate(("train", "train", "train", "train", "val", "val", "test")):
+        image, masks = draw_discs(number)
+        write_png(folder / subset / f"p{number}.png", image[..., 0])
+        for points in map(outline, np.moveaxis(masks, -1, 0) if number % 3 < 2 else ()):
+            (x, y), (width, height) = points.min(axis=0), np.ptp(points, axis=0) + 1
+            lines.append(f"p{number},{x}.0,{y}.0,{width}.0,{height}.0,1")
+        lines += [f"p{number},,,,,0"] * (number % 3 == 2)
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
 def grains(project):
     """Folders of a PNG for each grain, of 40 x 56 px."""
     folder = project / "grains"

@@ -249,6 +249,41 @@ def test_early_stop_goes_on_with_the_best_weights_at_the_next_stage(run, project
     assert not np.array_equal(stored(checkpoints[1], "fpn_p2"), stages[1]["kernel"])
 
 
+def test_pneumonia_chooses_the_best_epoch_by_the_history(run, project, x_rays, weights_folder):
+    arguments = "--dataset", x_rays, "--weights", weights_folder / "backbone.h5", "--epochs=2"
+    names = run("pneumonia.py", "train", *arguments)
+    dataset = names["load_dataset"]("train")
+    np.testing.assert_array_equal(dataset.load_mask(0)[1], [1, 1])
+    masks, class_ids = dataset.load_mask(2)
+    assert masks.shape == (64, 64, 1) and not masks.any() and class_ids == [0]
+
+    (folder,) = project.glob("logs/pneumonia*")
+    terms = ["loss", *(f"{name}_loss" for name in ("rpn_class", "rpn_bbox", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask"))]
+    assert {*terms, *(f"val_{name}" for name in terms)} <= names["history"].keys()
+    for name in ("loss", "val_loss", "val_mrcnn_mask_loss"):
+        np.testing.assert_allclose(names["history"][name], losses(folder)[name], rtol=1e-5)
+    best = int(np.argmin(losses(folder)["val_loss"])) + 1
+    assert Path(names["model_path"]) == folder / f"mask_rcnn_pneumonia_{best:04}.h5"
+
+    model = names["model"]
+    np.testing.assert_array_equal(
+        model.keras_model.get_layer("mrcnn_mask").get_weights()[0], stored(names["model_path"], "mrcnn_mask")
+    )
+    assert model.get_anchors((64, 64, 3)).shape == (3 * (16**2 + 8**2 + 4**2 + 2**2), 4)
+    header, line = (project / "samples" / "mine" / "submission.csv").read_text().splitlines()
+    assert header == "patientId,PredictionString" and line.startswith("p6,")
+    # So few steps teach it that all is background.
+    logits = model.keras_model.get_layer("mrcnn_class_logits")
+    logits.set_weights([np.zeros((1024, 2)), np.array([-5.0, 5.0])])
+    dataset = names["load_dataset"]("test")
+    (result,) = model.detect([dataset.load_image(0)])
+    found = np.array(names["predict"](model, dataset)[1].removeprefix("p6,").split(), float).reshape(-1, 5)
+    np.testing.assert_allclose(found[:, 0], result["scores"], atol=1e-3)
+    np.testing.assert_array_equal(found[:, [2, 1]], result["rois"][:, :2])
+    np.testing.assert_array_equal(found[:, [2, 1]] + found[:, [4, 3]], result["rois"][:, 2:])
+    assert len(found) > 0
+
+
 def test_server_answers_at_once_what_it_answers_in_sequence(run, coco_data, weights_folder):
     folder = coco_data / "train2030"
     names = run("server.py", "try", "--dataset", folder, "--weights", weights_folder / "leaning.h5")
