@@ -77,7 +77,7 @@ class AutoencoderModel(ReplicaSteps, keras.Model):
 
     @property
     def steps_done(self) -> int:
-        """How many steps were taken, those of earlier runs included."""
+        """How many steps were taken, with those that loss scaling has passed over."""
         return int(keras.ops.convert_to_numpy(self.steps))
 
     @property

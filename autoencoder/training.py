@@ -234,7 +234,7 @@ def _take_steps(
     first_epoch = sum(row["step"] <= start_step for row in read_log(log_path))
     share = {"num_processes": workers.number, "process": workers.place}
     share["num_replicas"] = workers.strategy.num_replicas_in_sync
-    names, step = metric_names(config), lambda: model.steps_done
+    names = metric_names(config)
     advice = "lower learning_rate or beta and train again"
     with (
         closing(CellBatches(config, stores, scaling, source=model.source, **share)) as cells,
@@ -242,15 +242,15 @@ def _take_steps(
         workers.together(),
     ):
         watchers = [
-            StopAtFault((*names[1:], names[0]), step, advice),
-            EndAt(num_steps, step, interruption),
+            StopAtFault((*names[1:], names[0]), advice),
+            EndAt(num_steps, interruption),
             StepBar(total=num_steps, initial=start_step, desc="autoencoder", disable=not workers.is_chief),
-            StepLog(log_path if workers.is_chief else None, step, first_epoch),
+            StepLog(log_path if workers.is_chief else None, first_epoch),
             *([CollapseWatch(len(stores))] if workers.is_chief else []),
             *callbacks,
         ]
         if workers.is_chief:
-            watchers.append(Checkpoints(folder.path / CHECKPOINTS, step, config.checkpoint_every, kept=2))
+            watchers.append(Checkpoints(folder.path / CHECKPOINTS, config.checkpoint_every))
         fit(
             model,
             ReplicaBatches(cells, workers.strategy, start_step, is_own=True),

@@ -36,6 +36,11 @@ class ReplicaSteps:
     and return floats that are alike on all of them. Logs of a step are its own; those of an epoch are the means.
     """
 
+    @property
+    def steps_done(self) -> int:
+        """How many steps were taken, those of earlier runs included."""
+        return int(keras.ops.convert_to_numpy(self.optimizer.iterations))  # there may be one on each device
+
     def make_train_function(self, force: bool = False) -> None:
         """As of `keras.Model`, for iterators of any kind; the compiled step is kept until `compile` is called."""
         if force or self.train_function is None:
@@ -149,13 +154,12 @@ class StepLog(keras.callbacks.CSVLogger):
 
     Args:
         path: the file, or None for a process that writes nothing.
-        step: tells the steps done, those of earlier runs included.
         first_epoch: number of the epoch that the training begins with.
     """
 
-    def __init__(self, path: Path | None, step: Callable[[], int], first_epoch: int):
+    def __init__(self, path: Path | None, first_epoch: int):
         super().__init__(str(path), append=True)
-        self.path, self.step, self.first_epoch = path, step, first_epoch
+        self.path, self.first_epoch = path, first_epoch
         self.seconds_before, self.started = 0.0, time.monotonic()
 
     @property
@@ -177,7 +181,7 @@ class StepLog(keras.callbacks.CSVLogger):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add step and seconds to the logs, and write the row."""
-        logs |= {"step": self.step(), "seconds": round(self.seconds, 1)}
+        logs |= {"step": self.model.steps_done, "seconds": round(self.seconds, 1)}
         if self.path is None:
             return
         self.keys = self.keys or list(logs)  # Keras' own would add columns of a validation that there is not
@@ -215,47 +219,49 @@ class StopAtFault(keras.callbacks.Callback):
 
     Args:
         names: of the losses, the terms before their sum, which is never finite when a term is not.
-        step: tells the number of the step.
         advice: what to do.
     """
 
-    def __init__(self, names: Sequence[str], step: Callable[[], int], advice: str):
+    def __init__(self, names: Sequence[str], advice: str):
         super().__init__()
-        self.names, self.step, self.advice = names, step, advice
+        self.names, self.advice = names, advice
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Look at the losses of a step."""
         for name in self.names:
             if not math.isfinite(logs[name]):
-                raise InputError(f"{name} is {logs[name]} at step {self.step()}: {self.advice}")
+                raise InputError(f"{name} is {logs[name]} at step {self.model.steps_done}: {self.advice}")
 
 
 class EndAt(keras.callbacks.Callback):
     """End a training after a step, or after the one at hand where an interruption waits."""
 
-    def __init__(self, last_step: int, step: Callable[[], int], interruption: HeldBack):
+    def __init__(self, last_step: int, interruption: HeldBack):
         super().__init__()
-        self.last_step, self.step, self.interruption = last_step, step, interruption
+        self.last_step, self.interruption = last_step, interruption
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Stop the model where it is due; the epoch ends there, and its row is written."""
-        if self.step() >= self.last_step or self.interruption.is_due:
+        if self.model.steps_done >= self.last_step or self.interruption.is_due:
             self.model.stop_training = True
 
 
 class Checkpoints(keras.callbacks.Callback):
     """At the end of an epoch, keep weights and optimisers, if `every` steps have passed or the training ends there."""
 
-    def __init__(self, folder: Path, step: Callable[[], int], every: int = 1, kept: int = 1):
+    def __init__(self, folder: Path, every: int):
         super().__init__()
-        self.folder, self.step, self.every, self.kept = folder, step, every, kept
-        self.last = step()
+        self.folder, self.every, self.last = folder, every, 0
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """The steps of earlier runs have their checkpoint."""
+        self.last = self.model.steps_done
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Write the checkpoint, and remove older ones."""
-        step = self.step()
+        """Write the checkpoint; the one before it stays too."""
+        step = self.model.steps_done
         if step - self.last >= self.every or self.model.stop_training:
-            save_checkpoint(self.model, self.folder, step, self.kept)
+            save_checkpoint(self.model, self.folder, step, kept=2)
             self.last = step
 
 
@@ -277,12 +283,12 @@ def remove_checkpoints(folder: Path, kept: int = 0) -> None:
         path.unlink()
 
 
-def load_newest_checkpoint(model: keras.Model, folder: Path, most: int | None = None) -> int:
-    """Load the newest checkpoint, of those up to number `most`, that is whole; returns its number, 0 without any.
+def load_newest_checkpoint(model: keras.Model, folder: Path) -> int:
+    """Load the newest checkpoint that is whole; returns its number, or 0 if there is none.
 
     An `InputError` says that all are damaged or of another network.
     """
-    found = [(number, path) for number, path in list_checkpoints(folder) if most is None or number <= most]
+    found = list_checkpoints(folder)
     for number, path in found:
         try:
             load_weights(model, path, advice="it is passed over")

@@ -102,17 +102,13 @@ def fit_detector(
         return
     if first_epoch:
         log.info("detector: going on after epoch %d of %d", first_epoch, epochs)
-
-    def steps_done() -> int:
-        return int(keras.ops.convert_to_numpy(model.optimizer.iterations))  # there may be one on each device
-
     chief = is_chief(strategy)
     first_step, total = first_epoch * steps_per_epoch, epochs * steps_per_epoch
     advice = "lower LEARNING_RATE, or check the masks; the last epoch's checkpoint is kept"
     watchers = [
-        StopAtFault((*LOSS_NAMES, "loss"), steps_done, advice),
+        StopAtFault((*LOSS_NAMES, "loss"), advice),
         StepBar(total=total, initial=first_step, desc="detector", disable=not chief),
-        StepLog(folder / LOG if chief else None, steps_done, first_epoch),
+        StepLog(folder / LOG if chief else None, first_epoch),
         *callbacks,
         *([KeepEpochs(folder / CHECKPOINTS, weights_path)] if chief else []),
     ]
