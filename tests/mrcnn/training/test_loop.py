@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mrcnn.config import make_config
+from mrcnn.data.batches import TrainingImages
 from mrcnn.files.errors import InputError
 from mrcnn.files.fitting import list_checkpoints, read_log
 from mrcnn.model import WEIGHTS_NAME, MaskRCNN, load_detector
@@ -67,6 +68,15 @@ def test_train_writes_a_row_for_each_epoch(uninterrupted):
         for prefix in ("", "val_"):
             assert row[f"{prefix}loss"] == pytest.approx(sum(row[prefix + name] for name in LOSS_NAMES), rel=1e-3)
     assert [epoch for epoch, _ in list_checkpoints(uninterrupted.folder / CHECKPOINTS)] == [2]
+
+
+def test_batches_and_model_of_a_training_serve_in_keras_own_evaluate(uninterrupted, cell_dataset):
+    model, config = uninterrupted.model.keras_model, uninterrupted.model.config
+    images = TrainingImages([cell_dataset(3, 50)], config, config.BATCH_SIZE, shuffle=False, num_batches=1)
+    with eager_steps():
+        measured = model.evaluate(images, return_dict=True, verbose=0)
+    for name, value in measured.items():
+        assert value == pytest.approx(uninterrupted.rows[-1][f"val_{name}"], rel=1e-4)
 
 
 def test_train_does_nothing_when_all_epochs_are_done(build, uninterrupted, cell_dataset, small_resnet):
