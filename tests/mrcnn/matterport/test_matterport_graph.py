@@ -124,7 +124,7 @@ def test_ancestor_finds_the_tensor_on_the_way(model):
         layer = model.keras_model.get_layer(name.split("/")[0].split(":")[0])
         assert model.ancestor(detections, name) is layer.output
     assert model.ancestor(detections, "ROI/rpn_non_max_suppression/NonMaxSuppressionV3:0").shape == (None,)
-    assert model.ancestor(detections, "ROI/whatever:0") is model.ancestor(detections, "mrcnn_mask") is None
+    assert model.ancestor(detections, "ROI/whatever:0") is model.ancestor(detections, "no_such_layer") is None
 
 
 def test_get_anchors_normalises_those_in_pixels(model):
