@@ -25,6 +25,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--gpus", type=options.positive, metavar="N", help="GPUs of this machine that share a batch")
     options.add(parser, {"--multi-worker": "share each batch with the processes that TF_CONFIG names"})
     options.add_deterministic(parser)
+    options.add_tracker(parser)
     options.add_overrides(parser)
     options.add_settings(
         parser.add_argument_group("settings (they win over --config and --set)"), AutoencoderConfig, OPTIONS
@@ -53,7 +54,9 @@ def train(arguments: argparse.Namespace) -> None:
     from experiments.cells.models import add_cards
 
     output = Path(arguments.output)
-    train_autoencoder(config, stores, output, strategy=strategy, resume=not arguments.overwrite)
+    with options.tracking(arguments, config.to_dict(), strategy) as callbacks:
+        resume = not arguments.overwrite
+        train_autoencoder(config, stores, output, strategy=strategy, resume=resume, callbacks=callbacks)
     add_cards(output)
     print(output)
 

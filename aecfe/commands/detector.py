@@ -31,6 +31,7 @@ def add_parser(commands) -> None:
     }
     options.add(parser, texts)
     options.add_deterministic(parser)
+    options.add_tracker(parser)
     flags = {
         "--multi-worker": "share each batch with the processes that TF_CONFIG names",
         "--strict": "stop if masks or outlines have faults, after listing them",
@@ -78,13 +79,18 @@ def train(arguments: argparse.Namespace) -> None:
         for outlined in (i.centre for i in images if isinstance(i.source, Outlines)):
             log.info("%s: each outline is a cell of its own; --instances has no effect", outlined)
 
-    from experiments.cells.detector import train_detector  # imports TensorFlow, which takes longer than most checks
+    # They import TensorFlow, which takes longer than most checks.
+    from experiments.cells.detector import detector_config, train_detector
     from mrcnn.files.devices import multi_worker_strategy
 
     options.obey_deterministic(arguments)
     strategy = multi_worker_strategy() if arguments.multi_worker else None
     given = options.chosen(arguments, "seed", "overwrite")
-    train_detector(images, Path(arguments.output), settings=settings, strategy=strategy, **given)
+    tracked = {"epochs": settings.epochs, "layers": settings.layers}
+    tracked |= detector_config(settings, arguments.seed).to_dict()
+    with options.tracking(arguments, tracked, strategy) as callbacks:
+        given |= {"strategy": strategy, "callbacks": callbacks}
+        train_detector(images, Path(arguments.output), settings=settings, **given)
     add_cards(Path(arguments.output))
     print(arguments.output)
 

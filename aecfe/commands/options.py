@@ -3,11 +3,15 @@
 import argparse
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
     from mrcnn.files.settings import Settings
 
 
@@ -124,6 +128,28 @@ def obey_deterministic(arguments: argparse.Namespace) -> None:
         from mrcnn.files.devices import compute_on_one_thread
 
         compute_on_one_thread()
+
+
+def add_tracker(parser: argparse.ArgumentParser) -> None:
+    """Add `--tracker`."""
+    what = "also log each epoch to Weights & Biases, MLflow or TensorBoard (pip install 'aecfe[tracking]')"
+    parser.add_argument("--tracker", choices=("wandb", "mlflow", "tensorboard"), help=what)
+
+
+@contextmanager
+def tracking(
+    arguments: argparse.Namespace, settings: Mapping[str, Any], strategy: "tf.distribute.Strategy | None"
+) -> "Iterator[list[keras.callbacks.Callback]]":
+    """Give the callbacks by which `--tracker` follows a training in a block; none in a process that writes no files."""
+    from mrcnn.files.devices import is_chief
+
+    if arguments.tracker is None or not (strategy is None or is_chief(strategy)):
+        yield []
+        return
+    from mrcnn.files.trackers import tracker_callback
+
+    with tracker_callback(arguments.tracker, Path(arguments.output), settings) as callback:
+        yield [callback]
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

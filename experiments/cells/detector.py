@@ -8,6 +8,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from experiments.centres.centre import Centre
@@ -15,7 +16,7 @@ from experiments.centres.masks import AnnotationChoice, MaskedImages, check_mask
 from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.voc import VocBoxDataset
-from mrcnn.config import SmearConfig, make_config
+from mrcnn.config import Config, SmearConfig, make_config
 from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
@@ -30,6 +31,12 @@ from mrcnn.training.weights import check_some_learn
 log = logging.getLogger(__name__)
 
 
+def detector_config(settings: DetectorSettings, seed: int) -> Config:
+    """The network's settings: those given, over frozen BatchNorm where it begins with weights, and the seed."""
+    pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
+    return make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
+
+
 def train_detector(
     images: Sequence[MaskedImages],
     output: Path,
@@ -38,6 +45,7 @@ def train_detector(
     seed: int,
     overwrite: bool = False,
     strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> bool:
     """Train a detector on a part of the images of one or more centres and leave it in `output`.
 
@@ -53,13 +61,13 @@ def train_detector(
         overwrite: start anew whatever is there; it is removed once all that can be checked was found good.
         strategy: how several devices or processes share each batch; None follows GPU_COUNT. Of several processes only
             the chief writes.
+        callbacks: further Keras callbacks of the training.
 
     Raises:
         InputError: for unknown settings, weights or layers that do not fit, or if `output` holds a detector of other
             settings or masks, or another run is writing it.
     """
-    pretrained = {"NORMALIZATION": "frozen_batch"} if settings.weights else {}
-    config = make_config({"SEED": seed, **pretrained, **settings.settings}, SmearConfig)
+    config = detector_config(settings, seed)
     splits = {i.centre: hold_out(i.centre, (r.image_id for r in i.records), settings.train_share, seed) for i in images}
     identity = {"config": config.to_dict(), "epochs": settings.epochs, "split": hash_json(splits)}
     if settings.weights or settings.layers != "all":
@@ -99,7 +107,8 @@ def train_detector(
             write_json(output / SPLIT, splits)
             run.write(False, record)
         started = time.monotonic()
-        model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, folder=output)
+        how = {"custom_callbacks": callbacks, "folder": output}
+        model.train(train, test, config.LEARNING_RATE, settings.epochs, settings.layers, **how)
         if writes:
             if "DETECTION_MIN_CONFIDENCE" not in settings.settings:
                 record["min_confidence"] = choose_min_confidence(output, test, settings.min_score_for_ap)

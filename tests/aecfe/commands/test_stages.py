@@ -62,7 +62,8 @@ def test_stages_lead_from_smears_to_a_table(stores, tmp_path, capsys, aecfe):
     settings = {"adaptation": "adversarial", "reduction": "sum", "beta": 0.25, "source": "river", "balance": "centre",
                 "latent_size": 5, "feature_scaling": "channel", "seed": 7, "log_every": 1}  # fmt: skip
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
-    assert aecfe("train", *stores, "-o", tmp_path / "ae", *TRAIN, *flags) == 0
+    assert aecfe("train", *stores, "-o", tmp_path / "ae", *TRAIN, *flags, "--tracker", "tensorboard") == 0
+    assert list((tmp_path / "ae" / "tensorboard" / "train").iterdir())
     config = json.loads((tmp_path / "ae" / "config.json").read_text())
     renamed = {"reduction": "adaptation_reduction", "source": "source_centre"}
     assert {name: config[renamed.get(name, name)] for name in settings} == settings

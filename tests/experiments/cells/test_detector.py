@@ -56,7 +56,7 @@ def lab(tmp_path_factory, draw_cell):
 def trained(lab, tmp_path_factory, train):
     """A detector after one step on half of the images."""
     folder = tmp_path_factory.mktemp("detector") / "run"
-    assert train(lab, folder, "--instances") == 0
+    assert train(lab, folder, "--instances", "--tracker", "tensorboard") == 0
     return folder
 
 
@@ -70,7 +70,7 @@ def detector(trained, tmp_path):
 def no_steps(monkeypatch):
     """Trainings that save the weights as they began."""
 
-    def save(model, *arguments, folder):
+    def save(model, *arguments, folder, custom_callbacks):
         model.save(folder)
         return []
 
@@ -136,10 +136,8 @@ def test_overwrite_keeps_the_detector_until_weights_and_layers_are_found_good(la
 
 
 def test_overwrite_leaves_nothing_of_the_detector_before(lab, detector, train):
-    other_notes, events = (detector / "tensorboard" / name for name in ("notes.txt", "train/events.out.tfevents.1"))
-    events.parent.mkdir(parents=True)
+    other_notes, events = detector / "tensorboard" / "notes.txt", next((detector / "tensorboard" / "train").iterdir())
     other_notes.write_text("mine")
-    events.touch()
     (detector / "metrics.json").write_text("{}")
     # As of a kill after another training's epoch: it must not be gone on from.
     (detector / "checkpoint" / "00000001.weights.h5").write_text("no weights")
