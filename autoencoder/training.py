@@ -245,12 +245,10 @@ def _take_steps(
             StopAtFault((*names[1:], names[0]), advice),
             EndAt(num_steps, interruption),
             StepBar(total=num_steps, initial=start_step, desc="autoencoder", disable=not workers.is_chief),
-            StepLog(log_path if workers.is_chief else None, first_epoch),
-            *([CollapseWatch(len(stores))] if workers.is_chief else []),
+            *([StepLog(log_path, first_epoch), CollapseWatch(len(stores))] if workers.is_chief else []),
             *callbacks,
+            *([Checkpoints(folder.path / CHECKPOINTS, config.checkpoint_every)] if workers.is_chief else []),
         ]
-        if workers.is_chief:
-            watchers.append(Checkpoints(folder.path / CHECKPOINTS, config.checkpoint_every))
         fit(
             model,
             ReplicaBatches(cells, workers.strategy, start_step, is_own=True),

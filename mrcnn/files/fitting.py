@@ -151,51 +151,27 @@ class StepLog(keras.callbacks.CSVLogger):
     """Keras' log of the epochs, with the number of the last step and the seconds of the training so far.
 
     Both are in the logs of every callback after this one. Of a log that is there, the rows before `first_epoch` stay.
-
-    Args:
-        path: the file, or None for a process that writes nothing.
-        first_epoch: number of the epoch that the training begins with.
     """
 
-    def __init__(self, path: Path | None, first_epoch: int):
+    def __init__(self, path: Path, first_epoch: int):
         super().__init__(str(path), append=True)
-        self.path, self.first_epoch = path, first_epoch
-        self.seconds_before, self.started = 0.0, time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock seconds of training that the log tells of, earlier runs included."""
-        return self.seconds_before + time.monotonic() - self.started
-
-    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Cut the log that is there, and open it."""
-        if self.path is None:
-            return
-        rows = [row for row in read_log(self.path) if row["epoch"] < self.first_epoch]
+        rows = [row for row in read_log(path) if row["epoch"] < first_epoch]
         names = list(rows[0]) if rows else []
-        self.seconds_before = rows[-1]["seconds"] if rows else 0.0
         lines = [",".join(map(str, line)) + "\n" for line in (names, *(row.values() for row in rows)) if line]
-        write_text(self.path, "".join(lines))
-        super().on_train_begin(logs)
-        self.keys = names[1:] or None
+        write_text(path, "".join(lines))
+        self.names, self.started = names[1:], time.monotonic() - (rows[-1]["seconds"] if rows else 0.0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add step and seconds to the logs, and write the row."""
-        logs |= {"step": self.model.steps_done, "seconds": round(self.seconds, 1)}
-        if self.path is None:
-            return
-        self.keys = self.keys or list(logs)  # Keras' own would add columns of a validation that there is not
+        logs |= {"step": self.model.steps_done, "seconds": round(time.monotonic() - self.started, 1)}
+        # Keras' own would add columns of a validation that there is not.
+        self.keys = self.names = self.names or list(logs)
         short = {name: float(f"{value:.7g}") if isinstance(value, float) else value for name, value in logs.items()}
         try:
             super().on_epoch_end(epoch, short)
         except OSError as error:
-            error.filename = str(self.path)  # of a full disk it says nothing
+            error.filename = self.filename  # of a full disk it says nothing
             raise
-
-    def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
-        """Close the file."""
-        if self.path is not None:
-            super().on_train_end(logs)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

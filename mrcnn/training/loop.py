@@ -108,7 +108,7 @@ def fit_detector(
     watchers = [
         StopAtFault((*LOSS_NAMES, "loss"), advice),
         StepBar(total=total, initial=first_step, desc="detector", disable=not chief),
-        StepLog(folder / LOG if chief else None, first_epoch),
+        *([StepLog(folder / LOG, first_epoch)] if chief else []),
         *callbacks,
         *([KeepEpochs(folder / CHECKPOINTS, weights_path)] if chief else []),
     ]
