@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.special
+import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "examples" / "matterport"
@@ -28,8 +29,12 @@ def run(monkeypatch, project, small_resnet):
     def run_script(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         monkeypatch.syspath_prepend(SCRIPTS)  # as Python does for a script
-        with small_resnet():
-            return runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        tf.config.run_functions_eagerly(True)  # compiling does not pay for the few steps of a script
+        try:
+            with small_resnet():
+                return runpy.run_path(str(SCRIPTS / name), run_name="__main__")
+        finally:
+            tf.config.run_functions_eagerly(False)
 
     return run_script
 
