@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 new=$(mktemp)
 cp requirements.txt "$new"
 .venv/bin/python -m uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-header \
-    --no-emit-package opencv-python ${UPGRADE:+--upgrade} --output-file "$new" setup.cfg --extra dev --extra docs >/dev/null
+    --no-emit-package opencv-python ${UPGRADE:+--upgrade} --output-file "$new" setup.cfg --extra dev --extra docs --extra tracking >/dev/null
 cat - "$new" >requirements.txt <<'HEAD'
 # Every package that a run, the tests and the site of the documentation use, pinned with hashes by `make pins`, for
 # Python 3.10 to 3.13. The list is complete: install it with
