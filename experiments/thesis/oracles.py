@@ -5,9 +5,9 @@ be told apart, and how little of that holds in another.
 """
 
 import logging
-import time
+import math
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 import keras
@@ -17,17 +17,17 @@ import tensorflow as tf
 from experiments.settings import OracleConfig
 from experiments.thesis.image_classifier import ImageClassifier
 from experiments.thesis.resnext import build_resnext
-from mrcnn.files.atomic import write_text
 from mrcnn.files.errors import InputError
+from mrcnn.files.fitting import EndAt, ReplicaBatches, ReplicaSteps, StepBar, StepLog, StopAtFault, fit, last_row
 from mrcnn.files.hdf5 import load_weights, save_weights
-from mrcnn.files.progress import Bar
+from mrcnn.files.interruption import held_back
 from mrcnn.files.provenance import versions
 from mrcnn.files.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 WEIGHTS, LOG = "weights.weights.h5", "log.csv"
-LOG_EVERY = 20  # steps
+LOG_EVERY = 20  # steps, an epoch of Keras
 BRIGHTNESS = 0.1  # of the range of pixels, added at most
 CONTRAST = 0.2  # of 1, added to the factor at most
 
@@ -47,7 +47,8 @@ def train_oracle(config: OracleConfig, images: np.ndarray, labels: np.ndarray, f
         raise InputError(f"{folder.path}: an oracle needs cells of two classes or more, got {', '.join(classes)}")
     weights = folder.path / WEIGHTS
     names = ("blocks", "cardinality", "width_per_group", "normalization", "base_filters", "seed")
-    model = build_resnext(config.image_size, len(classes), **{name: getattr(config, name) for name in names})
+    network = build_resnext(config.image_size, len(classes), **{name: getattr(config, name) for name in names})
+    model = Oracle(network.inputs, network.outputs[0], name=network.name)
     with folder.writing() as is_wanted:
         if is_wanted:
             cells = dict(zip(classes.tolist(), counts.tolist(), strict=True))
@@ -114,42 +115,61 @@ def _shuffled(values: np.ndarray, random: np.random.Generator) -> Iterator[int]:
         yield from random.permutation(values).tolist()
 
 
+@keras.saving.register_keras_serializable(package="aecfe")
+class Oracle(ReplicaSteps, keras.Model):
+    """A functional classifier of images, which `fit` trains on batches as of `OracleBatches` once it has a `config`."""
+
+    config: OracleConfig
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Take a step; returned are loss and accuracy before it, and its learning rate."""
+        config, step = self.config, self.optimizer.iterations.value
+        inputs = tf.image.resize(batch["images"], (config.image_size, config.image_size), antialias=True)
+        if config.augment:
+            inputs = augment(inputs, tf.stack([tf.constant(config.seed, tf.int64), tf.cast(step, tf.int64)]))
+        rate, class_ids = tf.identity(self.optimizer.learning_rate), batch["class_ids"]
+        with tf.GradientTape() as tape:
+            logits = self(inputs, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits))
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        is_right = tf.argmax(logits, axis=-1) == class_ids
+        return {"loss": loss, "accuracy": tf.reduce_mean(tf.cast(is_right, tf.float32)), "learning_rate": rate}
+
+
+class OracleBatches(keras.utils.PyDataset):
+    """The batches of a training: `images` uint8 `(batch, height, width, 3)` and `class_ids` int64 `(batch,)`."""
+
+    def __init__(self, config: OracleConfig, images: np.ndarray, class_ids: np.ndarray):
+        super().__init__(workers=1, max_queue_size=2)
+        batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
+        self.images, self.class_ids, self.rows = images, class_ids, list(islice(batches, config.steps))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """Batch `number`, counted from 0."""
+        return {"images": self.images[self.rows[number]], "class_ids": self.class_ids[self.rows[number]]}
+
+
 def _run_steps(
-    config: OracleConfig, model: keras.Model, images: np.ndarray, class_ids: np.ndarray, log_path: Path
+    config: OracleConfig, model: Oracle, images: np.ndarray, class_ids: np.ndarray, log_path: Path
 ) -> dict[str, float]:
     """Train the model and write the log; returns the loss at the end, and the seconds."""
     schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.steps)
-    optimizer = keras.optimizers.Adam(schedule)
-    optimizer.build(model.trainable_variables)
-
-    @tf.function(reduce_retracing=True)
-    def train_step(images, class_ids, step):
-        inputs = tf.image.resize(images, (config.image_size, config.image_size), antialias=True)
-        if config.augment:
-            inputs = augment(inputs, tf.stack([tf.constant(config.seed, tf.int64), step]))
-        with tf.GradientTape() as tape:
-            logits = model(inputs, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(class_ids, logits))
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        is_right = tf.argmax(logits, axis=-1) == class_ids
-        return tf.stack([loss, tf.reduce_mean(tf.cast(is_right, tf.float32))])
-
-    batches = row_batches(class_ids, config, np.random.default_rng(config.seed))
-    rows = ["step,loss,accuracy,learning_rate,seconds"]
-    sums, count, started = tf.zeros(2), 0, time.monotonic()
-    with Bar(total=config.steps, desc="oracle", unit="step") as bar:
-        for step, chosen in zip(range(1, config.steps + 1), batches, strict=False):
-            sums += train_step(images[chosen], class_ids[chosen], tf.constant(step - 1, tf.int64))
-            count += 1
-            bar.update(1)
-            if step % LOG_EVERY and step < config.steps:
-                continue
-            loss, accuracy = (sums / count).numpy().tolist()  # waits for the device, hence not every step
-            if not np.isfinite(loss):
-                raise InputError(f"the oracle's loss is {loss} at step {step}; lower learning_rate and train again")
-            seconds = round(time.monotonic() - started, 1)
-            values = (step, loss, accuracy, float(schedule(step - 1)), seconds)
-            rows.append(",".join(f"{value:.7g}" for value in values))
-            write_text(log_path, "\n".join(rows) + "\n")
-            sums, count = tf.zeros(2), 0
-    return {"seconds": seconds, "loss": loss}
+    model.config = config
+    model.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    log_path.unlink(missing_ok=True)
+    with held_back() as interruption:
+        watchers = [
+            StopAtFault(("loss",), "lower learning_rate and train again"),
+            EndAt(config.steps, interruption),
+            StepBar(total=config.steps, desc="oracle"),
+            StepLog(log_path, 0),
+        ]
+        batches = ReplicaBatches(OracleBatches(config, images, class_ids), model.distribute_strategy)
+        epochs = math.ceil(config.steps / LOG_EVERY)
+        fit(model, batches, callbacks=watchers, steps_per_epoch=LOG_EVERY, initial_epoch=0, epochs=epochs)
+    last = last_row(log_path) or {}
+    return {name: last.get(name) for name in ("seconds", "loss")}
