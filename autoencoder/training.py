@@ -184,6 +184,8 @@ def train_autoencoder(
         last = last_row(folder.path / LOG) or {}
         losses = {name: last.get(name) for name in metric_names(config)}
         save_weights(model.network, folder.path / WEIGHTS)
+        if model.steps_done < folder.num_steps:
+            record["stopped_after"] = model.steps_done  # by a callback
         record |= {"seconds": last.get("seconds"), "losses": losses, "parameters": parameters}
         folder.write(True, record | {"weights_sha256": file_hash(folder.path / WEIGHTS)})
     return load_autoencoder(folder.path)

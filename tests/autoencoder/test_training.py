@@ -145,6 +145,15 @@ def test_train_goes_on_from_a_whole_checkpoint_where_a_finished_run_asks_for_mor
         train_autoencoder(trained.config.replace(steps=8), stores, copy)
 
 
+def test_training_that_a_callback_stops_is_finished(stores, tiny_settings, tmp_path):
+    config = AutoencoderConfig(**{**tiny_settings, "steps": 50})
+    stop = keras.callbacks.EarlyStopping(monitor="loss", patience=0, min_delta=1e9, start_from_epoch=1)
+    run = train_autoencoder(config, stores, tmp_path / "stopped", callbacks=[stop]).run
+    assert run["complete"] and run["stopped_after"] == read_log(tmp_path / "stopped")["step"].iloc[-1] == 6
+    assert steps_of_checkpoints(tmp_path / "stopped") == [6, 4]
+    assert train_autoencoder(config, stores, tmp_path / "stopped").run == run
+
+
 def test_loss_that_is_not_finite_stops_the_training(stores, tiny_settings, tmp_path):
     config = AutoencoderConfig(**tiny_settings, feature_scaling="channel", learning_rate=1e30)
     with pytest.raises(InputError, match="feature_loss is (nan|inf) at step 2: lower learning_rate"):
