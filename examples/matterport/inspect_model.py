@@ -32,7 +32,7 @@ if __name__ == "__main__":
 
     # What the heads would be trained on, from random boxes
     generator = modellib.data_generator(
-        dataset, config, shuffle=False, random_rois=60, batch_size=3, detection_targets=True
+        dataset, config, shuffle=False, random_rois=1000, batch_size=3, detection_targets=True
     )
     inputs, [target_class_ids, target_bbox, target_mask] = next(generator)
     gt_boxes, (rpn_rois, rois) = inputs[5], inputs[7:]

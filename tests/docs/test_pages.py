@@ -56,7 +56,8 @@ NOT_RUN = re.compile(
 )
 # The same of code, found anywhere in a block.
 CODE_NOT_RUN = re.compile(
-    r"get_imagenet_weights|models/(pipeline|autoencoder)|find_cells\(\"smears|find_cells\(path\)|localhost|import grpc",
+    r"get_imagenet_weights|models/(pipeline|autoencoder)|find_cells\(\"smears|find_cells\(path\)|localhost|import grpc"
+    r"|EarlyStopping\(patience=5",  # a script in examples/matterport/ does it at a small size
     re.MULTILINE,
 )
 # Pages on what a detector learns from: its training stops there once that was read and found good.

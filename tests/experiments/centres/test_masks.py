@@ -232,7 +232,7 @@ def test_detector_learns_from_coco_outlines_without_the_faulty_ones(
 ):
     learned = []
 
-    def save(model, train, *arguments, folder):
+    def save(model, train, *arguments, folder, **options):
         learned.extend(dataset.num_images for dataset in train)
         model.save(folder)
         return []

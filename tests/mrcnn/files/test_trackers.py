@@ -85,6 +85,8 @@ def records(folder):
 def test_wandb_has_curves_settings_and_end_offline(here, others):
     wandb = pytest.importorskip("wandb")
     curves = follow("wandb", here / "first", *others)
+    assert wandb.run is None
+    wandb.teardown()  # its process writes the rest of the file after the end of the run
     found = list(records(here))
     (run,) = (record.run for record in found if record.HasField("run"))
     assert (run.display_name, run.project) == ("first", "aecfe")
@@ -99,7 +101,6 @@ def test_wandb_has_curves_settings_and_end_offline(here, others):
     for name, values in curves.items():
         np.testing.assert_allclose([point[f"epoch/{name}"] for point in points][: len(values)], values, rtol=1e-6)
     assert [record.exit.exit_code for record in found if record.HasField("exit")] == [len(others)]
-    assert wandb.run is None
 
 
 def test_tensorboard_has_the_curves(here):
