@@ -19,6 +19,8 @@ NORMALIZATIONS = ("frozen_batch", "batch", "group")
 ROI_ALIGNS = ("matterport", "paper")
 # Wu & He 2018 use 32 groups throughout.
 NUM_GROUPS = 32
+# A mask is so many times as fine as the RoI features that it is drawn from.
+MASK_FACTORS = (2, 4)
 _STRIDES = (4, 8, 16, 32, 64)
 _LEVELS = ("P2", "P3", "P4", "P5", "P6")
 _LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
@@ -65,6 +67,7 @@ def _row(*kinds: Any, **bounds: int) -> Any:
 _Share = _number(ge=0, le=1)
 _Flag = Annotated[bool, BeforeValidator(_flag)]
 _Pixels = _number(gt=0, le=_MAX_SIDE)
+_Part = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _Sides = _row(_count(1, _MAX_SIDE), _count(1, _MAX_SIDE))
 _Channels = Annotated[_row(_number(), ...), BeforeValidator(lambda v: v if isinstance(v, list) else [v])]
 
@@ -93,7 +96,7 @@ class Config:
     VALIDATION_STEPS: _count(0, 10**9, _ceiling) = 50
 
     # The backbone, and the strides of the pyramid on it.
-    BACKBONE: Literal["resnet50", "resnet101"] = "resnet101"
+    BACKBONE: Literal["resnet50", "resnet101", "small"] = "resnet101"
     BACKBONE_STRIDES: _row(int, ...) = _STRIDES
     # Width of the two hidden layers of the box head, and channels of each pyramid level.
     FPN_CLASSIF_FC_LAYERS_SIZE: _count(1, 2**15) = 1024
@@ -166,6 +169,15 @@ class Config:
     # Levels of the pyramid that anchors lie on. Each left out saves time, P2 most. An instance whose RPN_ANCHOR_SCALES
     # are fewer has the levels that they are for.
     RPN_LEVELS: _row(Literal[_LEVELS], ...) = _LEVELS
+    # What the mask head draws of each instance: the whole, named first, and parts of it, for which a Dataset has
+    # `load_parts`. A detection of which no nucleus is seen loses its score.
+    MASK_PARTS: _row(_Part, ..., min_length=1, max_length=8) = ("cell",)
+    # Channels of the mask head's 3x3 convolutions at the size of its input; None: four of TOP_DOWN_PYRAMID_SIZE.
+    MASK_CONV_CHANNELS: _or_none(_row(_count(1, 2**12), ..., min_length=1, max_length=16)) = None
+    # Channels of the proposal head, and those that the levels of the pyramid are merged in before a 1x1 convolution
+    # brings each to TOP_DOWN_PYRAMID_SIZE (None: in that many, without it).
+    RPN_CHANNELS: _count(1, 2**12) = 512
+    PYRAMID_HIDDEN_SIZE: _or_none(_count(1, 2**12)) = None
     # "matterport": RoIAlign samples a grid whose outer points lie on the box, from the level nearest to the box's size.
     # "paper": it samples the centres of bins, from the level that the floor of eq. 1 of the FPN paper gives.
     # Weights want the one that they were trained with.
@@ -187,14 +199,17 @@ class Config:
     TRAIN_ON_GT_BOXES: _Flag = False
     # Learn from images without instances too, as background. False takes another image in their place.
     TRAIN_ON_EMPTY_IMAGES: _Flag = False
-    # "thesis" are the five augmentations of 2.4.2; share of the samples that are augmented.
-    AUGMENTATION: Literal["none", "thesis", "strong"] = "none"
+    # "thesis" are the five augmentations of 2.4.2, "strong" and "wide" classes of `mrcnn.data.augmentation`; share of
+    # the samples that are augmented.
+    AUGMENTATION: Literal["none", "thesis", "strong", "wide"] = "none"
     AUGMENTATION_SHARE: _Share = 0.5
     # Least and largest zoom of "strong": cells of other centres may be smaller or larger in the image.
     AUGMENTATION_ZOOM: _row(_Pixels, _Pixels) = (0.35, 1.1)
     # Least ratio of an image's sides after "strong" has cut half of the samples, in mode "square": a detector that
     # never saw the black padding of images that are not square finds cells along it. 1 cuts nothing.
     AUGMENTATION_LEAST_RATIO: _number(ge=0.1, le=1) = 0.6
+    # Share of the training samples that are four images laid together, in mode "square".
+    AUGMENTATION_MOSAIC_SHARE: _Share = 0.0
     # Fixes initial weights, order of images, augmentation and sampling.
     SEED: _count(0, 2**32 - 1) = 0
 
@@ -257,6 +272,34 @@ class SmearConfig(Config):
     ROI_ALIGN = "paper"
 
 
+class SmallSmearConfig(SmearConfig):
+    """White blood cells and their nuclei, by a network for laptops, see `mrcnn.network.backbone.small_resnet`.
+
+    It sees images of 160 px, gives the same RoI features as the others, and has a ninth of the weights of ResNet-50's.
+    """
+
+    NAME = "smear-small"
+    BACKBONE = "small"
+    PYRAMID_HIDDEN_SIZE = 96
+    RPN_CHANNELS = 128
+    FPN_CLASSIF_FC_LAYERS_SIZE = 128
+    MASK_PARTS = ("cell", "nucleus")
+    MASK_CONV_CHANNELS = (96, 96)
+    MASK_SHAPE = (56, 56)
+    IMAGE_MIN_DIM = 160
+    IMAGE_MAX_DIM = 160
+    # Cells are 20 to 140 px large in an image of 160.
+    RPN_ANCHOR_SCALES = (16, 32, 64, 112, 160)
+    AUGMENTATION = "wide"
+    AUGMENTATION_SHARE = 0.9
+    AUGMENTATION_MOSAIC_SHARE = 0.4
+    POST_NMS_ROIS_TRAINING = 100
+    POST_NMS_ROIS_INFERENCE = 30
+    TRAIN_ROIS_PER_IMAGE = 16
+    MAX_GT_INSTANCES = 20
+    DETECTION_MAX_INSTANCES = 20
+
+
 def make_config(overrides: dict[str, Any], base: type[Config] = SmearConfig, *, keep_unknown: bool = False) -> Config:
     """Make a configuration from a dictionary, as read from YAML or JSON.
 
@@ -300,7 +343,8 @@ class _Together(Settings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         mode, least, most = self.IMAGE_RESIZE_MODE, self.IMAGE_MIN_DIM or 0, self.IMAGE_MAX_DIM or 0
-        levels, zoom, mask_shape = self.RPN_LEVELS, self.AUGMENTATION_ZOOM, (2 * self.MASK_POOL_SIZE,) * 2
+        levels, zoom = self.RPN_LEVELS, self.AUGMENTATION_ZOOM
+        mask_shapes = [(factor * self.MASK_POOL_SIZE,) * 2 for factor in MASK_FACTORS]
         num_scales = len(self.RPN_ANCHOR_SCALES)
         faults = {
             f"BACKBONE_STRIDES must be {_STRIDES}, or the first of them": (
@@ -316,7 +360,10 @@ class _Together(Settings):
             f"RPN_LEVELS must name some of {', '.join(_LEVELS)}, each once and in this order": (
                 not levels or levels != tuple(name for name in _LEVELS if name in levels)
             ),
-            f"MASK_SHAPE must be twice MASK_POOL_SIZE, that is {mask_shape}": self.MASK_SHAPE != mask_shape,
+            f"MASK_SHAPE must be two or four times MASK_POOL_SIZE, that is {mask_shapes[0]} or {mask_shapes[1]}": (
+                self.MASK_SHAPE not in mask_shapes
+            ),
+            "MASK_PARTS must name each part once": len({*self.MASK_PARTS}) < len(self.MASK_PARTS),
             f"MEAN_PIXEL needs one value for each of the {self.IMAGE_CHANNEL_COUNT} channels": (
                 len(self.MEAN_PIXEL) != self.IMAGE_CHANNEL_COUNT
             ),

@@ -62,9 +62,11 @@ class DetectionRun:
         # Features and masks come one after the other, image by image.
         ends = np.cumsum([len(rows) for rows in found])[:-1]
         features = np.split(outputs["features"], ends)
-        small_masks = np.split(outputs["masks"], ends) if masks else [None] * len(found)
-        parts = zip(found, frames, features, small_masks, strict=True)
-        return [unmold_detections(rows, frame, feats, small, paste=paste) for rows, frame, feats, small in parts]
+        names = [name for name in outputs if name.endswith("masks")]
+        small = [np.split(outputs[name], ends) for name in names]
+        small = [dict(zip(names, arrays, strict=True)) for arrays in zip(*small, strict=True)] or [{}] * len(found)
+        parts = zip(found, frames, features, small, strict=True)
+        return [unmold_detections(rows, frame, feats, drawn, paste=paste) for rows, frame, feats, drawn in parts]
 
     def _network(self, with_masks: bool, dtype: str) -> tf.types.experimental.PolymorphicFunction:
         """The network, traced once for all batch sizes, and for all image sizes where they differ."""

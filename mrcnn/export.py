@@ -9,7 +9,7 @@ from mrcnn.config import Config
 from mrcnn.detection import with_detections
 from mrcnn.files.saved_model import DESCRIPTION_NAME, IMAGES, Outputs, Signatures, write_saved_model
 from mrcnn.model import MaskRCNN
-from mrcnn.network.assembly import DetectionNetwork, DetectorParts, FeatureNetwork
+from mrcnn.network.assembly import NUCLEUS, DetectionNetwork, DetectorParts, FeatureNetwork
 from mrcnn.network.in_graph import mold, paste_masks, unmold
 from mrcnn.training.folder import CONFIG_NAME
 
@@ -63,7 +63,10 @@ def signatures(parts: DetectorParts, config: Config) -> Signatures:
 
     def boxes(images: tf.Tensor) -> Outputs:
         molded = mold(images, config)
-        rows, _ = detection_network(molded.images, windows=molded.windows)
+        if NUCLEUS in config.MASK_PARTS:  # the score asks for it
+            rows = networks[False](molded.images, windows=molded.windows)["detections"]
+        else:
+            rows, _ = detection_network(molded.images, windows=molded.windows)
         return unmold(rows, molded, {})
 
     def with_features(images: tf.Tensor, with_masks: bool) -> Outputs:

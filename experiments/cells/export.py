@@ -14,7 +14,7 @@ from mrcnn.files.atomic import check_folder_is_free
 from mrcnn.files.errors import InputError
 from mrcnn.files.saved_model import DESCRIPTION_NAME, IMAGES, SAVED_MODEL_NAME, Outputs, Signatures, write_saved_model
 from mrcnn.model import detector_hash, load_detector
-from mrcnn.network.assembly import DetectorParts, FeatureNetwork
+from mrcnn.network.assembly import NUCLEUS, DetectorParts, FeatureNetwork
 from mrcnn.network.in_graph import mold, unmold
 from mrcnn.training.folder import read_settings
 
@@ -67,7 +67,8 @@ def export_pipeline(
         AUTOENCODER_CONFIG: trained.config.to_dict(),
         DESCRIPTION_NAME: {**describe(trained), "centre": centre},
     }
-    unused = set(map(id, detector.parts.mask_head.variables))  # nothing here runs the mask head
+    # Nothing here runs the mask head, unless to see the nucleus.
+    unused = set() if NUCLEUS in config.MASK_PARTS else set(map(id, detector.parts.mask_head.variables))
     variables = [variable for variable in detector.parts.variables if id(variable) not in unused]
     variables += autoencoder.get_layer("encoder").variables
     functions["serving_default"] = functions["latents"]

@@ -25,9 +25,10 @@ from mrcnn.files.run_folder import check_same
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_VERSION = 1  # raise it with every change that alters the images
+GENERATOR_VERSION = 2  # raise it with every change that alters what is written
 MARKER = "synthetic.json"
-_OWN_NAMES = {"images", "masks", "labels.csv", MARKER}
+_PARTS = ("images", "masks", "nuclei")
+_OWN_NAMES = {*_PARTS, "labels.csv", MARKER}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 48, 2048
 
 
@@ -43,9 +44,9 @@ def generate_centre(
     """Write the images, instance masks and labels of a synthetic centre.
 
     The folder gets `images/NNNN.png`, `masks/NNNN.png` (0 background, 1 the labelled cell, 2 a cell at the border),
-    `labels.csv` (columns image, label) and `synthetic.json` with the settings. Image number i depends on `name`,
-    `seed`, `image_size` and i alone. The folder appears when it is complete; if it holds what is asked for already,
-    nothing is done.
+    `nuclei/NNNN.png` (255 in their nuclei), `labels.csv` (columns image, label) and `synthetic.json` with the settings.
+    Image number i depends on `name`, `seed`, `image_size` and i alone. The folder appears when it is complete; if it
+    holds what is asked for already, nothing is done.
 
     Args:
         name: a key of `CENTRES`.
@@ -111,7 +112,7 @@ def _checked_style(name: str, num_images: int, seed: int, image_size: int | None
 
 
 def _write_centre(folder: Path, style: CentreStyle, marker: dict) -> None:
-    for part in ("images", "masks"):
+    for part in _PARTS:
         (folder / part).mkdir()
     rows = []
     for index in Bar(range(marker["num_images"]), desc=f"synthetic {marker['centre']}", unit="image"):
@@ -121,6 +122,7 @@ def _write_centre(folder: Path, style: CentreStyle, marker: dict) -> None:
         made = synthetic_image(style, cell_type, rng, marker["image_size"])
         _write_png(folder / "images" / file_name, made.image[..., ::-1])  # OpenCV's order is BGR
         _write_png(folder / "masks" / file_name, made.instances)
+        _write_png(folder / "nuclei" / file_name, 255 * made.nuclei.astype(np.uint8))
         rows.append((file_name, cell_type))
     with open(folder / "labels.csv", "w", newline="", encoding="utf-8") as handle:
         csv.writer(handle, lineterminator="\n").writerows([("image", "label"), *rows])
@@ -147,7 +149,7 @@ def _holds_centre(folder: Path, marker: dict, overwrite: bool) -> bool:
     if not is_ours or names - _OWN_NAMES:
         other = sorted(names - _OWN_NAMES) or sorted(names)
         raise InputError(f"{folder}: holds files that were not generated ({other[0]}); choose another folder")
-    complete = all(len(list((folder / p).glob("*.png"))) == marker["num_images"] for p in ("images", "masks"))
+    complete = all(len(list((folder / p).glob("*.png"))) == marker["num_images"] for p in _PARTS)
     if found == marker and complete and (folder / "labels.csv").is_file():
         return True
     if not overwrite:

@@ -33,7 +33,7 @@ class SyntheticImage(NamedTuple):
 
     image: np.ndarray  # uint8 array of shape (size, size, 3), RGB
     instances: np.ndarray  # uint8 array of shape (size, size); 0 background, 1 the labelled cell, 2 another
-    nucleus: np.ndarray  # bool array of shape (size, size), nucleus of the labelled cell
+    nuclei: np.ndarray  # bool array of shape (size, size), nuclei of these cells
 
 
 def synthetic_image(style: CentreStyle, cell_type: str, rng: Rng, image_size: int | None = None) -> SyntheticImage:
@@ -61,11 +61,12 @@ def synthetic_image(style: CentreStyle, cell_type: str, rng: Rng, image_size: in
     _add_red_cells(smear, style, red_radius, whites, rng)
     _add_platelets(smear, style, red_radius, rng)
     instances = np.zeros((size, size), np.uint8)
-    nucleus = np.zeros((size, size), bool)
+    nuclei = np.zeros((size, size), bool)
     for number in range(len(whites), 0, -1):  # the labelled cell comes last and lies on top
         nucleus = _lay_white_cell(smear, instances, whites[number - 1], number)
+        nuclei[instances == number] = nucleus[instances == number]
     _add_debris(smear, style, red_radius, rng)
-    return SyntheticImage(_photograph(smear, style, rng), instances, nucleus & (instances == 1))
+    return SyntheticImage(_photograph(smear, style, rng), instances, nuclei)
 
 
 def _second_cell(style: CentreStyle, size: int, middle: np.ndarray, reach: float, rng: Rng) -> Placed:

@@ -20,6 +20,8 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 # a cell of 8,444. Cells in one field differ in area, but hardly by a factor of 50.
 MIN_FRAGMENT_SHARE = 0.02
 MIN_FRAGMENT_AREA = 16
+# Values of the masks of Zheng et al. 2018.
+CYTOPLASM, NUCLEUS = 128, 255
 
 
 class CellMaskDataset(UprightDataset):
@@ -29,7 +31,7 @@ class CellMaskDataset(UprightDataset):
 
     Args:
         records: the images, as a rule `check_annotations(...).good`.
-        masks_folder: where the masks lie, see `find_mask`.
+        masks_folder: where the masks lie, see `find_mask`; masks of the nuclei may lie in `nuclei/` beside it.
         semantics: what the values of a mask mean, see `find_instances`.
         source: name of the centre, without dots.
 
@@ -52,7 +54,8 @@ class CellMaskDataset(UprightDataset):
             mask_path = find_mask(record, masks_folder)
             if mask_path is None:
                 raise InputError(f"{record.path}: no mask in {masks_folder}; run the annotation check first")
-            self.add_image(source, record.image_id, record.path, mask_path=mask_path)
+            nuclei_path = find_mask(record, nuclei_folder(masks_folder))
+            self.add_image(source, record.image_id, record.path, mask_path=mask_path, nuclei_path=nuclei_path)
         self.prepare()
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +64,42 @@ class CellMaskDataset(UprightDataset):
         labels, instances = find_instances(read_label_mask(path), self.semantics)
         check_mask_memory(path, len(instances), *labels.shape)
         return labels[..., np.newaxis] == instances, np.ones(len(instances), np.int32)
+
+    def load_parts(self, image_id: int) -> dict[str, np.ndarray]:
+        """Return the nuclei of the cells, bool (height, width, num_cells), where they are known, see `find_nuclei`."""
+        info = self.image_info[image_id]
+        nuclei = find_nuclei(info["mask_path"], info["nuclei_path"], self.semantics)
+        if nuclei is None:
+            return {}
+        cells, _ = self.load_mask(image_id)
+        return {"nucleus": cells & nuclei[..., np.newaxis]}
+
+
+def nuclei_folder(masks_folder: str | os.PathLike) -> Path:
+    """Where masks of the nuclei lie."""
+    return Path(masks_folder).with_name("nuclei")
+
+
+def find_nuclei(mask_path: Path, nuclei_path: Path | None, semantics: str = "cell") -> np.ndarray | None:
+    """Return which pixels are nucleus, bool (height, width), or None where that is not known.
+
+    They are those above 0 in the image of `nuclei_path`; without one, with `semantics` "cell", those of the value 255
+    in a mask that has 0, 128 and 255 alone, 128 being cytoplasm.
+
+    Raises:
+        InputError: if a file cannot be read or the two are not of one size.
+    """
+    labels = read_label_mask(mask_path)
+    if nuclei_path is None:
+        coded = semantics == "cell" and {*np.unique(labels)} | {0} == {0, CYTOPLASM, NUCLEUS}
+        return labels == NUCLEUS if coded else None
+    nuclei = read_label_mask(nuclei_path)
+    if nuclei.shape != labels.shape:
+        raise InputError(
+            f"{nuclei_path}: {nuclei.shape[1]}x{nuclei.shape[0]} px, but the mask of the cells has "
+            f"{labels.shape[1]}x{labels.shape[0]} px"
+        )
+    return nuclei > 0
 
 
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
@@ -142,7 +181,8 @@ def check_annotations(
     check = AnnotationCheck()
     for record, mask_path in zip(records, mask_paths, strict=True):
         try:
-            check.accept(record, _count_cells(record, mask_path, uses[mask_path], semantics))
+            nuclei_path = find_mask(record, nuclei_folder(masks_folder))
+            check.accept(record, _count_cells(record, mask_path, nuclei_path, uses[mask_path], semantics))
         except InputError as error:
             check.add_faults(record.image_id, [str(error)])
     return check
@@ -154,7 +194,9 @@ def _checked(semantics: str) -> str:
     return semantics
 
 
-def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, semantics: str) -> int:
+def _count_cells(
+    record: ImageRecord, mask_path: Path | None, nuclei_path: Path | None, num_uses: int, semantics: str
+) -> int:
     """Return the number of cells of an image, or raise an InputError why it cannot be trained on."""
     image = read_image(record.path)
     if mask_path is None:
@@ -166,6 +208,8 @@ def _count_cells(record: ImageRecord, mask_path: Path | None, num_uses: int, sem
         (height, width), (mask_height, mask_width) = image.shape[:2], labels.shape
         raise InputError(f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px")
     num_cells = len(find_instances(labels, semantics)[1])
+    if nuclei_path is not None:
+        find_nuclei(mask_path, nuclei_path, semantics)
     check_mask_memory(mask_path, num_cells, *labels.shape)
     if num_cells == 0 and labels.any():
         raise InputError(f"no cell in its mask, only specks of less than {MIN_FRAGMENT_AREA} px or negative values")

@@ -13,7 +13,7 @@ import numpy as np
 from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
 from mrcnn.data.masks import extract_bboxes
-from mrcnn.data.resizing import resize
+from mrcnn.data.resizing import resize, resize_nearest
 
 MIN_VISIBLE_SHARE = 0.1  # of the area that the instance would have if all of it were in view
 MIN_SIDE = 8  # px; smaller boxes are below every anchor
@@ -23,7 +23,7 @@ class Augmented(NamedTuple):
     """An augmented sample."""
 
     image: np.ndarray  # uint8 (height, width, 3)
-    masks: np.ndarray  # bool (height, width, num_instances)
+    masks: np.ndarray  # (height, width, num_instances), of the type they had
     sources: np.ndarray  # int32 (num_instances,), which mask of the input each instance comes from
 
 
@@ -37,8 +37,8 @@ def augment_instances(
 
     Args:
         image: uint8 array of shape (height, width, 3), RGB.
-        masks: bool array of shape (height, width, num_instances).
-        augmenter: what `thesis_augmentation` or `StrongAugmentation` returns, or any imgaug augmenter.
+        masks: array of shape (height, width, num_instances), bool, or uint8 with 0 outside.
+        augmenter: what this module makes, or any imgaug augmenter.
         seed: for example (seed, epoch, index of the sample); a Generator is drawn from and so advances.
 
     Raises:
@@ -48,7 +48,7 @@ def augment_instances(
         raise ValueError(f"image must be uint8 of shape (height, width, 3), got {image.dtype} {image.shape}")
     if isinstance(augmenter, iaa.Augmenter):
         augmenter = ImgaugAugmentation(augmenter)
-    return augmenter.apply(image, masks.astype(bool, copy=False), np.random.default_rng(seed))
+    return augmenter.apply(image, masks, np.random.default_rng(seed))
 
 
 def thesis_augmentation(share: float = 0.5) -> "ImgaugAugmentation":
@@ -104,10 +104,10 @@ def apply_augmenter(
     augmenter.seed_(int(rng.integers(0, 2**31 - 1)))
     if masks.shape[-1] == 0:
         new_image = augmenter(image=image)
-        return new_image, np.zeros((*new_image.shape[:2], 0), bool)
+        return new_image, np.zeros((*new_image.shape[:2], 0), masks.dtype)
     segmentation = SegmentationMapsOnImage(masks, shape=image.shape)
     new_image, segmentation = augmenter(image=image, segmentation_maps=segmentation)
-    return new_image, segmentation.get_arr().astype(bool)
+    return new_image, segmentation.get_arr().astype(masks.dtype)
 
 
 class StrongAugmentation:
@@ -145,18 +145,16 @@ class StrongAugmentation:
             part = np.s_[start : start + kept] if axis == 0 else np.s_[:, start : start + kept]
             new_image, new_masks = new_image[part], new_masks[part]
         sample = _rebuild_instances(new_image, new_masks, masks, growth, split=True)
-        return sample._replace(image=self._change_colours(sample.image, rng))
+        return sample._replace(image=self._take_picture(sample.image, sample.masks, rng))
+
+    def _take_picture(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Change the picture where nothing moves any more."""
+        return self._change_colours(image, rng)
 
     def _change_colours(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Shift hue and saturation, then send each channel through one table of 256 values."""
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+        image = _shift_colours(image, rng.uniform(-self.HUE, self.HUE), rng.uniform(*self.SATURATION))
         levels = np.arange(256, dtype=np.float32)
-        # OpenCV keeps the hue of 8-bit images in steps of 2 degrees, 0 to 179.
-        hue_table = (np.arange(256) + round(rng.uniform(-self.HUE, self.HUE) / 2)) % 180
-        saturation_table = levels * rng.uniform(*self.SATURATION)
-        tables = np.stack([hue_table, saturation_table, levels], axis=-1)
-        image = cv2.cvtColor(cv2.LUT(hsv, _to_uint8(tables)[np.newaxis]), cv2.COLOR_HSV2RGB)
-
         gains = rng.uniform(*self.GAIN, size=3)
         values = levels[:, np.newaxis] * gains
         values = 255 * (np.clip(values, 0, 255) / 255) ** np.exp(rng.uniform(*np.log(self.GAMMA)))
@@ -165,9 +163,79 @@ class StrongAugmentation:
         return cv2.LUT(image, _to_uint8(values)[np.newaxis])
 
 
-# Neither keeps a state, so that threads can share them.
+class WideAugmentation(StrongAugmentation):
+    """`StrongAugmentation`, and what else differs between microscopes, for a detector that meets stains unseen.
+
+    Of some samples what lies outside of the instances has another tint, so that red cells of any colour, bluish ones
+    too, are known as background; some are out of focus, and some went through a JPEG of low quality.
+    """
+
+    TINTED, BLURRED, COMPRESSED = 0.3, 0.3, 0.3  # shares of the samples
+    # Largest shift of the hue outside, degrees; (least, largest) factors of its saturation; blur as standard deviation,
+    # in thousandths of the image's longer side; JPEG quality.
+    TINT_HUE, TINT_SATURATION, BLUR, QUALITY = 120.0, (0.5, 2.0), (1.0, 8.0), (25, 90)
+
+    def _take_picture(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        side = max(image.shape[:2])
+        if rng.random() < self.TINTED:
+            inside = masks.any(axis=-1).astype(np.float32)
+            inside = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), max(0.5, side / 150))
+            tinted = _shift_colours(
+                image, rng.uniform(-self.TINT_HUE, self.TINT_HUE), rng.uniform(*self.TINT_SATURATION)
+            )
+            image = _to_uint8(tinted + inside[..., np.newaxis] * (image.astype(np.float32) - tinted))
+        image = self._change_colours(image, rng)
+        if rng.random() < self.BLURRED:
+            image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(*self.BLUR) * side / 1000))
+        if rng.random() < self.COMPRESSED:
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*self.QUALITY))]
+            jpeg = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1]
+            image = np.ascontiguousarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1])
+        return image
+
+
+def lay_together(samples: Sequence[Augmented], side: int, rng: np.random.Generator) -> Augmented:
+    """Lay four samples into the quarters of a square picture, which differ in size; what does not fit is cut.
+
+    Each sample fills its quarter. Instances of which too little is left are dropped, as by `augment_instances`;
+    `sources` counts those of all four in a row.
+    """
+    picture = np.zeros((side, side, 3), np.uint8)
+    split = np.rint(side * rng.uniform(0.35, 0.65, 2)).astype(int)
+    rows = (slice(0, split[0]), slice(split[0], side))
+    columns = (slice(0, split[1]), slice(split[1], side))
+    laid, sources, first = [], [], 0
+    for sample, (row, column) in zip(samples, [(r, c) for r in rows for c in columns], strict=True):
+        height, width = row.stop - row.start, column.stop - column.start
+        scale = max(height / sample.image.shape[0], width / sample.image.shape[1])
+        shape = [
+            max(wanted, round(old * scale)) for wanted, old in zip((height, width), sample.image.shape, strict=False)
+        ]
+        y, x = (int(rng.integers(new - wanted + 1)) for new, wanted in zip(shape, (height, width), strict=True))
+        part = np.s_[y : y + height, x : x + width]
+        picture[row, column] = resize(sample.image, shape)[part]
+        resized = resize_nearest(sample.masks, shape)
+        masks = np.zeros((side, side, resized.shape[-1]), resized.dtype)
+        masks[row, column] = resized[part]
+        kept = _rebuild_instances(picture, masks, resized, 1.0, split=False)
+        laid.append(kept.masks)
+        sources.append(kept.sources + first)
+        first += len(sample.sources)
+    return Augmented(picture, np.concatenate(laid, axis=-1), np.concatenate(sources))
+
+
+# None keeps a state, so that threads can share them.
 Augmentation = ImgaugAugmentation | StrongAugmentation
 AnyAugmentation = Augmentation | iaa.Augmenter
+
+
+def _shift_colours(image: np.ndarray, hue: float, saturation: float) -> np.ndarray:
+    """Shift the hue by degrees and multiply the saturation."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    levels = np.arange(256, dtype=np.float32)
+    # OpenCV keeps the hue of 8-bit images in steps of 2 degrees, 0 to 179.
+    tables = np.stack([(np.arange(256) + round(hue / 2)) % 180, levels * saturation, levels], axis=-1)
+    return cv2.cvtColor(cv2.LUT(hsv, _to_uint8(tables)[np.newaxis]), cv2.COLOR_HSV2RGB)
 
 
 def _turn_and_flip(image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +286,7 @@ def _rebuild_instances(
     `growth` is by how much areas have grown; None takes it from the instance that kept most of its area. With `split`
     each 8-connected component is an instance, the largest of a source first.
     """
-    old_areas = np.maximum(old_masks.sum(axis=(0, 1)), 1)
+    old_areas = np.maximum(np.count_nonzero(old_masks, axis=(0, 1)), 1)
     old_sides = _shorter_sides(extract_bboxes(old_masks))
     parts, sources = [], []
     for source in range(masks.shape[-1]):
@@ -226,10 +294,10 @@ def _rebuild_instances(
         parts += components
         sources += [source] * len(components)
     if not parts:
-        return Augmented(image, np.zeros((*image.shape[:2], 0), bool), np.zeros(0, np.int32))
+        return Augmented(image, np.zeros((*image.shape[:2], 0), masks.dtype), np.zeros(0, np.int32))
 
     new_masks, new_sources = np.stack(parts, axis=-1), np.array(sources, np.int32)
-    shares = new_masks.sum(axis=(0, 1)) / old_areas[new_sources]
+    shares = np.count_nonzero(new_masks, axis=(0, 1)) / old_areas[new_sources]
     if growth is None:
         growth = shares.max()
     sides = _shorter_sides(extract_bboxes(new_masks))
@@ -239,10 +307,10 @@ def _rebuild_instances(
 
 
 def _components(mask: np.ndarray) -> list[np.ndarray]:
-    """Split a bool mask of shape (height, width) into its 8-connected components, the largest first."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    """Split a mask of shape (height, width) into its 8-connected components, the largest first."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(bool).astype(np.uint8), connectivity=8)
     order = np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable") + 1
-    return [labels == label for label in order]
+    return [np.where(labels == label, mask, 0).astype(mask.dtype) for label in order]
 
 
 def _shorter_sides(boxes: np.ndarray) -> np.ndarray:

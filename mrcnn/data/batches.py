@@ -8,7 +8,13 @@ import keras
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import AnyAugmentation, Augmentation, StrongAugmentation, thesis_augmentation
+from mrcnn.data.augmentation import (
+    AnyAugmentation,
+    Augmentation,
+    StrongAugmentation,
+    WideAugmentation,
+    thesis_augmentation,
+)
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.ground_truth import largest_instances, load_ground_truth
 from mrcnn.data.masks import minimize_mask
@@ -23,8 +29,8 @@ SEEDS_OF_SAMPLE = 8
 BATCHES_AHEAD = 3
 # Images that cannot be loaded, as in Matterport's.
 MOST_PASSED_OVER = 5
-# Sets the seed of an image's substitutes apart from that of its augmentation.
-SUBSTITUTES = 2
+# Set the seeds of an image's substitutes and of those laid beside it apart from that of its augmentation.
+SUBSTITUTES, MOSAIC = 2, 3
 
 
 def make_augmentation(config: Config) -> Augmentation | None:
@@ -35,31 +41,40 @@ def make_augmentation(config: Config) -> Augmentation | None:
         return thesis_augmentation(config.AUGMENTATION_SHARE)
     # The other modes have no padding, or want images of a certain size.
     least_ratio = config.AUGMENTATION_LEAST_RATIO if config.IMAGE_RESIZE_MODE == "square" else 1.0
-    return StrongAugmentation(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM, least_ratio)
+    kind = WideAugmentation if config.AUGMENTATION == "wide" else StrongAugmentation
+    return kind(config.AUGMENTATION_SHARE, config.AUGMENTATION_ZOOM, least_ratio)
 
 
 def load_example(
-    dataset: Dataset, image_id: int, config: Config, augmentation: AnyAugmentation | None, seed: Sequence[int]
+    dataset: Dataset,
+    image_id: int,
+    config: Config,
+    augmentation: AnyAugmentation | None,
+    seed: Sequence[int],
+    beside: Sequence[tuple[Dataset, int]] = (),
 ) -> Example:
     """Load one training sample; `seed`, two whole numbers, is for augmentation, crop, and sampling of anchors and RoIs.
 
+    Three images `beside` it make a mosaic, see `load_ground_truth`.
+
     Returns:
         "images" float32 (H, W, channels); "gt_class_ids" int32 (max_gt,), below 0 for crowds; "gt_boxes" float32
-        (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w); "active_class_ids" int32 (classes,); "seeds" int32 (2,).
-        Unused rows are zero. More cells than MAX_GT_INSTANCES lose their smallest.
+        (max_gt, 4) in pixels; "gt_masks" bool (max_gt, h, w, parts); "active_class_ids" int32 (classes,); "seeds" int32
+        (2,). Unused rows are zero. More cells than MAX_GT_INSTANCES lose their smallest.
     """
-    truth = load_ground_truth(dataset, image_id, config, augmentation, seed)
+    truth = load_ground_truth(dataset, image_id, config, augmentation, seed, beside)
     rows = config.MAX_GT_INSTANCES
     kept = largest_instances(truth.boxes, rows)
-    boxes, masks, class_ids = truth.boxes[kept], truth.masks[..., kept], truth.class_ids[kept]
+    boxes, masks, class_ids = truth.boxes[kept], truth.parts[:, :, kept], truth.class_ids[kept]
     if config.USE_MINI_MASK:
-        masks = minimize_mask(boxes, masks, config.MINI_MASK_SHAPE)
+        parts = [minimize_mask(boxes, part, config.MINI_MASK_SHAPE) for part in np.moveaxis(masks, -1, 0)]
+        masks = np.stack(parts, axis=-1)
     unused = (0, rows - len(kept))
     return {
         "images": truth.image.astype(np.float32),
         "gt_class_ids": np.pad(class_ids, unused),
         "gt_boxes": np.pad(boxes.astype(np.float32), (unused, (0, 0))),
-        "gt_masks": np.pad(masks.transpose(2, 0, 1), (unused, (0, 0), (0, 0))),
+        "gt_masks": np.pad(masks.transpose(2, 0, 1, 3), (unused, (0, 0), (0, 0), (0, 0))),
         "active_class_ids": truth.meta[META_FIELDS:].astype(np.int32),
         "seeds": np.array(seed, np.int32),
     }
@@ -135,12 +150,18 @@ class TrainingImages(keras.utils.PyDataset):
         yield index
         yield from self._permutation(*seed, SUBSTITUTES).tolist()
 
+    def _beside(self, seed: tuple[int, int]) -> list[tuple[Dataset, int]]:
+        """The images that a sample is laid together with, none for most."""
+        rng = np.random.default_rng((*seed, MOSAIC))
+        is_mosaic = rng.random() < self.config.AUGMENTATION_MOSAIC_SHARE and self.config.IMAGE_RESIZE_MODE == "square"
+        return [self.samples[i] for i in rng.integers(len(self.samples), size=3)] if is_mosaic else []
+
     def _load(self, index: int, seed: tuple[int, int]) -> Example | None:
         dataset, image_id = self.samples[index]
         info = dataset.image_info[image_id]
         augmentation = None if info["source"] in self.no_augmentation_sources else self.augmentation
         try:
-            return load_example(dataset, image_id, self.config, augmentation, seed)
+            return load_example(dataset, image_id, self.config, augmentation, seed, self._beside(seed))
         except Exception as error:  # whatever a Dataset of others does
             if index not in self._passed_over:
                 self._passed_over.add(index)

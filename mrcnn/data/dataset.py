@@ -129,6 +129,14 @@ class Dataset:
         height, width = self.load_image(image_id).shape[:2]
         return np.zeros((height, width, 0), bool), np.zeros(0, np.int32)
 
+    def load_parts(self, image_id: int) -> Mapping[str, np.ndarray]:
+        """Return what is known of the parts of an image's instances, see `Config.MASK_PARTS`; nothing by default.
+
+        An override gives for the name of a part, "nucleus" for instance, masks as `load_mask` does and in its order. A
+        mask without a pixel says that this instance's part is not known.
+        """
+        return {}
+
 
 class UprightDataset(Dataset):
     """A Dataset whose images are upright as viewers show them (EXIF), which is how people drew on them."""

@@ -7,7 +7,14 @@ import imgaug.augmenters as iaa
 import numpy as np
 
 from mrcnn.config import Config
-from mrcnn.data.augmentation import AnyAugmentation, apply_augmenter, augment_instances
+from mrcnn.data.augmentation import (
+    AnyAugmentation,
+    Augmentation,
+    Augmented,
+    apply_augmenter,
+    augment_instances,
+    lay_together,
+)
 from mrcnn.data.dataset import Dataset, image_name
 from mrcnn.data.masks import extract_bboxes, minimize_mask
 from mrcnn.data.molding import check_sides, compose_image_meta, fit_channels
@@ -19,10 +26,15 @@ class GroundTruth(NamedTuple):
     """An image with its instances, in the order of its Dataset."""
 
     image: np.ndarray  # (height, width, channels), resized and padded; uint8, or float32 where the Dataset gives others
-    masks: np.ndarray  # bool (height, width, num_instances)
+    parts: np.ndarray  # bool (height, width, num_instances, num_parts), in the order of MASK_PARTS
     boxes: np.ndarray  # int32 (num_instances, 4), pixels, each with area
     class_ids: np.ndarray  # int32 (num_instances,); below 0 for crowds
     meta: np.ndarray  # see `compose_image_meta`
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Masks of the whole instances, bool (height, width, num_instances)."""
+        return self.parts[..., 0]
 
 
 def load_ground_truth(
@@ -31,23 +43,56 @@ def load_ground_truth(
     config: Config,
     augmentation: AnyAugmentation | None = None,
     seed: int | Sequence[int] | None = None,
+    beside: Sequence[tuple[Dataset, int]] = (),
 ) -> GroundTruth:
     """Load an image and its masks, augment and resize both.
 
     An imgaug augmenter is applied after resizing and padding, as Matterport's does; what `data.augmentation` makes is
-    applied before. `seed` is that of augmentation and random crop; None draws fresh entropy.
+    applied before. `seed` is that of augmentation and random crop; None draws fresh entropy. With three images `beside`
+    it, each augmented, the four are laid together as by `lay_together`.
 
     Raises:
         InputError: if image and masks do not fit together, a class id is none of NUM_CLASSES, or the image has not the
             size that IMAGE_RESIZE_MODE "none" wants.
     """
+    rng = np.random.default_rng(seed)
+    late = isinstance(augmentation, iaa.Augmenter)
+    loaded = [_load(*place, config, None if late else augmentation, rng) for place in ((dataset, image_id), *beside)]
+    image, masks, class_ids, original_shape = loaded[0]
+    if beside:
+        samples = [Augmented(image, masks, np.arange(masks.shape[-1])) for image, masks, _, _ in loaded]
+        image, masks, sources = lay_together(samples, config.IMAGE_MAX_DIM, rng)
+        class_ids = np.concatenate([class_ids for _, _, class_ids, _ in loaded])[sources]
+    active = _active_class_ids(dataset, image_id, config.NUM_CLASSES)
+    image = fit_channels(image, config.IMAGE_CHANNEL_COUNT)
+    check_sides(image.shape, config.IMAGE_RESIZE_MODE)
+    image, window, scale, padding, crop = resize_image(
+        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE, rng
+    )
+    masks = resize_mask(masks, scale, padding, crop)
+    if late:
+        resized_shape = image.shape
+        image, masks = apply_augmenter(image, masks, augmentation, rng)
+        if image.shape != resized_shape:
+            raise InputError("the augmentation changed the size of an image; give its augmenters keep_size=True")
+    boxes = extract_bboxes(masks)
+    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
+    bits = 1 << np.arange(len(config.MASK_PARTS), dtype=np.uint8)
+    parts = (masks[..., seen, np.newaxis] & bits) > 0
+    return GroundTruth(image, parts, boxes[seen], class_ids[seen], meta)
+
+
+def _load(
+    dataset: Dataset, image_id: int, config: Config, augmentation: Augmentation | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]]:
+    """An image, its masks as of `_with_parts` and class ids, augmented, and the shape that the image had."""
     image = np.asarray(dataset.load_image(image_id))
     masks, class_ids = dataset.load_mask(image_id)
     masks, class_ids = np.asarray(masks), np.asarray(class_ids).astype(np.int32).reshape(-1)
     original_shape = fit_channels(image, config.IMAGE_CHANNEL_COUNT).shape
     if masks.size == 0 and len(class_ids) == 0:
         masks = np.zeros((*original_shape[:2], 0), bool)  # Matterport's base class gives an array of shape (0, 0, 0)
-    active = _active_class_ids(dataset, image_id, config.NUM_CLASSES)
     where = f"{image_name(dataset, image_id)}: load_mask of {type(dataset).__name__} gives"
     if masks.shape != (*original_shape[:2], len(class_ids)):
         raise InputError(
@@ -59,26 +104,26 @@ def load_ground_truth(
             f"{where} class id {class_ids.max()}, but NUM_CLASSES is {config.NUM_CLASSES}, the background included; "
             "number the classes from 1 or set NUM_CLASSES higher"
         )
-    rng = np.random.default_rng(seed)
-    late = isinstance(augmentation, iaa.Augmenter)
-    if augmentation is not None and not late:
-        sample = augment_instances(fit_channels(image, 3), masks, augmentation, rng)
-        image, masks, class_ids = sample.image, sample.masks, class_ids[sample.sources]
-    image = fit_channels(image, config.IMAGE_CHANNEL_COUNT)
-    check_sides(image.shape, config.IMAGE_RESIZE_MODE)
-    image, window, scale, padding, crop = resize_image(
-        image, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, config.IMAGE_RESIZE_MODE, rng
-    )
-    masks = resize_mask(masks, scale, padding, crop).astype(bool, copy=False)
-    if late:
-        resized_shape = image.shape
-        image, masks = apply_augmenter(image, masks, augmentation, rng)
-        if image.shape != resized_shape:
-            raise InputError("the augmentation changed the size of an image; give its augmenters keep_size=True")
-    boxes = extract_bboxes(masks)
-    seen = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
-    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return GroundTruth(image, masks[..., seen], boxes[seen], class_ids[seen], meta)
+    masks = _with_parts(masks, dataset, image_id, config.MASK_PARTS)
+    if augmentation is not None:
+        image, masks, sources = augment_instances(fit_channels(image, 3), masks, augmentation, rng)
+        class_ids = class_ids[sources]
+    return image, masks, class_ids, original_shape
+
+
+def _with_parts(masks: np.ndarray, dataset: Dataset, image_id: int, names: Sequence[str]) -> np.ndarray:
+    """Masks of the instances as uint8, the first bit for the whole instance, the next ones for its parts."""
+    coded = (masks != 0).astype(np.uint8)
+    known = dataset.load_parts(image_id) if len(names) > 1 else {}
+    for bit, name in enumerate(names[1:], 1):
+        part = np.asarray(known.get(name, False))
+        if name in known and part.shape != masks.shape:
+            raise InputError(
+                f"{image_name(dataset, image_id)}: load_parts of {type(dataset).__name__} gives {name!r} of shape "
+                f"{part.shape}, but load_mask masks of shape {masks.shape}"
+            )
+        coded |= ((part != 0) & (masks != 0)).astype(np.uint8) << bit
+    return coded
 
 
 def largest_instances(boxes: np.ndarray, limit: int) -> np.ndarray:

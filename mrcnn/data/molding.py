@@ -1,6 +1,6 @@
 """From images to what the network takes, and Matterport's functions for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -126,7 +126,7 @@ def unmold_detections(
     rows: np.ndarray,
     frame: DetectionFrame,
     features: np.ndarray | None,
-    small_masks: np.ndarray | None,
+    small_masks: Mapping[str, np.ndarray],
     *,
     paste: bool = True,
 ) -> dict[str, np.ndarray]:
@@ -136,12 +136,13 @@ def unmold_detections(
         rows: float array of shape (n, 6): normalised box, class id, score.
         frame: where the image lies.
         features: array of shape (n, 14, 14, channels), or None.
-        small_masks: array of shape (n, 28, 28), probabilities over the box, or None.
+        small_masks: "masks", and `PART_masks` of further parts -> array of shape (n, h, w), probabilities over the box;
+            empty for none.
         paste: also make masks of the image's size.
 
     Returns:
         "rois" int32 (m, 4), "class_ids" int32 (m,), "scores" float32 (m,); "feats" where features are given; "masks"
-        bool (height, width, m), if pasted, and "small_masks" where masks are given.
+        bool (height, width, m), if pasted, and "small_masks" where masks are given, and so for each part.
     """
     height, width = frame.image_shape
     network_height, network_width = frame.network_shape
@@ -155,9 +156,9 @@ def unmold_detections(
     result = {"rois": boxes, "class_ids": rows[keep, 4].astype(np.int32), "scores": rows[keep, 5].astype(np.float32)}
     if features is not None:
         result["feats"] = features[keep]
-    if small_masks is not None:
-        result["small_masks"] = small_masks[keep]
-    if small_masks is not None and paste:
-        whole = [unmold_mask(m, b, frame.image_shape) for m, b in zip(result["small_masks"], boxes, strict=True)]
-        result["masks"] = np.stack(whole, axis=-1) if whole else np.zeros((height, width, 0), bool)
+    for name, masks in small_masks.items():
+        result[f"small_{name}"] = masks[keep]
+        if paste:
+            whole = [unmold_mask(m, b, frame.image_shape) for m, b in zip(masks[keep], boxes, strict=True)]
+            result[name] = np.stack(whole, axis=-1) if whole else np.zeros((height, width, 0), bool)
     return result

@@ -74,15 +74,20 @@ def resize_mask(
 ) -> np.ndarray:
     """Do to masks (height, width, num_instances) of any type what `resize_image` did to their image: nearest pixels."""
     if scale != 1:
-        rows, columns = (  # the source of each new pixel, by their centres
-            np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(int), old - 1)
-            for old, new in zip(mask.shape[:2], _scaled_shape(*mask.shape[:2], scale), strict=True)
-        )
-        mask = mask[rows][:, columns]
+        mask = resize_nearest(mask, _scaled_shape(*mask.shape[:2], scale))
     if crop is not None:
         y, x, height, width = crop
         return mask[y : y + height, x : x + width]
     return np.pad(mask, list(padding))
+
+
+def resize_nearest(mask: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:
+    """Resize masks (height, width, num_instances) of any type to `output_shape`, (height, width): nearest pixels."""
+    rows, columns = (  # the source of each new pixel, by their centres
+        np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(int), old - 1)
+        for old, new in zip(mask.shape[:2], output_shape, strict=True)
+    )
+    return mask[rows][:, columns]
 
 
 def resize(image: np.ndarray, output_shape: Sequence[int]) -> np.ndarray:

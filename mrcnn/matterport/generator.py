@@ -81,8 +81,8 @@ def build_detection_targets(
         bboxes[places] = encode(found, boxes[matched]) / config.BBOX_STD_DEV
         masks = np.pad(gt_masks, [(0, 0), (0, 0), (0, 1)]).transpose(2, 0, 1)
         frames = boxes if config.USE_MINI_MASK else np.float32([[0, 0, *masks.shape[1:]]] * len(boxes))
-        crops = crop_masks(found[None], masks[None], frames[None], matched[None], config.MASK_SHAPE[0])
-        roi_masks[places[0], :, :, places[1]] = crops[0].numpy()
+        crops = crop_masks(found[None], masks[None, ..., None], frames[None], matched[None], config.MASK_SHAPE[0])
+        roi_masks[places[0], :, :, places[1]] = crops[0, ..., 0].numpy()
     return kept, roi_class_ids, bboxes, roi_masks
 
 

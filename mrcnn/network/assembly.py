@@ -7,12 +7,15 @@ from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 from mrcnn.network import losses
 from mrcnn.network.anchors import LEVEL_NAMES, anchor_grid
-from mrcnn.network.backbone import feature_pyramid, resnet
+from mrcnn.network.backbone import feature_pyramid, resnet, small_resnet
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.heads import box_head, mask_head
 from mrcnn.network.proposals import ProposalLayer, rpn_head
 from mrcnn.network.roi_align import PyramidROIAlign
 from mrcnn.network.targets import assign_anchor_targets, assign_roi_targets
+
+# The part of a white cell without which it is none.
+NUCLEUS = "nucleus"
 
 
 class DetectorParts(keras.Model):
@@ -30,12 +33,18 @@ class DetectorParts(keras.Model):
         channels, norm = config.TOP_DOWN_PYRAMID_SIZE, config.normalization
         self.mean_pixel = tuple(map(float, config.MEAN_PIXEL))
         molded = keras.Input((None, None, config.IMAGE_CHANNEL_COUNT), name="input_image")
-        stages = resnet(molded, config.BACKBONE, norm, config.STEM_PADDING)
-        self.pyramid_network = keras.Model(molded, feature_pyramid(stages, channels, norm), name="pyramid_network")
-        self.rpn = rpn_head(channels, len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE)
+        if config.BACKBONE == "small":
+            stages = small_resnet(molded, norm)
+        else:
+            stages = resnet(molded, config.BACKBONE, norm, config.STEM_PADDING)
+        levels = feature_pyramid(stages, channels, norm, config.PYRAMID_HIDDEN_SIZE)
+        self.pyramid_network = keras.Model(molded, levels, name="pyramid_network")
+        num_ratios, stride = len(config.RPN_ANCHOR_RATIOS), config.RPN_ANCHOR_STRIDE
+        self.rpn = rpn_head(channels, num_ratios, stride, config.RPN_CHANNELS)
         fc_size = config.FPN_CLASSIF_FC_LAYERS_SIZE
         self.box_head = box_head(config.POOL_SIZE, channels, config.NUM_CLASSES, fc_size, norm)
-        self.mask_head = mask_head(config.MASK_POOL_SIZE, channels, config.NUM_CLASSES, norm)
+        num_masks, factor = config.NUM_CLASSES * len(config.MASK_PARTS), config.MASK_SHAPE[0] // config.MASK_POOL_SIZE
+        self.mask_head = mask_head(config.MASK_POOL_SIZE, channels, num_masks, norm, config.MASK_CONV_CHANNELS, factor)
         self.rpn_levels = [LEVEL_NAMES.index(name) for name in config.RPN_LEVELS]
         self.built = True
 
@@ -61,7 +70,7 @@ class DetectorParts(keras.Model):
 
 def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
     """Append a row of zeros, since convolutions of no rows at all fail on some devices."""
-    return tf.pad(rows, [[0, 1]] + [[0, 0]] * (rows.shape.rank - 1))
+    return tf.concat([rows, tf.zeros((1, *rows.shape[1:]), rows.dtype)], axis=0)
 
 
 class TrainingNetwork:
@@ -78,7 +87,7 @@ class TrainingNetwork:
 
         Args:
             batch: "images" `(batch, H, W, channels)` 0 to 255; "gt_class_ids" int `(batch, max_gt)`; "gt_boxes"
-                `(batch, max_gt, 4)` in pixels; "gt_masks" `(batch, max_gt, h, w)`; "active_class_ids"
+                `(batch, max_gt, 4)` in pixels; "gt_masks" `(batch, max_gt, h, w, parts)`; "active_class_ids"
                 `(batch, classes)`; "seeds" int `(batch, 2)` for the sampling of anchors and RoIs. Padding is zero.
             training: whether normalisation layers learn.
 
@@ -101,7 +110,7 @@ class TrainingNetwork:
         truth = gt_boxes, gt_class_ids, batch["gt_masks"]
         targets = assign_roi_targets(proposals, *truth, seeds + 2, config, image_shape)
         class_logits, box_deltas = self._classify(targets.rois, levels, training, image_shape)
-        mask_class_ids, target_masks, masks = self._predict_masks(targets, levels, training, image_shape)
+        mask_targets, masks = self._predict_masks(targets, levels, training, image_shape)
         return {
             "rpn_class_loss": losses.rpn_class_loss(anchor_targets.match, logits),
             "rpn_bbox_loss": losses.rpn_bbox_loss(anchor_targets.match, anchor_targets.deltas, deltas),
@@ -109,7 +118,7 @@ class TrainingNetwork:
                 targets.class_ids, targets.valid, class_logits, batch["active_class_ids"]
             ),
             "mrcnn_bbox_loss": losses.head_bbox_loss(targets.class_ids, targets.deltas, box_deltas),
-            "mrcnn_mask_loss": losses.head_mask_loss(mask_class_ids, target_masks, masks),
+            "mrcnn_mask_loss": losses.head_mask_loss(*mask_targets, masks),
         }
 
     def _classify(self, rois, levels, training, image_shape):
@@ -121,15 +130,18 @@ class TrainingNetwork:
         return tf.reshape(logits, (batch, num_rois, classes)), tf.reshape(deltas, (batch, num_rois, classes, 4))
 
     def _predict_masks(self, targets, levels, training, image_shape):
-        """Class ids, target masks and masks of the positive RoIs, which alone have a mask, and a row of padding."""
-        positive = tf.cast(tf.where(targets.class_ids[:, : targets.masks.shape[1]] > 0), tf.int32)
-        rois, class_ids, target_masks = (
-            _with_padding_row(tf.gather_nd(values, positive))
-            for values in (targets.rois, targets.class_ids, targets.masks)
+        """Targets and masks of the RoIs that have a mask to learn, and a row of padding."""
+        chosen = tf.cast(tf.where(tf.reduce_any(targets.has_part, axis=-1)), tf.int32)
+        class_ids = targets.class_ids
+        if len(self.config.MASK_PARTS) > 1:
+            class_ids = tf.maximum(class_ids, 1)  # background has no part of the first class
+        rois, *mask_targets = (
+            _with_padding_row(tf.gather_nd(values, chosen))
+            for values in (targets.rois, class_ids, targets.masks, targets.has_part)
         )
-        images = _with_padding_row(positive[:, 0])
+        images = _with_padding_row(chosen[:, 0])
         roi_features = self.align_masks(rois, images, levels[:4], image_shape=image_shape)
-        return class_ids, target_masks, self.parts.mask_head(roi_features, training=training)
+        return mask_targets, self.parts.mask_head(roi_features, training=training)
 
 
 class DetectionNetwork(keras.Model):
@@ -168,12 +180,15 @@ class DetectionNetwork(keras.Model):
 
 
 class FeatureNetwork(keras.Model):
-    """From images to the RoI features of each real detection; optionally their masks, which cost most of the time."""
+    """From images to the RoI features of each real detection; optionally their masks, which cost most of the time.
+
+    Where the masks have a nucleus, a detection's score is that of its class times how clearly its nucleus is seen.
+    """
 
     def __init__(self, parts: DetectorParts, config: Config, with_masks: bool):
         super().__init__(name="features")
-        self.detection_network = DetectionNetwork(parts, config)
-        self.mask_head = parts.mask_head if with_masks else None
+        self.detection_network, self.config, self.with_masks = DetectionNetwork(parts, config), config, with_masks
+        self.mask_head = parts.mask_head
         self.align_masks = PyramidROIAlign(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
         self.built = True
 
@@ -182,16 +197,45 @@ class FeatureNetwork(keras.Model):
 
         Returns:
             "detections" `(batch, max_detections, 6)`; for the n real ones, image by image: "features"
-            `(n, 14, 14, channels)` and, if asked for, "masks" `(n, 28, 28)` of the detected class.
+            `(n, 14, 14, channels)` and, if asked for, "masks" `(n, h, w)` of the detected class, and for each further
+            part of MASK_PARTS `PART_masks`.
         """
         detections, levels = self.detection_network(images, windows)
         real = tf.where(detections[..., 5] > 0.0)
         found = tf.gather_nd(detections, real)
         images_of = tf.cast(real[:, 0], tf.int32)
         features = self.align_masks(found[:, :4], images_of, levels, image_shape=tf.shape(images)[1:3])
-        outputs = {"detections": detections, "features": features}
-        if self.mask_head is not None:
+        per_cell, part_names = {"features": features}, self.config.MASK_PARTS
+        if self.with_masks or NUCLEUS in part_names:
             masks = self.mask_head(_with_padding_row(features), training=False)[:-1]
-            class_ids = tf.cast(found[:, 4], tf.int32)
-            outputs["masks"] = tf.gather(tf.transpose(masks, (0, 3, 1, 2)), class_ids, batch_dims=1)
-        return outputs
+            masks = losses.masks_of_class(masks, tf.cast(found[:, 4], tf.int32), len(part_names))
+            if self.with_masks:
+                names = ["masks", *(f"{part}_masks" for part in part_names[1:])]
+                per_cell |= dict(zip(names, tf.unstack(masks, axis=-1), strict=True))
+            if NUCLEUS in part_names:
+                seen = _clarity(masks[..., part_names.index(NUCLEUS)])
+                detections, order = self._rescore(detections, real, seen)
+                per_cell = {name: tf.gather(values, order) for name, values in per_cell.items()}
+        return {"detections": detections, **per_cell}
+
+    def _rescore(self, detections, real, seen):
+        """Multiply the scores of the real detections, drop what falls below the least, and put them into their order.
+
+        Returned are the detections and, for the real ones, where they were among the real ones before.
+        """
+        shape = tf.shape(detections, tf.int64)[:2]
+        scores = detections[..., 5] * tf.scatter_nd(real, seen, shape)
+        scores = tf.where(scores >= self.config.DETECTION_MIN_CONFIDENCE, scores, 0.0)
+        numbers = tf.scatter_nd(real, tf.range(tf.shape(real)[0]), shape)
+        detections = tf.where(scores[..., tf.newaxis] > 0.0, detections, 0.0)
+        detections = tf.concat([detections[..., :5], scores[..., tf.newaxis]], axis=-1)
+        order = tf.argsort(scores, axis=-1, direction="DESCENDING", stable=True)
+        detections, numbers = (tf.gather(values, order, batch_dims=1) for values in (detections, numbers))
+        return detections, tf.boolean_mask(numbers, detections[..., 5] > 0.0)
+
+
+def _clarity(masks: tf.Tensor) -> tf.Tensor:
+    """How clearly a part is seen in each mask `(n, h, w)`: the mean probability of its clearest pixels, a sixteenth."""
+    height, width = masks.shape[1:]
+    clearest, _ = tf.math.top_k(tf.reshape(masks, (-1, height * width)), height * width // 16)
+    return tf.reduce_mean(clearest, axis=-1)

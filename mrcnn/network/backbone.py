@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNet-101, the layers named as in Matterport's weights."""
+"""ResNet-50 and ResNet-101, the layers named as in Matterport's weights, a small network, and the pyramid on them."""
 
 import keras
 
@@ -7,6 +7,8 @@ from mrcnn.network.normalization import normalization
 # Number of bottleneck blocks in stages 2 to 5 (He et al. 2016, table 1).
 STAGE_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 STAGE_FILTERS = (64, 128, 256, 512)
+# Channels of the stem and of stages 2 to 5 of the small network.
+SMALL_STEM, SMALL_FILTERS, SMALL_BLOCKS = 32, (48, 96, 160, 256), 2
 
 
 def resnet(
@@ -60,12 +62,48 @@ def _bottleneck(x, filters: int, stride: int, project: bool, block: str, norm: s
     return keras.layers.ReLU(name=f"res{block}_out")(y)
 
 
-def feature_pyramid(stages: list[keras.KerasTensor], channels: int, norm: str) -> list[keras.KerasTensor]:
+def small_resnet(images: keras.KerasTensor, norm: str) -> list[keras.KerasTensor]:
+    """Build a network for laptops: two blocks of two 3x3 convolutions in each stage, and few channels.
+
+    At 160 px it takes a fifth of the multiply-adds of ResNet-50. Arguments and result are those of `resnet`, with 48,
+    96, 160 and 256 channels.
+
+    Reference:
+        He et al. 2016, figure 5, left (the block); He et al. 2019, figure 2 (the stem of 3x3 convolutions).
+    """
+
+    def conv_norm(y, filters, name, strides=1, size=3):
+        conv = keras.layers.Conv2D(
+            filters, size, strides, "same", use_bias=False, kernel_initializer="he_normal", name=f"small{name}"
+        )
+        return normalization(norm, f"small{name}_norm", filters)(conv(y))
+
+    x = images
+    for place, filters in enumerate((SMALL_STEM, SMALL_FILTERS[0]), 1):
+        x = keras.layers.ReLU(name=f"small_stem{place}_relu")(conv_norm(x, filters, f"_stem{place}", 2))
+    stages = []
+    for stage, filters in enumerate(SMALL_FILTERS, 2):
+        for block in range(SMALL_BLOCKS):
+            name = f"{stage}{chr(ord('a') + block)}"
+            stride = 2 if block == 0 and stage > 2 else 1
+            y = keras.layers.ReLU(name=f"small{name}_relu_a")(conv_norm(x, filters, f"{name}_conv1", stride))
+            y = conv_norm(y, filters, f"{name}_conv2")
+            shortcut = conv_norm(x, filters, f"{name}_shortcut", stride, 1) if stride > 1 else x
+            x = keras.layers.ReLU(name=f"small{name}_out")(keras.layers.Add(name=f"small{name}_add")([y, shortcut]))
+        stages.append(x)
+    return stages
+
+
+def feature_pyramid(
+    stages: list[keras.KerasTensor], channels: int, norm: str, hidden: int | None = None
+) -> list[keras.KerasTensor]:
     """Merge backbone stages from coarse to fine.
 
     Args:
         stages: [C2, C3, C4, C5].
         channels: width of every level.
+        hidden: width in which the levels are merged, and from which a 1x1 convolution brings them to `channels`; None:
+            in `channels`, without it.
         norm: "group" adds GroupNorm after each 3x3 output convolution, which training from scratch needs
             (He et al. 2018); the other kinds leave the pyramid without normalisation, as in Matterport's.
 
@@ -78,7 +116,7 @@ def feature_pyramid(stages: list[keras.KerasTensor], channels: int, norm: str) -
     """
 
     def conv(x, size, name):
-        return keras.layers.Conv2D(channels, size, padding="same", name=name)(x)
+        return keras.layers.Conv2D(hidden or channels, size, padding="same", name=name)(x)
 
     merged = {5: conv(stages[3], 1, "fpn_c5p5")}
     for level in (4, 3, 2):
@@ -88,6 +126,7 @@ def feature_pyramid(stages: list[keras.KerasTensor], channels: int, norm: str) -
     outputs = []
     for level in (2, 3, 4, 5):
         x = conv(merged[level], 3, f"fpn_p{level}")
-        outputs.append(normalization(norm, f"fpn_p{level}_gn")(x) if norm == "group" else x)
+        x = normalization(norm, f"fpn_p{level}_gn", hidden or channels)(x) if norm == "group" else x
+        outputs.append(keras.layers.Conv2D(channels, 1, name=f"fpn_p{level}_wide")(x) if hidden else x)
     outputs.append(keras.layers.MaxPooling2D(1, strides=2, name="fpn_p6")(outputs[-1]))
     return outputs

@@ -1,5 +1,7 @@
 """Heads that look at one RoI: its class, its box and its mask."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -43,21 +45,44 @@ def box_head(pool_size: int, channels: int, num_classes: int, fc_size: int, norm
     return keras.Model(roi_features, [logits, deltas], name="box_head")
 
 
-def mask_head(pool_size: int, channels: int, num_classes: int, norm: str) -> keras.Model:
-    """Build the mask branch, whose hidden convolutions have as many channels as the RoI features.
+def mask_head(
+    pool_size: int,
+    channels: int,
+    num_masks: int,
+    norm: str,
+    hidden: Sequence[int] | None = None,
+    factor: int = 2,
+) -> keras.Model:
+    """Build the mask branch.
+
+    Args:
+        pool_size: height and width of the RoI features.
+        channels: of the RoI features.
+        num_masks: masks of an RoI, one for each part of each class, the parts of a class in a row.
+        norm: see `normalization`.
+        hidden: channels of its convolutions; None: four of `channels`.
+        factor: how many times finer than the RoI features a mask is, 2 or 4.
 
     Returns:
         Model from RoI features `(num_rois, pool_size, pool_size, channels)` to mask probabilities
-        `(num_rois, 2 * pool_size, 2 * pool_size, num_classes)` in (0, 1).
+        `(num_rois, factor * pool_size, factor * pool_size, num_masks)` in (0, 1).
 
     Reference:
         He et al. 2017, figure 4, right.
     """
     x = roi_features = keras.Input((pool_size, pool_size, channels), name="roi_features")
-    for i in range(1, 5):
-        name, initializer = f"mrcnn_mask_conv{i}", "he_normal"
-        x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=initializer, name=name)(x)
-        x = keras.layers.ReLU(name=f"mrcnn_mask_relu{i}")(normalization(norm, f"mrcnn_mask_bn{i}")(x))
-    x = keras.layers.Conv2DTranspose(channels, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
-    masks = keras.layers.Conv2D(num_classes, 1, activation="sigmoid", name="mrcnn_mask", dtype="float32")(x)
+    hidden = hidden or (channels,) * 4
+
+    def conv_norm(y, width, place):
+        name, initializer = f"mrcnn_mask_conv{place}", "he_normal"
+        y = keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=initializer, name=name)(y)
+        return keras.layers.ReLU(name=f"mrcnn_mask_relu{place}")(normalization(norm, f"mrcnn_mask_bn{place}", width)(y))
+
+    for i, width in enumerate(hidden, 1):
+        x = conv_norm(x, width, i)
+    x = keras.layers.Conv2DTranspose(hidden[-1], 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
+    if factor == 4:
+        x = conv_norm(x, hidden[-1] // 2, len(hidden) + 1)
+        x = keras.layers.Conv2DTranspose(hidden[-1] // 2, 2, strides=2, activation="relu", name="mrcnn_mask_deconv2")(x)
+    masks = keras.layers.Conv2D(num_masks, 1, activation="sigmoid", name="mrcnn_mask", dtype="float32")(x)
     return keras.Model(roi_features, masks, name="mask_head")

@@ -67,14 +67,22 @@ def head_bbox_loss(class_ids: tf.Tensor, target_deltas: tf.Tensor, deltas: tf.Te
     return masked_sum(keras.losses.huber(target_deltas, chosen), class_ids > 0)
 
 
-def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, masks: tf.Tensor) -> LossSum:
-    """Mean binary cross-entropy of the true class' mask over the positive RoIs (thesis eq. 2.4).
+def head_mask_loss(class_ids: tf.Tensor, target_masks: tf.Tensor, has_part: tf.Tensor, masks: tf.Tensor) -> LossSum:
+    """Mean binary cross-entropy of the true class' masks, a mask for each part (thesis eq. 2.4).
 
     Args:
-        class_ids: int `(positives,)`, 0 for padding.
-        target_masks: float `(positives, height, width)` of 0 and 1.
-        masks: float `(positives, height, width, classes)`, probabilities.
+        class_ids: int `(rois,)`, the class whose masks are looked at.
+        target_masks: float `(rois, height, width, parts)` of 0 and 1.
+        has_part: bool `(rois, parts)`, whether the part is known; False for padding.
+        masks: float `(rois, height, width, classes * parts)`, probabilities.
     """
-    chosen = tf.gather(tf.transpose(masks, (0, 3, 1, 2)), class_ids, batch_dims=1)
+    chosen = masks_of_class(masks, class_ids, target_masks.shape[-1])
     losses = tf.reduce_mean(keras.ops.binary_crossentropy(target_masks, chosen), axis=(1, 2))
-    return masked_sum(losses, class_ids > 0)
+    return masked_sum(losses, has_part)
+
+
+def masks_of_class(masks: tf.Tensor, class_ids: tf.Tensor, num_parts: int) -> tf.Tensor:
+    """The masks `(rois, height, width, parts)` of a class each, of what the mask head gives for all classes."""
+    height, width = masks.shape[1:3]
+    by_class = tf.reshape(masks, (-1, height, width, masks.shape[3] // num_parts, num_parts))
+    return tf.gather(tf.transpose(by_class, (0, 3, 1, 2, 4)), class_ids, batch_dims=1)

@@ -1,5 +1,6 @@
 """Normalisation of the detector's activations: BatchNorm, frozen BatchNorm and GroupNorm."""
 
+import math
 from typing import Any
 
 import keras
@@ -78,14 +79,15 @@ def _image_mean(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.avg_pool2d(x, (height, width), strides=1, padding="VALID")
 
 
-def normalization(kind: str, name: str) -> keras.layers.Layer:
+def normalization(kind: str, name: str, channels: int = NUM_GROUPS) -> keras.layers.Layer:
     """Make a layer that normalises a tensor `(batch, height, width, channels)`.
 
     Args:
         kind: "frozen_batch" uses the stored mean and variance also in training, which suits pretrained weights and
             small batches; "batch" is ordinary BatchNorm; "group" is GroupNorm, for training from scratch.
         name: of the layer.
+        channels: of the tensor, where they may not be a multiple of 32: there are then fewer groups.
     """
     if kind == "group":
-        return GroupNorm(NUM_GROUPS, epsilon=GROUP_NORM_EPSILON, name=name)
+        return GroupNorm(math.gcd(NUM_GROUPS, channels), epsilon=GROUP_NORM_EPSILON, name=name)
     return (keras.layers.BatchNormalization if kind == "batch" else FrozenBatchNormalization)(name=name)

@@ -9,8 +9,8 @@ from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 
 
-def rpn_head(channels: int, num_ratios: int, anchor_stride: int) -> keras.Model:
-    """Build the head that every pyramid level shares.
+def rpn_head(channels: int, num_ratios: int, anchor_stride: int, hidden: int = 512) -> keras.Model:
+    """Build the head that every pyramid level shares, with `hidden` channels between.
 
     Returns:
         Model from one level `(batch, height, width, channels)` to logits `(batch, anchors, 2)` (background,
@@ -21,7 +21,7 @@ def rpn_head(channels: int, num_ratios: int, anchor_stride: int) -> keras.Model:
     """
     level = keras.Input((None, None, channels), name="input_rpn_feature_map")
     shared = {"strides": anchor_stride, "padding": "same", "activation": "relu"}
-    x = keras.layers.Conv2D(512, 3, **shared, name="rpn_conv_shared")(level)
+    x = keras.layers.Conv2D(hidden, 3, **shared, name="rpn_conv_shared")(level)
     logits = keras.layers.Conv2D(2 * num_ratios, 1, name="rpn_class_raw", dtype="float32")(x)
     deltas = keras.layers.Conv2D(4 * num_ratios, 1, name="rpn_bbox_pred", dtype="float32")(x)
     logits = keras.layers.Reshape((-1, 2), name="rpn_class_logits")(logits)

@@ -15,6 +15,8 @@ from mrcnn.config import Config
 from mrcnn.network import boxes as box_ops
 from mrcnn.network.roi_align import sample_bins
 
+# Share of a background RoI that may lie on instances for it to have none of their parts.
+MAX_INSTANCE_SHARE = 0.02
 # From this IoU with a crowd on, an anchor or RoI is not taken for background.
 CROWD_IOU_THRESHOLD = 0.001
 # Best IoU with the ground truth from which an anchor or RoI is an object; below the lower, an anchor is background.
@@ -35,7 +37,8 @@ class ROITargets(NamedTuple):
     class_ids: tf.Tensor  # int32 (batch, num_rois); 0 for negatives and padding
     valid: tf.Tensor  # bool (batch, num_rois); False for padding
     deltas: tf.Tensor  # float (batch, num_rois, 4), in units of the standard deviation; zero for negatives
-    masks: tf.Tensor  # float (batch, max_positives, height, width), 0 or 1: nothing but positives has a mask
+    masks: tf.Tensor  # float (batch, num_masks, height, width, parts), 0 or 1: of the first RoIs
+    has_part: tf.Tensor  # bool (batch, num_masks, parts): whether the part is known there
 
 
 def subsample(candidates: tf.Tensor, num_samples: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -114,13 +117,15 @@ def assign_roi_targets(
     """Sample RoIs for the heads and give each its class, deltas and mask.
 
     Of TRAIN_ROIS_PER_IMAGE at most ROI_POSITIVE_RATIO are positives; negatives keep this ratio where there are fewer.
+    Positives have a mask of each part that is known. Where there are parts, up to as many background RoIs learn that
+    they have none, so that the part of a detection tells whether it is one.
 
     Args:
         proposals: float `(batch, n, 4)`, normalised, padded with zero rows.
         gt_boxes: float `(batch, max_gt, 4)`, normalised, padded with zero rows.
         gt_class_ids: int `(batch, max_gt)`, 0 for padding, below 0 for crowds.
-        gt_masks: float or bool `(batch, max_gt, mask_height, mask_width)`; with USE_MINI_MASK each spans its own box,
-            otherwise the whole image.
+        gt_masks: float or bool `(batch, max_gt, mask_height, mask_width, parts)`; with USE_MINI_MASK each spans its own
+            box, otherwise the whole image. A part without a pixel is unknown.
         seeds: int `(batch, 2)`.
         config: numbers of the sample, units of the deltas and size of the masks.
         image_shape: (height, width) of the network's input in pixels; numbers or an int tensor.
@@ -158,34 +163,49 @@ def assign_roi_targets(
 
     whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(gt_boxes))
     frames = gt_boxes if config.USE_MINI_MASK else whole_image
+    num_parts = gt_masks.shape[-1]
+    num_masks = min(2 * max_positives, num_rois) if num_parts > 1 else max_positives
     masks = crop_masks(
-        box_ops.pixel_boxes(rois[:, :max_positives], image_shape),
+        box_ops.pixel_boxes(rois[:, :num_masks], image_shape),
         gt_masks,
         box_ops.pixel_boxes(frames, image_shape),
-        matched[:, :max_positives],
+        matched[:, :num_masks],
         config.MASK_SHAPE[0],
     )
-    masks = tf.where(is_positive[:, :max_positives, tf.newaxis, tf.newaxis], masks, 0.0)
-    return ROITargets(*map(tf.stop_gradient, (rois, class_ids, valid, deltas, masks)))
+    is_positive = is_positive[:, :num_masks, tf.newaxis]
+    masks = tf.where(is_positive[..., tf.newaxis, tf.newaxis], masks, 0.0)
+    has_part = tf.concat([is_positive, is_positive & tf.reduce_any(masks[..., 1:] > 0.0, axis=(2, 3))], axis=-1)
+    if num_parts > 1:
+        share = tf.gather(_share_on_instances(proposals, gt_boxes, iou), chosen[:, :num_masks], batch_dims=1)
+        is_empty = (rank[:, :num_masks] == 1) & (share <= MAX_INSTANCE_SHARE)
+        has_part |= is_empty[..., tf.newaxis] & (tf.range(num_parts) > 0)
+    return ROITargets(*map(tf.stop_gradient, (rois, class_ids, valid, deltas, masks)), has_part)
+
+
+def _share_on_instances(boxes: tf.Tensor, gt_boxes: tf.Tensor, iou: tf.Tensor) -> tf.Tensor:
+    """Largest share `(batch, n)` of each box that one box of the ground truth covers, from their IoU."""
+    area, gt_area = box_ops.areas(boxes)[..., tf.newaxis], box_ops.areas(gt_boxes)[:, tf.newaxis]
+    intersection = iou * (area + gt_area) / (1.0 + iou)
+    return tf.reduce_max(tf.math.divide_no_nan(intersection, area), axis=2)
 
 
 def crop_masks(
     rois: tf.Tensor, gt_masks: tf.Tensor, mask_frames: tf.Tensor, matched: tf.Tensor, size: int
 ) -> tf.Tensor:
-    """Cut each RoI out of the mask of the cell that it is matched to.
+    """Cut each RoI out of the masks of the cell that it is matched to.
 
     Args:
         rois: float `(batch, n, 4)`, in pixels.
-        gt_masks: `(batch, max_gt, mask_height, mask_width)`.
+        gt_masks: `(batch, max_gt, mask_height, mask_width, parts)`.
         mask_frames: float `(batch, max_gt, 4)`, in pixels: the box that each mask's array spans.
         matched: int `(batch, n)`, row of the ground truth.
-        size: height and width of the result, float `(batch, n, size, size)` of 0 and 1; 0 outside of the frame.
+        size: height and width of the result, float `(batch, n, size, size, parts)` of 0 and 1; 0 outside of the frame.
     """
     batch, num_rois = tf.shape(rois)[0], tf.shape(rois)[1]
-    height, width = gt_masks.shape[2], gt_masks.shape[3]
+    height, width, parts = gt_masks.shape[2:]
     frames = tf.gather(mask_frames, matched, batch_dims=1)
     masks = tf.gather(tf.cast(gt_masks, tf.float32), matched, batch_dims=1)
-    masks = tf.reshape(masks, (batch * num_rois, height, width, 1))
+    masks = tf.reshape(masks, (batch * num_rois, height, width, parts))
     # A ring of zeros makes the outside of the frame empty, where plain resampling would repeat the border.
     masks = tf.pad(masks, [[0, 0], [1, 1], [1, 1], [0, 0]])
     frame_size = tf.maximum(frames[..., 2:] - frames[..., :2], 1e-6)
@@ -193,4 +213,4 @@ def crop_masks(
     origin = frames[..., :2]
     cells = tf.concat([(rois[..., :2] - origin) * to_cells, (rois[..., 2:] - origin) * to_cells], axis=-1) + 1.0
     crops = sample_bins(masks, tf.reshape(cells, (batch * num_rois, 4)), tf.range(batch * num_rois), size)
-    return tf.reshape(tf.round(crops), (batch, num_rois, size, size))
+    return tf.reshape(tf.round(crops), (batch, num_rois, size, size, parts))
