@@ -284,7 +284,7 @@ class SmallSmearConfig(SmearConfig):
     RPN_CHANNELS = 128
     FPN_CLASSIF_FC_LAYERS_SIZE = 128
     MASK_PARTS = ("cell", "nucleus")
-    MASK_CONV_CHANNELS = (96, 96)
+    MASK_CONV_CHANNELS = (64, 64)
     MASK_SHAPE = (56, 56)
     IMAGE_MIN_DIM = 160
     IMAGE_MAX_DIM = 160
@@ -296,6 +296,7 @@ class SmallSmearConfig(SmearConfig):
     POST_NMS_ROIS_TRAINING = 100
     POST_NMS_ROIS_INFERENCE = 30
     TRAIN_ROIS_PER_IMAGE = 16
+    ROI_POSITIVE_RATIO = 0.25
     MAX_GT_INSTANCES = 20
     DETECTION_MAX_INSTANCES = 20
 

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -49,6 +50,7 @@ class CellMaskDataset(UprightDataset):
     ):
         super().__init__()
         self.semantics = _checked(semantics)
+        self._read = lru_cache(2)(read_label_mask)  # cells and their nuclei are asked for one after the other
         self.add_class(source, 1, "cell")
         for record in records:
             mask_path = find_mask(record, masks_folder)
@@ -61,14 +63,14 @@ class CellMaskDataset(UprightDataset):
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells of an image: bool (height, width, num_cells) and int32 ones of shape (num_cells,)."""
         path = self.image_info[image_id]["mask_path"]
-        labels, instances = find_instances(read_label_mask(path), self.semantics)
+        labels, instances = find_instances(self._read(path), self.semantics)
         check_mask_memory(path, len(instances), *labels.shape)
         return labels[..., np.newaxis] == instances, np.ones(len(instances), np.int32)
 
     def load_parts(self, image_id: int) -> dict[str, np.ndarray]:
         """Return the nuclei of the cells, bool (height, width, num_cells), where they are known, see `find_nuclei`."""
         info = self.image_info[image_id]
-        nuclei = find_nuclei(info["mask_path"], info["nuclei_path"], self.semantics)
+        nuclei = find_nuclei(self._read(info["mask_path"]), info["nuclei_path"], self.semantics)
         if nuclei is None:
             return {}
         cells, _ = self.load_mask(image_id)
@@ -80,16 +82,15 @@ def nuclei_folder(masks_folder: str | os.PathLike) -> Path:
     return Path(masks_folder).with_name("nuclei")
 
 
-def find_nuclei(mask_path: Path, nuclei_path: Path | None, semantics: str = "cell") -> np.ndarray | None:
-    """Return which pixels are nucleus, bool (height, width), or None where that is not known.
+def find_nuclei(labels: np.ndarray, nuclei_path: Path | None, semantics: str = "cell") -> np.ndarray | None:
+    """Return which pixels of a label mask are nucleus, bool (height, width), or None where that is not known.
 
     They are those above 0 in the image of `nuclei_path`; without one, with `semantics` "cell", those of the value 255
     in a mask that has 0, 128 and 255 alone, 128 being cytoplasm.
 
     Raises:
-        InputError: if a file cannot be read or the two are not of one size.
+        InputError: if the file cannot be read or is not of the mask's size.
     """
-    labels = read_label_mask(mask_path)
     if nuclei_path is None:
         coded = semantics == "cell" and {*np.unique(labels)} | {0} == {0, CYTOPLASM, NUCLEUS}
         return labels == NUCLEUS if coded else None
@@ -209,7 +210,7 @@ def _count_cells(
         raise InputError(f"mask is {mask_width}x{mask_height} px, image is {width}x{height} px")
     num_cells = len(find_instances(labels, semantics)[1])
     if nuclei_path is not None:
-        find_nuclei(mask_path, nuclei_path, semantics)
+        find_nuclei(labels, nuclei_path, semantics)
     check_mask_memory(mask_path, num_cells, *labels.shape)
     if num_cells == 0 and labels.any():
         raise InputError(f"no cell in its mask, only specks of less than {MIN_FRAGMENT_AREA} px or negative values")

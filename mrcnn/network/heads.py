@@ -81,8 +81,10 @@ def mask_head(
     for i, width in enumerate(hidden, 1):
         x = conv_norm(x, width, i)
     x = keras.layers.Conv2DTranspose(hidden[-1], 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
+    last = {"activation": "sigmoid", "name": "mrcnn_mask", "dtype": "float32"}
     if factor == 4:
         x = conv_norm(x, hidden[-1] // 2, len(hidden) + 1)
-        x = keras.layers.Conv2DTranspose(hidden[-1] // 2, 2, strides=2, activation="relu", name="mrcnn_mask_deconv2")(x)
-    masks = keras.layers.Conv2D(num_masks, 1, activation="sigmoid", name="mrcnn_mask", dtype="float32")(x)
+        masks = keras.layers.Conv2DTranspose(num_masks, 2, strides=2, **last)(x)
+    else:
+        masks = keras.layers.Conv2D(num_masks, 1, **last)(x)
     return keras.Model(roi_features, masks, name="mask_head")

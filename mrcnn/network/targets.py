@@ -117,7 +117,7 @@ def assign_roi_targets(
     """Sample RoIs for the heads and give each its class, deltas and mask.
 
     Of TRAIN_ROIS_PER_IMAGE at most ROI_POSITIVE_RATIO are positives; negatives keep this ratio where there are fewer.
-    Positives have a mask of each part that is known. Where there are parts, up to as many background RoIs learn that
+    Positives have a mask of each part that is known. Where there are parts, some background RoIs, half as many, learn that
     they have none, so that the part of a detection tells whether it is one.
 
     Args:
@@ -164,7 +164,7 @@ def assign_roi_targets(
     whole_image = tf.broadcast_to(tf.constant([0.0, 0.0, 1.0, 1.0]), tf.shape(gt_boxes))
     frames = gt_boxes if config.USE_MINI_MASK else whole_image
     num_parts = gt_masks.shape[-1]
-    num_masks = min(2 * max_positives, num_rois) if num_parts > 1 else max_positives
+    num_masks = min(max_positives + max_positives // 2, num_rois) if num_parts > 1 else max_positives
     masks = crop_masks(
         box_ops.pixel_boxes(rois[:, :num_masks], image_shape),
         gt_masks,
