@@ -1,4 +1,4 @@
-"""Masks that a detector draws itself, kept where several views of an image agree: self-training on unannotated centres."""
+"""Self-training on centres without masks: a detector draws them, and they are kept where views of an image agree."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from mrcnn.model import MaskRCNN
 
 log = logging.getLogger(__name__)
 
-# From this score on a detection may be a cell; from the second on, seen in this share of the views, it is taken for one.
+# From this score on a detection may be a cell; from the second on, in this share of the views, it is taken for one.
 LEAST_SCORE, SURE_SCORE, SURE_SHARE = 0.2, 0.6, 0.75
 # Mean IoU of the views with their vote, from which masks of a cell and of its nucleus are believed.
 CELL_AGREEMENT, NUCLEUS_AGREEMENT = 0.88, 0.85
@@ -42,20 +42,20 @@ def write_pseudo_masks(
     detector: MaskRCNN,
     records: Sequence[ImageRecord],
     folder: str | os.PathLike,
-    boxes: Callable[[ImageRecord], np.ndarray | None],
+    boxes: Mapping[str, np.ndarray] | None,
     *,
     empty: Sequence[ImageRecord] = (),
 ) -> list[ImageRecord]:
     """Write masks of the cells and nuclei of images that nobody has annotated, for training.
 
     An image is taken if the detector is sure of every detection on it, and these are what is known of the image: the
-    cells of `boxes`, each and no other, or else a cell in the middle of the image.
+    cells of `boxes`, each and no other, or else one in the middle of the image.
 
     Args:
         detector: draws cell and nucleus.
         records: the images.
         folder: gets `masks/` (a number for each cell) and `nuclei/` (255 in their nuclei), by image_id.
-        boxes: gives the boxes `(n, 4)` in pixels of an image's cells, or None where one cell lies in the middle.
+        boxes: image_id -> boxes `(n, 4)` in pixels of its cells; None for images with a cell in the middle.
         empty: images that show no white cell; their masks are 0.
 
     Returns:
@@ -65,7 +65,7 @@ def write_pseudo_masks(
     for record in Bar(records, desc="pseudo masks", unit="image"):
         image = read_image(record.path)
         cells = draw_cells(detector, image)
-        if cells is not None and _fits(cells, boxes(record), image.shape):
+        if cells is not None and _fits(cells, None if boxes is None else boxes[record.image_id], image.shape):
             _write(Path(folder), record, image.shape, cells)
             taken.append(record)
     for record in empty:

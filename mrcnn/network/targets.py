@@ -117,7 +117,7 @@ def assign_roi_targets(
     """Sample RoIs for the heads and give each its class, deltas and mask.
 
     Of TRAIN_ROIS_PER_IMAGE at most ROI_POSITIVE_RATIO are positives; negatives keep this ratio where there are fewer.
-    Positives have a mask of each part that is known. Where there are parts, some background RoIs, half as many, learn that
+    Positives have a mask of each part that is known. Where there are parts, half as many background RoIs learn that
     they have none, so that the part of a detection tells whether it is one.
 
     Args:
