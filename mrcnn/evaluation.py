@@ -1,7 +1,6 @@
 """A detector measured on images by masks, by boxes or by the presence of a cell; its operating score."""
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from mrcnn.data.records import ImageRecord
 from mrcnn.detection import Result, attempt, detect_samples
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
-from mrcnn.metrics import Comparison
+from mrcnn.metrics import Comparison, PartsComparison
 from mrcnn.model import MaskRCNN, load_detector
 from mrcnn.training.folder import CONFIG_NAME, read_settings
 
@@ -39,19 +38,22 @@ def evaluate_masks(
     Returns:
         `box_ap50`, `box_map`, `mask_ap50`, `mask_map` (IoU 0.5:0.95; None without cells), `precision`, `recall` (boxes
         at IoU 0.5), `detection_rate` (share of the images with a cell that have a detection at the operating score),
-        `num_images`, `num_cells`, `score_threshold`.
+        `num_images`, `num_cells`, `score_threshold`; and what `PartsComparison.measures` gives.
 
     Raises:
         InputError: naming an image that cannot be read or that the detector does not take.
     """
     boxes, masks, found = Comparison("bbox"), Comparison("segm"), []
-    for result, truth, is_crowd in _on_masks(detector, datasets, description):
+    parts = PartsComparison(detector.config.MASK_PARTS, score_threshold)
+    for sample, result, truth, is_crowd in _on_masks(detector, datasets, description):
         boxes.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
         masks.add(truth, is_crowd, result["masks"], result["scores"])
+        parts.add(truth, is_crowd, sample[0].load_parts(sample[1]) if len(parts.names) > 1 else {}, result)
         if not all(is_crowd):
             found.append(bool((result["scores"] >= score_threshold).any()))
     num_images = sum(len(dataset.image_ids) for dataset in datasets)
-    return {**_box_scores(boxes, found, num_images, score_threshold), **_average_precision(masks, "mask")}
+    measured = {**_box_scores(boxes, found, num_images, score_threshold), **_average_precision(masks, "mask")}
+    return {**measured, **parts.measures()}
 
 
 def evaluate_boxes(
@@ -128,7 +130,7 @@ def measure_operating_score(detector: MaskRCNN, datasets: Sequence[Dataset]) -> 
     image that it does not take names it.
     """
     comparison = Comparison("bbox")
-    for result, truth, is_crowd in _on_masks(detector, datasets, "operating score", masks=False):
+    for _, result, truth, is_crowd in _on_masks(detector, datasets, "operating score", masks=False):
         comparison.add(extract_bboxes(truth), is_crowd, result["rois"], result["scores"])
     return choose_operating_score(*comparison.matches(), float(detector.config.DETECTION_MIN_CONFIDENCE))
 
@@ -161,8 +163,8 @@ def choose_operating_score(
 
 def _on_masks(
     detector: MaskRCNN, datasets: Sequence[Dataset], description: str, **options: bool
-) -> Iterator[tuple[Result, np.ndarray, list[bool]]]:
-    """For each image what is found, its masks, and which of them are crowds."""
+) -> Iterator[tuple[tuple[Dataset, int], Result, np.ndarray, list[bool]]]:
+    """For each image, a dataset and its image_id, what is found, its masks, and which of them are crowds."""
     samples = [(dataset, image_id) for dataset in datasets for image_id in dataset.image_ids]
     for (dataset, image_id), _, result in detect_samples(
         detector, samples, lambda s: s[0].load_image(s[1]), lambda s: image_name(*s), BATCH_SIZE, description, **options
@@ -170,7 +172,7 @@ def _on_masks(
         if isinstance(result, InputError):
             raise result
         masks, class_ids = dataset.load_mask(image_id)
-        yield result, masks, (np.asarray(class_ids) < 0).tolist()
+        yield (dataset, image_id), result, masks, (np.asarray(class_ids) < 0).tolist()
 
 
 def _box_scores(boxes: Comparison, found: list[bool], num_images: int, score_threshold: float) -> dict[str, Any]:
@@ -187,6 +189,4 @@ def _box_scores(boxes: Comparison, found: list[bool], num_images: int, score_thr
 
 
 def _average_precision(comparison: Comparison, name: str) -> dict[str, float | None]:
-    measured = comparison.average_precision()
-    # None where there was no cell to measure on, since JSON has no NaN.
-    return {f"{name}_{n.lower()}": None if math.isnan(measured[n]) else measured[n] for n in ("AP50", "mAP")}
+    return {f"{name}_{measure}": value for measure, value in comparison.summary().items()}

@@ -6,7 +6,8 @@ as right nor as wrong. Unlike COCO's tables these take all detections of an imag
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +61,11 @@ class Comparison:
         names = [f"AP{round(100 * threshold)}" for threshold in self._evaluation.params.iouThrs]
         return {"mAP": float(values.mean().round(12)), **dict(zip(names, values.tolist(), strict=True))}
 
+    def summary(self) -> dict[str, float | None]:
+        """`ap50` and `map` of `average_precision`; None where there is no cell, since JSON has no NaN."""
+        measured = self.average_precision()
+        return {n.lower(): None if math.isnan(measured[n]) else measured[n] for n in ("AP50", "mAP")}
+
     def matches(self) -> tuple[np.ndarray, np.ndarray, int]:
         """Detections that count, matched at an IoU of 0.5: from the best score down each takes the best free cell.
 
@@ -108,3 +114,79 @@ class Comparison:
         coco.dataset = {"images": self._images, "categories": [{"id": 1}], "annotations": annotations}
         coco.createIndex()
         return coco
+
+
+class PartsComparison:
+    """Masks of cells and of their parts beside the annotated ones, cell by cell.
+
+    A cell's detection is the one at or above the operating score whose mask overlaps it best; without any its overlaps
+    are 0. Cells of which a part is not known do not count for that part.
+
+    Args:
+        names: of the whole and of its parts, as `Config.MASK_PARTS`.
+        min_score: the operating score.
+
+    Example:
+        The detection covers a cell of 100 px exactly, and 50 of the 100 px of its nucleus and nothing beside it: Dice
+        is 1 for the cell and 2 * 50 / (100 + 50) = 2/3 for the nucleus, whose IoU of 1/2 makes both right.
+    """
+
+    def __init__(self, names: Sequence[str], min_score: float):
+        self.names, self.min_score = tuple(names), min_score
+        self._found = {part: Comparison("segm") for part in self.names[1:]}
+        self._ious: dict[str, list[float]] = {name: [] for name in self.names}
+        self._all_right: list[bool] = []
+
+    def add(
+        self,
+        cells: np.ndarray,
+        is_crowd: Sequence[bool],
+        parts: Mapping[str, np.ndarray],
+        result: Mapping[str, np.ndarray],
+    ) -> None:
+        """Add an image: its masks, what `Dataset.load_parts` knows of them, and a result of `MaskRCNN.detect`."""
+        is_cell, seen = ~np.array(is_crowd, bool), result["scores"] >= self.min_score
+        # The last column stands for no detection.
+        ious = np.pad(_mask_ious(cells, result["masks"][..., seen]), ((0, 0), (0, 1)))
+        rows, best = np.arange(len(ious)), ious[:, :-1].argmax(axis=1) if seen.any() else np.zeros(len(ious), int)
+        ious = ious[rows, best]
+        self._ious[self.names[0]] += ious[is_cell].tolist()
+        is_right, is_known = ious >= 0.5, np.zeros(len(ious), bool)
+        for part, comparison in self._found.items():
+            masks = parts.get(part, np.zeros_like(cells))
+            known = masks.any(axis=(0, 1)) & is_cell
+            # What is found on a cell whose part is not known is neither right nor wrong, as on a crowd.
+            comparison.add(np.where(known, masks, cells), ~known, result[f"{part}_masks"], result["scores"])
+            part_ious = np.pad(_mask_ious(masks, result[f"{part}_masks"][..., seen]), ((0, 0), (0, 1)))
+            part_ious = np.where(ious > 0, part_ious[rows, best], 0.0)
+            self._ious[part] += part_ious[known].tolist()
+            is_right &= ~known | (part_ious >= 0.5)
+            is_known |= known
+        self._all_right += is_right[is_known].tolist()
+
+    def measures(self) -> dict[str, float | None]:
+        """Dice and average precision, all in [0, 1].
+
+        `cell_dice`, the mean over the annotated cells (None without any). Where the part "nucleus" of a cell is known
+        also `nucleus_dice`, `nucleus_ap50` and `nucleus_map`, COCO's of its masks with the scores of their detections,
+        and `both_parts`: the share of these cells that are found right, with their parts, at an IoU of 0.5.
+        """
+        measured = {f"{name}_dice": _mean_dice(ious) for name, ious in self._ious.items()}
+        for part, comparison in self._found.items():
+            if self._ious[part]:
+                measured |= {f"{part}_{measure}": value for measure, value in comparison.summary().items()}
+            else:
+                del measured[f"{part}_dice"]
+        if self._all_right:
+            measured["both_parts"] = float(np.mean(self._all_right))
+        return measured
+
+
+def _mask_ious(masks: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Overlaps of masks `(height, width, n)` and `(height, width, m)`: float (n, m)."""
+    one, other = (run_lengths.encode(np.asfortranarray(each, np.uint8)) for each in (masks, others))
+    return np.array(run_lengths.iou(one, other, [0] * len(other)), float).reshape(len(one), len(other))
+
+
+def _mean_dice(ious: list[float]) -> float | None:
+    return float(np.mean([2 * iou / (1 + iou) for iou in ious])) if ious else None

@@ -23,6 +23,7 @@ class Oracle:
 
     class config:
         DETECTION_MIN_CONFIDENCE = 0.05
+        MASK_PARTS = ("cell",)
 
     def __init__(self, masks, score=0.95, refused=None):
         self.masks, self.score, self.refused = iter(masks), score, refused
@@ -62,7 +63,7 @@ def changed(dataset, change):
 
 def test_evaluate_masks_of_a_perfect_detector(datasets):
     measured = evaluate_masks(Oracle(true_masks(datasets)), datasets, 0.7)
-    ones = ("box_ap50", "box_map", "mask_ap50", "mask_map", "precision", "recall", "detection_rate")
+    ones = ("box_ap50", "box_map", "mask_ap50", "mask_map", "precision", "recall", "detection_rate", "cell_dice")
     assert measured == {**dict.fromkeys(ones, 1.0), "num_images": 5, "num_cells": 5, "score_threshold": 0.7}
 
 
@@ -75,6 +76,28 @@ def test_evaluate_masks_looks_at_masks_not_at_boxes_alone(datasets):
         hollow.append(frame)
     measured = evaluate_masks(Oracle(hollow), datasets, 0.7)
     assert measured["box_map"] == 1.0 and measured["mask_ap50"] == 0.0
+
+
+def test_evaluate_masks_measures_the_parts_that_detector_and_dataset_know(cell_dataset):
+    dataset = cell_dataset(3)
+    cells = true_masks([dataset])
+    nuclei = [np.where(np.arange(64)[:, np.newaxis, np.newaxis] % 2 == 0, cell, False) for cell in cells]
+
+    class WithNuclei(Oracle):
+        class config(Oracle.config):
+            MASK_PARTS = ("cell", "nucleus")
+
+        def detect(self, images, masks=True, paste=True):
+            return [result | {"nucleus_masks": result["masks"]} for result in super().detect(images)]
+
+    measured = evaluate_masks(WithNuclei(cells), [dataset], 0.7)
+    assert measured["cell_dice"] == 1.0 and not any(name.startswith(("nucleus", "both")) for name in measured)
+    dataset.load_parts = lambda image_id: {"nucleus": nuclei[image_id]}
+    measured = evaluate_masks(WithNuclei(cells), [dataset], 0.7)
+    ious = [np.count_nonzero(nucleus) / np.count_nonzero(cell) for nucleus, cell in zip(nuclei, cells, strict=True)]
+    assert measured["nucleus_dice"] == pytest.approx(np.mean([2 * iou / (1 + iou) for iou in ious]))
+    assert measured["both_parts"] == pytest.approx(np.mean([iou >= 0.5 for iou in ious]))
+    assert "nucleus_dice" not in evaluate_masks(Oracle(cells), [dataset], 0.7)
 
 
 def test_evaluate_masks_counts_what_is_found_on_images_without_a_cell(cell_dataset):

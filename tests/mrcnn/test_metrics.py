@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn.metrics import Comparison
+from mrcnn.metrics import Comparison, PartsComparison
 
 CELLS = np.array([[0, 0, 10, 10], [20, 20, 30, 30]], float)
 EMPTY = np.zeros((0, 4))
@@ -93,3 +93,66 @@ def test_precision_recall_counts_what_is_seen():
     comparison = compare((CELLS, np.concatenate([CELLS, WRONG]), [0.7, 0.6, 0.8]))
     assert comparison.precision_recall(0.7) == (0.5, 0.5)
     assert comparison.precision_recall(0.9) == compare((EMPTY, CELLS, [1, 1])).precision_recall(0.5) == (0.0, 0.0)
+
+
+def found(cells, nuclei, scores):
+    return {"masks": make_masks(cells), "nucleus_masks": make_masks(nuclei), "scores": np.array(scores)}
+
+
+NUCLEI = np.array([[2, 2, 8, 8], [22, 22, 28, 28]], float)
+HALF = np.array([[2, 2, 8, 5]], float)
+NO_BOX = np.zeros((1, 4))
+
+
+def compare_parts(*images):
+    """Images are (cells, nuclei, result) or (cells, nuclei, result, which cells are crowds)."""
+    comparison = PartsComparison(("cell", "nucleus"), 0.5)
+    for cells, nuclei, result, *crowds in images:
+        comparison.add(
+            make_masks(cells), crowds[0] if crowds else [False] * len(cells), {"nucleus": make_masks(nuclei)}, result
+        )
+    return comparison.measures()
+
+
+def test_parts_worked_example():
+    # The first nucleus is half right (IoU 1/2, Dice 2/3); the second cell is found below the operating score.
+    measured = compare_parts((CELLS, NUCLEI, found(CELLS, np.concatenate([HALF, NUCLEI[1:]]), [0.9, 0.4])))
+    assert measured == pytest.approx(
+        {
+            "cell_dice": 0.5,
+            "nucleus_dice": 1 / 3,
+            "nucleus_ap50": 1.0,  # average precision goes down to every score
+            "nucleus_map": (1 + 9 * (51 * 0.5) / 101) / 10,
+            "both_parts": 0.5,
+        }
+    )
+
+
+def test_parts_of_a_perfect_detector_and_of_one_that_finds_nothing():
+    perfect = compare_parts((CELLS, NUCLEI, found(CELLS[::-1], NUCLEI[::-1], [0.9, 0.8])))
+    assert set(perfect.values()) == {1.0}
+    nothing = compare_parts((CELLS, NUCLEI, found(EMPTY, EMPTY, [])))
+    assert set(nothing.values()) == {0.0} and nothing.keys() == perfect.keys()
+
+
+def test_parts_that_are_not_known_do_not_count():
+    nuclei = np.concatenate([NUCLEI[:1], NO_BOX])
+    # What is drawn in the cell of the unknown nucleus has the better score, and is neither right nor wrong.
+    measured = compare_parts((CELLS, nuclei, found(CELLS, np.concatenate([NUCLEI[:1], NUCLEI[1:] + 1]), [0.8, 0.9])))
+    assert set(measured.values()) == {1.0}
+    unknown = compare_parts((CELLS, NO_BOX.repeat(2, axis=0), found(CELLS, NUCLEI, [0.8, 0.9])))
+    assert unknown == {"cell_dice": 1.0}
+
+
+def test_parts_of_crowds_do_not_count():
+    result = found(CELLS, NUCLEI, [0.9, 0.8])
+    measured = compare_parts((CELLS, NUCLEI, result, [False, True]), (CELLS, NUCLEI, result))
+    assert set(measured.values()) == {1.0}
+    assert compare_parts((EMPTY, EMPTY, result)) == {"cell_dice": None}
+
+
+def test_parts_nucleus_of_another_detection_does_not_help():
+    # The cell is drawn right by one detection, its nucleus by another.
+    result = found(np.concatenate([CELLS[:1], WRONG]), np.concatenate([WRONG, NUCLEI[:1]]), [0.9, 0.8])
+    measured = compare_parts((CELLS[:1], NUCLEI[:1], result))
+    assert (measured["cell_dice"], measured["nucleus_dice"], measured["both_parts"]) == (1.0, 0.0, 0.0)
