@@ -47,6 +47,8 @@ def add_parser(commands) -> None:
     parser.add_argument("--layout", default="auto", help="as in `aecfe extract`")
     _add_annotations(parser)
     parser.add_argument("--box-names", nargs="+", default=["WBC"], help="objects of the annotations that are cells")
+    shifts = "show each image under N strong changes of colour instead of as it is (needs masks)"
+    options.add(parser, {"--colour-shifts N": shifts}, type=options.positive, default=0)
     parser.add_argument("-o", "--output", help="also write the measures to this JSON file")
 
 
@@ -107,7 +109,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
     centres, choices = _centres(arguments, arguments.layout)
     box_names = dict.fromkeys(centres, arguments.box_names)
-    measured = evaluate_detector(Path(arguments.detector), centres, choices, box_names)
+    shifts = arguments.colour_shifts
+    measured = evaluate_detector(Path(arguments.detector), centres, choices, box_names, colour_shifts=shifts)
     for name, values in measured.items():
         print(name)
         for key, value in values.items():

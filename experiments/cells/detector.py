@@ -17,6 +17,7 @@ from experiments.centres.splits import hold_out
 from experiments.settings import DetectorSettings
 from mrcnn.annotations.voc import VocBoxDataset
 from mrcnn.config import Config, SmearConfig, make_config
+from mrcnn.data.colour_shifts import ColourShifted
 from mrcnn.evaluation import choose_min_confidence, evaluate_boxes, evaluate_masks, evaluate_presence
 from mrcnn.files.atomic import remove_leftovers, write_json
 from mrcnn.files.devices import is_chief
@@ -126,6 +127,7 @@ def evaluate_detector(
     *,
     min_score_for_ap: float = 0.05,
     overrides: Mapping[str, Any] | None = None,
+    colour_shifts: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """Measure a detector on each centre by the best truth it has: masks, else boxes, else the presence of a cell.
 
@@ -137,13 +139,15 @@ def evaluate_detector(
             that count as white cells.
         min_score_for_ap: lowest score on the precision-recall curve.
         overrides: settings of the detector to change.
+        colour_shifts: show each image under so many changes of colour, and not as it is; needs masks.
 
     Returns:
         For each centre its measures, `truth` ("masks", "boxes" or "presence") and `held_out`: whether the detector
         learned from other images of the centre.
 
     Raises:
-        InputError: if a centre has no usable truth, or none but of images that the detector learned from.
+        InputError: if a centre has no usable truth, or none but of images that the detector learned from, or no masks
+            for `colour_shifts`.
     """
     model = load_detector(detector, {**(overrides or {}), "DETECTION_MIN_CONFIDENCE": min_score_for_ap})
     operating = read_settings(detector)["DETECTION_MIN_CONFIDENCE"]
@@ -165,7 +169,11 @@ def evaluate_detector(
                     f"{centre.root}: no usable mask in centre {name} of an image that the detector did not learn from "
                     f"({len(images.faults)} faults, listed above)"
                 )
-            measured, truth = evaluate_masks(model, [images.dataset(image_ids)], operating, **show), "masks"
+            dataset = images.dataset(image_ids)
+            dataset = ColourShifted(dataset, colour_shifts) if colour_shifts else dataset
+            measured, truth = evaluate_masks(model, [dataset], operating, **show), "masks"
+        elif colour_shifts:
+            raise InputError(f"{centre.root}: --colour-shifts needs masks, and centre {name} has none")
         elif centre.boxes is not None:
             dataset = VocBoxDataset(records, centre.boxes, names=box_names[name])
             measured, truth = evaluate_boxes(model, dataset, operating, **show), "boxes"

@@ -149,10 +149,10 @@ class StrongAugmentation:
 
     def _take_picture(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Change the picture where nothing moves any more."""
-        return self._change_colours(image, rng)
+        return self.change_colours(image, masks, rng)
 
-    def _change_colours(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Shift hue and saturation, then send each channel through one table of 256 values."""
+    def change_colours(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Shift hue and saturation, then send each channel through one table of 256 values; `masks` change nothing."""
         image = _shift_colours(image, rng.uniform(-self.HUE, self.HUE), rng.uniform(*self.SATURATION))
         levels = np.arange(256, dtype=np.float32)
         gains = rng.uniform(*self.GAIN, size=3)
@@ -175,16 +175,20 @@ class WideAugmentation(StrongAugmentation):
     # in thousandths of the image's longer side; JPEG quality.
     TINT_HUE, TINT_SATURATION, BLUR, QUALITY = 120.0, (0.5, 2.0), (1.0, 8.0), (25, 90)
 
-    def _take_picture(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        side = max(image.shape[:2])
+    def change_colours(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Give some images another tint outside of their `masks`, then change the colours of all."""
         if rng.random() < self.TINTED:
             inside = masks.any(axis=-1).astype(np.float32)
-            inside = cv2.GaussianBlur(cv2.dilate(inside, np.ones((3, 3))), (0, 0), max(0.5, side / 150))
+            inside = cv2.dilate(inside, np.ones((3, 3)))
+            inside = cv2.GaussianBlur(inside, (0, 0), max(0.5, max(image.shape[:2]) / 150))
             tinted = _shift_colours(
                 image, rng.uniform(-self.TINT_HUE, self.TINT_HUE), rng.uniform(*self.TINT_SATURATION)
             )
             image = _to_uint8(tinted + inside[..., np.newaxis] * (image.astype(np.float32) - tinted))
-        image = self._change_colours(image, rng)
+        return super().change_colours(image, masks, rng)
+
+    def _take_picture(self, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        side, image = max(image.shape[:2]), self.change_colours(image, masks, rng)
         if rng.random() < self.BLURRED:
             image = cv2.GaussianBlur(image, (0, 0), max(0.3, rng.uniform(*self.BLUR) * side / 1000))
         if rng.random() < self.COMPRESSED:

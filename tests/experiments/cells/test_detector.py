@@ -112,6 +112,13 @@ def test_detector_gets_the_score_that_is_best_on_held_out_images(lab, no_steps, 
     assert min_confidence(tmp_path / "b") == 0.33 and len(measured) == 1
 
 
+def test_detector_for_other_stains_gets_its_score_on_them_too(lab, no_steps, tmp_path, monkeypatch, train):
+    seen = []
+    monkeypatch.setattr("mrcnn.evaluation.measure_operating_score", lambda detector, sets: seen.extend(sets) or 0.5)
+    assert train(lab, tmp_path / "a", "--instances", "--set=settings.AUGMENTATION=strong") == 0
+    assert [dataset.num_images for dataset in seen] == [4, 16]  # each of the held-out images under four colour changes
+
+
 def test_detector_that_finds_nothing_keeps_its_score(lab, no_steps, tmp_path, monkeypatch, capsys, train):
     monkeypatch.setattr("mrcnn.evaluation.measure_operating_score", lambda *a: None)
     assert train(lab, tmp_path / "a", "--instances") == 0
@@ -183,6 +190,15 @@ def test_evaluate_counts_no_image_that_was_learned_from(lab, trained, open_once,
     assert aecfe("detector", "evaluate", trained, centre, *arguments, "-o", tmp_path / "m.json") == 0
     measured = json.loads((tmp_path / "m.json").read_text())["lab"]
     assert (measured["truth"], measured["held_out"], measured["num_images"]) == (truth, True, 4)
+
+
+def test_evaluate_shows_other_colours_on_request(lab, trained, open_once, tmp_path, aecfe, refused):
+    arguments = ["detector", "evaluate", trained, lab, "--instances", "--colour-shifts", 2]
+    assert aecfe(*arguments, "-o", tmp_path / "m.json") == 0
+    assert json.loads((tmp_path / "m.json").read_text())["lab"]["num_images"] == 8
+    without = shutil.copytree(lab, tmp_path / "lab")
+    shutil.rmtree(without / "masks")
+    assert f"{without}: --colour-shifts needs masks" in refused(*arguments[:3], without, "--colour-shifts", 2)
 
 
 @pytest.mark.parametrize(
