@@ -14,8 +14,18 @@ AT_MOST = {
     "extract_memory_growth": 5.0,
     "store_overhead": 1.05,
     "memory_100k_over_1k": 1.1,
+    "seconds_to_first_result": 15.0,
+    "peak_memory": 1.5,
+    "models_size": 25.0,
 }
-AT_LEAST = {"train_vs_wall": 0.7, "embed_vs_train": 120.0, "store_read": 50.0}
+AT_LEAST = {
+    "train_vs_wall": 0.7,
+    "embed_vs_train": 120.0,
+    "store_read": 50.0,
+    "features_small": 25.0,
+    "features_small_over_torchvision": 8.0,
+    "train_steps_small_over_resnet50": 4.0,
+}
 
 
 def add(results: Results, name: str, value: float | str, unit: str) -> None:
