@@ -23,6 +23,7 @@ MIN_FRAGMENT_SHARE = 0.02
 MIN_FRAGMENT_AREA = 16
 # Values of the masks of Zheng et al. 2018.
 CYTOPLASM, NUCLEUS = 128, 255
+MAX_STRAY_SHARE = 0.02  # of the pixels of cells, which may have other values
 
 
 class CellMaskDataset(UprightDataset):
@@ -86,14 +87,13 @@ def find_nuclei(labels: np.ndarray, nuclei_path: Path | None, semantics: str = "
     """Return which pixels of a label mask are nucleus, bool (height, width), or None where that is not known.
 
     They are those above 0 in the image of `nuclei_path`; without one, with `semantics` "cell", those of the value 255
-    in a mask that has 0, 128 and 255 alone, 128 being cytoplasm.
+    in a mask that has 0, 128 and 255 alone but for stray pixels, 128 being cytoplasm.
 
     Raises:
         InputError: if the file cannot be read or is not of the mask's size.
     """
     if nuclei_path is None:
-        coded = semantics == "cell" and {*np.unique(labels)} | {0} == {0, CYTOPLASM, NUCLEUS}
-        return labels == NUCLEUS if coded else None
+        return labels == NUCLEUS if semantics == "cell" and _is_coded(labels) else None
     nuclei = read_label_mask(nuclei_path)
     if nuclei.shape != labels.shape:
         raise InputError(
@@ -101,6 +101,12 @@ def find_nuclei(labels: np.ndarray, nuclei_path: Path | None, semantics: str = "
             f"{labels.shape[1]}x{labels.shape[0]} px"
         )
     return nuclei > 0
+
+
+def _is_coded(labels: np.ndarray) -> bool:
+    """Whether the values of a mask are 128 for cytoplasm and 255 for nucleus."""
+    areas = [np.count_nonzero(labels == value) for value in (CYTOPLASM, NUCLEUS)]
+    return min(areas) > 0 and np.count_nonzero(labels) - sum(areas) <= MAX_STRAY_SHARE * sum(areas)
 
 
 def find_mask(record: ImageRecord, masks_folder: str | os.PathLike) -> Path | None:
