@@ -15,7 +15,7 @@ from mrcnn.files.errors import InputError, escape_unprintable
 
 logger = logging.getLogger(__name__)
 
-_NOT_CLASSES = ("masks", "annotations")
+_NOT_CLASSES = ("masks", "nuclei", "annotations")
 _HIDDEN = (".", "__")  # `.git`, `__MACOSX` and the like
 _MAX_WRAPPERS = 4  # the download of Matek-19 has two around its classes
 
