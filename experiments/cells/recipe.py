@@ -28,7 +28,7 @@ from mrcnn.files.provenance import hash_json, versions
 from mrcnn.files.run_folder import RunFolder
 from mrcnn.files.settings import Settings
 from mrcnn.model import MaskRCNN, load_detector
-from mrcnn.training.folder import CHECKPOINTS, SPLIT, WEIGHTS_NAME, write_metrics
+from mrcnn.training.folder import CHECKPOINTS, SPLIT, WEIGHTS_NAME, read_metrics, write_metrics
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def make_detector(recipe: Recipe) -> Path:
     """Follow the recipe; what is done is kept, and a training that was killed resumes after its last epoch.
 
     Returns:
-        The detector's folder, with `metrics.json` of every centre, on images that it did not learn from.
+        The detector's folder, with `metrics.json` of every centre, on images that it did not learn from. Those of the
+        teacher, beside it, say how well centres are done that were never seen in any form.
 
     Raises:
         InputError: if a centre cannot be read, or the folder holds what another recipe made.
@@ -86,20 +87,34 @@ def make_detector(recipe: Recipe) -> Path:
     truth = {n: [_dataset(centres[n], splits[n][p], centres[n].root) for p in ("train", "test")] for n in masked}
     datasets = [truth[name][0] for name in masked for _ in range(recipe.centres[name].times)]
     datasets += [_synthetic(style, output / "synthetic" / style, recipe) for style in CENTRES]
-    _train(output / "teacher", datasets, recipe, recipe.teacher)
+    teacher, student = output / "teacher", output / "student"
+    _train(teacher, datasets, recipe, recipe.teacher)
+    _measure(teacher, centres, {name: splits[name] for name in masked}, truth, recipe)
     for name in learned:
         if name not in masked:
             drawn = _draw(output, centres[name], splits[name]["train"], recipe.centres[name])
             datasets += [drawn] * recipe.centres[name].times
-    folder = output / "student"
-    _train(folder, datasets, recipe, recipe.student, output / "teacher")
-    write_json(folder / SPLIT, {name: splits[name] for name in learned})
+    _train(student, datasets, recipe, recipe.student, teacher)
+    _measure(student, centres, {name: splits[name] for name in learned}, truth, recipe)
+    return student
+
+
+def _measure(
+    folder: Path,
+    centres: Mapping[str, Centre],
+    splits: Mapping[str, dict[str, list[str]]],
+    truth: Mapping[str, Sequence[Dataset]],
+    recipe: Recipe,
+) -> None:
+    """Choose a detector's operating score and measure it on every centre; `splits` are of those it learned from."""
+    if read_metrics(folder) is not None:
+        return
+    write_json(folder / SPLIT, splits)
     if "DETECTION_MIN_CONFIDENCE" not in recipe.settings:
-        choose_min_confidence(folder, [truth[name][1] for name in masked], _LOWEST_SCORE)
+        choose_min_confidence(folder, [test for _, test in truth.values()], _LOWEST_SCORE)
     choices = dict.fromkeys(centres, AnnotationChoice())
     boxes = {name: settings.box_names for name, settings in recipe.centres.items()}
     write_metrics(folder, evaluate_detector(folder, centres, choices, boxes, min_score_for_ap=_LOWEST_SCORE))
-    return folder
 
 
 def _split(centre: Centre, recipe: Recipe) -> dict[str, list[str]]:

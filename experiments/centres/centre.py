@@ -9,8 +9,8 @@ Layouts:
     unlabelled: images in `images/` or directly in the centre's folder. Where `images/` holds images itself, folders
         beside it are taken for masks, results and the like, and not for classes.
 
-In every layout `masks/`, `nuclei/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present. Archives that
-wrap a data set in folders of their own (`PBC_dataset_normal_DIB/basophil/...`) are read where it begins.
+In every layout `masks/` and `nuclei/` (label PNGs) and `annotations/` (boxes) beside the images are noted when present.
+Archives that wrap a data set in folders of their own (`PBC_dataset_normal_DIB/basophil/...`) are read where it begins.
 """
 
 import csv
