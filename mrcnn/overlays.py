@@ -9,6 +9,8 @@ from mrcnn.data.resizing import resize
 
 # RGB. Light enough to show on dark nuclei, saturated enough to show on pale background.
 OVERLAY_COLORS = ((0, 230, 51), (255, 51, 51), (26, 153, 255), (255, 153, 0), (230, 51, 255), (0, 230, 230))
+# Of the nucleus, whatever the cell's: yellow, which no dye has, on a dark rim, which shows on pale cytoplasm.
+NUCLEUS_COLOR, NUCLEUS_RIM = (255, 240, 0), (40, 20, 60)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # px; no picture is enlarged beyond it, or thin strips would fill the memory.
 MAX_ENLARGED_SIDE = 4000
@@ -19,16 +21,18 @@ def draw_detections(
     boxes: np.ndarray,
     scores: np.ndarray | None = None,
     masks: np.ndarray | None = None,
+    nuclei: np.ndarray | None = None,
     *,
     min_side: int = 0,
 ) -> np.ndarray:
-    """Draw boxes, scores and mask outlines over a copy of an image, uint8 (height, width, 3).
+    """Draw boxes, scores and outlines of masks over a copy of an image, uint8 (height, width, 3).
 
     Args:
         image: uint8 array of shape (height, width, 3), RGB.
         boxes: array of shape (num_boxes, 4), `(y1, x1, y2, x2)` pixels.
         scores: array of shape (num_boxes,), written beside the boxes, or None.
         masks: bool array of shape (height, width, num_boxes), or None.
+        nuclei: the same of their nuclei, outlined more thinly in `NUCLEUS_COLOR`.
         min_side: the picture is enlarged until its shorter side has so many pixels, which keeps the numbers
             on small images readable, or its longer side has `MAX_ENLARGED_SIDE`.
     """
@@ -37,10 +41,14 @@ def draw_detections(
     height, width = (round(side * scale) for side in image.shape[:2])
     canvas = np.ascontiguousarray(resize(image, (height, width))).copy()
     thickness = max(1, round(min(height, width) / 150))
+    thin = max(1, thickness // 2)
     boxes = np.round(scale * np.asarray(boxes, np.float64).reshape(-1, 4)).astype(int).tolist()
     for i, (y1, x1, y2, x2) in enumerate(boxes):
         if masks is not None:
             _draw_outline(canvas, masks[..., i], _color(i), thickness)
+        if nuclei is not None:
+            for color, width in ((NUCLEUS_RIM, thin + 2), (NUCLEUS_COLOR, thin)):
+                _draw_outline(canvas, nuclei[..., i], color, width)
         # Exclusive ends: the last pixel inside is one before.
         cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), _color(i), thickness)
     if scores is not None:  # after all boxes, so that no line crosses a number

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from mrcnn.data.images import read_image
-from mrcnn.data.masks import unmold_mask
+from mrcnn.data.masks import expand_mask
 from mrcnn.data.records import ImageRecord
 from mrcnn.data.resizing import resize
 from mrcnn.feature_store import FeatureStore
@@ -65,12 +65,11 @@ def _draw_image(store: FeatureStore, record: ImageRecord, cells: slice, reason: 
         return _write_text(picture, reason)
     boxes = store.read("box", cells.start, cells.stop) * scale
     scores = store.read("score", cells.start, cells.stop)
-    masks = None
-    if "mask" in store.fields:
-        small = store.read("mask", cells.start, cells.stop) / 255.0
-        whole = [unmold_mask(m, np.round(b), picture.shape) for m, b in zip(small, boxes, strict=True)]
-        masks = np.stack(whole, axis=-1)
-    return draw_detections(picture, boxes, scores, masks)
+    masks = []
+    for name in ("mask", "nucleus_mask"):
+        small = store.read(name, cells.start, cells.stop) / 255.0 if name in store.fields else None
+        masks.append(None if small is None else expand_mask(np.round(boxes), np.moveaxis(small, 0, -1), picture.shape))
+    return draw_detections(picture, boxes, scores, *masks)
 
 
 def _write_text(picture: np.ndarray, text: str) -> np.ndarray:

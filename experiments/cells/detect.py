@@ -85,8 +85,8 @@ def detect_images(
             counts["unreadable"] += 1
             continue
         # Laid out instance by instance: reading one mask is then far faster.
-        masks = np.moveaxis(np.ascontiguousarray(np.moveaxis(result["masks"], -1, 0)), 0, -1)
-        result = {**result, "masks": masks}
+        for name in {"masks", "nucleus_masks"} & result.keys():
+            result[name] = np.moveaxis(np.ascontiguousarray(np.moveaxis(result[name], -1, 0)), 0, -1)
         cells = measure_cells(record.image_id, result, class_names, pixel_size)
         write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)
         tables.append(cells)

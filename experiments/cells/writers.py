@@ -21,9 +21,9 @@ from mrcnn.overlays import OVERLAY_COLORS, draw_detections
 COLUMNS = ("image", "cell", "class_id", "class_name", "y1", "x1", "y2", "x2", "score", "area_px")
 SIZE_COLUMNS = ("area_um2", "equivalent_diameter_um")
 # Whole file names are kept, so that a.png and a.jpg get files of their own; the endings differ, so that one folder
-# can hold all three.
-ENDINGS = {"labels": ".labels.tif", "geojson": ".geojson", "overlay": ".overlay.png"}
-# Of these whoever reads the folder takes the files for images to search.
+# can hold all of them.
+ENDINGS = {"labels": ".labels.tif", "nuclei": ".nuclei.tif", "geojson": ".geojson", "overlay": ".overlay.png"}
+# Of these whoever reads the folder takes the files for images to search; nuclei lie beside the labels.
 PICTURES = {"labels", "overlay"}
 OVERLAY_SIDE = 400  # px; smaller images are enlarged, or their scores could not be read
 
@@ -38,12 +38,17 @@ class CellFiles:
     overlay: Path | None = None
 
     @property
+    def nuclei(self) -> Path | None:
+        """The folder of the label images, which those of nuclei lie in, where the detector draws them."""
+        return self.labels
+
+    @property
     def folders(self) -> dict[str, Path]:
         """The folders that are wanted, by kind."""
         return {kind: getattr(self, kind) for kind in ENDINGS if getattr(self, kind) is not None}
 
     def of_image(self, image_id: str) -> dict[str, Path]:
-        """The files of one image by kind ("labels", "geojson", "overlay"); they mirror its image_id."""
+        """The files of one image by kind ("labels", "nuclei", "geojson", "overlay"); they mirror its image_id."""
         return {kind: Path(folder, image_id + ENDINGS[kind]) for kind, folder in self.folders.items()}
 
     def check(self, images: Sequence[ImageRecord], overwrite: bool = False) -> None:
@@ -114,29 +119,31 @@ def write_image_files(
     cells: pd.DataFrame,
     pixel_size: float | None = None,
 ) -> None:
-    """Write the label image, outlines and overlay of one image to the `paths` of `CellFiles.of_image`."""
-    masks = result["masks"]
-    if "labels" in paths:
-        write_label_image(paths["labels"], label_image(masks, result["scores"]), pixel_size)
+    """Write the label images, outlines and overlay of one image to the `paths` of `CellFiles.of_image`."""
+    masks, nuclei = result["masks"], result.get("nucleus_masks")
+    for kind, drawn in (("labels", masks), ("nuclei", nuclei)):
+        if kind in paths and drawn is not None:
+            write_label_image(paths[kind], label_image(drawn, result["scores"]), pixel_size)
     if "geojson" in paths:
-        write_text(paths["geojson"], json.dumps(feature_collection(cells, masks), separators=(",", ":")))
+        write_text(paths["geojson"], json.dumps(feature_collection(cells, masks, nuclei), separators=(",", ":")))
     if "overlay" in paths:
-        picture = draw_detections(image, result["rois"], result["scores"], masks, min_side=OVERLAY_SIDE)
+        picture = draw_detections(image, result["rois"], result["scores"], masks, nuclei, min_side=OVERLAY_SIDE)
         with atomic_path(paths["overlay"]) as temporary:
             Image.fromarray(picture).save(temporary)
 
 
-def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]:
-    """Cells of `measure_cells` and their masks, bool `(height, width, cells)`, as GeoJSON: detections of QuPath 0.4 on.
+def feature_collection(cells: pd.DataFrame, masks: np.ndarray, nuclei: np.ndarray | None = None) -> dict[str, Any]:
+    """Cells of `measure_cells` and their masks, bool `(height, width, cells)`, as GeoJSON for QuPath 0.4 on.
 
+    With `nuclei`, of the same shape, they are QuPath's cells, which may have a nucleus, else its detections.
     Coordinates are x and y in pixels of the full image from its upper left corner, along the edges of pixels. A cell is
     a Polygon, or a MultiPolygon where its mask is in parts; one whose mask is empty is left out. See RFC 7946; QuPath's
-    classes QuPathTypeAdapters and GsonTools for the properties that it reads.
+    classes QuPathTypeAdapters and GsonTools for the members and properties that it reads.
     """
     features = []
     for i, cell in enumerate(cells.to_dict("records")):
-        polygons = mask_polygons(masks[..., i])
-        if not polygons:
+        geometry = _geometry(masks[..., i])
+        if geometry is None:
             continue
         measurements = {"Score": round(cell["score"], 4), "Area px^2": cell["area_px"]}
         if "area_um2" in cell:
@@ -144,16 +151,22 @@ def feature_collection(cells: pd.DataFrame, masks: np.ndarray) -> dict[str, Any]
             measurements["Area µm^2"] = round(cell["area_um2"], 4)
             measurements["Equivalent diameter µm"] = round(cell["equivalent_diameter_um"], 4)
         color = OVERLAY_COLORS[(cell["class_id"] - 1) % len(OVERLAY_COLORS)]
-        whole = len(polygons) == 1
-        geometry = {
-            "type": "Polygon" if whole else "MultiPolygon",
-            "coordinates": polygons[0] if whole else polygons,
-        }
         properties = {
-            "objectType": "detection",
+            "objectType": "detection" if nuclei is None else "cell",
             "name": str(cell["cell"]),
             "classification": {"name": cell["class_name"], "color": list(color)},
             "measurements": measurements,
         }
-        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+        nucleus = None if nuclei is None else _geometry(nuclei[..., i])
+        of_nucleus = {} if nucleus is None else {"nucleusGeometry": nucleus}
+        features.append({"type": "Feature", "geometry": geometry, **of_nucleus, "properties": properties})
     return {"type": "FeatureCollection", "features": features}
+
+
+def _geometry(mask: np.ndarray) -> dict[str, Any] | None:
+    """A mask as a GeoJSON geometry, None if it is empty."""
+    polygons = mask_polygons(mask)
+    if not polygons:
+        return None
+    whole = len(polygons) == 1
+    return {"type": "Polygon" if whole else "MultiPolygon", "coordinates": polygons[0] if whole else polygons}

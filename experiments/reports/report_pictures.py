@@ -17,7 +17,7 @@ from experiments.reports.quality import CentreCheck, choose_flagged
 from experiments.reports.report_numbers import autoencoder_curves
 from experiments.reports.run_folder import AUTOENCODER_NAMES, Run
 from mrcnn.data.images import IMAGE_SUFFIXES
-from mrcnn.data.masks import unmold_mask
+from mrcnn.data.masks import expand_mask
 from mrcnn.data.records import ImageRecord
 from mrcnn.feature_store import FeatureStore, is_unreadable
 from mrcnn.files.errors import InputError
@@ -103,11 +103,11 @@ def overlays(run: Run, centre: str, number: int = 8) -> tuple[list[Picture], int
                 lost += 1
                 continue
             boxes, scores = store.read_rows("box", rows), store.read_rows("score", rows)
-            masks = None
-            if "mask" in store.fields:
-                small = store.read_rows("mask", rows) / 255.0
-                masks = np.stack([unmold_mask(m, b, image.shape) for m, b in zip(small, boxes, strict=True)], axis=-1)
-            drawn = draw_detections(image, boxes, scores, masks, min_side=OVERLAY_SIDE)
+            masks = []
+            for field in ("mask", "nucleus_mask"):
+                small = store.read_rows(field, rows) / 255.0 if field in store.fields else None
+                masks.append(None if small is None else expand_mask(boxes, np.moveaxis(small, 0, -1), image.shape))
+            drawn = draw_detections(image, boxes, scores, *masks, min_side=OVERLAY_SIDE)
             pictures.append(Picture(drawn, str(name), str(store.cell_types[rows[0]] or store.labels[rows[0]])))
     return pictures, lost
 

@@ -25,6 +25,19 @@ def test_draw_detections_outlines_masks_and_writes_scores():
     assert not np.array_equal(boxes_only[47:59, 60:90], with_scores[47:59, 60:90])
 
 
+def test_draw_detections_outlines_nuclei_in_a_colour_of_their_own():
+    nuclei = np.zeros_like(MASKS)
+    nuclei[20:30, 25:40, 0] = True
+    with_masks = overlays.draw_detections(IMAGE, BOXES, masks=MASKS)
+    drawn = overlays.draw_detections(IMAGE, BOXES, masks=MASKS, nuclei=nuclei)
+    is_outline = (drawn == overlays.NUCLEUS_COLOR).all(axis=-1)
+    inner = np.zeros((100, 100), bool)
+    inner[21:29, 26:39] = True
+    np.testing.assert_array_equal(is_outline, nuclei[..., 0] & ~inner)
+    changed = (drawn != with_masks).any(axis=-1)
+    assert not changed[40:].any() and not changed[24:26, 29:36].any()  # no nucleus there, and outlines only
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [((4, 3000), (5, 4000)), ((5, 5000), (5, 5000)), ((2, 2), (400, 400))],

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import shapely.geometry
 import tifffile
 from PIL import Image
 
@@ -143,6 +144,28 @@ def test_detect_images_geojson_is_what_qupath_reads(folder, tmp_path):
     assert empty == {"type": "FeatureCollection", "features": []}
 
 
+def test_detect_images_writes_nuclei_where_the_detector_draws_them(folder, tmp_path):
+    class WithNuclei(MadeUpDetector):
+        def result(self, image):
+            result = super().result(image)
+            nuclei = np.zeros_like(result["masks"])
+            nuclei[4:6, 4:7, :1] = True  # that of the second cell is not seen
+            return result | {"nucleus_masks": nuclei}
+
+    detect([folder], all_files(tmp_path), WithNuclei())
+    out = tmp_path / "out"
+    nuclei = tifffile.imread(out / "labels" / "2.png.nuclei.tif")
+    assert np.unique(nuclei).tolist() == [0, 1] and (nuclei[4:6, 4:7] == 1).all() and np.count_nonzero(nuclei) == 6
+    assert (out / "labels" / "2.png.labels.tif").exists()
+    first, second = json.loads((out / "geojson" / "2.png.geojson").read_text())["features"]
+    assert first["properties"]["objectType"] == second["properties"]["objectType"] == "cell"
+    assert shapely.geometry.shape(first["nucleusGeometry"]).equals(shapely.box(4, 4, 7, 6))
+    assert first["geometry"]["type"] == "Polygon" and "nucleusGeometry" not in second
+    detect([folder], CellFiles(overlay=tmp_path / "plain"))
+    name = "1.png.overlay.png"
+    assert (out / "overlay" / name).read_bytes() != (tmp_path / "plain" / name).read_bytes()
+
+
 def test_detect_images_with_masks_in_parts_with_holes_and_empty(tmp_path, logged):
     class OddMasks(MadeUpDetector):
         def result(self, image):
@@ -208,7 +231,7 @@ def test_find_images_names_never_collide(tmp_path, monkeypatch):
     assert [image.image_id for image in images] == ["b/1.jpg", "b/1.png", "a/1.png"]
     assert [image.image_id for image in find_images(["in/b/1.png", "in/b/1.jpg"])] == ["1.png", "1.jpg"]
     files = all_files(tmp_path)
-    assert len({path for image in images for path in files.of_image(image.image_id).values()}) == 9
+    assert len({path for image in images for path in files.of_image(image.image_id).values()}) == 12
     assert files.of_image("b/1.jpg")["labels"] == tmp_path / "out" / "labels" / "b" / "1.jpg.labels.tif"
     with pytest.raises(InputError, match=r"absent\.png: no such image or folder"):
         find_images(["absent.png"])
