@@ -7,7 +7,13 @@ from typing import Any
 
 from experiments.reports.page import write_page
 from experiments.reports.report_maps import maps_section
-from experiments.reports.report_numbers import cross_centre_section, detector_section, key_numbers, settings_section
+from experiments.reports.report_numbers import (
+    cross_centre_section,
+    detector_section,
+    finding,
+    key_numbers,
+    settings_section,
+)
 from experiments.reports.report_pictures import augmentation_section, autoencoder_section, detections_section
 from experiments.reports.run_folder import Run
 from experiments.settings import RunSettings
@@ -56,5 +62,5 @@ def write_report(
         log.info("report: %s", anchor)
         sections[anchor] = collect(state)
     path = state.folder / "report.html"
-    write_page(path, "report", sections, cards=key_numbers(state), run=state)
+    write_page(path, "report", sections, cards=key_numbers(state), finding=finding(state), run=state)
     return path

@@ -22,6 +22,7 @@ AUTOENCODER_PANELS = {
     "Adaptation (distance of centres)": ("adaptation_loss",),
 }
 MEASURES = ("accuracy", "balanced_accuracy")
+MORPHOLOGY = "Morphology"
 
 Entries = Mapping[tuple[str, str, str], Mapping[str, Any]]  # by training centre, test centre and method
 
@@ -83,6 +84,23 @@ def settings_section(run: Run) -> dict[str, Any]:
         "libraries": dict.fromkeys(name for record in records.values() for name in record.get("versions", {})),
         "commands": sorted({shlex.join(map(str, r.get("command") or ())) for r in records.values()} - {""}),
     }
+
+
+def finding(run: Run) -> str:
+    """What the run found, in a sentence; empty without scores across centres."""
+    results, entries = _scores(run)
+    shares = {method: mean["accuracy"]["mean"] for method, mean in _means_across(entries).items()}
+    if not shares:
+        return ""
+    best = max(shares, key=shares.__getitem__)
+    others = [name for name in (MORPHOLOGY, *AUTOENCODERS) if name in shares and name != best]
+    rates = [entry["majority_rate"] for (a, b, _), entry in entries.items() if a != b]
+    compared = [f"{name} for {percent(shares[name])}" for name in others]
+    compared.append(f"always naming the commonest type for {percent(sum(rates) / len(rates))}")
+    return (
+        f"A classifier trained in one centre is right for {percent(shares[best])} of the cells of another with {best}; "
+        f"{', '.join(compared)}."
+    )
 
 
 def key_numbers(run: Run) -> list[tuple[str, str, str]]:

@@ -38,6 +38,12 @@ class Run:
         """Centres that are compared, in the order of the settings."""
         return [name for name, centre in self.settings.centres.items() if centre.use == "all"]
 
+    @property
+    def kind_of_smears(self) -> str:
+        """Whether the compared centres are photographs or drawn: "real smears", "synthetic smears" or both."""
+        kinds = {"synthetic" if self.settings.centres[n].layout == "synthetic" else "real" for n in self.centres}
+        return f"{' and '.join(sorted(kinds))} smears"
+
     @cached_property
     def stores(self) -> dict[str, Path]:
         """Path of each centre's feature store, as far as there is one."""

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.reports import report_maps, report_pictures
 from experiments.reports.report import SECTIONS, write_report
-from experiments.reports.run_folder import Run, read_rows
+from experiments.reports.run_folder import AUTOENCODERS, Run, read_rows
 from mrcnn.files.errors import InputError
 from tests.experiments.reports.sample_runs import make_settings, write_full_run
 from tests.experiments.reports.sample_stores import first_plane
@@ -114,6 +114,19 @@ def test_write_report_shows_numbers_of_the_table_and_marks_the_best(full_run, sh
     table = shown[shown.index("Correct predictions") :]
     body = table[table.index("<tbody>") : table.index("</tbody>")].split("<tr")[1:]
     assert len(body) == 5 and all('class="number best"' in row for row in body)
+
+
+def test_first_sentence_compares_the_best_method_across_centres_with_the_others(full_run, shown):
+    scores = pd.read_csv(full_run[0] / "tables" / "cross_centre.csv")
+    across = scores[scores.trained_on != scores.tested_on]
+    means = 100 * across.groupby("method").accuracy_mean.mean()
+    sentence = shown.partition('<p class="lead">')[2].partition(".</p>")[0].partition(" This run")[0]
+    best = means.idxmax()
+    assert f"{means[best]:.1f} % of the cells of another with {best}" in sentence
+    assert all(
+        f"{name} for {means[name]:.1f} %" in sentence for name in means.index.intersection(AUTOENCODERS) if name != best
+    )
+    assert f"{100 * across.majority_rate.mean():.1f} %" in sentence
 
 
 @pytest.mark.parametrize(
