@@ -42,6 +42,7 @@ from mrcnn.training.folder import (
 )
 from mrcnn.training.imagenet import imagenet_weights_path
 from mrcnn.training.loop import fit_detector
+from mrcnn.training.shipped import find_detector
 from mrcnn.training.weights import (
     LoadReport,
     check_some_learn,
@@ -242,17 +243,17 @@ class MaskRCNN(MatterportMethods):
 def load_detector(
     folder: str | os.PathLike, overrides: dict[str, Any] | None = None, max_detections: int | None = None
 ) -> MaskRCNN:
-    """Open a trained detector's folder for inference.
+    """Open a trained detector for inference.
 
     Args:
-        folder: what `MaskRCNN.save` wrote.
+        folder: what `MaskRCNN.save` wrote, or the name of a detector that ships, such as "smear-small"; a folder wins.
         overrides: settings to change, such as a lower DETECTION_MIN_CONFIDENCE.
         max_detections: maximum of cells of an image, with proposals enough for them; None leaves both as they are.
 
     Raises:
-        InputError: if the folder holds no finished detector, or `max_detections` is below 1.
+        InputError: if the folder holds no finished detector or a damaged file, or `max_detections` is below 1.
     """
-    folder = Path(folder)
+    folder = find_detector(folder)
     model = MaskRCNN("inference", detector_config(folder, overrides, max_detections), folder)
     model.load_weights(folder / WEIGHTS_NAME)
     return model
@@ -262,7 +263,7 @@ def detector_config(
     folder: str | os.PathLike, overrides: dict[str, Any] | None = None, max_detections: int | None = None
 ) -> Config:
     """The settings that `load_detector` gives a detector, without its weights; arguments and errors as there."""
-    folder = Path(folder)
+    folder = find_detector(folder)
     settings = read_settings(folder)
     try:
         trained = make_config(settings, Config, keep_unknown=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
@@ -14,11 +15,12 @@ from mrcnn.config import Config
 from mrcnn.files.atomic import write_json
 from mrcnn.files.errors import InputError
 from mrcnn.files.fitting import remove_checkpoints
-from mrcnn.files.hdf5 import load_weights, open_plain, save_weights
+from mrcnn.files.hdf5 import atomic_hdf5, load_weights, open_plain, save_weights
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
 from mrcnn.files.run_folder import RUN
 from mrcnn.network.assembly import DetectorParts
+from mrcnn.training.shipped import SUMS, check_sums, write_sums
 
 WEIGHTS_NAME = "weights.weights.h5"
 CONFIG_NAME = "config.json"
@@ -30,15 +32,48 @@ _SMALL_NETWORK = 256 * 2**20  # bytes that do no harm
 
 def save_detector(parts: DetectorParts, config: Config, folder: Path) -> None:
     """Write settings and weights to `folder`, each whole or not at all, the weights last."""
+    (folder / SUMS).unlink(missing_ok=True)  # of a detector that was there before
     write_json(folder / CONFIG_NAME, config.to_dict())
     save_weights(parts, folder / WEIGHTS_NAME)
 
 
+def ship_detector(trained: Path, folder: Path) -> None:
+    """Write a trained detector to another folder as it ships: weights in half precision, and `SHA256SUMS` of the files.
+
+    Raises:
+        InputError: if there is no finished detector, or a weight is beyond the range of half precision.
+    """
+    settings = read_settings(trained)
+    with open_plain(trained / WEIGHTS_NAME, advice=_ADVICE) as source, atomic_hdf5(folder / WEIGHTS_NAME) as target:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            made = target.require_group(name) if isinstance(item, h5py.Group) else _halved(item, target, name)
+            for key, value in item.attrs.items():
+                made.attrs[key] = value
+
+        source.visititems(copy)
+    write_json(folder / CONFIG_NAME, settings)
+    write_sums(folder, CONFIG_NAME, WEIGHTS_NAME)
+
+
+def _halved(dataset: h5py.Dataset, target: h5py.File, name: str) -> h5py.Dataset:
+    values = dataset[()]
+    if dataset.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float16)
+        if not np.all(np.isfinite(values)):
+            raise InputError(f"{dataset.file.filename}: {name} is beyond the range of half precision; train it again")
+    made = target.create_dataset(name, data=values)
+    made.flush()
+    return made
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a finished detector; InputError if the folder holds none."""
+    """The settings of a finished detector; InputError if the folder holds none, or not what its `SHA256SUMS` says."""
     path = folder / CONFIG_NAME
     if not path.is_file() or not (folder / WEIGHTS_NAME).is_file():
         raise InputError(f"{folder}: no trained detector there ({CONFIG_NAME} and {WEIGHTS_NAME} expected)")
+    check_sums(folder)
     settings = read_json_file(path, missing=_ADVICE, advice=_ADVICE)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: not the settings of a detector; {_ADVICE}")
@@ -95,7 +130,7 @@ def read_optional(path: Path) -> Any:
 
 def clear_training(folder: Path) -> None:
     """Remove all that an earlier training left, so that another one can begin."""
-    for name in (RUN, SPLIT, METRICS, CONFIG_NAME, WEIGHTS_NAME, LOG):
+    for name in (RUN, SPLIT, METRICS, SUMS, CONFIG_NAME, WEIGHTS_NAME, LOG):
         (folder / name).unlink(missing_ok=True)
     # TensorBoard would draw the curves of both trainings as one.
     for path in (folder / TENSORBOARD).rglob("events.out.tfevents.*"):
