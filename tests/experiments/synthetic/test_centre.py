@@ -27,9 +27,9 @@ def read_folder(folder):
 @pytest.mark.parametrize("cell_type", CELL_TYPES)
 def test_synthetic_image_masks_the_labelled_cell_exactly(name, cell_type):
     style = CENTRES[name]
-    image, instances, nucleus = synthetic_image(style, cell_type, np.random.default_rng(7), image_size=96)
+    image, instances, nuclei = synthetic_image(style, cell_type, np.random.default_rng(7), image_size=96)
     assert image.shape == (96, 96, 3) and image.dtype == np.uint8
-    assert instances.shape == nucleus.shape == (96, 96) and instances.dtype == np.uint8
+    assert instances.shape == nuclei.shape == (96, 96) and instances.dtype == np.uint8
 
     cell = instances == 1
     assert cell[47:49, 47:49].all(), "the labelled cell covers the middle of the image"
@@ -37,7 +37,8 @@ def test_synthetic_image_masks_the_labelled_cell_exactly(name, cell_type):
     low, high = CELL_TYPES[cell_type].radius
     assert 0.8 * low < radius < 1.2 * high, "its area is that of its type"
 
-    assert nucleus.sum() > 0.1 * cell.sum() and not (nucleus & ~cell).any()
+    nucleus = nuclei & cell
+    assert nucleus.sum() > 0.1 * cell.sum() and not nuclei[instances == 0].any()
     grey = image.astype(float).mean(axis=-1)
     assert np.median(grey[nucleus]) < 0.85 * np.percentile(grey[instances == 0], 90)
 
@@ -92,10 +93,11 @@ def test_generate_centre_writes_matching_files(tmp_path):
     labels = pd.read_csv(folder / "labels.csv")
     assert labels["image"].tolist() == [f"{i:04d}.png" for i in range(6)] and set(labels["label"]) <= {*ELEVEN_CLASSES}
     for name in labels["image"]:
-        image, mask = (np.asarray(Image.open(folder / part / name)) for part in ("images", "masks"))
+        image, mask, nuclei = (np.asarray(Image.open(folder / part / name)) for part in ("images", "masks", "nuclei"))
         size = CENTRES["north"].image_size
         assert image.shape == (size, size, 3) and mask.shape == (size, size)
         assert set(np.unique(mask)) <= {0, 1, 2} and mask[size // 2, size // 2] == 1
+        assert set(np.unique(nuclei)) == {0, 255} and mask[nuclei > 0].all()
     assert json.loads((folder / "synthetic.json").read_text())["num_images"] == 6
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["north"], "nothing is left beside it"
 
@@ -106,7 +108,7 @@ def test_generation_depends_on_name_seed_and_index_only(tmp_path):
         for count, seed in ((3, 5), (5, 5), (3, 6))
     )
     pictures = [name for name in short if name.endswith(".png")]
-    assert len(pictures) == 6
+    assert len(pictures) == 9
     assert all(short[name] == long[name] for name in pictures)
     assert long["labels.csv"].startswith(short["labels.csv"])
     assert all(short[name] != other[name] for name in pictures if name.startswith("images"))
@@ -126,7 +128,7 @@ def test_centres_differ_in_proportions_and_in_colours_more_than_within():
     def colours(style):
         made = [synthetic_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64) for i in range(6)]
         background = [np.median(d.image[d.instances == 0], axis=0) for d in made]
-        return np.concatenate([background, [np.median(d.image[d.nucleus], axis=0) for d in made]], axis=1)
+        return np.concatenate([background, [np.median(d.image[d.nuclei & (d.instances == 1)], axis=0) for d in made]], axis=1)
 
     assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
     values = [colours(style) for style in CENTRES.values()]

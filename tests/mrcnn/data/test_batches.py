@@ -28,7 +28,7 @@ def test_load_example_of_one_cell(config, cell_dataset):
     dataset = cell_dataset(1)
     example = load_example(dataset, 0, config, None, (0, 0))
     assert example["images"].shape == (64, 64, 3) and example["images"].dtype == np.float32
-    assert example["gt_masks"].shape == (4, 56, 56) and example["gt_masks"].dtype == bool
+    assert example["gt_masks"].shape == (4, 56, 56, 1) and example["gt_masks"].dtype == bool
     np.testing.assert_array_equal(example["gt_class_ids"], [1, 0, 0, 0])
     assert example["gt_boxes"].dtype == np.float32 and example["gt_boxes"].shape == (4, 4)
     np.testing.assert_array_equal(example["gt_boxes"][0], extract_bboxes(dataset.load_mask(0)[0])[0])
@@ -60,7 +60,7 @@ def test_training_images_of_every_resize_mode(tiny_config_class, cell_dataset, o
     datasets = [cell_dataset(1, size=size) for size in sizes]
     batch = TrainingImages(datasets, config, 2, shuffle=False)[0]
     assert batch["images"].shape == (2, *shape)
-    assert batch["gt_masks"].shape == (2, 4, *((56, 56) if use_mini_mask else shape[:2]))
+    assert batch["gt_masks"].shape == (2, 4, *((56, 56) if use_mini_mask else shape[:2]), 1)
     for i, dataset in enumerate(datasets):
         example = load_example(dataset, 0, config, None, batch["seeds"][i])
         height, width = example["images"].shape[:2]
@@ -68,7 +68,7 @@ def test_training_images_of_every_resize_mode(tiny_config_class, cell_dataset, o
         assert not batch["images"][i, height:].any() and not batch["images"][i, :, width:].any()
         np.testing.assert_array_equal(batch["gt_boxes"][i], example["gt_boxes"])
         if not use_mini_mask and example["gt_class_ids"].any():
-            tight = extract_bboxes(batch["gt_masks"][i].transpose(1, 2, 0))
+            tight = extract_bboxes(batch["gt_masks"][i, ..., 0].transpose(1, 2, 0))
             np.testing.assert_array_equal(tight, batch["gt_boxes"][i])
 
 

@@ -91,7 +91,7 @@ def test_unmold_detections_drops_what_has_no_pixel_with_its_features_and_masks()
     frame = DetectionFrame((128, 128), (34, 4, 94, 124), (30, 60))
     boxes = np.array([[34, 4, 94, 124], [44, 14, 44.4, 34], [39, 100, 60, 124]], np.float32)
     features, masks = np.arange(3.0).reshape(3, 1, 1, 1), np.ones((3, 28, 28)) * [[[0.9]], [[0.8]], [[0.2]]]
-    result = unmold_detections(rows_of(boxes, (128, 128), [1, 2, 3], [0.9, 0.8, 0.7]), frame, features, masks)
+    result = unmold_detections(rows_of(boxes, (128, 128), [1, 2, 3], [0.9, 0.8, 0.7]), frame, features, {"masks": masks})
     np.testing.assert_array_equal(result["rois"], [[0, 0, 30, 60], [2, 48, 13, 60]])
     np.testing.assert_allclose(result["scores"], [0.9, 0.7])
     assert result["class_ids"].tolist() == [1, 3] and result["feats"].ravel().tolist() == [0.0, 2.0]
@@ -121,7 +121,7 @@ def test_boxes_round_trip_exactly(overrides, shape):
     inside = boxes * scale + [y1, x1, y1, x1]
     rows = rows_of(inside, molded.image.shape[:2], np.ones(len(boxes)), np.ones(len(boxes)))
     frame = DetectionFrame(molded.image.shape[:2], molded.window, shape)
-    np.testing.assert_array_equal(unmold_detections(rows, frame, None, None)["rois"], boxes)
+    np.testing.assert_array_equal(unmold_detections(rows, frame, None, {})["rois"], boxes)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_boxes_differ_from_matterports_by_less_than_an_input_pixel_is_wide(shape
     corners = np.sort(np.random.default_rng(0).uniform([y1, x1], [y2, x2], (5000, 2, 2)), axis=1)
     boxes = np.concatenate([corners[(corners[:, 1] > corners[:, 0] + 4).all(axis=1)].reshape(-1, 4), [molded.window]])
     rows = rows_of(boxes, molded.image.shape, np.ones(len(boxes)), np.ones(len(boxes)))
-    ours = unmold_detections(rows, DetectionFrame(molded.image.shape[:2], molded.window, shape), None, None)["rois"]
+    ours = unmold_detections(rows, DetectionFrame(molded.image.shape[:2], molded.window, shape), None, {})["rois"]
     top, left, bottom, right = norm_boxes(np.array([molded.window]), molded.image.shape)[0].astype(float)
     theirs = denorm_boxes((rows[:, :4] - [top, left, top, left]) / ([bottom - top, right - left] * 2), shape)
     assert np.abs(ours - theirs).max() == most <= np.ceil(1 / molded.scale)

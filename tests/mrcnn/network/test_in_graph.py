@@ -69,7 +69,7 @@ def test_unmold_gives_the_rows_of_detect_and_padding(molded):
         rows = rows[rows[:, 5] > 0]
         own = values[first : first + len(rows)]
         first += len(rows)
-        result = unmold_detections(rows, DetectionFrame(NETWORK, WINDOW, IMAGE), own, None)
+        result = unmold_detections(rows, DetectionFrame(NETWORK, WINDOW, IMAGE), own, {})
         count = len(result["scores"])
         np.testing.assert_array_equal(np.round(found["boxes"][image, :count]), result["rois"])
         np.testing.assert_array_equal(found["scores"][image, :count], result["scores"])

@@ -63,12 +63,12 @@ def test_head_losses_equal_plain_sums(case):
     expected = [np.mean([slow_smooth_l1(e) for e in error]) for error in errors]
     check(losses.head_bbox_loss(class_ids, target.astype(np.float32), deltas.astype(np.float32)), expected)
 
-    masks, target = rng.uniform(0.05, 0.95, (8, 5, 5, 3)), rng.random((8, 5, 5)) > 0.5
+    masks, target = rng.uniform(0.05, 0.95, (8, 5, 5, 3)), rng.random((8, 5, 5, 1)) > 0.5
     ids, expected = class_ids.reshape(-1), []
     for i in np.flatnonzero(ids):
-        right = np.where(target[i], masks[i, ..., ids[i]], 1 - masks[i, ..., ids[i]])
+        right = np.where(target[i, ..., 0], masks[i, ..., ids[i]], 1 - masks[i, ..., ids[i]])
         expected.append(-np.log(right).mean())
-    check(losses.head_mask_loss(ids, target.astype(np.float32), masks.astype(np.float32)), expected)
+    check(losses.head_mask_loss(ids, target.astype(np.float32), ids[:, np.newaxis] > 0, masks.astype(np.float32)), expected)
 
 
 def test_head_class_loss_leaves_out_what_is_taken_for_a_class_that_is_not_annotated():
@@ -95,7 +95,7 @@ def test_losses_have_finite_gradients_with_and_without_positives(positives):
             losses.rpn_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas[:, :, 0]),
             losses.head_class_loss(ids, ids > 0, logits, tf.ones((1, 2), tf.int32)),
             losses.head_bbox_loss(ids, tf.zeros((1, 2, 4)), deltas),
-            losses.head_mask_loss(ids[0], tf.zeros((2, 4, 4)), masks),
+            losses.head_mask_loss(ids[0], tf.zeros((2, 4, 4, 1)), ids[0][:, tf.newaxis] > 0, masks),
         ]
         total = tf.add_n([term.mean() for term in terms])
     assert np.isfinite(total) and (float(total) > 0) == positives

@@ -61,7 +61,7 @@ def scene(seed: int) -> dict[str, np.ndarray]:
         "gt_boxes": gt_boxes.astype(np.float32),
         "class_ids": class_ids,
         "proposals": rng.permutation(np.concatenate(proposals)).astype(np.float32),
-        "gt_masks": rng.random((MAX_GT, 28, 28)) > 0.5,
+        "gt_masks": rng.random((MAX_GT, 28, 28, 1)) > 0.5,
         "seeds": np.array([5, 8 * seed], np.int32),
     }
 
@@ -125,7 +125,7 @@ def test_anchor_targets_follow_the_rules(scenes, anchors, num_samples):
 @pytest.mark.parametrize(("num_rois", "positive_ratio"), [(12, 0.25), (30, 0.33), (400, 0.5)])
 def test_roi_targets_follow_the_rules(scenes, num_rois, positive_ratio):
     results = roi_targets(scenes, num_rois, positive_ratio)
-    for image, rois, class_ids, valid, deltas, masks in zip(scenes, *results, strict=True):
+    for image, rois, class_ids, valid, deltas, masks, has_part in zip(scenes, *results, strict=True):
         proposals = image["proposals"]
         overlaps, near_crowd = overlaps_of(proposals, image)
         real = proposals.any(axis=1)
@@ -137,6 +137,7 @@ def test_roi_targets_follow_the_rules(scenes, num_rois, positive_ratio):
         num_negative = min(int(negative.sum()), wanted)
         np.testing.assert_array_equal(valid, np.arange(num_rois) < num_positive + num_negative)
         np.testing.assert_array_equal(class_ids > 0, np.arange(num_rois) < num_positive)
+        np.testing.assert_array_equal(has_part[:, 0], np.arange(len(masks)) < num_positive)
         rows = [int(np.flatnonzero((proposals == roi).all(axis=1))[0]) for roi in rois[valid]]
         assert len(set(rows)) == len(rows)
         assert positive[rows[:num_positive]].all() and negative[rows[num_positive:]].all()
@@ -145,7 +146,7 @@ def test_roi_targets_follow_the_rules(scenes, num_rois, positive_ratio):
             assert class_ids[k] == image["class_ids"][cell]
             expected = slow_deltas(proposals[row], image["gt_boxes"][cell])
             np.testing.assert_allclose(deltas[k], expected, rtol=1e-3, atol=1e-3)
-            check_mask(masks[k], image["gt_masks"][cell], image["gt_boxes"][cell], proposals[row])
+            check_mask(masks[k, ..., 0], image["gt_masks"][cell, ..., 0], image["gt_boxes"][cell], proposals[row])
         for values in (deltas[num_positive:], masks[num_positive:], rois[~valid]):
             assert not values.any()
 
@@ -200,7 +201,7 @@ def test_thresholds_belong_to_the_objects_and_crowds():
     # IoU 1/1000 and less with the crowd.
     np.testing.assert_array_equal(match(rows(1, 0.5), rows(1000), -1), [[0, -1]])
     # IoU 1/2 and less, under a full mask.
-    masks, cell = np.ones((1, 1, 56, 56), bool), rows(10)[np.newaxis]
+    masks, cell = np.ones((1, 1, 56, 56, 1), bool), rows(10)[np.newaxis]
     proposals = rows(5, 4.9)[np.newaxis]
     targets = assign_roi_targets(proposals, cell, np.array([[1]]), masks, SEED, sampling(10), SHAPE)
     np.testing.assert_array_equal(targets.rois[0, :2], rows(5, 4.9))
@@ -214,7 +215,7 @@ def test_crowds_are_neither_matched_nor_background():
     class_ids = np.array([[-1]], np.int32)
     match = assign_anchor_targets(boxes, crowd, class_ids, SEED, sampling(8)).match
     np.testing.assert_array_equal(match, [[0, 0, -1]])
-    masks = np.ones((1, 1, 28, 28), bool)
+    masks = np.ones((1, 1, 28, 28, 1), bool)
     targets = assign_roi_targets(boxes[np.newaxis], crowd, class_ids, masks, SEED, sampling(8), SHAPE)
     np.testing.assert_array_equal(targets.valid, [[True, False, False, False]])
     np.testing.assert_array_equal(targets.rois[0, 0], boxes[2])
@@ -226,8 +227,9 @@ def test_crop_masks_agree_between_mini_and_full_masks():
     mask = cv2.ellipse(drawn, (30, 34), (17, 12), 25, 0, 360, 1, -1)[..., np.newaxis] > 0
     box = extract_bboxes(mask)
     rois = np.array([box[0], box[0] + [-4, -6, 5, 3], box[0] + [5, 3, -6, 4], [0, 0, 64, 64]], np.float32)
+    rows_of_cell = np.zeros((1, 4), np.int32)
     crops = [
-        crop_masks(rois[np.newaxis], masks.transpose(2, 0, 1)[np.newaxis], frame, np.zeros((1, 4), np.int32), 28)[0]
+        crop_masks(rois[np.newaxis], masks.transpose(2, 0, 1)[np.newaxis, ..., np.newaxis], frame, rows_of_cell, 28)[0]
         for masks, frame in (
             (minimize_mask(box, mask, (56, 56)), box[np.newaxis].astype(np.float32)),
             (mask, np.array([[[0, 0, 64, 64]]], np.float32)),
