@@ -55,8 +55,9 @@ def signatures(parts: DetectorParts, config: Config) -> Signatures:
     - "num_detections" int32 `(batch,)`: rows that are no padding.
 
     "features" adds "features" float32 `(batch, max_detections, 14, 14, channels)`; "serving_default" these and "masks"
-    float32 `(batch, max_detections, 28, 28)`, probabilities over the box; "full_masks" has instead of both "masks"
-    uint8 `(batch, max_detections, height, width)`, 1 inside.
+    float32 `(batch, max_detections, h, w)`, probabilities over the box, of which the size is MASK_SHAPE; "full_masks"
+    has instead of both "masks" uint8 `(batch, max_detections, height, width)`, 1 inside. A detector of nuclei gives
+    "nucleus_masks" beside "masks".
     """
     detection_network = DetectionNetwork(parts, config)
     networks = {with_masks: FeatureNetwork(parts, config, with_masks) for with_masks in (False, True)}
@@ -77,7 +78,9 @@ def signatures(parts: DetectorParts, config: Config) -> Signatures:
     def full_masks(images: tf.Tensor) -> Outputs:
         found = with_features(images, True)
         del found["features"]
-        return {**found, "masks": paste_masks(found["boxes"], found["masks"], tf.shape(images)[1:3])}
+        shape = tf.shape(images)[1:3]
+        small = {name for name in found if name.endswith("masks")}
+        return found | {name: paste_masks(found["boxes"], found[name], shape) for name in small}
 
     functions = {
         "serving_default": lambda images: with_features(images, True),

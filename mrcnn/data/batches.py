@@ -161,7 +161,8 @@ class TrainingImages(keras.utils.PyDataset):
         info = dataset.image_info[image_id]
         augmentation = None if info["source"] in self.no_augmentation_sources else self.augmentation
         try:
-            return load_example(dataset, image_id, self.config, augmentation, seed, self._beside(seed))
+            beside = [] if augmentation is None else self._beside(seed)
+            return load_example(dataset, image_id, self.config, augmentation, seed, beside)
         except Exception as error:  # whatever a Dataset of others does
             if index not in self._passed_over:
                 self._passed_over.add(index)

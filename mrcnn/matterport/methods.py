@@ -104,7 +104,7 @@ class MatterportMethods:
         rows = np.asarray(detections)[real]
         small = np.asarray(mrcnn_mask)[real][np.arange(len(rows)), :, :, rows[:, 4].astype(int)]
         frame = DetectionFrame(tuple(image_shape[:2]), tuple(window), tuple(original_image_shape[:2]))
-        result = unmold_detections(rows, frame, None, small)
+        result = unmold_detections(rows, frame, None, {"masks": small})
         return result["rois"], result["class_ids"], result["scores"], result["masks"]
 
     def run_graph(

@@ -96,6 +96,8 @@ def detector_graph(parts: DetectorParts, config: Config) -> tuple[list, list]:
     detections = layer([rois, mrcnn_class, mrcnn_bbox, window])
     align = AlignBatch(config.MASK_POOL_SIZE, config.ROI_ALIGN, name="roi_align_mask")
     mrcnn_mask = _per_roi(parts.mask_head, align(detections[..., :4], feature_maps=levels[:4], images=image))
+    if len(config.MASK_PARTS) > 1:
+        mrcnn_mask = mrcnn_mask[..., :: len(config.MASK_PARTS)]  # of the whole instances alone
     return [image, meta, anchors], [detections, mrcnn_class, mrcnn_bbox, mrcnn_mask, rois, rpn_class, rpn_bbox]
 
 

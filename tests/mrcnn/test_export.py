@@ -112,6 +112,23 @@ def test_signatures_take_pad64_and_one_channel(tiny_config_class, small_resnet, 
     np.testing.assert_allclose(outputs["features"][0, :count], expected["feats"], atol=1e-2)
 
 
+def test_exported_detector_of_nuclei_gives_the_scores_and_nuclei_of_detect(nucleus_detector, draw_cell, tmp_path):
+    image = draw_cell(3)[0]
+    (expected,) = nucleus_detector.detect([image])
+    count = len(expected["scores"])
+    assert count > 1 and expected["nucleus_masks"].shape == expected["masks"].shape == (64, 64, count)
+    loaded = tf.saved_model.load(export_detector(nucleus_detector, tmp_path / "1"))
+    for name in ("serving_default", "boxes", "full_masks"):
+        outputs = loaded.signatures[name](images=tf.constant(image[np.newaxis]))
+        np.testing.assert_allclose(outputs["scores"][0, :count], expected["scores"], atol=1e-4)
+        assert outputs["num_detections"].numpy().tolist() == [count]
+        if name == "serving_default":
+            small = outputs["nucleus_masks"][0, :count]
+            np.testing.assert_allclose(small, expected["small_nucleus_masks"], atol=1e-3)
+    different = outputs["nucleus_masks"][0, :count].numpy() != expected["nucleus_masks"].transpose(2, 0, 1)
+    assert outputs["nucleus_masks"].shape == (1, MAX_DETECTIONS, 64, 64) and different.mean() < 0.01
+
+
 def test_export_replaces_nothing_unasked(tiny_detector, exported, tmp_path):
     before = (exported / "fingerprint.pb").read_bytes()
     with pytest.raises(InputError, match="is there already"):

@@ -128,7 +128,9 @@ def test_centres_differ_in_proportions_and_in_colours_more_than_within():
     def colours(style):
         made = [synthetic_image(style, "neutrophil_banded", np.random.default_rng(i), image_size=64) for i in range(6)]
         background = [np.median(d.image[d.instances == 0], axis=0) for d in made]
-        return np.concatenate([background, [np.median(d.image[d.nuclei & (d.instances == 1)], axis=0) for d in made]], axis=1)
+        return np.concatenate(
+            [background, [np.median(d.image[d.nuclei & (d.instances == 1)], axis=0) for d in made]], axis=1
+        )
 
     assert len({tuple(style.type_counts[t] for t in CELL_TYPES) for style in CENTRES.values()}) == len(CENTRES)
     values = [colours(style) for style in CENTRES.values()]

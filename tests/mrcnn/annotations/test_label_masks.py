@@ -49,6 +49,32 @@ def test_instances_are_values_as_drawn_or_components_but_fragments():
     assert [(components == number).sum() for number in instances] == [2500, 64]
 
 
+def test_nuclei_are_255_beside_128_or_lie_in_a_folder_of_their_own(tmp_path):
+    coded, other = make_label_mask(), np.where(make_label_mask() > 0, 200, 0).astype(np.uint8)
+    coded[38, 2] = 0
+    records = [write_cell(tmp_path, name, mask) for name, mask in {"coded": coded, "other": other}.items()]
+    dataset = annotations.CellMaskDataset(records, tmp_path / "masks")
+    nuclei = dataset.load_parts(0)["nucleus"]
+    # The second cell's is not known.
+    assert nuclei.dtype == bool and nuclei.shape == (40, 50, 2) and nuclei.sum(axis=(0, 1)).tolist() == [49, 0]
+    np.testing.assert_array_equal(nuclei[..., 0], coded == 255)
+    assert dataset.load_parts(1) == {}
+    values = annotations.CellMaskDataset(records, tmp_path / "masks", semantics="instances")
+    assert values.load_parts(0) == {}
+
+    (tmp_path / "nuclei").mkdir()
+    drawn = np.zeros((40, 50), np.uint8)
+    drawn[27:33, 32:48] = drawn[12:14, 12:14] = 9
+    Image.fromarray(drawn).save(tmp_path / "nuclei" / "other.png")
+    dataset = annotations.CellMaskDataset(records, tmp_path / "masks")
+    assert dataset.load_parts(1)["nucleus"].sum(axis=(0, 1)).tolist() == [4, 48]
+    Image.fromarray(drawn[:30]).save(tmp_path / "nuclei" / "other.png")
+    with pytest.raises(InputError, match=r"nuclei/other\.png: 50x30 px, .*50x40 px"):
+        dataset.load_parts(1)
+    check = annotations.check_annotations(records, tmp_path / "masks")
+    assert check.good == records[:1] and [image_id for image_id, _ in check.faults] == ["images/other.png"]
+
+
 @pytest.mark.parametrize(
     ("image", "mask"),
     [

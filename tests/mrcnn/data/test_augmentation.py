@@ -30,14 +30,14 @@ def augment(*arguments):
     return augmentation.augment_instances(*arguments)[:2]
 
 
-BOTH = pytest.mark.parametrize(
+EACH = pytest.mark.parametrize(
     "augmenter",
-    [augmentation.thesis_augmentation(1.0), augmentation.StrongAugmentation(1.0)],
-    ids=["thesis", "strong"],
+    [augmentation.thesis_augmentation(1.0), augmentation.StrongAugmentation(1.0), augmentation.WideAugmentation(1.0)],
+    ids=["thesis", "strong", "wide"],
 )
 
 
-@BOTH
+@EACH
 def test_masks_follow_the_pixels_and_mirrored_cells_are_instances_large_enough(augmenter):
     image, masks = make_sample()
     num_mirrored = 0
@@ -55,7 +55,7 @@ def test_masks_follow_the_pixels_and_mirrored_cells_are_instances_large_enough(a
     assert num_mirrored > 0
 
 
-@BOTH
+@EACH
 def test_same_seed_same_sample_in_any_order_and_thread(augmenter):
     image, masks = make_sample(64)
     before = image.copy(), masks.copy()
@@ -116,3 +116,48 @@ def test_any_imgaug_augmenter_moves_masks_and_leaves_them_in_colour_changes():
     np.testing.assert_array_equal(same_masks, masks)
     with pytest.raises(ValueError, match="must be uint8"):
         augment(image / 255, masks, iaa.Fliplr(1.0), 0)
+
+
+def test_tint_changes_the_outside_and_leaves_the_cells(monkeypatch):
+    for name, value in {"TINTED": 1.0, "BLURRED": 0.0, "COMPRESSED": 0.0, "TINT_HUE": 60.0}.items():
+        monkeypatch.setattr(augmentation.WideAugmentation, name, value)
+    monkeypatch.setattr(augmentation.WideAugmentation, "_change_colours", lambda self, image, rng: image)
+    _, masks = make_sample()
+    image = np.full((96, 96, 3), (230, 150, 160), np.uint8)
+    image[masks.any(axis=-1)] = 110, 60, 150
+    tinted = augmentation.WideAugmentation(1.0)._take_picture(image, masks, np.random.default_rng(2))
+    inside = masks.any(axis=-1).astype(np.uint8)
+    difference = np.abs(tinted.astype(int) - image).max(axis=-1)
+    assert difference[inside > 0].max() <= 3 and not difference[cv2.erode(inside, np.ones((7, 7))) > 0].any()
+    assert difference[cv2.dilate(inside, np.ones((9, 9))) == 0].min() > 20
+
+
+def test_four_samples_laid_together_keep_their_masks_on_their_cells():
+    samples, colours = [], []
+    for number, shape in enumerate([(60, 90), (80, 80), (120, 70), (50, 50)]):
+        image, masks = np.full((*shape, 3), 200 + 10 * number, np.uint8), np.zeros((*shape, 2), np.uint8)
+        masks[15:45, 5:20, 0] = masks[20:40, 28:46, 1] = 1
+        masks[22:38, 30:44, 1] = 3
+        for i in range(2):
+            colours.append(20 * len(colours) + 5)
+            image[masks[..., i] > 0] = colours[-1]
+            image[masks[..., i] > 1] = colours[-1] + 8
+        samples.append(augmentation.Augmented(image, masks, np.arange(2)))
+    seen = set()
+    for seed in range(6):
+        laid, again = (augmentation.lay_together(samples, 96, np.random.default_rng(seed)) for _ in range(2))
+        assert laid.image.shape == (96, 96, 3) and laid.masks.shape == (96, 96, len(laid.sources))
+        assert laid.image.all() and laid.masks.dtype == np.uint8
+        for one, other in zip(laid, again, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for mask, source in zip(np.moveaxis(laid.masks, -1, 0), laid.sources, strict=True):
+            for code, colour in ((1, colours[source]), (3, colours[source] + 8)):
+                # Enlarging blends colours along the edges.
+                middle = cv2.erode((mask == code).astype(np.uint8), np.ones((7, 7)), borderValue=1) > 0
+                assert (laid.image[middle] == colour).all()
+        # Everything of the colour of a cell that was kept is in its mask.
+        for source in laid.sources:
+            of_cell = np.isin(laid.image[..., 0], (colours[source], colours[source] + 8))
+            assert laid.masks[of_cell][:, laid.sources == source].any(axis=1).mean() > 0.95
+        seen |= {*laid.sources}
+    assert seen == {*range(8)}

@@ -1,10 +1,11 @@
 """Batches: their shapes, order, augmentation and what stands in for empty images."""
 
+import imgaug.augmenters as iaa
 import numpy as np
 import pytest
 
 from mrcnn.config import make_config
-from mrcnn.data.augmentation import StrongAugmentation
+from mrcnn.data.augmentation import StrongAugmentation, WideAugmentation
 from mrcnn.data.batches import TrainingImages, load_example, make_augmentation
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.masks import extract_bboxes
@@ -147,3 +148,48 @@ def test_up_to_five_images_that_cannot_be_loaded_are_named_and_passed_over(confi
     assert named == [f"image grey/{i}.png" for i in range(5)]
     with pytest.raises(InputError, match=r"grey/[0-5]\.png: list index out of range"):
         TrainingImages([Faulty(6)], config, 8)[0]
+
+
+def test_training_images_lay_augmented_samples_together_and_no_others(tiny_config_class, cell_dataset):
+    config, dataset = make_config({"AUGMENTATION_MOSAIC_SHARE": 1.0}, tiny_config_class), cell_dataset(4)
+    plain, laid, again = (
+        TrainingImages([dataset], config, 4, augmentation, shuffle=False)[0]
+        for augmentation in (None, WideAugmentation(0.0), WideAugmentation(0.0))
+    )
+    np.testing.assert_array_equal(plain["images"], [dataset.load_image(i) for i in range(4)])
+    assert laid["gt_class_ids"].sum() > plain["gt_class_ids"].sum() == 4
+    assert all((a != b).any() for a, b in zip(laid["images"], plain["images"], strict=True))
+    np.testing.assert_array_equal(laid["images"], again["images"])
+
+
+@pytest.mark.parametrize("augmentation", [iaa.Fliplr(1.0), StrongAugmentation(1.0), WideAugmentation(1.0)])
+def test_parts_follow_their_cells_through_flips_zoom_and_mosaics(tiny_config_class, given, augmentation):
+    settings = {"MASK_PARTS": ["cell", "nucleus"], "NUM_CLASSES": 6, "IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128}
+    settings |= {"USE_MINI_MASK": False, "MAX_GT_INSTANCES": 20}
+    masks, nuclei = np.zeros((128, 128, 2), bool), np.zeros((128, 128, 2), bool)
+    masks[12:70, 16:68, 0] = masks[76:120, 72:120, 1] = True
+    nuclei[16:46, 20:48, 0] = True  # the second is not known
+    image = np.full((128, 128, 3), 220, np.uint8)
+    image[masks.any(axis=-1)], image[nuclei.any(axis=-1)] = 120, 20
+    dataset, config = given([(image, masks)] * 4), make_config(settings, tiny_config_class)
+    dataset.load_parts = lambda image_id: {"nucleus": nuclei}
+    for seed in range(6):
+        beside = [] if isinstance(augmentation, iaa.Augmenter) else [(dataset, i) for i in (1, 2, 3)][: 3 * (seed % 2)]
+        example = load_example(dataset, 0, config, augmentation, (1, 8 * seed), beside)
+        of_class, found = example["gt_class_ids"], example["gt_masks"]
+        assert found.shape == (20, 128, 128, 2) and not (found[..., 1] & ~found[..., 0]).any()
+        assert not found[of_class == 2, ..., 1].any()
+        # The darkest there is, whatever the colours have become.
+        cell, nucleus, grey = *np.moveaxis(found[of_class == 1].any(axis=0), -1, 0), example["images"].mean(axis=-1)
+        if nucleus.sum() > 100:
+            dark = cell & (grey < (np.median(grey[nucleus]) + np.median(grey[cell & ~nucleus])) / 2)
+            assert (dark & nucleus).sum() / (dark | nucleus).sum() > 0.7
+            assert np.median(grey[nucleus]) < np.median(grey[cell & ~nucleus])
+
+
+def test_parts_of_another_shape_are_named(tiny_config_class, cell_dataset):
+    dataset, config = cell_dataset(1), make_config({"MASK_PARTS": ["cell", "nucleus"]}, tiny_config_class)
+    assert not load_example(dataset, 0, config, None, (0, 0))["gt_masks"][..., 1].any()
+    dataset.load_parts = lambda image_id: {"nucleus": np.ones((64, 64, 2), bool)}
+    with pytest.raises(InputError, match=r"0\.png: load_parts of DrawnCells .*nucleus"):
+        load_example(dataset, 0, config, None, (0, 0))

@@ -91,7 +91,9 @@ def test_unmold_detections_drops_what_has_no_pixel_with_its_features_and_masks()
     frame = DetectionFrame((128, 128), (34, 4, 94, 124), (30, 60))
     boxes = np.array([[34, 4, 94, 124], [44, 14, 44.4, 34], [39, 100, 60, 124]], np.float32)
     features, masks = np.arange(3.0).reshape(3, 1, 1, 1), np.ones((3, 28, 28)) * [[[0.9]], [[0.8]], [[0.2]]]
-    result = unmold_detections(rows_of(boxes, (128, 128), [1, 2, 3], [0.9, 0.8, 0.7]), frame, features, {"masks": masks})
+    result = unmold_detections(
+        rows_of(boxes, (128, 128), [1, 2, 3], [0.9, 0.8, 0.7]), frame, features, {"masks": masks}
+    )
     np.testing.assert_array_equal(result["rois"], [[0, 0, 30, 60], [2, 48, 13, 60]])
     np.testing.assert_allclose(result["scores"], [0.9, 0.7])
     assert result["class_ids"].tolist() == [1, 3] and result["feats"].ravel().tolist() == [0.0, 2.0]

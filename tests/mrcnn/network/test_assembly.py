@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mrcnn.config import make_config
 from mrcnn.data.batches import load_example
-from mrcnn.network.assembly import FeatureNetwork, TrainingNetwork
+from mrcnn.network.assembly import DetectionNetwork, FeatureNetwork, TrainingNetwork
 
 LOSSES = {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"}
 
@@ -80,3 +81,36 @@ def test_feature_network_gives_a_row_for_each_detection_and_keeps_images_apart(p
     np.testing.assert_allclose(alone["detections"][0], both["detections"][1], atol=1e-4)
     np.testing.assert_allclose(alone["features"], both["features"][counts[0] :], atol=1e-3)
     assert "masks" not in alone
+
+
+def test_nuclei_rescore_detections_and_what_belongs_to_each_stays_with_it(nucleus_detector, cell_dataset):
+    parts, config = nucleus_detector.parts, nucleus_detector.config
+    images = np.stack([cell_dataset(2).load_image(i) for i in range(2)])
+    windows = np.array([[0, 0, 1, 1]] * 2, np.float32)
+    found = FeatureNetwork(parts, config, with_masks=True)(images, windows=windows)
+    found = {name: values.numpy() for name, values in found.items()}
+    before = DetectionNetwork(parts, config)(images, windows=windows)[0].numpy()
+    rows, first = found["detections"], 0
+    counts = (rows[..., 5] > 0).sum(axis=1)
+    assert counts.min() > 1 and (np.diff(rows[..., 5], axis=1) <= 0).all()
+    masks = parts.mask_head(found["features"]).numpy()
+    np.testing.assert_allclose(found["masks"], masks[..., 2], atol=1e-4)
+    np.testing.assert_allclose(found["nucleus_masks"], masks[..., 3], atol=1e-4)
+    for image, count in enumerate(counts):
+        for row, nucleus in zip(rows[image], found["nucleus_masks"][first : first + count], strict=False):
+            (old,) = (old for old in before[image] if np.array_equal(old[:4], row[:4]))
+            clearest = np.sort(nucleus, axis=None)[-nucleus.size // 16 :]
+            np.testing.assert_allclose(row[5], old[5] * clearest.mean(), rtol=1e-4)
+        first += count
+    assert len({round(float(score), 3) for score in rows[rows[..., 5] > 0][:, 5]}) > 2
+    plain = FeatureNetwork(parts, config, with_masks=False)(images, windows=windows)
+    np.testing.assert_allclose(plain["detections"], rows, atol=1e-4)
+    assert set(plain) == {"detections", "features"}
+
+    middle = float(np.median(rows[0, : counts[0], 5])) + 1e-4
+    choosy = make_config({**config.to_dict(), "DETECTION_MIN_CONFIDENCE": middle}, type(config))
+    kept = FeatureNetwork(parts, choosy, with_masks=True)(images, windows=windows)
+    expected = [[score if score >= middle else 0.0 for score in of_image] for of_image in rows[..., 5]]
+    np.testing.assert_allclose(kept["detections"][..., 5], expected, atol=1e-4)
+    number = np.count_nonzero(expected)
+    assert 0 < number < counts.sum() and len(kept["features"]) == len(kept["nucleus_masks"]) == number

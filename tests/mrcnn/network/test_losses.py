@@ -68,7 +68,21 @@ def test_head_losses_equal_plain_sums(case):
     for i in np.flatnonzero(ids):
         right = np.where(target[i, ..., 0], masks[i, ..., ids[i]], 1 - masks[i, ..., ids[i]])
         expected.append(-np.log(right).mean())
-    check(losses.head_mask_loss(ids, target.astype(np.float32), ids[:, np.newaxis] > 0, masks.astype(np.float32)), expected)
+    check(
+        losses.head_mask_loss(ids, target.astype(np.float32), ids[:, np.newaxis] > 0, masks.astype(np.float32)),
+        expected,
+    )
+
+
+def test_head_mask_loss_leaves_out_parts_that_are_not_known():
+    rng = np.random.default_rng(3)
+    # Two classes of two parts each; the second RoI's part is unknown, the third, of background, has a part alone.
+    masks, target = rng.uniform(0.05, 0.95, (3, 5, 5, 4)), rng.random((3, 5, 5, 2)) > 0.5
+    class_ids, has_part, expected = np.array([1, 1, 0]), np.array([[1, 1], [1, 0], [0, 1]]) > 0, []
+    for i, part in zip(*np.nonzero(has_part), strict=True):
+        chosen = masks[i, ..., 2 * class_ids[i] + part]
+        expected.append(-np.log(np.where(target[i, ..., part], chosen, 1 - chosen)).mean())
+    check(losses.head_mask_loss(class_ids, target.astype(np.float32), has_part, masks.astype(np.float32)), expected)
 
 
 def test_head_class_loss_leaves_out_what_is_taken_for_a_class_that_is_not_annotated():

@@ -238,3 +238,28 @@ def test_crop_masks_agree_between_mini_and_full_masks():
     for mini, full in zip(*map(np.array, crops), strict=True):
         assert full.any() and set(np.unique(mini)) <= {0.0, 1.0}
         assert np.mean(mini != full) < 0.03
+
+
+def test_parts_are_learnt_where_they_are_known_and_on_background_away_from_cells():
+    cells = np.array([[0.1, 0.1, 0.5, 0.5], [0.5, 0.6, 0.9, 0.9]], np.float32)
+    far, touching = [0.6, 0.1, 0.9, 0.4], [0.4, 0.4, 0.6, 0.59]
+    proposals = np.array([*cells, far, touching], np.float32)[np.newaxis]
+    gt_masks = np.zeros((1, 2, 56, 56, 2), bool)
+    gt_masks[..., 0] = True
+    gt_masks[0, 0, 14:42, :28, 1] = True  # the nucleus of the second is not known
+
+    def targets_of(masks):
+        return assign_roi_targets(proposals, cells[np.newaxis], np.array([[1, 2]]), masks, SEED, sampling(8, 12), SHAPE)
+
+    whole, alone = targets_of(gt_masks), targets_of(gt_masks[..., :1])
+    for name in ("rois", "class_ids", "valid", "deltas"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(alone, name))
+    assert alone.masks.shape == (1, 6, 28, 28, 1) and whole.masks.shape == (1, 9, 28, 28, 2)
+    np.testing.assert_array_equal(whole.masks[:, :6, ..., :1], alone.masks)
+    np.testing.assert_array_equal(whole.has_part[:, :6, :1], alone.has_part)
+
+    rois, has_part, masks = whole.rois[0].numpy(), whole.has_part[0].numpy(), whole.masks[0].numpy()
+    rows = [int(np.flatnonzero((rois == proposal).all(axis=1))[0]) for proposal in proposals[0]]
+    assert has_part[rows].tolist() == [[True, True], [True, False], [False, True], [False, False]]
+    assert not has_part[~whole.valid[0].numpy()[:9]].any() and not masks[rows[2:]].any()
+    check_mask(masks[rows[0], ..., 1], gt_masks[0, 0, ..., 1], cells[0], cells[0])
