@@ -70,8 +70,9 @@ class CentreSettings(Settings):
     num_images: int = Field(120, ge=1, le=_MAX_COUNT)  # of a synthetic centre
     mask_semantics: Literal["cell", "instances"] = "cell"  # any value above 0 is cell, or each is a cell of its own
     annotations: str = ""  # file or folder of masks or outlines; "" looks for masks/ and for annotation files
-    annotation_format: Literal["auto", "masks", "coco", "via", "labelme"] = "auto"
-    annotation_names: list[str] = []  # labels of the outlines that are cells; empty for all
+    annotation_format: Literal["auto", "masks", "coco", "via", "labelme", "geojson"] = "auto"
+    annotation_names: list[str] = []  # labels of the outlines that are cells; empty for all but nuclei
+    nucleus_names: list[str] = ["nucleus", "nuclei"]  # labels of those that are nuclei, in any case of letters
     box_names: list[str] = ["WBC"]  # objects of Pascal VOC files that are white cells
     exclude_labels: list[str] = []  # labels whose images are left out altogether
     use: Literal["all", "detector"] = "all"  # "detector": only the detector is trained on the images

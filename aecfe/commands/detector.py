@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,13 +56,18 @@ def add_parser(commands) -> None:
 def _add_annotations(parser: argparse.ArgumentParser) -> None:
     texts = {
         "--instances": "each value of a mask is a cell of its own (default: above 0 is cell)",
-        "--annotations PATH": "COCO or VIA file, or folder of labelme files or of masks; looked for here, then in each "
-        "centre's folder (default: masks/, or else what lies beside the images)",
+        "--annotations PATH": "COCO or VIA file, or folder of labelme or GeoJSON files or of masks; looked for here, "
+        "then in each centre's folder (default: masks/, or else what lies beside the images)",
     }
     options.add(parser, texts)
-    formats, what = ("auto", "masks", "coco", "via", "labelme"), "format of the annotations; auto tells it by content"
+    formats = ("auto", "masks", "coco", "via", "labelme", "geojson")
+    what = "format of the annotations; auto tells it by content"
     parser.add_argument("--annotation-format", choices=formats, default="auto", help=what)
-    options.add(parser, {"--names NAME...": "labels of the outlines that are cells (default: all)"}, default=[])
+    names = {
+        "--names NAME...": "labels of the outlines that are cells (default: all but nuclei)",
+        "--nucleus-names NAME...": "labels of the outlines that are nuclei of cells (default: nucleus and nuclei)",
+    }
+    options.add(parser, names, default=[])
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -128,4 +134,6 @@ def _centres(arguments: argparse.Namespace, layout: str) -> "tuple[dict[str, Cen
     centres = load_centres(map(Path, arguments.centres), layout, annotations=arguments.annotations)
     semantics = "instances" if arguments.instances else "cell"
     choice = AnnotationChoice(arguments.annotations, arguments.annotation_format, tuple(arguments.names), semantics)
+    if arguments.nucleus_names:
+        choice = replace(choice, nucleus_names=tuple(arguments.nucleus_names))
     return centres, dict.fromkeys(centres, choice)

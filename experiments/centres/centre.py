@@ -89,7 +89,7 @@ def load_centre(
     if not os.path.isdir(root):  # of Path it would fail for a name that is too long
         raise InputError(f"centre {name}: {root}: no such folder")
     masks_folder = None if annotations is None else tree.locate(annotations, root)
-    if masks_folder is not None and (masks_folder.is_file() or any(masks_folder.rglob("*.json"))):
+    if masks_folder is not None and (masks_folder.is_file() or any(masks_folder.rglob("*json"))):
         masks_folder = None  # outlines may lie among the images
     images, others = tree.list_files(root, masks_folder and masks_folder.resolve())
     base = tree.find_base(images, others)

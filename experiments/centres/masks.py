@@ -1,6 +1,6 @@
 """Masks of a centre's images, for the detector to learn from: found, checked, made a Dataset.
 
-They are a folder of label images, or outlines in a COCO, VIA or labelme file.
+They are a folder of label images, or outlines in COCO, VIA, labelme or GeoJSON files.
 """
 
 import hashlib
@@ -15,9 +15,18 @@ from experiments.centres.centre import Centre
 from experiments.centres.tree import locate
 from experiments.settings import CentreSettings
 from mrcnn.annotations.faults import AnnotationCheck
-from mrcnn.annotations.label_masks import MASK_SUFFIXES, CellMaskDataset, check_annotations
-from mrcnn.annotations.labelme import read_labelme
-from mrcnn.annotations.outlines import OutlineDataset, check_outlines, parse_annotations, read_annotations, recognise
+from mrcnn.annotations.label_masks import MASK_SUFFIXES, CellMaskDataset, check_annotations, nuclei_folder
+from mrcnn.annotations.outlines import (
+    NUCLEUS_NAMES,
+    PER_IMAGE,
+    OutlineDataset,
+    annotation_files,
+    check_outlines,
+    parse_annotations,
+    read_annotations,
+    read_each,
+    recognise,
+)
 from mrcnn.annotations.shapes import Annotations
 from mrcnn.data.dataset import Dataset
 from mrcnn.data.records import ImageRecord
@@ -33,16 +42,18 @@ class AnnotationChoice:
     """What the user says of a centre's masks."""
 
     path: str | Path | None = None  # as it is or from the centre's folder; None looks in that folder
-    format: str = "auto"  # "auto", "masks", "coco", "via" or "labelme"
+    format: str = "auto"  # "auto", "masks" or one of `mrcnn.annotations.outlines.PARSERS`
     names: tuple[str, ...] = ()  # labels of the outlines that are cells; empty for all
     semantics: str = "cell"  # what the values of label images mean, "cell" or "instances"
+    nucleus_names: tuple[str, ...] = NUCLEUS_NAMES  # labels of the outlines that are nuclei
 
 
 def choice_of_settings(settings: CentreSettings, root: Path) -> AnnotationChoice:
     """What a run's settings say of the masks of the centre in `root`."""
     path = root / settings.annotations if settings.annotations else None
     names = tuple(settings.annotation_names)
-    return AnnotationChoice(path, settings.annotation_format, names, settings.mask_semantics)
+    nucleus_names = tuple(settings.nucleus_names)
+    return AnnotationChoice(path, settings.annotation_format, names, settings.mask_semantics, nucleus_names)
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,11 @@ class LabelImages:
     def identity(self) -> dict[str, Any]:
         """What a training is known by; of the files their content, so that a copy of the masks is the same masks."""
         content = hashlib.sha256()
-        masks = (path for path in self.folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
-        for name, path in sorted((path.relative_to(self.folder).as_posix(), path) for path in masks):
-            content.update(os.fsencode(name) + b"\0")
-            content.update(bytes.fromhex(file_hash(path)))
+        for part, folder in (("", self.folder), ("nuclei/", nuclei_folder(self.folder))):
+            masks = (path for path in folder.rglob("*") if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
+            for name, path in sorted((part + path.relative_to(folder).as_posix(), path) for path in masks):
+                content.update(os.fsencode(name) + b"\0")
+                content.update(bytes.fromhex(file_hash(path)))
         return {"format": "masks", "semantics": self.semantics, "sha256": content.hexdigest()}
 
 
@@ -74,21 +86,23 @@ class Outlines:
 
     annotations: Annotations
     names: tuple[str, ...]
+    nucleus_names: tuple[str, ...]
 
     @property
-    def _classes(self) -> dict[str, str] | None:
-        return dict.fromkeys(self.names, "cell") or None
+    def _meaning(self) -> dict[str, Any]:
+        return {"classes": dict.fromkeys(self.names, "cell") or None, "nucleus_names": self.nucleus_names}
 
     def check(self, records: list[ImageRecord]) -> AnnotationCheck:
-        return check_outlines(records, self.annotations, classes=self._classes)
+        return check_outlines(records, self.annotations, **self._meaning)
 
     def dataset(self, records: list[ImageRecord], source: str) -> Dataset:
-        return OutlineDataset(records, self.annotations, classes=self._classes, source=source)
+        return OutlineDataset(records, self.annotations, **self._meaning, source=source)
 
     def identity(self) -> dict[str, Any]:
-        # Beside labelme files may lie what is no file, a fault that the check lists.
+        # Beside files for each image may lie what is no file, a fault that the check lists.
         content = file_hash(*(path for path in self.annotations.sources if path.is_file()))
-        return {"format": self.annotations.kind, "names": sorted(self.names), "sha256": content}
+        names = {"names": sorted(self.names), "nucleus_names": sorted(self.nucleus_names)}
+        return {"format": self.annotations.kind, **names, "sha256": content}
 
 
 @dataclass
@@ -124,8 +138,8 @@ def masked_images(
         source = find_masks(centre.root, centre.records, choices[name])
         if source is None:
             raise InputError(
-                f"{centre.root}: centre {name} has neither a folder masks/ nor COCO, VIA or labelme annotations "
-                "for the detector to learn from"
+                f"{centre.root}: centre {name} has neither a folder masks/ nor COCO, VIA, labelme or GeoJSON "
+                "annotations for the detector to learn from"
             )
         found.append(check_masks(name, centre.records, source))
     num_faults = sum(len(images.faults) for images in found)
@@ -169,7 +183,7 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
     """Find the masks of a centre.
 
     Without a path, `masks/` is taken where it is; else the one COCO or VIA file in the centre's folder, in `images/`,
-    in `annotations/` or beside the images; else the labelme files beside the images.
+    in `annotations/` or beside the images; else the labelme files, or GeoJSON files, there.
 
     None is returned if nothing is there and nothing was asked for. What was asked for and is not there, or is something
     else, is refused, and so is a choice between several.
@@ -182,12 +196,12 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
         source = LabelImages(root / "masks", choice.semantics)
     elif choice.path is None:
         folders = [root, root / "images", root / "annotations", *sorted({record.path.parent for record in records})]
-        files = dict.fromkeys(path for folder in folders for path in sorted(folder.glob("*.json")))
+        files = dict.fromkeys(path for folder in folders for path in annotation_files(folder))
         source = _choose(list(files), choice)
     elif path.is_file():
-        source = Outlines(read_annotations(path, choice.format), choice.names)
+        source = Outlines(read_annotations(path, choice.format), choice.names, choice.nucleus_names)
     else:
-        source = _choose(sorted(path.rglob("*.json")), choice)
+        source = _choose(annotation_files(path, "**/*"), choice)
         if source is None and may_be_masks and any(file.suffix.lower() in MASK_SUFFIXES for file in path.rglob("*")):
             source = LabelImages(path, choice.semantics)
     if source is None and (choice.path is not None or choice.format != "auto"):
@@ -199,9 +213,10 @@ def find_masks(root: Path, records: list[ImageRecord], choice: AnnotationChoice)
 
 
 def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
-    """Of JSON files take the one of COCO or VIA, or all of labelme."""
+    """Of JSON files take the one of COCO or VIA, or all of labelme or GeoJSON."""
     single: dict[Path, Any] = {}
-    labelme, damaged = [], {}
+    per_image: dict[str, list[Path]] = {}
+    damaged = {}
     for path in files:
         try:
             value = read_json_file(path)
@@ -209,16 +224,21 @@ def _choose(files: list[Path], choice: AnnotationChoice) -> Outlines | None:
             damaged[path] = error
             continue
         kind = recognise(value)
-        if kind == "labelme" and choice.format in ("auto", kind):
-            labelme.append(path)
-        elif kind is not None and choice.format in ("auto", kind):
+        if kind is None or choice.format not in ("auto", kind):
+            continue
+        if kind in PER_IMAGE:
+            per_image.setdefault(kind, []).append(path)
+        else:
             single[path] = value
-    if len(single) + bool(labelme) > 1:
-        named = [*map(str, list(single)[:5]), *([f"the labelme files in {labelme[0].parent}"] if labelme else [])]
-        raise InputError(f"more than one set of annotations: {', '.join(named)}; choose one with --annotations")
-    if labelme:
+    if len(single) + len(per_image) > 1:
+        folders = [f"the {kind} files in {paths[0].parent}" for kind, paths in per_image.items()]
+        named = ", ".join([*map(str, list(single)[:5]), *folders])
+        raise InputError(f"more than one set of annotations: {named}; choose one with --annotations")
+    for kind, paths in per_image.items():
         # What cannot be read among them belongs to some image, and is listed as its fault.
-        return Outlines(read_labelme(sorted([*labelme, *damaged])), choice.names)
+        return Outlines(read_each(sorted([*paths, *damaged]), kind), choice.names, choice.nucleus_names)
     for error in damaged.values():
         log.warning("%s", error)
-    return next((Outlines(parse_annotations(value, path), choice.names) for path, value in single.items()), None)
+    for path, value in single.items():
+        return Outlines(parse_annotations(value, path), choice.names, choice.nucleus_names)
+    return None

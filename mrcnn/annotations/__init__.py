@@ -1,1 +1,1 @@
-"""Annotations of cells: label masks, COCO, VIA, labelme and Pascal VOC."""
+"""Annotations of cells: label masks, COCO, VIA, labelme, GeoJSON and Pascal VOC."""

@@ -9,7 +9,6 @@ Reference:
 import base64
 import io
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,6 @@ from mrcnn.annotations.faults import Fault, as_number, expect, shorten
 from mrcnn.annotations.shapes import Annotations, OutlinedImage, OutlinedObject, Shape, make_ellipse, make_polygon
 from mrcnn.data.images import DAMAGES
 from mrcnn.files.errors import InputError
-from mrcnn.files.json_io import read_json_file
-
-
-def read_labelme(files: Iterable[Path]) -> Annotations:
-    """Read labelme files; what is wrong with one of them is noted in `faults`."""
-    result = Annotations("labelme", list(files))
-    for file in result.sources:
-        try:
-            result.images += parse_labelme(read_json_file(file), file).images
-        except InputError as error:
-            result.faults.append((file.name, str(error).removeprefix(f"{file}: ")))
-    return result
 
 
 def parse_labelme(value: Any, source: Path) -> Annotations:

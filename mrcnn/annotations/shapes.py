@@ -117,17 +117,21 @@ class OutlinedObject:
     label: str | None  # its class in the file's own words, "" if it has none; None if it cannot be told
     shapes: tuple[Shape, ...] = ()  # it is their union
     is_crowd: bool = False  # a group of objects that nobody took apart
+    is_nucleus: bool = False  # whatever its label, which is then that of its cell
     fault: str = ""  # why it cannot be used
 
     @classmethod
-    def read(cls, name: str, entry: Any, read_label: Callable, read_shapes: Callable, is_crowd: bool = False) -> Self:
-        """Make an object of its entry in a file, a mapping; a `Fault` in reading label or shapes becomes its fault."""
+    def read(cls, name: str, entry: Any, read_label: Callable, read_shapes: Callable, **flags: bool) -> Self:
+        """Make an object of its entry in a file, a mapping; a `Fault` in reading label or shapes becomes its fault.
+
+        `flags` are `is_crowd` and `is_nucleus`.
+        """
         label = None
         try:
             label = read_label(expect(entry, dict, "entry"))
-            return cls(name, label, read_shapes(entry), is_crowd)
+            return cls(name, label, read_shapes(entry), **flags)
         except Fault as error:
-            return cls(name, label, is_crowd=is_crowd, fault=str(error))
+            return cls(name, label, **flags, fault=str(error))
 
     def draw(self, height: int, width: int) -> np.ndarray:
         """Return the object's pixels, bool of shape (height, width); `Fault` if it has none in such an image."""
@@ -177,7 +181,7 @@ class OutlinedImage:
 class Annotations:
     """All that was read from an annotation file, or from a folder of them."""
 
-    kind: str  # "coco", "via" or "labelme"
+    kind: str  # "coco", "geojson", "labelme" or "via"
     sources: list[Path]
     images: list[OutlinedImage] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)  # (file or image, reason) of what belongs to no image

@@ -112,6 +112,17 @@ def test_labelme_files_are_found_beside_the_images_with_the_damaged_ones(folder)
     assert [key for key, _ in images.faults] == ["2.json", "images/2.png", "images/3.png"]
 
 
+def test_geojson_files_are_found_beside_the_images_or_in_a_folder(folder):
+    ring = [[20, 20], [40, 22], [30, 40], [20, 20]]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}]
+    for place in ("images/0.geojson", "images/1.png.geojson", "drawn/2.geojson"):
+        put(folder / place, {"type": "FeatureCollection", "features": features})
+    images = checked(folder)
+    assert [record.image_id for record in images.records] == ["images/0.png", "images/1.png"]
+    (record,) = checked(folder, path="drawn", format="geojson").records
+    assert record.image_id == "images/2.png" and checked(folder, path="drawn").records == [record]
+
+
 def test_several_candidates_are_named(folder, coco):
     first, second = put(folder / "a.json", coco), put(folder / "b.json", via_of("0.png"))
     with pytest.raises(InputError) as error:
@@ -146,7 +157,7 @@ def test_path_is_taken_as_it_is_then_from_the_centre(folder, coco, tmp_path, mon
         ({"path": "absent.json"}, "no such annotation file or folder"),
         ({"path": "empty"}, "empty: no annotations of a known format there"),
         ({"path": "a.json", "format": "masks"}, "annotation format must be auto, coco"),
-        ({"path": "other.json"}, "neither COCO, VIA nor labelme"),
+        ({"path": "other.json"}, "neither COCO, VIA, labelme nor GeoJSON"),
         ({"format": "yolo"}, "no yolo annotations there"),
         ({"path": "drawn", "names": ("WBC",)}, "label masks have no names to choose WBC from"),
     ],
@@ -169,6 +180,15 @@ def test_names_choose_the_cells(folder, coco):
     assert only.source.identity() != images.source.identity()
 
 
+def test_nuclei_are_those_of_the_labels_asked_for(folder, coco):
+    put(folder / "annotations.json", coco)
+    named, other = checked(folder, nucleus_names=("Clump",)), checked(folder)
+    assert other.dataset().load_mask(0)[1].tolist() == [1, -1] and not other.faults
+    ((image_id, reason),) = named.faults
+    assert image_id == "images/0.png" and "annotation 99 ('clump'): a nucleus that lies in no cell" in reason
+    assert named.source.identity() != other.source.identity()
+
+
 def test_label_images_are_known_by_content_and_meaning_of_their_masks(tmp_path):
     for name in ("here", "copy"):
         (tmp_path / name / "deep").mkdir(parents=True)
@@ -181,6 +201,10 @@ def test_label_images_are_known_by_content_and_meaning_of_their_masks(tmp_path):
     (tmp_path / "here" / "a.png").rename(tmp_path / "here" / "c.png")
     Image.new("L", (4, 4), 3).save(tmp_path / "copy" / "deep" / "b.TIF")
     assert first not in (here.identity(), copy.identity())
+    second = here.identity()
+    (tmp_path / "nuclei").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "nuclei" / "c.png")
+    assert here.identity() != second
 
 
 def test_settings_of_a_run_say_where_the_annotations_are(folder):

@@ -163,6 +163,50 @@ def test_check_lists_every_fault_and_keeps_the_good(centre, outlines):
     assert all(name == fault[0] and part in fault[1] for (name, part), fault in zip(told, check.faults, strict=True))
 
 
+def test_nuclei_are_known_by_name_and_belong_to_the_cells_that_hold_most_of_them(centre, outlines):
+    (record,) = records = centre("a.png")
+    cells = [thing("1", 2, 2, 12, 12, "WBC"), thing("2", 14, 2, 24, 12, "WBC"), thing("3", 28, 2, 38, 12, "WBC")]
+    # Two in the first cell, of which one reaches out of it; the third cell's is not known.
+    nuclei = [
+        thing("4", 3, 3, 6, 6, "nucleus"),
+        thing("5", 9, 8, 13, 10, " Nuclei"),
+        thing("6", 15, 3, 20, 9, "NUCLEUS"),
+    ]
+    annotations = outlines({"a.png": [nuclei[0], *cells, *nuclei[1:]]})
+    assert check_outlines(records, annotations).num_objects == {record.image_id: 3}
+    dataset = OutlineDataset(records, annotations)
+    masks, class_ids = dataset.load_mask(0)
+    found = dataset.load_parts(0)["nucleus"]
+    assert masks.shape == found.shape == (HEIGHT, WIDTH, 3) and class_ids.tolist() == [1, 1, 1]
+    assert found.sum(axis=(0, 1)).tolist() == [9 + 6, 30, 0] and not (found & ~masks).any()
+
+    # A label that is asked for as a cell is one, and other labels can be those of nuclei.
+    classes = {"nucleus": "cell", " Nuclei": "cell", "NUCLEUS": "cell"}
+    chosen = OutlineDataset(records, annotations, classes=classes)
+    assert chosen.load_mask(0)[0].shape[2] == 3 and chosen.load_parts(0) == {}
+    other = OutlineDataset(records, annotations, nucleus_names=["wbc"])
+    assert other.load_mask(0)[0].sum(axis=(0, 1)).tolist() == [9, 8, 30]
+
+
+def test_check_lists_nuclei_in_no_cell_and_files_of_nuclei_alone(centre, outlines):
+    records = centre("a.png", "b.png")
+    cell, red = thing("1", 2, 2, 12, 12, "WBC"), thing("2", 20, 2, 30, 12, "RBC")
+    lost = [
+        thing("3", 11, 2, 14, 5, "nucleus"),
+        thing("4", 2, 2, 12, 12, "nucleus"),
+        thing("5", 2, 2, 12, 12, "nucleus"),
+    ]
+    inside_other = thing("6", 22, 4, 24, 6, "nucleus")
+    annotations = outlines({"a.png": [cell, *lost], "b.png": [cell, red, inside_other]})
+    check = check_outlines(records, annotations, classes={"WBC": "cell"})
+    told = ["3 ('nucleus'): a nucleus that lies in no cell", "5 ('nucleus'): repeats 4"]
+    assert check.good == records[1:] and [image_id for image_id, _ in check.faults] == ["images/a.png"] * 2
+    assert all(part in reason for part, (_, reason) in zip(told, check.faults, strict=True))
+    assert not OutlineDataset(check.good, annotations, classes={"WBC": "cell"}).load_parts(0)["nucleus"].any()
+    with pytest.raises(InputError, match="no object is a cell"):
+        check_outlines(records, outlines({"a.png": lost}))
+
+
 def test_images_annotated_without_an_object_are_good(centre, outlines):
     records = centre("a.png", "b.png", "c.png")
     white, red = (thing(label, 1, 1, 9, 9, label) for label in ("WBC", "RBC"))
@@ -177,12 +221,13 @@ def test_images_annotated_without_an_object_are_good(centre, outlines):
 @pytest.mark.parametrize(
     ("text", "file_format", "message"),
     [
-        ("[]", "auto", "neither COCO, VIA nor labelme"),
-        ('{"images": 3}', "auto", "neither COCO, VIA nor labelme"),
+        ("[]", "auto", "neither COCO, VIA, labelme nor GeoJSON"),
+        ('{"images": 3}', "auto", "neither COCO, VIA, labelme nor GeoJSON"),
         ("{", "auto", "not valid JSON"),
         ('{"images": [], "annotations": []}', "coco", "no list 'categories'"),
         ('{"_via_img_metadata": []}', "via", "not a VIA file"),
         ('{"shapes": []}', "labelme", "not a labelme file"),
+        ('{"type": "FeatureCollection"}', "auto", "not a GeoJSON file"),
         ("[]", "yolo", "got 'yolo'"),
     ],
 )
@@ -202,7 +247,14 @@ SEGMENTATIONS = [[[value for corner in corners for value in corner]] for corners
 SEGMENTATIONS.append({"size": [HEIGHT, WIDTH], "counts": [5, 10, HEIGHT * WIDTH - 15]})
 SHAPES = [{"label": "c", "points": corners, "shape_type": "polygon", "group_id": None} for corners in CORNERS]
 SHAPES.append({"label": "c", "points": [[2, 3], [3, 4]], "shape_type": "rectangle", "group_id": 1})
+GEOMETRIES = [{"type": "Polygon", "coordinates": [[*corners, corners[0]]]} for corners in CORNERS]
+GEOMETRIES.append({"type": "MultiPolygon", "coordinates": [[[*corners, corners[0]]] for corners in CORNERS]})
+KINDS = {"objectType": "cell", "classification": {"name": "c", "color": [1, 2, 3]}}
 VALUES = {
+    "geojson": {
+        "type": "FeatureCollection",
+        "features": [{"type": "Feature", "geometry": geometry, "properties": KINDS} for geometry in GEOMETRIES],
+    },
     "coco": {
         "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
         "categories": [{"id": 1, "name": "c"}],
