@@ -102,5 +102,6 @@ def nucleus_detector(tiny_config_class, small_resnet, see_cells, tmp_path_factor
         model = MaskRCNN("inference", config, tmp_path_factory.mktemp("nucleus_detector"))
     see_cells(model.parts)
     last = model.parts.mask_head.get_layer("mrcnn_mask")
-    last.kernel.assign(20.0 * last.kernel)
+    last.kernel.assign(5.0 * last.kernel)
+    last.bias.assign([-3.0] * 4)
     return model

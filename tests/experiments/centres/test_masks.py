@@ -273,7 +273,7 @@ def test_detector_learns_from_coco_outlines_without_the_faulty_ones(
 
 
 def test_centre_without_a_usable_outline_is_refused(folder, coco, logged):
-    with pytest.raises(InputError, match="has neither a folder masks/ nor COCO, VIA or labelme annotations"):
+    with pytest.raises(InputError, match="has neither a folder masks/ nor COCO, VIA, labelme or GeoJSON annotations"):
         checked(folder)
     things = coco["annotations"]
     put(folder / "annotations.json", {**coco, "annotations": things[:2]})
