@@ -105,8 +105,11 @@ def test_outlines_that_detect_wrote_are_read_back(tmp_path):
     cells = measure_cells("images/a.png", result, {1: "cell"})
     (tmp_path / "found" / "images").mkdir(parents=True)
     path = tmp_path / "found" / "images" / "a.png.geojson"
-    path.write_text(json.dumps(feature_collection(cells, masks)))
+    nuclei = masks & (np.arange(40)[:, np.newaxis] < 12)  # the second has none
+    path.write_text(json.dumps(feature_collection(cells, masks, nuclei)))
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     records, annotations = [ImageRecord("images/a.png", tmp_path / "a.png")], read_annotations(tmp_path / "found")
     assert check_outlines(records, annotations).faults == []
-    np.testing.assert_array_equal(OutlineDataset(records, annotations).load_mask(0)[0], masks)
+    dataset = OutlineDataset(records, annotations)
+    np.testing.assert_array_equal(dataset.load_mask(0)[0], masks)
+    np.testing.assert_array_equal(dataset.load_parts(0)["nucleus"], nuclei)
