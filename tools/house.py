@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("mrcnn", "autoencoder", "experiments", "aecfe")
 # From the ground up: a file imports from its own row and from those before it. The longest name that fits counts.
 READING_ORDER = """
-mrcnn/files mrcnn/config.py | mrcnn/feature_store | mrcnn/data mrcnn/network | mrcnn/annotations
+mrcnn/files mrcnn/config.py | mrcnn/feature_store | mrcnn/data mrcnn/network | mrcnn/annotations mrcnn/morphology
 | mrcnn/training | mrcnn/matterport | mrcnn | autoencoder
 | experiments/settings.py experiments/cache.py | experiments/synthetic experiments/centres | experiments/cells
 | experiments/evaluation | experiments/classifier | experiments/figures | experiments/reports | experiments
