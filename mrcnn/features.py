@@ -22,6 +22,8 @@ from mrcnn.files.progress import Bar
 from mrcnn.files.read_ahead import read_ahead
 from mrcnn.files.run_folder import check_same
 from mrcnn.model import MaskRCNN, detector_hash
+from mrcnn.morphology import COLUMNS, measure_detections
+from mrcnn.network.assembly import NUCLEUS
 from mrcnn.training.folder import read_settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 BATCHES_AHEAD = 3  # read while the network works on one
 # Setting of a store: the maximum of cells of an image, where it is not the detector's own.
 MAX_DETECTIONS = "max_detections"
+
+MASKS, NUCLEI = "small_masks", "small_nucleus_masks"  # of a result
 
 CROP_SIZE = 128
 # The reference implementation grows the box by 10 px before and 20 px after on images brought to 400 px.
@@ -60,8 +64,12 @@ def grown_box(box: np.ndarray, image_shape: Sequence[int]) -> tuple[int, int, in
 def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[int]) -> list[Cell]:
     """Cells of the store for some rows of a result of `MaskRCNN.detect`."""
     whole = resize(image, (CROP_SIZE, CROP_SIZE))
+    measured = measure_detections(image, result, rows) if NUCLEI in result else [None] * len(rows)
 
-    def make(row: int) -> Cell:
+    def stored(name: str, row: int) -> np.ndarray | None:
+        return np.round(result[name][row] * 255.0).astype(np.uint8) if name in result else None
+
+    def make(row: int, morphology: np.ndarray | None) -> Cell:
         y1, x1, y2, x2 = grown_box(result["rois"][row], image.shape)
         return Cell(
             features=result["feats"][row],
@@ -71,10 +79,12 @@ def make_cells(image: np.ndarray, result: dict[str, np.ndarray], rows: Sequence[
             score=float(result["scores"][row]),
             class_id=int(result["class_ids"][row]),
             image_shape=image.shape[:2],
-            mask=np.round(result["small_masks"][row] * 255.0).astype(np.uint8) if "small_masks" in result else None,
+            mask=stored(MASKS, row),
+            nucleus_mask=stored(NUCLEI, row),
+            morphology=morphology,
         )
 
-    return [make(row) for row in rows]
+    return [make(row, numbers) for row, numbers in zip(rows, measured, strict=True)]
 
 
 def extract_features(
@@ -102,7 +112,8 @@ def extract_features(
         path: the store's final name. A finished store of the same detector is left as it is.
         centre: name of the centre.
         all_cells: keep every detection, for images of whole fields; else one cell for each image (`choose_cell`).
-        with_masks: store 28x28 masks; the mask head takes most of the time.
+        with_masks: store masks and, where the detector draws nuclei, theirs and what is measured on both (see
+            `mrcnn.morphology`); the mask head takes most of the time.
         batch_size: images in a batch.
         shard: extract only this part of the centre; `open_store` and `merge_stores` make one of all.
         part_size: images or cells after which they are safe on the disk; a kill costs at most so many.
@@ -154,7 +165,11 @@ def extract_features(
             clear_parts(path)
             return store.counts
     options = {"attributes": settings, "part_size": part_size, "replace_parts": overwrite}
-    with FeatureStoreWriter(path, centre=centre, detector=identity, with_masks=with_masks, **options) as writer:
+    if with_masks:
+        options |= {"with_masks": True, "mask_shape": config.MASK_SHAPE}
+        if NUCLEUS in config.MASK_PARTS:
+            options |= {"with_nuclei": True, "morphology": tuple(COLUMNS)}
+    with FeatureStoreWriter(path, centre=centre, detector=identity, **options) as writer:
         _extract(detector, records, writer, all_cells, with_masks, batch_size)
     with FeatureStore(path) as store:
         is_full = store.image_column("num_detections") >= detection_limit(config)

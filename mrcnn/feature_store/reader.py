@@ -12,12 +12,16 @@ import numpy as np
 
 from mrcnn.feature_store.layout import (
     ATTRIBUTES,
+    COLUMNS,
     FORMAT,
     IMAGE_STRINGS,
+    MASKS,
+    OLD_MASK_SHAPE,
     SCHEMA,
+    STRING_FIELDS,
     UNREADABLE,
     all_columns,
-    cell_fields,
+    array_fields,
     decode_text,
     origin,
 )
@@ -27,6 +31,7 @@ from mrcnn.files.json_io import parse_json
 from mrcnn.files.output_paths import is_file_name
 from mrcnn.files.run_folder import check_same
 
+NEEDS_NUCLEI = "with masks, by a detector that draws nuclei"
 _ADVICE = "copy it again, or make it with aecfe extract"
 
 
@@ -37,8 +42,9 @@ class FeatureStore:
         path: the store; of shards, the first one.
         paths: all files, one or more.
         centre: name of the centre.
-        attributes: `schema`, `centre`, `detector` (a dict with at least `hash`), `with_masks`, `versions`, `created`
-            (ISO 8601, UTC) and the settings that the writer was given.
+        attributes: `schema`, `centre`, `detector` (a dict with at least `hash`), `with_masks`, `mask_shape`,
+            `with_nuclei`, `morphology` (names of the measurements, [] for none), `versions`, `created` (ISO 8601, UTC)
+            and the settings that the writer was given.
         settings: those settings alone.
 
     Raises:
@@ -53,7 +59,7 @@ class FeatureStore:
             self._file = stack.enter_context(open_plain(self.path, advice=_ADVICE))
             with damage_named(self.path, _ADVICE):
                 header = _read_header(self._file)
-                self._length = _check_layout(self._file, header["with_masks"])
+                self._length = _check_layout(self._file, header)
             self._closing = stack.pop_all()
         self.settings: dict[str, Any] = header.pop("settings")
         self.centre: str = header["centre"]
@@ -76,7 +82,7 @@ class FeatureStore:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names that `read` takes."""
-        return cell_fields(self.attributes["with_masks"])
+        return (*array_fields(self.attributes), *STRING_FIELDS)
 
     @property
     def detector_hash(self) -> str:
@@ -145,7 +151,7 @@ class FeatureStore:
             Array of shape (k, ...) of the field's type, in the order of `indices`; strings as a numpy str array.
 
         Raises:
-            InputError: if a checksum fails, or masks are asked of a store without them.
+            InputError: if a checksum fails, or masks or measurements are asked of a store without them.
             IndexError: if the rows are not in the store.
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
@@ -162,13 +168,14 @@ class FeatureStore:
 
     def text_widths(self) -> dict[str, int]:
         """Bytes that each string dataset needs, by its path in `layout`."""
-        texts = [name for name, (dtype, _) in all_columns(self.attributes["with_masks"]).items() if dtype is None]
+        texts = [name for name, (dtype, _) in all_columns(self.attributes).items() if dtype is None]
         return {name: _column(self._file, name).dtype.itemsize for name in texts}
 
     def _read_rows(self, field: str, indices: np.ndarray) -> np.ndarray:
         """Rows that are in the store, perhaps none; `indices` increase."""
         if field not in self.fields:
-            hint = "; extract again with masks" if field == "mask" else ""
+            advice = {"mask": "with masks"} | dict.fromkeys((MASKS[1], "morphology"), NEEDS_NUCLEI)
+            hint = f"; extract again {advice[field]}" if field in advice else ""
             raise InputError(f"{self.path}: has no field {field!r} (it has {', '.join(self.fields)}){hint}")
         with damage_named(self.path, _ADVICE):
             dataset = _column(self._file, f"cells/{field}")
@@ -190,21 +197,27 @@ def _read_header(file: h5py.File) -> dict[str, Any]:
     """The attributes of a store: those of ATTRIBUTES, as `make_header` gives them."""
     values = {name: file.attrs[name] for name in ATTRIBUTES}
     header = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-    if header["format"] != FORMAT or int(header["schema"]) not in (1, SCHEMA):
+    if header["format"] != FORMAT or int(header["schema"]) not in range(1, SCHEMA + 1):
         found = f"{header['format']}, schema {header['schema']}"
-        raise ValueError(f"it is {found}, and this software reads {FORMAT}, schema 1 and {SCHEMA}")
+        raise ValueError(f"it is {found}, and this software reads {FORMAT}, schema 1 to {SCHEMA}")
     for name in ("detector", "versions", "settings"):
         header[name] = dict(parse_json(header[name]))
     header["schema"], header["with_masks"] = int(header["schema"]), bool(header["with_masks"])
+    header |= {"mask_shape": list(OLD_MASK_SHAPE), "with_nuclei": False, "morphology": []}
+    if header["schema"] > 2:
+        header["mask_shape"] = [int(side) for side in file.attrs["mask_shape"]]
+        header["with_nuclei"] = bool(file.attrs["with_nuclei"])
+        if "morphology" in file["cells"]:
+            header["morphology"] = [str(name, "utf-8") for name in file["cells/morphology"].attrs[COLUMNS]]
     centre = header["centre"]
     if not is_file_name(centre) or not isinstance(header["detector"]["hash"], str):
         raise ValueError(f"centre {ascii(centre)[:80]} is no name for files, or the detector has no hash")
     return header
 
 
-def _check_layout(file: h5py.File, with_masks: bool) -> int:
+def _check_layout(file: h5py.File, header: dict[str, Any]) -> int:
     """Compare types, shapes and lengths of all columns with what they should be; returns the number of cells."""
-    for name, (wanted, shape) in all_columns(with_masks).items():
+    for name, (wanted, shape) in all_columns(header).items():
         dataset, rows = _column(file, name), len(_column(file, name.partition("/")[0] + "/image_id"))
         is_type = dataset.dtype == wanted if wanted else dataset.dtype.kind == "S"
         if dataset.shape != (rows, *shape) or not is_type:

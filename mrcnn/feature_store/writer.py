@@ -13,12 +13,12 @@ import h5py
 import numpy as np
 
 from mrcnn.feature_store.layout import (
-    ARRAY_FIELDS,
     IMAGE_COUNTS,
     IMAGE_STRINGS,
+    OLD_MASK_SHAPE,
     STRING_FIELDS,
     Cell,
-    cell_fields,
+    array_fields,
     check_cell,
     encode_text,
     make_header,
@@ -46,7 +46,9 @@ class FeatureStoreWriter:
         path: final name of the store; an older store of that name is replaced by `finish`, not before.
         centre: name of the centre.
         detector: what made the features: at least `hash`, and usually `config`; JSON values.
-        with_masks: whether every cell comes with a mask.
+        with_masks: whether every cell comes with a mask, of `mask_shape` (height, width).
+        with_nuclei: whether every cell comes with a mask of its nucleus too, of that shape.
+        morphology: names of the measurements that every cell comes with; none for a store without.
         attributes: settings that decide what is stored (crop margins, minimum score ...), JSON values, the same in a
             resumed run.
         part_size: number of images or cells, whichever comes first, after which a part is written.
@@ -63,17 +65,21 @@ class FeatureStoreWriter:
         centre: str,
         detector: dict[str, Any],
         with_masks: bool = False,
+        mask_shape: Sequence[int] = OLD_MASK_SHAPE,
+        with_nuclei: bool = False,
+        morphology: Sequence[str] = (),
         attributes: dict[str, Any] | None = None,
         part_size: int = 128,
         replace_parts: bool = False,
     ):
         self.path = Path(path)
         self.part_size = part_size
-        self._header = make_header(centre, detector, with_masks, attributes or {})
+        extras = {"mask_shape": mask_shape, "with_nuclei": with_nuclei, "morphology": morphology}
+        self._header = make_header(centre, detector, with_masks, attributes or {}, **extras)
+        self._fields = array_fields(self._header)
         # Kept from part to part: thousands of arrays, made and freed anew, would leave the heap in pieces, and the
         # memory of a long extraction would grow.
-        arrays = {name: ARRAY_FIELDS[name] for name in cell_fields(with_masks) if name in ARRAY_FIELDS}
-        self._arrays = {name: np.empty((part_size, *shape), dtype) for name, (dtype, shape) in arrays.items()}
+        self._arrays = {name: np.empty((part_size, *shape), dtype) for name, (dtype, shape) in self._fields.items()}
         self._clear()
         self._finished = False
         self._lock = OutputLock(self.path)
@@ -174,7 +180,7 @@ class FeatureStoreWriter:
         image_id = texts[0]
         if self._finished or image_id in self._done:
             raise ValueError(f"{image_id}: {'the store is finished' if self._finished else 'image added twice'}")
-        rows = [check_cell(image_id, cell, self._header["with_masks"]) for cell in cells]
+        rows = [check_cell(image_id, cell, self._fields) for cell in cells]
         image = {name: text.encode() for name, text in zip(IMAGE_STRINGS, texts, strict=True)}
         for name, value in {**image, "num_detections": num_detections, "num_cells": len(rows)}.items():
             self._columns[f"images/{name}"].append(value)

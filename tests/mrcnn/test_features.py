@@ -12,6 +12,7 @@ from mrcnn.feature_store import FeatureStore
 from mrcnn.features import choose_cell, extract_features, grown_box, make_cells
 from mrcnn.files.errors import InputError
 from mrcnn.model import CONFIG_NAME, WEIGHTS_NAME
+from mrcnn.morphology import COLUMNS
 
 
 class MadeUpDetector:
@@ -39,7 +40,9 @@ class MadeUpDetector:
             "class_ids": np.ones(count, np.int32),
             "feats": np.full((count, 14, 14, 256), image[0, 0, 0] / 255.0, np.float32),
         }
-        return result | ({"small_masks": np.full((count, 28, 28), 0.5, np.float32)} if masks else {})
+        small = np.full((count, *self.config.MASK_SHAPE), 0.5, np.float32)
+        names = ["small_masks", *(f"small_{part}_masks" for part in self.config.MASK_PARTS[1:])]
+        return result | (dict.fromkeys(names, small) if masks else {})
 
 
 @pytest.fixture
@@ -91,6 +94,21 @@ def test_make_cells_cut_the_grown_box(detector):
     assert (cell.crop == 200).all() and not (cell.image == 200).all()
     assert cell.box.tolist() == [100, 120, 200, 220] and cell.image_shape == (400, 400)
     assert (cell.mask == 128).all() and cell.mask.dtype == np.uint8
+
+
+def test_extract_features_measures_cells_where_the_detector_draws_nuclei(cell_records, tmp_path, tiny_config_class):
+    settings = {"TOP_DOWN_PYRAMID_SIZE": 256, "MASK_PARTS": ["cell", "nucleus"], "MASK_SHAPE": [56, 56]}
+    detector = MadeUpDetector(tmp_path / "detector", make_config(settings, tiny_config_class))
+    extract(detector, cell_records, tmp_path / "north.h5")
+    with FeatureStore(tmp_path / "north.h5") as store:
+        assert store.attributes["morphology"] == list(COLUMNS)
+        assert store.read("mask", 0, 1).shape == store.read("nucleus_mask", 0, 1).shape == (1, 56, 56)
+        measured = dict(zip(COLUMNS, store.read("morphology", 0, len(store)).T, strict=True))
+        # The masks fill the box of 20 x 24 px that covers the centre.
+        assert (measured["cell_area"] == 480).all() and (measured["nucleus_share"] == 1).all()
+    extract(detector, cell_records, tmp_path / "bare.h5", with_masks=False)
+    with FeatureStore(tmp_path / "bare.h5") as store:
+        assert not {"mask", "nucleus_mask", "morphology"} & set(store.fields)
 
 
 def test_extract_features_counts_every_image(detector, cell_records, tmp_path, num_with_cells):

@@ -48,6 +48,7 @@ def test_store_of_schema_1_reads_and_resumes_alike(store_path, tmp_path):
     def age(path):
         with h5py.File(path, "r+") as file:
             file.attrs["schema"] = np.int32(1)
+            del file.attrs["mask_shape"], file.attrs["with_nuclei"]
             for group in ("cells", "images"):
                 file.move(f"{group}/image_id", f"{group}/key")
 
@@ -74,7 +75,7 @@ def test_store_round_trip(tmp_path):
         assert len(store) == 3 and store.centre == "matek"
         assert store.attributes["detector"]["hash"] == store.detector_hash == "abc123"
         assert store.attributes["detector"]["config"] == {"BACKBONE": "resnet101", "STRIDES": [4, 8]}
-        assert store.attributes["score_threshold"] == 0.7 and store.attributes["schema"] == 2
+        assert store.attributes["score_threshold"] == 0.7 and store.attributes["schema"] == 3
         assert store.image_ids.tolist() == ["ä/1.png", "ä/1.png", "4.png"]
         assert store.labels.tolist() == ["Ü", "Ü", ""]
         assert store.cell_types.tolist() == ["basophil", "basophil", ""]
@@ -215,6 +216,28 @@ def test_clear_parts_leaves_those_of_a_later_run(tmp_path, store_path):
     assert (tmp_path / "late.h5.parts").is_dir()
 
 
+def test_measurements_and_nuclei_come_back_with_their_names(tmp_path):
+    extras = {"with_masks": True, "mask_shape": (56, 56), "with_nuclei": True, "morphology": ("cell_area", "lobes")}
+    masks = np.random.default_rng(0).integers(0, 256, (2, 56, 56), dtype=np.uint8)
+    cell = make_cell(1)._replace(mask=masks[0], nucleus_mask=masks[1], morphology=np.array([812.0, 3.0]))
+    with open_writer(tmp_path / "store.h5", **extras) as writer:
+        writer.add("1.png", [cell])
+        with pytest.raises(ValueError, match="lacks its morphology"):
+            writer.add("2.png", [cell._replace(morphology=None)])
+        with pytest.raises(ValueError, match="morphology must be float32 of shape"):
+            writer.add("2.png", [cell._replace(morphology=np.ones(3))])
+    with FeatureStore(tmp_path / "store.h5") as store:
+        assert store.attributes["morphology"] == ["cell_area", "lobes"]
+        np.testing.assert_array_equal(store.read("morphology", 0, 1), np.float32([[812, 3]]))
+        np.testing.assert_array_equal(store.read("nucleus_mask", 0, 1)[0], masks[1])
+        np.testing.assert_array_equal(store.read("mask", 0, 1)[0], masks[0])
+
+
+def test_store_without_measurements_says_what_it_needs(store_path):
+    with FeatureStore(store_path) as store, pytest.raises(InputError, match="morphology.*extract again.*nuclei"):
+        store.read("morphology", 0, 1)
+
+
 def test_writer_refuses_a_second_writer(tmp_path):
     first = open_writer(tmp_path / "store.h5")
     with pytest.raises(InputError, match=r"store.h5: another run \(pid \d+ on .*\) is writing it"):
@@ -244,10 +267,8 @@ def test_writer_refuses_bad_cells(tmp_path):
     writer.finish()
     with FeatureStore(tmp_path / "store.h5") as store:
         assert store.image_ids.tolist() == ["1.png"], "a refused cell leaves no trace"
-    row = check_cell("a", cell._replace(features=np.full((14, 14, 256), 65504.0), box=(1, 2, 3, 4)), False)
-    assert {name: (str(value.dtype), value.shape) for name, value in row.items()} == {
-        name: field for name, field in ARRAY_FIELDS.items() if name != "mask"
-    }
+    row = check_cell("a", cell._replace(features=np.full((14, 14, 256), 65504.0), box=(1, 2, 3, 4)), ARRAY_FIELDS)
+    assert {name: (str(value.dtype), value.shape) for name, value in row.items()} == ARRAY_FIELDS
 
 
 def test_writer_reports_the_first_error_where_the_last_cells_cannot_be_saved_either(tmp_path, monkeypatch, caplog):
@@ -290,7 +311,7 @@ def test_store_refuses_what_is_no_store(tmp_path, store_path):
     assert "twice in one mapping" in refused(store_path)
     with h5py.File(store_path, "r+") as file:
         file.attrs["schema"] = np.int32(99)
-    assert "schema 99, and this software reads aecfe-features, schema 1 and 2" in refused(store_path)
+    assert "schema 99, and this software reads aecfe-features, schema 1 to 3" in refused(store_path)
 
 
 @pytest.mark.parametrize(
