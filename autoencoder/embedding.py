@@ -69,15 +69,21 @@ def embed(
 
 
 def write_h5ad(
-    path: str | os.PathLike, vectors: np.ndarray, cells: pd.DataFrame, notes: Mapping[str, Any]
+    path: str | os.PathLike,
+    vectors: np.ndarray,
+    cells: pd.DataFrame,
+    notes: Mapping[str, Any],
+    names: Sequence[str] | None = None,
 ) -> anndata.AnnData:
     """Write vectors of cells, float32 (cells, length), as an .h5ad file, atomically, and return what was written.
 
     `cells` has a row for each, with unique names; text becomes categories. `notes` are JSON values by name, which uns
-    gets as strings.
+    gets as strings; `names` are those of the numbers of a vector, which else are counted.
     """
     texts = cells.select_dtypes(exclude=["number", "bool"]).columns
     data = anndata.AnnData(vectors, obs=cells.astype({name: "category" for name in texts}))
+    if names is not None:
+        data.var_names = list(names)
     data.uns.update({name: json.dumps(value) for name, value in notes.items()})
     with atomic_hdf5(path) as file:
         anndata.io.write_elem(file, "/", data)

@@ -28,6 +28,7 @@ AUTOENCODER_COLUMNS: dict[str, dict[str, Any]] = {
     "AE-CFE": {"adaptation": "mmd"},
 }
 HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN = "Handcrafted", "Handcrafted, Lab", "ResNet-RF", "R-CNN-RF"
+MORPHOLOGY = "Morphology"  # of a detector that draws nuclei, and so no column unless it is asked for
 COLUMNS = (HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN, *AUTOENCODER_COLUMNS)
 # Names of columns in settings files of earlier releases, taken until the next one.
 _FORMER_COLUMNS = {"Hand-made": HANDCRAFTED, "Hand-made, Lab": HANDCRAFTED_LAB}
@@ -131,7 +132,8 @@ class ExtractSettings(Settings):
 class EvaluateSettings(Settings):
     """The cross-centre table."""
 
-    methods: list[Literal["R-CNN-RF", "AE-RF", "AE-CFE"]] = ["R-CNN-RF", "AE-RF", "AE-CFE"]  # its columns
+    # Its columns.
+    methods: list[Literal["R-CNN-RF", "Morphology", "AE-RF", "AE-CFE"]] = ["R-CNN-RF", "AE-RF", "AE-CFE"]
     runs: int = Field(5, ge=1, le=_MAX_COUNT)  # random forests trained for each row
     test_on: Literal["test", "all"] = "test"  # the other centres' test parts, as in the thesis, or all of their cells
     raw_features: Literal["mean", "flat"] = "mean"  # R-CNN-RF's vector: mean over the 14x14 grid, or the whole of it
@@ -157,7 +159,7 @@ class AblationSettings(Settings):
 
     # By column, overrides of the run's section `autoencoder`; names that the thesis has not make columns of their own.
     autoencoders: dict[str, overrides(AutoencoderConfig)] = {}
-    columns: Annotated[list[str], EachOnce] = list(COLUMNS)  # of COLUMNS and `autoencoders`
+    columns: Annotated[list[str], EachOnce] = list(COLUMNS)  # of COLUMNS, Morphology and `autoencoders`
     # Of each autoencoder, with seeds that follow each other; run number r of a classifier takes number r modulo this.
     training_runs: int = Field(1, ge=1)
     # "none" takes features as they are, "centre" standardises each within its centre without labels; each a column.
@@ -168,7 +170,7 @@ class AblationSettings(Settings):
     @field_validator("autoencoders")
     @classmethod
     def _check_autoencoders(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in (HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN):
+        for name in (HANDCRAFTED, HANDCRAFTED_LAB, RESNET, RCNN, MORPHOLOGY):
             if name in values:
                 raise ValueError(f"{name!r} is no autoencoder; choose another name")
         return values
@@ -177,7 +179,7 @@ class AblationSettings(Settings):
     @classmethod
     def _check_columns(cls, values: list[str], info: ValidationInfo) -> list[str]:
         values = [_FORMER_COLUMNS.get(name, name) for name in values]
-        known = [*COLUMNS, *info.data.get("autoencoders", values)]
+        known = [*COLUMNS, MORPHOLOGY, *info.data.get("autoencoders", values)]
         for value in values:
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(dict.fromkeys(known))}")

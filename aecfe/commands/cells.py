@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from aecfe.commands import options
+from mrcnn.files.errors import InputError
 
 ALL_CELLS = {"--all-cells": "keep every cell of an image, not one"}
 
@@ -46,6 +47,8 @@ def _add_features(commands) -> None:
     vectors = "the vectors are its latents; without it they are the detector's features, averaged over the cell"
     models = {"--autoencoder RUN": f"folder of an autoencoder of its features, or of a run that has one: {vectors}"}
     options.add(parser, models)
+    kinds = "without an autoencoder: the detector's features, or measurements of cell and nucleus (docs/morphology.md)"
+    parser.add_argument("--kind", choices=("features", "morphology"), default="features", help=kinds)
     output = ".h5ad file to write, for example mine.h5ad; mine.csv, mine.overlay.png and mine.h5 come beside it"
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help=output)
     texts = {"--centre NAME": "where the images are from (default: their folder's name)", **ALL_CELLS}
@@ -97,6 +100,8 @@ def features(arguments: argparse.Namespace) -> None:
     from experiments.cells.features import centre_name, embed_images, feature_files
     from experiments.cells.models import autoencoder_folder, detector_folder
 
+    if arguments.autoencoder and arguments.kind == "morphology":
+        raise InputError("--kind morphology: has no use for an autoencoder; leave --autoencoder out")
     images = find_images(arguments.images)
     without = [kind for kind in ("csv", "overlay") if getattr(arguments, f"no_{kind}")]
     files = feature_files(arguments.output, images, without)
@@ -106,7 +111,7 @@ def features(arguments: argparse.Namespace) -> None:
         detector_folder(arguments.detector),
         autoencoder_folder(arguments.autoencoder) if arguments.autoencoder else None,
         centre=centre_name(images, arguments.centre),
-        **options.chosen(arguments, "all_cells", "min_score", "max_detections", "batch_size", "overwrite"),
+        **options.chosen(arguments, "kind", "all_cells", "min_score", "max_detections", "batch_size", "overwrite"),
     )
     listed = ", ".join(str(path) for path in files.values() if path.exists())
     print(

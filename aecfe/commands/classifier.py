@@ -9,6 +9,9 @@ from mrcnn.files.errors import InputError
 
 FILES = "embeddings (.h5ad), vectors made elsewhere (.npz) or feature files (.h5), all of one kind"
 
+# What `--kind` takes of feature files, and what `experiments.classifier.inputs` calls it.
+STORE_KINDS = {"features": "mean features", "morphology": "morphology"}
+
 
 def add_parser(commands) -> None:
     """Add the commands."""
@@ -20,6 +23,9 @@ def add_parser(commands) -> None:
     add(parser, {"--train-on CENTRE...": "centres to train on (default: all with labels)"}, default=[])
     kinds = "the thesis' random forest, or logistic regression"
     parser.add_argument("--classifier", choices=("forest", "logistic"), default="forest", help=kinds)
+    parser.add_argument(
+        "--kind", choices=STORE_KINDS, default="features", help="what of a feature file is learned from"
+    )
     how = "vectors as they are, or each number brought to mean 0 and deviation 1 within each centre, new ones too"
     parser.add_argument("--standardise", choices=("none", "centre"), default="none", help=how)
     add_seed(parser)
@@ -42,7 +48,7 @@ def train(arguments: argparse.Namespace) -> None:
     from experiments.classifier.inputs import read_cells
     from experiments.classifier.train import train_classifier
 
-    source, cells = read_cells(arguments.inputs)
+    source, cells = read_cells(arguments.inputs, STORE_KINDS[arguments.kind])
     record = train_classifier(
         source,
         cells,
@@ -70,7 +76,9 @@ def apply(arguments: argparse.Namespace) -> None:
     if Path(arguments.output).exists() and not arguments.overwrite:  # it may be somebody's labels
         raise InputError(f"-o {arguments.output}: already there; name another file, or give --overwrite")
     classifier = read_classifier(arguments.classifier)
-    predictions = predict_cells(classifier, *read_cells(arguments.inputs))
+    kind = classifier.record.vectors.kind
+    of_stores = kind if kind in STORE_KINDS.values() else STORE_KINDS["features"]
+    predictions = predict_cells(classifier, *read_cells(arguments.inputs, of_stores))
     write_predictions(predictions, arguments.output)
     print(f"{arguments.output}: {len(predictions)} cells")
     print(describe_predictions(classifier, predictions))

@@ -14,6 +14,7 @@ from mrcnn.data.images import IMAGE_SUFFIXES, list_images, read_image
 from mrcnn.data.records import ImageRecord
 from mrcnn.detection import detect_samples, detection_limit, warn_of_full
 from mrcnn.files.errors import InputError
+from mrcnn.morphology import column_names, measure_detections
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -63,7 +64,8 @@ def detect_images(
         detector: a trained model, opened with `load_detector`.
         images: of `find_images`.
         files: where to write.
-        pixel_size: side of a pixel in micrometres, or None.
+        pixel_size: side of a pixel in micrometres, or None. The table of a detector that draws nuclei also has the
+            numbers of `mrcnn.morphology`.
         batch_size: images in a batch.
 
     Returns:
@@ -88,6 +90,9 @@ def detect_images(
         for name in {"masks", "nucleus_masks"} & result.keys():
             result[name] = np.moveaxis(np.ascontiguousarray(np.moveaxis(result[name], -1, 0)), 0, -1)
         cells = measure_cells(record.image_id, result, class_names, pixel_size)
+        if files.csv is not None and "nucleus_masks" in result:
+            measured = measure_detections(image, result, range(len(cells)), pixel_size)
+            cells = cells.join(pd.DataFrame(measured, columns=column_names(pixel_size)))
         write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)
         tables.append(cells)
         counts["without_cells"] += cells.empty

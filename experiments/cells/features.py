@@ -1,7 +1,7 @@
 """`aecfe features`: from a folder of images to a vector for each cell, with what is needed to judge it.
 
-out.h5ad          a vector for each cell: mean RoI features of the detector, or latents of an autoencoder
-out.csv           a row for each cell, and one with the reason for each image without a cell
+out.h5ad          a vector for each cell: the detector's mean RoI features, an autoencoder's latents, or measurements
+out.csv           a row for each cell, with any measurements, and one with the reason for each image without a cell
 out.overlay.png   some of the images with what was found on them
 out.h5            feature store of the cells; an interrupted call resumes from it
 """
@@ -37,6 +37,7 @@ from mrcnn.files.output_paths import check_output_file
 from mrcnn.files.provenance import file_hash, hash_json, versions
 from mrcnn.files.run_folder import check_same
 from mrcnn.model import detector_config, detector_hash, load_detector
+from mrcnn.network.assembly import NUCLEUS
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def embed_images(
     autoencoder: str | os.PathLike | None = None,
     *,
     centre: str,
+    kind: str = "features",
     all_cells: bool = False,
     min_score: float | None = None,
     max_detections: int | None = None,
@@ -104,6 +106,7 @@ def embed_images(
         detector, autoencoder: folders of a trained detector and of an autoencoder that was trained on its features;
             None keeps the features, averaged over their 14 x 14 spatial positions.
         centre: name of the centre that the images are from.
+        kind: "features", or "morphology" to keep what is measured on cell and nucleus, with the names of the numbers.
         all_cells: keep every cell of an image, not one (`mrcnn.features.choose_cell`).
         min_score, max_detections: minimum score of a cell, maximum cells per image; None leaves the detector's own.
         batch_size: images in a batch of the detector.
@@ -119,6 +122,8 @@ def embed_images(
     """
     overrides = {} if min_score is None else {"DETECTION_MIN_CONFIDENCE": min_score}
     config = detector_config(detector, overrides, max_detections)
+    if kind == "morphology" and NUCLEUS not in config.MASK_PARTS:
+        raise InputError(f"--kind morphology: {detector} draws no nuclei; give a detector that was trained to")
     trained = None if autoencoder is None else _open_autoencoder(autoencoder, detector, centre)
     identity = {
         "detector": detector_hash(detector),
@@ -128,6 +133,7 @@ def embed_images(
         "all_cells": all_cells,
         "min_score": config.DETECTION_MIN_CONFIDENCE,
         "max_detections": detection_limit(config),
+        **({} if kind == "features" else {"kind": kind}),
     }
     h5ad, beside = files["h5ad"], [path for kind, path in files.items() if kind in ("csv", "overlay")]
     if h5ad.exists() and not overwrite:
@@ -159,7 +165,10 @@ def embed_images(
                     "--overwrite give a lower --min-score, or a detector that was trained on such images"
                 )
             notes = {"identity": identity, "counts": counts, "command": sys.argv, "versions": versions("aecfe")}
-            if trained is None:
+            if kind == "morphology":
+                names = store.attributes["morphology"]
+                write_h5ad(h5ad, store.read("morphology", 0, len(store)), cells, {PROVENANCE: notes}, names)
+            elif trained is None:
                 write_h5ad(h5ad, roi_vectors(store), cells, {PROVENANCE: notes})
             else:
                 latents = encode_store(trained, compiled_encoder(trained), store)
@@ -224,10 +233,14 @@ def _write_beside(
         lost["image"] = lost["image_id"].map(_shown_paths(images))
         lost["status"] = [UNREADABLE if is_unreadable(reason) else MISSED for reason in lost["reason"]]
         found = cells.rename_axis("cell").reset_index().assign(reason="")
+        measured = store.attributes["morphology"]
+        if measured:
+            found[measured] = store.read("morphology", 0, len(store))
         # As plain objects: whole numbers stay whole beside gaps.
-        table = pd.concat([part.reindex(columns=CSV_COLUMNS).astype(object) for part in (found, lost)])
+        table = pd.concat([part.reindex(columns=[*CSV_COLUMNS, *measured]).astype(object) for part in (found, lost)])
         order = {image_id: number for number, image_id in enumerate(records)}
         table = table.sort_values("image_id", key=lambda ids: ids.map(order), kind="stable")
+        table[measured] = table[measured].map("{:.6g}".format, na_action="ignore")
         table["score"] = table["score"].map("{:.4f}".format, na_action="ignore")
         with atomic_path(files["csv"]) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")

@@ -104,9 +104,13 @@ def measure_cells(
 
 
 def write_table(path: Path, cells: pd.DataFrame) -> None:
-    """Write cells of `measure_cells` as the CSV; names that are not UTF-8 are written with escapes."""
-    formats = {"score": "{:.4f}".format, **dict.fromkeys(SIZE_COLUMNS, "{:.6g}".format)}
-    texts = {name: cells[name].map(as_text) for name, as_text in formats.items() if name in cells}
+    """Write cells of `measure_cells`, perhaps with further numbers, as the CSV.
+
+    Names that are not UTF-8 are written with escapes.
+    """
+    measured = [name for name in cells if name not in COLUMNS]
+    formats = {"score": "{:.4f}".format, **dict.fromkeys(measured, "{:.6g}".format)}
+    texts = {name: cells[name].map(as_text) for name, as_text in formats.items()}
     with atomic_path(path) as temporary:
         how = {"encoding": "utf-8", "errors": "backslashreplace", "lineterminator": "\n"}
         cells.assign(**texts).to_csv(temporary, index=False, **how)

@@ -26,6 +26,7 @@ LEAST_CELLS = 30
 HOW_TO_MAKE = {
     "latents": "the .h5ad file that `aecfe embed` writes",
     "mean features": "the feature stores that `aecfe extract` writes",
+    "morphology": "the feature stores that `aecfe extract` writes with a detector that draws nuclei",
     "vectors": "an .npz or .h5ad file of the network that it was trained on",
 }
 
@@ -34,11 +35,12 @@ HOW_TO_MAKE = {
 class Source:
     """What some vectors are.
 
-    The kind is "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 spatial positions)
-    or "vectors" of another network. Hashes are "" where there is no such network or nothing says which.
+    The kind is "latents" of an autoencoder, "mean features" of a detector (averaged over the 14x14 spatial positions),
+    "morphology", what is measured on the cells that it draws, or "vectors" of another network. Hashes are "" where
+    there is no such network or nothing says which.
     """
 
-    kind: Literal["latents", "mean features", "vectors"]
+    kind: Literal["latents", "mean features", "morphology", "vectors"]
     length: PositiveInt
     detector: str = ""
     autoencoder: str = ""
@@ -68,18 +70,19 @@ class CentreCells:
     path: Path
 
 
-def read_cells(paths: Iterable[str]) -> tuple[Source, dict[str, CentreCells]]:
+def read_cells(paths: Iterable[str], of_stores: str = "mean features") -> tuple[Source, dict[str, CentreCells]]:
     """Read cells of all centres in some files, which must be from the same networks.
 
-    Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre). Returned is
-    what the vectors are, and the cells by centre in order of appearance.
+    Files are embeddings (.h5ad), vectors made elsewhere (.npz) or feature stores (all shards of a centre), of which
+    "mean features" or "morphology" is taken. Returned is what the vectors are, and the cells by centre in order of
+    appearance.
 
     Refused are files without a cell or with a value that is not finite, of different networks, or of the same centre.
     """
     files = [Path(path) for path in paths]  # what is no file of vectors is taken for a feature store
     found = [_read_file(path) for path in files if path.suffix.lower() in SUFFIXES]
     stores = stores_by_centre([path for path in files if path.suffix.lower() not in SUFFIXES])
-    found += [_read_store(centre, store) for centre, store in stores.items()]
+    found += [_read_store(centre, store, of_stores) for centre, store in stores.items()]
     source, first = found[0][0], next(iter(found[0][1].values())).path
     cells: dict[str, CentreCells] = {}
     for other, by_centre in found:
@@ -115,15 +118,17 @@ def _read_file(path: Path) -> tuple[Source, dict[str, CentreCells]]:
     return (Source("vectors", length) if origin is None else Source("latents", length, *origin)), cells
 
 
-def _read_store(centre: str, path: StorePath) -> tuple[Source, dict[str, CentreCells]]:
+def _read_store(centre: str, path: StorePath, kind: str) -> tuple[Source, dict[str, CentreCells]]:
     with open_store(path) as store:
         if not len(store):
             raise InputError(f"{store.path}: holds no cells; leave it out")
-        vectors = roi_vectors(store, "mean")
+        vectors = store.read("morphology", 0, len(store)) if kind == "morphology" else roi_vectors(store, "mean")
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
-            raise InputError(f"{store.path}: the features of cell {bad[0]} are not finite; extract it again")
-        source = Source("mean features", vectors.shape[1], store.detector_hash)
+            raise InputError(f"{store.path}: the {kind} of cell {bad[0]} are not finite; extract it again")
+        # Measurements mean the same whatever drew the masks.
+        detector = "" if kind == "morphology" else store.detector_hash
+        source = Source(kind, vectors.shape[1], detector)
         return source, {centre: CentreCells(vectors, store.image_ids, store.cell_types, store.path)}
 
 

@@ -17,7 +17,7 @@ from experiments.evaluation.mixing import mixing_scores
 from experiments.evaluation.scores import Difference, Interval, Resampling, score_pair
 from experiments.evaluation.transfer import Cells, Pair, Vectors, predict_pairs
 from experiments.evaluation.vectors import align_vectors, read_vectors, standardise
-from experiments.settings import RCNN
+from experiments.settings import MORPHOLOGY, RCNN
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.feature_store.reader import roi_vectors
 from mrcnn.files.errors import InputError
@@ -81,6 +81,15 @@ def raw_column(stores: Mapping[str, StorePath], mode: str) -> Column:
             vectors[centre] = roi_vectors(store, mode)
     note = "averaged over their 14 x 14 spatial positions" if mode == "mean" else "flattened"
     return Column(RCNN, (vectors,), f"{RCNN}: the detector's RoI features, {note}.")
+
+
+def morphology_column(stores: Mapping[str, StorePath]) -> Column:
+    """Morphology: what is measured on cell and nucleus; an InputError names a store without."""
+    vectors = {}
+    for centre, path in stores.items():
+        with open_store(path) as store:
+            vectors[centre] = store.read("morphology", 0, len(store))
+    return Column(MORPHOLOGY, (vectors,), f"{MORPHOLOGY}: size, shape, lobes, colour and texture of cell and nucleus.")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from experiments.evaluation.comparison import (
     choose_standardised,
     compare_columns,
     foreign_columns,
+    morphology_column,
     raw_column,
 )
 from experiments.evaluation.comparison_tables import Heading, write_comparison
 from experiments.evaluation.transfer import make_cells
 from experiments.evaluation.vectors import SUFFIXES, read_vectors
-from experiments.settings import RCNN, check_centre_name
+from experiments.settings import MORPHOLOGY, RCNN, check_centre_name
 from mrcnn.feature_store import StorePath, open_store
 from mrcnn.files.errors import InputError
 from mrcnn.files.provenance import command_text, versions_text
@@ -50,8 +51,9 @@ def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
         if name in files:
             raise InputError(f"{path}: {files[name]} makes a column called {name} too; rename one of them")
         files[name] = path
-    if stores and RCNN in files:
-        raise InputError(f"{files[RCNN]}: {RCNN} is the column of the feature stores; rename the file")
+    for name in (RCNN, MORPHOLOGY):
+        if stores and name in files:
+            raise InputError(f"{files[name]}: {name} is a column of the feature stores; rename the file")
     return stores, files
 
 
@@ -73,7 +75,8 @@ def evaluate_files(
     Other files are brought to their order by the image ids.
 
     Args:
-        stores: feature store of each centre, or its shards; their features are the column R-CNN-RF.
+        stores: feature store of each centre, or its shards; their features are the column R-CNN-RF, and where all have
+            measurements these are the column Morphology.
         files: .h5ad and .npz files by the name of their column.
         output: folder; predictions are kept below it, and read again by the next call.
         protocol: how to compare.
@@ -88,7 +91,9 @@ def evaluate_files(
     Raises:
         InputError: if a file cannot be read or does not describe the cells, or nothing names cell types.
     """
-    names = [RCNN, *files] if stores else list(files)
+    names = [*_columns_of(stores), *files]
+    if MORPHOLOGY in (methods or ()) and MORPHOLOGY not in names:
+        morphology_column(stores)  # says which store has none
     names = names if methods is None else [name for name in methods if name in names]
     if not names:
         raise InputError("there is nothing to compare: give feature stores or embeddings")
@@ -101,6 +106,8 @@ def evaluate_files(
     columns = {column.name: column for column in foreign_columns({n: files[n] for n in names if n in files}, cells)}
     if stores and RCNN in names:
         columns[RCNN] = raw_column(stores, raw_features)
+    if stores and MORPHOLOGY in names:
+        columns[MORPHOLOGY] = morphology_column(stores)
     chosen = choose_standardised([columns[name] for name in names], standardise)
     comparison = compare_columns(chosen, cells, protocol, Cache(output / "cache"))
     if provenance is None:
@@ -109,6 +116,15 @@ def evaluate_files(
     written = write_comparison(comparison, output, Heading("cross_centre", title, provenance, reference=chosen[0].name))
     log.info("%s: all classifiers, with intervals", written["md"])
     return written
+
+
+def _columns_of(stores: Mapping[str, StorePath]) -> list[str]:
+    """Columns that feature stores make by themselves."""
+    for path in stores.values():
+        with open_store(path) as store:
+            if "morphology" not in store.fields:
+                return [RCNN]
+    return [RCNN, MORPHOLOGY] if stores else []
 
 
 def _labels(

@@ -12,11 +12,12 @@ from experiments.evaluation.comparison import (
     choose_standardised,
     compare_columns,
     foreign_columns,
+    morphology_column,
     raw_column,
 )
 from experiments.evaluation.handcrafted import handcrafted_vectors
 from experiments.evaluation.transfer import Vectors
-from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, RESNET
+from experiments.settings import HANDCRAFTED, HANDCRAFTED_LAB, MORPHOLOGY, RESNET
 from experiments.thesis.study import Study
 from mrcnn.files.provenance import file_hash
 
@@ -76,6 +77,9 @@ def untrained_vectors(study: Study, name: str, backbone: str | None = None) -> t
         return vectors, f"{name}: Lab histograms and histograms of oriented gradients of {crop}."
     if name == RESNET:
         return _resnet_vectors(study, backbone)
+    if name == MORPHOLOGY:
+        column = morphology_column(study.stores(backbone))
+        return column.trainings[0], column.note
     # Reading them takes less time than a copy in the cache would, and no space.
     column = raw_column(study.stores(backbone), study.settings.evaluate.raw_features)
     return column.trainings[0], column.note
