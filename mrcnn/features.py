@@ -29,6 +29,7 @@ from mrcnn.training.folder import read_settings
 log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 3  # read while the network works on one
+MAKERS = 4  # images whose cells are cut out and measured at a time, beside the network
 # Setting of a store: the maximum of cells of an image, where it is not the detector's own.
 MAX_DETECTIONS = "max_detections"
 
@@ -197,7 +198,7 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
     images = read_ahead(lambda path: attempt(read_image, path), paths, num_ahead=BATCHES_AHEAD * batch_size)
     name = f"extract {writer.path.stem}"
     with closing(images), Bar(total=len(records), initial=len(done), desc=name, unit="image") as shown:
-        with held_back() as interruption, ThreadPoolExecutor(1) as behind:
+        with held_back() as interruption, ThreadPoolExecutor(MAKERS) as makers, ThreadPoolExecutor(1) as behind:
             written = behind.submit(tuple)  # nothing so far
             for batch in batches:
                 interruption.check()  # what was found so far is saved
@@ -206,22 +207,29 @@ def _extract(detector, records, writer, all_cells, with_masks, batch_size) -> No
                 results = detect_each(detector, read, names, masks=with_masks, paste=False)
                 rows = [row for row in zip(batch, read, results, strict=True) if row[0].image_id not in done]
                 written.result()  # after a fault nothing more is written, so that the store has no gap
-                written = behind.submit(_store, writer, rows, reason, all_cells)
+                written = behind.submit(_store, writer, rows, reason, all_cells, makers)
                 shown.update(len(rows))
             written.result()
 
 
-def _store(writer, rows, reason, all_cells) -> None:
+def _store(writer, rows, reason, all_cells, makers) -> None:
     """Write the cells of some images; record the images without one."""
-    for record, image, result in rows:
+
+    def make(row) -> list[Cell]:
+        _, image, result = row
+        if isinstance(result, InputError) or not len(result["scores"]):
+            return []
+        everything = range(len(result["scores"]))
+        kept = everything if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
+        return make_cells(image, result, kept)
+
+    for (record, _, result), cells in zip(rows, makers.map(make, rows), strict=True):
         if isinstance(result, InputError):
             log.warning("%s", result)
             writer.missed(record.image_id, f"{UNREADABLE}: {result}", record.label, record.cell_type)
             continue
-        count = len(result["scores"])
-        if not count:
+        if not cells:
             writer.missed(record.image_id, reason, record.label, record.cell_type)
             continue
-        kept = range(count) if all_cells else [choose_cell(result["rois"], result["scores"], image.shape)]
-        cells = make_cells(image, result, kept)
-        writer.add(record.image_id, cells, label=record.label, cell_type=record.cell_type, num_detections=count)
+        texts = {"label": record.label, "cell_type": record.cell_type}
+        writer.add(record.image_id, cells, **texts, num_detections=len(result["scores"]))

@@ -58,7 +58,7 @@ def measure_shape(cell: np.ndarray, nucleus: np.ndarray) -> dict[str, float]:
     values |= {f"cell_{name}": value for name, value in of_cell.items()}
     radius = of_cell["diameter"] / 2
     values["cell_dent"] = _dents(cell)[0] / radius
-    values["cell_reach"] = np.sqrt(np.max(np.sum((np.argwhere(cell) - cell_centre) ** 2, axis=1))) / radius
+    values["cell_reach"] = np.sqrt(np.max(np.sum((_edge_points(cell) - cell_centre) ** 2, axis=1))) / radius
     if not nucleus_area:
         return values
     of_nucleus, centre = _region(nucleus)
@@ -78,7 +78,7 @@ def _region(mask: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     values["solidity"] = area / np.count_nonzero(_hull(mask))
     values["circularity"] = min(1.0, 4 * np.pi * area / perimeter**2) if perimeter else 1.0
     centre = np.array([found["centroid-0"][0], found["centroid-1"][0]])
-    values["spread"] = np.sum(np.argwhere(mask).var(axis=0)) * 2 * np.pi / area
+    values["spread"] = np.pi * (values["major_axis"] ** 2 + values["minor_axis"] ** 2) / (8 * area)
     return values, centre
 
 
@@ -93,7 +93,12 @@ def _dents(mask: np.ndarray) -> np.ndarray:
 def _hull(mask: np.ndarray) -> np.ndarray:
     """The pixels of the convex hull of those of a mask, bool (height, width)."""
     hull = np.zeros(mask.shape, np.uint8)
-    return cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32)), 1) != 0
+    return cv2.fillConvexPoly(hull, cv2.convexHull(_edge_points(mask)[:, ::-1].astype(np.int32)), 1) != 0
+
+
+def _edge_points(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask, (y, x), that touch the outside or the frame."""
+    return np.argwhere(mask & (cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) == 0))
 
 
 def edge_distance(mask: np.ndarray) -> np.ndarray:
