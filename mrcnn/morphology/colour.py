@@ -16,6 +16,7 @@ _CHANNELS = ("l", "a", "b")
 _EDGE = 1 / 40  # of the diameter: how far from an edge a pixel has the colour of one part alone
 _LEAST_PIXELS = 20
 _CLEFT, _LEAST_CLEFT = 0.6, 0.005  # of the way from the nucleus' colour to the cytoplasm's; of the area of the cell
+_LEAST_STEP = 10.0  # units of Lab between the two, or noise would be taken for clefts
 _CLEFT_BLUR = 0.7  # px
 _LEVELS, _LEVEL = 32, 2.0  # of lightness about the mean of a part, and units of L in one
 _LOOSE = 0.35
@@ -139,8 +140,10 @@ def without_clefts(image: np.ndarray, cell: np.ndarray, nucleus: np.ndarray) -> 
     core, cytoplasm = _first_of([_within(nucleus, edge), nucleus]), _cytoplasm(cell, nucleus, edge)
     nucleus_colour, cytoplasm_colour = (np.median(lab[mask], axis=0) for mask in (core, cytoplasm))
     step = cytoplasm_colour - nucleus_colour
+    if np.linalg.norm(step) < _LEAST_STEP:
+        return nucleus
     # How far along the way from the one colour to the other.
-    way = (lab - nucleus_colour) @ step / max(float(step @ step), 1e-6)
+    way = (lab - nucleus_colour) @ step / (step @ step)
     is_bright = nucleus & (way > _CLEFT)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(is_bright.view(np.uint8))
     is_cleft = stats[:, cv2.CC_STAT_AREA] > _LEAST_CLEFT * area

@@ -32,6 +32,7 @@ COLUMNS = {
         NUMBER,
         "how much wider the second lobe is than what joins it, on each side, over the radius",
     ),
+    "nucleus_third_lobe": (NUMBER, "the same of the third lobe; 0 where there is none"),
     "nucleus_neck": (NUMBER, "width of what joins the second lobe, over the width of that lobe; 1 where there is none"),
     "nucleus_largest_lobe": (NUMBER, "share of the nucleus that is nearest to its largest lobe"),
     "nucleus_thickness": (NUMBER, "radius of the largest disc inside the nucleus, over its radius"),
@@ -73,7 +74,7 @@ def _count_parts(mask: np.ndarray, area: int) -> int:
 
 def _find_lobes(nucleus: np.ndarray, depth: np.ndarray) -> dict[str, float]:
     """Follow the parts of the nucleus through erosions; `depth` is the distance to its edge over its radius."""
-    second, neck = 0.0, 1.0
+    second, third, neck = 0.0, 0.0, 1.0
     most, seeds = 0, None
     # Of depths only local maxima matter.
     tops = np.nonzero((depth >= cv2.dilate(depth, np.ones((3, 3), np.uint8))) & nucleus)
@@ -81,10 +82,10 @@ def _find_lobes(nucleus: np.ndarray, depth: np.ndarray) -> dict[str, float]:
         number, labels = cv2.connectedComponents((depth > level).view(np.uint8))
         peaks = np.zeros(number)
         np.maximum.at(peaks, labels[tops], depth[tops])
-        rise = np.sort(peaks[1:] - level)[:-1].max(initial=0.0)
-        second = max(second, rise)
-        if rise >= _LEAST_RISE:
-            neck = min(neck, level / (rise + level))
+        _, lesser, least = [*np.sort(peaks[1:] - level)[::-1], 0.0, 0.0][:3]
+        second, third = max(second, lesser), max(third, least)
+        if lesser >= _LEAST_RISE:
+            neck = min(neck, level / (lesser + level))
         is_lobe = np.append(False, peaks[1:] - level >= _LEAST_RISE)
         if is_lobe.sum() > most:
             most, seeds = int(is_lobe.sum()), np.where(is_lobe[labels], labels, 0)
@@ -98,6 +99,7 @@ def _find_lobes(nucleus: np.ndarray, depth: np.ndarray) -> dict[str, float]:
     return {
         "nucleus_lobes": max(most, 1),
         "nucleus_second_lobe": second,
+        "nucleus_third_lobe": third,
         "nucleus_neck": neck,
         "nucleus_largest_lobe": largest,
     }

@@ -50,6 +50,7 @@ def test_lobes_are_counted_whether_or_not_a_thread_joins_them(name, lobes):
     found = measure(draw(NUCLEI[name]), CELL, NUCLEI[name])
     assert found["nucleus_lobes"] == lobes and found["nucleus_largest_lobe"] == pytest.approx(1 / lobes, abs=0.04)
     assert (found["nucleus_second_lobe"] > 0.3) == (lobes > 1) and (found["nucleus_neck"] < 0.3) == (lobes > 1)
+    assert (found["nucleus_third_lobe"] > 0.3) == (lobes > 2)
 
 
 def test_cleft_that_the_mask_covers_parts_two_lobes():
@@ -58,6 +59,7 @@ def test_cleft_that_the_mask_covers_parts_two_lobes():
     nucleus[:, 77:84] = False
     assert measure(draw(nucleus), CELL, mask)["nucleus_lobes"] == 2
     assert measure(draw(mask), CELL, mask)["nucleus_lobes"] == 1
+    assert measure(draw(mask & False), CELL, mask)["nucleus_lobes"] == 1  # of the colour of cytoplasm throughout
 
 
 def test_turned_mirrored_and_enlarged_cells_measure_alike():
