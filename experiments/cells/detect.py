@@ -90,7 +90,7 @@ def detect_images(
         for name in {"masks", "nucleus_masks"} & result.keys():
             result[name] = np.moveaxis(np.ascontiguousarray(np.moveaxis(result[name], -1, 0)), 0, -1)
         cells = measure_cells(record.image_id, result, class_names, pixel_size)
-        if files.csv is not None and "nucleus_masks" in result:
+        if files.csv is not None and "small_nucleus_masks" in result:
             measured = measure_detections(image, result, range(len(cells)), pixel_size)
             cells = cells.join(pd.DataFrame(measured, columns=column_names(pixel_size)))
         write_image_files(files.of_image(record.image_id), image, result, cells, pixel_size)

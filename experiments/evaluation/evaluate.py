@@ -53,7 +53,7 @@ def sort_inputs(paths: Iterable[str]) -> tuple[list[str], dict[str, Path]]:
         files[name] = path
     for name in (RCNN, MORPHOLOGY):
         if stores and name in files:
-            raise InputError(f"{files[name]}: {name} is a column of the feature stores; rename the file")
+            raise InputError(f"{files[name]}: {name} is the column of the feature stores; rename the file")
     return stores, files
 
 
