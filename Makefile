@@ -14,12 +14,13 @@ KILLS ?= 100
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo real test coverage lint house format docs bench torture audit wheel pins licences \
+.PHONY: help venv demo real model test coverage lint house format docs bench torture audit wheel pins licences \
 	check-data clean distclean
 
 help:
 	@echo "make demo             three synthetic centres, from smears to the report"
 	@echo "make real DATA=path   the same on real smears; path holds tecom, cellavision, acevedo20 and bccd"
+	@echo "make model DATA=path  the detector that ships, from the same folders (150 minutes on 2 cores)"
 	@echo "make test             run the tests"
 	@echo "make coverage         the same, slower, and measure how much of the code they cover"
 	@echo "make lint             check style, format and the bounds of the house"
@@ -47,9 +48,12 @@ demo: $(READY)
 real: check-data $(READY)
 	@.venv/bin/aecfe run experiments/configs/real-small.yaml --data "$(DATA)"
 
+model: check-data $(READY)
+	@$(RUN) tools/make_model.py experiments/configs/smear-small.yaml --data "$(DATA)"
+
 # Before the installation, so that a wrong path is told at once.
 check-data:
-	@test -d "$(DATA)" || { echo "error: no folder $(DATA); name the folder of the centres: make real DATA=path" >&2; exit 2; }
+	@test -d "$(DATA)" || { echo "error: no folder $(DATA); name the folder of the centres: make $(MAKECMDGOALS) DATA=path" >&2; exit 2; }
 
 test: $(READY)
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(MEASURE)
@@ -71,6 +75,7 @@ format: $(READY)
 
 bench: $(READY)
 	@$(RUN) benchmarks/bench.py
+	@$(RUN) benchmarks/shipped.py
 	@$(RUN) benchmarks/autoencoder_speed.py
 
 docs: $(READY)
