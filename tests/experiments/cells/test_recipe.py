@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from experiments.cells import recipe as recipes
 from experiments.cells.recipe import Recipe, make_detector
@@ -49,7 +50,11 @@ def followed(tmp_path_factory, small_backbone):
     given = Recipe.from_dict(values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipes, "write_pseudo_masks", all_is_cell)
-        return given, make_detector(given)
+        tf.config.run_functions_eagerly(True)  # to compile takes longer than all the steps
+        try:
+            return given, make_detector(given)
+        finally:
+            tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="module")
