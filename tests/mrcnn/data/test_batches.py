@@ -117,6 +117,8 @@ def test_make_augmentation_follows_the_configuration(tiny_config_class):
     assert make_augmentation(make_config({"AUGMENTATION": "thesis"}, tiny_config_class)).mirrors_cells
     wide = make_config({"AUGMENTATION": "strong", "AUGMENTATION_ZOOM": [0.5, 1.6]}, tiny_config_class)
     assert make_augmentation(wide).zoom == (0.5, 1.6) and make_augmentation(wide).least_ratio == 0.6
+    assert type(make_augmentation(wide)) is StrongAugmentation
+    assert type(make_augmentation(make_config({"AUGMENTATION": "wide"}, tiny_config_class))) is WideAugmentation
     sizes = make_config({"AUGMENTATION": "strong", "IMAGE_RESIZE_MODE": "none"}, tiny_config_class)
     assert make_augmentation(sizes).least_ratio == 1.0
 

@@ -63,6 +63,20 @@ def test_keras_model_finds_what_detect_finds(model, images, outputs):
         assert full_masks.shape == expected["masks"].shape and (full_masks != expected["masks"]).mean() < 1e-3
 
 
+def test_keras_model_of_a_detector_of_nuclei_gives_the_masks_of_whole_cells(nucleus_detector, draw_cell):
+    image = draw_cell(0)[0]
+    (expected,) = nucleus_detector.detect([image])
+    molded, metas, windows = nucleus_detector.mold_inputs([image])
+    anchors = nucleus_detector.get_anchors(molded.shape[1:])[np.newaxis]
+    detections, _, _, masks, *_ = nucleus_detector.keras_model([molded, metas.astype(np.float32), anchors])
+    assert masks.shape == (1, 6, 56, 56, 2)
+    shapes = image.shape, (64, 64, 3)
+    boxes, _, _, full_masks = nucleus_detector.unmold_detections(detections[0], masks[0], *shapes, windows[0])
+    # The scores of `detect` also tell how clearly the nucleus is seen, and so its order is another.
+    order = [next(i for i, box in enumerate(boxes) if (box == wanted).all()) for wanted in expected["rois"]]
+    assert len(order) > 1 and (full_masks[..., order] != expected["masks"]).mean() < 1e-3
+
+
 def test_keras_model_shares_its_weights_with_detect(model):
     of_parts, of_graph = model.parts.named_layers(), model.keras_model.weighted_layers()
     assert {id(v) for layer in of_graph for v in layer.weights} == {id(v) for layer in of_parts for v in layer.weights}
