@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.cells.models import detector_folder
 from experiments.centres.centre import Centre, load_centre
 from experiments.centres.masks import AnnotationChoice, choice_of_settings, masked_images
 from experiments.reports.run_folder import AUTOENCODERS
@@ -73,7 +74,9 @@ class Pipeline:
     def open_centres(self) -> dict[str, Centre]:
         """List the images of every centre, making the synthetic ones first."""
         if self._centres is None:
-            self._centres = {name: self._open(name, s) for name, s in self.settings.centres.items()}
+            trains = self.settings.detector.is_trained
+            wanted = {name: s for name, s in self.settings.centres.items() if trains or s.use == "all"}
+            self._centres = {name: self._open(name, s) for name, s in wanted.items()}
         return self._centres
 
     def _open(self, name: str, settings: CentreSettings) -> Centre:
@@ -110,10 +113,13 @@ class Pipeline:
         return {name: self.output / "features" / f"{name}.h5" for name in self.study}
 
     def train_detector(self) -> None:
-        """Train the detector on `detector.train_on`."""
-        from experiments.cells.detector import train_detector
+        """Train the detector on `detector.train_on`, or take a trained one."""
+        from experiments.cells.detector import take_detector, train_detector
 
         settings = self.settings.detector
+        if not settings.is_trained:
+            take_detector(detector_folder(settings.folder), self.output / "detector", overwrite=self.overwrite)
+            return
         images = masked_images({n: self.open_centres()[n] for n in settings.train_on}, self.annotation_choices)
         folder = self.output / "detector"
         train_detector(images, folder, settings=settings, seed=self.settings.seed, overwrite=self.overwrite)

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from typing_extensions import Self
 
 from autoencoder.config import AutoencoderConfig
-from mrcnn.config import SmearConfig, make_config
+from mrcnn.config import Config, SmallSmearConfig, SmearConfig, make_config
 from mrcnn.files.errors import InputError
 from mrcnn.files.output_paths import is_file_name
 from mrcnn.files.settings import Settings, overrides, parse_yaml, read_mapping
@@ -63,6 +63,21 @@ def check_centre_name(name: str) -> str:
 EachOnce = AfterValidator(_each_once)
 
 
+def is_detector(start: str | None) -> bool:
+    """Whether a training begins with a detector: its folder, or the name of one that ships."""
+    is_file = start is not None and (Path(start).suffix in (".h5", ".hdf5") or Path(start).is_file())
+    return start not in (None, "scratch", "imagenet") and not is_file
+
+
+def _is_by_name(start: str | None) -> bool:
+    return start not in (None, "scratch") and not is_detector(start) and not start.endswith(".weights.h5")
+
+
+def smear_config(overrides: Mapping[str, Any]) -> type[Config]:
+    """The settings that these change, where a training begins with no detector."""
+    return SmallSmearConfig if overrides.get("BACKBONE") == "small" else SmearConfig
+
+
 class CentreSettings(Settings):
     """Where the images of one centre are; paths are relative to `root`, and `root` to the run's `data`."""
 
@@ -83,18 +98,42 @@ class CentreSettings(Settings):
 
 
 class DetectorSettings(Settings):
-    """How the detector is trained."""
+    """How the detector is trained, or which trained one is taken; without any of this, the one that ships."""
 
+    # Of a trained detector that is taken as it is, or the name of one that ships: nothing is trained.
+    folder: str | None = None
     train_on: list[str] = []  # centres with masks
     train_share: float = Field(0.8, gt=0, lt=1)  # of their images; the rest is held out for evaluation
     epochs: int = Field(26, ge=1)  # of STEPS_PER_EPOCH steps
-    # Overrides of `mrcnn.config.SmearConfig`. DETECTION_MIN_CONFIDENCE is else chosen on the held-out images.
+    # To begin with: "scratch" (random weights), "imagenet", a detector's folder, the name of one that ships, an .h5
+    # file in Matterport's layout, or a .weights.h5 file; None decides by the number of annotated images.
+    start: str | None = None
+    # Overrides of the detector's to begin with, or else of `mrcnn.config.SmearConfig`, or of SmallSmearConfig if
+    # BACKBONE is "small". DETECTION_MIN_CONFIDENCE is else chosen on the held-out images.
     settings: dict[str, Any] = {}
-    weights: str | None = None  # to begin with: "imagenet", or an .h5 file in Matterport's layout; None for random ones
     exclude: list[str] = []  # layers that do not take these weights, as heads of another number of classes
     layers: str = "all"  # that learn: "heads", "3+", "4+", "5+", "all" or a regular expression over their names
     # Lowest score that enters the precision-recall curve, and the choice of DETECTION_MIN_CONFIDENCE.
     min_score_for_ap: float = Field(0.05, ge=0, le=1)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a detector is to be trained."""
+        return bool(self.train_on) and self.folder is None
+
+    @property
+    def starts_by_name(self) -> bool:
+        """Whether it begins with weights that go by the layers' names: ImageNet's, or those of Matterport's layout."""
+        return _is_by_name(self.start)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_name(cls, values: Any) -> Any:
+        """`start` was called `weights`, and None was scratch."""
+        if not isinstance(values, dict) or "weights" not in values:
+            return values
+        others = {name: value for name, value in values.items() if name != "weights"}
+        return {"start": "scratch" if values["weights"] is None else values["weights"], **others}
 
     @field_validator("layers")
     @classmethod
@@ -109,15 +148,22 @@ class DetectorSettings(Settings):
     @field_validator("settings")
     @classmethod
     def _check_settings(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        pretrained = {"NORMALIZATION": "frozen_batch"} if info.data.get("weights") else {}
-        make_config({**pretrained, **values}, SmearConfig)
+        start = info.data.get("start")
+        pretrained = {"NORMALIZATION": "frozen_batch"} if _is_by_name(start) else {}
+        tried = {**pretrained, **values}
+        try:
+            make_config(tried, smear_config(values))
+        except InputError:
+            if start is not None and not is_detector(start):
+                raise
+            make_config(tried, SmallSmearConfig)  # nearest to the detector that it may begin with
         return values
 
     @field_validator("exclude")
     @classmethod
     def _check_exclude(cls, values: list[str], info: ValidationInfo) -> list[str]:
-        if values and not info.data.get("weights"):
-            raise ValueError("names layers that do not take the weights to begin with; give weights too")
+        if values and not _is_by_name(info.data.get("start")):
+            raise ValueError("names layers that do not take the weights to begin with; give a file as start too")
         return values
 
 
@@ -248,8 +294,11 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.detector.train_on:
-            raise ValueError("detector.train_on: name the centres with masks that the detector is to be trained on")
+        if not (self.detector.train_on or self.detector.folder) and self.detector != DetectorSettings():
+            raise ValueError(
+                "detector.train_on: name the centres with masks that the detector is to be trained on, or leave out "
+                "all of detector for the one that ships"
+            )
         named = {
             "detector.train_on": self.detector.train_on,
             "autoencoder.source_centre": [self.autoencoder.get("source_centre")],

@@ -31,6 +31,8 @@ def wheel(tmp_path_factory) -> Path:
     for name in (*PACKAGES, "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
+    (source / "aecfe" / "models" / "tiny").mkdir(parents=True)
+    (source / "aecfe" / "models" / "tiny" / "SHA256SUMS").touch()
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, ".", cwd=source)
     (built,) = folder.glob("*.whl")
     return built
@@ -55,7 +57,8 @@ def test_wheel_holds_the_packages_and_their_configurations_alone(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
     data = [*(ROOT / "experiments" / "configs").rglob("*.yaml"), *(ROOT / "experiments").rglob("templates/*.html")]
-    assert {path.relative_to(ROOT).as_posix() for path in data} <= set(names)
+    data += (ROOT / "aecfe" / "models").glob("*/*")
+    assert {path.relative_to(ROOT).as_posix() for path in data} | {"aecfe/models/tiny/SHA256SUMS"} <= set(names)
 
 
 def test_wheel_shows_its_help_without_loading_tensorflow(aecfe, tmp_path):

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds the wheel into dist/, installs it with all that it asks for in an empty environment, and tries it there: the
-# help, with its time, and two synthetic images. Called by `make wheel`; takes minutes and 3 GB, since TensorFlow comes along.
+# help, with its time, and the cells that the detector finds on two synthetic images. Called by `make wheel`; takes minutes and
+# 3 GB, since TensorFlow comes along.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -27,4 +28,5 @@ print(f"aecfe --help: {time.perf_counter() - started:.2f} s")
 TIME
 done
 venv/bin/aecfe synth smears --centres north --images 2 --quiet
+venv/bin/aecfe detect smears/north/images --csv cells.csv
 venv/bin/aecfe doctor

@@ -24,8 +24,8 @@ def _add_detect(commands) -> None:
     summary = "only find the cells: write a table, label images, outlines or overlays of them"
     parser = options.new_command(commands, "detect", detect, summary)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files, or folders of them")
-    parser.add_argument("--detector", required=True, help="folder of a trained detector")
     texts = {
+        "--detector RUN": options.DETECTOR,
         "--overlay DIR": "folder for pictures with boxes, scores and outlines",
         "--csv FILE": "table with a row for each cell",
         "--labels DIR": "folder for label images (TIFF): 0 background, then the cells",
@@ -43,7 +43,7 @@ def _add_features(commands) -> None:
     summary = "from images to a vector for each cell in one command, with a table and a picture of what was found"
     parser = options.new_command(commands, "features", features, summary)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders of images, or image files")
-    options.add(parser, {"--detector RUN": "folder of a trained detector, or of a run that has one"}, required=True)
+    options.add(parser, {"--detector RUN": options.DETECTOR})
     vectors = "the vectors are its latents; without it they are the detector's features, averaged over the cell"
     models = {"--autoencoder RUN": f"folder of an autoencoder of its features, or of a run that has one: {vectors}"}
     options.add(parser, models)
@@ -62,7 +62,7 @@ def _add_extract(commands) -> None:
     summary = "find the cells of a centre and store their features"
     parser = options.new_command(commands, "extract", extract, summary)
     parser.add_argument("centre", metavar="FOLDER", help="the centre's images")
-    parser.add_argument("--detector", required=True, help="folder of a trained detector")
+    options.add(parser, {"--detector RUN": options.DETECTOR})
     parser.add_argument("-o", "--output", required=True, help="feature file to write, for example features/north.h5")
     parser.add_argument("--name", help="name of the centre (default: the folder's name)")
     options.add_centre_options(parser)
@@ -76,6 +76,7 @@ def _add_extract(commands) -> None:
 def detect(arguments: argparse.Namespace) -> None:
     """Find cells and write them down, without features."""
     from experiments.cells.detect import detect_images, find_images
+    from experiments.cells.models import detector_folder
     from experiments.cells.writers import CellFiles
     from mrcnn.files.output_paths import check_output_file, check_output_folder
 
@@ -86,10 +87,11 @@ def detect(arguments: argparse.Namespace) -> None:
     files = CellFiles(**{kind: Path(place) for kind, place in kinds.items() if place})
     images = find_images(arguments.images)
     files.check(images, arguments.overwrite)
+    folder = detector_folder(arguments.detector)
 
     from mrcnn.model import load_detector
 
-    detector = load_detector(arguments.detector, options.score_override(arguments.min_score), arguments.max_detections)
+    detector = load_detector(folder, options.score_override(arguments.min_score), arguments.max_detections)
     counts = detect_images(detector, images, files, pixel_size=arguments.pixel_size, batch_size=arguments.batch_size)
     print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items()))
 
@@ -130,14 +132,16 @@ def extract(arguments: argparse.Namespace) -> None:
     if arguments.overwrite or not output.is_file():  # a finished file is used as it is, wherever it lies
         check_output_file(output)
 
+    from experiments.cells.models import detector_folder
     from experiments.centres.centre import load_centre
     from mrcnn.features import extract_features
     from mrcnn.model import load_detector
 
     name = arguments.name or Path(arguments.centre).resolve().name
     centre = load_centre(name, arguments.centre, arguments.layout, arguments.scheme)
+    folder = detector_folder(arguments.detector)
     counts = extract_features(
-        load_detector(arguments.detector, options.score_override(arguments.min_score), arguments.max_detections),
+        load_detector(folder, options.score_override(arguments.min_score), arguments.max_detections),
         centre.records,
         output,
         centre=name,

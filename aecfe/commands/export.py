@@ -10,7 +10,7 @@ def add_parser(commands) -> None:
     group = options.new_group(commands, "export", "write a trained model for use without this software")
     summary = "write a detector as a SavedModel: raw images in, cells out"
     parser = options.new_command(group, "detector", detector, summary)
-    parser.add_argument("run", metavar="RUN", help="folder of a trained detector, or of a run that has one")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=options.DETECTOR)
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/detector/1")
     options.add_detection_limits(parser)
 
@@ -21,7 +21,7 @@ def add_parser(commands) -> None:
 
     summary = "write a detector and an autoencoder as one SavedModel: raw images in, cells with their latents out"
     parser = options.new_command(group, "pipeline", pipeline, summary)
-    parser.add_argument("detector", metavar="DETECTOR_RUN", help="folder of a trained detector, or of a run with one")
+    parser.add_argument("detector", nargs="?", metavar="DETECTOR_RUN", help=options.DETECTOR)
     parser.add_argument("autoencoder", metavar="AE_RUN", help="folder of an autoencoder of its features, or of a run")
     parser.add_argument("output", metavar="OUT", help="folder of the SavedModel, for example models/pipeline/1")
     options.add_detection_limits(parser)

@@ -94,6 +94,11 @@ def add_centre_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheme", default="thesis13", help=schemes)
 
 
+DETECTOR = (
+    "folder of a trained detector, or of a run that has one, or the name of one that ships (default: smear-small)"
+)
+
+
 def add_detection_limits(parser: argparse.ArgumentParser) -> None:
     """Add `--min-score` and `--max-detections`, None if left out."""
     parser.add_argument("--min-score", type=fraction, help="minimum score of a cell (default: the detector's)")

@@ -18,6 +18,7 @@ SETTINGS = {
     "data": "data",
     "output": "output",
     "seed": "seed",
+    "detector": "detector.folder",
     "runs": "evaluate.runs",
     "test_on": "evaluate.test_on",
     "standardise": "reproduce.ablation.standardise",
@@ -37,6 +38,8 @@ def add_parser(commands) -> None:
     parser.add_argument("--data", metavar="ROOT", help="folder that the centres' roots are relative to")
     parser.add_argument("-o", "--output", help="working folder (default: runs/reproduce-NAME)")
     options.add(parser, {"--centres NAME...": "compare only these centres of the configuration"})
+    detector = "take this detector, or one that ships by its name, instead of training one"
+    options.add(parser, {"--detector RUN": detector})
     numbers = {
         "--jobs N": "autoencoders to train at a time (default: 2 on several cores without a GPU, else 1)",
         "--runs N": "classifiers for each row (default: the configuration's, or 5)",

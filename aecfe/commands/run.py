@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from aecfe.commands.options import add_deterministic, add_overrides, chosen, new_command, obey_deterministic, whole
+from aecfe.commands.options import add, add_deterministic, add_overrides, chosen, new_command, obey_deterministic, whole
 from mrcnn.files.errors import InputError
 
 
@@ -15,6 +15,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--data", help="folder that the centres' roots are relative to (default: the file's)")
     parser.add_argument("-o", "--output", help="folder of the run (default: the file's, or else runs/NAME)")
     parser.add_argument("--seed", type=whole, help="fixes everything random (default: the file's)")
+    add(parser, {"--detector RUN": "take this detector, or one that ships by its name, instead of training one"})
     add_deterministic(parser)
     add_overrides(parser)
 
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     from mrcnn.files.output_paths import check_output_folder
 
     given = chosen(arguments, "data", "output", "seed")
+    given["detector.folder"] = arguments.detector
     changes = parse_changes(arguments.overrides) | {n: v for n, v in given.items() if v is not None}
     settings = load_settings(arguments.config, changes)
     check_output_folder(settings.output)

@@ -22,6 +22,7 @@ import numpy as np
 
 from autoencoder.config import HOUSEKEEPING, AutoencoderConfig
 from experiments.cache import Cache
+from experiments.cells.models import detector_folder
 from experiments.centres.centre import Centre
 from experiments.centres.class_maps import ClassMap
 from experiments.centres.splits import Split
@@ -58,9 +59,13 @@ class Study:
         # Folders that were dealt with: overwriting makes everything again only once.
         self._done: set[Path] = set()
 
-    @property
+    @cached_property
     def backbone(self) -> str:
-        """Backbone of the detector that Tables 3.2 and 3.3 use: the configuration's."""
+        """Backbone of the detector that Tables 3.2 and 3.3 use: the configuration's, or that of the one it takes."""
+        if not self.settings.detector.is_trained:
+            from mrcnn.training.folder import read_settings
+
+            return read_settings(detector_folder(self.settings.detector.folder))["BACKBONE"]
         return self.settings.detector.settings.get("BACKBONE", SmearConfig.BACKBONE)
 
     @cached_property
@@ -93,7 +98,13 @@ class Study:
         backbone = backbone or self.backbone
         if backbone not in self._detectors:
             detector = self.settings.detector
-            detector = detector.replace(settings={**detector.settings, "BACKBONE": backbone})
+            if not detector.is_trained and backbone != self.backbone:
+                raise InputError(
+                    f"detector: its backbone is {self.backbone}, and {backbone} is asked for too; train it "
+                    "(detector.train_on), or change reproduce.bottleneck.backbones"
+                )
+            if detector.is_trained:
+                detector = detector.replace(settings={**detector.settings, "BACKBONE": backbone})
             settings = self.settings.replace(detector=detector, output=str(self.output / backbone))
             self._detectors[backbone] = Pipeline(settings, overwrite=self.overwrite, centres=self.opened)
             self._detectors[backbone].train_detector()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +23,8 @@ from mrcnn.files.hdf5 import open_plain
 _ADVICE = "give a Matterport or keras.applications .h5 file, or download it again"
 # Keras 1 named weights in its own way; what it calls a standard deviation is the variance.
 _KERAS_1_KINDS = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
+# Layers of a detector that tell its network.
+_TELLING = ("fpn_c5p5", "rpn_conv_shared", "mrcnn_class_conv1", "mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 _WEIGHT_NAME = re.compile(r"(.+?)(_\d+)?(:\d+)?$")
 
 
@@ -101,3 +104,38 @@ def _layer_of(parent: str, group_name: str, is_single: bool, is_known: Callable[
     # A model built for the second time in one process: "rpn_class_raw_1".
     plain = re.sub(r"_\d+$", "", parent)
     return plain if is_known(plain) else parent
+
+
+def read_architecture(path: str | os.PathLike) -> dict[str, Any]:
+    """Tell from the shapes of a detector's weights in Matterport's layout the settings of its network.
+
+    Image size, scales of the anchors and the like leave no trace in a file.
+
+    Raises:
+        InputError: if the file is none, or holds no whole Mask R-CNN with a ResNet-50 or ResNet-101.
+    """
+    with open_weights(path, lambda name: re.match("(res|bn|conv|fpn|rpn|mrcnn)", name) is not None) as stored:
+        shapes = stored.shapes
+    missing = [name for name in ("conv1", "bn_conv1", *_TELLING) if not shapes.get(name)]
+    if missing:
+        raise InputError(
+            f"{path}: no whole Mask R-CNN in Matterport's layout, it lacks {', '.join(missing)}; {_ADVICE}"
+        )
+    blocks = {name[4] for name in shapes if re.fullmatch("res4[a-z]_branch2a", name)}
+    backbone = {6: "resnet50", 23: "resnet101"}.get(len(blocks))
+    if backbone is None:
+        raise InputError(
+            f"{path}: its fourth stage has {len(blocks)} blocks, those of ResNet-50 and -101 have 6 and 23"
+        )
+    box_head, (num_classes,) = shapes["mrcnn_class_conv1"]["kernel"], shapes["mrcnn_class_logits"]["bias"]
+    found = {
+        "BACKBONE": backbone,
+        "NUM_CLASSES": num_classes,
+        "NORMALIZATION": "frozen_batch" if "moving_mean" in shapes["bn_conv1"] else "group",
+        "IMAGE_CHANNEL_COUNT": shapes["conv1"]["kernel"][2],
+        "TOP_DOWN_PYRAMID_SIZE": box_head[2],
+        "POOL_SIZE": box_head[0],
+        "FPN_CLASSIF_FC_LAYERS_SIZE": box_head[3],
+        "RPN_CHANNELS": shapes["rpn_conv_shared"]["kernel"][3],
+    }
+    return {name: value if isinstance(value, str) else int(value) for name, value in found.items()}

@@ -51,8 +51,8 @@ PREPARATION = """
 # minutes; install or download; need data, GPUs, machines or programs that the reader has; or tests elsewhere run them.
 NOT_RUN = re.compile(
     r"make (demo|test|bench)|benchmarks/|pip install|list_physical_devices|python3 -m venv"
-    r"|reproduce |/path/to|my-images/|my\.yaml|matek|--weights|--gpus|TF_CONFIG|^#!|report runs/demo"
-    r"|saved_model_cli|docker run|export pipeline"
+    r"|reproduce |/path/to|my-images/|my\.yaml|matek|--start|--gpus|TF_CONFIG|^#!|report runs/demo"
+    r"|detector import|saved_model_cli|docker run|export pipeline"
 )
 # The same of code, found anywhere in a block.
 CODE_NOT_RUN = re.compile(

@@ -70,7 +70,7 @@ def test_settings_round_trip_through_yaml(path, tmp_path):
         ("centres", {}, "centres must have at least 1 item after validation"),
         ("detector.epochs", "many", "detector.epochs must be a valid integer, got 'many'"),
         ("detector.train_on", ["three"], "detector.train_on: 'three' is none of the centres one, two"),
-        ("detector.train_on", [], "detector.train_on: name the centres with masks"),
+        ("detector", {"epochs": 3}, "detector.train_on: name the centres with masks"),
         ("detector.layers", "(", "detector.layers must be heads, 3+, 4+, 5+, all or a regular expression, got '('"),
         ("detector.exclude", ["mrcnn_mask"], "detector.exclude: names layers that do not take the weights"),
         ("detector.settings.LEARNING_RAET", 1, "LEARNING_RAET"),
