@@ -13,7 +13,7 @@ from mrcnn.files.atomic import write_text
 from mrcnn.files.errors import InputError
 from mrcnn.files.json_io import read_json_file
 from mrcnn.files.provenance import file_hash
-from mrcnn.training.shipped import find_detector, is_shipped, shipped_detector
+from mrcnn.training.shipped import find_detector, shipped_detector
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ CARDS.filters |= {
 
 
 def detector_folder(run: str | os.PathLike | None = None) -> Path:
-    """The folder of a detector; where it is one that ships, this is logged.
+    """The folder of a detector; where none was named, the one that ships, which is logged.
 
     It is that in what `aecfe detector train` or `aecfe run` wrote: `run` itself, or `detector` in it; or that of a
     detector that ships, by its name, or by None the default one.
@@ -55,8 +55,8 @@ def detector_folder(run: str | os.PathLike | None = None) -> Path:
     folder = shipped_detector() if run is None else find_detector(run)
     if folder is None:
         raise InputError("detector: none ships with this installation; name the folder of a trained one")
-    if is_shipped(folder):
-        log.info("detector: %s, which ships with aecfe%s", folder.name, ", since none was named" if run is None else "")
+    if run is None:
+        log.info("detector: %s, which ships with aecfe, since none was named", folder.name)
     return folder
 
 

@@ -27,11 +27,6 @@ def shipped_detector(name: str = DEFAULT) -> Path | None:
     return folder if re.fullmatch(r"[\w-]+", name) and folder.is_dir() else None
 
 
-def is_shipped(folder: Path) -> bool:
-    """Whether this is the folder of a detector that ships."""
-    return folder.parent == models_folder()
-
-
 def find_detector(detector: str | os.PathLike) -> Path:
     """The folder of a detector: a folder, or the name of one that ships. A folder of that name wins."""
     return (None if Path(detector).exists() else shipped_detector(str(detector))) or Path(detector)

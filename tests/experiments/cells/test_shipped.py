@@ -74,7 +74,10 @@ def test_detect_takes_the_one_that_ships_and_says_so(shipped, lab, tmp_path, cap
 
 def test_without_one_a_detector_must_be_named(lab, tmp_path, monkeypatch, refused):
     monkeypatch.setattr("mrcnn.training.shipped.models_folder", lambda: tmp_path / "none")
-    for command in (("detect", lab, "--csv", tmp_path / "c.csv"), ("export", "detector", tmp_path / "model")):
+    for command in (
+        ("detect", lab / "images", "--csv", tmp_path / "c.csv"),
+        ("export", "detector", tmp_path / "model"),
+    ):
         assert "none ships" in refused(*command)
 
 
