@@ -49,7 +49,7 @@ real: check-data $(READY)
 	@.venv/bin/aecfe run experiments/configs/real-small.yaml --data "$(DATA)"
 
 model: check-data $(READY)
-	@$(RUN) tools/make_model.py experiments/configs/smear-small.yaml --data "$(DATA)"
+	@$(RUN) tools/make_model.py experiments/configs/recipes/smear-small.yaml --data "$(DATA)"
 
 # Before the installation, so that a wrong path is told at once.
 check-data:

@@ -1,6 +1,6 @@
 """Make the detector that ships, as a recipe says.
 
-python tools/make_model.py experiments/configs/smear-small.yaml --data DATA --ship aecfe/models/smear-small
+python tools/make_model.py experiments/configs/recipes/smear-small.yaml --data DATA --ship aecfe/models/smear-small
 """
 
 import argparse

@@ -14,12 +14,9 @@ from experiments.settings import (
     parse_changes,
     read_section,
 )
-from mrcnn.config import SmallSmearConfig, make_config
 from mrcnn.files.errors import InputError
-from mrcnn.files.settings import read_mapping
 
 CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
-RECIPE = CONFIGS / "smear-small.yaml"
 MINIMAL = """
 centres:
   one: {root: a, layout: csv}
@@ -108,16 +105,9 @@ def test_a_file_that_holds_no_run_is_named(path, text):
         load_settings(path)
 
 
-@pytest.mark.parametrize("path", sorted({*CONFIGS.glob("*.yaml")} - {RECIPE}), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_configurations_are_valid(path):
     load_settings(path)
-
-
-def test_shipped_recipe_is_valid():
-    from experiments.cells.recipe import Recipe
-
-    recipe = Recipe.from_dict(read_mapping(RECIPE), where=RECIPE.name)
-    assert "nucleus" in make_config(recipe.settings, SmallSmearConfig).MASK_PARTS
 
 
 def test_preset_is_a_section_that_train_takes(path):

@@ -103,5 +103,5 @@ def test_recipe_that_was_followed_is_kept_and_another_refused(followed):
 
 
 def test_recipe_in_the_repository_is_one():
-    path = Path(__file__).parents[3] / "experiments" / "configs" / "smear-small.yaml"
+    path = Path(__file__).parents[3] / "experiments" / "configs" / "recipes" / "smear-small.yaml"
     assert Recipe.from_dict(read_mapping(path)).name == "smear-small"

@@ -121,7 +121,7 @@ def test_any_imgaug_augmenter_moves_masks_and_leaves_them_in_colour_changes():
 def test_tint_changes_the_outside_and_leaves_the_cells(monkeypatch):
     for name, value in {"TINTED": 1.0, "BLURRED": 0.0, "COMPRESSED": 0.0, "TINT_HUE": 60.0}.items():
         monkeypatch.setattr(augmentation.WideAugmentation, name, value)
-    monkeypatch.setattr(augmentation.WideAugmentation, "_change_colours", lambda self, image, rng: image)
+    monkeypatch.setattr(augmentation.StrongAugmentation, "change_colours", lambda self, image, masks, rng: image)
     _, masks = make_sample()
     image = np.full((96, 96, 3), (230, 150, 160), np.uint8)
     image[masks.any(axis=-1)] = 110, 60, 150
